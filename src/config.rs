@@ -1,0 +1,199 @@
+//! The configuration: TOML → raw → validated. The only way to a [`Config`] is through validation.
+//!
+//! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the bus or processes.
+
+pub mod host;
+
+use std::path::PathBuf;
+
+use crate::values::{SecretSource, Timespan, UnitName};
+
+/// A validated configuration: every default filled in, by the layout or the host where the file is silent.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file it was read from, absolute: what the units pass on to the helpers.
+    pub source: PathBuf,
+    /// What to stop and how to tell that it is back.
+    pub gitlab: Gitlab,
+    /// When to run.
+    pub schedule: Schedule,
+    /// Absent with `enable = false`.
+    pub postgresql: Option<Postgresql>,
+    /// Empty where there is none to save.
+    pub redis: Vec<Redis>,
+    /// What the file backup takes.
+    pub files: Files,
+    /// Where everything is kept.
+    pub repository: Repository,
+    /// What is kept, for how long.
+    pub retention: Retention,
+    /// The enabled `[[step]]`s, in the order of the file.
+    pub steps: Vec<Step>,
+}
+
+/// `[gitlab]`
+#[derive(Debug, Clone)]
+pub struct Gitlab {
+    /// The layout that filled in the defaults; never `auto`.
+    pub layout: String,
+    /// What `Conflicts=` names, in the order given, no name twice, at least one.
+    pub writers: Vec<UnitName>,
+    /// What answers 2xx when GitLab is usable.
+    pub readiness: Option<ReadinessUrl>,
+    /// The longest time that GitLab may be down.
+    pub max_downtime: Timespan,
+    /// How long resume lets a unit that still stops go on before it kills it (only after a fault: in a run that goes well every
+    /// stop is complete before the window opens).
+    pub stop_grace: Timespan,
+}
+
+/// Where readiness is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadinessUrl {
+    /// `http://` or `https://`.
+    Http(String),
+    /// `unix:/path/to/socket` or `unix:/path/to/socket:/url/path`.
+    Unix {
+        /// The socket.
+        socket: PathBuf,
+        /// The path to ask for, `/-/readiness` if none is given.
+        path: String,
+    },
+}
+
+/// `[schedule]`
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// `OnCalendar=`, checked against systemd.time(7).
+    pub calendar: String,
+    /// `RandomizedDelaySec=`.
+    pub randomized_delay: Timespan,
+}
+
+/// `[postgresql]`
+#[derive(Debug, Clone)]
+pub struct Postgresql {
+    /// Socket directory (absolute path) or host.
+    pub host: String,
+    /// TCP port, also part of the socket's name.
+    pub port: u16,
+    /// The role.
+    pub user: String,
+    /// The OS user that the units run as: the role for sockets, `gitlab-backup` for hosts, unless `os-user` says otherwise.
+    pub os_user: String,
+    /// Left out: all but the templates.
+    pub databases: Option<Vec<String>>,
+    /// `pg_dump --jobs`.
+    pub jobs: u16,
+    /// `password-file` or `password-credential`.
+    pub password: Option<SecretSource>,
+    /// Where psql, pg_dump and pg_dumpall are, if not on `PATH`.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// `[[redis]]`
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// Names the dump and every message about it; unique; letters, digits, `-` and `_`.
+    pub name: String,
+    /// Where it listens.
+    pub address: RedisAddress,
+    /// ACL user, from the URL.
+    pub username: Option<String>,
+    /// `password-file` or `password-credential`.
+    pub password: Option<SecretSource>,
+    /// How long a save may take.
+    pub timeout: Timespan,
+}
+
+/// Where a Redis listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RedisAddress {
+    /// `unix:///path`.
+    Unix(PathBuf),
+    /// `redis://host:port` or `rediss://host:port`.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port, 6379 if none is given.
+        port: u16,
+        /// `rediss://`.
+        tls: bool,
+    },
+}
+
+/// `[files]`
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// Absolute, normalised, none inside another; may be empty with `command`.
+    pub paths: Vec<PathBuf>,
+    /// Globs as gitignore(5) has them, each checked.
+    pub exclude: Vec<String>,
+    /// An own file backup instead of the repository; argv, the program absolute.
+    pub command: Option<Vec<String>>,
+    /// First pass with GitLab up, so that the window only takes what changed since.
+    pub presync: bool,
+}
+
+/// `[repository]`
+#[derive(Debug, Clone)]
+pub struct Repository {
+    /// What writes it.
+    pub engine: EngineName,
+    /// Absolute path; with [`EngineName::Restic`] whatever restic takes.
+    pub location: String,
+    /// The key's password.
+    pub password: SecretSource,
+    /// `EnvironmentFile=` for restic's cloud credentials.
+    pub environment_file: Option<PathBuf>,
+}
+
+/// `[repository] engine`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineName {
+    /// Our own process writes the restic format.
+    Builtin,
+    /// The `restic` program does.
+    Restic,
+}
+
+/// `[retention]`: how many of each to keep; `None` keeps none for that reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Newest of each day.
+    pub keep_daily: Option<u32>,
+    /// Newest of each week.
+    pub keep_weekly: Option<u32>,
+    /// Newest of each month.
+    pub keep_monthly: Option<u32>,
+}
+
+/// An enabled `[[step]]`.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Lower case letters, digits and `-`; unique; becomes part of the unit's name.
+    pub name: String,
+    /// `Description=`, one line.
+    pub description: Option<String>,
+    /// When it runs.
+    pub stage: Stage,
+    /// argv, the program absolute.
+    pub command: Vec<String>,
+    /// `User=`; root if left out.
+    pub user: Option<String>,
+    /// `TimeoutStartSec=`.
+    pub timeout: Timespan,
+}
+
+/// The stages of a run, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Before anything is stopped.
+    Prepare,
+    /// GitLab is down.
+    Window,
+    /// GitLab is up again; the run is not complete yet.
+    Store,
+    /// The run is complete.
+    Finish,
+}

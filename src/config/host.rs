@@ -1,0 +1,22 @@
+//! The facts of a host that defaults are taken from.
+
+use std::path::{Path, PathBuf};
+
+/// A host seen through its file system; `root` is a plain path, so that a test's tree is as good as `/`.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// The host whose root directory is `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where `path` (absolute) is in this host's tree.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}

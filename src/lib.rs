@@ -1,0 +1,13 @@
+//! Consistent backups of a self-managed GitLab, as systemd units.
+//!
+//! Dependencies point one way, from the command line to the value types:
+//!
+//! ```text
+//! main → cli → commands → { units, executor, steps, systemd, repository, runs } → config → values
+//! ```
+//!
+//! - [`values`]: newtypes that can only hold what systemd, PostgreSQL or a path may hold.
+//! - [`config`]: TOML → raw → validated [`config::Config`]; knows no bus and no processes.
+
+pub mod config;
+pub mod values;

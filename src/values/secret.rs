@@ -1,0 +1,12 @@
+//! Where a secret is kept. The secret itself is read only by the process that uses it.
+
+use std::path::PathBuf;
+
+/// Where a password is kept; never the password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file that only root can read; units get it by `LoadCredential=ID:PATH`.
+    File(PathBuf),
+    /// A credential that the service manager already has; units get it by `LoadCredential=ID:ID`.
+    Credential(String),
+}

@@ -1,0 +1,56 @@
+//! Names of units that are not ours.
+
+use std::fmt;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// The name of a unit, as systemd.unit(5) allows it: at most 255 of the characters below and a known suffix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct UnitName(String);
+
+/// The unit types that can be stopped and started, systemd.unit(5).
+const SUFFIXES: [&str; 8] = ["service", "socket", "target", "timer", "path", "mount", "slice", "scope"];
+
+impl UnitName {
+    /// Checks `name`. Fails with what is allowed.
+    pub fn new(name: impl Into<String>) -> Result<Self> {
+        let name = name.into();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@:\\".contains(c);
+        let (stem, suffix) = name.rsplit_once('.').unwrap_or((&name, ""));
+        ensure!(
+            SUFFIXES.contains(&suffix) && !stem.is_empty(),
+            "'{name}' is not the full name of a unit: it must end in one of .{}",
+            SUFFIXES.join(", .")
+        );
+        ensure!(name.len() <= 255 && name.chars().all(allowed), "'{name}' is not a unit name: letters, digits and -_.@:\\ are allowed, 255 at most");
+        ensure!(!stem.ends_with('@'), "'{name}' is a template: name an instance of it");
+        Ok(Self(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UnitName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for UnitName {
+    type Error = anyhow::Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        Self::new(name)
+    }
+}
+
+impl From<UnitName> for String {
+    fn from(name: UnitName) -> Self {
+        name.0
+    }
+}
