@@ -10,4 +10,8 @@
 //! - [`config`]: TOML → raw → validated [`config::Config`]; knows no bus and no processes.
 
 pub mod config;
+pub mod paths;
+pub mod runs;
+pub mod systemd;
+pub mod units;
 pub mod values;

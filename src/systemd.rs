@@ -1,0 +1,14 @@
+//! systemd over D-Bus: just the calls that this project needs, and an answer for each that says what really happened.
+//!
+//! Knows nothing of backups. Everything learned about jobs, results and lost connections is behind [`Manager`].
+
+mod closure;
+mod journal;
+mod manager;
+mod proxy;
+mod state;
+
+pub use closure::{Paused, stop_closure};
+pub use journal::last_lines;
+pub use manager::{JobEvent, Manager};
+pub use state::{ActiveState, UnitState, monotonic_micros};

@@ -1,0 +1,241 @@
+//! The connection to PID 1. Lives through `daemon-reload`, `daemon-reexec` and a lost bus: every call is made again on a new connection,
+//! and nothing is concluded from an answer that did not come.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use zbus::Connection;
+use zbus::fdo::PropertiesProxy;
+use zbus::names::InterfaceName;
+use zbus::OwnedVariant as OwnedValue;
+
+use super::UnitState;
+use super::proxy::ManagerProxy;
+
+/// systemd's own limit for a call; zbus has none.
+const CALL_TIMEOUT: Duration = Duration::from_secs(25);
+/// `daemon-reload` generates and reads every unit of the host.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long PID 1 may be off the bus. `daemon-reexec` takes about a second.
+const RECONNECT_PATIENCE: Duration = Duration::from_secs(60);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+
+/// PID 1, as seen from the system bus.
+pub struct Manager {
+    connection: Connection,
+}
+
+/// A job that came or went: what `JobNew` and `JobRemoved` tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEvent {
+    /// A job was queued for the unit.
+    New(String),
+    /// A job of the unit ended with this result.
+    Removed(String, String),
+}
+
+impl Manager {
+    /// Connects to the system bus. Fails after a minute of trying.
+    pub async fn connect() -> Result<Self> {
+        let deadline = Instant::now() + RECONNECT_PATIENCE;
+        loop {
+            match timeout(CALL_TIMEOUT, Connection::system()).await {
+                Ok(Ok(connection)) => return Ok(Self { connection }),
+                Ok(Err(error)) if Instant::now() >= deadline => {
+                    return Err(error).context("cannot connect to the system bus (is dbus.service running?)");
+                }
+                Err(_) => bail!("the system bus did not answer within {CALL_TIMEOUT:?} (is dbus.service running?)"),
+                Ok(Err(_)) => sleep(RECONNECT_PAUSE).await,
+            }
+        }
+    }
+
+    async fn proxy(&self) -> zbus::Result<ManagerProxy<'_>> {
+        ManagerProxy::builder(&self.connection).cache_properties(zbus::proxy::CacheProperties::No).build().await
+    }
+
+    /// systemd's version, the number alone.
+    pub async fn version(&self) -> Result<u32> {
+        let text = self.retry("read systemd's version", async || self.proxy().await?.version().await).await?;
+        let digits: String = text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse().with_context(|| format!("systemd's version '{text}' has no number"))
+    }
+
+    /// Queues a start; `mode` as in systemctl(1) `--job-mode=`. Asking again is harmless: if the answer to the first call was lost, the unit's
+    /// invocation tells whether it was heard.
+    pub async fn start(&self, unit: &str, mode: &str) -> Result<()> {
+        let before = self.state(unit).await?;
+        let mut asked = false;
+        self.retry(&format!("start {unit}"), async || {
+            if asked {
+                let now = self.state(unit).await.map_err(|error| zbus::Error::Failure(error.to_string()))?;
+                if now.has_job || now.invocation != before.invocation {
+                    return Ok(());
+                }
+            }
+            asked = true;
+            self.proxy().await?.start_unit(unit, mode).await.map(drop)
+        })
+        .await
+    }
+
+    /// Queues a stop. A unit that is not loaded is stopped.
+    pub async fn stop(&self, unit: &str) -> Result<()> {
+        self.retry(&format!("stop {unit}"), async || absent_is_fine(self.proxy().await?.stop_unit(unit, "replace").await.map(drop))).await
+    }
+
+    /// SIGKILL to every process of a unit.
+    pub async fn kill(&self, unit: &str) -> Result<()> {
+        const SIGKILL: i32 = 9;
+        self.retry(&format!("kill {unit}"), async || absent_is_fine(self.proxy().await?.kill_unit(unit, "all", SIGKILL).await)).await
+    }
+
+    /// Keeps the unit in memory while this connection lives, so that its result can be read after it ended, and forgets earlier failures
+    /// and attempts.
+    pub async fn hold(&self, unit: &str) -> Result<()> {
+        self.retry(&format!("hold {unit}"), async || {
+            let proxy = self.proxy().await?;
+            proxy.load_unit(unit).await?;
+            proxy.ref_unit(unit).await?;
+            absent_is_fine(proxy.reset_failed_unit(unit).await)
+        })
+        .await
+    }
+
+    /// `daemon-reload`.
+    pub async fn reload(&self) -> Result<()> {
+        let call = async { self.proxy().await?.reload().await };
+        timeout(RELOAD_TIMEOUT, call).await.context("systemd did not finish its reload")?.context("cannot reload systemd's units")
+    }
+
+    /// `systemctl enable`.
+    pub async fn enable(&self, unit: &str) -> Result<()> {
+        self.retry(&format!("enable {unit}"), async || self.proxy().await?.enable_unit_files(&[unit], false, true).await.map(drop)).await
+    }
+
+    /// `systemctl disable`.
+    pub async fn disable(&self, unit: &str) -> Result<()> {
+        self.retry(&format!("disable {unit}"), async || self.proxy().await?.disable_unit_files(&[unit], false).await.map(drop)).await
+    }
+
+    /// Reads the unit. A unit that does not exist has `load` = `not-found`.
+    pub async fn state(&self, unit: &str) -> Result<UnitState> {
+        let all = async |path: zbus::OwnedObjectPath, interface: &'static str| {
+            let properties = PropertiesProxy::builder(&self.connection)
+                .destination("org.freedesktop.systemd1")
+                .path(path)
+                .cache_properties(zbus::proxy::CacheProperties::No)
+                .build()
+                .await?;
+            let interface = InterfaceName::try_from(interface)?;
+            Ok::<HashMap<String, OwnedValue>, zbus::Error>(properties.get_all(Some(interface).into()).await?)
+        };
+        self.retry(&format!("read {unit}"), async || {
+            let path = self.proxy().await?.load_unit(unit).await?;
+            let general = all(path.clone(), "org.freedesktop.systemd1.Unit").await?;
+            let service = match unit.ends_with(".service") {
+                true => all(path, "org.freedesktop.systemd1.Service").await?,
+                false => HashMap::new(),
+            };
+            Ok(UnitState::new(unit, &general, &service))
+        })
+        .await
+    }
+
+    /// Every job that comes and goes from now on. The task behind it lives as long as the receiver and subscribes again after a
+    /// `daemon-reexec`; jobs in between are missed, so a caller must not rely on having seen all.
+    pub async fn jobs(&self) -> Result<mpsc::UnboundedReceiver<JobEvent>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let connection = self.connection.clone();
+        tokio::spawn(async move {
+            while !sender.is_closed() {
+                if let Err(error) = forward_jobs(&connection, &sender).await {
+                    tracing::debug!(%error, "job signals interrupted");
+                }
+                sleep(RECONNECT_PAUSE).await;
+            }
+        });
+        Ok(receiver)
+    }
+
+    /// Makes a call, again and again while PID 1 is away from the bus.
+    async fn retry<T>(&self, what: &str, mut call: impl AsyncFnMut() -> zbus::Result<T>) -> Result<T> {
+        let deadline = Instant::now() + RECONNECT_PATIENCE;
+        loop {
+            let error = match timeout(CALL_TIMEOUT, call()).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) if is_away(&error) => anyhow!(error),
+                Ok(Err(error)) => return Err(error).with_context(|| format!("systemd would not {what}")),
+                Err(_) => anyhow!("no answer within {CALL_TIMEOUT:?}"),
+            };
+            if Instant::now() >= deadline {
+                return Err(error).with_context(|| format!("cannot {what}: systemd is not on the bus"));
+            }
+            tracing::debug!(what, error = %error, "systemd is away from the bus, trying again");
+            sleep(RECONNECT_PAUSE).await;
+        }
+    }
+}
+
+async fn forward_jobs(connection: &Connection, sender: &mpsc::UnboundedSender<JobEvent>) -> Result<()> {
+    let proxy = ManagerProxy::new(connection).await?;
+    let mut new = proxy.receive_job_new().await?;
+    let mut removed = proxy.receive_job_removed().await?;
+    let mut owner = proxy.inner().receive_owner_changed().await?;
+    timeout(CALL_TIMEOUT, proxy.subscribe()).await??;
+    loop {
+        let event = tokio::select! {
+            signal = new.next() => JobEvent::New(signal.context("connection lost")?.args()?.unit.to_owned()),
+            signal = removed.next() => {
+                let signal = signal.context("connection lost")?;
+                let args = signal.args()?;
+                JobEvent::Removed(args.unit.to_owned(), args.result.to_owned())
+            }
+            change = owner.next() => match change.context("connection lost")? {
+                // Re-executed: its subscribers may be forgotten.
+                Some(_) => { timeout(CALL_TIMEOUT, proxy.subscribe()).await??; continue }
+                None => continue,
+            },
+            () = sender.closed() => return Ok(()),
+        };
+        if sender.send(event).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The D-Bus error's name, if it is one.
+fn name(error: &zbus::Error) -> Option<&str> {
+    match error {
+        zbus::Error::MethodError(name, _, _) => Some(name.as_str()),
+        zbus::Error::FDO(error) => match **error {
+            zbus::fdo::Error::ServiceUnknown(_) => Some("org.freedesktop.DBus.Error.ServiceUnknown"),
+            zbus::fdo::Error::NameHasNoOwner(_) => Some("org.freedesktop.DBus.Error.NameHasNoOwner"),
+            zbus::fdo::Error::NoReply(_) => Some("org.freedesktop.DBus.Error.NoReply"),
+            zbus::fdo::Error::Disconnected(_) => Some("org.freedesktop.DBus.Error.Disconnected"),
+            zbus::fdo::Error::Timeout(_) => Some("org.freedesktop.DBus.Error.Timeout"),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Whether PID 1 was not there to answer, as opposed to having answered with an error.
+fn is_away(error: &zbus::Error) -> bool {
+    matches!(
+        name(error).and_then(|name| name.strip_prefix("org.freedesktop.DBus.Error.")),
+        Some("ServiceUnknown" | "NameHasNoOwner" | "NoReply" | "Disconnected" | "Timeout" | "TimedOut" | "UnknownObject")
+    )
+}
+
+/// "No such unit" is what was wanted.
+fn absent_is_fine(result: zbus::Result<()>) -> zbus::Result<()> {
+    match result {
+        Err(error) if name(&error) == Some("org.freedesktop.systemd1.NoSuchUnit") => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,12 @@
+//! The units: planned from a validated configuration and rendered through the templates in `templates/`.
+//!
+//! Pure: the same configuration gives the same bytes. Knows no bus, no clock and no processes.
+
+pub mod name;
+pub mod plan;
+pub mod render;
+pub mod text;
+
+pub use name::Unit;
+pub use plan::Plan;
+pub use render::{UnitFile, generate};

@@ -1,0 +1,81 @@
+//! The names of our units: the only place that spells them.
+
+use std::fmt;
+
+use crate::config::Stage;
+
+/// One of our units.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unit {
+    /// Starts the target by the clock.
+    Timer,
+    /// The entry: what the timer and the admin start.
+    Target,
+    /// The executor. Not `gitlab-backup.service`: NixOS and Arch have a unit of that name.
+    Run,
+    /// Bracket, whole run: the staging area is there and is removed.
+    Staging,
+    /// Step: everything that can be known before GitLab is touched.
+    Preflight,
+    /// The part of preflight that PostgreSQL answers only to its own user.
+    PreflightPostgresql,
+    /// Step: first pass of the file backup with GitLab up.
+    Presync,
+    /// Bracket: owns the promise that GitLab comes back.
+    Pause,
+    /// Bracket: GitLab is down.
+    Window,
+    /// Guard: the longest downtime allowed.
+    DeadlineTimer,
+    /// What the guard starts: nothing but a conflict with the window.
+    DeadlineTarget,
+    /// Bracket: holds an exported snapshot of every database.
+    PgSnapshot,
+    /// Ready at the fork; ends when every file is secured.
+    Redis,
+    /// Step in the window: the file backup.
+    FilesLive,
+    /// Step: starts again what was running.
+    Resume,
+    /// Step: the dumps, from the held snapshots.
+    Postgresql,
+    /// Step: puts the dumps into the repository.
+    Files,
+    /// Step: makes the run complete.
+    Manifest,
+    /// All units of one stage.
+    Stage(Stage),
+    /// A `[[step]]`, by its name.
+    Step(String),
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = match self {
+            Self::Timer => ".timer",
+            Self::Target => ".target",
+            Self::Run => "-run.service",
+            Self::Staging => "-staging.service",
+            Self::Preflight => "-preflight.service",
+            Self::PreflightPostgresql => "-preflight-postgresql.service",
+            Self::Presync => "-presync.service",
+            Self::Pause => "-pause.service",
+            Self::Window => "-window.service",
+            Self::DeadlineTimer => "-deadline.timer",
+            Self::DeadlineTarget => "-deadline.target",
+            Self::PgSnapshot => "-pgsnapshot.service",
+            Self::Redis => "-redis.service",
+            Self::FilesLive => "-files-live.service",
+            Self::Resume => "-resume.service",
+            Self::Postgresql => "-postgresql.service",
+            Self::Files => "-files.service",
+            Self::Manifest => "-manifest.service",
+            Self::Stage(Stage::Prepare) => "-prepare.target",
+            Self::Stage(Stage::Window) => "-capture.target",
+            Self::Stage(Stage::Store) => "-store.target",
+            Self::Stage(Stage::Finish) => "-finish.target",
+            Self::Step(name) => return write!(f, "gitlab-backup-step-{name}.service"),
+        };
+        write!(f, "gitlab-backup{rest}")
+    }
+}

@@ -1,0 +1,77 @@
+//! Which units a configuration needs and what each stage is made of.
+
+use crate::config::{Config, Stage};
+
+use super::Unit;
+
+/// The units that a configuration needs.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    config: &'a Config,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan of `config`.
+    pub fn new(config: &'a Config) -> Self {
+        Self { config }
+    }
+
+    /// What `stage` starts, in an order in which every unit comes after those it is ordered after. Empty: there is no such stage.
+    pub fn members(&self, stage: Stage) -> Vec<Unit> {
+        let config = self.config;
+        let steps = || config.steps.iter().filter(|step| step.stage == stage).map(|step| Unit::Step(step.name.clone()));
+        let mut units = Vec::new();
+        match stage {
+            Stage::Prepare => {
+                units.extend(self.preflights());
+                units.extend(steps());
+                units.extend(self.presync().then_some(Unit::Presync));
+            }
+            Stage::Window => {
+                units.extend(config.postgresql.is_some().then_some(Unit::PgSnapshot));
+                units.extend((!config.redis.is_empty()).then_some(Unit::Redis));
+                units.extend(steps());
+                units.push(Unit::FilesLive);
+            }
+            Stage::Store => {
+                units.extend(config.postgresql.is_some().then_some(Unit::Postgresql));
+                units.extend(steps());
+                units.push(Unit::Files);
+                units.push(Unit::Manifest);
+            }
+            Stage::Finish => units.extend(steps()),
+        }
+        units
+    }
+
+    /// What checks everything before anything else runs.
+    pub fn preflights(&self) -> Vec<Unit> {
+        let postgresql = self.config.postgresql.as_ref().map(|_| Unit::PreflightPostgresql);
+        [Some(Unit::Preflight), postgresql].into_iter().flatten().collect()
+    }
+
+    /// Whether a first pass of the file backup is worth it.
+    pub fn presync(&self) -> bool {
+        self.config.files.presync && self.config.files.command.is_none()
+    }
+
+    /// Every unit, in the order in which a run meets them.
+    pub fn units(&self) -> Vec<Unit> {
+        let mut units = vec![Unit::Timer, Unit::Target, Unit::Run, Unit::Staging];
+        for stage in [Stage::Prepare, Stage::Window, Stage::Store, Stage::Finish] {
+            let members = self.members(stage);
+            if members.is_empty() {
+                continue;
+            }
+            units.push(Unit::Stage(stage));
+            if stage == Stage::Window {
+                units.extend([Unit::Pause, Unit::Window, Unit::DeadlineTimer, Unit::DeadlineTarget]);
+            }
+            units.extend(members);
+            if stage == Stage::Window {
+                units.push(Unit::Resume);
+            }
+        }
+        units
+    }
+}
