@@ -132,7 +132,7 @@ impl Manager {
                 .build()
                 .await?;
             let interface = InterfaceName::try_from(interface)?;
-            Ok::<HashMap<String, OwnedValue>, zbus::Error>(properties.get_all(Some(interface).into()).await?)
+            Ok::<HashMap<String, OwnedValue>, zbus::Error>(properties.get_all(interface).await?)
         };
         self.retry(&format!("read {unit}"), async || {
             let path = self.proxy().await?.load_unit(unit).await?;

@@ -1,0 +1,135 @@
+//! The record of a run: written by the executor at every change, kept for failed runs too.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::paths;
+use crate::values::RunId;
+
+/// A run as its executor saw it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The run.
+    pub id: RunId,
+    /// When it started.
+    pub started: Timestamp,
+    /// When it ended; none while it goes on.
+    pub finished: Option<Timestamp>,
+    /// How it stands.
+    pub outcome: Outcome,
+    /// `prepare`, `capture`, `resume`, `store`, `finish`.
+    pub stage: String,
+    /// How long GitLab was down; none before it is up again.
+    pub downtime: Option<Downtime>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// What did not fail the run but should be known.
+    pub warnings: Vec<String>,
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Going on.
+    Running,
+    /// Its manifest is in the repository.
+    Complete,
+    /// Anything else.
+    Failed,
+}
+
+/// Why a run failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    /// The unit that failed, if one did.
+    pub unit: Option<String>,
+    /// What went wrong.
+    pub reason: String,
+    /// The unit's last lines in the journal.
+    pub log: Vec<String>,
+}
+
+/// Seconds of downtime, split as they were spent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Downtime {
+    /// From the first stop to the window's opening.
+    pub stop: f64,
+    /// The window: everything captured.
+    pub capture: f64,
+    /// From the window's end until GitLab answered again.
+    pub start: f64,
+}
+
+impl Downtime {
+    /// The whole.
+    pub fn total(&self) -> f64 {
+        self.stop + self.capture + self.start
+    }
+}
+
+impl Record {
+    /// The run that goes on, or the last that did since boot.
+    pub fn current() -> Result<Option<Self>> {
+        read_json(Path::new(paths::CURRENT_RUN))
+    }
+
+    /// All records, newest first. One that cannot be read is left out with a warning.
+    pub fn all() -> Result<Vec<Self>> {
+        let mut records = Vec::new();
+        let entries = match fs::read_dir(paths::RUNS) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(records),
+            Err(error) => return Err(error).with_context(|| format!("cannot list {} (as root?)", paths::RUNS)),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match read_json(&path) {
+                Ok(record) => records.extend(record),
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+        }
+        records.sort_by(|a: &Self, b: &Self| b.id.cmp(&a.id));
+        Ok(records)
+    }
+
+    /// Writes the record where the helpers and commands look for the current run, and where it is kept.
+    pub fn save(&self) -> Result<()> {
+        write_json(Path::new(paths::CURRENT_RUN), self)?;
+        write_json(&Path::new(paths::RUNS).join(format!("{}.json", self.id)), self)
+    }
+}
+
+/// Reads a JSON file; none if it is not there.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged: remove it", path.display()))
+}
+
+/// Writes a JSON file under its final name only when it is whole and on disk.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let write = || -> Result<()> {
+        let directory = path.parent().context("no directory")?;
+        fs::create_dir_all(directory)?;
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        serde_json::to_writer_pretty(&mut file, value)?;
+        file.write_all(b"\n")?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
