@@ -10,6 +10,7 @@
 //! - [`config`]: TOML → raw → validated [`config::Config`]; knows no bus and no processes.
 
 pub mod config;
+pub mod executor;
 pub mod paths;
 pub mod runs;
 pub mod systemd;

@@ -1,0 +1,158 @@
+//! The window: record what runs, have it stopped, captured and started again.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep};
+
+use crate::config::{Config, Stage};
+use crate::paths;
+use crate::runs::{Downtime, Record, paused};
+use crate::systemd::{JobEvent, Manager, Paused, UnitState, monotonic_micros, stop_closure};
+use crate::units::Unit;
+
+use super::stage::{Failed, PAUSE, hold};
+
+/// How long the run waits for GitLab before it goes on without it; resume itself never gives up.
+const RESUME_PATIENCE: Duration = Duration::from_secs(300);
+/// When resume is asked for again, should the bracket's end not have done it.
+const RESUME_NUDGE: Duration = Duration::from_secs(3);
+
+/// The moments of a window, microseconds of CLOCK_MONOTONIC.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Captured {
+    /// The first stop was asked for.
+    pub since: u64,
+    opened: u64,
+    closed: u64,
+}
+
+/// Opens the window, waits until everything is captured and the window has closed again.
+pub(super) async fn capture(config: &Config, manager: &Manager, members: &[Unit]) -> Result<Captured> {
+    let writers: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();
+    let running = stop_closure(manager, &writers).await?;
+    tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
+    paused::save(&running)?;
+
+    let target = Unit::Stage(Stage::Window);
+    hold(manager, members).await?;
+    hold(manager, &[target.clone(), Unit::Window, Unit::Pause, Unit::DeadlineTarget]).await?;
+    let mut watch = Watch { jobs: manager.jobs().await?, running, seen: HashMap::new() };
+    let since = monotonic_micros();
+    manager.start(&target.to_string(), "replace").await?;
+    loop {
+        watch.admin_stops(manager).await?;
+        let state = manager.state(&target.to_string()).await?;
+        let window = manager.state(&Unit::Window.to_string()).await?;
+        if state.reached_since(since) {
+            if window.is_settled() && manager.state(&Unit::Pause.to_string()).await?.is_settled() {
+                return Ok(Captured { since, opened: window.active_enter, closed: window.inactive_enter });
+            }
+        } else if !state.has_job {
+            return Err(why(config, manager, members, &window, since).await);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Why nothing was captured, as precisely as the units can tell.
+async fn why(config: &Config, manager: &Manager, members: &[Unit], window: &UnitState, since: u64) -> anyhow::Error {
+    let find = async || -> Result<Failed> {
+        let deadline = manager.state(&Unit::DeadlineTarget.to_string()).await?;
+        if deadline.reached_since(since) {
+            let reason = format!("GitLab was down for {}, the longest that [gitlab] max-downtime allows", config.gitlab.max_downtime);
+            return Ok(Failed::new(&deadline, reason));
+        }
+        for member in members {
+            let state = manager.state(&member.to_string()).await?;
+            if state.inactive_exit >= since && (state.active == crate::systemd::ActiveState::Failed || state.result != "success") {
+                return Ok(Failed::new(&state, format!("failed in the window: {}", state.result)));
+            }
+        }
+        for writer in &config.gitlab.writers {
+            let state = manager.state(writer.as_str()).await?;
+            if state.inactive_exit >= since && window.reached_since(since) {
+                return Ok(Failed::new(window, format!("{writer} was started in the window, which closed it")));
+            }
+        }
+        Ok(Failed::new(window, format!("could not be opened or was closed too early: {}", window.result)))
+    };
+    match find().await {
+        Ok(failed) => failed.into(),
+        Err(error) => error.context("the capture failed"),
+    }
+}
+
+/// Waits until resume has done its work; `None` if that takes so long that the run had better go on.
+pub(super) async fn answering_again(
+    config: &Config,
+    manager: &Manager,
+    captured: Captured,
+    record: &mut Record,
+) -> Result<Option<Downtime>> {
+    if let Err(error) = resume(manager, config).await {
+        tracing::warn!("{error:#}: the backup goes on");
+        record.warnings.push(format!("{error:#}"));
+        return Ok(None);
+    }
+    let seconds = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from)).as_secs_f64();
+    Ok(Some(Downtime {
+        stop: seconds(captured.since, captured.opened),
+        capture: seconds(captured.opened, captured.closed),
+        start: seconds(captured.closed, monotonic_micros()),
+    }))
+}
+
+/// Waits until no unit is on the record of paused ones; asks for resume where nobody else did.
+pub(super) async fn resume(manager: &Manager, config: &Config) -> Result<()> {
+    let started = Instant::now();
+    let mut nudge = started + if Path::new(paths::PAUSED).exists() { Duration::ZERO } else { RESUME_NUDGE };
+    while Path::new(paths::PAUSED).exists() {
+        let unit = Unit::Resume.to_string();
+        if Instant::now() >= nudge && manager.state(&unit).await?.is_settled() {
+            manager.start(&unit, "replace").await?;
+            nudge = Instant::now() + RESUME_NUDGE;
+        }
+        if started.elapsed() > RESUME_PATIENCE {
+            let status = manager.state(&unit).await?.status_text;
+            let readiness = if config.gitlab.readiness.is_some() { " and answers" } else { "" };
+            bail!("GitLab is not up{readiness} after {RESUME_PATIENCE:?} ({status}); {unit} goes on trying");
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Notices what an admin stops while it is down anyway, so that it stays down.
+struct Watch {
+    jobs: UnboundedReceiver<JobEvent>,
+    running: Vec<Paused>,
+    /// How many jobs of a unit ended: the first is our own stop.
+    seen: HashMap<String, u32>,
+}
+
+impl Watch {
+    async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
+        while let Ok(event) = self.jobs.try_recv() {
+            let JobEvent::Removed(unit, result) = event else { continue };
+            if !self.running.iter().any(|paused| paused.unit == unit) {
+                continue;
+            }
+            let seen = self.seen.entry(unit.clone()).or_insert(0);
+            *seen += 1;
+            if *seen < 2 || result != "done" {
+                continue;
+            }
+            let state = manager.state(&unit).await?;
+            if state.is_settled() {
+                tracing::info!(unit, "stopped by an admin in the window: it stays down");
+                self.running.retain(|paused| paused.unit != unit);
+                paused::save(&self.running).context("cannot take a stopped unit off the record")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,31 @@
+//! What is left to say when the executor is gone, however it went: `ExecStopPost=` of its unit.
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use crate::runs::{Failure, Outcome, Record};
+use crate::units::Unit;
+
+/// Closes the record of a run whose executor could not do it.
+///
+/// `variable` reads the environment: systemd.exec(5) `$SERVICE_RESULT`, `$EXIT_CODE`, `$EXIT_STATUS`.
+pub fn conclude(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let Some(mut record) = Record::current()? else { return Ok(()) };
+    if record.finished.is_some() {
+        return Ok(());
+    }
+    let value = |name| variable(name).unwrap_or_default();
+    let reason = match (value("SERVICE_RESULT").as_str(), value("EXIT_CODE").as_str(), value("EXIT_STATUS").as_str()) {
+        ("success", "killed", "TERM") => format!("stopped by request in stage {}", record.stage),
+        (_, "killed" | "dumped", signal) => format!("the executor was killed by SIG{signal} in stage {}", record.stage),
+        (result, _, status) => format!("the executor ended in stage {}: {result}, exit status {status}", record.stage),
+    };
+    tracing::warn!(run = %record.id, reason, "run ended before it was done");
+    record.finished = Some(Timestamp::now());
+    // A run whose manifest is written is complete, whatever ended its executor.
+    if record.outcome == Outcome::Running {
+        record.outcome = Outcome::Failed;
+    }
+    record.failure = Some(Failure { unit: Some(Unit::Run.to_string()), reason, log: Vec::new() });
+    record.save()
+}

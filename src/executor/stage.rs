@@ -1,0 +1,124 @@
+//! One stage: start its target, wait until every member is done, and read each result from the member itself.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::sleep;
+
+use crate::config::Stage;
+use crate::systemd::{Manager, UnitState, monotonic_micros};
+use crate::units::Unit;
+
+/// Between two looks. States are looked at and not waited for, so that a reload, a re-execution or a lost bus cannot lose a result.
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
+
+/// A unit that failed.
+#[derive(Debug)]
+pub struct Failed {
+    /// Its name.
+    pub unit: String,
+    /// Which of its invocations.
+    pub invocation: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} (journalctl -u {})", self.unit, self.reason, self.unit)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl Failed {
+    pub(super) fn new(state: &UnitState, reason: impl Into<String>) -> Self {
+        Self { unit: state.name.clone(), invocation: state.invocation.clone(), reason: reason.into() }
+    }
+
+    fn of(state: &UnitState) -> Self {
+        let reason = match state.result.as_str() {
+            "timeout" => "ran out of time".to_owned(),
+            "exit-code" => format!("failed with exit status {}", state.exit_status),
+            "signal" | "core-dump" => format!("was killed by signal {}", state.exit_status),
+            "success" => "was stopped before it was done".to_owned(),
+            other => format!("failed: {other}"),
+        };
+        Self::new(state, reason)
+    }
+}
+
+/// Starts `stage` and returns when all of `members` ended well (or, of those that stay up, are up). `done` sees each member once, when it has
+/// ended well. Fails with the member that failed for good: one that systemd is about to restart has not.
+pub(super) async fn drive(
+    manager: &Manager,
+    stage: Stage,
+    members: &[Unit],
+    mut done: impl AsyncFnMut(&UnitState) -> Result<()>,
+) -> Result<()> {
+    let target = Unit::Stage(stage).to_string();
+    hold(manager, members).await?;
+    manager.hold(&target).await?;
+    let since = monotonic_micros();
+    manager.start(&target, "replace").await?;
+    let mut told = vec![false; members.len()];
+    let mut again = false;
+    loop {
+        let reached = {
+            let state = manager.state(&target).await?;
+            state.reached_since(since) || (!state.has_job && again)
+        };
+        let pending = manager.state(&target).await?.has_job;
+        let mut states = Vec::with_capacity(members.len());
+        for (index, member) in members.iter().enumerate() {
+            let state = manager.state(&member.to_string()).await?;
+            if !told[index] && state.is_settled() && state.succeeded_since(since) {
+                told[index] = true;
+                done(&state).await?;
+            }
+            states.push(state);
+        }
+        let settled = states.iter().all(|state| state.is_settled());
+        if reached && settled && states.iter().all(|state| state.succeeded_since(since)) {
+            return Ok(());
+        }
+        if !pending && settled && !states.iter().all(|state| state.succeeded_since(since)) {
+            if let Some(state) = states.iter().find(|state| state.inactive_exit >= since && !state.succeeded_since(since)) {
+                return Err(Failed::of(state).into());
+            }
+            // A failure fails every dependant's job at once, also where systemd restarts the failed unit and it then goes well
+            // (RestartMode=direct is newer than what we run on). What has not run yet is started alone: with its requirements, systemd
+            // would run those that are done a second time.
+            let missing: Vec<&UnitState> = states.iter().filter(|state| state.inactive_exit < since).collect();
+            if again && missing.len() == members.len() {
+                return Err(Failed::new(&manager.state(&target).await?, "could not be started").into());
+            }
+            again = true;
+            for state in missing {
+                tracing::info!(unit = state.name, "starting what an earlier failed attempt had cancelled");
+                manager.start(&state.name, "ignore-requirements").await?;
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Keeps the members' results readable and forgets earlier attempts.
+pub(super) async fn hold(manager: &Manager, members: &[Unit]) -> Result<()> {
+    for member in members {
+        manager.hold(&member.to_string()).await?;
+    }
+    Ok(())
+}
+
+/// Waits for one unit's end and fails if it did not end well.
+pub(super) async fn settled(manager: &Manager, unit: &Unit, since: u64) -> Result<()> {
+    loop {
+        let state = manager.state(&unit.to_string()).await?;
+        if state.is_settled() {
+            return if state.succeeded_since(since) { Ok(()) } else { Err(Failed::of(&state).into()) };
+        }
+        sleep(PAUSE).await;
+    }
+}

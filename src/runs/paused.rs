@@ -1,0 +1,31 @@
+//! The record of paused units. In /run: after a reboot there is nothing to resume.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::paths;
+use crate::systemd::Paused;
+
+use super::record::{read_json, write_json};
+
+/// What is to be started again; none if nothing is paused.
+pub fn load() -> Result<Option<Vec<Paused>>> {
+    read_json(Path::new(paths::PAUSED))
+}
+
+/// Replaces the record.
+pub fn save(units: &[Paused]) -> Result<()> {
+    write_json(Path::new(paths::PAUSED), &units)
+}
+
+/// Everything runs again.
+pub fn clear() -> Result<()> {
+    match fs::remove_file(paths::PAUSED) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", paths::PAUSED))
+        }
+        _ => Ok(()),
+    }
+}

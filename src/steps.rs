@@ -1,0 +1,13 @@
+//! What the units execute, one file per helper. A step takes the configuration, works, and ends well or with an error that names what to do.
+
+pub mod files;
+pub mod manifest;
+pub mod pause;
+pub mod postgresql;
+pub mod preflight;
+pub mod readiness;
+pub mod redis;
+pub mod resume;
+pub mod secret;
+pub mod staging;
+pub mod window;

@@ -1,0 +1,102 @@
+//! Writes the manifest, and with it makes the run complete.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::paths;
+use crate::repository::Tolerance;
+use crate::runs::record::{read_json, write_json};
+use crate::runs::{Component, Manifest, Part, Record};
+
+use super::files::{self, PARTS, PRESYNC};
+
+/// The part that holds the manifest.
+pub const MANIFEST: &str = "manifest";
+/// Where the manifest is in its snapshot.
+pub const PATH: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
+/// GitLab's version, by layout.
+const GITLAB_VERSION: [&str; 2] = ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
+
+#[derive(Deserialize)]
+struct PostgresqlDump {
+    server_version: String,
+}
+
+#[derive(Deserialize)]
+struct RedisDump {
+    instances: Vec<RedisInstance>,
+}
+
+#[derive(Deserialize)]
+struct RedisInstance {
+    name: String,
+    version: String,
+}
+
+/// Checks that every part is there, stores the manifest and drops the first pass, whose content the run now holds.
+pub fn write(config: &Config) -> Result<()> {
+    let record = Record::current()?.context("no run is going on: this helper is started by its unit only")?;
+    let parts = parts()?;
+    let mut expected = Vec::new();
+    expected.extend(config.files.command.is_none().then_some("files"));
+    expected.extend(config.postgresql.is_some().then_some("postgresql"));
+    expected.extend((!config.redis.is_empty()).then_some("redis"));
+    for name in expected {
+        ensure!(parts.iter().any(|part| part.name == name), "part '{name}' is missing: the run is not complete");
+    }
+    let downtime = record.downtime.unwrap_or_default();
+    let manifest = Manifest {
+        id: record.id.clone(),
+        host: files::host(),
+        started: record.started,
+        finished: Timestamp::now(),
+        complete: true,
+        downtime_seconds: downtime.total(),
+        downtime,
+        versions: versions()?,
+        parts,
+    };
+    write_json(Path::new(PATH), &manifest)?;
+    let engine = files::open(config)?;
+    files::store(config, &*engine, MANIFEST, &[PATH.into()], Tolerance::None)?;
+    let passes: Vec<String> =
+        engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == PRESYNC).map(|snapshot| snapshot.id).collect();
+    if !passes.is_empty() {
+        engine.forget(&passes)?;
+    }
+    Ok(())
+}
+
+fn parts() -> Result<Vec<Part>> {
+    let mut parts: Vec<Part> = Vec::new();
+    for entry in fs::read_dir(PARTS).with_context(|| format!("cannot read {PARTS}"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            parts.extend(read_json::<Part>(&path)?);
+        }
+    }
+    parts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(parts)
+}
+
+fn versions() -> Result<Vec<Component>> {
+    let component = |name: &str, version: &str| Component { name: name.to_owned(), version: version.trim().to_owned() };
+    let gitlab = GITLAB_VERSION.iter().find_map(|path| fs::read_to_string(path).ok());
+    let mut versions = vec![
+        component("gitlab-backup", env!("CARGO_PKG_VERSION")),
+        component("gitlab", gitlab.as_deref().unwrap_or("unknown")),
+    ];
+    let staging = Path::new(paths::STAGING);
+    if let Some(dump) = read_json::<PostgresqlDump>(&staging.join("postgresql/postgresql.json"))? {
+        versions.push(component("postgresql", &dump.server_version));
+    }
+    if let Some(dump) = read_json::<RedisDump>(&staging.join("redis/redis.json"))? {
+        versions.extend(dump.instances.iter().map(|redis| component(&format!("redis-{}", redis.name), &redis.version)));
+    }
+    Ok(versions)
+}

@@ -1,0 +1,76 @@
+//! Everything that can be known before GitLab is touched. Tells all findings, not the first.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::config::Config;
+use crate::repository;
+use crate::systemd::Manager;
+
+use super::{readiness, redis, secret};
+
+/// systemd features that the units need: `LoadCredential=`.
+pub const SYSTEMD_MINIMUM: u32 = 247;
+
+/// Fails with every reason for which a run could not succeed.
+pub async fn preflight(config: &Config) -> Result<()> {
+    let mut findings = Vec::new();
+    let mut find = |what: &str, result: Result<()>| {
+        if let Err(error) = result {
+            findings.push(format!("{what}: {error:#}"));
+        }
+    };
+    find("gitlab", writers(config).await);
+    if let Some(url) = &config.gitlab.readiness {
+        // GitLab may well be down: an admin's own maintenance is no reason for no backup.
+        if let Err(error) = readiness::ask(url).await {
+            tracing::warn!("{error:#}");
+        }
+    }
+    find("files", files(config));
+    find("redis", redis::preflight(config).await);
+    find("repository", repository(config));
+    if findings.is_empty() {
+        return Ok(());
+    }
+    bail!("{}", findings.join("\n"));
+}
+
+async fn writers(config: &Config) -> Result<()> {
+    let manager = Manager::connect().await?;
+    let version = manager.version().await?;
+    if version < SYSTEMD_MINIMUM {
+        bail!("systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed");
+    }
+    for writer in &config.gitlab.writers {
+        if manager.state(writer.as_str()).await?.load == "not-found" {
+            bail!("{writer} does not exist: correct [gitlab] writers");
+        }
+    }
+    Ok(())
+}
+
+fn files(config: &Config) -> Result<()> {
+    for path in &config.files.paths {
+        path.symlink_metadata().map_err(|error| anyhow::anyhow!("{}: {error}: correct [files] paths", path.display()))?;
+    }
+    let own = config.files.command.iter().map(|command| &command[0]);
+    for program in own.chain(config.steps.iter().map(|step| &step.command[0])) {
+        if !Path::new(program).is_file() {
+            bail!("{program} is not there");
+        }
+    }
+    Ok(())
+}
+
+fn repository(config: &Config) -> Result<()> {
+    let password = secret::file(&config.repository.password, crate::units::render::credential::REPOSITORY)?;
+    let engine = repository::open(&config.repository, &password)?;
+    // Opening costs half a second of key derivation: `init` opens what is there already.
+    if engine.init()? {
+        tracing::info!(location = config.repository.location, "made the repository");
+        return Ok(());
+    }
+    engine.probe()
+}

@@ -1,0 +1,127 @@
+//! Resume: starts again exactly what was running, and does not end before it runs and answers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use sd_notify::NotifyState;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep};
+
+use crate::config::Config;
+use crate::runs::paused;
+use crate::systemd::{ActiveState, JobEvent, Manager, Paused};
+
+use super::readiness;
+
+const PAUSE: Duration = Duration::from_millis(50);
+const READINESS_PAUSE: Duration = Duration::from_millis(200);
+/// Between two attempts to start a unit that fails: patient, but never giving up.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_MOST: Duration = Duration::from_secs(30);
+
+/// Brings back every unit on the record; returns when all run and GitLab answers. Nothing on record: nothing to do.
+pub async fn resume(config: &Config) -> Result<()> {
+    let Some(units) = paused::load()? else { return Ok(()) };
+    tracing::info!(units = units.len(), "starting again what was running");
+    let manager = Manager::connect().await?;
+    let mut resume = Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), stopping: HashMap::new() };
+    while !resume.all_running(config, &manager).await? {
+        sleep(PAUSE).await;
+    }
+    if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| !resume.units.is_empty()) {
+        let started = Instant::now();
+        while let Err(error) = readiness::ask(url).await {
+            status(&format!("GitLab's units run, waiting for its answer since {} s: {error:#}", started.elapsed().as_secs()));
+            sleep(READINESS_PAUSE).await;
+            // Something may have gone down again meanwhile.
+            resume.all_running(config, &manager).await?;
+        }
+    }
+    paused::clear()?;
+    status("GitLab is back");
+    tracing::info!("GitLab is back");
+    Ok(())
+}
+
+struct Resume {
+    jobs: UnboundedReceiver<JobEvent>,
+    units: Vec<Paused>,
+    /// How often a unit was started, and when it may be started next.
+    attempts: HashMap<String, (u32, Instant)>,
+    /// Since when a unit has been seen stopping.
+    stopping: HashMap<String, Instant>,
+}
+
+impl Resume {
+    async fn all_running(&mut self, config: &Config, manager: &Manager) -> Result<bool> {
+        self.admin_stops(manager).await?;
+        let mut waiting = Vec::new();
+        for paused in self.units.clone() {
+            let state = manager.state(&paused.unit).await?;
+            match state.active {
+                ActiveState::Active | ActiveState::Reloading => continue,
+                ActiveState::Deactivating => self.hurry(config, manager, &paused.unit).await?,
+                _ => {}
+            }
+            waiting.push(paused.unit.clone());
+            let (attempt, next) = self.attempts.get(&paused.unit).copied().unwrap_or((0, Instant::now()));
+            // A stop that still goes on gets the start queued behind it, once.
+            let startable = match state.active {
+                ActiveState::Deactivating => attempt == 0,
+                _ => !state.has_job && !state.active.is_running(),
+            };
+            if startable && Instant::now() >= next {
+                let delay = (RETRY_FIRST * 2u32.saturating_pow(attempt)).min(RETRY_MOST);
+                self.attempts.insert(paused.unit.clone(), (attempt + 1, Instant::now() + delay));
+                if let Err(error) = start(manager, &paused).await {
+                    tracing::warn!(unit = paused.unit, attempt, "{error:#}");
+                }
+            }
+        }
+        if !waiting.is_empty() {
+            status(&format!("starting {}", waiting.join(", ")));
+        }
+        Ok(waiting.is_empty())
+    }
+
+    /// A stop that hangs would keep GitLab away for ever: after `stop-grace` the unit is killed.
+    async fn hurry(&mut self, config: &Config, manager: &Manager, unit: &str) -> Result<()> {
+        let since = *self.stopping.entry(unit.to_owned()).or_insert_with(Instant::now);
+        if since.elapsed() >= config.gitlab.stop_grace.duration() {
+            tracing::warn!(unit, grace = %config.gitlab.stop_grace, "still stopping: killing it, so that it can be started again");
+            self.stopping.insert(unit.to_owned(), Instant::now());
+            manager.kill(unit).await?;
+        }
+        Ok(())
+    }
+
+    /// A start that was cancelled was cancelled by somebody: the unit stays down.
+    async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
+        while let Ok(event) = self.jobs.try_recv() {
+            let JobEvent::Removed(unit, result) = event else { continue };
+            let ours = self.attempts.contains_key(&unit) && self.units.iter().any(|paused| paused.unit == unit);
+            if ours && result == "canceled" && !manager.state(&unit).await?.active.is_running() {
+                tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
+                self.units.retain(|paused| paused.unit != unit);
+                paused::save(&self.units)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Starts a unit; without its requirements where they would bring up what was down before.
+async fn start(manager: &Manager, paused: &Paused) -> Result<()> {
+    let mut mode = "replace";
+    for unit in &paused.left_down {
+        if manager.state(unit).await?.active.is_down() {
+            mode = "ignore-requirements";
+        }
+    }
+    manager.start(&paused.unit, mode).await
+}
+
+fn status(text: &str) {
+    let _ = sd_notify::notify(&[NotifyState::Status(text)]);
+}

@@ -1,0 +1,37 @@
+//! The window's own check: every writer really is down, and so are its processes.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::config::Config;
+use crate::systemd::Manager;
+
+/// Fails, and with it the capture, if any writer still runs.
+pub async fn open(config: &Config) -> Result<()> {
+    let manager = Manager::connect().await?;
+    for writer in &config.gitlab.writers {
+        let state = manager.state(writer.as_str()).await?;
+        if !state.active.is_down() {
+            bail!("{writer} is not down ({:?}): nothing is captured", state.active);
+        }
+        let left = processes(&state.control_group);
+        if !left.is_empty() {
+            bail!("{writer} is stopped, but left processes behind ({}): see KillMode= in its unit", left.join(" "));
+        }
+    }
+    Ok(())
+}
+
+/// The processes in a control group; on the unified hierarchy or systemd's own.
+fn processes(group: &str) -> Vec<String> {
+    if group.is_empty() {
+        return Vec::new();
+    }
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
+        .iter()
+        .filter_map(|root| fs::read_to_string(Path::new(root).join(group.trim_start_matches('/')).join("cgroup.procs")).ok())
+        .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
