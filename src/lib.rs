@@ -9,10 +9,14 @@
 //! - [`values`]: newtypes that can only hold what systemd, PostgreSQL or a path may hold.
 //! - [`config`]: TOML → raw → validated [`config::Config`]; knows no bus and no processes.
 
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod executor;
 pub mod paths;
+pub mod repository;
 pub mod runs;
+pub mod steps;
 pub mod systemd;
 pub mod units;
 pub mod values;

@@ -1,1 +1,7 @@
-fn main() {}
+//! `gitlab-backup`: see the library for everything that it does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gitlab_backup::cli::main()
+}

@@ -1,0 +1,161 @@
+//! The command line: parse, log, dispatch, and turn an error into an exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{generate, helper, install, list, run, status};
+use crate::config::Config;
+use crate::config::host::Host;
+use crate::paths;
+use crate::values::RunId;
+
+/// Consistent backups of a self-managed GitLab, as systemd units that give GitLab back.
+///
+/// Exit codes: 0 success, 1 error, 2 usage, 3 the run or one of its units failed, 4 a run is already going on.
+#[derive(Debug, Parser)]
+#[command(name = "gitlab-backup", version)]
+pub struct Cli {
+    /// The configuration.
+    #[arg(long, global = true, value_name = "FILE", default_value = paths::CONFIG)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the units, or write them as files.
+    Generate(GenerateArgs),
+    /// Write the units, reload systemd, enable and start the timer; doing it again changes nothing.
+    Install(InstallArgs),
+    /// Remove what install wrote, and nothing else; the configuration, the password and the repository stay.
+    Uninstall(InstallArgs),
+    /// Start a backup and follow it; joins one that is going on.
+    Run {
+        /// Start it and return; fails with exit code 4 if one is going on.
+        #[arg(long)]
+        no_wait: bool,
+        /// One JSON object at the end: the record of the run.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What goes on now, what came last, what comes next.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The complete runs in the repository.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// One run in full; a failed one too.
+    Show {
+        /// The run's id, as list prints it.
+        run: RunId,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What the units execute.
+    #[command(hide = true, subcommand)]
+    Helper(helper::Helper),
+}
+
+/// Options of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Write files into this directory instead of printing.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// This program's path in the units, if not the one that runs now.
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
+}
+
+/// Options of `install` and `uninstall`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Work on the tree below DIR and leave the running systemd alone.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Do not enable or start the timer.
+    #[arg(long)]
+    pub no_enable: bool,
+    /// This program's path in the units, if not the one that runs now.
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
+}
+
+/// An error with an exit code of its own.
+#[derive(Debug)]
+pub struct Exit {
+    /// The code.
+    pub code: u8,
+    /// What to say.
+    pub message: String,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// A run or unit failed.
+pub const UNIT_FAILED: u8 = 3;
+/// A run is going on.
+pub const ALREADY_RUNNING: u8 = 4;
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("GITLAB_BACKUP_LOG").unwrap_or_else(|_| "gitlab_backup=info,error".into()),
+        )
+        .init();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(dispatch(cli)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gitlab-backup: {error:#}");
+            ExitCode::from(error.downcast_ref::<Exit>().map_or(1, |exit| exit.code))
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<()> {
+    let file = cli.config;
+    let load = |root: &PathBuf| -> Result<Config> { Ok(Config::load(&file, &Host::new(root))?) };
+    let slash = PathBuf::from("/");
+    match cli.command {
+        Command::Generate(args) => generate::generate(&load(&slash)?, &args),
+        Command::Install(args) => {
+            let source = Host::new(&args.root).path(&file);
+            let config = Config::load(&source, &Host::new(&args.root))?;
+            install::install(Config { source: file, ..config }, &args).await
+        }
+        Command::Uninstall(args) => install::uninstall(&args).await,
+        Command::Run { no_wait, json } => run::run(no_wait, json).await,
+        Command::Status { json } => status::status(json).await,
+        Command::List { json } => list::list(&load(&slash)?, json),
+        Command::Show { run, json } => list::show(load(&slash), &run, json),
+        Command::Helper(helper) => helper::helper(&file, helper).await,
+    }
+}

@@ -1,0 +1,41 @@
+//! `generate`: the units on stdout as `systemctl cat` shows them, or as files.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cli::GenerateArgs;
+use crate::config::Config;
+use crate::units;
+
+/// Prints or writes the units of `config`.
+pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
+    let files = units::generate(config, &program(args.program.as_deref())?)?;
+    let Some(directory) = &args.output else {
+        let mut out = std::io::stdout().lock();
+        for (index, file) in files.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "\n" };
+            write!(out, "{gap}# {}\n{}", file.name, file.content)?;
+        }
+        return Ok(());
+    };
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    for file in files {
+        let path = directory.join(&file.name);
+        fs::write(&path, file.content).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The program that the units call: the one given, or the one that runs now.
+pub(super) fn program(given: Option<&Path>) -> Result<PathBuf> {
+    let program = match given {
+        Some(program) => program.to_owned(),
+        None => std::env::current_exe().context("cannot find this program's own path: name it with --program")?,
+    };
+    let text = program.to_str().context("this program's path is not valid UTF-8: move it")?;
+    ensure!(program.is_absolute(), "--program {text}: an absolute path is needed");
+    Ok(program)
+}

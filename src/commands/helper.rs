@@ -1,0 +1,94 @@
+//! What the units execute.
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::config::Config;
+use crate::config::host::Host;
+use crate::executor;
+use crate::steps::{files, manifest, pause, postgresql, preflight, redis, resume, staging, window};
+use crate::units::render::credential;
+
+/// The helpers, by unit.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Helper {
+    /// gitlab-backup-run.service
+    Execute,
+    /// gitlab-backup-run.service, ExecStopPost=
+    Conclude,
+    /// gitlab-backup-staging.service
+    #[command(subcommand)]
+    Staging(Bracket),
+    /// gitlab-backup-preflight.service
+    Preflight,
+    /// gitlab-backup-preflight-postgresql.service
+    PreflightPostgresql,
+    /// gitlab-backup-presync.service
+    Presync,
+    /// gitlab-backup-pause.service
+    Pause,
+    /// gitlab-backup-pause.service, ExecStopPost=
+    Unpause,
+    /// gitlab-backup-window.service
+    Window,
+    /// gitlab-backup-pgsnapshot.service
+    Pgsnapshot,
+    /// gitlab-backup-redis.service
+    Redis,
+    /// gitlab-backup-files-live.service
+    FilesLive,
+    /// gitlab-backup-resume.service
+    Resume,
+    /// gitlab-backup-postgresql.service
+    Postgresql,
+    /// gitlab-backup-files.service
+    Files,
+    /// gitlab-backup-manifest.service
+    Manifest,
+}
+
+/// The two ends of a bracket.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Bracket {
+    /// ExecStart=
+    Begin,
+    /// ExecStopPost=
+    End,
+}
+
+/// Runs one helper. What undoes a state does not read the configuration: a file that was broken meanwhile must not keep GitLab away.
+pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
+    match helper {
+        Helper::Conclude => return executor::conclude(|name| std::env::var(name).ok()),
+        Helper::Staging(Bracket::Begin) => return staging::begin(),
+        Helper::Staging(Bracket::End) => return staging::end(),
+        Helper::Pause => return pause::begin(),
+        Helper::Unpause => return pause::end().await,
+        _ => {}
+    }
+    let config = load(file)?;
+    match helper {
+        Helper::Execute => executor::execute(&config).await,
+        Helper::Preflight => preflight::preflight(&config).await,
+        Helper::PreflightPostgresql => postgresql::preflight(&config).await,
+        Helper::Presync => files::presync(&config),
+        Helper::Window => window::open(&config).await,
+        Helper::Pgsnapshot => postgresql::hold(&config).await,
+        Helper::Redis => redis::save(&config).await,
+        Helper::FilesLive => files::live(&config),
+        Helper::Resume => resume::resume(&config).await,
+        Helper::Postgresql => postgresql::dump(&config).await,
+        Helper::Files => files::dumps(&config),
+        Helper::Manifest => manifest::write(&config),
+        Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause => Ok(()),
+    }
+}
+
+/// The configuration: from the credential where the unit has one, for its user need not be able to read the file.
+fn load(file: &Path) -> Result<Config> {
+    let credential = std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(credential::CONFIG));
+    let source = credential.filter(|path| path.exists()).unwrap_or_else(|| file.to_owned());
+    Ok(Config::load(&source, &Host::new("/"))?)
+}

@@ -1,0 +1,208 @@
+//! `install` and `uninstall`: the units on a host.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
+use crate::config::host::Host;
+use crate::config::{Config, EngineName};
+use crate::steps::preflight::SYSTEMD_MINIMUM;
+use crate::systemd::Manager;
+use crate::units::render::HEADER;
+use crate::units::{self, Unit, UnitFile};
+use crate::values::SecretSource;
+
+use super::generate::program;
+
+const UNIT_DIRECTORY: &str = "/etc/systemd/system";
+const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
+/// Who asks a PostgreSQL that is reached by name instead of by socket.
+const SERVICE_USER: &str = "gitlab-backup";
+
+/// What an installation changed.
+#[derive(Default)]
+struct Changes(Vec<String>);
+
+impl Changes {
+    fn add(&mut self, what: &str, path: &Path) {
+        println!("{what} {}", path.display());
+        self.0.push(path.display().to_string());
+    }
+}
+
+/// Writes what `config` needs and removes what it no longer does.
+pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
+    let live = args.root == Path::new("/");
+    let manager = if live { Some(Manager::connect().await?) } else { None };
+    if let Some(manager) = &manager {
+        let version = manager.version().await?;
+        ensure!(version >= SYSTEMD_MINIMUM, "systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed");
+    }
+    let program = program(args.program.as_deref())?;
+    let files = units::generate(&config, &program)?;
+    let host = Host::new(&args.root);
+    let directory = host.path(UNIT_DIRECTORY);
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let foreign: Vec<String> =
+        files.iter().map(|file| directory.join(&file.name)).filter(|path| path.exists() && !is_ours(path)).map(|path| path.display().to_string()).collect();
+    ensure!(foreign.is_empty(), "not written by gitlab-backup, move away first: {}", foreign.join(", "));
+
+    let mut changes = Changes::default();
+    for file in &files {
+        write(&directory, file, &mut changes)?;
+    }
+    let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    remove(&directory, |name| !wanted.contains(name), &mut changes)?;
+    secrets(&config, &host, &mut changes)?;
+    if config.postgresql.as_ref().is_some_and(|postgresql| postgresql.os_user == SERVICE_USER) {
+        service_user(&host, live, &mut changes)?;
+    }
+    if let Some(manager) = manager {
+        if !changes.0.is_empty() {
+            manager.reload().await?;
+        }
+        let timer = Unit::Timer.to_string();
+        if !args.no_enable {
+            manager.enable(&timer).await?;
+            manager.start(&timer, "replace").await?;
+        }
+    }
+    if changes.0.is_empty() {
+        println!("nothing to do: {} units are as they should be", files.len());
+    }
+    Ok(())
+}
+
+/// Removes what `install` wrote. What was made for keeping, such as the password and the repository, stays.
+pub async fn uninstall(args: &InstallArgs) -> Result<()> {
+    let directory = Host::new(&args.root).path(UNIT_DIRECTORY);
+    let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
+    if let Some(manager) = &manager {
+        if !manager.state(&Unit::Run.to_string()).await?.is_settled() {
+            let message = "a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'".to_owned();
+            return Err(Exit { code: ALREADY_RUNNING, message }.into());
+        }
+        let timer = Unit::Timer.to_string();
+        manager.stop(&timer).await?;
+        if directory.join(&timer).exists() {
+            manager.disable(&timer).await?;
+        }
+    }
+    let mut changes = Changes::default();
+    remove(&directory, |_| true, &mut changes)?;
+    let sysusers = Host::new(&args.root).path(SYSUSERS);
+    if sysusers.exists() && is_ours(&sysusers) {
+        fs::remove_file(&sysusers).with_context(|| format!("cannot remove {}", sysusers.display()))?;
+        changes.add("removed", &sysusers);
+    }
+    if let Some(manager) = manager {
+        manager.reload().await?;
+    }
+    if changes.0.is_empty() {
+        println!("nothing to do: no units of gitlab-backup in {}", directory.display());
+    }
+    Ok(())
+}
+
+/// Whether we wrote a file: it says so in its first line, and it is a file.
+fn is_ours(path: &Path) -> bool {
+    let mut start = vec![0; HEADER.len()];
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+        && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == HEADER.as_bytes()
+}
+
+/// Writes one unit if it differs: staged beside it, synced, renamed.
+fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()> {
+    let path = directory.join(&file.name);
+    if fs::read(&path).is_ok_and(|content| content == file.content.as_bytes()) {
+        return Ok(());
+    }
+    let what = if path.exists() { "updated" } else { "wrote" };
+    place(&path, file.content.as_bytes(), 0o644)?;
+    changes.add(what, &path);
+    Ok(())
+}
+
+fn place(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let write = || -> Result<()> {
+        let mut staged = tempfile::NamedTempFile::new_in(path.parent().context("no directory")?)?;
+        staged.write_all(content)?;
+        staged.as_file().set_permissions(Permissions::from_mode(mode))?;
+        staged.as_file().sync_all()?;
+        staged.persist(path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Removes units that we wrote and that are `unwanted`.
+fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("gitlab-backup") && unwanted(&name) && is_ours(&entry.path()) {
+            fs::remove_file(entry.path()).with_context(|| format!("cannot remove {}", entry.path().display()))?;
+            changes.add("removed", &entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Makes the repository's directory and password where there are none.
+fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
+    if config.repository.engine == EngineName::Builtin || Path::new(&config.repository.location).is_absolute() {
+        let location = host.path(&config.repository.location);
+        if !location.exists() {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&location);
+            made.with_context(|| format!("cannot make {}", location.display()))?;
+            changes.add("made", &location);
+        }
+    }
+    let SecretSource::File(file) = &config.repository.password else { return Ok(()) };
+    let path = host.path(file);
+    if path.exists() {
+        return Ok(());
+    }
+    let directory = path.parent().context("the password file has no directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    place(&path, format!("{}\n", random_password()?).as_bytes(), 0o600)?;
+    changes.add("made", &path);
+    println!(
+        "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \
+         Keep a copy of it somewhere else now: without it nothing can ever be restored.\n",
+        path.display()
+    );
+    Ok(())
+}
+
+/// 256 bits from the kernel, as hexadecimal digits.
+fn random_password() -> Result<String> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The user of the PostgreSQL steps, by systemd-sysusers(8).
+fn service_user(host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
+    let path: PathBuf = host.path(SYSUSERS);
+    let content = format!("{HEADER}\nu {SERVICE_USER} - \"GitLab backup\" /nonexistent\n");
+    if !fs::read(&path).is_ok_and(|old| old == content.as_bytes()) {
+        fs::create_dir_all(path.parent().context("no directory")?)?;
+        place(&path, content.as_bytes(), 0o644)?;
+        changes.add("wrote", &path);
+    }
+    if live {
+        let status = std::process::Command::new("systemd-sysusers").arg(&path).status().context("cannot run systemd-sysusers")?;
+        if !status.success() {
+            bail!("systemd-sysusers could not make the user {SERVICE_USER}");
+        }
+    }
+    Ok(())
+}

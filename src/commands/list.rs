@@ -1,0 +1,110 @@
+//! `list` and `show`: what is in the repository.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::config::Config;
+use crate::paths;
+use crate::repository;
+use crate::runs::record::{read_json, write_json};
+use crate::runs::{Manifest, Record};
+use crate::steps::{manifest, secret};
+use crate::units::render::credential;
+use crate::values::RunId;
+
+/// Prints the complete runs, oldest first.
+pub fn list(config: &Config, json: bool) -> Result<()> {
+    let runs = complete(config)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&runs)?);
+        return Ok(());
+    }
+    if runs.is_empty() {
+        println!("no complete runs in {}", config.repository.location);
+        return Ok(());
+    }
+    println!("{:<22} {:<26} {:>10} {:>12}  PARTS", "RUN", "FINISHED", "DOWNTIME", "SIZE");
+    for run in runs {
+        let bytes: u64 = run.parts.iter().map(|part| part.bytes).sum();
+        let parts: Vec<&str> = run.parts.iter().map(|part| part.name.as_str()).collect();
+        let size = indicatif::BinaryBytes(bytes).to_string();
+        let finished = run.finished.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+        println!("{:<22} {finished:<26} {:>8.1} s {size:>12}  {}", run.id.to_string(), run.downtime_seconds, parts.join(", "));
+    }
+    Ok(())
+}
+
+/// Prints one run: its manifest, or the record of one that failed.
+pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
+    let manifest = config.and_then(|config| complete(&config));
+    let record = Record::all()?.into_iter().find(|record| record.id == *id);
+    let found = match (&manifest, record) {
+        (Ok(runs), record) => match runs.iter().find(|run| run.id == *id) {
+            Some(run) => serde_json::to_value(run)?,
+            None => serde_json::to_value(record.with_context(|| format!("there is no run {id}: see 'gitlab-backup list'"))?)?,
+        },
+        (Err(_), Some(record)) => serde_json::to_value(record)?,
+        (Err(error), None) => anyhow::bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}"),
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&found)?);
+    } else {
+        print(&found, 0);
+    }
+    Ok(())
+}
+
+/// JSON as indented lines, for people.
+fn print(value: &serde_json::Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    let scalar = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                if value.is_object() || value.is_array() {
+                    println!("{indent}{key}:");
+                    print(value, depth + 1);
+                } else {
+                    println!("{indent}{key}: {}", scalar(value));
+                }
+            }
+        }
+        serde_json::Value::Array(values) => {
+            for value in values {
+                if value.is_object() {
+                    println!("{indent}-");
+                    print(value, depth + 1);
+                } else {
+                    println!("{indent}- {}", scalar(value));
+                }
+            }
+        }
+        other => println!("{indent}{}", scalar(other)),
+    }
+}
+
+/// Every complete run, oldest first: those whose manifest is in the repository and can be read.
+pub fn complete(config: &Config) -> Result<Vec<Manifest>> {
+    let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
+    let engine = repository::open(&config.repository, &password)?;
+    let mut runs = Vec::new();
+    for snapshot in engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == manifest::MANIFEST) {
+        // Snapshots never change: what was read once need not be read again.
+        let cache = Path::new(paths::MANIFESTS).join(format!("{}.json", snapshot.id));
+        let run: Manifest = match read_json(&cache) {
+            Ok(Some(run)) => run,
+            _ => {
+                let bytes = engine.read(&snapshot.id, Path::new(manifest::PATH))?;
+                let run = serde_json::from_slice(&bytes).with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
+                if let Err(error) = write_json(&cache, &run) {
+                    tracing::debug!("{error:#}");
+                }
+                run
+            }
+        };
+        runs.push(run);
+    }
+    runs.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(runs)
+}

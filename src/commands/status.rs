@@ -1,0 +1,63 @@
+//! `status`: what goes on now and what came last.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::paths;
+use crate::runs::{Outcome, Record, paused};
+use crate::systemd::Manager;
+use crate::units::Unit;
+
+/// The JSON of `status`: fields are added, never renamed.
+#[derive(Serialize)]
+struct Status {
+    running: bool,
+    /// The run that goes on, or the last.
+    last: Option<Record>,
+    last_complete: Option<Record>,
+    /// Units that are down because of a run and will be started again.
+    paused: Vec<String>,
+    timer: String,
+}
+
+/// Prints where things stand.
+pub async fn status(json: bool) -> Result<()> {
+    let manager = Manager::connect().await?;
+    let running = !manager.state(&Unit::Run.to_string()).await?.is_settled();
+    let records = Record::all()?;
+    let timer = manager.state(&Unit::Timer.to_string()).await?;
+    let status = Status {
+        running,
+        last_complete: records.iter().find(|record| record.outcome == Outcome::Complete).cloned(),
+        last: records.into_iter().next(),
+        paused: paused::load()?.unwrap_or_default().into_iter().map(|paused| paused.unit).collect(),
+        timer: if timer.load == "loaded" { timer.sub } else { timer.load },
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+        return Ok(());
+    }
+    println!("now:   {}", if status.running { "a backup is going on" } else { "nothing is going on" });
+    let line = |record: &Record| {
+        let reason = record.failure.as_ref().map_or(String::new(), |failure| format!(": {}", failure.reason));
+        let outcome = match record.outcome {
+            // A run without an executor and without an end was cut off by a crash or a reboot.
+            Outcome::Running if !running => "cut off",
+            Outcome::Running => "running",
+            Outcome::Complete => "complete",
+            Outcome::Failed => "failed",
+        };
+        format!("{} {outcome} in stage {}{reason}", record.id, record.stage)
+    };
+    println!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), line));
+    if let Some(record) = &status.last_complete {
+        println!("good:  {}", line(record));
+    }
+    println!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
+    if !status.paused.is_empty() {
+        println!("DOWN:  {} ({})", status.paused.join(", "), Path::new(paths::PAUSED).display());
+    }
+    Ok(())
+}
