@@ -1,0 +1,99 @@
+//! The rendered units: equal to those in `systemd/`, accepted by systemd, pure.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::Path;
+use std::process::Command;
+
+use gitlab_backup::config::Config;
+use gitlab_backup::config::host::Host;
+use gitlab_backup::units::{UnitFile, generate};
+
+fn units(text: &str, program: &Path) -> Vec<UnitFile> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/source-host");
+    let config = Config::parse(text, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root)).unwrap();
+    generate(&config, program).unwrap()
+}
+
+/// `UPDATE_UNITS=1 cargo test --release --test units` writes them anew.
+#[test]
+fn the_units_in_the_repository_are_those_of_the_default_configuration() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let units = units("", Path::new("/usr/local/bin/gitlab-backup"));
+    if std::env::var_os("UPDATE_UNITS").is_some() {
+        for unit in &units {
+            std::fs::write(directory.join(&unit.name), &unit.content).unwrap();
+        }
+    }
+    for unit in &units {
+        let kept = std::fs::read_to_string(directory.join(&unit.name)).unwrap_or_default();
+        assert_eq!(kept, unit.content, "systemd/{} is not what generate prints: UPDATE_UNITS=1", unit.name);
+    }
+    let kept = std::fs::read_dir(&directory).unwrap().filter(|entry| {
+        let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
+        name.starts_with("gitlab-backup") && !name.ends_with(".conf")
+    });
+    assert_eq!(kept.count(), units.len(), "systemd/ holds units that generate does not print");
+}
+
+#[test]
+fn the_same_configuration_gives_the_same_bytes() {
+    let program = Path::new("/usr/local/bin/gitlab-backup");
+    assert_eq!(units("", program), units("", program));
+}
+
+const EVERYTHING: &str = r#"
+[postgresql]
+host = "db.example.com"
+password-file = "/etc/gitlab-backup/100 % pg.password"
+[[redis]]
+name = "main"
+url = "rediss://cache.example.com"
+password-file = "/etc/gitlab-backup/redis.password"
+[[step]]
+name = "early"
+stage = "prepare"
+command = ["/bin/true", "%n $HOME ; \" \\ \n é"]
+user = "nobody"
+[[step]]
+name = "down"
+stage = "window"
+command = ["/bin/true"]
+[[step]]
+name = "stored"
+stage = "store"
+command = ["/bin/true", ";"]
+[[step]]
+name = "late"
+description = "100 % \\"
+stage = "finish"
+command = ["/bin/true"]
+"#;
+
+#[test]
+fn systemd_has_nothing_to_say_about_the_units() {
+    for text in ["", EVERYTHING] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut verify = Command::new("systemd-analyze");
+        verify.arg("verify").env("SYSTEMD_UNIT_PATH", format!("{}:", directory.path().display()));
+        for unit in units(text, Path::new("/bin/true")) {
+            let path = directory.path().join(&unit.name);
+            std::fs::write(&path, &unit.content).unwrap();
+            verify.arg(path);
+        }
+        let output = verify.output().expect("systemd-analyze is needed for this test");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        // What systemd thinks of the host's other units is not ours to answer for.
+        let ours: Vec<&str> = said.lines().filter(|line| line.contains("gitlab-backup")).collect();
+        assert!(ours.is_empty(), "{}", ours.join("\n"));
+    }
+}
+
+#[test]
+fn what_a_step_is_denied_is_written_down() {
+    let units = units("", Path::new("/usr/local/bin/gitlab-backup"));
+    for unit in units.iter().filter(|unit| unit.name.ends_with(".service")) {
+        for line in ["NoNewPrivileges=yes", "ProtectSystem=strict", "UMask=0077", "TimeoutStartSec="] {
+            assert!(unit.content.contains(line), "{} has no {line}", unit.name);
+        }
+    }
+}
