@@ -2,9 +2,16 @@
 //!
 //! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the bus or processes.
 
+mod error;
 pub mod host;
+mod layout;
+mod raw;
+mod validate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+pub use error::{ConfigError, Finding};
+use host::Host;
 
 use crate::values::{SecretSource, Timespan, UnitName};
 
@@ -29,6 +36,21 @@ pub struct Config {
     pub retention: Retention,
     /// The enabled `[[step]]`s, in the order of the file.
     pub steps: Vec<Step>,
+}
+
+impl Config {
+    /// Reads and validates `path`; the host supplies what the file leaves out.
+    pub fn load(path: &Path, host: &Host) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::general(path, format!("cannot be read: {error} (--config names another file)")))?;
+        Self::parse(&text, path, host)
+    }
+
+    /// Validates `text`, which came from `source`.
+    pub fn parse(text: &str, source: &Path, host: &Host) -> Result<Self, ConfigError> {
+        let raw = raw::read(text, source)?;
+        validate::validate(raw, text, source, host)
+    }
 }
 
 /// `[gitlab]`

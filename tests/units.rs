@@ -53,7 +53,7 @@ password-file = "/etc/gitlab-backup/redis.password"
 name = "early"
 stage = "prepare"
 command = ["/bin/true", "%n $HOME ; \" \\ \n é"]
-user = "nobody"
+user = "daemon"
 [[step]]
 name = "down"
 stage = "window"

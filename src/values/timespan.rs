@@ -34,3 +34,32 @@ impl fmt::Display for Timespan {
         }
     }
 }
+
+impl std::str::FromStr for Timespan {
+    type Err = String;
+
+    /// Reads a span as systemd.time(7) writes it; a bare number counts seconds.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = || format!("'{text}' is not a finite time span, such as 90, \"30min\" or \"2h 30min\"");
+        let trimmed = text.trim();
+        if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
+            return trimmed.parse().map(Self::from_secs).map_err(|_| allowed());
+        }
+        systemd_duration::stdtime::parse(trimmed).map(Self).map_err(|_| allowed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_spans_as_systemd_does() {
+        for (text, seconds) in [("90", 90), ("30min", 1800), ("2h 30min", 9000), ("1d", 86400), ("10 s", 10)] {
+            assert_eq!(text.parse(), Ok(Timespan::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "infinity", "soon", "-1", "5 parsecs"] {
+            assert!(bad.parse::<Timespan>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What every engine can do.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use crate::values::RunId;
+
+/// Writes and reads one repository.
+pub trait Engine {
+    /// Makes the repository if there is none; true if it was made.
+    fn init(&self) -> Result<bool>;
+    /// Opens it. Fails if it is missing, damaged or has another password.
+    fn probe(&self) -> Result<()>;
+    /// Stores `request`'s paths as one snapshot.
+    fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
+    /// Every snapshot that is ours.
+    fn snapshots(&self) -> Result<Vec<Snapshot>>;
+    /// One small file out of a snapshot.
+    fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>>;
+    /// Removes snapshots, not the data that they share with others.
+    fn forget(&self, snapshots: &[String]) -> Result<()>;
+}
+
+/// What to store.
+pub struct StoreRequest<'a> {
+    /// The run that it belongs to.
+    pub run: &'a RunId,
+    /// The part's name.
+    pub part: &'a str,
+    /// The host that the snapshot is of; with the paths, what finds yesterday's as parent.
+    pub host: &'a str,
+    /// Absolute; each must be there.
+    pub paths: &'a [PathBuf],
+    /// Globs of what is left out.
+    pub exclude: &'a [String],
+    /// What a path that cannot be read means.
+    pub tolerance: Tolerance,
+}
+
+/// What a path that cannot be read means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tolerance {
+    /// The store fails and leaves no snapshot.
+    None,
+    /// GitLab is up and files come and go: it is reported, and left out.
+    Changing,
+}
+
+/// What was stored.
+#[derive(Debug)]
+pub struct Stored {
+    /// The snapshot's id.
+    pub snapshot: String,
+    /// The hash over content and metadata.
+    pub tree: String,
+    /// Files in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Bytes that the repository did not have yet.
+    pub bytes_added: u64,
+    /// What could not be read; empty with [`Tolerance::None`].
+    pub skipped: Vec<Skipped>,
+}
+
+/// A path that could not be read.
+#[derive(Debug)]
+pub struct Skipped {
+    /// The path.
+    pub path: PathBuf,
+    /// Why.
+    pub error: String,
+}
+
+/// A snapshot of ours.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: String,
+    /// The hash over content and metadata.
+    pub tree: String,
+    /// When it was made.
+    pub time: Timestamp,
+    /// The run that it belongs to.
+    pub run: RunId,
+    /// The part's name.
+    pub part: String,
+}
+
+/// Hears how far a store is.
+pub trait Progress: Send + Sync {
+    /// Bytes read so far; may be called often.
+    fn bytes(&self, done: u64);
+}

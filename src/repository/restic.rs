@@ -1,0 +1,191 @@
+//! The `restic` program. Location and password reach it by its environment, never by its arguments.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::Deserialize;
+
+use super::{Engine, Progress, Skipped, Snapshot, StoreRequest, Stored, Tolerance};
+
+/// On every snapshot of ours.
+const TAG: &str = "gitlab-backup";
+const RUN_TAG: &str = "run=";
+const PART_TAG: &str = "part=";
+/// restic-backup(1): some source data could not be read.
+const INCOMPLETE: i32 = 3;
+
+pub(super) struct Restic {
+    location: String,
+    password_file: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    message_type: String,
+    #[serde(default)]
+    bytes_done: u64,
+    #[serde(default)]
+    total_files_processed: u64,
+    #[serde(default)]
+    total_bytes_processed: u64,
+    #[serde(default)]
+    data_added: u64,
+    snapshot_id: Option<String>,
+}
+
+/// What restic says of a path, on stderr among other lines.
+#[derive(Deserialize)]
+struct Complaint {
+    item: PathBuf,
+    error: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct RawSnapshot {
+    id: String,
+    tree: String,
+    time: jiff::Timestamp,
+    tags: Option<Vec<String>>,
+}
+
+impl Restic {
+    pub(super) fn new(location: &str, password_file: &Path) -> Self {
+        Self { location: location.to_owned(), password_file: password_file.to_owned() }
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("restic");
+        command.args(words).env("RESTIC_REPOSITORY", &self.location).env("RESTIC_PASSWORD_FILE", &self.password_file);
+        // A cache would need a home; a local repository gains nothing from one.
+        command.arg("--no-cache").stdin(Stdio::null());
+        command
+    }
+
+    fn output(&self, words: &[&str]) -> Result<Output> {
+        self.command(words).output().context("cannot run restic: is the package 'restic' installed?")
+    }
+
+    fn json<T: for<'de> Deserialize<'de>>(&self, words: &[&str]) -> Result<T> {
+        let output = self.succeed(words)?;
+        serde_json::from_slice(&output).with_context(|| format!("'restic {}' said what cannot be understood", words[0]))
+    }
+
+    fn succeed(&self, words: &[&str]) -> Result<Vec<u8>> {
+        let output = self.output(words)?;
+        ensure!(output.status.success(), "'restic {}' on {} failed: {}", words[0], self.location, last(&output.stderr));
+        Ok(output.stdout)
+    }
+
+    fn list(&self, words: &[&str]) -> Result<Vec<RawSnapshot>> {
+        self.json(&[&["snapshots", "--json", "--no-lock", "--tag", TAG], words].concat())
+    }
+}
+
+/// The last lines of what a program complained.
+fn last(stderr: &[u8]) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..].join("; ")
+}
+
+impl Engine for Restic {
+    fn init(&self) -> Result<bool> {
+        if self.output(&["cat", "config", "--no-lock"])?.status.success() {
+            return Ok(false);
+        }
+        let local = Path::new(&self.location);
+        // A repository that is there but cannot be opened must never be taken for none.
+        if local.is_absolute() && local.join("config").exists() {
+            self.probe()?;
+        }
+        let output = self.output(&["init"])?;
+        ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, last(&output.stderr));
+        Ok(true)
+    }
+
+    fn probe(&self) -> Result<()> {
+        self.succeed(&["cat", "config", "--no-lock"]).map(drop)
+    }
+
+    fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
+        let mut list = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+        for path in request.paths {
+            path.symlink_metadata().with_context(|| format!("{} cannot be read", path.display()))?;
+            list.write_all(path.as_os_str().as_bytes())?;
+            list.write_all(b"\0")?;
+        }
+        list.flush()?;
+        let run = format!("{RUN_TAG}{}", request.run);
+        let part = format!("{PART_TAG}{}", request.part);
+        let mut command = self.command(&["backup", "--json", "--tag", TAG, "--tag", &run, "--tag", &part, "--host", request.host]);
+        for glob in request.exclude {
+            command.arg("--exclude").arg(glob);
+        }
+        command.arg("--files-from-raw").arg(list.path());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run restic: is the package 'restic' installed?")?;
+        let stderr = child.stderr.take().context("restic has no stderr")?;
+        let complaints = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<String>>());
+        let mut summary = None;
+        for line in BufReader::new(child.stdout.take().context("restic has no stdout")?).lines() {
+            let Ok(message) = serde_json::from_str::<Message>(&line?) else { continue };
+            match message.message_type.as_str() {
+                "status" => progress.bytes(message.bytes_done),
+                "summary" => summary = Some(message),
+                _ => {}
+            }
+        }
+        let status = child.wait()?;
+        let complaints = complaints.join().unwrap_or_default();
+        let skipped: Vec<Skipped> = complaints
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
+            .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
+            .collect();
+        let said = || last(complaints.join("\n").as_bytes());
+        if !status.success() && status.code() != Some(INCOMPLETE) {
+            bail!("restic could not store part '{}' in {}: {status}: {}", request.part, self.location, said());
+        }
+        let summary = summary.context("restic told no summary")?;
+        let snapshot = summary.snapshot_id.context("restic made no snapshot")?;
+        if request.tolerance == Tolerance::None && (status.code() == Some(INCOMPLETE) || !skipped.is_empty()) {
+            self.forget(&[snapshot])?;
+            let first: Vec<String> = skipped.iter().take(3).map(|one| format!("{} ({})", one.path.display(), one.error)).collect();
+            bail!("part '{}': {} paths could not be read: {}", request.part, skipped.len().max(1), first.join(", "));
+        }
+        let stored = self.list(&[&snapshot])?.into_iter().next().context("restic does not find the snapshot that it just made")?;
+        Ok(Stored {
+            snapshot: stored.id,
+            tree: stored.tree,
+            files: summary.total_files_processed,
+            bytes: summary.total_bytes_processed,
+            bytes_added: summary.data_added,
+            skipped,
+        })
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let tagged = |tags: &[String], prefix: &str| tags.iter().find_map(|tag| tag.strip_prefix(prefix).map(str::to_owned));
+        let ours = |raw: RawSnapshot| {
+            let tags = raw.tags.unwrap_or_default();
+            let run = tagged(&tags, RUN_TAG)?.parse().ok()?;
+            Some(Snapshot { id: raw.id, tree: raw.tree, time: raw.time, run, part: tagged(&tags, PART_TAG)? })
+        };
+        Ok(self.list(&[])?.into_iter().filter_map(ours).collect())
+    }
+
+    fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>> {
+        self.succeed(&["dump", "--no-lock", snapshot, &path.to_string_lossy()])
+    }
+
+    fn forget(&self, snapshots: &[String]) -> Result<()> {
+        let ids: Vec<&str> = snapshots.iter().map(String::as_str).collect();
+        self.succeed(&[&["forget"], &ids[..]].concat()).map(drop)
+    }
+}

@@ -1,0 +1,84 @@
+//! How libpq's programs are called: everything by environment, no secret and no name in their arguments.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use tempfile::NamedTempFile;
+use tokio::process::Command;
+
+use crate::config::Postgresql;
+use crate::steps::secret;
+use crate::units::render::credential;
+
+/// The programs of one server.
+pub(super) struct Client<'a> {
+    pub config: &'a Postgresql,
+    /// libpq's password file; removed with this value.
+    passfile: Option<NamedTempFile>,
+}
+
+impl<'a> Client<'a> {
+    pub fn new(config: &'a Postgresql) -> Result<Self> {
+        let Some(source) = &config.password else { return Ok(Self { config, passfile: None }) };
+        let password = secret::read(source, credential::POSTGRESQL)?;
+        let mut file = NamedTempFile::new().context("cannot make a temporary file")?;
+        writeln!(file, "*:*:*:*:{}", password.replace('\\', "\\\\").replace(':', "\\:"))?;
+        Ok(Self { config, passfile: Some(file) })
+    }
+
+    /// One of libpq's programs, about to talk to `database`.
+    pub fn command(&self, program: &str, database: &str) -> Command {
+        let mut command = self.command_offline(program);
+        command
+            .env("PGHOST", &self.config.host)
+            .env("PGPORT", self.config.port.to_string())
+            .env("PGUSER", &self.config.user)
+            .env("PGDATABASE", database)
+            .env("PGAPPNAME", "gitlab-backup")
+            .env("PGCONNECT_TIMEOUT", "20")
+            .arg("--no-password");
+        if let Some(file) = &self.passfile {
+            command.env("PGPASSFILE", file.path());
+        }
+        command
+    }
+
+    /// One of libpq's programs that needs no server.
+    pub fn command_offline(&self, program: &str) -> Command {
+        let path = self.config.bin_dir.as_ref().map_or_else(|| PathBuf::from(program), |directory| directory.join(program));
+        let mut command = Command::new(path);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// psql, as a program and not as a person uses it.
+    pub fn psql(&self, database: &str) -> Command {
+        let mut command = self.command("psql", database);
+        command.args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--set=ON_ERROR_STOP=1"]);
+        command
+    }
+
+    /// The rows of one query, a line each.
+    pub async fn query(&self, database: &str, sql: &str) -> Result<Vec<String>> {
+        let output = self.psql(database).args(["--command", sql]).output().await.context("cannot run psql: is it installed?")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {}", self.place(database), said.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+    }
+
+    /// For messages.
+    pub fn place(&self, database: &str) -> String {
+        format!("PostgreSQL at {} port {}, database '{database}' as '{}'", self.config.host, self.config.port, self.config.user)
+    }
+
+    /// What to back up: the configured databases, or all but the templates.
+    pub async fn databases(&self) -> Result<Vec<String>> {
+        if let Some(names) = &self.config.databases {
+            return Ok(names.clone());
+        }
+        let sql = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
+        self.query("postgres", sql).await
+    }
+}
