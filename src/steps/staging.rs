@@ -1,7 +1,7 @@
 //! The staging area: empty when a run begins, gone when it ends.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
 
@@ -10,8 +10,9 @@ use crate::paths;
 /// Makes an empty staging area. What a run before a crash left there goes.
 pub fn begin() -> Result<()> {
     end()?;
-    // Others may pass through: each unit's own directory in it is closed.
-    fs::DirBuilder::new().mode(0o711).create(paths::STAGING).with_context(|| format!("cannot make {}", paths::STAGING))
+    fs::create_dir(paths::STAGING).with_context(|| format!("cannot make {}", paths::STAGING))?;
+    // Others may pass through, whatever the umask: each unit's own directory in it is closed.
+    fs::set_permissions(paths::STAGING, fs::Permissions::from_mode(0o711)).with_context(|| format!("cannot open {}", paths::STAGING))
 }
 
 /// Removes the staging area.

@@ -18,7 +18,7 @@ pub async fn preflight(config: &Config) -> Result<()> {
         let number: u32 = rows.first().and_then(|row| row.parse().ok()).context("PostgreSQL does not tell its version")?;
         server = number / 10_000;
     }
-    let output = client.command("pg_dump", "postgres").arg("--version").output().await.context("cannot run pg_dump: is it installed?")?;
+    let output = client.command_offline("pg_dump").arg("--version").output().await.context("cannot run pg_dump: is it installed?")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let major = text.split_whitespace().find_map(|word| word.split('.').next()?.parse::<u32>().ok());
     let major = major.with_context(|| format!("pg_dump does not tell its version: '{}'", text.trim()))?;

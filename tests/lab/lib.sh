@@ -1,0 +1,28 @@
+# What scenarios share; sourced after machine.sh.
+RUNNING='gitlab.target gitlab-puma.service gitlab-sidekiq.service gitlab-workhorse.service gitlab-gitaly.service'
+ANSWERS='curl -fsS -m 2 http://127.0.0.1:8080/-/readiness'
+
+fail() { echo "FAIL: $*"; inside 'journalctl -n 60 --no-pager -o short-monotonic -u "gitlab*"' || true; exit 1; }
+
+# gitlab_is_back SECONDS: what ran before runs and answers, what did not run does not.
+gitlab_is_back() {
+  wait_for "$1" "GitLab to be back" "systemctl is-active $RUNNING && $ANSWERS && ! test -e /run/gitlab-backup/paused.json" || fail "GitLab is not back"
+  ! inside 'systemctl is-active -q gitlab-mailroom' || fail "gitlab-mailroom did not run before"
+}
+
+complete_runs() { inside 'gitlab-backup list --json' | grep -c '"complete": true' || true; }
+
+# A run that failed left nothing behind, and the next one is complete.
+clean_and_next() {
+  wait_for 20 'the run to end' '! systemctl is-active -q gitlab-backup-run.service && ! systemctl is-active -q gitlab-backup-staging.service && ! systemctl is-active -q gitlab-backup-pgsnapshot.service && ! test -e /var/lib/gitlab-backup/staging' || fail "something is left behind"
+  [ "$(complete_runs)" = "$1" ] || fail "$(complete_runs) complete runs are listed, not $1"
+  inside 'gitlab-backup run' || fail "the next run fails"
+  [ "$(complete_runs)" = $(($1 + 1)) ] || fail "the next run is not listed"
+}
+
+# start_and_wait UNIT: starts a backup and returns when UNIT is at work.
+start_and_wait() {
+  inside 'gitlab-backup run --no-wait' || fail "cannot start"
+  local end=$((SECONDS + 30))
+  until inside "systemctl is-active $1 | grep -qE '^(active|activating)'"; do [ $SECONDS -lt $end ] || fail "$1 never ran"; done
+}

@@ -1,0 +1,79 @@
+# A booted systemd from the lab's root file system; sourced. Only what is started here is ended here.
+#
+#   boot NAME       boots a machine of its own overlay; sets M (its directory) and LEADER
+#   inside CMD      runs a shell command in it
+#   power_off       ends it and removes what it left
+set -euo pipefail
+LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+PROGRAM=$LAB/../../target/release/gitlab-backup
+
+boot() {
+  local name=$1-$$ root
+  root=$("$LAB/rootfs")
+  M=$(cd "$root/.." && pwd)/run/$name
+  mkdir -p "$M/upper" "$M/work" "$M/root"
+  mount -t overlay overlay -o "lowerdir=$root,upperdir=$M/upper,workdir=$M/work" "$M/root"
+  install -m 755 "$PROGRAM" "$M/root/usr/local/bin/gitlab-backup"
+  NAME=$name
+  # A control group of its own: two containers in one would share theirs.
+  setsid bash -c '
+    for h in systemd unified; do d=/sys/fs/cgroup/$h/lab-$1; [ -d /sys/fs/cgroup/$h ] || continue; mkdir -p $d; echo $$ > $d/cgroup.procs; done
+    export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+    exec systemd-nspawn -q -D "$2" -b --register=no --keep-unit -M "$1" --private-network --console=pipe </dev/null' _ "$name" "$M/root" > "$M/console" 2>&1 &
+  NSPAWN=$!
+  trap power_off EXIT
+  for _ in $(seq 300); do
+    LEADER=$(pgrep -P "$NSPAWN" 2>/dev/null | head -1 || true)
+    if [ -n "$LEADER" ] && inside 'systemctl is-system-running --wait' >/dev/null 2>&1; then break; fi
+    [ -n "$LEADER" ] && inside 'systemctl is-system-running' 2>/dev/null | grep -qE 'running|degraded' && break
+    sleep 0.1
+  done
+  [ -n "$LEADER" ] || { cat "$M/console"; echo "the machine does not boot"; return 1; }
+  wait_for 30 'GitLab to answer' 'curl -fsS http://127.0.0.1:8080/-/readiness'
+}
+
+inside() { nsenter -t "$LEADER" -a bash -c "$1"; }
+
+# wait_for SECONDS WHAT CMD
+wait_for() {
+  local end=$((SECONDS + $1))
+  until inside "$3" >/dev/null 2>&1; do
+    if [ $SECONDS -ge $end ]; then
+      echo "waited $1 s in vain for $2"
+      inside 'systemctl --failed --no-legend; journalctl -n 40 --no-pager -o cat' || true
+      return 1
+    fi
+    sleep 0.1
+  done
+}
+
+power_off() {
+  trap - EXIT
+  if [ -n "${LEADER:-}" ]; then kill -s RTMIN+4 "$LEADER" 2>/dev/null || true; fi
+  for _ in $(seq 100); do kill -0 "$NSPAWN" 2>/dev/null || break; sleep 0.1; done
+  kill -KILL "$NSPAWN" 2>/dev/null || true
+  wait "$NSPAWN" 2>/dev/null || true
+  umount "$M/root" 2>/dev/null || umount -l "$M/root" || true
+  for h in systemd unified; do
+    [ -d "/sys/fs/cgroup/$h/lab-$NAME" ] && find "/sys/fs/cgroup/$h/lab-$NAME" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+  done
+  [ -n "${LAB_KEEP:-}" ] || rm -rf "$M"
+}
+
+# configure: a configuration for the stand-in, and the units
+configure() {
+  inside 'mkdir -p /etc/gitlab-backup; cat > /etc/gitlab-backup/config.toml <<END
+[gitlab]
+readiness-url = "http://127.0.0.1:8080/-/readiness"
+max-downtime = "'"${MAX_DOWNTIME:-30min}"'"
+stop-grace = "3s"
+[[redis]]
+name = "main"
+url = "unix:///run/redis/redis-server.sock"
+[files]
+paths = ["/home/git/repositories", "/home/git/gitlab/public/uploads", "/home/git/gitlab/config"]
+[postgresql]
+databases = ["gitlabhq_production", "gitlabhq_registry"]
+END
+'"gitlab-backup install $*"
+}
