@@ -86,7 +86,7 @@ pub enum ReadinessUrl {
 /// `[schedule]`
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// `OnCalendar=`, checked against systemd.time(7).
+    /// `OnCalendar=`; one line of ASCII here, checked by systemd itself when it is installed.
     pub calendar: String,
     /// `RandomizedDelaySec=`.
     pub randomized_delay: Timespan,

@@ -65,11 +65,9 @@ pub(super) async fn drive(
     let mut told = vec![false; members.len()];
     let mut again = false;
     loop {
-        let reached = {
-            let state = manager.state(&target).await?;
-            state.reached_since(since) || (!state.has_job && again)
-        };
-        let pending = manager.state(&target).await?.has_job;
+        let whole = manager.state(&target).await?;
+        let pending = whole.has_job;
+        let reached = whole.reached_since(since) || (!pending && again);
         let mut states = Vec::with_capacity(members.len());
         for (index, member) in members.iter().enumerate() {
             let state = manager.state(&member.to_string()).await?;
@@ -92,7 +90,7 @@ pub(super) async fn drive(
             // would run those that are done a second time.
             let missing: Vec<&UnitState> = states.iter().filter(|state| state.inactive_exit < since).collect();
             if again && missing.len() == members.len() {
-                return Err(Failed::new(&manager.state(&target).await?, "could not be started").into());
+                return Err(Failed::new(&whole, "could not be started").into());
             }
             again = true;
             for state in missing {

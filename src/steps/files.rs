@@ -6,7 +6,6 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::paths;
@@ -115,7 +114,7 @@ impl Progress for Status {
         let Ok(mut last) = self.last.lock() else { return };
         if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
             *last = Some(Instant::now());
-            let text = format!("storing {}: {} at {}", self.part, indicatif::BinaryBytes(done), Timestamp::now().strftime("%H:%M:%S"));
+            let text = format!("storing {}: {}", self.part, indicatif::BinaryBytes(done));
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
         }
     }

@@ -1,0 +1,97 @@
+//! The program as it is called, on a tree of its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Output;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// A host's tree with the units of a source installation and this configuration.
+fn host(config: &str) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let units = root.path().join("etc/systemd/system");
+    fs::create_dir_all(&units).unwrap();
+    for unit in ["gitlab-puma.service", "gitlab-sidekiq.service"] {
+        fs::write(units.join(unit), "# an admin's own\n").unwrap();
+    }
+    fs::create_dir_all(root.path().join("home/git/repositories")).unwrap();
+    fs::create_dir_all(root.path().join("etc/gitlab-backup")).unwrap();
+    fs::write(root.path().join("etc/gitlab-backup/config.toml"), config).unwrap();
+    root
+}
+
+fn call(root: &Path, words: &[&str]) -> Output {
+    let mut command = Command::cargo_bin("gitlab-backup").unwrap();
+    command.args(words).arg("--root").arg(root).output().unwrap()
+}
+
+fn ours(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root.join("etc/systemd/system")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with("gitlab-backup")).collect()
+}
+
+#[test]
+fn install_is_idempotent_updates_and_leaves_nothing_behind() {
+    let root = host("[[step]]\nname = \"late\"\nstage = \"finish\"\ncommand = [\"/bin/true\"]\n");
+    let first = call(root.path(), &["install"]);
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(String::from_utf8_lossy(&first.stdout).contains("Keep a copy"));
+    let password = root.path().join("etc/gitlab-backup/repository.password");
+    assert_eq!(password.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let kept = fs::read(&password).unwrap();
+
+    let second = call(root.path(), &["install"]);
+    assert!(String::from_utf8_lossy(&second.stdout).starts_with("nothing to do"), "{second:?}");
+    assert_eq!(fs::read(&password).unwrap(), kept);
+
+    assert!(ours(root.path()).contains(&"gitlab-backup-step-late.service".to_owned()));
+    fs::write(root.path().join("etc/gitlab-backup/config.toml"), "").unwrap();
+    assert!(call(root.path(), &["install"]).status.success());
+    assert!(!ours(root.path()).contains(&"gitlab-backup-step-late.service".to_owned()));
+
+    assert!(call(root.path(), &["uninstall"]).status.success());
+    assert!(ours(root.path()).is_empty());
+    assert!(password.exists() && root.path().join("etc/systemd/system/gitlab-puma.service").exists());
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_never_touched() {
+    let root = host("");
+    let foreign = root.path().join("etc/systemd/system/gitlab-backup.timer");
+    fs::write(&foreign, "# an admin's own\n").unwrap();
+    let output = call(root.path(), &["install"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("gitlab-backup.timer"));
+    assert_eq!(ours(root.path()), ["gitlab-backup.timer"], "nothing else was written");
+    assert!(call(root.path(), &["uninstall"]).status.success());
+    assert!(foreign.exists());
+}
+
+#[test]
+fn a_bad_configuration_names_file_line_column_and_key() {
+    for (config, expected) in [
+        ("[gitlab]\nwriter = []\n", "config.toml:2:1: gitlab.writer: unknown field `writer`, expected one of"),
+        ("[postgresql]\nport = \"x\"\n", "config.toml:2:8: postgresql.port: invalid type: string \"x\", expected u16"),
+        ("[gitlab]\nmax-downtime = \"infinity\"\n", "config.toml:2:16: gitlab.max-downtime: 'infinity' is not a finite time span"),
+        ("[gitlab]\nwriters = [\"puma\"]\n", "config.toml:2:12: gitlab.writers[0]: 'puma' is not the full name of a unit"),
+        ("[files]\npaths = [\"/a\"]\ncommand = [\"/bin/true\"]\n", "config.toml:2:9: files.paths: contradicts files.command"),
+        ("[repository]\nengine = \"builtin\"\n", "config.toml:2:10: repository.engine: the built-in engine is still to come"),
+        ("[[redis]]\nurl = \"redis://u:p@h\"\n", "config.toml:2:7: redis[0].url: holds a password"),
+        ("[[step]]\nname = \"a\"\nstage = \"finish\"\ncommand = [\"/bin/true\", \"\\u0000\"]\n", "step[0].command[1]: holds a NUL byte"),
+        ("[schedule]\ncalendar = \"every full moon\"\n", "[schedule] calendar = 'every full moon' is refused"),
+        ("gitlab = [\n", "config.toml:"),
+    ] {
+        let output = call(host(config).path(), &["install"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(expected), "{config}\nexpected: {expected}\nsaid: {said}");
+    }
+}
+
+#[test]
+fn a_usage_error_has_its_own_exit_code() {
+    assert_eq!(call(Path::new("/nonexistent"), &["instal"]).status.code(), Some(2));
+}
