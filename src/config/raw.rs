@@ -78,7 +78,8 @@ pub(super) fn read(text: &str, source: &Path) -> Result<Raw, ConfigError> {
     };
     let deserializer = toml::Deserializer::parse(text).map_err(|error| fail(error, String::new()))?;
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        let path = error.path().to_string();
+        // Spanned values are read through a key of the toml crate's own.
+        let path = error.path().to_string().replace(".$__serde_spanned_private_value", "");
         fail(error.into_inner(), if path == "." { String::new() } else { path })
     })
 }
