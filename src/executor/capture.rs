@@ -149,7 +149,7 @@ impl Watch {
             let state = manager.state(&unit).await?;
             if state.is_settled() {
                 tracing::info!(unit, "stopped by an admin in the window: it stays down");
-                self.running.retain(|paused| paused.unit != unit);
+                paused::leave_down(&mut self.running, &unit);
                 paused::save(&self.running).context("cannot take a stopped unit off the record")?;
             }
         }

@@ -29,3 +29,11 @@ pub fn clear() -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Takes a unit off the list that an admin has stopped: no other unit's start may bring it back either.
+pub fn leave_down(units: &mut Vec<Paused>, unit: &str) {
+    units.retain(|paused| paused.unit != unit);
+    for paused in units {
+        paused.left_down.push(unit.to_owned());
+    }
+}

@@ -103,7 +103,7 @@ impl Resume {
             let ours = self.attempts.contains_key(&unit) && self.units.iter().any(|paused| paused.unit == unit);
             if ours && result == "canceled" && !manager.state(&unit).await?.active.is_running() {
                 tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
-                self.units.retain(|paused| paused.unit != unit);
+                paused::leave_down(&mut self.units, &unit);
                 paused::save(&self.units)?;
             }
         }

@@ -26,3 +26,6 @@ start_and_wait() {
   local end=$((SECONDS + 30))
   until inside "systemctl is-active $1 | grep -qE '^(active|activating)'"; do [ $SECONDS -lt $end ] || fail "$1 never ran"; done
 }
+
+# slow SECONDS: a step of that length in the window; none with ''.
+slow() { inside "sed -i '/^\[\[step\]\]/,\$d' /etc/gitlab-backup/config.toml; [ -z '$1' ] || printf '[[step]]\nname = \"slow\"\nstage = \"window\"\ncommand = [\"/bin/sleep\", \"$1\"]\n' >> /etc/gitlab-backup/config.toml; gitlab-backup install" >/dev/null; }
