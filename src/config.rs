@@ -2,11 +2,18 @@
 //!
 //! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the bus or processes.
 
+mod error;
 pub mod host;
+mod layout;
+mod raw;
+mod validate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::values::{SecretSource, Timespan, UnitName};
+
+pub use error::{ConfigError, Finding};
+use host::Host;
 
 /// A validated configuration: every default filled in, by the layout or the host where the file is silent.
 #[derive(Debug, Clone)]
@@ -29,6 +36,39 @@ pub struct Config {
     pub retention: Retention,
     /// The enabled `[[step]]`s, in the order of the file.
     pub steps: Vec<Step>,
+}
+
+impl Config {
+    /// Reads and judges the file at `path`, with what is silent there filled in from `host`.
+    ///
+    /// # Errors
+    /// With every finding, if the file cannot be read or anything in it is refused.
+    pub fn load(path: &Path, host: &Host) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        Self::parse(&text, path, host)
+    }
+
+    /// Judges `text`, which was read from `source`.
+    ///
+    /// # Errors
+    /// With every finding, if anything in it is refused.
+    pub fn parse(text: &str, source: &Path, host: &Host) -> Result<Self, ConfigError> {
+        let absolute = std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;
+        let (raw, mut findings) = raw::read(text);
+        let Some(raw) = raw else { return Err(ConfigError::new(source, findings)) };
+        let (config, judged) = validate::config(raw, text, &absolute, host);
+        // What was left out for its type must not be reported again as missing.
+        let reported: Vec<_> = findings.iter().map(|finding| finding.key.clone()).collect();
+        findings.extend(
+            judged.into_iter().filter(|finding| !reported.iter().any(|key| within(key, &finding.key) || within(&finding.key, key))),
+        );
+        if findings.is_empty() { Ok(config) } else { Err(ConfigError::new(source, findings)) }
+    }
+}
+
+/// Whether `key` is `outer` or lies inside it.
+fn within(key: &str, outer: &str) -> bool {
+    key.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// `[gitlab]`

@@ -1,0 +1,61 @@
+//! GitLab installed from source under `/home/git`, as its own installation guide has it.
+
+use std::path::PathBuf;
+
+use super::{Defaults, Layout, Units};
+use crate::config::host::Host;
+
+pub(super) struct Source;
+
+/// The application server: what a host must have to be this layout. Unicorn was it until GitLab 14.
+const APPLICATION: [&str; 2] = ["gitlab-puma.service", "gitlab-unicorn.service"];
+
+/// What can write. Gitaly too: repositories are copied as files, and Workhorse takes pushes and uploads.
+const WRITERS: [&str; 10] = [
+    "gitlab.target",
+    "gitlab-puma.service",
+    "gitlab-unicorn.service",
+    "gitlab-sidekiq.service",
+    "gitlab-workhorse.service",
+    "gitlab-mailroom.service",
+    "gitlab-pages.service",
+    "gitlab-registry.service",
+    "docker-registry.service",
+    "gitlab-gitaly.service",
+];
+
+const REDIS_SOCKETS: [&str; 2] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock"];
+
+const PATHS: [&str; 9] = [
+    "/home/git/repositories",
+    "/home/git/gitlab/public/uploads",
+    "/home/git/gitlab/builds",
+    "/home/git/gitlab/shared",
+    // With secrets.yml: without it the database cannot be decrypted.
+    "/home/git/gitlab/config",
+    "/home/git/gitlab/.gitlab_shell_secret",
+    "/home/git/gitlab/.gitlab_workhorse_secret",
+    "/home/git/gitlab-shell/config.yml",
+    "/home/git/gitaly/config.toml",
+];
+
+impl Layout for Source {
+    fn name(&self) -> &'static str {
+        "source"
+    }
+
+    fn recognises(&self, units: &Units) -> bool {
+        APPLICATION.iter().any(|name| units.find(name).is_some())
+    }
+
+    fn defaults(&self, host: &Host, units: &Units) -> Defaults {
+        let mut writers: Vec<_> = WRITERS.iter().filter_map(|name| units.find(name)).collect();
+        writers.extend(units.triggers_of(&writers));
+        let exists = |path: &&&str| host.path(path).exists();
+        let redis = match REDIS_SOCKETS.iter().find(exists) {
+            Some(socket) => format!("unix://{socket}"),
+            None => "redis://127.0.0.1:6379".to_owned(),
+        };
+        Defaults { writers, redis: Some(redis), paths: PATHS.iter().filter(exists).map(PathBuf::from).collect() }
+    }
+}
