@@ -18,7 +18,7 @@ pub struct Finding {
     pub allowed: Option<String>,
 }
 
-/// Everything that is wrong with a configuration, in the order of the file; never empty.
+/// Everything that is wrong with a configuration, in the order of the file, what has no place there last; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     source: PathBuf,
@@ -27,7 +27,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     pub(super) fn new(source: &Path, mut findings: Vec<Finding>) -> Self {
-        findings.sort_by_key(|finding| (finding.line, finding.column));
+        findings.sort_by_key(|finding| (finding.line.is_none(), finding.line, finding.column));
         Self { source: source.to_owned(), findings }
     }
 

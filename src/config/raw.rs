@@ -168,9 +168,20 @@ fn leave_out(table: &mut DeTable<'_>, path: &[Key]) -> bool {
 fn finding(text: &str, key: String, error: &toml::de::Error) -> Finding {
     let (line, column) = error.span().map(|span| position(text, span.start)).unzip();
     let (message, allowed) = match error.message().split_once(", expected ") {
-        Some((message, allowed)) => (message, Some(allowed.trim_start_matches("one of ").replace('`', ""))),
+        Some((message, allowed)) => (message, Some(in_toml_words(&allowed.trim_start_matches("one of ").replace('`', "")))),
         None => (error.message(), None),
     };
     let message = if message.starts_with("unknown field ") { "there is no such key".to_owned() } else { message.replace('`', "'") };
     Finding { line, column, key, message, allowed }
+}
+
+/// serde's words for types are Rust's.
+fn in_toml_words(allowed: &str) -> String {
+    match allowed {
+        "i64" => "a whole number",
+        "a sequence" => "a list",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    }
+    .to_owned()
 }

@@ -14,11 +14,11 @@ use std::path::Path;
 
 use toml::Spanned;
 
+use super::Config;
 use super::error::{Finding, position};
 use super::host::Host;
 use super::layout::{Defaults, Units};
 use super::raw::{Field, List, Raw};
-use super::{Config, EngineName};
 use rules::Refusal;
 
 /// Judges `raw`. What is refused stands in the findings and has a stand-in in the returned value, which is only good without findings.
@@ -44,8 +44,9 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
     let retention = retention::check(&mut checker, &Section::of("retention", raw.retention.as_ref()), inner(raw.retention));
     let steps = step::check(&mut checker, raw.step);
 
-    let local = repository.engine == EngineName::Builtin || repository.location.starts_with('/');
-    if let Some(taken) = files.paths.iter().find(|path| local && rules::overlap(path, Path::new(&repository.location))) {
+    // With `local:` restic names a directory too.
+    let directory = Path::new(repository.location.strip_prefix("local:").unwrap_or(&repository.location));
+    if let Some(taken) = files.paths.iter().find(|path| directory.is_absolute() && rules::overlap(path, directory)) {
         let message = format!(
             "'{}' and '{}' of files.paths lie one inside the other: the backup would take itself",
             repository.location,
