@@ -12,6 +12,7 @@
 pub mod config;
 pub mod paths;
 pub mod runs;
+pub mod steps;
 pub mod systemd;
 pub mod units;
 pub mod values;

@@ -5,3 +5,4 @@ mod record;
 
 pub use manifest::{Component, Manifest, Part};
 pub use record::{Downtime, Failure, Outcome, Record};
+pub(crate) use record::{read_json, write_json};
