@@ -1,5 +1,6 @@
 //! The repository: snapshots in restic's format, each tagged with its run and part. Knows nothing of units or stages.
 
+mod builtin;
 mod engine;
 mod restic;
 
@@ -7,11 +8,21 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::config;
+use crate::config::{self, EngineName};
 
 pub use engine::{Engine, Progress, Skipped, Snapshot, StoreRequest, Stored, Tolerance};
 
+/// On every snapshot of ours.
+const TAG: &str = "gitlab-backup";
+/// Before the run's id.
+const RUN_TAG: &str = "run=";
+/// Before the part's name.
+const PART_TAG: &str = "part=";
+
 /// The engine that `config` names; `password_file` is where this process can read the password.
 pub fn open(config: &config::Repository, password_file: &Path) -> Result<Box<dyn Engine>> {
-    Ok(Box::new(restic::Restic::new(&config.location, password_file)))
+    Ok(match config.engine {
+        EngineName::Builtin => Box::new(builtin::Builtin::new(&config.location, password_file)),
+        EngineName::Restic => Box::new(restic::Restic::new(&config.location, password_file)),
+    })
 }

@@ -49,8 +49,12 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let host = Host::new(&args.root);
     let directory = host.path(UNIT_DIRECTORY);
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let foreign: Vec<String> =
-        files.iter().map(|file| directory.join(&file.name)).filter(|path| path.exists() && !is_ours(path)).map(|path| path.display().to_string()).collect();
+    let foreign: Vec<String> = files
+        .iter()
+        .map(|file| directory.join(&file.name))
+        .filter(|path| path.exists() && !is_ours(path))
+        .map(|path| path.display().to_string())
+        .collect();
     ensure!(foreign.is_empty(), "not written by gitlab-backup, move away first: {}", foreign.join(", "));
 
     let mut changes = Changes::default();

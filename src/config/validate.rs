@@ -92,12 +92,8 @@ pub(super) fn validate(raw: Raw, text: &str, source: &Path, host: &Host) -> Resu
         gitlab: gitlab(&mut check, raw.gitlab, &defaults),
         schedule: Schedule {
             calendar: check.take("schedule.calendar", raw.schedule.calendar, "*-*-* 02:30:00".to_owned(), calendar),
-            randomized_delay: check.take(
-                "schedule.randomized-delay",
-                raw.schedule.randomized_delay,
-                Timespan::from_secs(600),
-                |text| text.parse(),
-            ),
+            randomized_delay: check
+                .take("schedule.randomized-delay", raw.schedule.randomized_delay, Timespan::from_secs(600), |text| text.parse()),
         },
         postgresql: postgresql(&mut check, raw.postgresql),
         redis: redis(&mut check, raw.redis, &defaults),
@@ -180,7 +176,8 @@ fn postgresql(check: &mut Check<'_>, raw: raw::Postgresql) -> Option<Postgresql>
 fn redis(check: &mut Check<'_>, raw: Option<Vec<raw::Redis>>, defaults: &Defaults) -> Vec<Redis> {
     let timeout = Timespan::from_secs(600);
     let Some(instances) = raw else {
-        let default = |address: &RedisAddress| Redis { name: "main".into(), address: address.clone(), username: None, password: None, timeout };
+        let default =
+            |address: &RedisAddress| Redis { name: "main".into(), address: address.clone(), username: None, password: None, timeout };
         return defaults.redis.iter().map(default).collect();
     };
     let mut seen = BTreeSet::new();
@@ -236,10 +233,10 @@ fn files(check: &mut Check<'_>, raw: raw::Files, defaults: &Defaults) -> Files {
 }
 
 fn repository(check: &mut Check<'_>, raw: raw::Repository) -> Repository {
-    let engine = check.take("repository.engine", raw.engine, EngineName::Restic, |engine| match engine {
-        raw::Engine::Builtin => Err("the built-in engine is still to come: use \"restic\", which writes the same format".to_owned()),
-        raw::Engine::Restic => Ok(EngineName::Restic),
-    });
+    let engine = match raw.engine.map_or(raw::Engine::Builtin, Spanned::into_inner) {
+        raw::Engine::Builtin => EngineName::Builtin,
+        raw::Engine::Restic => EngineName::Restic,
+    };
     let location = check.take("repository.location", raw.location, "/var/backups/gitlab".to_owned(), |text| match engine {
         EngineName::Restic => plain(text),
         EngineName::Builtin => path(text).map(|_| text.clone()).map_err(|error| format!("{error}; other places need engine = \"restic\"")),
@@ -308,7 +305,8 @@ fn calendar(text: &String) -> Result<String, String> {
 
 /// Letters, digits, `-` and `_`: part of a file's or unit's name.
 fn word(text: &str) -> Result<String, String> {
-    let fine = !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c));
+    let fine =
+        !text.is_empty() && text.len() <= 100 && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c));
     if fine { Ok(text.to_owned()) } else { Err(format!("'{text}': lower case letters, digits, - and _ are allowed")) }
 }
 

@@ -1,5 +1,6 @@
 //! What every engine can do.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -13,6 +14,8 @@ pub trait Engine {
     fn init(&self) -> Result<bool>;
     /// Opens it. Fails if it is missing, damaged or has another password.
     fn probe(&self) -> Result<()>;
+    /// Makes good what a process left that was killed in it. Takes its time: not for the window.
+    fn recover(&self) -> Result<()>;
     /// Stores `request`'s paths as one snapshot.
     fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
     /// Every snapshot that is ours.
@@ -68,10 +71,19 @@ pub struct Stored {
 /// A path that could not be read.
 #[derive(Debug)]
 pub struct Skipped {
-    /// The path.
+    /// The path; empty where the error's text names it.
     pub path: PathBuf,
     /// Why.
     pub error: String,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.as_os_str().is_empty() {
+            return f.write_str(&self.error);
+        }
+        write!(f, "{}: {}", self.path.display(), self.error)
+    }
 }
 
 /// A snapshot of ours.

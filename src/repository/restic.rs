@@ -8,12 +8,8 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::{Engine, Progress, Skipped, Snapshot, StoreRequest, Stored, Tolerance};
+use super::{Engine, PART_TAG, Progress, RUN_TAG, Skipped, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 
-/// On every snapshot of ours.
-const TAG: &str = "gitlab-backup";
-const RUN_TAG: &str = "run=";
-const PART_TAG: &str = "part=";
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
 
@@ -110,6 +106,11 @@ impl Engine for Restic {
         self.succeed(&["cat", "config", "--no-lock"]).map(drop)
     }
 
+    fn recover(&self) -> Result<()> {
+        // Removes the locks of processes that are gone, and only those.
+        self.succeed(&["unlock"]).map(drop)
+    }
+
     fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
         let mut list = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
         for path in request.paths {
@@ -156,7 +157,7 @@ impl Engine for Restic {
         let snapshot = summary.snapshot_id.context("restic made no snapshot")?;
         if request.tolerance == Tolerance::None && (status.code() == Some(INCOMPLETE) || !skipped.is_empty()) {
             self.forget(&[snapshot])?;
-            let first: Vec<String> = skipped.iter().take(3).map(|one| format!("{} ({})", one.path.display(), one.error)).collect();
+            let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();
             bail!("part '{}': {} paths could not be read: {}", request.part, skipped.len().max(1), first.join(", "));
         }
         let stored = self.list(&[&snapshot])?.into_iter().next().context("restic does not find the snapshot that it just made")?;

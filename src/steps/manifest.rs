@@ -87,10 +87,8 @@ fn parts() -> Result<Vec<Part>> {
 fn versions() -> Result<Vec<Component>> {
     let component = |name: &str, version: &str| Component { name: name.to_owned(), version: version.trim().to_owned() };
     let gitlab = GITLAB_VERSION.iter().find_map(|path| fs::read_to_string(path).ok());
-    let mut versions = vec![
-        component("gitlab-backup", env!("CARGO_PKG_VERSION")),
-        component("gitlab", gitlab.as_deref().unwrap_or("unknown")),
-    ];
+    let mut versions =
+        vec![component("gitlab-backup", env!("CARGO_PKG_VERSION")), component("gitlab", gitlab.as_deref().unwrap_or("unknown"))];
     let staging = Path::new(paths::STAGING);
     if let Some(dump) = read_json::<PostgresqlDump>(&staging.join("postgresql/postgresql.json"))? {
         versions.push(component("postgresql", &dump.server_version));

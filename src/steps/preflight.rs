@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::config::Config;
 use crate::repository;
+use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
 
 use super::{readiness, redis, secret};
@@ -53,7 +54,13 @@ async fn writers(config: &Config) -> Result<()> {
 
 fn files(config: &Config) -> Result<()> {
     for path in &config.files.paths {
-        path.symlink_metadata().map_err(|error| anyhow::anyhow!("{}: {error}: correct [files] paths", path.display()))?;
+        let metadata = path.symlink_metadata().map_err(|error| anyhow!("{}: {error}: correct [files] paths", path.display()))?;
+        if metadata.is_symlink() {
+            bail!(
+                "{} is a symbolic link, and a backup of it would hold nothing else: name what it points to in [files] paths",
+                path.display()
+            );
+        }
     }
     let own = config.files.command.iter().map(|command| &command[0]);
     for program in own.chain(config.steps.iter().map(|step| &step.command[0])) {
@@ -72,5 +79,9 @@ fn repository(config: &Config) -> Result<()> {
         tracing::info!(location = config.repository.location, "made the repository");
         return Ok(());
     }
-    engine.probe()
+    if Record::all()?.iter().find(|record| record.finished.is_some()).is_some_and(|last| last.outcome != Outcome::Complete) {
+        tracing::info!("the last run failed: making good what it may have left in the repository");
+        engine.recover()?;
+    }
+    Ok(())
 }

@@ -9,9 +9,9 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use zbus::Connection;
+use zbus::OwnedVariant as OwnedValue;
 use zbus::fdo::PropertiesProxy;
 use zbus::names::InterfaceName;
-use zbus::OwnedVariant as OwnedValue;
 
 use super::UnitState;
 use super::proxy::ManagerProxy;

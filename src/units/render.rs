@@ -156,19 +156,17 @@ impl Renderer<'_> {
     fn helper(&self, words: &[&str]) -> Text {
         let program = self.program.to_string_lossy();
         let source = self.config.source.to_string_lossy();
-        let argv: Vec<String> =
-            [&*program, "--config", &*source, "helper"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        let argv: Vec<String> = [&*program, "--config", &*source, "helper"].iter().chain(words).map(|word| (*word).to_owned()).collect();
         Text::command(&argv)
     }
 
     fn render(&self, unit: &Unit) -> askama::Result<String> {
         let config = self.config;
         match unit {
-            Unit::Timer => Timer {
-                calendar: Text::plain(&config.schedule.calendar),
-                randomized_delay: Text::plain(config.schedule.randomized_delay),
+            Unit::Timer => {
+                Timer { calendar: Text::plain(&config.schedule.calendar), randomized_delay: Text::plain(config.schedule.randomized_delay) }
+                    .render()
             }
-            .render(),
             Unit::Target => Target.render(),
             Unit::Run => Run {
                 execute: self.helper(&["execute"]),
@@ -182,12 +180,9 @@ impl Renderer<'_> {
                 sandbox: Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER"),
             }
             .render(),
-            Unit::Pause => {
-                Pause { begin: self.helper(&["pause"]), end: self.helper(&["unpause"]), sandbox: Sandbox::new("") }.render()
-            }
+            Unit::Pause => Pause { begin: self.helper(&["pause"]), end: self.helper(&["unpause"]), sandbox: Sandbox::new("") }.render(),
             Unit::Window => {
-                Window { writers: Text::names(&config.gitlab.writers), exec: self.helper(&["window"]), sandbox: Sandbox::new("") }
-                    .render()
+                Window { writers: Text::names(&config.gitlab.writers), exec: self.helper(&["window"]), sandbox: Sandbox::new("") }.render()
             }
             Unit::DeadlineTimer => DeadlineTimer { max_downtime: Text::plain(config.gitlab.max_downtime) }.render(),
             Unit::DeadlineTarget => DeadlineTarget.render(),

@@ -45,8 +45,7 @@ impl Text {
 
     /// Paths in a list such as `ReadWritePaths=`.
     pub fn paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        let words: Vec<String> =
-            paths.into_iter().map(|path| quote(path.as_os_str().as_bytes(), &path.to_string_lossy())).collect();
+        let words: Vec<String> = paths.into_iter().map(|path| quote(path.as_os_str().as_bytes(), &path.to_string_lossy())).collect();
         Self(words.join(" "))
     }
 
@@ -89,10 +88,7 @@ mod tests {
     #[test]
     fn nothing_in_a_command_line_means_anything_to_systemd() {
         let argv = ["/bin/echo", "a b", "%n", "$HOME", "\"'\\", ";", "", "new\nline", "é", "trailing\\"].map(str::to_owned);
-        assert_eq!(
-            Text::command(&argv).to_string(),
-            r#":"/bin/echo" "a b" "%%n" "$HOME" "\"'\\" ";" "" "new\nline" "é" "trailing\\""#
-        );
+        assert_eq!(Text::command(&argv).to_string(), r#":"/bin/echo" "a b" "%%n" "$HOME" "\"'\\" ";" "" "new\nline" "é" "trailing\\""#);
     }
 
     #[test]

@@ -24,7 +24,10 @@ impl UnitName {
             "'{name}' is not the full name of a unit: it must end in one of .{}",
             SUFFIXES.join(", .")
         );
-        ensure!(name.len() <= 255 && name.chars().all(allowed), "'{name}' is not a unit name: letters, digits and -_.@:\\ are allowed, 255 at most");
+        ensure!(
+            name.len() <= 255 && name.chars().all(allowed),
+            "'{name}' is not a unit name: letters, digits and -_.@:\\ are allowed, 255 at most"
+        );
         ensure!(!stem.ends_with('@'), "'{name}' is a template: name an instance of it");
         Ok(Self(name))
     }

@@ -1,0 +1,274 @@
+//! The built-in engine: a restic-format repository below a local directory, written by the `rustic_core` library.
+//!
+//! What the library is known to get wrong is contained here: it returns success although files could not be read ([`source`] and [`net`]
+//! record each), it knows no locks ([`Builtin::lock`]), and its packs grow until a restore of them needs gigabytes ([`PACK_SIZE`]).
+
+mod net;
+mod source;
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustic_backend::BackendOptions;
+use rustic_core::repofile::{MasterKey, SnapshotFile};
+use rustic_core::{
+    BackupOptions, ConfigOptions, Credentials, KeyOptions, OpenStatus, ProgressBars, ProgressType, RepairIndexOptions, Repository,
+    RepositoryOptions, RusticError, RusticProgress, SnapshotOptions,
+};
+
+use super::{Engine, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
+use source::{Skips, Source};
+
+/// Bytes of a pack file, never growing: the library's restore holds a pack for each of its threads in memory.
+const PACK_SIZE: u64 = 8 << 20;
+/// What a killed process left half written is removed when it is older than this.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(250);
+
+pub(super) struct Builtin {
+    location: PathBuf,
+    password_file: PathBuf,
+    /// Deriving it from the password takes half a second: once is enough.
+    key: OnceLock<MasterKey>,
+}
+
+impl Builtin {
+    pub(super) fn new(location: &str, password_file: &Path) -> Self {
+        Self { location: PathBuf::from(location), password_file: password_file.to_owned(), key: OnceLock::new() }
+    }
+
+    fn repository(&self, bars: impl ProgressBars) -> Result<Repository<()>> {
+        let location = self.location.to_str().context("the repository's path is not UTF-8")?;
+        let backends = BackendOptions::default().repository(location.to_owned()).to_backends().map_err(plain)?;
+        Repository::new_with_progress(&RepositoryOptions::default().no_cache(true), &backends, bars).map_err(plain)
+    }
+
+    fn credentials(&self) -> Result<Credentials> {
+        if let Some(key) = self.key.get() {
+            return Ok(Credentials::Masterkey(key.clone()));
+        }
+        let path = self.password_file.display();
+        let text = fs::read_to_string(&self.password_file).with_context(|| format!("cannot read the repository's password from {path}"))?;
+        // As restic reads it: what an editor adds at the end of the line is not the password's.
+        let password = text.trim_end_matches(['\r', '\n']);
+        ensure!(!password.is_empty(), "{path} is empty: it must hold the repository's password");
+        Ok(Credentials::password(password))
+    }
+
+    fn open(&self, bars: impl ProgressBars) -> Result<Repository<OpenStatus>> {
+        let location = self.location.display();
+        ensure!(self.exists(), "there is no repository at {location}");
+        let repository = self.repository(bars)?.open(&self.credentials()?).map_err(plain);
+        let repository = repository.with_context(|| {
+            format!("cannot open the repository at {location}: is the password in {} its own?", self.password_file.display())
+        })?;
+        let _ = self.key.set(repository.key());
+        Ok(repository)
+    }
+
+    fn exists(&self) -> bool {
+        self.location.join("config").exists()
+    }
+
+    /// Held by whoever changes the repository: the library itself takes no locks. Ends with the process, however that ends.
+    fn lock(&self) -> Result<File> {
+        let config = File::open(self.location.join("config")).context("cannot open the repository's config")?;
+        rustix::fs::flock(&config, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .with_context(|| format!("another process of gitlab-backup works in the repository at {}", self.location.display()))?;
+        Ok(config)
+    }
+}
+
+/// The library's errors in one line: its own text is a page for people at a terminal.
+fn plain(error: Box<RusticError>) -> anyhow::Error {
+    anyhow!("{}", error.display_log().split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+impl Engine for Builtin {
+    fn init(&self) -> Result<bool> {
+        if self.exists() {
+            self.probe()?;
+            return Ok(false);
+        }
+        let location = self.location.display();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.location).with_context(|| format!("cannot make {location}"))?;
+        let occupied = fs::read_dir(&self.location).with_context(|| format!("cannot read {location}"))?.next().is_some();
+        ensure!(!occupied, "{location} holds no repository, but other files: empty it or name another [repository] location");
+        let size = Some(bytesize::ByteSize(PACK_SIZE));
+        let options = ConfigOptions::default().set_datapack_size(size).set_datapack_size_limit(size).set_datapack_growfactor(0_u32);
+        let options = options.set_treepack_size_limit(size).set_treepack_growfactor(0_u32);
+        let made = self.repository(Hidden)?.init(&self.credentials()?, &KeyOptions::default(), &options).map_err(plain);
+        let repository = made.with_context(|| format!("cannot make a repository at {location}"))?;
+        let _ = self.key.set(repository.key());
+        Ok(true)
+    }
+
+    fn probe(&self) -> Result<()> {
+        self.open(Hidden).map(drop)
+    }
+
+    fn recover(&self) -> Result<()> {
+        let repository = self.open(Hidden)?;
+        let _lock = self.lock()?;
+        // Packs that were written but not listed in an index are taken up again.
+        repository.repair_index(&RepairIndexOptions::default(), false).map_err(plain)?;
+        remove_leftovers(&self.location, SystemTime::now() - LEFTOVER_AGE)
+    }
+
+    fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
+        net::spread()?;
+        let read = Arc::new(AtomicU64::new(0));
+        let repository = self.open(Bars(Arc::clone(&read)))?;
+        let _lock = self.lock()?;
+        let repository = repository.to_indexed_ids().map_err(plain)?;
+        let mut options = SnapshotOptions::default().host(request.host.to_owned()).command("gitlab-backup".to_owned());
+        for tag in [TAG.to_owned(), format!("{RUN_TAG}{}", request.run), format!("{PART_TAG}{}", request.part)] {
+            options = options.add_tags(&tag).map_err(plain)?;
+        }
+        let mut snapshot = options.to_snapshot().map_err(plain)?;
+        snapshot.program_version = concat!("gitlab-backup ", env!("CARGO_PKG_VERSION")).to_owned();
+
+        let skips = Skips::default();
+        let source = Source::new(request.paths, request.exclude, skips.clone())?;
+        // The size would cost a second walk.
+        let archive = BackupOptions::default().no_scan(true);
+        let done = AtomicBool::new(false);
+        let saved = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    progress.bytes(read.load(Ordering::Relaxed));
+                    std::thread::park_timeout(TICK);
+                }
+            });
+            let saved = repository.archive(&archive, &source, snapshot, request.paths);
+            done.store(true, Ordering::Relaxed);
+            saved
+        });
+        let mut skipped = skips.take();
+        // The library logs what the source has told already: only what it says alone is news.
+        let ignored = net::draw();
+        if skipped.is_empty() {
+            skipped = ignored;
+        }
+        let saved = saved.map_err(plain).with_context(|| match skipped.first() {
+            Some(first) => format!("cannot store part '{}': {first}", request.part),
+            None => format!("cannot store part '{}' in {}", request.part, self.location.display()),
+        })?;
+        if request.tolerance == Tolerance::None && !skipped.is_empty() {
+            repository.delete_snapshots(&[saved.id]).map_err(plain)?;
+            let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();
+            bail!("part '{}': {} paths could not be read: {}", request.part, skipped.len(), first.join(", "));
+        }
+        let summary = saved.summary.as_ref().context("the snapshot has no summary")?;
+        progress.bytes(summary.total_bytes_processed);
+        Ok(Stored {
+            snapshot: saved.id.to_string(),
+            tree: saved.tree.to_string(),
+            files: summary.total_files_processed,
+            bytes: summary.total_bytes_processed,
+            bytes_added: summary.data_added_packed,
+            skipped,
+        })
+    }
+
+    fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let all = self.open(Hidden)?.get_all_snapshots().map_err(plain)?;
+        Ok(all.iter().filter_map(ours).collect())
+    }
+
+    fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>> {
+        let read = || {
+            let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
+            let node = repository.node_from_snapshot_path(&format!("{snapshot}:{}", path.display()), |_| true).map_err(plain)?;
+            let mut content = Vec::new();
+            repository.dump(&node, &mut content).map_err(plain)?;
+            anyhow::Ok(content)
+        };
+        read().with_context(|| format!("cannot read {} from snapshot {snapshot}", path.display()))
+    }
+
+    fn forget(&self, snapshots: &[String]) -> Result<()> {
+        let repository = self.open(Hidden)?;
+        let _lock = self.lock()?;
+        let found = repository.get_snapshots(snapshots).map_err(plain)?;
+        let ids: Vec<_> = found.iter().map(|snapshot| snapshot.id).collect();
+        repository.delete_snapshots(&ids).map_err(plain)
+    }
+}
+
+/// The snapshot, if its tags say that it is of ours.
+fn ours(snapshot: &SnapshotFile) -> Option<Snapshot> {
+    let tagged = |prefix: &str| snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix).map(str::to_owned));
+    if !snapshot.tags.contains(TAG) {
+        return None;
+    }
+    let nanoseconds = snapshot.time.timestamp().as_nanosecond();
+    Some(Snapshot {
+        id: snapshot.id.to_string(),
+        tree: snapshot.tree.to_string(),
+        // The library's time type is another version's.
+        time: jiff::Timestamp::from_nanosecond(nanoseconds).ok()?,
+        run: tagged(RUN_TAG)?.parse().ok()?,
+        part: tagged(PART_TAG)?,
+    })
+}
+
+/// Removes the library's temporary files that are older than `before`; nobody else does.
+fn remove_leftovers(directory: &Path, before: SystemTime) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let entry = entry?;
+        let path = entry.path();
+        let metadata = entry.metadata()?;
+        if metadata.is_dir() {
+            remove_leftovers(&path, before)?;
+        } else if entry.file_name().to_string_lossy().contains("-tmp-") && metadata.modified()? < before {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            tracing::info!(path = %path.display(), "removed what a killed process left half written");
+        }
+    }
+    Ok(())
+}
+
+/// No progress is shown.
+#[derive(Debug)]
+struct Hidden;
+
+impl ProgressBars for Hidden {
+    fn progress(&self, _: ProgressType, _: &str) -> rustic_core::Progress {
+        rustic_core::Progress::hidden()
+    }
+}
+
+/// Counts the bytes of a store.
+#[derive(Debug)]
+struct Bars(Arc<AtomicU64>);
+
+impl ProgressBars for Bars {
+    fn progress(&self, kind: ProgressType, _: &str) -> rustic_core::Progress {
+        match kind {
+            ProgressType::Bytes => rustic_core::Progress::new(Count(Arc::clone(&self.0))),
+            ProgressType::Spinner | ProgressType::Counter => rustic_core::Progress::hidden(),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Count(Arc<AtomicU64>);
+
+impl RusticProgress for Count {
+    fn is_hidden(&self) -> bool {
+        false
+    }
+    fn set_length(&self, _: u64) {}
+    fn set_title(&self, _: &str) {}
+    fn inc(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fn finish(&self) {}
+}

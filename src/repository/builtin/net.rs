@@ -1,0 +1,59 @@
+//! The second net: the library tells some failures to its log only. Whatever it ignores is caught here and counts as not read.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
+
+use anyhow::{Result, ensure};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::repository::Skipped;
+
+/// What the library says when it leaves something out.
+const IGNORED: &str = "ignoring error";
+/// The same words, but nothing is left out: the file is read again instead of being taken from yesterday's snapshot.
+const HARMLESS: &str = "ignoring error when loading parent tree";
+
+static CAUGHT: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static NET: Net = Net;
+
+struct Net;
+
+impl Log for Net {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        tracing::debug!("{}: {text}", record.target());
+        if text.starts_with(IGNORED) && !text.starts_with(HARMLESS) {
+            caught().push(text);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn caught() -> std::sync::MutexGuard<'static, Vec<String>> {
+    CAUGHT.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Spreads the net. Fails if another logger is in its place: then a failure could go unnoticed.
+pub(super) fn spread() -> Result<()> {
+    static SPREAD: OnceLock<bool> = OnceLock::new();
+    let spread = *SPREAD.get_or_init(|| {
+        log::set_max_level(LevelFilter::Warn);
+        log::set_logger(&NET).is_ok()
+    });
+    ensure!(spread, "the log of the repository library cannot be listened to: another logger has been set");
+    caught().clear();
+    Ok(())
+}
+
+/// What was caught since the net was spread.
+pub(super) fn draw() -> Vec<Skipped> {
+    std::mem::take(&mut *caught()).into_iter().map(|text| Skipped { path: PathBuf::new(), error: text }).collect()
+}

@@ -1,0 +1,308 @@
+//! Both engines on real directories, judged by the real restic. The same tests for each: they write one format.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gitlab_backup::config::{EngineName, Repository};
+use gitlab_backup::repository::{self, Engine, Progress, StoreRequest, Stored, Tolerance};
+use gitlab_backup::values::{RunId, SecretSource};
+
+const BOTH: [EngineName; 2] = [EngineName::Builtin, EngineName::Restic];
+
+struct Silent;
+
+impl Progress for Silent {
+    fn bytes(&self, _: u64) {}
+}
+
+/// A repository's place, its password and something to store, all in a directory of their own.
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        // Not in /tmp: extended attributes need a real file system.
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        fs::write(directory.path().join("password"), "secret\n").unwrap();
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn engine(&self, engine: EngineName) -> Box<dyn Engine> {
+        let password = self.path("password");
+        let location = self.path("repository").to_str().unwrap().to_owned();
+        let config = Repository { engine, location, password: SecretSource::File(password.clone()), environment_file: None };
+        repository::open(&config, &password).unwrap()
+    }
+
+    fn made(&self, engine: EngineName) -> Box<dyn Engine> {
+        let engine = self.engine(engine);
+        assert!(engine.init().unwrap());
+        engine
+    }
+
+    fn restic(&self, words: &[&str]) -> String {
+        let mut command = Command::new("restic");
+        command.arg("--no-cache").args(words);
+        command.env("RESTIC_REPOSITORY", self.path("repository")).env("RESTIC_PASSWORD_FILE", self.path("password"));
+        let output = command.output().expect("restic is needed: tests/prepare installs it");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "restic {words:?}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Every file, directory and link that a repository can hold, with names that make trouble.
+    fn tree(&self, name: &str) -> PathBuf {
+        let root = self.path(name);
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::create_dir_all(root.join("a-b")).unwrap();
+        fs::write(root.join("a/b/file"), "content").unwrap();
+        fs::write(root.join("a-b/file"), vec![7; 3_000_000]).unwrap();
+        fs::write(root.join("empty"), "").unwrap();
+        fs::write(root.join("new\nline $HOME %n \"'\\ é"), "named").unwrap();
+        fs::write(root.join(OsStr::from_bytes(b"not utf-8 \xff")), "bytes").unwrap();
+        fs::hard_link(root.join("a/b/file"), root.join("linked")).unwrap();
+        symlink("a/b/file", root.join("symbolic")).unwrap();
+        symlink("/nowhere", root.join("dangling")).unwrap();
+        fs::File::create(root.join("sparse")).unwrap().set_len(5_000_000).unwrap();
+        fs::set_permissions(root.join("a/b/file"), fs::Permissions::from_mode(0o4751)).unwrap();
+        fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o2770)).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).unwrap();
+        run("setfattr", &["-n", "user.note", "-v", "kept", root.join("empty").to_str().unwrap()]);
+        run("touch", &["-d", "2001-02-03T04:05:06.123456789Z", root.join("a/b").to_str().unwrap(), root.to_str().unwrap()]);
+        root
+    }
+}
+
+fn run(program: &str, words: &[&str]) {
+    let status = Command::new(program).args(words).status().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(status.success(), "{program} {words:?}");
+}
+
+fn id() -> RunId {
+    "20261124T023000Z-8f3c".parse().unwrap()
+}
+
+fn store_with(engine: &dyn Engine, paths: &[PathBuf], exclude: &[&str], tolerance: Tolerance) -> anyhow::Result<Stored> {
+    let exclude: Vec<String> = exclude.iter().map(ToString::to_string).collect();
+    let request = StoreRequest { run: &id(), part: "files", host: "lab", paths, exclude: &exclude, tolerance };
+    engine.store(&request, &Silent)
+}
+
+fn store(engine: &dyn Engine, path: &Path) -> Stored {
+    store_with(engine, &[path.to_owned()], &[], Tolerance::None).unwrap()
+}
+
+/// All that a restore has to bring back, one line for each entry below and including `root`.
+fn inventory(root: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut queue = vec![root.to_owned()];
+    while let Some(path) = queue.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        let name = path.strip_prefix(root).unwrap();
+        let content = match metadata.file_type() {
+            kind if kind.is_symlink() => format!("{:?}", fs::read_link(&path).unwrap()),
+            kind if kind.is_dir() => {
+                queue.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                String::new()
+            }
+            _ => format!(
+                "{:?} {}",
+                fs::read(&path).unwrap().iter().fold(0_u64, |sum, byte| sum * 31 % 1_000_003 + u64::from(*byte)),
+                metadata.nlink()
+            ),
+        };
+        // restic sets no times on symbolic links.
+        let time = if metadata.is_symlink() { (0, 0) } else { (metadata.mtime(), metadata.mtime_nsec()) };
+        let attribute = Command::new("getfattr").args(["-h", "--only-values", "-n", "user.note"]).arg(&path).output().unwrap().stdout;
+        let owner = (metadata.uid(), metadata.gid());
+        let size = if metadata.is_dir() { 0 } else { metadata.len() };
+        lines.push(format!("{name:?} {:o} {owner:?} {size} {time:?} {content} {attribute:?}", metadata.mode()));
+    }
+    lines.sort();
+    lines
+}
+
+#[test]
+fn restic_checks_and_restores_what_was_stored() {
+    for name in BOTH {
+        let place = Place::new();
+        let engine = place.made(name);
+        let (one, two) = (place.tree("one"), place.tree("two"));
+        let stored = store_with(&*engine, &[two.clone(), one.clone()], &[], Tolerance::None).unwrap();
+        assert_eq!((stored.skipped.len(), stored.bytes_added > 0), (0, true));
+        place.restic(&["check", "--read-data"]);
+        let target = place.path("restored");
+        place.restic(&["restore", &stored.snapshot, "--target", target.to_str().unwrap()]);
+        for root in [&one, &two] {
+            assert_eq!(inventory(&target.join(root.strip_prefix("/").unwrap())), inventory(root), "{name:?}");
+        }
+        // The directories above keep their owner and mode as well.
+        let above = place.directory.path();
+        let restored = target.join(above.strip_prefix("/").unwrap()).metadata().unwrap();
+        assert_eq!((restored.mode(), restored.uid()), (above.metadata().unwrap().mode(), above.metadata().unwrap().uid()), "{name:?}");
+    }
+}
+
+#[test]
+fn engines_read_each_other_and_find_the_parent() {
+    for (first, second) in [(BOTH[0], BOTH[1]), (BOTH[1], BOTH[0])] {
+        let place = Place::new();
+        let root = place.tree("tree");
+        let stored = store(&*place.made(first), &root);
+        let engine = place.engine(second);
+        assert!(!engine.init().unwrap());
+        let again = store(&*engine, &root);
+        assert!(again.bytes_added < 20_000, "{second:?} stored {} bytes of an unchanged tree again", again.bytes_added);
+        assert_eq!((again.bytes, engine.snapshots().unwrap().len()), (stored.bytes, 2));
+        assert_eq!(engine.read(&stored.snapshot, &root.join("a/b/file")).unwrap(), b"content");
+        let snapshot = &engine.snapshots().unwrap()[0];
+        assert_eq!((&snapshot.run, snapshot.part.as_str()), (&id(), "files"));
+        engine.forget(&[stored.snapshot]).unwrap();
+        assert_eq!(engine.snapshots().unwrap().len(), 1);
+        place.restic(&["check", "--read-data"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_never_a_success() {
+    let memory = PathBuf::from(format!("/proc/{}/mem", std::process::id()));
+    for name in BOTH {
+        let place = Place::new();
+        let engine = place.made(name);
+        let root = place.tree("tree");
+        // Reading it is an input/output error, for root as well.
+        let paths = [root.clone(), memory.clone()];
+        let error = format!("{:#}", store_with(&*engine, &paths, &[], Tolerance::None).unwrap_err());
+        assert!(error.contains("mem"), "{name:?}: {error}");
+        assert!(engine.snapshots().unwrap().is_empty(), "{name:?} left a snapshot that is not complete");
+        let stored = store_with(&*engine, &paths, &[], Tolerance::Changing).unwrap();
+        assert_eq!(stored.skipped.len(), 1, "{name:?}: {:?}", stored.skipped);
+        let missing = store_with(&*engine, &[place.path("missing")], &[], Tolerance::Changing).unwrap_err();
+        assert!(format!("{missing:#}").contains("missing"), "{name:?}: {missing:#}");
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_noticed() {
+    // Its metadata says 0 bytes, and it holds some: what a file looks like that grew after it was looked at.
+    let status = PathBuf::from(format!("/proc/{}/status", std::process::id()));
+    let place = Place::new();
+    let engine = place.made(EngineName::Builtin);
+    let error = format!("{:#}", store_with(&*engine, &[status], &[], Tolerance::None).unwrap_err());
+    assert!(error.contains("changed while it was read"), "{error}");
+    assert!(engine.snapshots().unwrap().is_empty());
+}
+
+#[test]
+fn both_leave_out_the_same() {
+    let exclude = ["*.tmp", "a/b", "/nothing", "cache"];
+    let mut seen = Vec::new();
+    for name in BOTH {
+        let place = Place::new();
+        let engine = place.made(name);
+        let root = place.tree("tree");
+        for file in ["x.tmp", "a/y.tmp", "a/keep", "tmp", "ab"] {
+            fs::write(root.join(file), file).unwrap();
+        }
+        fs::create_dir_all(root.join("deep/cache")).unwrap();
+        fs::write(root.join("deep/cache/file"), "").unwrap();
+        let absolute = root.join("ab").to_str().unwrap().to_owned();
+        let stored = store_with(&*engine, std::slice::from_ref(&root), &[&exclude[..], &[&absolute]].concat(), Tolerance::None).unwrap();
+        let list = place.restic(&["ls", &stored.snapshot]);
+        seen.push(list.lines().filter_map(|line| line.split_once("/tree/").map(|(_, name)| name.to_owned())).collect::<Vec<_>>());
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert!(seen[0].contains(&"a/keep".to_owned()) && !seen[0].iter().any(|name| name.contains("a/b/") || name == "ab"), "{seen:?}");
+}
+
+#[test]
+fn a_wrong_password_and_a_wrong_place_are_told() {
+    for name in BOTH {
+        let place = Place::new();
+        let missing = format!("{:#}", place.engine(name).probe().unwrap_err());
+        assert!(missing.contains("repository"), "{name:?}: {missing}");
+        place.made(name);
+        fs::write(place.path("password"), "other").unwrap();
+        for error in [place.engine(name).probe().unwrap_err(), place.engine(name).init().unwrap_err()] {
+            assert!(format!("{error:#}").contains("password"), "{name:?}: {error:#}");
+        }
+    }
+    let place = Place::new();
+    fs::create_dir(place.path("repository")).unwrap();
+    fs::write(place.path("repository/precious"), "").unwrap();
+    let error = format!("{:#}", place.engine(EngineName::Builtin).init().unwrap_err());
+    assert!(error.contains("other files"), "{error}");
+}
+
+#[test]
+fn two_do_not_write_at_once() {
+    let place = Place::new();
+    let engine = place.made(EngineName::Builtin);
+    let root = place.tree("tree");
+    let held = fs::File::open(place.path("repository/config")).unwrap();
+    held.lock().unwrap();
+    let error = format!("{:#}", store_with(&*engine, std::slice::from_ref(&root), &[], Tolerance::None).unwrap_err());
+    assert!(error.contains("another process"), "{error}");
+    drop(held);
+    store(&*engine, &root);
+}
+
+#[test]
+fn a_killed_store_is_taken_up_again() {
+    let place = Place::new();
+    let engine = place.made(EngineName::Builtin);
+    let root = place.tree("tree");
+    let stored = store(&*engine, &root);
+    // As a kill leaves it: packs are written, no index lists them, no snapshot names them; and half a file.
+    for directory in ["index", "snapshots"] {
+        fs::remove_dir_all(place.path("repository").join(directory)).unwrap();
+        fs::create_dir(place.path("repository").join(directory)).unwrap();
+    }
+    let leftover = place.path("repository/data/00/1234-tmp-5678");
+    fs::create_dir_all(leftover.parent().unwrap()).unwrap();
+    let young = leftover.with_file_name("1235-tmp-5679");
+    for path in [&leftover, &young] {
+        fs::write(path, "half").unwrap();
+    }
+    run("touch", &["-d", "2 days ago", leftover.to_str().unwrap()]);
+    engine.recover().unwrap();
+    assert_eq!((leftover.exists(), young.exists()), (false, true));
+    fs::remove_file(young).unwrap();
+    let again = store(&*engine, &root);
+    assert!(again.bytes_added * 10 < stored.bytes_added, "{} of {} bytes were stored again", again.bytes_added, stored.bytes_added);
+    place.restic(&["check", "--read-data"]);
+}
+
+#[test]
+fn packs_stay_small() {
+    let place = Place::new();
+    let engine = place.made(EngineName::Builtin);
+    let root = place.path("big");
+    // 64 MiB that do not compress.
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    })
+    .take(64 << 20)
+    .collect();
+    fs::write(&root, noise).unwrap();
+    store(&*engine, &root);
+    let mut largest = 0;
+    for directory in fs::read_dir(place.path("repository/data")).unwrap() {
+        for pack in fs::read_dir(directory.unwrap().path()).unwrap() {
+            largest = largest.max(pack.unwrap().metadata().unwrap().len());
+        }
+    }
+    // A pack is closed by the blob that fills it: one blob more, of 8 MiB at most.
+    assert!(largest > 4 << 20 && largest <= 17 << 20, "{largest}");
+}
