@@ -10,10 +10,10 @@ mod validate;
 
 use std::path::{Path, PathBuf};
 
+use crate::values::{SecretSource, Timespan, UnitName};
+
 pub use error::{ConfigError, Finding};
 use host::Host;
-
-use crate::values::{SecretSource, Timespan, UnitName};
 
 /// A validated configuration: every default filled in, by the layout or the host where the file is silent.
 #[derive(Debug, Clone)]
@@ -39,18 +39,36 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads and validates `path`; the host supplies what the file leaves out.
+    /// Reads and judges the file at `path`, with what is silent there filled in from `host`.
+    ///
+    /// # Errors
+    /// With every finding, if the file cannot be read or anything in it is refused.
     pub fn load(path: &Path, host: &Host) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::general(path, format!("cannot be read: {error} (--config names another file)")))?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         Self::parse(&text, path, host)
     }
 
-    /// Validates `text`, which came from `source`.
+    /// Judges `text`, which was read from `source`.
+    ///
+    /// # Errors
+    /// With every finding, if anything in it is refused.
     pub fn parse(text: &str, source: &Path, host: &Host) -> Result<Self, ConfigError> {
-        let raw = raw::read(text, source)?;
-        validate::validate(raw, text, source, host)
+        let absolute = std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;
+        let (raw, mut findings) = raw::read(text);
+        let Some(raw) = raw else { return Err(ConfigError::new(source, findings)) };
+        let (config, judged) = validate::config(raw, text, &absolute, host);
+        // What was left out for its type must not be reported again as missing.
+        let reported: Vec<_> = findings.iter().map(|finding| finding.key.clone()).collect();
+        findings.extend(
+            judged.into_iter().filter(|finding| !reported.iter().any(|key| within(key, &finding.key) || within(&finding.key, key))),
+        );
+        if findings.is_empty() { Ok(config) } else { Err(ConfigError::new(source, findings)) }
     }
+}
+
+/// Whether `key` is `outer` or lies inside it.
+fn within(key: &str, outer: &str) -> bool {
+    key.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// `[gitlab]`
@@ -86,7 +104,7 @@ pub enum ReadinessUrl {
 /// `[schedule]`
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// `OnCalendar=`; one line of ASCII here, checked by systemd itself when it is installed.
+    /// `OnCalendar=`, checked against systemd.time(7).
     pub calendar: String,
     /// `RandomizedDelaySec=`.
     pub randomized_delay: Timespan,

@@ -1,37 +1,52 @@
-//! What is wrong with a configuration: all of it, each with its place.
+//! What is wrong with a configuration: every finding with its place, what is wrong, and what is allowed instead.
 
 use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-/// Everything that is wrong with one file.
-#[derive(Debug)]
-pub struct ConfigError {
-    file: PathBuf,
-    findings: Vec<Finding>,
-}
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// From 1; none where no line is to blame.
-    pub place: Option<(usize, usize)>,
-    /// Such as `postgresql.port` or `step[1].command`; empty where no key is to blame.
+    /// Counted from 1; `None` if the file as a whole is meant.
+    pub line: Option<usize>,
+    /// Counted from 1, in characters.
+    pub column: Option<usize>,
+    /// The key's path, `postgresql.port` or `step[1].command`; empty where there is none.
     pub key: String,
-    /// What is wrong and what is allowed.
+    /// What is wrong.
     pub message: String,
+    /// What would be right.
+    pub allowed: Option<String>,
+}
+
+/// Everything that is wrong with a configuration, in the order of the file, what has no place there last; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    source: PathBuf,
+    findings: Vec<Finding>,
 }
 
 impl ConfigError {
-    pub(super) fn new(file: &Path, findings: Vec<Finding>) -> Self {
-        Self { file: file.to_owned(), findings }
+    pub(super) fn new(source: &Path, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| (finding.line.is_none(), finding.line, finding.column));
+        Self { source: source.to_owned(), findings }
     }
 
-    pub(super) fn general(file: &Path, message: String) -> Self {
-        Self::new(file, vec![Finding { place: None, key: String::new(), message }])
+    /// The file could not be read at all.
+    pub(super) fn unreadable(source: &Path, error: &std::io::Error) -> Self {
+        let message = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+            _ => format!("cannot be read: {error}"),
+        };
+        let allowed = Some("a readable TOML file; 'gitlab-backup init' writes one, --config FILE names another".to_owned());
+        Self { source: source.to_owned(), findings: vec![Finding { line: None, column: None, key: String::new(), message, allowed }] }
     }
 
-    /// All findings, in the order of the file's sections.
+    /// The file it was read from.
+    pub fn source_file(&self) -> &Path {
+        &self.source
+    }
+
+    /// The findings, in the order of the file.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
@@ -41,16 +56,19 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, finding) in self.findings.iter().enumerate() {
             if index > 0 {
-                f.write_str("\n")?;
+                writeln!(f)?;
             }
-            write!(f, "{}", self.file.display())?;
-            if let Some((line, column)) = finding.place {
-                write!(f, ":{line}:{column}")?;
+            write!(f, "{}:", self.source.display())?;
+            if let (Some(line), Some(column)) = (finding.line, finding.column) {
+                write!(f, "{line}:{column}:")?;
             }
             if !finding.key.is_empty() {
-                write!(f, ": {}", finding.key)?;
+                write!(f, " {}:", finding.key)?;
             }
-            write!(f, ": {}", finding.message)?;
+            write!(f, " {}", one_line(&finding.message))?;
+            if let Some(allowed) = &finding.allowed {
+                write!(f, "; allowed: {}", one_line(allowed))?;
+            }
         }
         Ok(())
     }
@@ -58,10 +76,14 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Line and column (in characters) of a byte span, from 1.
-pub(super) fn place(text: &str, span: &Range<usize>) -> (usize, usize) {
-    let before = text.get(..span.start).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-    (line, column)
+/// One finding is one line, and a terminal is not driven by what stands in a file.
+fn one_line(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Line and column, counted from 1, of the byte at `offset`.
+pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset.min(text.len())).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before.get(line_start..).unwrap_or_default().chars().count() + 1)
 }

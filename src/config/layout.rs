@@ -1,47 +1,102 @@
-//! Layouts: what an installation of GitLab looks like on a host, and so what a configuration may leave out. One file for each.
+//! Layouts: how GitLab was installed, and so what its units, its Redis and its files are called. Adding one is a file and a line here.
 
+mod custom;
 mod source;
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use super::RedisAddress;
+use crate::values::UnitName;
+
 use super::host::Host;
 
-/// Where systemd finds unit files, systemd.unit(5).
-const UNIT_PATH: [&str; 5] =
-    ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+/// All of them. `auto` takes the first that recognises the host.
+pub(super) const LAYOUTS: [&dyn Layout; 2] = [&source::Source, &custom::Custom];
 
-/// What a layout supplies.
+/// One way to install GitLab. Goes by the files that are there, never by the name of a distribution.
+pub(super) trait Layout {
+    /// What `gitlab.layout` calls it.
+    fn name(&self) -> &'static str;
+    /// Whether `auto` means this one.
+    fn recognises(&self, units: &Units) -> bool;
+    /// What the configuration need not say.
+    fn defaults(&self, host: &Host, units: &Units) -> Defaults;
+}
+
+/// What a layout supplies; empty is "must be configured" for writers and paths.
 #[derive(Debug, Default)]
 pub(super) struct Defaults {
-    pub name: &'static str,
-    pub writers: Vec<String>,
-    pub redis: Option<RedisAddress>,
-    pub paths: Vec<PathBuf>,
+    /// What can write GitLab's data.
+    pub(super) writers: Vec<UnitName>,
+    /// The URL of the one Redis.
+    pub(super) redis: Option<String>,
+    /// The data.
+    pub(super) paths: Vec<PathBuf>,
 }
 
-/// The layout that the host's unit files show; none if they show none.
-pub(super) fn detect(host: &Host) -> Option<Defaults> {
-    let units = unit_files(host);
-    source::matches(&units).then(|| source::defaults(host, &units))
+/// Where unit files are, in the order in which the first one counts, systemd.unit(5).
+const UNIT_DIRECTORIES: [&str; 5] =
+    ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// The unit files of a host, without the masked ones.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    /// `None` for a masked one: it hides those in later directories.
+    files: BTreeMap<String, Option<PathBuf>>,
 }
 
-/// The source layout, asked for by name.
-pub(super) fn source(host: &Host) -> Defaults {
-    source::defaults(host, &unit_files(host))
+impl Units {
+    /// Lists them. Fails if a directory is there but cannot be read: defaults must not depend on who asks.
+    pub(super) fn of(host: &Host) -> io::Result<Self> {
+        let mut files = BTreeMap::new();
+        for directory in UNIT_DIRECTORIES {
+            let entries = match std::fs::read_dir(host.path(directory)) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{directory}: {error}"))),
+            };
+            for entry in entries {
+                let path = entry?.path();
+                let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
+                files.entry(name).or_insert_with(|| followed(host, path));
+            }
+        }
+        Ok(Self { files })
+    }
+
+    /// `name`, if there is a unit file of that name.
+    pub(super) fn find(&self, name: &str) -> Option<UnitName> {
+        self.files.get(name)?.as_ref()?;
+        UnitName::new(name).ok()
+    }
+
+    /// The sockets, timers and paths that can start one of `units`: those of the same stem, and those of GitLab's that name one.
+    pub(super) fn triggers_of(&self, units: &[UnitName]) -> Vec<UnitName> {
+        let triggers = |name: &str, file: &Path| {
+            let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') else { return false };
+            let by_stem = units.iter().any(|unit| unit.as_str().rsplit_once('.').is_some_and(|(other, _)| other == stem));
+            by_stem || stem.starts_with("gitlab") && names_one_of(file, units)
+        };
+        let found = self.files.iter().filter_map(|(name, file)| file.as_ref().filter(|file| triggers(name, file)).map(|_| name));
+        found.filter_map(|name| UnitName::new(name.as_str()).ok()).collect()
+    }
 }
 
-/// A layout that supplies nothing.
-pub(super) fn custom() -> Defaults {
-    Defaults { name: "custom", ..Defaults::default() }
+/// What a unit file's entry leads to within the host's tree; nothing for a mask.
+fn followed(host: &Host, path: PathBuf) -> Option<PathBuf> {
+    match std::fs::read_link(&path) {
+        Ok(target) if target == Path::new("/dev/null") => None,
+        Ok(target) if target.is_absolute() => Some(host.path(target)),
+        _ => Some(path),
+    }
 }
 
-fn unit_files(host: &Host) -> BTreeSet<String> {
-    UNIT_PATH
-        .iter()
-        .filter_map(|directory| fs::read_dir(host.path(directory)).ok())
-        .flat_map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>())
-        .collect()
+/// `Service=` of a socket, `Unit=` of a timer or a path.
+fn names_one_of(file: &Path, units: &[UnitName]) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(key, _)| matches!(key.trim(), "Service" | "Unit"))
+        .any(|(_, value)| units.iter().any(|unit| unit.as_str() == value.trim()))
 }

@@ -1,85 +1,187 @@
-//! The file as it is written: types and keys checked, values not yet.
-
-use std::path::Path;
+//! The file as it is written: every key optional, every value with its place, nothing judged but its type.
 
 use serde::Deserialize;
+use serde_path_to_error::Segment;
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use super::error::{ConfigError, Finding, place};
+use super::error::{Finding, position};
 
-/// A value with its place in the file, or nothing.
+/// A value that may be left out, with its place in the file.
 pub(super) type Field<T> = Option<Spanned<T>>;
+/// A list whose elements each have their place.
+pub(super) type List = Field<Vec<Spanned<String>>>;
 
-macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Default, Deserialize)]
-        #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-        pub(super) struct $name { $(pub $field: Field<$type>),* }
+macro_rules! tables {
+    ($($name:ident { $($field:ident: $type:ty,)* })*) => {
+        $(
+            #[derive(Debug, Default, Deserialize)]
+            #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+            pub(super) struct $name {
+                $(pub(super) $field: $type,)*
+            }
+        )*
     };
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub(super) struct Raw {
-    pub gitlab: Gitlab,
-    pub schedule: Schedule,
-    pub postgresql: Postgresql,
-    pub redis: Option<Vec<Redis>>,
-    pub files: Files,
-    pub repository: Repository,
-    pub retention: Retention,
-    pub step: Vec<Step>,
+tables! {
+    Raw {
+        gitlab: Field<Gitlab>,
+        schedule: Field<Schedule>,
+        postgresql: Field<Postgresql>,
+        redis: Field<Vec<Spanned<Redis>>>,
+        files: Field<Files>,
+        repository: Field<Repository>,
+        retention: Field<Retention>,
+        step: Field<Vec<Spanned<Step>>>,
+    }
+    Gitlab {
+        layout: Field<String>,
+        writers: List,
+        readiness_url: Field<String>,
+        max_downtime: Field<String>,
+        stop_grace: Field<String>,
+    }
+    Schedule {
+        calendar: Field<String>,
+        randomized_delay: Field<String>,
+    }
+    Postgresql {
+        enable: Field<bool>,
+        host: Field<String>,
+        port: Field<i64>,
+        user: Field<String>,
+        os_user: Field<String>,
+        databases: List,
+        jobs: Field<i64>,
+        password_file: Field<String>,
+        password_credential: Field<String>,
+        bin_dir: Field<String>,
+    }
+    Redis {
+        name: Field<String>,
+        url: Field<String>,
+        password_file: Field<String>,
+        password_credential: Field<String>,
+        timeout: Field<String>,
+    }
+    Files {
+        paths: List,
+        exclude: List,
+        command: List,
+        presync: Field<bool>,
+    }
+    Repository {
+        engine: Field<String>,
+        location: Field<String>,
+        password_file: Field<String>,
+        password_credential: Field<String>,
+        environment_file: Field<String>,
+    }
+    Retention {
+        keep_daily: Field<i64>,
+        keep_weekly: Field<i64>,
+        keep_monthly: Field<i64>,
+    }
+    Step {
+        name: Field<String>,
+        description: Field<String>,
+        stage: Field<String>,
+        command: List,
+        user: Field<String>,
+        timeout: Field<String>,
+        enable: Field<bool>,
+    }
 }
 
-section!(Gitlab { layout: Layout, writers: Vec<Spanned<String>>, readiness_url: String, max_downtime: String, stop_grace: String });
-section!(Schedule { calendar: String, randomized_delay: String });
-section!(Postgresql {
-    enable: bool, host: String, port: u16, user: String, os_user: String, databases: Vec<Spanned<String>>, jobs: u16,
-    password_file: String, password_credential: String, bin_dir: String,
-});
-section!(Redis { name: String, url: String, password_file: String, password_credential: String, timeout: String });
-section!(Files { paths: Vec<Spanned<String>>, exclude: Vec<Spanned<String>>, command: Vec<Spanned<String>>, presync: bool });
-section!(Repository { engine: Engine, location: String, password_file: String, password_credential: String, environment_file: String });
-section!(Retention { keep_daily: u32, keep_weekly: u32, keep_monthly: u32 });
-section!(Step {
-    name: String, description: String, stage: Stage, command: Vec<Spanned<String>>, user: String, timeout: String, enable: bool,
-});
-
-#[derive(Debug, Clone, Copy, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Layout {
-    Auto,
-    Source,
-    Custom,
+/// Reads `text`. What has the wrong type or an unknown name is reported and then left out, so that the rest is still judged; with a
+/// syntax error there is nothing to judge.
+pub(super) fn read(text: &str) -> (Option<Raw>, Vec<Finding>) {
+    let (mut table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return (None, errors.iter().map(|error| finding(text, String::new(), error)).collect());
+    }
+    let mut findings = Vec::new();
+    loop {
+        match serde_path_to_error::deserialize(toml::Deserializer::from(table.clone())) {
+            Ok(raw) => return (Some(raw), findings),
+            Err(error) => {
+                let path = keys(error.path());
+                findings.push(finding(text, written(&path), error.inner()));
+                // Each turn leaves out at least one key, so this ends.
+                if !leave_out(table.get_mut(), &path) {
+                    return (None, findings);
+                }
+            }
+        }
+    }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Engine {
-    Builtin,
-    Restic,
+enum Key {
+    Name(String),
+    Index(usize),
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Stage {
-    Prepare,
-    Window,
-    Store,
-    Finish,
+/// Without the wrappers' own names: a `Spanned` is read as a struct with reserved fields.
+fn keys(path: &serde_path_to_error::Path) -> Vec<Key> {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Seq { index } => Some(Key::Index(*index)),
+            Segment::Map { key } if !key.starts_with("$__") => Some(Key::Name(key.clone())),
+            _ => None,
+        })
+        .collect()
 }
 
-/// Reads the file. Fails with the first key that is unknown or of the wrong type, or the first error of syntax.
-pub(super) fn read(text: &str, source: &Path) -> Result<Raw, ConfigError> {
-    let fail = |error: toml::de::Error, key: String| {
-        let finding = Finding { place: error.span().map(|span| place(text, &span)), key, message: error.message().replace('\n', ", ") };
-        ConfigError::new(source, vec![finding])
+fn written(path: &[Key]) -> String {
+    let mut text = String::new();
+    for key in path {
+        match key {
+            Key::Name(name) if text.is_empty() => text.push_str(name),
+            Key::Name(name) => text.push_str(&format!(".{name}")),
+            Key::Index(index) => text.push_str(&format!("[{index}]")),
+        }
+    }
+    text
+}
+
+/// Removes what `path` leads to; of a list always the whole, as the places of its other elements must not move.
+fn leave_out(table: &mut DeTable<'_>, path: &[Key]) -> bool {
+    let Some((Key::Name(name), rest)) = path.split_first() else { return false };
+    if let Some(value) = table.get_mut(name.as_str()) {
+        let inner = match (value.get_mut(), rest) {
+            (DeValue::Table(inner), rest) => Some((inner, rest)),
+            (DeValue::Array(array), [Key::Index(index), rest @ ..]) => match array.get_mut(*index).map(Spanned::get_mut) {
+                Some(DeValue::Table(inner)) => Some((inner, rest)),
+                _ => None,
+            },
+            _ => None,
+        };
+        if inner.is_some_and(|(inner, rest)| leave_out(inner, rest)) {
+            return true;
+        }
+    }
+    table.remove(name.as_str()).is_some()
+}
+
+/// serde writes `…, expected …`: the second half is what is allowed.
+fn finding(text: &str, key: String, error: &toml::de::Error) -> Finding {
+    let (line, column) = error.span().map(|span| position(text, span.start)).unzip();
+    let (message, allowed) = match error.message().split_once(", expected ") {
+        Some((message, allowed)) => (message, Some(in_toml_words(&allowed.trim_start_matches("one of ").replace('`', "")))),
+        None => (error.message(), None),
     };
-    let deserializer = toml::Deserializer::parse(text).map_err(|error| fail(error, String::new()))?;
-    serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        // Spanned values are read through a key of the toml crate's own.
-        let path = error.path().to_string().replace(".$__serde_spanned_private_value", "");
-        fail(error.into_inner(), if path == "." { String::new() } else { path })
-    })
+    let message = if message.starts_with("unknown field ") { "there is no such key".to_owned() } else { message.replace('`', "'") };
+    Finding { line, column, key, message, allowed }
+}
+
+/// serde's words for types are Rust's.
+fn in_toml_words(allowed: &str) -> String {
+    match allowed {
+        "i64" => "a whole number",
+        "a sequence" => "a list",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    }
+    .to_owned()
 }

@@ -1,7 +1,10 @@
 //! Time spans as systemd.time(7) writes them.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
 
 /// A finite span of time, read as systemd reads it (`30min`, `2h 30min`, a bare number in seconds) and written in a form
 /// that every systemd reads the same.
@@ -35,31 +38,198 @@ impl fmt::Display for Timespan {
     }
 }
 
-impl std::str::FromStr for Timespan {
-    type Err = String;
+const SECOND: u64 = 1_000_000;
 
-    /// Reads a span as systemd.time(7) writes it; a bare number counts seconds.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let allowed = || format!("'{text}' is not a finite time span, such as 90, \"30min\" or \"2h 30min\"");
-        let trimmed = text.trim();
-        if !trimmed.is_empty() && trimmed.bytes().all(|byte| byte.is_ascii_digit()) {
-            return trimmed.parse().map(Self::from_secs).map_err(|_| allowed());
+/// systemd's units in microseconds, in the order in which it tries them as prefixes. Written out because a year there has 365.25 days and
+/// `M` is not `m`: the libraries of the field disagree with systemd.
+const UNITS: [(&str, u64); 29] = [
+    ("seconds", SECOND),
+    ("second", SECOND),
+    ("sec", SECOND),
+    ("s", SECOND),
+    ("minutes", 60 * SECOND),
+    ("minute", 60 * SECOND),
+    ("min", 60 * SECOND),
+    ("months", 2_629_800 * SECOND),
+    ("month", 2_629_800 * SECOND),
+    ("M", 2_629_800 * SECOND),
+    ("msec", 1000),
+    ("ms", 1000),
+    ("m", 60 * SECOND),
+    ("hours", 3600 * SECOND),
+    ("hour", 3600 * SECOND),
+    ("hr", 3600 * SECOND),
+    ("h", 3600 * SECOND),
+    ("days", 86_400 * SECOND),
+    ("day", 86_400 * SECOND),
+    ("d", 86_400 * SECOND),
+    ("weeks", 604_800 * SECOND),
+    ("week", 604_800 * SECOND),
+    ("w", 604_800 * SECOND),
+    ("years", 31_557_600 * SECOND),
+    ("year", 31_557_600 * SECOND),
+    ("y", 31_557_600 * SECOND),
+    ("usec", 1),
+    ("us", 1),
+    ("\u{b5}s", 1),
+];
+
+fn skip_spaces(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t', '\n', '\r'])
+}
+
+fn digits(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// The unit at the start of `text` and what follows it.
+fn unit(text: &str) -> Option<(u64, &str)> {
+    // Micro sign and Greek mu look the same; systemd takes both.
+    let mu = text.strip_prefix("\u{3bc}s").map(|rest| (1, rest));
+    mu.or_else(|| UNITS.iter().find_map(|(name, micros)| text.strip_prefix(name).map(|rest| (*micros, rest))))
+}
+
+impl FromStr for Timespan {
+    type Err = anyhow::Error;
+
+    /// Reads `text` as systemd's `parse_sec()` does: several parts add up, fractions are allowed, a bare number is seconds.
+    /// `infinity` is refused: a [`Timespan`] is finite.
+    fn from_str(text: &str) -> Result<Self> {
+        ensure!(skip_spaces(text.trim_end()) != "infinity", "'infinity' is not a finite time span");
+        let mut rest = skip_spaces(text);
+        ensure!(!rest.is_empty(), "there is no time span in it");
+        let mut total: u64 = 0;
+        while !rest.is_empty() {
+            ensure!(!rest.starts_with('-'), "'{text}' is negative");
+            let unsigned = rest.strip_prefix('+').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(rest);
+            let (whole, after) = digits(unsigned);
+            let (fraction, after) = match after.strip_prefix('.') {
+                Some(after) => digits(after),
+                None => ("", after),
+            };
+            ensure!(
+                after.len() < unsigned.len() && !(fraction.is_empty() && unsigned[whole.len()..].starts_with('.')),
+                "'{rest}' does not start with a number"
+            );
+            let spaced = skip_spaces(after);
+            let (micros, next) = match unit(spaced) {
+                Some(found) => found,
+                None if spaced.len() < after.len() || spaced.is_empty() => (SECOND, spaced),
+                None => bail!("'{spaced}' is not a unit of time"),
+            };
+            let part = if whole.is_empty() { Some(0) } else { whole.parse::<u64>().ok() };
+            let part = part.and_then(|part| part.checked_mul(micros));
+            let mut place = micros;
+            let fraction: u64 = fraction
+                .bytes()
+                .map(|digit| {
+                    place /= 10;
+                    u64::from(digit - b'0') * place
+                })
+                .sum();
+            total = part
+                .and_then(|part| part.checked_add(fraction))
+                .and_then(|part| part.checked_add(total))
+                .filter(|total| *total < u64::MAX)
+                .with_context(|| format!("'{text}' is longer than systemd can count"))?;
+            rest = skip_spaces(next);
         }
-        systemd_duration::stdtime::parse(trimmed).map(Self).map_err(|_| allowed())
+        Ok(Self(Duration::from_micros(total)))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
     use super::*;
+    use proptest::prelude::*;
+
+    /// What systemd makes of it, in microseconds.
+    fn systemd_reads(text: &str) -> Option<u64> {
+        let output = std::process::Command::new("systemd-analyze")
+            .env("LC_ALL", "C.UTF-8")
+            .args(["timespan", "--", text])
+            .output()
+            .expect("systemd-analyze must be installed: it is what time spans are compared with");
+        let printed = String::from_utf8(output.stdout).unwrap();
+        let micros = printed.lines().find_map(|line| line.trim().split_once("s: ").filter(|(unit, _)| unit.chars().count() == 1));
+        output.status.success().then(|| micros.expect("systemd-analyze prints microseconds").1.trim().parse().unwrap())
+    }
+
+    fn ours(text: &str) -> Option<u64> {
+        text.parse::<Timespan>().ok().map(|span| u64::try_from(span.duration().as_micros()).unwrap())
+    }
 
     #[test]
-    fn reads_spans_as_systemd_does() {
-        for (text, seconds) in [("90", 90), ("30min", 1800), ("2h 30min", 9000), ("1d", 86400), ("10 s", 10)] {
-            assert_eq!(text.parse(), Ok(Timespan::from_secs(seconds)), "{text}");
+    fn reads_what_systemd_reads() {
+        for text in [
+            "30min",
+            "5",
+            "1.5h",
+            "1h 30",
+            "1h30min",
+            "2m",
+            "1M",
+            "5\u{b5}s",
+            "5\u{3bc}s",
+            "5 us",
+            "1y",
+            "",
+            " ",
+            "-5",
+            "+5",
+            "+-5",
+            "+.5",
+            "1e3",
+            "5 s",
+            "1.h",
+            ".5h",
+            "1..h",
+            "99999999999999999999",
+            "1ns",
+            "1.0000001s",
+            "1 h 3 m",
+            "5S",
+            "1hr",
+            "2 weeks",
+            "1 5",
+            "1month",
+            "0",
+            "1msec",
+            "1.5 .5",
+            "12.34.56",
+            " 5 ",
+            "5\ts",
+            "1y1M1w1d",
+            "soon",
+            "5 x",
+            "585000y",
+            "0.1us",
+            "3 months 2 min",
+        ] {
+            assert_eq!(ours(text), systemd_reads(text), "{text:?}");
         }
-        for bad in ["", "infinity", "soon", "-1", "5 parsecs"] {
-            assert!(bad.parse::<Timespan>().is_err(), "{bad}");
+        assert_eq!(ours("1h 30min"), Some(5_400_000_000), "the comparison compares something");
+    }
+
+    #[test]
+    fn refuses_infinity() {
+        assert!("infinity".parse::<Timespan>().is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn agrees_with_systemd(text in "([+]?[0-9]{0,4}(\\.[0-9]{0,8})? ?(s|sec|min|m|M|month|ms|us|h|hr|hours|d|w|y|x|)? ?){1,3}") {
+            prop_assert_eq!(ours(&text), systemd_reads(&text));
+        }
+
+        #[test]
+        fn is_written_so_that_it_reads_the_same(micros in 0..u64::MAX / 2) {
+            let span = Timespan::from(Duration::from_micros(micros));
+            prop_assert_eq!(span.to_string().parse::<Timespan>().unwrap(), span);
         }
     }
 }

@@ -1,14 +1,16 @@
-//! GitLab installed from source, with the official units.
+//! GitLab installed from source under `/home/git`, as its own installation guide has it.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::config::RedisAddress;
+use super::{Defaults, Layout, Units};
 use crate::config::host::Host;
 
-use super::Defaults;
+pub(super) struct Source;
 
-/// What writes. gitlab.target too: it may be inactive while its services run, and its stop reaches them all.
+/// The application server: what a host must have to be this layout. Unicorn was it until GitLab 14.
+const APPLICATION: [&str; 2] = ["gitlab-puma.service", "gitlab-unicorn.service"];
+
+/// What can write. Gitaly too: repositories are copied as files, and Workhorse takes pushes and uploads.
 const WRITERS: [&str; 10] = [
     "gitlab.target",
     "gitlab-puma.service",
@@ -21,15 +23,15 @@ const WRITERS: [&str; 10] = [
     "docker-registry.service",
     "gitlab-gitaly.service",
 ];
-/// What can start a writer again.
-const ACTIVATORS: [&str; 3] = ["socket", "timer", "path"];
-const SOCKETS: [&str; 2] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock"];
-/// Data, configuration and secrets.
+
+const REDIS_SOCKETS: [&str; 2] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock"];
+
 const PATHS: [&str; 9] = [
     "/home/git/repositories",
     "/home/git/gitlab/public/uploads",
     "/home/git/gitlab/builds",
     "/home/git/gitlab/shared",
+    // With secrets.yml: without it the database cannot be decrypted.
     "/home/git/gitlab/config",
     "/home/git/gitlab/.gitlab_shell_secret",
     "/home/git/gitlab/.gitlab_workhorse_secret",
@@ -37,24 +39,23 @@ const PATHS: [&str; 9] = [
     "/home/git/gitaly/config.toml",
 ];
 
-/// Whether these unit files are a source installation's.
-pub(super) fn matches(units: &BTreeSet<String>) -> bool {
-    units.contains("gitlab-puma.service") || units.contains("gitlab-unicorn.service")
-}
-
-/// What a source installation supplies.
-pub(super) fn defaults(host: &Host, units: &BTreeSet<String>) -> Defaults {
-    let mut writers: Vec<String> = Vec::new();
-    for writer in WRITERS.iter().filter(|writer| units.contains(**writer)) {
-        writers.push((*writer).to_owned());
-        let stem = writer.rsplit_once('.').map_or(*writer, |(stem, _)| stem);
-        writers.extend(ACTIVATORS.iter().map(|suffix| format!("{stem}.{suffix}")).filter(|unit| units.contains(unit)));
+impl Layout for Source {
+    fn name(&self) -> &'static str {
+        "source"
     }
-    let socket = SOCKETS.iter().find(|path| host.path(path).exists());
-    let redis = match socket {
-        Some(path) => RedisAddress::Unix(PathBuf::from(path)),
-        None => RedisAddress::Tcp { host: "127.0.0.1".to_owned(), port: 6379, tls: false },
-    };
-    let paths = PATHS.iter().filter(|path| host.path(path).exists()).map(PathBuf::from).collect();
-    Defaults { name: "source", writers, redis: Some(redis), paths }
+
+    fn recognises(&self, units: &Units) -> bool {
+        APPLICATION.iter().any(|name| units.find(name).is_some())
+    }
+
+    fn defaults(&self, host: &Host, units: &Units) -> Defaults {
+        let mut writers: Vec<_> = WRITERS.iter().filter_map(|name| units.find(name)).collect();
+        writers.extend(units.triggers_of(&writers));
+        let exists = |path: &&&str| host.path(path).exists();
+        let redis = match REDIS_SOCKETS.iter().find(exists) {
+            Some(socket) => format!("unix://{socket}"),
+            None => "redis://127.0.0.1:6379".to_owned(),
+        };
+        Defaults { writers, redis: Some(redis), paths: PATHS.iter().filter(exists).map(PathBuf::from).collect() }
+    }
 }

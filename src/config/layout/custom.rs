@@ -1,0 +1,21 @@
+//! A GitLab that no layout knows: the configuration says everything.
+
+use super::{Defaults, Layout, Units};
+use crate::config::host::Host;
+
+pub(super) struct Custom;
+
+impl Layout for Custom {
+    fn name(&self) -> &'static str {
+        "custom"
+    }
+
+    /// Never: what is to be stopped is not guessed.
+    fn recognises(&self, _units: &Units) -> bool {
+        false
+    }
+
+    fn defaults(&self, _host: &Host, _units: &Units) -> Defaults {
+        Defaults::default()
+    }
+}

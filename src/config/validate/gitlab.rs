@@ -1,0 +1,116 @@
+//! `[gitlab]`
+
+use super::rules::{self, Refusal};
+use super::{Checker, Defaults, Section, Units};
+use crate::config::host::Host;
+use crate::config::layout::{LAYOUTS, Layout};
+use crate::config::{Gitlab, ReadinessUrl, raw};
+use crate::values::{Timespan, UnitName};
+
+pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, host: &Host, units: &Units) -> (Gitlab, Defaults) {
+    let layout = layout(checker, section, &raw, units);
+    let mut defaults = layout.map(|layout| layout.defaults(host, units)).unwrap_or_default();
+    let writers = checker.list(section, "writers", &raw.writers, |name| {
+        UnitName::new(name.as_str()).map_err(|error| Refusal { message: error.to_string(), allowed: None })
+    });
+    let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
+    let writers = match writers {
+        Some(writers) => writers.into_iter().map(|(_, name)| name).collect(),
+        None => std::mem::take(&mut defaults.writers),
+    };
+    if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
+        let message = match &raw.writers {
+            Some(_) => "is empty: there would be nothing to stop".to_owned(),
+            None => format!("is missing, and layout '{}' finds none on this host", layout.name()),
+        };
+        let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"]";
+        checker.refuse(&section.field("writers", raw.writers.as_ref()), Refusal::new(message, allowed));
+    }
+    let readiness = checker.value(section, "readiness-url", raw.readiness_url.as_ref(), |url| readiness(url));
+    let downtime = checker.value(section, "max-downtime", raw.max_downtime.as_ref(), |text| rules::timespan_above_zero(text));
+    let grace = checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
+    let gitlab = Gitlab {
+        layout: layout.map_or("", |layout| layout.name()).to_owned(),
+        writers,
+        readiness,
+        max_downtime: downtime.unwrap_or(Timespan::from_secs(30 * 60)),
+        stop_grace: grace.unwrap_or(Timespan::from_secs(10)),
+    };
+    (gitlab, defaults)
+}
+
+fn layout(checker: &mut Checker, section: &Section, raw: &raw::Gitlab, units: &Units) -> Option<&'static dyn Layout> {
+    let auto = std::iter::once(("auto", None));
+    let words: Vec<_> = auto.chain(LAYOUTS.iter().map(|layout| (layout.name(), Some(*layout)))).collect();
+    let asked = match raw.layout.as_ref() {
+        Some(field) => checker.value(section, "layout", Some(field), |word| rules::word(word, &words))?,
+        None => None,
+    };
+    let found = asked.or_else(|| LAYOUTS.into_iter().find(|layout| layout.recognises(units)));
+    if found.is_none() {
+        let refusal = Refusal::new(
+            "no known layout of GitLab is on this host (looked for unit files such as gitlab-puma.service)",
+            "layout = \"custom\" with writers, the units that write GitLab's data",
+        );
+        checker.refuse(&section.field("layout", raw.layout.as_ref()), refusal);
+    }
+    found
+}
+
+/// `http(s)://…`, `unix:/socket` or `unix:/socket:/url/path`.
+fn readiness(text: &str) -> Result<ReadinessUrl, Refusal> {
+    const ALLOWED: &str = "http://HOST…, https://HOST… or unix:/path/to/socket[:/url/path]";
+    let refuse = |why: &str| Err(Refusal::new(format!("'{text}' {why}"), ALLOWED));
+    if text.chars().any(|c| c.is_control() || c == ' ') {
+        return refuse("has a space or a control character in it");
+    }
+    if let Some(rest) = text.strip_prefix("unix:") {
+        let (socket, path) = rest.split_once(':').unwrap_or((rest, "/-/readiness"));
+        if !path.starts_with('/') {
+            return refuse("has no absolute URL path behind the socket");
+        }
+        let socket = rules::path(socket.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(socket))?;
+        return Ok(ReadinessUrl::Unix { socket, path: path.to_owned() });
+    }
+    match reqwest::Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => refuse("is not asked over HTTP"),
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => refuse("has a user in it: readiness needs none"),
+        Ok(_) => Ok(ReadinessUrl::Http(text.to_owned())),
+        Err(error) => refuse(&format!("is not a URL ({error})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn readiness_is_asked_over_http_or_a_socket() {
+        let unix = |socket: &str, path: &str| ReadinessUrl::Unix { socket: socket.into(), path: path.to_owned() };
+        for (text, expected) in [
+            ("http://127.0.0.1:8080/-/readiness", ReadinessUrl::Http("http://127.0.0.1:8080/-/readiness".into())),
+            ("https://[::1]/-/readiness?all=1", ReadinessUrl::Http("https://[::1]/-/readiness?all=1".into())),
+            ("unix:/run/g.sock", unix("/run/g.sock", "/-/readiness")),
+            ("unix:///run/g.sock", unix("/run/g.sock", "/-/readiness")),
+            ("unix:/run/g.sock:/gitlab/-/readiness", unix("/run/g.sock", "/gitlab/-/readiness")),
+        ] {
+            assert_eq!(readiness(text).unwrap(), expected);
+        }
+        for text in [
+            "",
+            "127.0.0.1",
+            "ftp://x/",
+            "http://",
+            "unix:g.sock",
+            "unix:/g.sock:x",
+            "http://u:p@h/",
+            "http://h/ x",
+            "http://h/\n",
+            "unix:/a/../b",
+        ] {
+            assert!(readiness(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `[postgresql]`
+
+use super::rules::{self, Refusal};
+use super::{Checker, Section};
+use crate::config::{Postgresql, raw};
+
+/// Who runs the units where the role cannot: a host is reached by password, as nobody in particular.
+const SERVICE_USER: &str = "gitlab-backup";
+
+pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgresql) -> Option<Postgresql> {
+    let host = checker.value(section, "host", raw.host.as_ref(), |text| host(text));
+    let host = host.unwrap_or_else(|| "/var/run/postgresql".to_owned());
+    let user = checker.value(section, "user", raw.user.as_ref(), |name| rules::postgresql_name(name));
+    let user = user.unwrap_or_else(|| "postgres".to_owned());
+    let os_user = match &raw.os_user {
+        Some(field) => checker.value(section, "os-user", Some(field), |name| rules::os_user(name)),
+        None if host.starts_with('/') => rules::os_user(&user)
+            .map_err(|_| {
+                let message = format!("is missing: the role '{user}' is not the name of an OS user that could connect to a socket");
+                checker.refuse(&section.place("os-user"), Refusal::new(message, "the OS user to connect as"));
+            })
+            .ok(),
+        None => Some(SERVICE_USER.to_owned()),
+    };
+    let databases = checker.list(section, "databases", &raw.databases, |name| rules::postgresql_name(name));
+    if let Some(list) = raw.databases.as_ref().filter(|list| list.get_ref().is_empty()) {
+        let refusal = Refusal::new("is empty", "names of databases; leave it out for all of them, or set enable = false for none");
+        checker.refuse(&section.field("databases", Some(list)), refusal);
+    }
+    let postgresql = Postgresql {
+        port: checker.value(section, "port", raw.port.as_ref(), |port| rules::number(*port, 1, u16::MAX)).unwrap_or(5432),
+        os_user: os_user.unwrap_or_default(),
+        databases: databases.map(|list| list.into_iter().map(|(_, name)| name).collect()),
+        jobs: checker.value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256)).unwrap_or(2),
+        password: checker.secret(section, &raw.password_file, &raw.password_credential),
+        bin_dir: checker.value(section, "bin-dir", raw.bin_dir.as_ref(), |path| rules::path(path)),
+        host,
+        user,
+    };
+    raw.enable.is_none_or(|enable| enable.into_inner()).then_some(postgresql)
+}
+
+/// A socket's directory, or one host. libpq takes a list of hosts, of which a backup must not choose one at random.
+fn host(text: &str) -> Result<String, Refusal> {
+    if text.starts_with('/') {
+        return Ok(rules::path(text)?.to_string_lossy().into_owned());
+    }
+    if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._:%".contains(c)) && !text.starts_with('-') {
+        return Ok(text.to_owned());
+    }
+    Err(Refusal::new(
+        format!("'{text}' is neither a directory nor a host"),
+        "the absolute path of the socket's directory, or one host name or address",
+    ))
+}

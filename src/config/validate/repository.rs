@@ -1,0 +1,88 @@
+//! `[repository]`
+
+use std::path::PathBuf;
+
+use super::rules::{self, Refusal};
+use super::{Checker, Section};
+use crate::config::{EngineName, Repository, raw};
+use crate::values::SecretSource;
+
+const ENGINES: [(&str, EngineName); 2] = [("builtin", EngineName::Builtin), ("restic", EngineName::Restic)];
+const LOCATION: &str = "/var/backups/gitlab";
+const PASSWORD_FILE: &str = "/etc/gitlab-backup/repository.password";
+
+pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Repository) -> Repository {
+    let engine = checker.value(section, "engine", raw.engine.as_ref(), |word| rules::word(word, &ENGINES));
+    // Where the engine itself is wrong, nothing is said about what depends on it.
+    let judged = engine.or(raw.engine.is_none().then_some(EngineName::Builtin));
+    let location = checker.value(section, "location", raw.location.as_ref(), |text| match judged {
+        Some(EngineName::Builtin) => builtin_location(text),
+        Some(EngineName::Restic) => restic_location(text),
+        None => Ok(LOCATION.to_owned()),
+    });
+    let environment_file = checker.value(section, "environment-file", raw.environment_file.as_ref(), |path| rules::path(path));
+    if let (Some(field), Some(EngineName::Builtin)) = (&raw.environment_file, judged) {
+        let refusal = Refusal::new("is for restic, and the engine is 'builtin'", "engine = \"restic\", or no environment-file");
+        checker.refuse(&section.field("environment-file", Some(field)), refusal);
+    }
+    let password = checker.secret(section, &raw.password_file, &raw.password_credential);
+    Repository {
+        engine: judged.unwrap_or(EngineName::Builtin),
+        location: location.unwrap_or_else(|| LOCATION.to_owned()),
+        password: password.unwrap_or_else(|| SecretSource::File(PathBuf::from(PASSWORD_FILE))),
+        environment_file,
+    }
+}
+
+/// `scheme` of `scheme:rest`, as restic tells its backends apart.
+fn scheme(location: &str) -> Option<&str> {
+    let (scheme, _) = location.split_once(':')?;
+    (!scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric())).then_some(scheme)
+}
+
+fn builtin_location(text: &str) -> Result<String, Refusal> {
+    if let Some(scheme) = scheme(text) {
+        let message = format!("'{scheme}:' is a place that only restic can reach");
+        return Err(Refusal::new(message, "engine = \"restic\" with it, or an absolute path"));
+    }
+    Ok(rules::path(text)?.to_string_lossy().into_owned())
+}
+
+fn restic_location(text: &str) -> Result<String, Refusal> {
+    const ALLOWED: &str = "an absolute path, or what restic calls a repository, like 's3:https://s3.example.org/backups'";
+    if text.chars().any(char::is_control) {
+        return Err(Refusal::new("has a control character in it", ALLOWED));
+    }
+    if scheme(text).is_none() {
+        return Ok(rules::path(text)?.to_string_lossy().into_owned());
+    }
+    // `rest:https://user:password@host/`: a location stands in units and logs, so it is not repeated here either.
+    let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
+        let allowed = "the location without it, and environment-file with RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD";
+        return Err(Refusal::new("has a password in it, which would end up in units and logs", allowed));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn locations_are_what_the_engine_reaches() {
+        assert_eq!(builtin_location("/srv//backup/").unwrap(), "/srv/backup");
+        for text in ["", "backup", "s3:bucket", "sftp:u@h:/x", "/a/../b", "rest:http://h/"] {
+            assert!(builtin_location(text).is_err(), "{text}");
+        }
+        for text in ["/srv/backup", "s3:https://s3.example.org/backups", "sftp:backup@h:/srv", "rest:https://u@h/x", "b2:bucket:path"] {
+            assert_eq!(restic_location(text).unwrap(), text);
+        }
+        for text in ["", "backup", "s3:a\nb", "rest:https://u:hunter2@h/x"] {
+            let refusal = restic_location(text).unwrap_err();
+            assert!(!format!("{refusal:?}").contains("hunter2"));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The configuration from the outside: files in, a `Config` or exact error text out; the host is a tree in a temporary directory.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::{Path, PathBuf};
+
+use gitlab_backup::config::host::Host;
+use gitlab_backup::config::{Config, EngineName, ReadinessUrl, RedisAddress, Stage};
+use gitlab_backup::values::SecretSource;
+
+const SOURCE: &str = "/etc/gitlab-backup/config.toml";
+
+/// A tree with these files, `PATH` or `PATH=CONTENT`.
+fn tree(files: &[&str]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for file in files {
+        let (path, content) = file.split_once('=').unwrap_or((file, ""));
+        let path = root.path().join(path.trim_start_matches('/'));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+    root
+}
+
+fn source_tree() -> tempfile::TempDir {
+    tree(&[
+        "/etc/systemd/system/gitlab-puma.service",
+        "/usr/lib/systemd/system/gitlab-sidekiq.service",
+        "/lib/systemd/system/gitlab.target",
+        "/lib/systemd/system/gitlab-puma.socket",
+        "/lib/systemd/system/gitlab-nightly.timer=[Timer]\nOnCalendar=daily\nUnit = gitlab-sidekiq.service\n",
+        "/lib/systemd/system/gitlab-unrelated.timer=[Timer]\nUnit=gitlab-report.service\n",
+        "/lib/systemd/system/other.timer=[Timer]\nUnit=gitlab-puma.service\n",
+        "/lib/systemd/system/nginx.service",
+        "/run/redis/redis-server.sock",
+        "/home/git/repositories/a.git/HEAD",
+        "/home/git/gitlab/config/secrets.yml",
+    ])
+}
+
+fn parse(text: &str, root: &Path) -> Result<Config, String> {
+    Config::parse(text, Path::new(SOURCE), &Host::new(root)).map_err(|error| error.to_string())
+}
+
+fn writers(config: &Config) -> Vec<&str> {
+    config.gitlab.writers.iter().map(|unit| unit.as_str()).collect()
+}
+
+#[test]
+fn an_empty_file_is_enough_for_an_installation_from_source() {
+    let root = source_tree();
+    let config = parse("", root.path()).unwrap();
+    assert_eq!(config.source, Path::new(SOURCE));
+    assert_eq!(config.gitlab.layout, "source");
+    assert_eq!(
+        writers(&config),
+        ["gitlab.target", "gitlab-puma.service", "gitlab-sidekiq.service", "gitlab-nightly.timer", "gitlab-puma.socket"]
+    );
+    assert_eq!(config.gitlab.max_downtime.to_string(), "1800s");
+    assert_eq!(config.gitlab.stop_grace.to_string(), "10s");
+    assert_eq!((config.schedule.calendar.as_str(), config.schedule.randomized_delay.to_string().as_str()), ("*-*-* 02:30:00", "600s"));
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!((postgresql.host.as_str(), postgresql.port), ("/var/run/postgresql", 5432));
+    assert_eq!((postgresql.user.as_str(), postgresql.os_user.as_str(), postgresql.databases), ("postgres", "postgres", None));
+    assert_eq!(config.redis.len(), 1);
+    assert_eq!(
+        (config.redis[0].name.as_str(), &config.redis[0].address),
+        ("main", &RedisAddress::Unix("/run/redis/redis-server.sock".into()))
+    );
+    assert_eq!(config.files.paths, [PathBuf::from("/home/git/repositories"), "/home/git/gitlab/config".into()]);
+    assert!(config.files.presync && config.files.command.is_none());
+    assert_eq!((config.repository.engine, config.repository.location.as_str()), (EngineName::Builtin, "/var/backups/gitlab"));
+    assert_eq!(config.repository.password, SecretSource::File("/etc/gitlab-backup/repository.password".into()));
+    assert!(config.steps.is_empty());
+}
+
+#[test]
+fn a_masked_unit_is_not_there() {
+    let root = source_tree();
+    std::os::unix::fs::symlink("/dev/null", root.path().join("etc/systemd/system/gitlab-sidekiq.service")).unwrap();
+    assert_eq!(writers(&parse("", root.path()).unwrap()), ["gitlab.target", "gitlab-puma.service", "gitlab-puma.socket"]);
+}
+
+#[test]
+fn every_key_is_read() {
+    let root = tree(&[]);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/full.toml");
+    let config = Config::load(&path, &Host::new(root.path())).unwrap();
+    assert_eq!(config.source, path);
+    assert_eq!((config.gitlab.layout.as_str(), writers(&config)), ("custom", vec!["gitlab-puma.service", "gitlab-sidekiq.service"]));
+    let readiness = ReadinessUrl::Unix { socket: "/run/gitlab/gitlab.socket".into(), path: "/-/readiness".into() };
+    assert_eq!(config.gitlab.readiness, Some(readiness));
+    assert_eq!((config.gitlab.max_downtime.to_string(), config.gitlab.stop_grace.to_string()), ("900s".into(), "5s".into()));
+    assert_eq!(config.schedule.calendar, "Mon..Sat *-*-* 02:30:00 UTC");
+    assert_eq!(config.schedule.randomized_delay.to_string(), "0s");
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!((postgresql.host.as_str(), postgresql.port, postgresql.jobs), ("db.example.org", 5433, 4));
+    assert_eq!((postgresql.user.as_str(), postgresql.os_user.as_str()), ("gitlab", "git"));
+    assert_eq!(postgresql.databases.unwrap(), ["gitlabhq_production", "odd \"name\" $1"]);
+    assert_eq!(postgresql.password, Some(SecretSource::Credential("gitlab.postgresql".into())));
+    assert_eq!(postgresql.bin_dir, Some("/usr/lib/postgresql/15/bin".into()));
+    assert_eq!((config.redis[0].name.as_str(), &config.redis[0].password), ("queues", &None));
+    let cache = &config.redis[1];
+    assert_eq!(cache.address, RedisAddress::Tcp { host: "cache.example.org".into(), port: 6380, tls: true });
+    assert_eq!((cache.username.as_deref(), cache.timeout.to_string().as_str()), (Some("backup"), "5400s"));
+    assert_eq!(cache.password, Some(SecretSource::File("/etc/gitlab-backup/redis.password".into())));
+    assert_eq!(config.files.paths, [PathBuf::from("/home/git/repositories"), "/home/git/gitlab/config".into()]);
+    assert_eq!(config.files.exclude, ["*.tmp", "/home/git/gitlab/shared/cache/**"]);
+    assert!(!config.files.presync);
+    assert_eq!((config.repository.engine, config.repository.location.as_str()), (EngineName::Restic, "s3:https://s3.example.org/gitlab"));
+    assert_eq!(config.repository.environment_file, Some("/etc/gitlab-backup/restic.env".into()));
+    assert_eq!((config.retention.keep_daily, config.retention.keep_weekly, config.retention.keep_monthly), (Some(7), None, Some(6)));
+    assert_eq!(config.steps.len(), 1, "the disabled one is left out");
+    let step = &config.steps[0];
+    assert_eq!((step.name.as_str(), step.stage, step.user.as_deref()), ("offsite-sync", Stage::Finish, Some("backup")));
+    assert_eq!(step.command, ["/usr/local/sbin/offsite", "--now", "100% of $HOME"]);
+    assert_eq!((step.description.as_deref(), step.timeout.to_string().as_str()), (Some("Push the repository off site"), "7200s"));
+}
+
+#[test]
+fn what_is_switched_off_is_absent() {
+    let root = source_tree();
+    let config = parse("redis = []\n[postgresql]\nenable = false\n[files]\ncommand = [\"/bin/own\"]", root.path()).unwrap();
+    assert!(config.postgresql.is_none() && config.redis.is_empty() && config.files.paths.is_empty() && !config.files.presync);
+}
+
+#[test]
+fn a_missing_file_is_named_with_the_option_that_names_another() {
+    let error = Config::load(Path::new("/nonexistent/config.toml"), &Host::new("/")).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; 'gitlab-backup init' writes one, --config FILE names another"
+    );
+}
+
+#[test]
+fn an_unknown_host_must_be_described() {
+    let root = tree(&[]);
+    assert_eq!(parse("", root.path()).unwrap_err(), include_str!("fixtures/config/unknown-host.txt").trim_end());
+    assert_eq!(
+        parse("[gitlab]\nlayout = \"custom\"", root.path()).unwrap_err(),
+        include_str!("fixtures/config/custom-empty.txt").trim_end()
+    );
+}
+
+/// Every `*.toml` in `fixtures/config/refused` has its exact error text in the `*.txt` beside it.
+#[test]
+fn refusals_say_where_and_what() {
+    let root = source_tree();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/refused");
+    let mut inputs: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    inputs.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    inputs.sort();
+    assert!(inputs.len() >= 10, "the fixtures are there");
+    let mut wrong = String::new();
+    for input in inputs {
+        let actual = parse(&std::fs::read_to_string(&input).unwrap(), root.path()).map_or_else(|error| error, |_| "taken".to_owned());
+        let expected = std::fs::read_to_string(input.with_extension("txt")).unwrap_or_default();
+        if actual.trim_end() != expected.trim_end() {
+            wrong.push_str(&format!("--- {}\n{actual}\n", input.file_name().unwrap().to_string_lossy()));
+        }
+    }
+    assert!(wrong.is_empty(), "other than expected:\n{wrong}");
+}
