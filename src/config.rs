@@ -15,6 +15,9 @@ use crate::values::{SecretSource, Timespan, UnitName};
 pub use error::{ConfigError, Finding};
 use host::Host;
 
+/// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5) `LoadCredential=`.
+const SIZE_MAX: usize = 512 * 1024;
+
 /// A validated configuration: every default filled in, by the layout or the host where the file is silent.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -54,6 +57,13 @@ impl Config {
     /// With every finding, if anything in it is refused.
     pub fn parse(text: &str, source: &Path, host: &Host) -> Result<Self, ConfigError> {
         let absolute = std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;
+        // Its path stands in the units, and its text reaches those helpers that are not root as a credential.
+        if let Err(refusal) = validate::path(&absolute.to_string_lossy()) {
+            return Err(ConfigError::general(source, refusal.message, refusal.allowed));
+        }
+        if text.len() > SIZE_MAX {
+            return Err(ConfigError::general(source, format!("has {} bytes", text.len()), Some(format!("at most {SIZE_MAX} bytes"))));
+        }
         let (raw, mut findings) = raw::read(text);
         let Some(raw) = raw else { return Err(ConfigError::new(source, findings)) };
         let (config, judged) = validate::config(raw, text, &absolute, host);

@@ -2,9 +2,11 @@
 
 pub mod files;
 pub mod manifest;
+mod notify;
 pub mod pause;
 pub mod postgresql;
 pub mod preflight;
+mod process;
 pub mod readiness;
 pub mod redis;
 pub mod resume;

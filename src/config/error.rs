@@ -37,7 +37,11 @@ impl ConfigError {
             std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
             _ => format!("cannot be read: {error}"),
         };
-        let allowed = Some("a readable TOML file; 'gitlab-backup init' writes one, --config FILE names another".to_owned());
+        Self::general(source, message, Some("a readable TOML file; --config FILE names another".to_owned()))
+    }
+
+    /// What is wrong with the file as a whole.
+    pub(super) fn general(source: &Path, message: String, allowed: Option<String>) -> Self {
         Self { source: source.to_owned(), findings: vec![Finding { line: None, column: None, key: String::new(), message, allowed }] }
     }
 

@@ -20,6 +20,7 @@ use super::host::Host;
 use super::layout::{Defaults, Units};
 use super::raw::{Field, List, Raw};
 use rules::Refusal;
+pub(super) use rules::path;
 
 /// Judges `raw`. What is refused stands in the findings and has a stand-in in the returned value, which is only good without findings.
 pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Finding>) {

@@ -67,7 +67,6 @@ pub(super) async fn drive(
     loop {
         let whole = manager.state(&target).await?;
         let pending = whole.has_job;
-        let reached = whole.reached_since(since) || (!pending && again);
         let mut states = Vec::with_capacity(members.len());
         for (index, member) in members.iter().enumerate() {
             let state = manager.state(&member.to_string()).await?;
@@ -78,10 +77,11 @@ pub(super) async fn drive(
             states.push(state);
         }
         let settled = states.iter().all(|state| state.is_settled());
-        if reached && settled && states.iter().all(|state| state.succeeded_since(since)) {
-            return Ok(());
-        }
-        if !pending && settled && !states.iter().all(|state| state.succeeded_since(since)) {
+        if !pending && settled {
+            // The members are asked and not the target: it fails with the first attempt of a member that then goes well.
+            if states.iter().all(|state| state.succeeded_since(since)) {
+                return Ok(());
+            }
             if let Some(state) = states.iter().find(|state| state.inactive_exit >= since && !state.succeeded_since(since)) {
                 return Err(Failed::of(state).into());
             }

@@ -11,10 +11,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustic_backend::BackendOptions;
+use rustix::fs::FlockOperation;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
     BackupOptions, ConfigOptions, Credentials, KeyOptions, OpenStatus, ProgressBars, ProgressType, RepairIndexOptions, Repository,
@@ -28,6 +29,9 @@ use source::{Skips, Source};
 const PACK_SIZE: u64 = 8 << 20;
 /// What a killed process left half written is removed when it is older than this.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
+/// How long the end of another process is waited for; it may be in the window.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -79,8 +83,14 @@ impl Builtin {
     /// Held by whoever changes the repository: the library itself takes no locks. Ends with the process, however that ends.
     fn lock(&self) -> Result<File> {
         let config = File::open(self.location.join("config")).context("cannot open the repository's config")?;
-        rustix::fs::flock(&config, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("another process of gitlab-backup works in the repository at {}", self.location.display()))?;
+        let started = Instant::now();
+        while let Err(error) = rustix::fs::flock(&config, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK || started.elapsed() > LOCK_PATIENCE {
+                let location = self.location.display();
+                return Err(error).with_context(|| format!("another process of gitlab-backup works in the repository at {location}"));
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
         Ok(config)
     }
 }

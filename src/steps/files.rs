@@ -14,7 +14,7 @@ use crate::runs::record::write_json;
 use crate::runs::{Part, Record};
 use crate::units::render::credential;
 
-use super::secret;
+use super::{notify, secret};
 
 /// Where the parts leave word for the manifest.
 pub(super) const PARTS: &str = "/var/lib/gitlab-backup/staging/parts";
@@ -115,7 +115,7 @@ impl Progress for Status {
         if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
             *last = Some(Instant::now());
             let text = format!("storing {}: {}", self.part, indicatif::BinaryBytes(done));
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(&text)]);
+            notify::status(&text);
         }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use sd_notify::NotifyState;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep};
 
@@ -12,7 +11,7 @@ use crate::config::Config;
 use crate::runs::paused;
 use crate::systemd::{ActiveState, JobEvent, Manager, Paused};
 
-use super::readiness;
+use super::{notify, readiness};
 
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(200);
@@ -30,16 +29,15 @@ pub async fn resume(config: &Config) -> Result<()> {
         sleep(PAUSE).await;
     }
     if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| !resume.units.is_empty()) {
-        let started = Instant::now();
         while let Err(error) = readiness::ask(url).await {
-            status(&format!("GitLab's units run, waiting for its answer since {} s: {error:#}", started.elapsed().as_secs()));
+            notify::status(&format!("GitLab's units run, waiting for its answer: {error}"));
             sleep(READINESS_PAUSE).await;
             // Something may have gone down again meanwhile.
             resume.all_running(config, &manager).await?;
         }
     }
     paused::clear()?;
-    status("GitLab is back");
+    notify::status("GitLab is back");
     tracing::info!("GitLab is back");
     Ok(())
 }
@@ -80,7 +78,7 @@ impl Resume {
             }
         }
         if !waiting.is_empty() {
-            status(&format!("starting {}", waiting.join(", ")));
+            notify::status(&format!("starting {}", waiting.join(", ")));
         }
         Ok(waiting.is_empty())
     }
@@ -120,8 +118,4 @@ async fn start(manager: &Manager, paused: &Paused) -> Result<()> {
         }
     }
     manager.start(&paused.unit, mode).await
-}
-
-fn status(text: &str) {
-    let _ = sd_notify::notify(&[NotifyState::Status(text)]);
 }

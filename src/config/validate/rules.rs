@@ -6,9 +6,9 @@ use crate::values::Timespan;
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) message: String,
-    pub(super) allowed: Option<String>,
+pub(in crate::config) struct Refusal {
+    pub(in crate::config) message: String,
+    pub(in crate::config) allowed: Option<String>,
 }
 
 impl Refusal {
@@ -21,10 +21,10 @@ impl Refusal {
 const ARGUMENT_MAX: usize = 128 * 1024 - 1;
 /// Well below what execve(2) takes with the smallest usual stack limit.
 const COMMAND_MAX: usize = 1024 * 1024;
-const ABSOLUTE: &str = "an absolute path without '..' and control characters";
+const ABSOLUTE: &str = "an absolute path without '..' and control characters, its last character no blank and no backslash";
 
 /// An absolute path, normalised: `//`, `/./` and a `/` at the end are dropped; `..` is not, as it means something else behind a symlink.
-pub(super) fn path(text: &str) -> Result<PathBuf, Refusal> {
+pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
     let refuse = |why: &str| Err(Refusal::new(format!("'{text}' {why}"), ABSOLUTE));
     let path = Path::new(text);
     if text.chars().any(char::is_control) {
@@ -35,6 +35,10 @@ pub(super) fn path(text: &str) -> Result<PathBuf, Refusal> {
     }
     if path.components().any(|component| component == Component::ParentDir) {
         return refuse("has '..' in it");
+    }
+    // Most directives of systemd take the rest of the line: both would be read as something else there.
+    if text.ends_with([' ', '\\']) {
+        return refuse("ends in a blank or a backslash");
     }
     Ok(path.components().collect())
 }

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::BinaryBytes;
-use sd_notify::NotifyState;
 use serde::Serialize;
 use tokio::time::interval;
 
 use crate::config::Config;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
+use crate::steps::notify;
 
 use super::client::Client;
 use super::{Held, HeldDatabase};
@@ -66,7 +66,7 @@ async fn one(client: &Client<'_>, database: &HeldDatabase, path: &Path) -> Resul
             output = &mut end => break output?,
             _ = tick.tick() => {
                 let text = format!("dumping {} {} of {}", database.name, BinaryBytes(size(path)), BinaryBytes(database.bytes));
-                let _ = sd_notify::notify(&[NotifyState::Status(&text)]);
+                notify::status(&text);
             }
         }
     };

@@ -5,7 +5,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use sd_notify::NotifyState;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +14,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::paths;
 use crate::runs::record::write_json;
+use crate::steps::notify;
 
 use super::client::Client;
 use super::{Held, HeldDatabase};
@@ -49,7 +49,7 @@ pub async fn hold(config: &Config) -> Result<()> {
     held.databases.sort_by(|a, b| a.name.cmp(&b.name));
     write_json(&Path::new(paths::PGSNAPSHOT).join("snapshots.json"), &held)?;
     let status = format!("holding a snapshot of {} databases", held.databases.len());
-    sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status)]).context("systemd cannot be told")?;
+    notify::ready(&status);
     loop {
         tokio::select! {
             _ = stop.recv() => return Ok(()),

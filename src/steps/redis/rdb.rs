@@ -1,71 +1,97 @@
-//! The head of an RDB file: just enough to tell when its server forked.
+//! The start of an RDB file, as far as needed to tell which save it is of.
 
-use std::fs::File;
 use std::io::Read;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const MAGIC: &[u8] = b"REDIS";
-/// An auxiliary field: two strings, key and value.
-const AUX: u8 = 0xfa;
+/// Opcode of a field of the header.
+const AUX: u8 = 0xFA;
+/// More fields than any server writes.
+const FIELDS: usize = 64;
+/// Longer than any field that a server writes there.
+const LENGTH: u64 = 1 << 20;
 
-/// When the server forked for this file, seconds since the epoch: the AUX field `ctime`.
-pub(super) fn created(path: &Path) -> Result<i64> {
-    let mut head = Vec::new();
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    file.take(4096).read_to_end(&mut head).with_context(|| format!("cannot read {}", path.display()))?;
-    parse(&head).with_context(|| format!("{} is not a Redis snapshot", path.display()))
-}
-
-fn parse(head: &[u8]) -> Result<i64> {
-    ensure!(head.starts_with(MAGIC) && head.len() > 9, "it does not begin with REDIS");
-    let mut rest = &head[9..];
-    while let Some((&AUX, after)) = rest.split_first() {
-        let (key, after) = string(after)?;
-        let (value, after) = string(after)?;
-        if key == b"ctime" {
-            return std::str::from_utf8(&value)?.parse().context("its ctime is not a number");
+/// The server's time of the fork that wrote the file, in seconds since 1970.
+pub fn ctime(file: &mut impl Read) -> Result<i64> {
+    let magic = bytes(file, 9).context("it is too short for an RDB file")?;
+    // Valkey 9 has a magic of its own.
+    ensure!(magic.starts_with(b"REDIS") || magic.starts_with(b"VALKEY"), "it is not an RDB file");
+    for _ in 0..FIELDS {
+        if bytes(file, 1)? != [AUX] {
+            break;
         }
-        rest = after;
+        let (name, value) = (string(file)?, string(file)?);
+        if name == b"ctime" {
+            let value = String::from_utf8_lossy(&value).into_owned();
+            return value.parse().with_context(|| format!("its ctime is {value:?}"));
+        }
     }
-    bail!("it has no ctime")
+    bail!("its header has no ctime")
 }
 
-/// A length-encoded string: 6 or 14 bits of length, or an integer in 8, 16 or 32 bits.
-fn string(bytes: &[u8]) -> Result<(Vec<u8>, &[u8])> {
-    let take = |bytes: &[u8], from: usize, count: usize| bytes.get(from..from + count).map(<[u8]>::to_vec).context("it ends too early");
-    let first = *bytes.first().context("it ends too early")?;
-    let integer = |count: usize| -> Result<(Vec<u8>, &[u8])> {
-        let mut number = [0; 8];
-        number[..count].copy_from_slice(&take(bytes, 1, count)?);
-        Ok((i64::from_le_bytes(number).to_string().into_bytes(), &bytes[1 + count..]))
+fn bytes(file: &mut impl Read, length: u64) -> Result<Vec<u8>> {
+    ensure!(length <= LENGTH, "its header is damaged");
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 == length, "it ends in its header");
+    Ok(bytes)
+}
+
+fn integer(file: &mut impl Read, length: u64) -> Result<u64> {
+    Ok(bytes(file, length)?.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+}
+
+/// A length-prefixed string, or an integer that stands for its digits.
+fn string(file: &mut impl Read) -> Result<Vec<u8>> {
+    let first = integer(file, 1)? as u8;
+    let low = u64::from(first & 0x3F);
+    let length = match first >> 6 {
+        0 => low,
+        1 => low << 8 | integer(file, 1)?,
+        // Big-endian, unlike the integers below.
+        2 if first == 0x80 => bytes(file, 4)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        3 => {
+            let value = match low {
+                0 => i64::from(integer(file, 1)? as i8),
+                1 => i64::from(integer(file, 2)? as i16),
+                2 => i64::from(integer(file, 4)? as i32),
+                _ => bail!("its header has a string of an unknown kind"),
+            };
+            return Ok(value.to_string().into_bytes());
+        }
+        _ => bail!("its header has a length of an unknown kind"),
     };
-    match first >> 6 {
-        0 => Ok((take(bytes, 1, usize::from(first))?, &bytes[1 + usize::from(first)..])),
-        1 => {
-            let length = usize::from(first & 0x3f) << 8 | usize::from(*bytes.get(1).context("it ends too early")?);
-            Ok((take(bytes, 2, length)?, &bytes[2 + length..]))
-        }
-        3 if first == 0xc0 => integer(1),
-        3 if first == 0xc1 => integer(2),
-        3 if first == 0xc2 => integer(4),
-        _ => bail!("a string in its head is encoded in an unknown way"),
-    }
+    bytes(file, length)
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::parse;
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
 
     #[test]
-    fn finds_the_time_of_the_fork() {
-        let mut head = b"REDIS0010\xfa\x09redis-ver\x057.0.1\xfa\x0aredis-bits\xc0\x40\xfa\x05ctime\xc2".to_vec();
-        head.extend(1_790_000_000_u32.to_le_bytes());
-        assert_eq!(parse(&head).unwrap(), 1_790_000_000);
-        assert!(parse(b"REDIS0010\xfe\x00").is_err());
-        assert!(parse(b"nothing of the kind").is_err());
-        assert!(parse(&head[..head.len() - 2]).is_err());
+    fn a_header_of_redis_7() {
+        let file = b"REDIS0010\xfa\x09redis-ver\x067.0.15\xfa\x0aredis-bits\xc0\x40\xfa\x05ctime\xc2\x6d\x0c\xc7\x65\xfa";
+        assert_eq!(ctime(&mut file.as_slice()).unwrap(), 0x65c7_0c6d);
+    }
+
+    #[test]
+    fn ctime_as_digits() {
+        assert_eq!(ctime(&mut b"VALKEY080\xfa\x05ctime\x0a4000000000".as_slice()).unwrap(), 4_000_000_000);
+    }
+
+    #[test]
+    fn what_is_not_one() {
+        for file in [
+            &b""[..],
+            b"REDIS",
+            b"GIF89a....",
+            b"REDIS0010\xfe\x00",
+            b"REDIS0010\xfa\x05ctime\xc2\x6d",
+            b"REDIS0010\xfa\x80\xff\xff\xff\xff",
+        ] {
+            assert!(ctime(&mut &file[..]).is_err(), "{file:?}");
+        }
     }
 }

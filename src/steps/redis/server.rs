@@ -1,0 +1,183 @@
+//! A connection to one instance, and what it says of itself.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
+use anyhow::{Context, Result, bail};
+
+use crate::config::{Redis, RedisAddress};
+use crate::steps::secret;
+use crate::units::render::credential;
+
+/// How long an instance may take to answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// One instance.
+pub struct Server<'a> {
+    /// `[[redis]]`
+    pub redis: &'a Redis,
+    /// None where it asks for none.
+    pub password: Option<String>,
+    connection: MultiplexedConnection,
+}
+
+impl<'a> Server<'a> {
+    /// Connects and authenticates.
+    pub async fn connect(redis: &'a Redis) -> Result<Self> {
+        // Fails if there is one already, which does as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let password = redis.password.as_ref().map(|source| secret::read(source, &credential::redis(&redis.name))).transpose()?;
+        let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if let Some(username) = &redis.username {
+            settings = settings.set_username(username);
+        }
+        if let Some(password) = &password {
+            settings = settings.set_password(password);
+        }
+        let address = match &redis.address {
+            RedisAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
+            RedisAddress::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
+            RedisAddress::Tcp { host, port, tls: true } => {
+                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+            }
+        };
+        let info = address.into_connection_info()?.set_redis_settings(settings);
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+        let connection = Client::open(info)?
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .with_context(|| format!("cannot connect to {}: check that it runs, and the user and password", place(&redis.address)))?;
+        Ok(Self { redis, password, connection })
+    }
+
+    /// A command whose answer is a string.
+    pub async fn text(&self, words: &[&str]) -> Result<String, RedisError> {
+        let mut command = ::redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query_async(&mut self.connection.clone()).await
+    }
+
+    /// `INFO`.
+    pub async fn info(&self) -> Result<Info> {
+        let text = self.text(&["INFO"]).await.context("INFO failed: the user needs +info in its ACL")?;
+        Ok(Info::parse(&text))
+    }
+
+    /// A setting; none where asking is forbidden.
+    pub async fn setting(&self, name: &str) -> Option<String> {
+        let mut command = ::redis::cmd("CONFIG");
+        command.arg("GET").arg(name);
+        let answer: HashMap<String, String> = command.query_async(&mut self.connection.clone()).await.ok()?;
+        answer.into_iter().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// Seconds since 1970 by the server's clock, which is the one in its files; by ours where asking is forbidden.
+    pub async fn clock(&self) -> i64 {
+        let answer: Result<(i64, i64), _> = ::redis::cmd("TIME").query_async(&mut self.connection.clone()).await;
+        answer.map_or_else(|_| jiff::Timestamp::now().as_second(), |(seconds, _)| seconds)
+    }
+
+    /// Whether its files may be on this machine.
+    pub fn is_local(&self) -> bool {
+        match &self.redis.address {
+            RedisAddress::Unix(_) => true,
+            RedisAddress::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+        }
+    }
+}
+
+/// An address, for messages.
+pub fn place(address: &RedisAddress) -> String {
+    match address {
+        RedisAddress::Unix(path) => path.display().to_string(),
+        RedisAddress::Tcp { host, port, tls } => format!("{host} port {port}{}", if *tls { " (TLS)" } else { "" }),
+    }
+}
+
+/// The answer to `INFO`.
+pub struct Info(HashMap<String, String>);
+
+impl Info {
+    fn parse(text: &str) -> Self {
+        let pairs = text.lines().filter_map(|line| line.trim_end().split_once(':'));
+        Self(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
+    /// A number. Missing fields are an error: without them a save cannot be followed.
+    pub fn number(&self, key: &str) -> Result<i64> {
+        let value = self.0.get(key).with_context(|| format!("INFO has no {key}"))?;
+        value.parse().with_context(|| format!("INFO says {key}:{value}"))
+    }
+
+    /// The server's version, of Redis or of what it became.
+    pub fn version(&self) -> String {
+        ["valkey_version", "redis_version"].iter().find_map(|key| self.0.get(*key)).cloned().unwrap_or_default()
+    }
+
+    /// A child of the server is at work, so that it refuses a save.
+    pub fn is_busy(&self) -> bool {
+        ["loading", "rdb_bgsave_in_progress", "aof_rewrite_in_progress"]
+            .iter()
+            .any(|key| self.0.get(*key).is_some_and(|value| value != "0"))
+    }
+
+    /// A save is under way.
+    pub fn is_saving(&self) -> bool {
+        self.0.get("rdb_bgsave_in_progress").is_some_and(|value| value != "0")
+    }
+
+    /// An error if the last save failed.
+    pub fn last_save(&self) -> Result<()> {
+        match self.0.get("rdb_last_bgsave_status").map(String::as_str) {
+            Some("ok") => Ok(()),
+            status => bail!(
+                "its last save failed (rdb_last_bgsave_status:{}): its own log says why; \
+                 often the disk is full or vm.overcommit_memory is not 1",
+                status.unwrap_or("none")
+            ),
+        }
+    }
+
+    /// When the file that holds exactly what the server holds was begun, at the earliest and at the latest; none if there may
+    /// be no such file. After a start the file may be older than what the server read from its AOF, so only a save since counts.
+    pub fn unchanged(&self) -> Option<(i64, i64)> {
+        let number = |key: &str| self.number(key).ok();
+        let spent = number("rdb_last_bgsave_time_sec")?;
+        let unchanged = number("rdb_changes_since_last_save")? == 0
+            && number("aof_enabled")? == 0
+            && spent >= 0
+            && !self.is_busy()
+            && self.last_save().is_ok();
+        let end = number("rdb_last_save_time")?;
+        unchanged.then_some((end - spent - 2, end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    const IDLE: &str = "# Persistence\r\nloading:0\r\naof_enabled:0\r\nrdb_changes_since_last_save:0\r\nrdb_bgsave_in_progress:0\r\n\
+        rdb_last_save_time:1000\r\nrdb_last_bgsave_status:ok\r\nrdb_last_bgsave_time_sec:3\r\naof_rewrite_in_progress:0\r\n";
+
+    #[test]
+    fn an_unchanged_instance_needs_no_save() {
+        assert_eq!(Info::parse(IDLE).unchanged(), Some((995, 1000)));
+        for (from, to) in [
+            ("since_last_save:0", "since_last_save:1"),
+            ("aof_enabled:0", "aof_enabled:1"),
+            ("status:ok", "status:err"),
+            ("time_sec:3", "time_sec:-1"),
+            ("in_progress:0", "in_progress:1"),
+        ] {
+            assert_eq!(Info::parse(&IDLE.replace(from, to)).unchanged(), None, "{to}");
+        }
+    }
+}
