@@ -44,7 +44,7 @@ pub async fn execute(config: &Config) -> Result<()> {
         Err(error) => {
             let unit = error.downcast_ref::<Failed>().map(|failed| failed.unit.clone());
             let log = match error.downcast_ref::<Failed>() {
-                Some(failed) => last_lines(&failed.unit, &failed.invocation, LOG_LINES).await,
+                Some(failed) => last_lines(&failed.unit, record.started, LOG_LINES).await,
                 None => Vec::new(),
             };
             // A run whose manifest is written is complete, whatever a later step did.

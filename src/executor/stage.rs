@@ -18,8 +18,6 @@ pub(super) const PAUSE: Duration = Duration::from_millis(50);
 pub struct Failed {
     /// Its name.
     pub unit: String,
-    /// Which of its invocations.
-    pub invocation: String,
     /// Why, in words.
     pub reason: String,
 }
@@ -34,7 +32,7 @@ impl std::error::Error for Failed {}
 
 impl Failed {
     pub(super) fn new(state: &UnitState, reason: impl Into<String>) -> Self {
-        Self { unit: state.name.clone(), invocation: state.invocation.clone(), reason: reason.into() }
+        Self { unit: state.name.clone(), reason: reason.into() }
     }
 
     fn of(state: &UnitState) -> Self {
