@@ -1,4 +1,5 @@
 //! Both engines on real directories, judged by the real restic. The same tests for each: they write one format.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::ffi::OsStr;
 use std::fs;

@@ -96,6 +96,7 @@ impl Builtin {
 }
 
 /// The library's errors in one line: its own text is a page for people at a terminal.
+#[expect(clippy::boxed_local, reason = "the library's results hold it so")]
 fn plain(error: Box<RusticError>) -> anyhow::Error {
     anyhow!("{}", error.display_log().split_whitespace().collect::<Vec<_>>().join(" "))
 }
