@@ -16,6 +16,9 @@ pub const CURRENT_RUN: &str = "/run/gitlab-backup/run.json";
 pub const ENVIRONMENT: &str = "/run/gitlab-backup/environment";
 /// The units that resume has to start again.
 pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
+/// The repository's master key for the units of this run, readable by root only: deriving it from the password again would cost each of
+/// them, also the one in the window, half a second. Gone with the run.
+pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";
 /// The exported snapshots; owned by the PostgreSQL user, gone with its unit.
 pub const PGSNAPSHOT: &str = "/run/gitlab-backup-pgsnapshot";
 /// The default configuration file.

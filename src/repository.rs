@@ -19,10 +19,11 @@ const RUN_TAG: &str = "run=";
 /// Before the part's name.
 const PART_TAG: &str = "part=";
 
-/// The engine that `config` names; `password_file` is where this process can read the password.
-pub fn open(config: &config::Repository, password_file: &Path) -> Result<Box<dyn Engine>> {
+/// The engine that `config` names; `password_file` is where this process can read the password. `key_file` keeps the key between the
+/// processes of one run, where the engine has a use for it; whoever names it removes it.
+pub fn open(config: &config::Repository, password_file: &Path, key_file: Option<&Path>) -> Result<Box<dyn Engine>> {
     Ok(match config.engine {
-        EngineName::Builtin => Box::new(builtin::Builtin::new(&config.location, password_file)),
+        EngineName::Builtin => Box::new(builtin::Builtin::new(&config.location, password_file, key_file)),
         EngineName::Restic => Box::new(restic::Restic::new(&config.location, password_file)),
     })
 }

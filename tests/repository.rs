@@ -41,7 +41,7 @@ impl Place {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
         let config = Repository { engine, location, password: SecretSource::File(password.clone()), environment_file: None };
-        repository::open(&config, &password).unwrap()
+        repository::open(&config, &password, None).unwrap()
     }
 
     fn made(&self, engine: EngineName) -> Box<dyn Engine> {
@@ -242,6 +242,31 @@ fn a_wrong_password_and_a_wrong_place_are_told() {
     fs::write(place.path("repository/precious"), "").unwrap();
     let error = format!("{:#}", place.engine(EngineName::Builtin).init().unwrap_err());
     assert!(error.contains("other files"), "{error}");
+}
+
+#[test]
+fn a_kept_key_opens_only_its_own_repository() {
+    let (place, other) = (Place::new(), Place::new());
+    let key = place.path("key");
+    let with_key = |place: &Place| {
+        let location = place.path("repository").to_str().unwrap().to_owned();
+        let password = place.path("password");
+        let source = SecretSource::File(password.clone());
+        let config = Repository { engine: EngineName::Builtin, location, password: source, environment_file: None };
+        repository::open(&config, &password, Some(&key)).unwrap()
+    };
+    assert!(with_key(&place).init().unwrap());
+    assert_eq!(key.metadata().unwrap().mode() & 0o777, 0o600);
+    let hidden = place.path("hidden");
+    fs::rename(place.path("password"), &hidden).unwrap();
+    with_key(&place).probe().unwrap();
+    // Of no use: the password decides again.
+    fs::write(&key, "{}").unwrap();
+    assert!(with_key(&place).probe().is_err());
+    fs::rename(&hidden, place.path("password")).unwrap();
+    with_key(&place).probe().unwrap();
+    other.made(EngineName::Builtin);
+    with_key(&other).probe().unwrap();
 }
 
 #[test]

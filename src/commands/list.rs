@@ -87,7 +87,7 @@ fn print(value: &serde_json::Value, depth: usize) {
 /// Every complete run, oldest first: those whose manifest is in the repository and can be read.
 pub fn complete(config: &Config) -> Result<Vec<Manifest>> {
     let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
-    let engine = repository::open(&config.repository, &password)?;
+    let engine = repository::open(&config.repository, &password, None)?;
     let mut runs = Vec::new();
     for snapshot in engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == manifest::MANIFEST) {
         // Snapshots never change: what was read once need not be read again.

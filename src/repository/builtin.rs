@@ -15,12 +15,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustic_backend::BackendOptions;
-use rustix::fs::FlockOperation;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
     BackupOptions, ConfigOptions, Credentials, KeyOptions, OpenStatus, ProgressBars, ProgressType, RepairIndexOptions, Repository,
     RepositoryOptions, RusticError, RusticProgress, SnapshotOptions,
 };
+use rustix::fs::FlockOperation;
 
 use super::{Engine, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 use source::{Skips, Source};
@@ -38,13 +38,16 @@ const TICK: Duration = Duration::from_millis(250);
 pub(super) struct Builtin {
     location: PathBuf,
     password_file: PathBuf,
+    /// Where the key is kept between processes.
+    key_file: Option<PathBuf>,
     /// Deriving it from the password takes half a second: once is enough.
     key: OnceLock<MasterKey>,
 }
 
 impl Builtin {
-    pub(super) fn new(location: &str, password_file: &Path) -> Self {
-        Self { location: PathBuf::from(location), password_file: password_file.to_owned(), key: OnceLock::new() }
+    pub(super) fn new(location: &str, password_file: &Path, key_file: Option<&Path>) -> Self {
+        let (location, password_file) = (PathBuf::from(location), password_file.to_owned());
+        Self { location, password_file, key_file: key_file.map(Path::to_owned), key: OnceLock::new() }
     }
 
     fn repository(&self, bars: impl ProgressBars) -> Result<Repository<()>> {
@@ -53,10 +56,7 @@ impl Builtin {
         Repository::new_with_progress(&RepositoryOptions::default().no_cache(true), &backends, bars).map_err(plain)
     }
 
-    fn credentials(&self) -> Result<Credentials> {
-        if let Some(key) = self.key.get() {
-            return Ok(Credentials::Masterkey(key.clone()));
-        }
+    fn password(&self) -> Result<Credentials> {
         let path = self.password_file.display();
         let text = fs::read_to_string(&self.password_file).with_context(|| format!("cannot read the repository's password from {path}"))?;
         // As restic reads it: what an editor adds at the end of the line is not the password's.
@@ -65,15 +65,41 @@ impl Builtin {
         Ok(Credentials::password(password))
     }
 
-    fn open(&self, bars: impl ProgressBars) -> Result<Repository<OpenStatus>> {
+    fn open(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
         let location = self.location.display();
         ensure!(self.exists(), "there is no repository at {location}");
-        let repository = self.repository(bars)?.open(&self.credentials()?).map_err(plain);
+        if let Some(key) = self.key.get().cloned().or_else(|| self.kept()) {
+            // A key that does not fit is another repository's: then the password decides.
+            if let Ok(repository) = self.repository(bars.clone())?.open(&Credentials::Masterkey(key.clone())) {
+                let _ = self.key.set(key);
+                return Ok(repository);
+            }
+        }
+        let repository = self.repository(bars)?.open(&self.password()?).map_err(plain);
         let repository = repository.with_context(|| {
             format!("cannot open the repository at {location}: is the password in {} its own?", self.password_file.display())
         })?;
-        let _ = self.key.set(repository.key());
+        self.keep(repository.key());
         Ok(repository)
+    }
+
+    fn kept(&self) -> Option<MasterKey> {
+        serde_json::from_slice(&fs::read(self.key_file.as_ref()?).ok()?).ok()
+    }
+
+    /// Not being able to keep it costs time and nothing else.
+    fn keep(&self, key: MasterKey) {
+        let write = || -> Result<()> {
+            let Some(path) = &self.key_file else { return Ok(()) };
+            let mut file = tempfile::NamedTempFile::new_in(path.parent().context("the key's file has no directory")?)?;
+            serde_json::to_writer(&mut file, &key)?;
+            file.persist(path)?;
+            Ok(())
+        };
+        if let Err(error) = write() {
+            tracing::debug!("cannot keep the repository's key: {error:#}");
+        }
+        let _ = self.key.set(key);
     }
 
     fn exists(&self) -> bool {
@@ -114,9 +140,9 @@ impl Engine for Builtin {
         let size = Some(bytesize::ByteSize(PACK_SIZE));
         let options = ConfigOptions::default().set_datapack_size(size).set_datapack_size_limit(size).set_datapack_growfactor(0_u32);
         let options = options.set_treepack_size_limit(size).set_treepack_growfactor(0_u32);
-        let made = self.repository(Hidden)?.init(&self.credentials()?, &KeyOptions::default(), &options).map_err(plain);
+        let made = self.repository(Hidden)?.init(&self.password()?, &KeyOptions::default(), &options).map_err(plain);
         let repository = made.with_context(|| format!("cannot make a repository at {location}"))?;
-        let _ = self.key.set(repository.key());
+        self.keep(repository.key());
         Ok(true)
     }
 
@@ -247,7 +273,7 @@ fn remove_leftovers(directory: &Path, before: SystemTime) -> Result<()> {
 }
 
 /// No progress is shown.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Hidden;
 
 impl ProgressBars for Hidden {
@@ -257,7 +283,7 @@ impl ProgressBars for Hidden {
 }
 
 /// Counts the bytes of a store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Bars(Arc<AtomicU64>);
 
 impl ProgressBars for Bars {

@@ -56,7 +56,7 @@ pub fn dumps(config: &Config) -> Result<()> {
 
 pub(super) fn open(config: &Config) -> Result<Box<dyn Engine>> {
     let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
-    repository::open(&config.repository, &password)
+    repository::open(&config.repository, &password, Some(Path::new(paths::REPOSITORY_KEY)))
 }
 
 /// Stores one part under the current run.

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 
 use crate::config::Config;
+use crate::paths;
 use crate::repository;
 use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
@@ -73,7 +74,7 @@ fn files(config: &Config) -> Result<()> {
 
 fn repository(config: &Config) -> Result<()> {
     let password = secret::file(&config.repository.password, crate::units::render::credential::REPOSITORY)?;
-    let engine = repository::open(&config.repository, &password)?;
+    let engine = repository::open(&config.repository, &password, Some(Path::new(paths::REPOSITORY_KEY)))?;
     // Opening costs half a second of key derivation: `init` opens what is there already.
     if engine.init()? {
         tracing::info!(location = config.repository.location, "made the repository");

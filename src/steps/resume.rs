@@ -14,7 +14,7 @@ use crate::systemd::{ActiveState, JobEvent, Manager, Paused};
 use super::{notify, readiness};
 
 const PAUSE: Duration = Duration::from_millis(50);
-const READINESS_PAUSE: Duration = Duration::from_millis(200);
+const READINESS_PAUSE: Duration = Duration::from_millis(50);
 /// Between two attempts to start a unit that fails: patient, but never giving up.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);

@@ -15,12 +15,15 @@ pub fn begin() -> Result<()> {
     fs::set_permissions(paths::STAGING, fs::Permissions::from_mode(0o711)).with_context(|| format!("cannot open {}", paths::STAGING))
 }
 
-/// Removes the staging area.
+/// Removes the staging area, and the repository's key with it.
 pub fn end() -> Result<()> {
-    match fs::remove_dir_all(paths::STAGING) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", paths::STAGING))
-        }
+    remove(paths::REPOSITORY_KEY, fs::remove_file(paths::REPOSITORY_KEY))?;
+    remove(paths::STAGING, fs::remove_dir_all(paths::STAGING))
+}
+
+fn remove(path: &str, result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("cannot remove {path}")),
         _ => Ok(()),
     }
 }

@@ -177,7 +177,10 @@ impl Renderer<'_> {
             Unit::Staging => Staging {
                 begin: self.helper(&["staging", "begin"]),
                 end: self.helper(&["staging", "end"]),
-                sandbox: Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER"),
+                sandbox: Sandbox {
+                    writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER")
+                },
             }
             .render(),
             Unit::Pause => Pause { begin: self.helper(&["pause"]), end: self.helper(&["unpause"]), sandbox: Sandbox::new("") }.render(),
@@ -415,10 +418,13 @@ impl Renderer<'_> {
         location.is_absolute().then(|| Text::paths([location]))
     }
 
-    /// With `-`: that it is missing is for preflight to say, in words, and not for the unit's start.
+    /// The repository, and where its key is kept for the run. With `-`: that one is missing is for preflight to say, in words, and not for
+    /// the unit's start.
     fn repository_writable(&self) -> Option<Text> {
         let location = &self.config.repository.location;
-        Path::new(location).is_absolute().then(|| Text::paths([Path::new(&format!("-{location}"))]))
+        let runtime = format!("-{}", paths::RUNTIME);
+        let local = Path::new(location).is_absolute().then(|| format!("-{location}"));
+        Some(Text::paths(local.iter().chain([&runtime]).map(Path::new)))
     }
 
     fn repository_environment(&self) -> Option<Text> {
