@@ -177,10 +177,7 @@ impl Renderer<'_> {
             Unit::Staging => Staging {
                 begin: self.helper(&["staging", "begin"]),
                 end: self.helper(&["staging", "end"]),
-                sandbox: Sandbox {
-                    writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
-                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER")
-                },
+                sandbox: Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER"),
             }
             .render(),
             Unit::Pause => Pause { begin: self.helper(&["pause"]), end: self.helper(&["unpause"]), sandbox: Sandbox::new("") }.render(),
