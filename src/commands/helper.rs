@@ -66,6 +66,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Staging(Bracket::End) => return staging::end(),
         Helper::Pause => return pause::begin(),
         Helper::Unpause => return pause::end().await,
+        Helper::Resume => return resume::resume(&manner(file)).await,
         _ => {}
     }
     let config = load(file)?;
@@ -78,11 +79,21 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Pgsnapshot => postgresql::hold(&config).await,
         Helper::Redis => redis::save(&config).await,
         Helper::FilesLive => files::live(&config),
-        Helper::Resume => resume::resume(&config).await,
         Helper::Postgresql => postgresql::dump(&config).await,
         Helper::Files => files::dumps(&config),
         Helper::Manifest => manifest::write(&config),
-        Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause => Ok(()),
+        Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
+    }
+}
+
+/// How GitLab is brought back: as configured, or else somehow.
+fn manner(file: &Path) -> resume::Manner {
+    match load(file) {
+        Ok(config) => resume::Manner::from(&config.gitlab),
+        Err(error) => {
+            tracing::error!("{error:#}: GitLab is brought back all the same, but not asked for its readiness");
+            resume::Manner::default()
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::Result;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep};
 
-use crate::config::Config;
+use crate::config::{Gitlab, ReadinessUrl};
 use crate::runs::paused;
 use crate::systemd::{ActiveState, JobEvent, Manager, Paused};
 
@@ -19,21 +19,40 @@ const READINESS_PAUSE: Duration = Duration::from_millis(50);
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 
+/// What resume goes by.
+pub struct Manner {
+    readiness: Option<ReadinessUrl>,
+    stop_grace: Duration,
+}
+
+impl Default for Manner {
+    /// For when the configuration cannot be read: a file that was broken meanwhile must not keep GitLab away.
+    fn default() -> Self {
+        Self { readiness: None, stop_grace: Duration::from_secs(10) }
+    }
+}
+
+impl From<&Gitlab> for Manner {
+    fn from(gitlab: &Gitlab) -> Self {
+        Self { readiness: gitlab.readiness.clone(), stop_grace: gitlab.stop_grace.duration() }
+    }
+}
+
 /// Brings back every unit on the record; returns when all run and GitLab answers. Nothing on record: nothing to do.
-pub async fn resume(config: &Config) -> Result<()> {
+pub async fn resume(manner: &Manner) -> Result<()> {
     let Some(units) = paused::load()? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");
     let manager = Manager::connect().await?;
     let mut resume = Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), stopping: HashMap::new() };
-    while !resume.all_running(config, &manager).await? {
+    while !resume.all_running(manner, &manager).await? {
         sleep(PAUSE).await;
     }
-    if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| !resume.units.is_empty()) {
+    if let Some(url) = manner.readiness.as_ref().filter(|_| !resume.units.is_empty()) {
         while let Err(error) = readiness::ask(url).await {
             notify::status(&format!("GitLab's units run, waiting for its answer: {error}"));
             sleep(READINESS_PAUSE).await;
             // Something may have gone down again meanwhile.
-            resume.all_running(config, &manager).await?;
+            resume.all_running(manner, &manager).await?;
         }
     }
     paused::clear()?;
@@ -52,14 +71,14 @@ struct Resume {
 }
 
 impl Resume {
-    async fn all_running(&mut self, config: &Config, manager: &Manager) -> Result<bool> {
+    async fn all_running(&mut self, manner: &Manner, manager: &Manager) -> Result<bool> {
         self.admin_stops(manager).await?;
         let mut waiting = Vec::new();
         for paused in self.units.clone() {
             let state = manager.state(&paused.unit).await?;
             match state.active {
                 ActiveState::Active | ActiveState::Reloading => continue,
-                ActiveState::Deactivating => self.hurry(config, manager, &paused.unit).await?,
+                ActiveState::Deactivating => self.hurry(manner, manager, &paused.unit).await?,
                 _ => {}
             }
             waiting.push(paused.unit.clone());
@@ -84,10 +103,10 @@ impl Resume {
     }
 
     /// A stop that hangs would keep GitLab away for ever: after `stop-grace` the unit is killed.
-    async fn hurry(&mut self, config: &Config, manager: &Manager, unit: &str) -> Result<()> {
+    async fn hurry(&mut self, manner: &Manner, manager: &Manager, unit: &str) -> Result<()> {
         let since = *self.stopping.entry(unit.to_owned()).or_insert_with(Instant::now);
-        if since.elapsed() >= config.gitlab.stop_grace.duration() {
-            tracing::warn!(unit, grace = %config.gitlab.stop_grace, "still stopping: killing it, so that it can be started again");
+        if since.elapsed() >= manner.stop_grace {
+            tracing::warn!(unit, grace = ?manner.stop_grace, "still stopping: killing it, so that it can be started again");
             self.stopping.insert(unit.to_owned(), Instant::now());
             manager.kill(unit).await?;
         }
