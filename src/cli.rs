@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{generate, helper, install, list, run, status};
+use crate::commands::{generate, helper, install, list, prune, run, status};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::paths;
@@ -58,6 +58,15 @@ enum Command {
     Show {
         /// The run's id, as list prints it.
         run: RunId,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove the runs that [retention] no longer asks for; a backup does so by itself when it is complete.
+    Prune {
+        /// Remove nothing, and tell each run's fate and its reasons.
+        #[arg(long)]
+        dry_run: bool,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -156,6 +165,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Status { json } => status::status(json).await,
         Command::List { json } => list::list(&load(&slash)?, json),
         Command::Show { run, json } => list::show(load(&slash), &run, json),
+        Command::Prune { dry_run, json } => prune::prune(&load(&slash)?, dry_run, json).await,
         Command::Helper(helper) => helper::helper(&file, helper).await,
     }
 }

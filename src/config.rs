@@ -207,15 +207,28 @@ pub enum EngineName {
     Restic,
 }
 
-/// `[retention]`: how many of each to keep; `None` keeps none for that reason.
+/// `[retention]`: what is kept for which reason; `None` keeps nothing for that reason, all of them `None` keeps everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Newest of each day.
+    /// The newest, however old.
+    pub keep_last: Option<u32>,
+    /// The newest of each of so many days.
     pub keep_daily: Option<u32>,
-    /// Newest of each week.
+    /// The newest of each of so many weeks, ISO 8601.
     pub keep_weekly: Option<u32>,
-    /// Newest of each month.
+    /// The newest of each of so many months.
     pub keep_monthly: Option<u32>,
+    /// The newest of each of so many years.
+    pub keep_yearly: Option<u32>,
+    /// Everything that is not older than this before the newest.
+    pub keep_within: Option<Timespan>,
+}
+
+impl Retention {
+    /// Whether anything is to be removed at all.
+    pub fn is_set(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 /// An enabled `[[step]]`.

@@ -3,6 +3,7 @@
 mod builtin;
 mod engine;
 mod restic;
+pub mod retention;
 
 use std::path::Path;
 

@@ -7,6 +7,7 @@ pub mod pause;
 pub mod postgresql;
 pub mod preflight;
 mod process;
+pub mod prune;
 pub mod readiness;
 pub mod redis;
 pub mod resume;

@@ -126,10 +126,7 @@ fn what_is_switched_off_is_absent() {
 #[test]
 fn a_missing_file_is_named_with_the_option_that_names_another() {
     let error = Config::load(Path::new("/nonexistent/config.toml"), &Host::new("/")).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; --config FILE names another"
-    );
+    assert_eq!(error, "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; --config FILE names another");
 }
 
 #[test]

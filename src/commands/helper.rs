@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
-use crate::steps::{files, manifest, pause, postgresql, preflight, redis, resume, staging, window};
+use crate::steps::{files, manifest, pause, postgresql, preflight, prune, redis, resume, staging, window};
 use crate::units::render::credential;
 
 /// The helpers, by unit.
@@ -47,6 +47,8 @@ pub enum Helper {
     Files,
     /// gitlab-backup-manifest.service
     Manifest,
+    /// gitlab-backup-prune.service
+    Prune,
 }
 
 /// The two ends of a bracket.
@@ -82,6 +84,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Postgresql => postgresql::dump(&config).await,
         Helper::Files => files::dumps(&config),
         Helper::Manifest => manifest::write(&config),
+        Helper::Prune => prune::prune(&config),
         Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
     }
 }

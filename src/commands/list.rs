@@ -1,15 +1,12 @@
 //! `list` and `show`: what is in the repository.
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 
+use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::paths;
-use crate::repository;
-use crate::runs::record::{read_json, write_json};
+use crate::repository::{self, Engine};
 use crate::runs::{Manifest, Record};
-use crate::steps::{manifest, secret};
+use crate::steps::secret;
 use crate::units::render::credential;
 use crate::values::RunId;
 
@@ -84,27 +81,17 @@ fn print(value: &serde_json::Value, depth: usize) {
     }
 }
 
-/// Every complete run, oldest first: those whose manifest is in the repository and can be read.
-pub fn complete(config: &Config) -> Result<Vec<Manifest>> {
-    let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
-    let engine = repository::open(&config.repository, &password, None)?;
-    let mut runs = Vec::new();
-    for snapshot in engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == manifest::MANIFEST) {
-        // Snapshots never change: what was read once need not be read again.
-        let cache = Path::new(paths::MANIFESTS).join(format!("{}.json", snapshot.id));
-        let run: Manifest = match read_json(&cache) {
-            Ok(Some(run)) => run,
-            _ => {
-                let bytes = engine.read(&snapshot.id, Path::new(manifest::PATH))?;
-                let run = serde_json::from_slice(&bytes).with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
-                if let Err(error) = write_json(&cache, &run) {
-                    tracing::debug!("{error:#}");
-                }
-                run
-            }
-        };
-        runs.push(run);
+/// Every complete run, oldest first. What cannot be read is told on stderr: it does not hide the others.
+fn complete(config: &Config) -> Result<Vec<Manifest>> {
+    let catalog = Catalog::read(&*open(config)?)?;
+    for (_, why) in &catalog.damaged {
+        tracing::error!("{why}");
     }
-    runs.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(runs)
+    Ok(catalog.complete.into_iter().map(|run| run.manifest).collect())
+}
+
+/// The repository, for a command.
+pub(super) fn open(config: &Config) -> Result<Box<dyn Engine>> {
+    let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
+    repository::open(&config.repository, &password, None)
 }

@@ -72,7 +72,11 @@ async fn follow(manager: &Manager, before: Option<&RunId>) -> Result<Record> {
             }
             Some(record) => view.show(manager, &record).await?,
             None if executor.is_settled() && started.elapsed() > START_PATIENCE => {
-                return Err(Exit { code: UNIT_FAILED, message: format!("{} did not start: see 'journalctl -b -u \"gitlab-backup*\"'", executor.name) }.into());
+                return Err(Exit {
+                    code: UNIT_FAILED,
+                    message: format!("{} did not start: see 'journalctl -b -u \"gitlab-backup*\"'", executor.name),
+                }
+                .into());
             }
             None => {}
         }

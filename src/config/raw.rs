@@ -79,9 +79,12 @@ tables! {
         environment_file: Field<String>,
     }
     Retention {
+        keep_last: Field<i64>,
         keep_daily: Field<i64>,
         keep_weekly: Field<i64>,
         keep_monthly: Field<i64>,
+        keep_yearly: Field<i64>,
+        keep_within: Field<String>,
     }
     Step {
         name: Field<String>,

@@ -17,8 +17,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustic_backend::BackendOptions;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
-    BackupOptions, ConfigOptions, Credentials, KeyOptions, OpenStatus, ProgressBars, ProgressType, RepairIndexOptions, Repository,
-    RepositoryOptions, RusticError, RusticProgress, SnapshotOptions,
+    BackupOptions, ConfigOptions, Credentials, KeyOptions, OpenStatus, ProgressBars, ProgressType, PruneOptions, RepairIndexOptions,
+    Repository, RepositoryOptions, RusticError, RusticProgress, SnapshotOptions,
 };
 use rustix::fs::FlockOperation;
 
@@ -159,7 +159,7 @@ impl Engine for Builtin {
     }
 
     fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
-        net::spread()?;
+        let net = net::spread()?;
         let read = Arc::new(AtomicU64::new(0));
         let repository = self.open(Bars(Arc::clone(&read)))?;
         let _lock = self.lock()?;
@@ -189,7 +189,7 @@ impl Engine for Builtin {
         });
         let mut skipped = skips.take();
         // The library logs what the source has told already: only what it says alone is news.
-        let ignored = net::draw();
+        let ignored = net.draw();
         if skipped.is_empty() {
             skipped = ignored;
         }
@@ -236,6 +236,15 @@ impl Engine for Builtin {
         let found = repository.get_snapshots(snapshots).map_err(plain)?;
         let ids: Vec<_> = found.iter().map(|snapshot| snapshot.id).collect();
         repository.delete_snapshots(&ids).map_err(plain)
+    }
+
+    fn prune(&self) -> Result<()> {
+        let repository = self.open(Hidden)?;
+        let _lock = self.lock()?;
+        // Two-phase, as by default: a pack is marked today and removed tomorrow, so that what a reader has in hand stays.
+        let options = PruneOptions::default();
+        let plan = repository.prune_plan(&options).map_err(plain).context("cannot find out what to prune")?;
+        repository.prune(&options, plan).map_err(plain).context("cannot prune")
     }
 }
 

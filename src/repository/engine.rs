@@ -24,6 +24,8 @@ pub trait Engine {
     fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>>;
     /// Removes snapshots, not the data that they share with others.
     fn forget(&self, snapshots: &[String]) -> Result<()>;
+    /// Removes the data that no snapshot needs any more. What another process may still be using is kept for a day.
+    fn prune(&self) -> Result<()>;
 }
 
 /// What to store.

@@ -189,4 +189,8 @@ impl Engine for Restic {
         let ids: Vec<&str> = snapshots.iter().map(String::as_str).collect();
         self.succeed(&[&["forget"], &ids[..]].concat()).map(drop)
     }
+
+    fn prune(&self) -> Result<()> {
+        self.succeed(&["prune"]).map(drop)
+    }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::Config;
 use crate::paths;
 use crate::repository::Tolerance;
@@ -15,10 +16,6 @@ use crate::runs::{Component, Manifest, Part, Record};
 
 use super::files::{self, PARTS, PRESYNC};
 
-/// The part that holds the manifest.
-pub const MANIFEST: &str = "manifest";
-/// Where the manifest is in its snapshot.
-pub const PATH: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
 /// GitLab's version, by layout.
 const GITLAB_VERSION: [&str; 2] = ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
 
@@ -61,9 +58,9 @@ pub fn write(config: &Config) -> Result<()> {
         versions: versions()?,
         parts,
     };
-    write_json(Path::new(PATH), &manifest)?;
+    write_json(Path::new(MANIFEST_PATH), &manifest)?;
     let engine = files::open(config)?;
-    files::store(config, &*engine, MANIFEST, &[PATH.into()], Tolerance::None)?;
+    files::store(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()], Tolerance::None)?;
     let passes: Vec<String> =
         engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == PRESYNC).map(|snapshot| snapshot.id).collect();
     if !passes.is_empty() {

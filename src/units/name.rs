@@ -43,6 +43,8 @@ pub enum Unit {
     Files,
     /// Step: makes the run complete.
     Manifest,
+    /// Step: retention, after a complete run.
+    Prune,
     /// All units of one stage.
     Stage(Stage),
     /// A `[[step]]`, by its name.
@@ -70,6 +72,7 @@ impl fmt::Display for Unit {
             Self::Postgresql => "-postgresql.service",
             Self::Files => "-files.service",
             Self::Manifest => "-manifest.service",
+            Self::Prune => "-prune.service",
             Self::Stage(Stage::Prepare) => "-prepare.target",
             Self::Stage(Stage::Window) => "-capture.target",
             Self::Stage(Stage::Store) => "-store.target",

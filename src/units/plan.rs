@@ -39,7 +39,10 @@ impl<'a> Plan<'a> {
                 units.push(Unit::Files);
                 units.push(Unit::Manifest);
             }
-            Stage::Finish => units.extend(steps()),
+            Stage::Finish => {
+                units.extend(self.prune());
+                units.extend(steps());
+            }
         }
         units
     }
@@ -48,6 +51,11 @@ impl<'a> Plan<'a> {
     pub fn preflights(&self) -> Vec<Unit> {
         let postgresql = self.config.postgresql.as_ref().map(|_| Unit::PreflightPostgresql);
         [Some(Unit::Preflight), postgresql].into_iter().flatten().collect()
+    }
+
+    /// What removes old runs, if anything is to be removed.
+    pub fn prune(&self) -> Option<Unit> {
+        self.config.retention.is_set().then_some(Unit::Prune)
     }
 
     /// Whether a first pass of the file backup is worth it.

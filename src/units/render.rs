@@ -339,6 +339,14 @@ impl Renderer<'_> {
                 retry: Some(10),
                 ..self.repository_step(base)
             },
+            Unit::Prune => StepService {
+                description: Text::plain("GitLab backup: remove what the retention no longer asks for"),
+                exec: self.helper(&["prune"]),
+                timeout: Text::plain(Timespan::from_secs(24 * 3600)),
+                retry: Some(10),
+                idle: true,
+                ..self.repository_step(base)
+            },
             Unit::Step(name) => match config.steps.iter().find(|step| step.name == *name) {
                 Some(step) => self.own_step(step, base),
                 None => base,
@@ -354,10 +362,11 @@ impl Renderer<'_> {
             Stage::Prepare => (self.plan.preflights(), vec![Unit::Run]),
             Stage::Window => (vec![Unit::Window], vec![Unit::Window, Unit::Run]),
             Stage::Store => (self.config.postgresql.iter().map(|_| Unit::Postgresql).collect(), vec![Unit::Run]),
-            Stage::Finish => (vec![], vec![Unit::Run]),
+            Stage::Finish => (self.plan.prune().into_iter().collect(), vec![Unit::Run]),
         };
-        // The window is bound to, not required: a requirement would be the weaker of the two.
-        let required = if step.stage == Stage::Window { vec![] } else { before.clone() };
+        // The window is bound to, not required: a requirement would be the weaker of the two. What follows a complete run does so even if
+        // old runs could not be removed.
+        let required = if matches!(step.stage, Stage::Window | Stage::Finish) { vec![] } else { before.clone() };
         StepService {
             description: Text::prose(step.description.as_deref().unwrap_or(&step.name)),
             exec: Text::command(&step.command),

@@ -1,7 +1,7 @@
 //! The second net: the library tells some failures to its log only. Whatever it ignores is caught here and counts as not read.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Result, ensure};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -37,23 +37,32 @@ impl Log for Net {
     fn flush(&self) {}
 }
 
-fn caught() -> std::sync::MutexGuard<'static, Vec<String>> {
-    CAUGHT.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn caught() -> MutexGuard<'static, Vec<String>> {
+    CAUGHT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The net while it is spread. The log is the process's, so only one store at a time can have it.
+pub(super) struct Spread {
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// Spreads the net. Fails if another logger is in its place: then a failure could go unnoticed.
-pub(super) fn spread() -> Result<()> {
-    static SPREAD: OnceLock<bool> = OnceLock::new();
-    let spread = *SPREAD.get_or_init(|| {
+pub(super) fn spread() -> Result<Spread> {
+    static SET: OnceLock<bool> = OnceLock::new();
+    static TURN: Mutex<()> = Mutex::new(());
+    let set = *SET.get_or_init(|| {
         log::set_max_level(LevelFilter::Warn);
         log::set_logger(&NET).is_ok()
     });
-    ensure!(spread, "the log of the repository library cannot be listened to: another logger has been set");
+    ensure!(set, "the log of the repository library cannot be listened to: another logger has been set");
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     caught().clear();
-    Ok(())
+    Ok(Spread { _turn: turn })
 }
 
-/// What was caught since the net was spread.
-pub(super) fn draw() -> Vec<Skipped> {
-    std::mem::take(&mut *caught()).into_iter().map(|text| Skipped { path: PathBuf::new(), error: text }).collect()
+impl Spread {
+    /// What was caught.
+    pub(super) fn draw(self) -> Vec<Skipped> {
+        std::mem::take(&mut *caught()).into_iter().map(|text| Skipped { path: PathBuf::new(), error: text }).collect()
+    }
 }

@@ -1,0 +1,70 @@
+//! What the repository holds, run by run: which are complete, which are left over from runs that failed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::paths;
+use crate::repository::{Engine, Snapshot};
+use crate::runs::Manifest;
+use crate::runs::record::{read_json, write_json};
+use crate::values::RunId;
+
+/// The part that holds the manifest.
+pub const MANIFEST: &str = "manifest";
+/// Where the manifest is in its snapshot.
+pub const MANIFEST_PATH: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
+
+/// The repository's runs.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    /// With a manifest that can be read, oldest first.
+    pub complete: Vec<CompleteRun>,
+    /// With a manifest that cannot be read, and why.
+    pub damaged: Vec<(RunId, String)>,
+    /// Without a manifest: what failed runs left, or a run that goes on, oldest first.
+    pub incomplete: Vec<(RunId, Vec<Snapshot>)>,
+}
+
+/// A complete run.
+#[derive(Debug)]
+pub struct CompleteRun {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// All its snapshots, the manifest's among them.
+    pub snapshots: Vec<Snapshot>,
+}
+
+impl Catalog {
+    /// Asks the repository. Fails if it cannot be read; a single damaged manifest is no failure.
+    pub fn read(engine: &dyn Engine) -> Result<Self> {
+        let mut runs: BTreeMap<RunId, Vec<Snapshot>> = BTreeMap::new();
+        for snapshot in engine.snapshots()? {
+            runs.entry(snapshot.run.clone()).or_default().push(snapshot);
+        }
+        let mut catalog = Self::default();
+        for (run, snapshots) in runs {
+            match snapshots.iter().find(|snapshot| snapshot.part == MANIFEST).map(|snapshot| manifest(engine, snapshot)) {
+                Some(Ok(manifest)) => catalog.complete.push(CompleteRun { manifest, snapshots }),
+                Some(Err(error)) => catalog.damaged.push((run, format!("{error:#}"))),
+                None => catalog.incomplete.push((run, snapshots)),
+            }
+        }
+        Ok(catalog)
+    }
+}
+
+fn manifest(engine: &dyn Engine, snapshot: &Snapshot) -> Result<Manifest> {
+    // Snapshots never change: what was read once need not be read again.
+    let cache = Path::new(paths::MANIFESTS).join(format!("{}.json", snapshot.id));
+    if let Ok(Some(manifest)) = read_json(&cache) {
+        return Ok(manifest);
+    }
+    let bytes = engine.read(&snapshot.id, Path::new(MANIFEST_PATH))?;
+    let manifest = serde_json::from_slice(&bytes).with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
+    if let Err(error) = write_json(&cache, &manifest) {
+        tracing::debug!("{error:#}");
+    }
+    Ok(manifest)
+}

@@ -1,0 +1,72 @@
+//! `prune`: remove what the retention no longer asks for, or tell what would be removed.
+
+use anyhow::{Result, bail};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::catalog::Catalog;
+use crate::cli::{ALREADY_RUNNING, Exit};
+use crate::config::Config;
+use crate::runs::{Outcome, Record};
+use crate::steps::prune::{Plan, apply, plan};
+use crate::systemd::Manager;
+use crate::units::Unit;
+
+use super::list;
+
+/// The JSON of `prune`: fields are added, never renamed.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: &'a str,
+    complete: bool,
+    keep: bool,
+    reasons: &'a [&'static str],
+}
+
+/// Prunes; with `dry_run` only tells each run's fate.
+pub async fn prune(config: &Config, dry_run: bool, json: bool) -> Result<()> {
+    if !dry_run {
+        refuse_if_unsafe().await?;
+    }
+    let engine = list::open(config)?;
+    let plan = plan(&config.retention, &Catalog::read(&*engine)?, Timestamp::now())?;
+    if !dry_run {
+        apply(&plan, &*engine)?;
+    }
+    print(&plan, dry_run, json)
+}
+
+async fn refuse_if_unsafe() -> Result<()> {
+    let executor = Manager::connect().await?.state(&Unit::Run.to_string()).await?;
+    if !executor.is_settled() {
+        let message = "a backup is going on: it prunes by itself when it is complete".to_owned();
+        return Err(Exit { code: ALREADY_RUNNING, message }.into());
+    }
+    if let Some(last) = Record::all()?.first().filter(|last| last.outcome != Outcome::Complete) {
+        bail!("the last run, {}, is not complete: nothing is pruned before one is", last.id);
+    }
+    Ok(())
+}
+
+fn print(plan: &Plan, dry_run: bool, json: bool) -> Result<()> {
+    let reasons = ["never complete"];
+    let leftovers = plan.leftovers.iter().map(|run| Row { id: run.as_str(), complete: false, keep: false, reasons: &reasons });
+    let fates = plan.fates.iter().map(|fate| Row { id: fate.run.as_str(), complete: true, keep: fate.keep, reasons: &fate.reasons });
+    let rows: Vec<Row<'_>> = leftovers.chain(fates).collect();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(());
+    }
+    for row in &rows {
+        let word = match (row.keep, dry_run) {
+            (true, _) => "keep",
+            (false, true) => "would remove",
+            (false, false) => "removed",
+        };
+        println!("{:<22} {word:<13} {}", row.id, row.reasons.join(", "));
+    }
+    if rows.is_empty() {
+        println!("there are no runs in the repository");
+    }
+    Ok(())
+}
