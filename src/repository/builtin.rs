@@ -3,6 +3,7 @@
 //! What the library is known to get wrong is contained here: it returns success although files could not be read ([`source`] and [`net`]
 //! record each), it knows no locks ([`Builtin::lock`]), and its packs grow until a restore of them needs gigabytes ([`PACK_SIZE`]).
 
+mod extract;
 mod net;
 mod source;
 
@@ -17,8 +18,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustic_backend::BackendOptions;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
-    BackupOptions, ConfigOptions, Credentials, KeyOptions, OpenStatus, ProgressBars, ProgressType, PruneOptions, RepairIndexOptions,
-    Repository, RepositoryOptions, RusticError, RusticProgress, SnapshotOptions,
+    BackupOptions, CheckOptions, ConfigOptions, Credentials, KeyOptions, LsOptions, OpenStatus, ProgressBars, ProgressType, PruneOptions,
+    RepairIndexOptions, Repository, RepositoryOptions, RusticError, RusticProgress, SnapshotOptions,
 };
 use rustix::fs::FlockOperation;
 
@@ -217,6 +218,29 @@ impl Engine for Builtin {
     fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let all = self.open(Hidden)?.get_all_snapshots().map_err(plain)?;
         Ok(all.iter().filter_map(ours).collect())
+    }
+
+    fn extract(&self, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
+        let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
+        extract::extract(&repository, snapshot, target, path)
+    }
+
+    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()> {
+        let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
+        let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain)?;
+        for entry in repository.ls(&root, &LsOptions::default()).map_err(plain)? {
+            let (path, node) = entry.map_err(plain)?;
+            each(&Path::new("/").join(path), node.is_dir());
+        }
+        Ok(())
+    }
+
+    fn check(&self, data: bool) -> Result<()> {
+        let found = self.open(Hidden)?.check(CheckOptions::default().read_data(data)).map_err(plain)?;
+        let all: Vec<String> = found.0.iter().map(|(_, finding)| finding.to_string()).collect();
+        // Warnings alone are no damage.
+        ensure!(found.is_ok().is_ok(), "the repository is damaged: {}", all.join("; "));
+        Ok(())
     }
 
     fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>> {

@@ -20,6 +20,13 @@ pub trait Engine {
     fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
     /// Every snapshot that is ours.
     fn snapshots(&self) -> Result<Vec<Snapshot>>;
+    /// Lays `path` (everything if `None`) out below `target`, with the directories above it, owners, modes and times as they were. May
+    /// panic: a process of its own is needed.
+    fn extract(&self, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()>;
+    /// Tells every path in a snapshot, and whether it is a directory.
+    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()>;
+    /// Checks the structure, and every byte with `data`. Fails with what is wrong.
+    fn check(&self, data: bool) -> Result<()>;
     /// One small file out of a snapshot.
     fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>>;
     /// Removes snapshots, not the data that they share with others.

@@ -47,6 +47,14 @@ struct RawSnapshot {
     tags: Option<Vec<String>>,
 }
 
+/// An entry of `restic ls`.
+#[derive(Deserialize)]
+struct Entry {
+    path: PathBuf,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
 impl Restic {
     pub(super) fn new(location: &str, password_file: &Path) -> Self {
         Self { location: location.to_owned(), password_file: password_file.to_owned() }
@@ -179,6 +187,36 @@ impl Engine for Restic {
             Some(Snapshot { id: raw.id, tree: raw.tree, time: raw.time, run, part: tagged(&tags, PART_TAG)? })
         };
         Ok(self.list(&[])?.into_iter().filter_map(ours).collect())
+    }
+
+    fn extract(&self, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
+        let target = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
+        let mut words = vec!["restore", "--no-lock", "--verify", "--target", target, snapshot];
+        // A pattern to restic, so what would mean something in one is escaped.
+        let pattern = path.map(|path| path.to_string_lossy().replace(['\\', '*', '?', '['], "?"));
+        if let Some(pattern) = &pattern {
+            words.extend(["--include", pattern]);
+        }
+        self.succeed(&words)?;
+        if let Some(path) = path {
+            let laid = Path::new(target).join(path.strip_prefix("/").unwrap_or(path));
+            laid.symlink_metadata().with_context(|| format!("{} is not in snapshot {snapshot}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()> {
+        for line in self.succeed(&["ls", "--json", "--no-lock", snapshot])?.split(|byte| *byte == b'\n') {
+            if let Ok(entry) = serde_json::from_slice::<Entry>(line) {
+                each(&entry.path, entry.kind == "dir");
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, data: bool) -> Result<()> {
+        let words: &[&str] = if data { &["check", "--no-lock", "--read-data"] } else { &["check", "--no-lock"] };
+        self.succeed(words).map(drop)
     }
 
     fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>> {

@@ -313,6 +313,8 @@ fn four_digits(element: Element) -> Element {
 
 fn valid(name: &str, chain: Chain, bounds: Bounds) -> Result<()> {
     let Bounds { from, to, from_end } = bounds;
+    // Counted from its end, a month has no day that not every month has.
+    let to = if from_end { to - 3 } else { to };
     let unit = if to >= MICROSECONDS { MICROSECONDS } else { 1 };
     for Element { start, stop, mut repeat } in chain.unwrap_or_default() {
         let range = from..=to;
@@ -413,6 +415,9 @@ mod tests {
         ("1000-1-1", false),
         ("2199/2-*-*", false),
         ("*-31-1", false),
+        ("*~28", true),
+        ("*~29", false),
+        ("*-02~30 10:00", false),
         ("1..12/3-1", true),
         ("2012-10-15 ", true),
         ("5:00:60", false),

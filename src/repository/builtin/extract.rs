@@ -1,0 +1,74 @@
+//! Snapshot → directory. The library tells neither all errors nor whether it applied what it read, so the result is looked at afterwards.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustic_core::repofile::{Node, NodeType};
+use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticResult};
+
+use super::plain;
+
+/// Lays `path` of the snapshot (everything if `None`) out below `target`, with the directories above it.
+pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
+    let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
+    let wanted = path.map(|path| path.strip_prefix("/").unwrap_or(path).to_owned());
+    let options = LsOptions::default();
+    let entries = || -> Result<_> {
+        let wanted = wanted.clone();
+        let all = repository.ls(&root, &options).map_err(plain).context("the snapshot cannot be listed")?;
+        Ok(all.filter(move |entry| is_wanted(entry, wanted.as_deref())))
+    };
+    if let Some(wanted) = &wanted {
+        let found = entries()?.any(|entry| entry.is_ok_and(|(path, _)| path == *wanted));
+        ensure!(found, "/{} is not in snapshot {snapshot}", wanted.display());
+    }
+    let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
+    let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
+    let options = RestoreOptions::default();
+    let plan = repository.prepare_restore(&options, entries()?, &destination, false).map_err(plain)?;
+    repository.restore(plan, &options, entries()?, &destination).map_err(plain)?;
+    for entry in entries()? {
+        let (path, node) = entry.map_err(plain)?;
+        compare(&target.join(&path), &node).with_context(|| format!("/{} was not restored as it was", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What lies at, below or above `wanted`; errors are always wanted.
+fn is_wanted(entry: &RusticResult<(PathBuf, Node)>, wanted: Option<&Path>) -> bool {
+    match (entry, wanted) {
+        (Ok((path, _)), Some(wanted)) => path.starts_with(wanted) || wanted.starts_with(path),
+        _ => true,
+    }
+}
+
+/// Fails with the first thing that is not as in the snapshot. The content was authenticated as it was read.
+fn compare(path: &Path, node: &Node) -> Result<()> {
+    let found = path.symlink_metadata().context("it is missing")?;
+    let kind = found.file_type();
+    let same_kind = match &node.node_type {
+        NodeType::File => kind.is_file(),
+        NodeType::Dir => kind.is_dir(),
+        NodeType::Symlink { .. } => kind.is_symlink(),
+        // Devices need rights that not everybody has; pipes and sockets hold nothing.
+        _ => return Ok(()),
+    };
+    ensure!(same_kind, "it is of another kind");
+    if kind.is_file() && found.len() != node.meta.size {
+        bail!("it has {} bytes instead of {}", found.len(), node.meta.size);
+    }
+    if kind.is_symlink() {
+        ensure!(std::fs::read_link(path)? == node.node_type.to_link(), "it points elsewhere");
+        return Ok(());
+    }
+    let permissions = node.meta.mode.map(|mode| mode & 0o777);
+    ensure!(permissions.is_none_or(|mode| mode == found.mode() & 0o777), "its mode is {:o}", found.mode());
+    if rustix::process::geteuid().is_root() {
+        let owner = node.meta.uid.is_none_or(|uid| uid == found.uid()) && node.meta.gid.is_none_or(|gid| gid == found.gid());
+        ensure!(owner, "its owner is {}:{}", found.uid(), found.gid());
+    }
+    let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
+    ensure!(node.meta.mtime.is_none_or(|mtime| mtime.as_nanosecond() == nanoseconds), "its time is another");
+    Ok(())
+}
