@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{generate, helper, install, list, prune, run, status};
+use crate::commands::{generate, helper, install, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::paths;
@@ -62,6 +62,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check that a run could be restored: the repository, every dump, a sample of the Git repositories.
+    Verify(verify::VerifyArgs),
+    /// Lay a run, or a part of it, out in a directory; nothing live is touched.
+    Restore(restore::RestoreArgs),
     /// Remove the runs that [retention] no longer asks for; a backup does so by itself when it is complete.
     Prune {
         /// Remove nothing, and tell each run's fate and its reasons.
@@ -165,6 +169,8 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Status { json } => status::status(json).await,
         Command::List { json } => list::list(&load(&slash)?, json),
         Command::Show { run, json } => list::show(load(&slash), &run, json),
+        Command::Verify(args) => verify::verify(&load(&slash)?, &args),
+        Command::Restore(args) => restore::restore(&load(&slash)?, &args),
         Command::Prune { dry_run, json } => prune::prune(&load(&slash)?, dry_run, json).await,
         Command::Helper(helper) => helper::helper(&file, helper).await,
     }

@@ -1,5 +1,6 @@
 //! What the units execute, one file per helper. A step takes the configuration, works, and ends well or with an error that names what to do.
 
+pub mod extract;
 pub mod files;
 pub mod manifest;
 mod notify;
@@ -13,4 +14,5 @@ pub mod redis;
 pub mod resume;
 pub mod secret;
 pub mod staging;
+pub mod verify;
 pub mod window;

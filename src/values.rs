@@ -11,3 +11,9 @@ pub use run_id::RunId;
 pub use secret::SecretSource;
 pub use timespan::Timespan;
 pub use unit_name::UnitName;
+
+/// Whether Unicode sets `c` aside as no character at all: systemd takes a text with one for not being UTF-8.
+pub fn is_noncharacter(c: char) -> bool {
+    let code = u32::from(c);
+    (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe
+}

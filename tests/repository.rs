@@ -154,6 +154,38 @@ fn restic_checks_and_restores_what_was_stored() {
 }
 
 #[test]
+fn both_lay_out_what_was_stored() {
+    for name in BOTH {
+        let place = Place::new();
+        let engine = place.made(name);
+        let root = place.tree("tree");
+        let stored = store(&*engine, &root);
+        let below = |target: &Path| target.join(root.strip_prefix("/").unwrap());
+        let whole = place.path("whole");
+        engine.extract(&stored.snapshot, &whole, None).unwrap();
+        assert_eq!(inventory(&below(&whole)), inventory(&root), "{name:?}");
+        let one = place.path("one");
+        engine.extract(&stored.snapshot, &one, Some(&root.join("a/b"))).unwrap();
+        assert_eq!(fs::read(below(&one).join("a/b/file")).unwrap(), b"content", "{name:?}");
+        assert!(!below(&one).join("empty").exists(), "{name:?} laid out more than was asked for");
+        let error = engine.extract(&stored.snapshot, &place.path("none"), Some(&root.join("missing"))).unwrap_err();
+        assert!(format!("{error:#}").contains("missing"), "{name:?}: {error:#}");
+        let mut seen = Vec::new();
+        engine.list(&stored.snapshot, &mut |path, directory| seen.push((path.to_owned(), directory))).unwrap();
+        assert!(seen.contains(&(root.join("a/b"), true)) && seen.contains(&(root.join("a/b/file"), false)), "{name:?}");
+        engine.check(true).unwrap();
+        let pack =
+            fs::read_dir(place.path("repository/data")).unwrap().flat_map(|directory| fs::read_dir(directory.unwrap().path()).unwrap());
+        let pack = pack.map(|pack| pack.unwrap().path()).next().unwrap();
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes[40] ^= 1;
+        fs::remove_file(&pack).unwrap();
+        fs::write(&pack, bytes).unwrap();
+        assert!(engine.check(true).is_err(), "{name:?} does not find a flipped byte");
+    }
+}
+
+#[test]
 fn engines_read_each_other_and_find_the_parent() {
     for (first, second) in [(BOTH[0], BOTH[1]), (BOTH[1], BOTH[0])] {
         let place = Place::new();

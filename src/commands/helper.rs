@@ -1,6 +1,6 @@
 //! What the units execute.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -8,11 +8,11 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
-use crate::steps::{files, manifest, pause, postgresql, preflight, prune, redis, resume, staging, window};
+use crate::steps::{extract, files, manifest, pause, postgresql, preflight, prune, redis, resume, staging, window};
 use crate::units::render::credential;
 
 /// The helpers, by unit.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Helper {
     /// gitlab-backup-run.service
     Execute,
@@ -49,6 +49,15 @@ pub enum Helper {
     Manifest,
     /// gitlab-backup-prune.service
     Prune,
+    /// What verify and restore have done in a process of its own.
+    Extract {
+        /// The snapshot's id.
+        snapshot: String,
+        /// The directory.
+        target: PathBuf,
+        /// Everything if left out.
+        path: Option<PathBuf>,
+    },
 }
 
 /// The two ends of a bracket.
@@ -85,6 +94,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Files => files::dumps(&config),
         Helper::Manifest => manifest::write(&config),
         Helper::Prune => prune::prune(&config),
+        Helper::Extract { snapshot, target, path } => extract::extract(&config, &snapshot, &target, path.as_deref()),
         Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::values::Timespan;
+use crate::values::{Timespan, is_noncharacter};
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,12 +23,17 @@ const ARGUMENT_MAX: usize = 128 * 1024 - 1;
 const COMMAND_MAX: usize = 1024 * 1024;
 const ABSOLUTE: &str = "an absolute path without '..' and control characters, its last character no blank and no backslash";
 
+const NONCHARACTER: &str = "has a code point in it that is no character (like U+FFFF), which systemd does not take";
+
 /// An absolute path, normalised: `//`, `/./` and a `/` at the end are dropped; `..` is not, as it means something else behind a symlink.
 pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
     let refuse = |why: &str| Err(Refusal::new(format!("'{text}' {why}"), ABSOLUTE));
     let path = Path::new(text);
     if text.chars().any(char::is_control) {
         return refuse("has a control character in it");
+    }
+    if text.chars().any(is_noncharacter) {
+        return refuse(NONCHARACTER);
     }
     if !path.is_absolute() {
         return refuse("is not absolute");
@@ -88,6 +93,9 @@ pub(super) fn one_line(text: &str) -> Result<String, Refusal> {
     if text.chars().any(char::is_control) {
         return Err(Refusal::new("has a control character in it", "one line of text"));
     }
+    if text.chars().any(is_noncharacter) {
+        return Err(Refusal::new(NONCHARACTER, "one line of text"));
+    }
     if text.trim().is_empty() {
         return Err(Refusal::new("is blank", "one line of text"));
     }
@@ -119,6 +127,9 @@ pub(super) fn command(argv: &[String]) -> Result<(), (Option<usize>, Refusal)> {
         return Err((Some(0), Refusal::new(format!("'{program}' is a directory"), "the absolute path of a program")));
     }
     for (index, argument) in argv.iter().enumerate() {
+        if argument.chars().any(is_noncharacter) {
+            return Err((Some(index), Refusal::new(NONCHARACTER, "characters")));
+        }
         if argument.contains('\0') {
             return Err((Some(index), Refusal::new("has a NUL in it", "what a program can be given as an argument")));
         }
