@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{generate, helper, install, list, prune, restore, run, status, verify};
+use crate::commands::{generate, helper, install, key, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::paths;
@@ -75,6 +75,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The passwords that open the repository.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// What the units execute.
     #[command(hide = true, subcommand)]
     Helper(helper::Helper),
@@ -172,6 +175,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Verify(args) => verify::verify(&load(&slash)?, &args),
         Command::Restore(args) => restore::restore(&load(&slash)?, &args),
         Command::Prune { dry_run, json } => prune::prune(&load(&slash)?, dry_run, json).await,
+        Command::Key(command) => key::key(&load(&slash)?, &command),
         Command::Helper(helper) => helper::helper(&file, helper).await,
     }
 }

@@ -3,7 +3,9 @@
 pub mod generate;
 pub mod helper;
 pub mod install;
+pub mod key;
 pub mod list;
+mod place;
 pub mod prune;
 pub mod restore;
 pub mod run;

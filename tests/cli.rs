@@ -87,3 +87,44 @@ fn a_bad_configuration_is_told_in_full_and_nothing_is_written() {
 fn a_usage_error_has_its_own_exit_code() {
     assert_eq!(call(Path::new("/nonexistent"), &["instal"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_rotated_key_opens_and_the_old_one_does_not() {
+    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = |name: &str| place.path().join(name).display().to_string();
+    let config = format!(
+        "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
+        path("repository"),
+        path("password")
+    );
+    fs::write(path("config.toml"), config).unwrap();
+    fs::write(path("password"), "old\n").unwrap();
+    let call = |words: &[&str]| {
+        Command::cargo_bin("gitlab-backup").unwrap().args(["--config", &path("config.toml"), "key"]).args(words).output().unwrap()
+    };
+    let restic = |password: &str, words: &[&str]| {
+        let mut command = std::process::Command::new("restic");
+        command.arg("--no-cache").args(words).env("RESTIC_REPOSITORY", path("repository")).env("RESTIC_PASSWORD", password);
+        command.output().unwrap().status.success()
+    };
+    assert!(restic("old", &["init"]));
+    let only = call(&["show"]);
+    assert!(String::from_utf8_lossy(&only.stdout).contains("the only key"), "{only:?}");
+    assert!(call(&["add", "--new-password-file", &path("spare")]).status.success());
+    let spare = fs::read_to_string(path("spare")).unwrap();
+    assert_eq!(fs::metadata(path("spare")).unwrap().permissions().mode() & 0o777, 0o600);
+    let rotated = call(&["rotate"]);
+    assert!(rotated.status.success(), "{rotated:?}");
+    let new = fs::read_to_string(path("password")).unwrap();
+    assert!(
+        new.trim() != "old"
+            && restic(new.trim(), &["cat", "config"])
+            && restic(spare.trim(), &["cat", "config"])
+            && !restic("old", &["cat", "config"])
+    );
+    let shown = String::from_utf8(call(&["show"]).stdout).unwrap();
+    let id = |mark: &str| shown.lines().find_map(|line| line.strip_prefix(mark)?.split_whitespace().next()).unwrap().to_owned();
+    assert!(!call(&["remove", &id("* ")]).status.success(), "the key in use was removed");
+    assert!(call(&["remove", &id("  ")]).status.success());
+    assert!(!restic(spare.trim(), &["cat", "config"]));
+}

@@ -140,6 +140,7 @@ fn restic_checks_and_restores_what_was_stored() {
         let (one, two) = (place.tree("one"), place.tree("two"));
         let stored = store_with(&*engine, &[two.clone(), one.clone()], &[], Tolerance::None).unwrap();
         assert_eq!((stored.skipped.len(), stored.bytes_added > 0), (0, true));
+        assert_eq!((stored.snapshot.len(), stored.tree.len()), (64, 64), "{name:?}: ids in full");
         place.restic(&["check", "--read-data"]);
         let target = place.path("restored");
         place.restic(&["restore", &stored.snapshot, "--target", target.to_str().unwrap()]);
@@ -299,6 +300,30 @@ fn a_kept_key_opens_only_its_own_repository() {
     with_key(&place).probe().unwrap();
     other.made(EngineName::Builtin);
     with_key(&other).probe().unwrap();
+}
+
+#[test]
+fn keys_come_and_go_and_the_one_in_use_stays() {
+    for name in BOTH {
+        let place = Place::new();
+        let engine = place.made(name);
+        let second = place.path("second");
+        fs::write(&second, "another\n").unwrap();
+        engine.add_key(&second).unwrap();
+        let keys = engine.keys().unwrap();
+        assert_eq!((keys.len(), keys.iter().filter(|key| key.current).count()), (2, 1), "{name:?}: {keys:?}");
+        let (current, other): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.current);
+        assert!(engine.remove_key(&current[0].id).is_err(), "{name:?} removed the key in use");
+        fs::rename(place.path("password"), place.path("first")).unwrap();
+        fs::copy(&second, place.path("password")).unwrap();
+        place.engine(name).probe().unwrap();
+        place.restic(&["cat", "config"]);
+        fs::rename(place.path("first"), place.path("password")).unwrap();
+        place.engine(name).remove_key(&other[0].id).unwrap();
+        assert_eq!(place.engine(name).keys().unwrap().len(), 1);
+        fs::copy(&second, place.path("password")).unwrap();
+        assert!(place.engine(name).probe().is_err(), "{name:?}: a removed key still opens");
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! `install` and `uninstall`: the units on a host.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, Permissions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,6 +18,7 @@ use crate::units::{self, Unit, UnitFile};
 use crate::values::SecretSource;
 
 use super::generate::program;
+use super::place::{place, random_password};
 
 const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
@@ -133,18 +134,6 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
     Ok(())
 }
 
-fn place(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let write = || -> Result<()> {
-        let mut staged = tempfile::NamedTempFile::new_in(path.parent().context("no directory")?)?;
-        staged.write_all(content)?;
-        staged.as_file().set_permissions(Permissions::from_mode(mode))?;
-        staged.as_file().sync_all()?;
-        staged.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
-}
-
 /// Removes units that we wrote and that are `unwanted`.
 fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
     let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
@@ -184,13 +173,6 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
         path.display()
     );
     Ok(())
-}
-
-/// 256 bits from the kernel, as hexadecimal digits.
-fn random_password() -> Result<String> {
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// The user of the PostgreSQL steps, by systemd-sysusers(8).

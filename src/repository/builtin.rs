@@ -23,7 +23,7 @@ use rustic_core::{
 };
 use rustix::fs::FlockOperation;
 
-use super::{Engine, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
+use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 use source::{Skips, Source};
 
 /// Bytes of a pack file, never growing: the library's restore holds a pack for each of its threads in memory.
@@ -58,12 +58,7 @@ impl Builtin {
     }
 
     fn password(&self) -> Result<Credentials> {
-        let path = self.password_file.display();
-        let text = fs::read_to_string(&self.password_file).with_context(|| format!("cannot read the repository's password from {path}"))?;
-        // As restic reads it: what an editor adds at the end of the line is not the password's.
-        let password = text.trim_end_matches(['\r', '\n']);
-        ensure!(!password.is_empty(), "{path} is empty: it must hold the repository's password");
-        Ok(Credentials::password(password))
+        read_password(&self.password_file).map(Credentials::password)
     }
 
     fn open(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
@@ -76,12 +71,17 @@ impl Builtin {
                 return Ok(repository);
             }
         }
-        let repository = self.repository(bars)?.open(&self.password()?).map_err(plain);
-        let repository = repository.with_context(|| {
-            format!("cannot open the repository at {location}: is the password in {} its own?", self.password_file.display())
-        })?;
+        let repository = self.open_by_password(bars)?;
         self.keep(repository.key());
         Ok(repository)
+    }
+
+    /// Only so opened does the repository know which of its keys it was opened with.
+    fn open_by_password(&self, bars: impl ProgressBars) -> Result<Repository<OpenStatus>> {
+        self.repository(bars)?.open(&self.password()?).map_err(plain).with_context(|| {
+            let (location, password) = (self.location.display(), self.password_file.display());
+            format!("cannot open the repository at {location}: is the password in {password} its own?")
+        })
     }
 
     fn kept(&self) -> Option<MasterKey> {
@@ -122,6 +122,14 @@ impl Builtin {
     }
 }
 
+/// As restic reads it: what an editor adds at the end of the line is not the password's.
+fn read_password(path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the repository's password from {}", path.display()))?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    ensure!(!password.is_empty(), "{} is empty: it must hold the repository's password", path.display());
+    Ok(password.to_owned())
+}
+
 /// The library's errors in one line: its own text is a page for people at a terminal.
 #[expect(clippy::boxed_local, reason = "the library's results hold it so")]
 fn plain(error: Box<RusticError>) -> anyhow::Error {
@@ -141,7 +149,7 @@ impl Engine for Builtin {
         let size = Some(bytesize::ByteSize(PACK_SIZE));
         let options = ConfigOptions::default().set_datapack_size(size).set_datapack_size_limit(size).set_datapack_growfactor(0_u32);
         let options = options.set_treepack_size_limit(size).set_treepack_growfactor(0_u32);
-        let made = self.repository(Hidden)?.init(&self.password()?, &KeyOptions::default(), &options).map_err(plain);
+        let made = self.repository(Hidden)?.init(&self.password()?, &key_options(), &options).map_err(plain);
         let repository = made.with_context(|| format!("cannot make a repository at {location}"))?;
         self.keep(repository.key());
         Ok(true)
@@ -206,8 +214,8 @@ impl Engine for Builtin {
         let summary = saved.summary.as_ref().context("the snapshot has no summary")?;
         progress.bytes(summary.total_bytes_processed);
         Ok(Stored {
-            snapshot: saved.id.to_string(),
-            tree: saved.tree.to_string(),
+            snapshot: hex(&saved.id),
+            tree: hex(&saved.tree),
             files: summary.total_files_processed,
             bytes: summary.total_bytes_processed,
             bytes_added: summary.data_added_packed,
@@ -262,6 +270,42 @@ impl Engine for Builtin {
         repository.delete_snapshots(&ids).map_err(plain)
     }
 
+    fn keys(&self) -> Result<Vec<Key>> {
+        let current = self.open_by_password(Hidden)?.key_id().map(|id| hex(&id));
+        let mut keys = Vec::new();
+        let directory = self.location.join("keys");
+        for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
+            let entry = entry?;
+            let id = entry.file_name().to_string_lossy().into_owned();
+            let text = fs::read(entry.path()).with_context(|| format!("cannot read {}", entry.path().display()))?;
+            // Who made it is not encrypted; the library does not tell it.
+            let said: serde_json::Value = serde_json::from_slice(&text).with_context(|| format!("key {id} is damaged"))?;
+            let word = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
+            keys.push(Key {
+                current: current.as_ref() == Some(&id),
+                user: word("username"),
+                host: word("hostname"),
+                created: word("created"),
+                id,
+            });
+        }
+        keys.sort_by(|a, b| (&a.created, &a.id).cmp(&(&b.created, &b.id)));
+        Ok(keys)
+    }
+
+    fn add_key(&self, password_file: &Path) -> Result<()> {
+        let repository = self.open(Hidden)?;
+        let _lock = self.lock()?;
+        repository.add_key(&read_password(password_file)?, &key_options()).map_err(plain).map(drop)
+    }
+
+    fn remove_key(&self, id: &str) -> Result<()> {
+        let repository = self.open_by_password(Hidden)?;
+        let _lock = self.lock()?;
+        let id: rustic_core::Id = id.parse().map_err(plain)?;
+        repository.delete_key(&id.into()).map_err(plain)
+    }
+
     fn prune(&self) -> Result<()> {
         let repository = self.open(Hidden)?;
         let _lock = self.lock()?;
@@ -272,6 +316,17 @@ impl Engine for Builtin {
     }
 }
 
+/// An id in full: its own text is its beginning only.
+fn hex(id: &rustic_core::Id) -> String {
+    id.to_hex().as_str().to_owned()
+}
+
+/// What a key says of itself, as restic's do.
+fn key_options() -> KeyOptions {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    KeyOptions::default().hostname(host).username("gitlab-backup".to_owned()).with_created(true)
+}
+
 /// The snapshot, if its tags say that it is of ours.
 fn ours(snapshot: &SnapshotFile) -> Option<Snapshot> {
     let tagged = |prefix: &str| snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix).map(str::to_owned));
@@ -280,8 +335,8 @@ fn ours(snapshot: &SnapshotFile) -> Option<Snapshot> {
     }
     let nanoseconds = snapshot.time.timestamp().as_nanosecond();
     Some(Snapshot {
-        id: snapshot.id.to_string(),
-        tree: snapshot.tree.to_string(),
+        id: hex(&snapshot.id),
+        tree: hex(&snapshot.tree),
         // The library's time type is another version's.
         time: jiff::Timestamp::from_nanosecond(nanoseconds).ok()?,
         run: tagged(RUN_TAG)?.parse().ok()?,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use serde::Serialize;
 
 use crate::values::RunId;
 
@@ -31,6 +32,12 @@ pub trait Engine {
     fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>>;
     /// Removes snapshots, not the data that they share with others.
     fn forget(&self, snapshots: &[String]) -> Result<()>;
+    /// Every key.
+    fn keys(&self) -> Result<Vec<Key>>;
+    /// Adds a key with the password in a file.
+    fn add_key(&self, password_file: &Path) -> Result<()>;
+    /// Removes a key, by its whole id. Fails for the one in use.
+    fn remove_key(&self, id: &str) -> Result<()>;
     /// Removes the data that no snapshot needs any more. What another process may still be using is kept for a day.
     fn prune(&self) -> Result<()>;
 }
@@ -108,6 +115,21 @@ pub struct Snapshot {
     pub run: RunId,
     /// The part's name.
     pub part: String,
+}
+
+/// One of the passwords that open the repository; its JSON is stable.
+#[derive(Debug, Clone, Serialize)]
+pub struct Key {
+    /// Its id.
+    pub id: String,
+    /// It is the one in use.
+    pub current: bool,
+    /// Who made it.
+    pub user: String,
+    /// Where.
+    pub host: String,
+    /// When, as the engine writes it; empty if it did not.
+    pub created: String,
 }
 
 /// Hears how far a store is.

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::{Engine, PART_TAG, Progress, RUN_TAG, Skipped, Snapshot, StoreRequest, Stored, TAG, Tolerance};
+use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Skipped, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
@@ -45,6 +45,18 @@ struct RawSnapshot {
     tree: String,
     time: jiff::Timestamp,
     tags: Option<Vec<String>>,
+}
+
+/// An entry of `restic key list`.
+#[derive(Deserialize)]
+struct RawKey {
+    current: bool,
+    id: String,
+    #[serde(rename = "userName")]
+    user: String,
+    #[serde(rename = "hostName")]
+    host: String,
+    created: String,
 }
 
 /// An entry of `restic ls`.
@@ -226,6 +238,24 @@ impl Engine for Restic {
     fn forget(&self, snapshots: &[String]) -> Result<()> {
         let ids: Vec<&str> = snapshots.iter().map(String::as_str).collect();
         self.succeed(&[&["forget"], &ids[..]].concat()).map(drop)
+    }
+
+    fn keys(&self) -> Result<Vec<Key>> {
+        let keys: Vec<RawKey> = self.json(&["key", "list", "--json", "--no-lock"])?;
+        // Only the beginning of an id is listed: it is as good as the whole.
+        Ok(keys
+            .into_iter()
+            .map(|key| Key { id: key.id, current: key.current, user: key.user, host: key.host, created: key.created })
+            .collect())
+    }
+
+    fn add_key(&self, password_file: &Path) -> Result<()> {
+        let file = password_file.to_str().with_context(|| format!("{} is not UTF-8", password_file.display()))?;
+        self.succeed(&["key", "add", "--new-password-file", file]).map(drop)
+    }
+
+    fn remove_key(&self, id: &str) -> Result<()> {
+        self.succeed(&["key", "remove", id]).map(drop)
     }
 
     fn prune(&self) -> Result<()> {

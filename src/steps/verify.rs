@@ -43,6 +43,7 @@ pub fn verify(
     };
     let bytes = if depth.read_data { "every byte read" } else { "structure only; --read-data reads every byte" };
     find("repository", engine.check(depth.read_data).map(|()| bytes.to_owned()));
+    find("keys", engine.keys().map(|keys| key_words(keys.len())));
     let directory = tempfile::Builder::new().prefix("gitlab-backup-verify-").tempdir_in(scratch);
     let directory =
         directory.with_context(|| format!("cannot make a directory in {}: --scratch names another place", scratch.display()))?;
@@ -79,6 +80,13 @@ pub fn verify(
         }
     }
     Ok(good)
+}
+
+fn key_words(count: usize) -> String {
+    match count {
+        1 => "only one: if its password is lost, everything is; 'gitlab-backup key add' makes another, to be kept elsewhere".to_owned(),
+        count => format!("{count} open the repository"),
+    }
 }
 
 /// The snapshot is there, and is the one that the manifest vouches for.

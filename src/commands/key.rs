@@ -1,0 +1,102 @@
+//! `key`: the passwords that open the repository. Losing all of them loses every backup.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Subcommand;
+
+use crate::config::Config;
+use crate::repository::{Engine, Key};
+use crate::values::SecretSource;
+
+use super::list;
+use super::place::{place, random_password};
+
+/// What to do with the keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List the keys.
+    Show {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a key, to be kept somewhere else.
+    Add {
+        /// The file with its password; made with a random one if it is not there.
+        #[arg(long, value_name = "FILE")]
+        new_password_file: PathBuf,
+    },
+    /// Remove a key that is not the configured one.
+    Remove {
+        /// The key's id, as show prints it.
+        id: String,
+    },
+    /// Replace the configured password by a new random one.
+    Rotate,
+}
+
+/// Does it.
+pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
+    let engine = list::open(config)?;
+    match command {
+        KeyCommand::Show { json } => show(&engine.keys()?, *json),
+        KeyCommand::Add { new_password_file } => add(&*engine, new_password_file),
+        KeyCommand::Remove { id } => {
+            let keys = engine.keys()?;
+            let found: Vec<&Key> = keys.iter().filter(|key| key.id.starts_with(id.as_str())).collect();
+            let [key] = found[..] else { bail!("{} keys begin with '{id}': see 'gitlab-backup key show'", found.len()) };
+            ensure!(!key.current, "key {} is the configured one: 'gitlab-backup key rotate' replaces it", key.id);
+            engine.remove_key(&key.id)?;
+            println!("removed key {}", key.id);
+            Ok(())
+        }
+        KeyCommand::Rotate => rotate(config, &*engine),
+    }
+}
+
+fn show(keys: &[Key], json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(keys)?);
+        return Ok(());
+    }
+    for key in keys {
+        let mark = if key.current { '*' } else { ' ' };
+        println!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
+    }
+    if keys.len() == 1 {
+        println!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
+    }
+    Ok(())
+}
+
+fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
+    if !file.exists() {
+        place(file, format!("{}\n", random_password()?).as_bytes(), 0o600)?;
+        println!("made {}", file.display());
+    }
+    engine.add_key(file)?;
+    println!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
+    Ok(())
+}
+
+/// Killed at any point, the password file holds one that opens the repository: the new key is added before and the old one removed after it
+/// is replaced.
+fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
+    let SecretSource::File(path) = &config.repository.password else {
+        bail!("the password is a credential of the service manager, which cannot be replaced from here: add a key and remove the old one");
+    };
+    let old = engine.keys()?.into_iter().find(|key| key.current).context("it cannot be told which key is the configured one")?;
+    let password = format!("{}\n", random_password()?);
+    let directory = path.parent().context("the password file has no directory")?;
+    let staged = tempfile::NamedTempFile::new_in(directory).with_context(|| format!("cannot write to {}", directory.display()))?;
+    std::fs::write(staged.path(), &password)?;
+    engine.add_key(staged.path())?;
+    place(path, password.as_bytes(), 0o600)?;
+    // Opened anew: only what the new password opens may remove the old key.
+    let engine = list::open(config)?;
+    engine.probe().context("the new password does not open the repository: the old key was kept")?;
+    engine.remove_key(&old.id)?;
+    println!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
+    Ok(())
+}
