@@ -65,6 +65,7 @@ impl From<RunId> for String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
