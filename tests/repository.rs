@@ -29,6 +29,8 @@ impl Place {
     fn new() -> Self {
         // Not in /tmp: extended attributes need a real file system.
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // Not what a directory gets by itself, so that it is seen whether a restore knows it.
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o751)).unwrap();
         fs::write(directory.path().join("password"), "secret\n").unwrap();
         Self { directory }
     }
