@@ -112,7 +112,8 @@ struct Status {
 impl Progress for Status {
     fn bytes(&self, done: u64) {
         let Ok(mut last) = self.last.lock() else { return };
-        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+        // Nothing yet is no progress, and would use up the second's one word.
+        if done > 0 && last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
             *last = Some(Instant::now());
             let text = format!("storing {}: {}", self.part, indicatif::BinaryBytes(done));
             notify::status(&text);
