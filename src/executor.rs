@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use crate::config::{Config, Stage};
 use crate::paths;
 use crate::runs::{Failure, Outcome, Record};
-use crate::systemd::{Manager, last_lines};
+use crate::systemd::{Manager, last_lines, notify};
 use crate::units::{Plan, Unit};
 use crate::values::RunId;
 
@@ -36,7 +36,7 @@ pub async fn execute(config: &Config) -> Result<()> {
         Ok(()) => {
             record.outcome = Outcome::Complete;
             record.save()?;
-            status("complete");
+            notify::status("complete");
             let downtime = record.downtime.map(|downtime| downtime.total());
             tracing::info!(run = %record.id, downtime, "run complete");
             Ok(())
@@ -122,12 +122,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
 fn enter(record: &mut Record, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
     record.save()?;
-    status(&format!("{}: {stage}", record.id));
+    notify::status(&format!("{}: {stage}", record.id));
     tracing::info!(run = %record.id, stage, "stage");
     Ok(())
-}
-
-/// What `systemctl status` shows. That nobody listens is no error.
-fn status(text: &str) {
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(text)]);
 }

@@ -3,7 +3,7 @@
 pub mod extract;
 pub mod files;
 pub mod manifest;
-mod notify;
+pub mod open;
 pub mod pause;
 pub mod postgresql;
 pub mod preflight;
@@ -14,5 +14,6 @@ pub mod redis;
 pub mod resume;
 pub mod secret;
 pub mod staging;
+mod tls;
 pub mod verify;
 pub mod window;

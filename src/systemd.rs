@@ -5,6 +5,7 @@
 mod closure;
 mod journal;
 mod manager;
+pub mod notify;
 mod proxy;
 mod state;
 

@@ -7,9 +7,9 @@ use clap::Subcommand;
 
 use crate::config::Config;
 use crate::repository::{Engine, Key};
+use crate::steps::open;
 use crate::values::SecretSource;
 
-use super::list;
 use super::place::{place, random_password};
 
 /// What to do with the keys.
@@ -38,7 +38,7 @@ pub enum KeyCommand {
 
 /// Does it.
 pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
-    let engine = list::open(config)?;
+    let engine = open::outside(config)?;
     match command {
         KeyCommand::Show { json } => show(&engine.keys()?, *json),
         KeyCommand::Add { new_password_file } => add(&*engine, new_password_file),
@@ -94,7 +94,7 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     engine.add_key(staged.path())?;
     place(path, password.as_bytes(), 0o600)?;
     // Opened anew: only what the new password opens may remove the old key.
-    let engine = list::open(config)?;
+    let engine = open::outside(config)?;
     engine.probe().context("the new password does not open the repository: the old key was kept")?;
     engine.remove_key(&old.id)?;
     println!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());

@@ -4,10 +4,8 @@ use anyhow::{Context, Result};
 
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::repository::{self, Engine};
 use crate::runs::{Manifest, Record};
-use crate::steps::secret;
-use crate::units::render::credential;
+use crate::steps::open;
 use crate::values::RunId;
 
 /// Prints the complete runs, oldest first.
@@ -83,15 +81,9 @@ fn print(value: &serde_json::Value, depth: usize) {
 
 /// Every complete run, oldest first. What cannot be read is told on stderr: it does not hide the others.
 fn complete(config: &Config) -> Result<Vec<Manifest>> {
-    let catalog = Catalog::read(&*open(config)?)?;
+    let catalog = Catalog::read(&*open::outside(config)?)?;
     for (_, why) in &catalog.damaged {
         tracing::error!("{why}");
     }
     Ok(catalog.complete.into_iter().map(|run| run.manifest).collect())
-}
-
-/// The repository, for a command.
-pub(super) fn open(config: &Config) -> Result<Box<dyn Engine>> {
-    let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
-    repository::open(&config.repository, &password, None)
 }

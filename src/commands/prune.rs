@@ -8,11 +8,10 @@ use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
 use crate::runs::{Outcome, Record};
+use crate::steps::open;
 use crate::steps::prune::{Plan, apply, plan};
 use crate::systemd::Manager;
 use crate::units::Unit;
-
-use super::list;
 
 /// The JSON of `prune`: fields are added, never renamed.
 #[derive(Serialize)]
@@ -28,7 +27,7 @@ pub async fn prune(config: &Config, dry_run: bool, json: bool) -> Result<()> {
     if !dry_run {
         refuse_if_unsafe().await?;
     }
-    let engine = list::open(config)?;
+    let engine = open::outside(config)?;
     let plan = plan(&config.retention, &Catalog::read(&*engine)?, Timestamp::now())?;
     if !dry_run {
         apply(&plan, &*engine)?;

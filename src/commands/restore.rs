@@ -10,10 +10,10 @@ use clap::Args;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::runs::{Manifest, Part};
-use crate::steps::extract;
+use crate::steps::{extract, open};
 use crate::values::RunId;
 
-use super::{list, pick};
+use super::pick;
 
 /// Options of `restore`.
 #[derive(Debug, Args)]
@@ -36,7 +36,7 @@ pub struct RestoreArgs {
 
 /// Lays out what is asked for.
 pub fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
-    let catalog = Catalog::read(&*list::open(config)?)?;
+    let catalog = Catalog::read(&*open::outside(config)?)?;
     let manifest = &pick(&catalog, args.run.as_ref())?.manifest;
     let parts = chosen(manifest, args)?;
     let into = std::path::absolute(&args.into).context("the current directory is gone")?;

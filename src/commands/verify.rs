@@ -8,10 +8,11 @@ use serde::Serialize;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::steps::open;
 use crate::steps::verify::{self, Depth};
 use crate::values::RunId;
 
-use super::{list, pick};
+use super::pick;
 
 /// Options of `verify`.
 #[derive(Debug, Args)]
@@ -42,7 +43,7 @@ struct Finding {
 
 /// Verifies one run and prints each finding.
 pub fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
-    let engine = list::open(config)?;
+    let engine = open::outside(config)?;
     let catalog = Catalog::read(&*engine)?;
     let run = pick(&catalog, args.run.as_ref())?;
     let depth = Depth { read_data: args.read_data, repositories: (!args.all_repositories).then_some(10) };

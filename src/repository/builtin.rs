@@ -23,6 +23,8 @@ use rustic_core::{
 };
 use rustix::fs::FlockOperation;
 
+use crate::config::host;
+
 use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 use source::{Skips, Source};
 
@@ -323,8 +325,7 @@ fn hex(id: &rustic_core::Id) -> String {
 
 /// What a key says of itself, as restic's do.
 fn key_options() -> KeyOptions {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    KeyOptions::default().hostname(host).username("gitlab-backup".to_owned()).with_created(true)
+    KeyOptions::default().hostname(host::name()).username("gitlab-backup".to_owned()).with_created(true)
 }
 
 /// The snapshot, if its tags say that it is of ours.

@@ -7,10 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::config::Config;
-use crate::repository;
-use crate::units::render::credential;
 
-use super::{process, secret};
+use super::{open, process};
 
 /// Lays `path` of `snapshot` (everything if `None`) out below `target`.
 pub fn in_child(config: &Config, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
@@ -24,6 +22,5 @@ pub fn in_child(config: &Config, snapshot: &str, target: &Path, path: Option<&Pa
 
 /// What the child does.
 pub fn extract(config: &Config, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
-    let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
-    repository::open(&config.repository, &password, None)?.extract(snapshot, target, path)
+    open::outside(config)?.extract(snapshot, target, path)
 }

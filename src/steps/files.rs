@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::config::Config;
+use crate::config::{Config, host};
 use crate::paths;
-use crate::repository::{self, Engine, Progress, StoreRequest, Tolerance};
+use crate::repository::{Engine, Progress, StoreRequest, Tolerance};
 use crate::runs::record::write_json;
 use crate::runs::{Part, Record};
-use crate::units::render::credential;
+use crate::systemd::notify;
 
-use super::{notify, secret};
+use super::open;
 
 /// Where the parts leave word for the manifest.
 pub(super) const PARTS: &str = "/var/lib/gitlab-backup/staging/parts";
@@ -25,13 +25,13 @@ pub const PRESYNC: &str = "presync";
 
 /// First pass with GitLab up: whatever changes meanwhile is the window's to take.
 pub fn presync(config: &Config) -> Result<()> {
-    let engine = open(config)?;
+    let engine = open::in_run(config)?;
     store(config, &*engine, PRESYNC, &config.files.paths, Tolerance::Changing).map(drop)
 }
 
 /// The file backup in the window: anything that cannot be read fails it.
 pub fn live(config: &Config) -> Result<()> {
-    let engine = open(config)?;
+    let engine = open::in_run(config)?;
     let part = store(config, &*engine, FILES, &config.files.paths, Tolerance::None)?;
     write_json(&Path::new(PARTS).join("files.json"), &part)
 }
@@ -45,7 +45,7 @@ pub fn dumps(config: &Config) -> Result<()> {
             continue;
         }
         if engine.is_none() {
-            engine = Some(open(config)?);
+            engine = Some(open::in_run(config)?);
         }
         let Some(engine) = &engine else { continue };
         let part = store(config, &**engine, name, &[path], Tolerance::None)?;
@@ -54,15 +54,10 @@ pub fn dumps(config: &Config) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn open(config: &Config) -> Result<Box<dyn Engine>> {
-    let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
-    repository::open(&config.repository, &password, Some(Path::new(paths::REPOSITORY_KEY)))
-}
-
 /// Stores one part under the current run.
 pub(super) fn store(config: &Config, engine: &dyn Engine, name: &str, paths: &[PathBuf], tolerance: Tolerance) -> Result<Part> {
     let run = Record::current()?.context("no run is going on: this helper is started by its unit only")?.id;
-    let host = host();
+    let host = host::name();
     let exclude: &[String] = if name == FILES || name == PRESYNC { &config.files.exclude } else { &[] };
     // The first pass is the second's parent only if the repository takes both for the same thing: the label is the files'.
     let request = StoreRequest { run: &run, part: name, host: &host, paths, exclude, tolerance };
@@ -81,11 +76,6 @@ pub(super) fn store(config: &Config, engine: &dyn Engine, name: &str, paths: &[P
         seconds: started.elapsed().as_secs_f64(),
         checksum: format!("sha256-tree:{}", stored.tree),
     })
-}
-
-/// This host's name, as the kernel has it.
-pub fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Whether there is any file below `path`.

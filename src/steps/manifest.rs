@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
-use crate::config::Config;
+use crate::config::{Config, host};
 use crate::paths;
 use crate::repository::Tolerance;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Part, Record};
 
 use super::files::{self, PARTS, PRESYNC};
+use super::open;
 
 /// GitLab's version, by layout.
 const GITLAB_VERSION: [&str; 2] = ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
@@ -49,7 +50,7 @@ pub fn write(config: &Config) -> Result<()> {
     let downtime = record.downtime.unwrap_or_default();
     let manifest = Manifest {
         id: record.id.clone(),
-        host: files::host(),
+        host: host::name(),
         started: record.started,
         finished: Timestamp::now(),
         complete: true,
@@ -59,7 +60,7 @@ pub fn write(config: &Config) -> Result<()> {
         parts,
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
-    let engine = files::open(config)?;
+    let engine = open::in_run(config)?;
     files::store(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()], Tolerance::None)?;
     let passes: Vec<String> =
         engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == PRESYNC).map(|snapshot| snapshot.id).collect();

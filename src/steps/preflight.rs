@@ -5,12 +5,10 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 
 use crate::config::Config;
-use crate::paths;
-use crate::repository;
 use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
 
-use super::{readiness, redis, secret};
+use super::{open, readiness, redis};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -73,8 +71,7 @@ fn files(config: &Config) -> Result<()> {
 }
 
 fn repository(config: &Config) -> Result<()> {
-    let password = secret::file(&config.repository.password, crate::units::render::credential::REPOSITORY)?;
-    let engine = repository::open(&config.repository, &password, Some(Path::new(paths::REPOSITORY_KEY)))?;
+    let engine = open::in_run(config)?;
     // Opening costs half a second of key derivation: `init` opens what is there already.
     if engine.init()? {
         tracing::info!(location = config.repository.location, "made the repository");

@@ -9,9 +9,10 @@ use crate::config::{Config, Retention};
 use crate::repository::retention::{self, Fate};
 use crate::repository::{Engine, Snapshot};
 use crate::runs::{Outcome, Record};
+use crate::systemd::notify;
 use crate::values::RunId;
 
-use super::{files, notify};
+use super::open;
 
 /// What a failed run left is kept for so long: the next run uses its data again.
 const LEFTOVER_AGE: SignedDuration = SignedDuration::from_hours(24);
@@ -78,7 +79,7 @@ pub fn prune(config: &Config) -> Result<()> {
     if Record::current()?.is_none_or(|record| record.outcome != Outcome::Complete) {
         bail!("the run is not complete: nothing is pruned");
     }
-    let engine = files::open(config)?;
+    let engine = open::in_run(config)?;
     let plan = plan(&config.retention, &Catalog::read(&*engine)?, Timestamp::now())?;
     apply(&plan, &*engine)?;
     let kept = plan.fates.iter().filter(|fate| fate.keep).count();

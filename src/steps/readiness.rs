@@ -7,12 +7,13 @@ use reqwest::Client;
 
 use crate::config::ReadinessUrl;
 
+use super::tls;
+
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks once. Fails with what GitLab, or the way to it, said.
 pub async fn ask(url: &ReadinessUrl) -> Result<()> {
-    // One provider for the process; a second installation is refused and harmless.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    tls::use_ring();
     let builder = Client::builder().timeout(TIMEOUT).no_proxy();
     let (client, url) = match url {
         ReadinessUrl::Http(url) => (builder.build()?, url.clone()),

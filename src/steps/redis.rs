@@ -8,7 +8,7 @@ mod server;
 use anyhow::{Context, Result, bail};
 
 use crate::config::{Config, Redis};
-use crate::steps::notify;
+use crate::systemd::notify;
 use server::Server;
 
 pub use save::save;

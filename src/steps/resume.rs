@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Gitlab, ReadinessUrl};
 use crate::runs::paused;
-use crate::systemd::{ActiveState, JobEvent, Manager, Paused};
+use crate::systemd::{ActiveState, JobEvent, Manager, Paused, notify};
 
-use super::{notify, readiness};
+use super::readiness;
 
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(50);

@@ -13,7 +13,7 @@ use tokio::time::interval;
 use crate::config::Config;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
-use crate::steps::notify;
+use crate::systemd::notify;
 
 use super::client::Client;
 use super::{Held, HeldDatabase};

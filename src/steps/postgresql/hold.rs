@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::paths;
 use crate::runs::record::write_json;
-use crate::steps::notify;
+use crate::systemd::notify;
 
 use super::client::Client;
 use super::{Held, HeldDatabase};

@@ -18,7 +18,8 @@ use super::server::{Info, Server};
 use crate::config::{Config, Redis};
 use crate::paths;
 use crate::runs::record::write_json;
-use crate::steps::{notify, process};
+use crate::steps::process;
+use crate::systemd::notify;
 
 /// How often an instance is asked how far it is.
 const POLL: Duration = Duration::from_millis(100);

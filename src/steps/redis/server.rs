@@ -9,7 +9,7 @@ use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo,
 use anyhow::{Context, Result, bail};
 
 use crate::config::{Redis, RedisAddress};
-use crate::steps::secret;
+use crate::steps::{secret, tls};
 use crate::units::render::credential;
 
 /// How long an instance may take to answer.
@@ -27,8 +27,7 @@ pub struct Server<'a> {
 impl<'a> Server<'a> {
     /// Connects and authenticates.
     pub async fn connect(redis: &'a Redis) -> Result<Self> {
-        // Fails if there is one already, which does as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        tls::use_ring();
         let password = redis.password.as_ref().map(|source| secret::read(source, &credential::redis(&redis.name))).transpose()?;
         let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(username) = &redis.username {
