@@ -4,5 +4,5 @@ mod manifest;
 pub mod paused;
 pub(crate) mod record;
 
-pub use manifest::{Component, Manifest, Part};
+pub use manifest::{Component, Database, Manifest, Part};
 pub use record::{Downtime, Failure, Outcome, Record};

@@ -10,7 +10,9 @@ use crate::values::RunId;
 
 /// Prints the complete runs, oldest first.
 pub fn list(config: &Config, json: bool) -> Result<()> {
-    let runs = complete(config)?;
+    let mut runs = complete(config)?;
+    // The tables of every run would bury the runs; show has them.
+    runs.iter_mut().flat_map(|run| &mut run.databases).for_each(|database| database.tables.clear());
     if json {
         println!("{}", serde_json::to_string_pretty(&runs)?);
         return Ok(());

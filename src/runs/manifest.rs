@@ -1,5 +1,6 @@
 //! The manifest: the last thing that a run writes, and what makes it complete.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -30,6 +31,35 @@ pub struct Manifest {
     pub versions: Vec<Component>,
     /// What is in the repository.
     pub parts: Vec<Part>,
+    /// The databases in part `postgresql`; empty in runs that did not record them.
+    #[serde(default)]
+    pub databases: Vec<Database>,
+}
+
+/// One database of PostgreSQL: what its dump does not say, and how much is in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// Its dump, a directory below the part's path.
+    pub directory: String,
+    /// The role that owns it.
+    pub owner: String,
+    /// Its encoding, as PostgreSQL calls it.
+    pub encoding: String,
+    /// `LC_COLLATE`.
+    pub collate: String,
+    /// `LC_CTYPE`.
+    pub ctype: String,
+    /// `c` libc, `i` ICU, `b` builtin; none before PostgreSQL 15.
+    pub provider: Option<String>,
+    /// The locale of a provider other than libc.
+    pub locale: Option<String>,
+    /// Bytes that it takes on the server.
+    pub bytes: u64,
+    /// Rows of each table with data, by its quoted name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tables: BTreeMap<String, u64>,
 }
 
 /// A program and its version.

@@ -16,14 +16,10 @@ use crate::runs::{Component, Manifest, Part, Record};
 
 use super::files::{self, PARTS, PRESYNC};
 use super::open;
+use super::postgresql::Dumped;
 
 /// GitLab's version, by layout.
 const GITLAB_VERSION: [&str; 2] = ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
-
-#[derive(Deserialize)]
-struct PostgresqlDump {
-    server_version: String,
-}
 
 #[derive(Deserialize)]
 struct RedisDump {
@@ -48,6 +44,7 @@ pub fn write(config: &Config) -> Result<()> {
         ensure!(parts.iter().any(|part| part.name == name), "part '{name}' is missing: the run is not complete");
     }
     let downtime = record.downtime.unwrap_or_default();
+    let dumped = read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
     let manifest = Manifest {
         id: record.id.clone(),
         host: host::name(),
@@ -56,8 +53,9 @@ pub fn write(config: &Config) -> Result<()> {
         complete: true,
         downtime_seconds: downtime.total(),
         downtime,
-        versions: versions()?,
+        versions: versions(dumped.as_ref())?,
         parts,
+        databases: dumped.map(|dumped| dumped.databases).unwrap_or_default(),
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
     let engine = open::in_run(config)?;
@@ -82,16 +80,15 @@ fn parts() -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-fn versions() -> Result<Vec<Component>> {
+fn versions(dumped: Option<&Dumped>) -> Result<Vec<Component>> {
     let component = |name: &str, version: &str| Component { name: name.to_owned(), version: version.trim().to_owned() };
     let gitlab = GITLAB_VERSION.iter().find_map(|path| fs::read_to_string(path).ok());
     let mut versions =
         vec![component("gitlab-backup", env!("CARGO_PKG_VERSION")), component("gitlab", gitlab.as_deref().unwrap_or("unknown"))];
-    let staging = Path::new(paths::STAGING);
-    if let Some(dump) = read_json::<PostgresqlDump>(&staging.join("postgresql/postgresql.json"))? {
-        versions.push(component("postgresql", &dump.server_version));
+    if let Some(dumped) = dumped {
+        versions.push(component("postgresql", &dumped.server_version));
     }
-    if let Some(dump) = read_json::<RedisDump>(&staging.join("redis/redis.json"))? {
+    if let Some(dump) = read_json::<RedisDump>(&Path::new(paths::STAGING).join("redis/redis.json"))? {
         versions.extend(dump.instances.iter().map(|redis| component(&format!("redis-{}", redis.name), &redis.version)));
     }
     Ok(versions)

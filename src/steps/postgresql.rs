@@ -1,13 +1,16 @@
-//! PostgreSQL: hold a snapshot of every database in the window, dump from it afterwards.
+//! PostgreSQL: hold a snapshot of every database in the window, dump from it afterwards; load a dump into a new database.
 //!
 //! psql and pg_dump do the talking, so that both reach the server in the same way.
 
-mod client;
+pub(super) mod client;
 mod dump;
 mod hold;
+pub(super) mod load;
 mod preflight;
 
 use serde::{Deserialize, Serialize};
+
+use crate::runs::Database;
 
 pub use dump::dump;
 pub use hold::hold;
@@ -25,4 +28,11 @@ struct HeldDatabase {
     name: String,
     snapshot: String,
     bytes: u64,
+}
+
+/// What lies in the staging area beside the dumps.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Dumped {
+    pub server_version: String,
+    pub databases: Vec<Database>,
 }

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use tempfile::NamedTempFile;
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::config::Postgresql;
@@ -13,7 +14,7 @@ use crate::steps::secret;
 use crate::units::render::credential;
 
 /// The programs of one server.
-pub(super) struct Client<'a> {
+pub(in crate::steps) struct Client<'a> {
     pub config: &'a Postgresql,
     /// libpq's password file; removed with this value.
     passfile: Option<NamedTempFile>,
@@ -60,9 +61,22 @@ impl<'a> Client<'a> {
         command
     }
 
-    /// The rows of one query, a line each.
+    /// The rows of all statements in `sql`, a line each. The first statement that fails ends it. What stands in it may be a user's name for
+    /// something, so it comes by stdin.
     pub async fn query(&self, database: &str, sql: &str) -> Result<Vec<String>> {
-        let output = self.psql(database).args(["--command", sql]).output().await.context("cannot run psql: is it installed?")?;
+        let mut psql = self.psql(database);
+        let child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.context("cannot run psql: is it installed?")?;
+        let mut stdin = child.stdin.take().context("psql has no stdin")?;
+        // psql may end before it has read all: then it says why.
+        let (_, output) = tokio::join!(
+            async {
+                let _ = stdin.write_all(sql.as_bytes()).await;
+                drop(stdin);
+            },
+            child.wait_with_output()
+        );
+        let output = output.context("cannot wait for psql")?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {}", self.place(database), said.trim());
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
@@ -81,4 +95,14 @@ impl<'a> Client<'a> {
         let sql = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
         self.query("postgres", sql).await
     }
+}
+
+/// A name in SQL.
+pub(super) fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string in SQL, whatever `standard_conforming_strings` says.
+pub(super) fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -1,35 +1,29 @@
 //! Dumps every database from its held snapshot, GitLab being up again.
 
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use indicatif::BinaryBytes;
-use serde::Serialize;
 use tokio::time::interval;
 
 use crate::config::Config;
 use crate::paths;
+use crate::runs::Database;
 use crate::runs::record::{read_json, write_json};
 use crate::systemd::notify;
 
-use super::client::Client;
-use super::{Held, HeldDatabase};
+use super::client::{Client, literal};
+use super::{Dumped, Held, HeldDatabase};
 
-#[derive(Serialize)]
-struct Dumped {
-    server_version: String,
-    databases: Vec<DumpedDatabase>,
-}
-
-#[derive(Serialize)]
-struct DumpedDatabase {
-    name: String,
-    directory: String,
-    bytes: u64,
-}
+/// What a dump does not say of its database. Through JSON: every version of the server has other columns.
+const PROPERTIES: &str = "SELECT jsonb_build_object('name', datname, 'directory', '', 'owner', pg_get_userbyid(datdba), \
+    'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'provider', to_jsonb(d)->>'datlocprovider', \
+    'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0) FROM pg_database d WHERE datname = current_database()";
 
 /// Dumps into the staging area: a directory for each database, and what belongs to none of them.
 pub async fn dump(config: &Config) -> Result<()> {
@@ -45,14 +39,19 @@ pub async fn dump(config: &Config) -> Result<()> {
         if path.exists() {
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
-        one(&client, database, &path).await?;
-        dumped.databases.push(DumpedDatabase { name: database.name.clone(), directory, bytes: size(&path) });
+        let list = one(&client, database, &path).await?;
+        let tables = rows(&client, database, &path, &list).await?;
+        let properties = client.query(&database.name, PROPERTIES).await?.concat();
+        let properties: Database =
+            serde_json::from_str(&properties).context("the server's answer about a database cannot be understood")?;
+        dumped.databases.push(Database { directory, tables, bytes: database.bytes, ..properties });
     }
     globals(&client, &staging).await?;
     write_json(&staging.join("postgresql.json"), &dumped)
 }
 
-async fn one(client: &Client<'_>, database: &HeldDatabase, path: &Path) -> Result<()> {
+/// Dumps one database; returns the dump's list of contents.
+async fn one(client: &Client<'_>, database: &HeldDatabase, path: &Path) -> Result<String> {
     let mut command = client.command("pg_dump", &database.name);
     // Not compressed: the repository compresses, and finds yesterday's rows again only if it sees them.
     command.args(["--format=directory", "--compress=0"]);
@@ -74,7 +73,46 @@ async fn one(client: &Client<'_>, database: &HeldDatabase, path: &Path) -> Resul
     ensure!(output.status.success(), "pg_dump of {}: {}: {}", client.place(&database.name), output.status, said.trim());
     let list = client.command_offline("pg_restore").arg("--list").arg(path).output().await.context("cannot run pg_restore")?;
     ensure!(list.status.success() && !list.stdout.is_empty(), "pg_restore cannot read the dump of '{}'", database.name);
-    Ok(())
+    Ok(String::from_utf8_lossy(&list.stdout).into_owned())
+}
+
+/// How many rows of each table are in the dump: what a restore of it must bring back.
+async fn rows(client: &Client<'_>, database: &HeldDatabase, path: &Path, list: &str) -> Result<BTreeMap<String, u64>> {
+    let sql = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\nSET TRANSACTION SNAPSHOT {};\n\
+         SELECT c.oid || ' ' || format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm');\n\
+         COMMIT;\n",
+        literal(&database.snapshot)
+    );
+    let names = client.query(&database.name, &sql).await?;
+    let names: BTreeMap<&str, &str> = names.iter().filter_map(|line| line.split_once(' ')).collect();
+    let mut tables = BTreeMap::new();
+    for (dump_id, oid) in list.lines().filter_map(table_data) {
+        let Some(name) = names.get(oid) else { continue };
+        let file = path.join(format!("{dump_id}.dat"));
+        tables.insert((*name).to_owned(), lines(&file).with_context(|| format!("cannot read {}", file.display()))?);
+    }
+    Ok(tables)
+}
+
+/// Dump id and OID of a table, from a line such as `3342; 0 16386 TABLE DATA public t owner`.
+fn table_data(line: &str) -> Option<(&str, &str)> {
+    let (numbers, _) = line.split_once(" TABLE DATA ")?;
+    let (dump_id, rest) = numbers.split_once("; ")?;
+    Some((dump_id, rest.split_once(' ')?.1))
+}
+
+/// Rows in a file of COPY's text format: a line each, then `\.`.
+fn lines(file: &Path) -> std::io::Result<u64> {
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(file)?);
+    let (mut rows, mut line) = (0, Vec::new());
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 || line == b"\\.\n" {
+            return Ok(rows);
+        }
+        rows += 1;
+    }
 }
 
 /// Roles and tablespaces; passwords only where the role may read them.
@@ -107,7 +145,20 @@ fn size(path: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::directory;
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn rows_are_counted_to_the_end_of_the_copy() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (content, expected) in [("\\.\n\n\n", 0), ("a\\nb\t1\n\\N\t2\n\\.\n\n\n", 2)] {
+            std::fs::write(file.path(), content).unwrap();
+            assert_eq!(lines(file.path()).unwrap(), expected, "{content:?}");
+        }
+        assert_eq!(table_data("3342; 0 16386 TABLE DATA public we ird owner"), Some(("3342", "16386")));
+        assert_eq!(table_data("215; 1259 16391 TABLE public e postgres"), None);
+    }
 
     #[test]
     fn no_name_of_a_database_can_leave_its_directory() {
