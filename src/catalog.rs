@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::paths;
 use crate::repository::{Engine, Snapshot};
@@ -39,13 +39,34 @@ pub struct CompleteRun {
 impl Catalog {
     /// Asks the repository. Fails if it cannot be read; a single damaged manifest is no failure.
     pub fn read(engine: &dyn Engine) -> Result<Self> {
+        Self::load(engine, |_| false)
+    }
+
+    /// The same, with the manifest of `run` as the repository has it now, whatever was read of it before.
+    pub fn read_afresh(engine: &dyn Engine, run: &RunId) -> Result<Self> {
+        Self::load(engine, |other| other == run)
+    }
+
+    /// The complete run that is asked for, or the newest.
+    pub fn pick(&self, id: Option<&RunId>) -> Result<&CompleteRun> {
+        let Some(id) = id else {
+            return self.complete.last().context("there is no complete run in the repository");
+        };
+        if let Some((_, why)) = self.damaged.iter().find(|(run, _)| run == id) {
+            bail!("run {id} cannot be used: {why}");
+        }
+        let found = self.complete.iter().find(|run| run.manifest.id == *id);
+        found.with_context(|| format!("there is no complete run {id}: see 'gitlab-backup list'"))
+    }
+
+    fn load(engine: &dyn Engine, afresh: impl Fn(&RunId) -> bool) -> Result<Self> {
         let mut runs: BTreeMap<RunId, Vec<Snapshot>> = BTreeMap::new();
         for snapshot in engine.snapshots()? {
             runs.entry(snapshot.run.clone()).or_default().push(snapshot);
         }
         let mut catalog = Self::default();
         for (run, snapshots) in runs {
-            match snapshots.iter().find(|snapshot| snapshot.part == MANIFEST).map(|snapshot| manifest(engine, snapshot)) {
+            match snapshots.iter().find(|snapshot| snapshot.part == MANIFEST).map(|snapshot| manifest(engine, snapshot, afresh(&run))) {
                 Some(Ok(manifest)) => catalog.complete.push(CompleteRun { manifest, snapshots }),
                 Some(Err(error)) => catalog.damaged.push((run, format!("{error:#}"))),
                 None => catalog.incomplete.push((run, snapshots)),
@@ -55,10 +76,10 @@ impl Catalog {
     }
 }
 
-fn manifest(engine: &dyn Engine, snapshot: &Snapshot) -> Result<Manifest> {
+fn manifest(engine: &dyn Engine, snapshot: &Snapshot, afresh: bool) -> Result<Manifest> {
     // Snapshots never change: what was read once need not be read again.
     let cache = Path::new(paths::MANIFESTS).join(format!("{}.json", snapshot.id));
-    if let Ok(Some(manifest)) = read_json(&cache) {
+    if let Some(manifest) = read_json(&cache).ok().flatten().filter(|_| !afresh) {
         return Ok(manifest);
     }
     let bytes = engine.read(&snapshot.id, Path::new(MANIFEST_PATH))?;

@@ -64,7 +64,10 @@ enum Command {
     },
     /// Check that a run could be restored: the repository, every dump, a sample of the Git repositories.
     Verify(verify::VerifyArgs),
-    /// Lay a run, or a part of it, out in a directory; nothing live is touched.
+    /// Put a run, or a part of it, in place of what is there; or lay it out in a directory.
+    ///
+    /// Everything is laid out beside what is there first, with GitLab down; then renames put it in place, and what was there goes when GitLab
+    /// answers again.
     Restore(restore::RestoreArgs),
     /// Remove the runs that [retention] no longer asks for; a backup does so by itself when it is complete.
     Prune {
@@ -173,7 +176,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::List { json } => list::list(&load(&slash)?, json),
         Command::Show { run, json } => list::show(load(&slash), &run, json),
         Command::Verify(args) => verify::verify(&load(&slash)?, &args),
-        Command::Restore(args) => restore::restore(&load(&slash)?, &args),
+        Command::Restore(args) => restore::restore(&load(&slash)?, &args).await,
         Command::Prune { dry_run, json } => prune::prune(&load(&slash)?, dry_run, json).await,
         Command::Key(command) => key::key(&load(&slash)?, &command),
         Command::Helper(helper) => helper::helper(&file, helper).await,

@@ -154,6 +154,8 @@ pub struct Redis {
     pub password: Option<SecretSource>,
     /// How long a save may take.
     pub timeout: Timespan,
+    /// The unit that runs it, for a restore; left out, the running server tells.
+    pub unit: Option<UnitName>,
 }
 
 /// Where a Redis listens.
@@ -183,6 +185,8 @@ pub struct Files {
     pub command: Option<Vec<String>>,
     /// First pass with GitLab up, so that the window only takes what changed since.
     pub presync: bool,
+    /// Those of `paths` that hold configuration and secrets: a restore puts them in place only when asked to.
+    pub configuration: Vec<PathBuf>,
 }
 
 /// `[repository]`

@@ -4,22 +4,26 @@
 
 mod capture;
 mod conclude;
+mod restore;
 mod stage;
 
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use crate::config::{Config, Stage};
 use crate::paths;
-use crate::runs::{Failure, Outcome, Record};
+use crate::runs::restore::Journal;
+use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::{Manager, last_lines, notify};
-use crate::units::{Plan, Unit};
+use crate::units::{Plan, Restore, Unit};
 use crate::values::RunId;
+use capture::Window;
 
 pub use conclude::conclude;
+pub use restore::restore;
 pub use stage::Failed;
 
 /// Lines of the journal that a failed run keeps.
@@ -31,14 +35,19 @@ pub async fn execute(config: &Config) -> Result<()> {
     tracing::info!(run = %record.id, "run started");
     let manager = Manager::connect().await?;
     let result = stages(config, &manager, &mut record).await;
+    conclude_with(&mut record, Kind::Backup, result).await
+}
+
+/// Closes the record.
+async fn conclude_with(record: &mut Record, kind: Kind, result: Result<()>) -> Result<()> {
     record.finished = Some(Timestamp::now());
     match result {
         Ok(()) => {
             record.outcome = Outcome::Complete;
-            record.save()?;
+            record.save(kind)?;
             notify::status("complete");
             let downtime = record.downtime.map(|downtime| downtime.total());
-            tracing::info!(run = %record.id, downtime, "run complete");
+            tracing::info!(run = %record.id, downtime, "complete");
             Ok(())
         }
         Err(error) => {
@@ -52,7 +61,7 @@ pub async fn execute(config: &Config) -> Result<()> {
                 record.outcome = Outcome::Failed;
             }
             record.failure = Some(Failure { unit, reason: format!("{error:#}"), log });
-            record.save()?;
+            record.save(kind)?;
             Err(error)
         }
     }
@@ -62,41 +71,55 @@ pub async fn execute(config: &Config) -> Result<()> {
 fn begin() -> Result<Record> {
     fs::create_dir_all(paths::RUNS).with_context(|| format!("cannot make {}", paths::RUNS))?;
     let started = Timestamp::now();
-    let salt = u16::try_from(std::process::id() & 0xffff).unwrap_or(0);
-    let record = Record {
-        id: RunId::new(started, salt),
-        started,
-        finished: None,
-        outcome: Outcome::Running,
-        stage: "prepare".to_owned(),
-        downtime: None,
-        failure: None,
-        warnings: Vec::new(),
-    };
-    record.save()?;
-    let environment = format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
-    fs::write(paths::ENVIRONMENT, environment).with_context(|| format!("cannot write {}", paths::ENVIRONMENT))?;
+    let record = Record::begin(run_id(started), started);
+    record.save(Kind::Backup)?;
+    environment(&record)?;
     Ok(record)
+}
+
+fn run_id(started: Timestamp) -> RunId {
+    RunId::new(started, u16::try_from(std::process::id() & 0xffff).unwrap_or(0))
+}
+
+/// Tells the units what they belong to.
+fn environment(record: &Record) -> Result<()> {
+    let environment = format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
+    fs::write(paths::ENVIRONMENT, environment).with_context(|| format!("cannot write {}", paths::ENVIRONMENT))
 }
 
 async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Result<()> {
     let plan = Plan::new(config);
+    if !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
+        bail!("a restore is going on: there is nothing to back up before it is complete");
+    }
+    if let Some(why) = Journal::half_way() {
+        bail!("{why}");
+    }
     if Path::new(paths::PAUSED).exists() {
         tracing::warn!("an earlier run left GitLab paused: resuming it first");
         capture::resume(manager, config).await?;
     }
-    enter(record, "prepare")?;
+    enter(record, Kind::Backup, "prepare")?;
     stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await?;
 
-    enter(record, "capture")?;
-    let captured = capture::capture(config, manager, &plan.members(Stage::Window)).await?;
-    enter(record, "resume")?;
+    enter(record, Kind::Backup, "capture")?;
+    let window = Window {
+        target: Unit::Stage(Stage::Window),
+        window: Unit::Window,
+        pause: Unit::Pause,
+        deadline: Some(Unit::DeadlineTarget),
+        members: plan.members(Stage::Window),
+        stopped: config.gitlab.writers.iter().map(ToString::to_string).collect(),
+        paused: Vec::new(),
+    };
+    let captured = capture::capture(config, manager, &window).await?;
+    enter(record, Kind::Backup, "resume")?;
     record.downtime = capture::answering_again(config, manager, captured, record).await?;
     if !config.redis.is_empty() {
         stage::settled(manager, &Unit::Redis, captured.since).await?;
     }
 
-    enter(record, "store")?;
+    enter(record, Kind::Backup, "store")?;
     let mut released = false;
     stage::drive(manager, Stage::Store, &plan.members(Stage::Store), async |state| {
         // A held snapshot keeps vacuum from cleaning up: it ends with the dump, not with the stage.
@@ -110,7 +133,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     record.outcome = Outcome::Complete;
     let finish = plan.members(Stage::Finish);
     if !finish.is_empty() {
-        enter(record, "finish")?;
+        enter(record, Kind::Backup, "finish")?;
         stage::drive(manager, Stage::Finish, &finish, async |_| Ok(())).await?;
     }
     if record.downtime.is_none() {
@@ -119,9 +142,9 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     Ok(())
 }
 
-fn enter(record: &mut Record, stage: &str) -> Result<()> {
+fn enter(record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
-    record.save()?;
+    record.save(kind)?;
     notify::status(&format!("{}: {stage}", record.id));
     tracing::info!(run = %record.id, stage, "stage");
     Ok(())

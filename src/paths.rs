@@ -21,5 +21,25 @@ pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
 pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";
 /// The exported snapshots; owned by the PostgreSQL user, gone with its unit.
 pub const PGSNAPSHOT: &str = "/run/gitlab-backup-pgsnapshot";
+/// What a restore has to finish or put back, and how the last one went.
+pub const RESTORE: &str = "/var/lib/gitlab-backup/restore";
+/// How far the replacement of a restore is. Outlives a reboot, as what it replaces does.
+pub const RESTORE_JOURNAL: &str = "/var/lib/gitlab-backup/restore/journal.json";
+/// The last restore.
+pub const RESTORE_RECORD: &str = "/var/lib/gitlab-backup/restore/record.json";
+/// What is not in the run, found before anything is replaced.
+pub const RESTORE_KEPT: &str = "/var/lib/gitlab-backup/restore/kept.json";
+/// What the next restore is asked for.
+pub const RESTORE_REQUEST: &str = "/run/gitlab-backup/restore-request.json";
+/// What the restore that goes on was asked for.
+pub const RESTORE_ASKED: &str = "/run/gitlab-backup/restore-asked.json";
+/// What a restore will do.
+pub const RESTORE_PLAN: &str = "/run/gitlab-backup/restore-plan.json";
+/// What the units of a restore have to tell.
+pub const RESTORE_NOTES: &str = "/run/gitlab-backup/restore-notes.json";
+/// Where a restore lays its dumps out; goes with the staging area.
+pub const RESTORE_DUMPS: &str = "/var/lib/gitlab-backup/staging/restore";
+/// Configuration that a restore lays out for comparison, below the run's id.
+pub const RESTORED_CONFIGURATION: &str = "/var/lib/gitlab-backup/restored";
 /// The default configuration file.
 pub const CONFIG: &str = "/etc/gitlab-backup/config.toml";

@@ -1,8 +1,10 @@
-//! What is known of runs: the record that a run keeps of itself in the state directory, and the manifest that makes it complete.
+//! What is known of runs: the record that a run keeps of itself in the state directory, and the manifest that makes it complete; and
+//! what is known of a restore.
 
 mod manifest;
 pub mod paused;
 pub(crate) mod record;
+pub mod restore;
 
 pub use manifest::{Component, Database, Manifest, Part};
-pub use record::{Downtime, Failure, Outcome, Record};
+pub use record::{Downtime, Failure, Kind, Outcome, Record};

@@ -7,6 +7,6 @@ pub mod plan;
 pub mod render;
 pub mod text;
 
-pub use name::Unit;
+pub use name::{Restore, Unit};
 pub use plan::Plan;
 pub use render::{UnitFile, generate};

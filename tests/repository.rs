@@ -165,13 +165,13 @@ fn both_lay_out_what_was_stored() {
         let stored = store(&*engine, &root);
         let below = |target: &Path| target.join(root.strip_prefix("/").unwrap());
         let whole = place.path("whole");
-        engine.extract(&stored.snapshot, &whole, None).unwrap();
+        engine.extract(&stored.snapshot, &whole, &[]).unwrap();
         assert_eq!(inventory(&below(&whole)), inventory(&root), "{name:?}");
         let one = place.path("one");
-        engine.extract(&stored.snapshot, &one, Some(&root.join("a/b"))).unwrap();
+        engine.extract(&stored.snapshot, &one, &[root.join("a/b"), root.join("linked")]).unwrap();
         assert_eq!(fs::read(below(&one).join("a/b/file")).unwrap(), b"content", "{name:?}");
         assert!(!below(&one).join("empty").exists(), "{name:?} laid out more than was asked for");
-        let error = engine.extract(&stored.snapshot, &place.path("none"), Some(&root.join("missing"))).unwrap_err();
+        let error = engine.extract(&stored.snapshot, &place.path("none"), &[root.join("missing")]).unwrap_err();
         assert!(format!("{error:#}").contains("missing"), "{name:?}: {error:#}");
         let mut seen = Vec::new();
         engine.list(&stored.snapshot, &mut |path, directory| seen.push((path.to_owned(), directory))).unwrap();

@@ -8,7 +8,9 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
-use crate::steps::{extract, files, manifest, pause, postgresql, preflight, prune, redis, resume, staging, window};
+use crate::runs::Kind;
+use crate::runs::restore::Request;
+use crate::steps::{extract, files, manifest, pause, postgresql, preflight, prune, redis, restore, resume, staging, window};
 use crate::units::render::credential;
 
 /// The helpers, by unit.
@@ -49,15 +51,47 @@ pub enum Helper {
     Manifest,
     /// gitlab-backup-prune.service
     Prune,
+    /// gitlab-backup-restore-*.service
+    #[command(subcommand)]
+    Restore(Restore),
     /// What verify and restore have done in a process of its own.
     Extract {
         /// The snapshot's id.
         snapshot: String,
         /// The directory.
         target: PathBuf,
-        /// Everything if left out.
-        path: Option<PathBuf>,
+        /// Everything if there are none.
+        paths: Vec<PathBuf>,
     },
+}
+
+/// The helpers of a restore, by unit.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum Restore {
+    /// gitlab-backup-restore-run.service
+    Execute,
+    /// gitlab-backup-restore-run.service, ExecStopPost=
+    Conclude,
+    /// gitlab-backup-restore-staging.service
+    Begin,
+    /// gitlab-backup-restore-staging.service, ExecStopPost=
+    Unstage,
+    /// gitlab-backup-restore-preflight.service
+    Preflight,
+    /// gitlab-backup-restore-undo.service
+    Undo,
+    /// gitlab-backup-restore-dumps.service
+    Dumps,
+    /// gitlab-backup-restore-postgresql.service
+    Postgresql,
+    /// gitlab-backup-restore-files.service
+    Files,
+    /// gitlab-backup-restore-switch.service
+    Switch,
+    /// gitlab-backup-restore-finish.service
+    Finish,
+    /// gitlab-backup-restore-guard.service
+    Guard,
 }
 
 /// The two ends of a bracket.
@@ -72,7 +106,8 @@ pub enum Bracket {
 /// Runs one helper. What undoes a state does not read the configuration: a file that was broken meanwhile must not keep GitLab away.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Conclude => return executor::conclude(|name| std::env::var(name).ok()),
+        Helper::Conclude => return executor::conclude(Kind::Backup, |name| std::env::var(name).ok()),
+        Helper::Restore(Restore::Conclude) => return executor::conclude(Kind::Restore, |name| std::env::var(name).ok()),
         Helper::Staging(Bracket::Begin) => return staging::begin(),
         Helper::Staging(Bracket::End) => return staging::end(),
         Helper::Pause => return pause::begin(),
@@ -94,8 +129,26 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Files => files::dumps(&config),
         Helper::Manifest => manifest::write(&config),
         Helper::Prune => prune::prune(&config),
-        Helper::Extract { snapshot, target, path } => extract::extract(&config, &snapshot, &target, path.as_deref()),
+        Helper::Restore(step) => self::restore(&config, step).await,
+        Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
         Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
+    }
+}
+
+async fn restore(config: &Config, step: Restore) -> Result<()> {
+    match step {
+        Restore::Execute => executor::restore(config).await,
+        Restore::Begin => restore::begin(),
+        Restore::Unstage => restore::unstage(config).await,
+        Restore::Preflight => restore::preflight(config, &Request::asked()?).await,
+        Restore::Undo => restore::undo(config).await,
+        Restore::Dumps => restore::dumps(config),
+        Restore::Postgresql => restore::load(config).await,
+        Restore::Files => restore::beside(config).and_then(|()| restore::files(config)),
+        Restore::Switch => restore::switch(config).await,
+        Restore::Finish => restore::finish(config).await,
+        Restore::Guard => restore::guard(config).await,
+        Restore::Conclude => Ok(()),
     }
 }
 

@@ -11,10 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName};
+use crate::runs::restore::Journal;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
-use crate::units::{self, Unit, UnitFile};
+use crate::units::{self, Restore, Unit, UnitFile};
 use crate::values::SecretSource;
 
 use super::generate::program;
@@ -72,6 +73,8 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
             manager.reload().await?;
         }
         let timer = Unit::Timer.to_string();
+        // Not a matter of taste: it does nothing unless a restore ended half way.
+        manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
         if !args.no_enable {
             manager.enable(&timer).await?;
             manager.start(&timer, "replace").await?;
@@ -88,14 +91,21 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     let directory = Host::new(&args.root).path(UNIT_DIRECTORY);
     let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
-        if !manager.state(&Unit::Run.to_string()).await?.is_settled() {
-            let message = "a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'".to_owned();
-            return Err(Exit { code: ALREADY_RUNNING, message }.into());
+        for (unit, what) in [(Unit::Run, "backup"), (Restore::Run.into(), "restore")] {
+            if !manager.state(&unit.to_string()).await?.is_settled() {
+                let message = format!("a {what} is going on: wait for it, or 'systemctl stop {unit}'");
+                return Err(Exit { code: ALREADY_RUNNING, message }.into());
+            }
+        }
+        if let Some(why) = Journal::half_way() {
+            bail!("{why}");
         }
         let timer = Unit::Timer.to_string();
         manager.stop(&timer).await?;
-        if directory.join(&timer).exists() {
-            manager.disable(&timer).await?;
+        for unit in [timer, Unit::from(Restore::Guard).to_string()] {
+            if directory.join(&unit).exists() {
+                manager.disable(&unit).await?;
+            }
         }
     }
     let mut changes = Changes::default();

@@ -1,86 +1,188 @@
-//! `restore --into`: lay a run out in a directory; nothing live is touched.
+//! `restore`: a run takes the place of what is there, or is laid out elsewhere.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+mod into;
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use indicatif::BinaryBytes;
 
 use crate::catalog::Catalog;
+use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
-use crate::runs::{Manifest, Part};
-use crate::steps::{extract, open};
+use crate::runs::restore::{Journal, Request};
+use crate::runs::{Kind, Manifest, Record};
+use crate::steps::open;
+use crate::systemd::Manager;
+use crate::units::{Restore, Unit};
 use crate::values::RunId;
 
-use super::pick;
+use super::follow::{follow, succeeded};
+
+/// What `--only` takes, where it is about what is live.
+const PARTS: [&str; 4] = ["postgresql", "redis", "files", "config"];
 
 /// Options of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
     /// The run; the newest complete one if left out.
     run: Option<RunId>,
-    /// Where to lay it out: a directory that is empty or not there yet.
+    /// Lay it out in DIR, which is empty or not there yet, and touch nothing live.
     #[arg(long, value_name = "DIR")]
-    into: PathBuf,
-    /// These parts only: files, postgresql, redis, steps.
+    into: Option<PathBuf>,
+    /// These parts only: postgresql, redis, files, config; with --into those that 'show' lists.
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
     /// This path only, as it was on the host: one repository, one file.
     #[arg(long, value_name = "PATH", conflicts_with = "only")]
     path: Option<PathBuf>,
+    /// Put configuration and secrets in place too; without it they are laid beside and compared.
+    #[arg(long)]
+    with_config: bool,
+    /// Restore a run of another version or edition of GitLab.
+    #[arg(long)]
+    allow_version_mismatch: bool,
+    /// Leave this Redis as it is.
+    #[arg(long, value_name = "NAME")]
+    skip_redis: Vec<String>,
+    /// Put back what a restore that ended half way has replaced.
+    #[arg(long, conflicts_with_all = ["run", "into", "only", "path", "with_config"])]
+    undo: bool,
     /// Do nothing, and tell what would be done.
     #[arg(long)]
     dry_run: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    /// One JSON object at the end: the record of the restore.
+    #[arg(long)]
+    json: bool,
 }
 
-/// Lays out what is asked for.
-pub fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
-    let catalog = Catalog::read(&*open::outside(config)?)?;
-    let manifest = &pick(&catalog, args.run.as_ref())?.manifest;
-    let parts = chosen(manifest, args)?;
-    let into = std::path::absolute(&args.into).context("the current directory is gone")?;
-    if let Ok(mut entries) = fs::read_dir(&into) {
-        ensure!(entries.next().is_none(), "{} is not empty: name an empty directory or one that is not there yet", into.display());
+/// Restores what is asked for.
+pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
+    if args.undo {
+        ensure!(Journal::load()?.is_some(), "no restore ended half way: there is nothing to put back");
+        return live(None, args, "put back what was there before the restore").await;
     }
-    let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
-    println!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
-    for part in &parts {
-        let paths: Vec<String> = part.paths.iter().map(|path| path.display().to_string()).collect();
-        println!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
+    let engine = open::outside(config)?;
+    let mut catalog = Catalog::read(&*engine)?;
+    if let Some(id) = args.run.clone().or_else(|| catalog.complete.last().map(|run| run.manifest.id.clone())) {
+        catalog = Catalog::read_afresh(&*engine, &id)?;
     }
+    let manifest = &catalog.pick(args.run.as_ref())?.manifest;
+    if let Some(into) = &args.into {
+        return into::lay_out(config, manifest, into, args);
+    }
+    if let Some(unknown) = args.only.iter().find(|name| !PARTS.contains(&name.as_str())) {
+        bail!("there is no part '{unknown}' to restore: {}", PARTS.join(", "));
+    }
+    if let Some(path) = &args.path {
+        let files = manifest.parts.iter().find(|part| part.name == "files");
+        let within = files.is_some_and(|files| files.paths.iter().any(|root| path.starts_with(root)));
+        ensure!(within, "{} is not among the files of run {}", path.display(), manifest.id);
+    }
+    let request = request(manifest, args);
+    describe(config, manifest, &request);
     if args.dry_run {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&into).with_context(|| format!("cannot make {}", into.display()))?;
-    if args.path.is_none() {
-        enough_space(&into, bytes)?;
+    live(Some(request), args, &format!("replace all that by what it was on {}", manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC"))).await
+}
+
+fn request(manifest: &Manifest, args: &RestoreArgs) -> Request {
+    Request {
+        run: Some(manifest.id.clone()),
+        only: args.only.clone(),
+        path: args.path.clone(),
+        with_config: args.with_config,
+        allow_version_mismatch: args.allow_version_mismatch,
+        skip_redis: args.skip_redis.clone(),
     }
-    for part in parts {
-        extract::in_child(config, &part.snapshot, &into, args.path.as_deref())
-            .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
-        println!("done: {}", part.name);
+}
+
+/// The plan, as far as it is known before the host is looked at.
+fn describe(config: &Config, manifest: &Manifest, request: &Request) {
+    println!("run {} of {}:", manifest.id, manifest.host);
+    if let Some(path) = &request.path {
+        println!("  files       {}", path.display());
+        return;
+    }
+    if request.wants("postgresql") {
+        for database in &manifest.databases {
+            println!("  postgresql  {:>11}  {}", BinaryBytes(database.bytes).to_string(), database.name);
+        }
+    }
+    for part in &manifest.parts {
+        let bytes = BinaryBytes(part.bytes).to_string();
+        if part.name == "redis" && request.wants("redis") {
+            let names = manifest.versions.iter().filter_map(|component| component.name.strip_prefix("redis-"));
+            let names: Vec<&str> = names.filter(|name| !request.skip_redis.iter().any(|skip| skip == name)).collect();
+            println!("  redis       {bytes:>11}  {}", names.join(", "));
+        }
+        if part.name == "files" {
+            for path in &part.paths {
+                let configuration = config.files.configuration.contains(path);
+                let word = match (configuration, request.wants("config"), request.wants("files")) {
+                    (true, true, _) => "config",
+                    (true, false, _) => "(beside)",
+                    (false, _, true) => "files",
+                    (false, _, false) => continue,
+                };
+                println!("  {word:<11} {:>11}  {}", "", path.display());
+            }
+        }
+    }
+}
+
+/// Asks, starts the restore and follows it.
+async fn live(request: Option<Request>, args: &RestoreArgs, what: &str) -> Result<()> {
+    let manager = Manager::connect().await?;
+    let executor = Unit::from(Restore::Run).to_string();
+    let state = manager.state(&executor).await?;
+    ensure!(state.load == "loaded", "{executor} is not installed: 'gitlab-backup install' first");
+    for (unit, word) in [(Unit::Run, "backup"), (Restore::Run.into(), "restore")] {
+        if !manager.state(&unit.to_string()).await?.is_settled() {
+            let message = format!("a {word} is going on: wait for it, or 'systemctl stop {unit}'");
+            return Err(Exit { code: ALREADY_RUNNING, message }.into());
+        }
+    }
+    if !args.yes {
+        confirm(what)?;
+    }
+    let undo =
+        Request { run: None, only: Vec::new(), path: None, with_config: false, allow_version_mismatch: false, skip_redis: Vec::new() };
+    let before = Record::last(Kind::Restore)?;
+    request.unwrap_or(undo).leave()?;
+    manager.hold(&executor).await?;
+    manager.start(&Unit::from(Restore::Target).to_string(), "replace").await?;
+    let record = follow(&manager, Kind::Restore, before.as_ref()).await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&record)?);
+    }
+    for warning in &record.warnings {
+        eprintln!("note: {warning}");
+    }
+    if let Some(why) = Journal::half_way() {
+        eprintln!("GITLAB IS DOWN: {why}");
+    }
+    succeeded(if args.undo { "putting back" } else { "the restore" }, &record)?;
+    let downtime = record.downtime.map_or(0.0, |downtime| downtime.total());
+    match args.undo {
+        true => eprintln!("what was there before the restore is back; GitLab was down for {downtime:.1} s"),
+        false => eprintln!("run {} is restored; GitLab was down for {downtime:.1} s", record.id),
     }
     Ok(())
 }
 
-fn chosen<'a>(manifest: &'a Manifest, args: &RestoreArgs) -> Result<Vec<&'a Part>> {
-    let names = || manifest.parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", ");
-    if let Some(path) = &args.path {
-        let within = |part: &&Part| part.paths.iter().any(|root| path.starts_with(root));
-        let part = manifest.parts.iter().find(within);
-        return Ok(vec![part.with_context(|| format!("{} is in no part of run {}", path.display(), manifest.id))?]);
-    }
-    if let Some(unknown) = args.only.iter().find(|name| !manifest.parts.iter().any(|part| part.name == **name)) {
-        bail!("run {} has no part '{unknown}': {}", manifest.id, names());
-    }
-    Ok(manifest.parts.iter().filter(|part| args.only.is_empty() || args.only.contains(&part.name)).collect())
-}
-
-fn enough_space(directory: &Path, needed: u64) -> Result<()> {
-    let system = rustix::fs::statvfs(directory).with_context(|| format!("cannot ask for the free space of {}", directory.display()))?;
-    let free = system.f_bavail.saturating_mul(system.f_frsize);
-    let words = |bytes| indicatif::BinaryBytes(bytes).to_string();
-    ensure!(free > needed, "{} has {} free, but {} are needed", directory.display(), words(free), words(needed));
+fn confirm(what: &str) -> Result<()> {
+    ensure!(std::io::stdin().is_terminal(), "nobody can be asked here: --yes answers for you");
+    eprint!("GitLab is stopped meanwhile. {}{}? Type 'yes': ", what[..1].to_uppercase(), &what[1..]);
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("no answer could be read")?;
+    ensure!(answer.trim() == "yes", "nothing was done");
     Ok(())
 }

@@ -6,9 +6,10 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::paths;
-use crate::runs::{Outcome, Record, paused};
+use crate::runs::restore::Journal;
+use crate::runs::{Kind, Outcome, Record, paused};
 use crate::systemd::Manager;
-use crate::units::Unit;
+use crate::units::{Restore, Unit};
 
 /// The JSON of `status`: fields are added, never renamed.
 #[derive(Serialize)]
@@ -17,6 +18,10 @@ struct Status {
     /// The run that goes on, or the last.
     last: Option<Record>,
     last_complete: Option<Record>,
+    /// The last restore.
+    restore: Option<Record>,
+    /// Why GitLab must not run, if a restore ended half way.
+    half_restored: Option<String>,
     /// Units that are down because of a run and will be started again.
     paused: Vec<String>,
     timer: String,
@@ -26,6 +31,7 @@ struct Status {
 pub async fn status(json: bool) -> Result<()> {
     let manager = Manager::connect().await?;
     let running = !manager.state(&Unit::Run.to_string()).await?.is_settled();
+    let restoring = !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled();
     let records = Record::all()?;
     let timer = manager.state(&Unit::Timer.to_string()).await?;
     let status = Status {
@@ -33,14 +39,25 @@ pub async fn status(json: bool) -> Result<()> {
         last_complete: records.iter().find(|record| record.outcome == Outcome::Complete).cloned(),
         last: records.into_iter().next(),
         paused: paused::load()?.unwrap_or_default().into_iter().map(|paused| paused.unit).collect(),
+        restore: Record::last(Kind::Restore)?,
+        half_restored: Journal::half_way().filter(|_| !restoring),
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
         return Ok(());
     }
-    println!("now:   {}", if status.running { "a backup is going on" } else { "nothing is going on" });
-    let line = |record: &Record| {
+    println!(
+        "now:   {}",
+        if status.running {
+            "a backup is going on"
+        } else if restoring {
+            "a restore is going on"
+        } else {
+            "nothing is going on"
+        }
+    );
+    let line = |record: &Record, running: bool| {
         let reason = record.failure.as_ref().map_or(String::new(), |failure| format!(": {}", failure.reason));
         let outcome = match record.outcome {
             // A run without an executor and without an end was cut off by a crash or a reboot.
@@ -51,11 +68,17 @@ pub async fn status(json: bool) -> Result<()> {
         };
         format!("{} {outcome} in stage {}{reason}", record.id, record.stage)
     };
-    println!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), line));
+    println!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running)));
     if let Some(record) = &status.last_complete {
-        println!("good:  {}", line(record));
+        println!("good:  {}", line(record, running));
+    }
+    if let Some(record) = &status.restore {
+        println!("restore: {}", line(record, restoring));
     }
     println!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
+    if let Some(why) = &status.half_restored {
+        println!("DOWN:  {why}");
+    }
     if !status.paused.is_empty() {
         println!("DOWN:  {} ({})", status.paused.join(", "), Path::new(paths::PAUSED).display());
     }

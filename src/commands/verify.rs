@@ -12,8 +12,6 @@ use crate::steps::open;
 use crate::steps::verify::{self, Depth};
 use crate::values::RunId;
 
-use super::pick;
-
 /// Options of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -45,7 +43,7 @@ struct Finding {
 pub fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
     let engine = open::outside(config)?;
     let catalog = Catalog::read(&*engine)?;
-    let run = pick(&catalog, args.run.as_ref())?;
+    let run = catalog.pick(args.run.as_ref())?;
     let depth = Depth { read_data: args.read_data, repositories: (!args.all_repositories).then_some(10) };
     let mut findings = Vec::new();
     let good = verify::verify(config, &*engine, run, depth, &args.scratch, &mut |what, result| {

@@ -31,8 +31,10 @@ pub(super) struct Defaults {
     pub(super) writers: Vec<UnitName>,
     /// The URL of the one Redis.
     pub(super) redis: Option<String>,
-    /// The data.
+    /// The data, configuration and secrets too.
     pub(super) paths: Vec<PathBuf>,
+    /// Which of them are configuration and secrets.
+    pub(super) configuration: Vec<PathBuf>,
 }
 
 /// Where unit files are, in the order in which the first one counts, systemd.unit(5).

@@ -64,12 +64,14 @@ tables! {
         password_file: Field<String>,
         password_credential: Field<String>,
         timeout: Field<String>,
+        unit: Field<String>,
     }
     Files {
         paths: List,
         exclude: List,
         command: List,
         presync: Field<bool>,
+        configuration: List,
     }
     Repository {
         engine: Field<String>,

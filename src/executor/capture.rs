@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep};
 
-use crate::config::{Config, Stage};
+use crate::config::Config;
 use crate::paths;
 use crate::runs::{Downtime, Record, paused};
 use crate::systemd::{JobEvent, Manager, Paused, UnitState, monotonic_micros, stop_closure};
@@ -30,43 +30,65 @@ pub(super) struct Captured {
     closed: u64,
 }
 
-/// Opens the window, waits until everything is captured and the window has closed again.
-pub(super) async fn capture(config: &Config, manager: &Manager, members: &[Unit]) -> Result<Captured> {
-    let writers: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();
-    let running = stop_closure(manager, &writers).await?;
+/// A window: what happens in it, and what is down meanwhile.
+pub(super) struct Window {
+    /// Reached when everything in it is done.
+    pub target: Unit,
+    /// The bracket in which GitLab is down.
+    pub window: Unit,
+    /// The bracket that brings it back.
+    pub pause: Unit,
+    /// What ends it when it lasts too long.
+    pub deadline: Option<Unit>,
+    /// What happens in it.
+    pub members: Vec<Unit>,
+    /// What is stopped.
+    pub stopped: Vec<String>,
+    /// What is down already and is to be started with the rest.
+    pub paused: Vec<Paused>,
+}
+
+/// Opens the window, waits until everything in it is done and it has closed again.
+pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window) -> Result<Captured> {
+    let mut running = stop_closure(manager, &bracket.stopped).await?;
     tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
+    let known: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
+    running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
     paused::save(&running)?;
 
-    let target = Unit::Stage(Stage::Window);
+    let Window { target, members, .. } = bracket;
     hold(manager, members).await?;
-    hold(manager, &[target.clone(), Unit::Window, Unit::Pause, Unit::DeadlineTarget]).await?;
+    hold(manager, &[target.clone(), bracket.window.clone(), bracket.pause.clone()]).await?;
+    hold(manager, bracket.deadline.as_slice()).await?;
     let mut watch = Watch { jobs: manager.jobs().await?, running, seen: HashMap::new() };
     let since = monotonic_micros();
     manager.start(&target.to_string(), "replace").await?;
     loop {
         watch.admin_stops(manager).await?;
         let state = manager.state(&target.to_string()).await?;
-        let window = manager.state(&Unit::Window.to_string()).await?;
+        let window = manager.state(&bracket.window.to_string()).await?;
         if state.reached_since(since) {
-            if window.is_settled() && manager.state(&Unit::Pause.to_string()).await?.is_settled() {
+            if window.is_settled() && manager.state(&bracket.pause.to_string()).await?.is_settled() {
                 return Ok(Captured { since, opened: window.active_enter, closed: window.inactive_enter });
             }
         } else if !state.has_job {
-            return Err(why(config, manager, members, &window, since).await);
+            return Err(why(config, manager, bracket, &window, since).await);
         }
         sleep(PAUSE).await;
     }
 }
 
-/// Why nothing was captured, as precisely as the units can tell.
-async fn why(config: &Config, manager: &Manager, members: &[Unit], window: &UnitState, since: u64) -> anyhow::Error {
+/// Why the window was for nothing, as precisely as the units can tell.
+async fn why(config: &Config, manager: &Manager, bracket: &Window, window: &UnitState, since: u64) -> anyhow::Error {
     let find = async || -> Result<Failed> {
-        let deadline = manager.state(&Unit::DeadlineTarget.to_string()).await?;
-        if deadline.reached_since(since) {
-            let reason = format!("GitLab was down for {}, the longest that [gitlab] max-downtime allows", config.gitlab.max_downtime);
-            return Ok(Failed::new(&deadline, reason));
+        if let Some(deadline) = &bracket.deadline {
+            let deadline = manager.state(&deadline.to_string()).await?;
+            if deadline.reached_since(since) {
+                let reason = format!("GitLab was down for {}, the longest that [gitlab] max-downtime allows", config.gitlab.max_downtime);
+                return Ok(Failed::new(&deadline, reason));
+            }
         }
-        for member in members {
+        for member in &bracket.members {
             let state = manager.state(&member.to_string()).await?;
             if state.inactive_exit >= since && (state.active == crate::systemd::ActiveState::Failed || state.result != "success") {
                 return Ok(Failed::new(&state, format!("failed in the window: {}", state.result)));

@@ -3,14 +3,14 @@
 use anyhow::Result;
 use jiff::Timestamp;
 
-use crate::runs::{Failure, Outcome, Record};
-use crate::units::Unit;
+use crate::runs::{Failure, Kind, Outcome, Record};
+use crate::units::{Restore, Unit};
 
 /// Closes the record of a run whose executor could not do it.
 ///
 /// `variable` reads the environment: systemd.exec(5) `$SERVICE_RESULT`, `$EXIT_CODE`, `$EXIT_STATUS`.
-pub fn conclude(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
-    let Some(mut record) = Record::current()? else { return Ok(()) };
+pub fn conclude(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let Some(mut record) = Record::last(kind)? else { return Ok(()) };
     if record.finished.is_some() {
         return Ok(());
     }
@@ -26,6 +26,10 @@ pub fn conclude(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     if record.outcome == Outcome::Running {
         record.outcome = Outcome::Failed;
     }
-    record.failure = Some(Failure { unit: Some(Unit::Run.to_string()), reason, log: Vec::new() });
-    record.save()
+    let unit = match kind {
+        Kind::Backup => Unit::Run,
+        Kind::Restore => Restore::Run.into(),
+    };
+    record.failure = Some(Failure { unit: Some(unit.to_string()), reason, log: Vec::new() });
+    record.save(kind)
 }

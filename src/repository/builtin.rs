@@ -230,9 +230,9 @@ impl Engine for Builtin {
         Ok(all.iter().filter_map(ours).collect())
     }
 
-    fn extract(&self, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
+    fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
         let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
-        extract::extract(&repository, snapshot, target, path)
+        extract::extract(&repository, snapshot, target, paths)
     }
 
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()> {

@@ -21,9 +21,9 @@ pub trait Engine {
     fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
     /// Every snapshot that is ours.
     fn snapshots(&self) -> Result<Vec<Snapshot>>;
-    /// Lays `path` (everything if `None`) out below `target`, with the directories above it, owners, modes and times as they were. May
-    /// panic: a process of its own is needed.
-    fn extract(&self, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()>;
+    /// Lays `paths` (everything if there are none) out below `target`, with the directories above them, owners, modes and times as they
+    /// were. May panic: a process of its own is needed.
+    fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()>;
     /// Tells every path in a snapshot, and whether it is a directory.
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()>;
     /// Checks the structure, and every byte with `data`. Fails with what is wrong.

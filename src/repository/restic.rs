@@ -201,16 +201,14 @@ impl Engine for Restic {
         Ok(self.list(&[])?.into_iter().filter_map(ours).collect())
     }
 
-    fn extract(&self, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
+    fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
         let target = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
         let mut words = vec!["restore", "--no-lock", "--verify", "--target", target, snapshot];
-        // A pattern to restic, so what would mean something in one is escaped.
-        let pattern = path.map(|path| path.to_string_lossy().replace(['\\', '*', '?', '['], "?"));
-        if let Some(pattern) = &pattern {
-            words.extend(["--include", pattern]);
-        }
+        // Patterns to restic, so what would mean something in one is escaped.
+        let patterns: Vec<String> = paths.iter().map(|path| path.to_string_lossy().replace(['\\', '*', '?', '['], "?")).collect();
+        words.extend(patterns.iter().flat_map(|pattern| ["--include", pattern]));
         self.succeed(&words)?;
-        if let Some(path) = path {
+        for path in paths {
             let laid = Path::new(target).join(path.strip_prefix("/").unwrap_or(path));
             laid.symlink_metadata().with_context(|| format!("{} is not in snapshot {snapshot}", path.display()))?;
         }

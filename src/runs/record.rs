@@ -23,7 +23,7 @@ pub struct Record {
     pub finished: Option<Timestamp>,
     /// How it stands.
     pub outcome: Outcome,
-    /// `prepare`, `capture`, `resume`, `store`, `finish`.
+    /// `prepare`, `capture`, `resume`, `store`, `finish`; of a restore `prepare`, `restore`, `resume`, `finish`.
     pub stage: String,
     /// How long GitLab was down; none before it is up again.
     pub downtime: Option<Downtime>,
@@ -31,6 +31,15 @@ pub struct Record {
     pub failure: Option<Failure>,
     /// What did not fail the run but should be known.
     pub warnings: Vec<String>,
+}
+
+/// What a record is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A backup.
+    Backup,
+    /// A restore.
+    Restore,
 }
 
 /// How a run stands.
@@ -75,9 +84,23 @@ impl Downtime {
 }
 
 impl Record {
+    /// A run that begins now.
+    pub fn begin(id: RunId, started: Timestamp) -> Self {
+        let stage = "prepare".to_owned();
+        Self { id, started, finished: None, outcome: Outcome::Running, stage, downtime: None, failure: None, warnings: Vec::new() }
+    }
+
     /// The run that goes on, or the last that did since boot.
     pub fn current() -> Result<Option<Self>> {
-        read_json(Path::new(paths::CURRENT_RUN))
+        Self::last(Kind::Backup)
+    }
+
+    /// The one of this kind that goes on, or the last that did: of backups since boot.
+    pub fn last(kind: Kind) -> Result<Option<Self>> {
+        match kind {
+            Kind::Backup => read_json(Path::new(paths::CURRENT_RUN)),
+            Kind::Restore => read_json(Path::new(paths::RESTORE_RECORD)),
+        }
     }
 
     /// All records, newest first. One that cannot be read is left out with a warning.
@@ -103,9 +126,14 @@ impl Record {
     }
 
     /// Writes the record where the helpers and commands look for the current run, and where it is kept.
-    pub fn save(&self) -> Result<()> {
-        write_json(Path::new(paths::CURRENT_RUN), self)?;
-        write_json(&Path::new(paths::RUNS).join(format!("{}.json", self.id)), self)
+    pub fn save(&self, kind: Kind) -> Result<()> {
+        match kind {
+            Kind::Backup => {
+                write_json(Path::new(paths::CURRENT_RUN), self)?;
+                write_json(&Path::new(paths::RUNS).join(format!("{}.json", self.id)), self)
+            }
+            Kind::Restore => write_json(Path::new(paths::RESTORE_RECORD), self),
+        }
     }
 }
 

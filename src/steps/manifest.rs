@@ -82,9 +82,7 @@ fn parts() -> Result<Vec<Part>> {
 
 fn versions(dumped: Option<&Dumped>) -> Result<Vec<Component>> {
     let component = |name: &str, version: &str| Component { name: name.to_owned(), version: version.trim().to_owned() };
-    let gitlab = GITLAB_VERSION.iter().find_map(|path| fs::read_to_string(path).ok());
-    let mut versions =
-        vec![component("gitlab-backup", env!("CARGO_PKG_VERSION")), component("gitlab", gitlab.as_deref().unwrap_or("unknown"))];
+    let mut versions = vec![component("gitlab-backup", env!("CARGO_PKG_VERSION")), component("gitlab", &gitlab_version())];
     if let Some(dumped) = dumped {
         versions.push(component("postgresql", &dumped.server_version));
     }
@@ -92,4 +90,10 @@ fn versions(dumped: Option<&Dumped>) -> Result<Vec<Component>> {
         versions.extend(dump.instances.iter().map(|redis| component(&format!("redis-{}", redis.name), &redis.version)));
     }
     Ok(versions)
+}
+
+/// The version of GitLab on this host, with its edition (`17.5.0-ee`); `unknown` where no layout has it.
+pub fn gitlab_version() -> String {
+    let found = GITLAB_VERSION.iter().find_map(|path| fs::read_to_string(path).ok());
+    found.map_or_else(|| "unknown".to_owned(), |version| version.trim().to_owned())
 }

@@ -2,8 +2,8 @@
 
 mod rdb;
 mod remote;
-mod save;
-mod server;
+pub(super) mod save;
+pub(super) mod server;
 
 use anyhow::{Context, Result, bail};
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Gitlab, ReadinessUrl};
 use crate::runs::paused;
+use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, JobEvent, Manager, Paused, notify};
 
 use super::readiness;
@@ -40,6 +41,11 @@ impl From<&Gitlab> for Manner {
 
 /// Brings back every unit on the record; returns when all run and GitLab answers. Nothing on record: nothing to do.
 pub async fn resume(manner: &Manner) -> Result<()> {
+    if let Some(why) = Journal::half_way() {
+        tracing::error!("{why}");
+        notify::status(&why);
+        return Ok(());
+    }
     let Some(units) = paused::load()? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");
     let manager = Manager::connect().await?;

@@ -52,7 +52,7 @@ pub fn verify(
         let place = directory.path().join(&part.name);
         match part.name.as_str() {
             "postgresql" | "redis" => {
-                if let Err(error) = extract::in_child(config, &part.snapshot, &place, None) {
+                if let Err(error) = extract::in_child(config, &part.snapshot, &place, &[]) {
                     find(&format!("part {}", part.name), Err(error));
                     continue;
                 }
@@ -90,7 +90,7 @@ fn key_words(count: usize) -> String {
 }
 
 /// The snapshot is there, and is the one that the manifest vouches for.
-fn unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
+pub(super) fn unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
     let snapshot = run.snapshots.iter().find(|snapshot| snapshot.id == part.snapshot);
     let snapshot = snapshot.with_context(|| format!("snapshot {} is gone", part.snapshot))?;
     let found = format!("sha256-tree:{}", snapshot.tree);
@@ -144,14 +144,15 @@ fn sample(all: &[PathBuf], count: Option<usize>) -> impl Iterator<Item = &PathBu
 }
 
 fn fsck(config: &Config, part: &Part, path: &Path, place: &Path) -> Result<String> {
-    extract::in_child(config, &part.snapshot, place, Some(path))?;
+    extract::in_child(config, &part.snapshot, place, &[path.to_owned()])?;
     let laid = place.join(path.strip_prefix("/").unwrap_or(path));
     // A fork's objects may be in a pool, which is then needed as well.
     if let Ok(alternates) = fs::read_to_string(laid.join("objects/info/alternates")) {
         for line in alternates.lines().filter(|line| !line.is_empty()) {
             let pool = normalised(&path.join("objects").join(line));
             if !place.join(pool.strip_prefix("/").unwrap_or(&pool)).exists() {
-                extract::in_child(config, &part.snapshot, place, Some(&pool)).with_context(|| format!("its pool {}", pool.display()))?;
+                extract::in_child(config, &part.snapshot, place, std::slice::from_ref(&pool))
+                    .with_context(|| format!("its pool {}", pool.display()))?;
             }
         }
     }

@@ -106,6 +106,27 @@ impl Manager {
         .await
     }
 
+    /// Forgets that a unit failed.
+    pub async fn reset(&self, unit: &str) -> Result<()> {
+        self.retry(&format!("reset {unit}"), async || absent_is_fine(self.proxy().await?.reset_failed_unit(unit).await)).await
+    }
+
+    /// The unit whose process this is.
+    pub async fn unit_of(&self, pid: u32) -> Result<String> {
+        self.retry(&format!("tell the unit of process {pid}"), async || {
+            let path = self.proxy().await?.get_unit_by_pid(pid).await?;
+            let unit = PropertiesProxy::builder(&self.connection)
+                .destination("org.freedesktop.systemd1")
+                .path(path)
+                .cache_properties(zbus::proxy::CacheProperties::No)
+                .build()
+                .await?;
+            let id = unit.get(InterfaceName::try_from("org.freedesktop.systemd1.Unit")?, "Id").await?;
+            Ok(<&str>::try_from(&id)?.to_owned())
+        })
+        .await
+    }
+
     /// `daemon-reload`.
     pub async fn reload(&self) -> Result<()> {
         let call = async { self.proxy().await?.reload().await };

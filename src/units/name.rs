@@ -49,6 +49,71 @@ pub enum Unit {
     Stage(Stage),
     /// A `[[step]]`, by its name.
     Step(String),
+    /// One of a restore.
+    Restore(Restore),
+}
+
+/// The units of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Restore {
+    /// The entry: what `gitlab-backup restore` starts.
+    Target,
+    /// The executor.
+    Run,
+    /// Bracket, whole restore: what is laid out goes, unless it took its place.
+    Staging,
+    /// Step: everything that can be known before GitLab is touched.
+    Preflight,
+    /// Bracket: GitLab comes back, unless it is half old and half new.
+    Pause,
+    /// Bracket: GitLab is down.
+    Window,
+    /// All that happens in the window.
+    Apply,
+    /// Step: what an unfinished restore has replaced is put back.
+    Undo,
+    /// Step: the dumps are laid out.
+    Dumps,
+    /// Step: the dumps are loaded beside the old databases.
+    Postgresql,
+    /// Step: the files are laid out beside the old ones.
+    Files,
+    /// Step: the new takes the place of the old.
+    Switch,
+    /// Step: the old goes.
+    Finish,
+    /// At boot: a half restored GitLab is not started.
+    Guard,
+}
+
+impl Restore {
+    /// What happens in the window, in an order in which every unit comes after those it is ordered after.
+    pub const APPLY: [Self; 5] = [Self::Undo, Self::Dumps, Self::Postgresql, Self::Files, Self::Switch];
+
+    fn rest(self) -> &'static str {
+        match self {
+            Self::Target => ".target",
+            Self::Run => "-run.service",
+            Self::Staging => "-staging.service",
+            Self::Preflight => "-preflight.service",
+            Self::Pause => "-pause.service",
+            Self::Window => "-window.service",
+            Self::Apply => "-apply.target",
+            Self::Undo => "-undo.service",
+            Self::Dumps => "-dumps.service",
+            Self::Postgresql => "-postgresql.service",
+            Self::Files => "-files.service",
+            Self::Switch => "-switch.service",
+            Self::Finish => "-finish.service",
+            Self::Guard => "-guard.service",
+        }
+    }
+}
+
+impl From<Restore> for Unit {
+    fn from(unit: Restore) -> Self {
+        Self::Restore(unit)
+    }
 }
 
 impl fmt::Display for Unit {
@@ -78,6 +143,7 @@ impl fmt::Display for Unit {
             Self::Stage(Stage::Store) => "-store.target",
             Self::Stage(Stage::Finish) => "-finish.target",
             Self::Step(name) => return write!(f, "gitlab-backup-step-{name}.service"),
+            Self::Restore(unit) => return write!(f, "gitlab-backup-restore{}", unit.rest()),
         };
         write!(f, "gitlab-backup{rest}")
     }

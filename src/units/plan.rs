@@ -2,7 +2,7 @@
 
 use crate::config::{Config, Stage};
 
-use super::Unit;
+use super::{Restore, Unit};
 
 /// The units that a configuration needs.
 #[derive(Debug)]
@@ -80,6 +80,14 @@ impl<'a> Plan<'a> {
                 units.push(Unit::Resume);
             }
         }
+        use Restore::{Apply, Finish, Guard, Pause, Preflight, Run, Staging, Target, Window};
+        let restore = [Target, Run, Staging, Preflight, Apply, Pause, Window].into_iter().chain(self.restore()).chain([Finish, Guard]);
+        units.extend(restore.map(Unit::Restore));
         units
+    }
+
+    /// What happens in the window of a restore, in an order in which every unit comes after those it is ordered after.
+    pub fn restore(&self) -> Vec<Restore> {
+        Restore::APPLY.into_iter().filter(|unit| *unit != Restore::Postgresql || self.config.postgresql.is_some()).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! From the plan to the files. One template per kind of unit; a template's fields are [`Text`]s, so nothing reaches a file unescaped.
 
+mod restore;
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -37,6 +39,8 @@ struct Sandbox {
     network: bool,
     /// Outside programs (restic, pg_dump) may do what ours need not.
     foreign: bool,
+    /// Puts GitLab's files in place, wherever they are.
+    everywhere: bool,
     writable: Option<Text>,
 }
 
@@ -54,28 +58,38 @@ struct Timer {
 }
 
 #[derive(Template)]
-#[template(path = "gitlab-backup.target")]
-struct Target;
+#[template(path = "entry.target")]
+struct Entry {
+    description: &'static str,
+    run: Text,
+}
 
 #[derive(Template)]
 #[template(path = "run.service")]
 struct Run {
+    description: &'static str,
+    target: Text,
+    requires: Text,
     execute: Text,
     conclude: Text,
     sandbox: Sandbox,
 }
 
 #[derive(Template)]
-#[template(path = "staging.service")]
-struct Staging {
+#[template(path = "bracket.service")]
+struct Bracket {
+    description: &'static str,
     begin: Text,
     end: Text,
+    credentials: Vec<Text>,
     sandbox: Sandbox,
 }
 
 #[derive(Template)]
 #[template(path = "pause.service")]
 struct Pause {
+    description: &'static str,
+    run: Text,
     begin: Text,
     end: Text,
     sandbox: Sandbox,
@@ -84,7 +98,11 @@ struct Pause {
 #[derive(Template)]
 #[template(path = "window.service")]
 struct Window {
+    description: &'static str,
     writers: Text,
+    run: Text,
+    pause: Text,
+    deadline: Option<Text>,
     exec: Text,
     sandbox: Sandbox,
 }
@@ -111,7 +129,7 @@ struct Resume {
 struct StageTarget {
     description: &'static str,
     members: Text,
-    window: bool,
+    window: Option<Text>,
 }
 
 /// A unit of a stage: what all steps have in common, and what makes each different.
@@ -138,6 +156,29 @@ struct StepService {
     runtime: bool,
     idle: bool,
     sandbox: Option<Sandbox>,
+}
+
+impl StepService {
+    fn base() -> Self {
+        Self {
+            description: Text::plain(""),
+            exec: Text::plain(""),
+            kind: "oneshot",
+            after: Text::names([Unit::Staging]),
+            requires: Text::names([Unit::Staging]),
+            binds_to: Text::names([Unit::Run]),
+            user: None,
+            timeout: Text::plain(Timespan::from_secs(300)),
+            retry: None,
+            credentials: Vec::new(),
+            environment_file: None,
+            staging: None,
+            mounts: None,
+            runtime: false,
+            idle: false,
+            sandbox: None,
+        }
+    }
 }
 
 struct Renderer<'a> {
@@ -167,23 +208,42 @@ impl Renderer<'_> {
                 Timer { calendar: Text::plain(&config.schedule.calendar), randomized_delay: Text::plain(config.schedule.randomized_delay) }
                     .render()
             }
-            Unit::Target => Target.render(),
+            Unit::Target => Entry { description: "GitLab backup", run: Text::names([Unit::Run]) }.render(),
             Unit::Run => Run {
+                description: "GitLab backup: drive the stages",
+                target: Text::names([Unit::Target]),
+                requires: Text::names([Unit::Staging]),
                 execute: self.helper(&["execute"]),
                 conclude: self.helper(&["conclude"]),
                 sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..Sandbox::new("") },
             }
             .render(),
-            Unit::Staging => Staging {
+            Unit::Staging => Bracket {
+                description: "GitLab backup: the staging area is there",
                 begin: self.helper(&["staging", "begin"]),
                 end: self.helper(&["staging", "end"]),
+                credentials: Vec::new(),
                 sandbox: Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER"),
             }
             .render(),
-            Unit::Pause => Pause { begin: self.helper(&["pause"]), end: self.helper(&["unpause"]), sandbox: Sandbox::new("") }.render(),
-            Unit::Window => {
-                Window { writers: Text::names(&config.gitlab.writers), exec: self.helper(&["window"]), sandbox: Sandbox::new("") }.render()
+            Unit::Pause => Pause {
+                description: "GitLab backup: GitLab is paused and will be resumed",
+                run: Text::names([Unit::Run]),
+                begin: self.helper(&["pause"]),
+                end: self.helper(&["unpause"]),
+                sandbox: Sandbox::new(""),
             }
+            .render(),
+            Unit::Window => Window {
+                description: "GitLab backup: GitLab is down",
+                writers: Text::names(&config.gitlab.writers),
+                run: Text::names([Unit::Run]),
+                pause: Text::names([Unit::Pause]),
+                deadline: Some(Text::names([Unit::DeadlineTimer])),
+                exec: self.helper(&["window"]),
+                sandbox: Sandbox::new(""),
+            }
+            .render(),
             Unit::DeadlineTimer => DeadlineTimer { max_downtime: Text::plain(config.gitlab.max_downtime) }.render(),
             Unit::DeadlineTarget => DeadlineTarget.render(),
             Unit::Resume => Resume {
@@ -204,9 +264,10 @@ impl Renderer<'_> {
                     Stage::Finish => "GitLab backup: what follows a complete run",
                 },
                 members: Text::names(self.plan.members(*stage)),
-                window: *stage == Stage::Window,
+                window: (*stage == Stage::Window).then(|| Text::names([Unit::Window])),
             }
             .render(),
+            Unit::Restore(unit) => self.restore(*unit),
             step => self.step(step).render(),
         }
     }
@@ -214,24 +275,7 @@ impl Renderer<'_> {
     /// The steps of the stages, one arm for each.
     fn step(&self, unit: &Unit) -> StepService {
         let config = self.config;
-        let base = StepService {
-            description: Text::plain(""),
-            exec: Text::plain(""),
-            kind: "oneshot",
-            after: Text::names([Unit::Staging]),
-            requires: Text::names([Unit::Staging]),
-            binds_to: Text::names([Unit::Run]),
-            user: None,
-            timeout: Text::plain(Timespan::from_secs(300)),
-            retry: None,
-            credentials: Vec::new(),
-            environment_file: None,
-            staging: None,
-            mounts: None,
-            runtime: false,
-            idle: false,
-            sandbox: None,
-        };
+        let base = StepService::base();
         let after = |units: Vec<Unit>| Text::names([vec![Unit::Staging], units].concat());
         match unit {
             Unit::Preflight => StepService {
@@ -463,6 +507,8 @@ pub mod credential {
     pub const REPOSITORY: &str = "repository.password";
     /// The configuration, for helpers that do not run as root.
     pub const CONFIG: &str = "config.toml";
+    /// What a restore will do, likewise.
+    pub const RESTORE_PLAN: &str = "restore-plan.json";
     /// PostgreSQL's password.
     pub const POSTGRESQL: &str = "postgresql.password";
 

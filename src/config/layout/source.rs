@@ -26,11 +26,9 @@ const WRITERS: [&str; 10] = [
 
 const REDIS_SOCKETS: [&str; 2] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock"];
 
-const PATHS: [&str; 9] = [
-    "/home/git/repositories",
-    "/home/git/gitlab/public/uploads",
-    "/home/git/gitlab/builds",
-    "/home/git/gitlab/shared",
+const DATA: [&str; 4] = ["/home/git/repositories", "/home/git/gitlab/public/uploads", "/home/git/gitlab/builds", "/home/git/gitlab/shared"];
+
+const CONFIGURATION: [&str; 5] = [
     // With secrets.yml: without it the database cannot be decrypted.
     "/home/git/gitlab/config",
     "/home/git/gitlab/.gitlab_shell_secret",
@@ -56,6 +54,7 @@ impl Layout for Source {
             Some(socket) => format!("unix://{socket}"),
             None => "redis://127.0.0.1:6379".to_owned(),
         };
-        Defaults { writers, redis: Some(redis), paths: PATHS.iter().filter(exists).map(PathBuf::from).collect() }
+        let paths = DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
+        Defaults { writers, redis: Some(redis), paths, configuration: CONFIGURATION.map(PathBuf::from).into() }
     }
 }

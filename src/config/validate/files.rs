@@ -37,12 +37,23 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
         let refusal = Refusal::new(message, "the absolute paths of repositories, uploads and configuration, or files.command");
         checker.refuse(&section.field("paths", raw.paths.as_ref()), refusal);
     }
+    let configuration = checker.list(section, "configuration", &raw.configuration, |path| rules::path(path));
+    let paths: Vec<PathBuf> = match (&command, paths) {
+        (_, Some(paths)) => paths.into_iter().map(|(_, path)| path).collect(),
+        (Some(_), None) => Vec::new(),
+        (None, None) => defaults.paths.clone(),
+    };
+    for (place, path) in configuration.iter().flatten().filter(|(_, path)| !paths.contains(path)) {
+        let refusal =
+            Refusal::new(format!("'{}' is not one of files.paths", path.display()), "those of files.paths that hold configuration");
+        checker.refuse(place, refusal);
+    }
     Files {
-        paths: match (&command, paths) {
-            (_, Some(paths)) => paths.into_iter().map(|(_, path)| path).collect(),
-            (Some(_), None) => Vec::new(),
-            (None, None) => defaults.paths.clone(),
+        configuration: match configuration {
+            Some(configuration) => configuration.into_iter().map(|(_, path)| path).collect(),
+            None => defaults.configuration.iter().filter(|path| paths.contains(path)).cloned().collect(),
         },
+        paths,
         exclude: exclude.unwrap_or_default().into_iter().map(|(_, glob)| glob).collect(),
         // There is nothing to copy ahead where a program of its own does it all.
         presync: presync.unwrap_or(command.is_none()),

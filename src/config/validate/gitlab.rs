@@ -5,14 +5,12 @@ use super::{Checker, Defaults, Section, Units};
 use crate::config::host::Host;
 use crate::config::layout::{LAYOUTS, Layout};
 use crate::config::{Gitlab, ReadinessUrl, raw};
-use crate::values::{Timespan, UnitName};
+use crate::values::Timespan;
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, host: &Host, units: &Units) -> (Gitlab, Defaults) {
     let layout = layout(checker, section, &raw, units);
     let mut defaults = layout.map(|layout| layout.defaults(host, units)).unwrap_or_default();
-    let writers = checker.list(section, "writers", &raw.writers, |name| {
-        UnitName::new(name.as_str()).map_err(|error| Refusal { message: error.to_string(), allowed: None })
-    });
+    let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
     let writers = match writers {
         Some(writers) => writers.into_iter().map(|(_, name)| name).collect(),

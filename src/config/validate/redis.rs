@@ -19,7 +19,7 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>,
             Some(Ok(found)) => found,
             _ => return Vec::new(),
         };
-        return vec![Redis { name: "main".to_owned(), address, username, password: None, timeout: TIMEOUT }];
+        return vec![Redis { name: "main".to_owned(), address, username, password: None, timeout: TIMEOUT, unit: None }];
     };
     let only = list.len() == 1;
     let mut taken: Vec<(Place, Redis)> = Vec::new();
@@ -55,6 +55,7 @@ fn one(checker: &mut Checker, section: &Section, raw: raw::Redis, only: bool) ->
         username,
         password: checker.secret(section, &raw.password_file, &raw.password_credential),
         timeout: checker.value(section, "timeout", raw.timeout.as_ref(), |text| rules::timespan_above_zero(text)).unwrap_or(TIMEOUT),
+        unit: checker.value(section, "unit", raw.unit.as_ref(), |name| rules::unit(name)),
     }
 }
 

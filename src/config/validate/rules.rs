@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::values::{Timespan, is_noncharacter};
+use crate::values::{Timespan, UnitName, is_noncharacter};
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,11 @@ pub(super) fn os_user(name: &str) -> Result<String, Refusal> {
         format!("'{name}' is not the name of a user"),
         "at most 31 letters, digits, '_', '-' and '.', the first a letter or '_', the last no '.'",
     ))
+}
+
+/// The name of a unit.
+pub(super) fn unit(name: &str) -> Result<UnitName, Refusal> {
+    UnitName::new(name).map_err(|error| Refusal { message: error.to_string(), allowed: None })
 }
 
 /// The name of a systemd credential.

@@ -1,5 +1,6 @@
 //! Snapshot → directory. The library tells neither all errors nor whether it applied what it read, so the result is looked at afterwards.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -9,19 +10,24 @@ use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, Re
 
 use super::plain;
 
-/// Lays `path` of the snapshot (everything if `None`) out below `target`, with the directories above it.
-pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, path: Option<&Path>) -> Result<()> {
+/// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the directories above them.
+pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
-    let wanted = path.map(|path| path.strip_prefix("/").unwrap_or(path).to_owned());
+    let wanted: Vec<PathBuf> = paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_owned()).collect();
     let options = LsOptions::default();
     let entries = || -> Result<_> {
         let wanted = wanted.clone();
         let all = repository.ls(&root, &options).map_err(plain).context("the snapshot cannot be listed")?;
-        Ok(all.filter(move |entry| is_wanted(entry, wanted.as_deref())))
+        Ok(all.filter(move |entry| is_wanted(entry, &wanted)))
     };
-    if let Some(wanted) = &wanted {
-        let found = entries()?.any(|entry| entry.is_ok_and(|(path, _)| path == *wanted));
-        ensure!(found, "/{} is not in snapshot {snapshot}", wanted.display());
+    if !wanted.is_empty() {
+        let mut missing: BTreeSet<&PathBuf> = wanted.iter().collect();
+        for (path, _) in entries()?.filter_map(Result::ok) {
+            missing.remove(&path);
+        }
+        if let Some(missing) = missing.first() {
+            bail!("/{} is not in snapshot {snapshot}", missing.display());
+        }
     }
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
@@ -35,11 +41,11 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     Ok(())
 }
 
-/// What lies at, below or above `wanted`; errors are always wanted.
-fn is_wanted(entry: &RusticResult<(PathBuf, Node)>, wanted: Option<&Path>) -> bool {
-    match (entry, wanted) {
-        (Ok((path, _)), Some(wanted)) => path.starts_with(wanted) || wanted.starts_with(path),
-        _ => true,
+/// What lies at, below or above one of `wanted`; everything, if that is empty. Errors are always wanted.
+fn is_wanted(entry: &RusticResult<(PathBuf, Node)>, wanted: &[PathBuf]) -> bool {
+    match entry {
+        Ok((path, _)) => wanted.is_empty() || wanted.iter().any(|wanted| path.starts_with(wanted) || wanted.starts_with(path)),
+        Err(_) => true,
     }
 }
 

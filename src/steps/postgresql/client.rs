@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use nix::unistd::User;
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -18,15 +19,23 @@ pub(in crate::steps) struct Client<'a> {
     pub config: &'a Postgresql,
     /// libpq's password file; removed with this value.
     passfile: Option<NamedTempFile>,
+    /// The programs run as the configured OS user, and not as this process.
+    as_os_user: bool,
 }
 
 impl<'a> Client<'a> {
     pub fn new(config: &'a Postgresql) -> Result<Self> {
-        let Some(source) = &config.password else { return Ok(Self { config, passfile: None }) };
+        let Some(source) = &config.password else { return Ok(Self { config, passfile: None, as_os_user: false }) };
         let password = secret::read(source, credential::POSTGRESQL)?;
         let mut file = NamedTempFile::new().context("cannot make a temporary file")?;
         writeln!(file, "*:*:*:*:{}", password.replace('\\', "\\\\").replace(':', "\\:"))?;
-        Ok(Self { config, passfile: Some(file) })
+        Ok(Self { config, passfile: Some(file), as_os_user: false })
+    }
+
+    /// For root: on a socket without a password the server goes by the process' user.
+    pub fn as_os_user(mut self) -> Self {
+        self.as_os_user = self.passfile.is_none();
+        self
     }
 
     /// One of libpq's programs, about to talk to `database`.
@@ -49,7 +58,11 @@ impl<'a> Client<'a> {
     /// One of libpq's programs that needs no server.
     pub fn command_offline(&self, program: &str) -> Command {
         let path = self.config.bin_dir.as_ref().map_or_else(|| PathBuf::from(program), |directory| directory.join(program));
+        let user = self.as_os_user.then(|| User::from_name(&self.config.os_user).ok().flatten()).flatten();
         let mut command = Command::new(path);
+        if let Some(user) = user {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
@@ -98,11 +111,11 @@ impl<'a> Client<'a> {
 }
 
 /// A name in SQL.
-pub(super) fn identifier(name: &str) -> String {
+pub(in crate::steps) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A string in SQL, whatever `standard_conforming_strings` says.
-pub(super) fn literal(text: &str) -> String {
+pub(in crate::steps) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

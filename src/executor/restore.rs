@@ -1,0 +1,82 @@
+//! The executor of a restore. Like that of a backup it only starts stages and waits: what must be undone is undone by brackets.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+
+use crate::config::Config;
+use crate::paths;
+use crate::runs::restore::{Journal, Request};
+use crate::runs::{Kind, Record, paused};
+use crate::steps::restore as steps;
+use crate::systemd::{Manager, monotonic_micros};
+use crate::units::{Plan, Restore, Unit};
+
+use super::capture::{self, Window};
+use super::{conclude_with, enter, environment, run_id, stage};
+
+/// Does one restore. An error is a failed one, and has been recorded as such.
+pub async fn restore(config: &Config) -> Result<()> {
+    let request = Request::take()?;
+    let started = Timestamp::now();
+    let mut record = Record::begin(request.run.clone().unwrap_or_else(|| run_id(started)), started);
+    record.save(Kind::Restore)?;
+    for stale in [paths::RESTORE_NOTES, paths::RESTORE_PLAN] {
+        if Path::new(stale).exists() {
+            std::fs::remove_file(stale).with_context(|| format!("cannot remove {stale}"))?;
+        }
+    }
+    environment(&record)?;
+    tracing::info!(run = ?request.run, "restore started");
+    let manager = Manager::connect().await?;
+    let result = stages(config, &manager, &mut record).await;
+    record.warnings.extend(steps::notes()?);
+    conclude_with(&mut record, Kind::Restore, result).await
+}
+
+async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Result<()> {
+    if !manager.state(&Unit::Run.to_string()).await?.is_settled() {
+        bail!("a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'");
+    }
+    enter(record, Kind::Restore, "prepare")?;
+    one(manager, Restore::Preflight).await?;
+
+    enter(record, Kind::Restore, "restore")?;
+    let plan = Plan::new(config);
+    let mut stopped: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();
+    // What hangs on a Redis goes down with it, and comes back as GitLab does.
+    stopped.extend(steps::redis_units(config, manager).await);
+    let window = Window {
+        target: Restore::Apply.into(),
+        window: Restore::Window.into(),
+        pause: Restore::Pause.into(),
+        deadline: None,
+        members: plan.restore().into_iter().map(Unit::Restore).collect(),
+        stopped,
+        // What an unfinished restore has kept down; after a reboot only its journal knows.
+        paused: match paused::load()? {
+            Some(paused) => paused,
+            None => Journal::load()?.map(|journal| journal.paused).unwrap_or_default(),
+        },
+    };
+    let captured = capture::capture(config, manager, &window).await?;
+
+    enter(record, Kind::Restore, "resume")?;
+    record.downtime = capture::answering_again(config, manager, captured, record).await?;
+    ensure!(
+        record.downtime.is_some(),
+        "everything is restored, but GitLab does not answer: what was there before is kept, and 'gitlab-backup restore --undo' puts it back"
+    );
+    enter(record, Kind::Restore, "finish")?;
+    one(manager, Restore::Finish).await
+}
+
+/// Starts one unit and waits for its end.
+async fn one(manager: &Manager, unit: Restore) -> Result<()> {
+    let unit = Unit::Restore(unit);
+    stage::hold(manager, std::slice::from_ref(&unit)).await?;
+    let since = monotonic_micros();
+    manager.start(&unit.to_string(), "replace").await?;
+    stage::settled(manager, &unit, since).await
+}

@@ -1,0 +1,211 @@
+//! A restore, as its command, its executor and its units know it: what is asked for, what is planned, and how far the replacement is.
+//!
+//! Nothing live is changed before everything new lies beside it. Then renames put the new in place and the old aside; the [`Journal`] says
+//! which, so that a restore that dies half way can be put back or done again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::paths;
+use crate::systemd::Paused;
+use crate::values::RunId;
+
+use super::record::{read_json, write_json};
+use super::{Database, Part};
+
+/// What `gitlab-backup restore` asks for; its units start only with one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Request {
+    /// The run; none puts back what an unfinished restore has replaced.
+    pub run: Option<RunId>,
+    /// These parts only: `postgresql`, `redis`, `files`, `config`; empty for all but `config`.
+    pub only: Vec<String>,
+    /// This path only.
+    pub path: Option<PathBuf>,
+    /// Put configuration and secrets in place too.
+    pub with_config: bool,
+    /// Restore into another version or edition of GitLab.
+    pub allow_version_mismatch: bool,
+    /// Redis instances that are left as they are.
+    pub skip_redis: Vec<String>,
+}
+
+impl Request {
+    /// Leaves the request for the executor.
+    pub fn leave(&self) -> Result<()> {
+        write_json(Path::new(paths::RESTORE_REQUEST), self)
+    }
+
+    /// Takes the request: each is good for one restore.
+    ///
+    /// # Errors
+    /// If there is none: a restore is never started by the way.
+    pub fn take() -> Result<Self> {
+        let path = Path::new(paths::RESTORE_REQUEST);
+        let request = read_json(path)?.context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
+        fs::rename(path, paths::RESTORE_ASKED).with_context(|| format!("cannot rename {}", path.display()))?;
+        Ok(request)
+    }
+
+    /// What the restore that goes on was asked for.
+    pub fn asked() -> Result<Self> {
+        read_json(Path::new(paths::RESTORE_ASKED))?.context("no restore is going on: this helper is started by its unit only")
+    }
+
+    /// Whether `part` is asked for.
+    pub fn wants(&self, part: &str) -> bool {
+        let named = self.only.iter().any(|name| name == part);
+        match (&self.path, part) {
+            (None, "config") => self.with_config || named,
+            (None, _) => self.only.is_empty() || named,
+            // A path that is named is put in place, whatever it is.
+            (Some(_), part) => matches!(part, "files" | "config"),
+        }
+    }
+}
+
+/// What preflight found out and the other units do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// The run; none to put back only.
+    pub run: Option<RunId>,
+    /// The part with the dumps, if any database is restored.
+    pub postgresql: Option<Part>,
+    /// The databases, and their names while they are laid out and when they are aside.
+    pub databases: Vec<StagedDatabase>,
+    /// The part with the RDB files, if any instance is restored.
+    pub redis_part: Option<Part>,
+    /// The instances.
+    pub redis: Vec<StagedRedis>,
+    /// The snapshot of the files, if any is restored.
+    pub files: Option<String>,
+    /// What is laid out where, one for each file system.
+    pub layouts: Vec<Layout>,
+    /// Configuration that is only laid out for comparison.
+    pub beside: Option<Layout>,
+}
+
+/// A database of the run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StagedDatabase {
+    /// What the run says of it.
+    pub database: Database,
+    /// Its name until everything is there.
+    pub staged: String,
+    /// The name of the one that it replaces, until the restore is complete.
+    pub replaced: String,
+}
+
+/// A Redis of the run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StagedRedis {
+    /// `[[redis]] name`.
+    pub name: String,
+    /// The unit that runs it.
+    pub unit: String,
+    /// Where it keeps its files.
+    pub directory: PathBuf,
+    /// Its RDB file's name.
+    pub file: String,
+    /// With `appendonly yes`: the names of its append-only directory (7.0 or newer) and file, from which it would start instead.
+    pub append_only: Option<(Option<String>, String)>,
+}
+
+/// Paths of one snapshot that are laid out below one directory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Layout {
+    /// The directory that is made for it, on the file system where the paths belong.
+    pub staged: PathBuf,
+    /// Where what was there before is kept, on the same file system.
+    pub aside: PathBuf,
+    /// Where what is not in the run is kept for good.
+    pub kept: PathBuf,
+    /// The paths, as they were on the host.
+    pub roots: Vec<Root>,
+}
+
+/// One path that is restored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Root {
+    /// The path.
+    pub path: PathBuf,
+    /// It is a file system of its own and cannot be renamed: its entries are.
+    pub mount: bool,
+}
+
+/// One rename of the replacement, there and back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    /// The place.
+    pub live: PathBuf,
+    /// What comes there; none: it only goes.
+    pub staged: Option<PathBuf>,
+    /// Where that goes which is there; none: nothing is there.
+    pub aside: Option<PathBuf>,
+}
+
+/// How far a restore is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Everything live is as it was.
+    Staging,
+    /// Some is new, some is old: GitLab must not run.
+    Switching,
+    /// Everything is new; the old is still there.
+    Switched,
+}
+
+/// What is to be put back or finished, whoever died.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Journal {
+    /// How far it is.
+    pub state: State,
+    /// When it was begun.
+    pub started: Timestamp,
+    /// What is done.
+    pub plan: Plan,
+    /// What ran before; /run forgets it with a reboot.
+    pub paused: Vec<Paused>,
+    /// The renames of files.
+    pub moves: Vec<Move>,
+    /// The renames of Redis' files.
+    pub redis_moves: Vec<Move>,
+}
+
+impl Journal {
+    /// The journal of a restore that is not finished; none if there is none.
+    pub fn load() -> Result<Option<Self>> {
+        read_json(Path::new(paths::RESTORE_JOURNAL))
+    }
+
+    /// Writes it, synced.
+    pub fn save(&self) -> Result<()> {
+        write_json(Path::new(paths::RESTORE_JOURNAL), self)
+    }
+
+    /// Nothing is left to put back or finish.
+    pub fn clear() -> Result<()> {
+        match fs::remove_file(paths::RESTORE_JOURNAL) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", paths::RESTORE_JOURNAL))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Why GitLab must not run, if it must not. A journal that cannot be read is a reason too.
+    pub fn half_way() -> Option<String> {
+        let words = "a restore ended half way: GitLab stays down until 'gitlab-backup restore' is done again, or 'gitlab-backup restore --undo' puts \
+                     back what was there before";
+        match Self::load() {
+            Ok(Some(Self { state: State::Switching, .. })) => Some(words.to_owned()),
+            Ok(_) => None,
+            Err(error) => Some(format!("{words} ({error:#})")),
+        }
+    }
+}

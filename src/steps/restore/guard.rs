@@ -1,0 +1,18 @@
+//! At boot: a GitLab that is half old and half new is not started.
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::runs::restore::Journal;
+use crate::systemd::Manager;
+
+/// Cancels the start of every writer, whose start jobs wait behind this unit.
+pub async fn guard(config: &Config) -> Result<()> {
+    let Some(why) = Journal::half_way() else { return Ok(()) };
+    tracing::error!("{why}");
+    let manager = Manager::connect().await?;
+    for writer in &config.gitlab.writers {
+        manager.stop(writer.as_str()).await?;
+    }
+    Ok(())
+}

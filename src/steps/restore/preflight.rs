@@ -1,0 +1,297 @@
+//! Everything that can be known before GitLab is touched, and the plan that follows from it. Tells all findings, not the first.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::catalog::{Catalog, CompleteRun};
+use crate::config::Config;
+use crate::paths;
+use crate::runs::record::write_json;
+use crate::runs::restore::{Layout, Plan, Request, Root, StagedDatabase};
+use crate::runs::{Manifest, Part};
+use crate::steps::postgresql::client::Client;
+use crate::steps::postgresql::load::MAINTENANCE;
+use crate::steps::{manifest, open, space, verify};
+use crate::systemd::Manager;
+use crate::values::RunId;
+
+use super::redis;
+
+/// What is longer makes a staged database's name too long for PostgreSQL.
+const NAME_MAX: usize = 40;
+
+/// Checks, and leaves the plan for the units that follow.
+pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
+    let plan = match &request.run {
+        Some(run) => of_run(config, request, run).await?,
+        None => Plan {
+            run: None,
+            postgresql: None,
+            databases: Vec::new(),
+            redis_part: None,
+            redis: Vec::new(),
+            files: None,
+            layouts: Vec::new(),
+            beside: None,
+        },
+    };
+    write_json(Path::new(paths::RESTORE_PLAN), &plan)
+}
+
+async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan> {
+    let engine = open::in_run(config)?;
+    let catalog = Catalog::read_afresh(&*engine, run)?;
+    let run = catalog.pick(Some(run))?;
+    let manifest = &run.manifest;
+    let mut findings = Findings::default();
+    if let Some(mismatch) = gitlab_mismatch(manifest) {
+        match request.allow_version_mismatch {
+            true => tracing::warn!("{mismatch}: restoring all the same, as asked for"),
+            false => findings.add("gitlab", bail_with(format!("{mismatch}: install that version, or insist by --allow-version-mismatch"))),
+        }
+    }
+    let mut plan = Plan {
+        run: Some(manifest.id.clone()),
+        postgresql: part(run, "postgresql", request, &mut findings),
+        databases: Vec::new(),
+        redis_part: part(run, "redis", request, &mut findings),
+        redis: Vec::new(),
+        files: None,
+        layouts: Vec::new(),
+        beside: None,
+    };
+    if let Some(postgresql) = &plan.postgresql {
+        plan.databases = findings.take("postgresql", databases(config, manifest, postgresql).await);
+    }
+    if plan.redis_part.is_some() {
+        let manager = Manager::connect().await?;
+        plan.redis = findings.take("redis", redis::plan(config, request, manifest, &manager).await);
+    }
+    if let Some(files) =
+        ["files", "config"].iter().find_map(|name| request.wants(name).then_some("files")).and_then(|name| find(manifest, name))
+    {
+        findings.add("files", verify::unchanged(run, files).map(drop));
+        let (put, beside) = roots(config, request, files);
+        plan.files = Some(files.snapshot.clone());
+        plan.layouts = findings.take("files", layouts(&put, &manifest.id));
+        plan.beside = (!beside.is_empty()).then(|| beside_layout(beside, &manifest.id));
+    }
+    findings.add("space", enough(&plan, manifest, request));
+    findings.end()?;
+    ensure!(
+        !plan.databases.is_empty() || !plan.redis.is_empty() || !plan.layouts.is_empty() || plan.beside.is_some(),
+        "nothing of run {} is asked for",
+        manifest.id
+    );
+    Ok(plan)
+}
+
+/// Every reason for which the restore could not succeed.
+#[derive(Default)]
+struct Findings(Vec<String>);
+
+impl Findings {
+    fn add(&mut self, what: &str, result: Result<()>) {
+        if let Err(error) = result {
+            self.0.push(format!("{what}: {error:#}"));
+        }
+    }
+
+    fn take<T: Default>(&mut self, what: &str, result: Result<T>) -> T {
+        result.unwrap_or_else(|error| {
+            self.0.push(format!("{what}: {error:#}"));
+            T::default()
+        })
+    }
+
+    fn end(self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { bail!("{}", self.0.join("\n")) }
+    }
+}
+
+fn bail_with(text: String) -> Result<()> {
+    Err(anyhow::Error::msg(text))
+}
+
+fn find<'a>(manifest: &'a Manifest, name: &str) -> Option<&'a Part> {
+    manifest.parts.iter().find(|part| part.name == name)
+}
+
+/// A part of dumps, if it is asked for. One that is named must be there.
+fn part(run: &CompleteRun, name: &str, request: &Request, findings: &mut Findings) -> Option<Part> {
+    if !request.wants(name) {
+        return None;
+    }
+    let found = find(&run.manifest, name);
+    match found {
+        Some(part) => findings.add(name, verify::unchanged(run, part).map(drop)),
+        None if request.only.iter().any(|only| only == name) => {
+            findings.add(name, bail_with(format!("run {} has no such part", run.manifest.id)));
+        }
+        None => {}
+    }
+    found.cloned()
+}
+
+/// How GitLab here differs from the one that was backed up; the edition is in the version (`-ee`).
+fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
+    let there = manifest.versions.iter().find(|component| component.name == "gitlab").map_or("unknown", |gitlab| &gitlab.version);
+    let here = manifest::gitlab_version();
+    match (there, here.as_str()) {
+        ("unknown", "unknown") => {
+            tracing::warn!("GitLab's version is known neither here nor in the run: it is not compared");
+            None
+        }
+        (there, here) if there == here => None,
+        (there, here) => Some(format!("the run is of GitLab {there}, and here is GitLab {here}")),
+    }
+}
+
+/// Asks the server, and names the databases for the time until they are in place.
+async fn databases(config: &Config, manifest: &Manifest, part: &Part) -> Result<Vec<StagedDatabase>> {
+    let postgresql = config.postgresql.as_ref().context("[postgresql] enable is false: --only redis,files restores without it")?;
+    ensure!(
+        !manifest.databases.is_empty(),
+        "run {} does not tell its databases; 'restore --into DIR --only postgresql' lays their dumps out ({})",
+        manifest.id,
+        part.snapshot
+    );
+    let client = Client::new(postgresql)?.as_os_user();
+    for program in ["pg_restore", "vacuumdb"] {
+        let output = client.command_offline(program).arg("--version").output().await;
+        ensure!(output.is_ok_and(|output| output.status.success()), "{program} cannot be run: install PostgreSQL's client programs");
+    }
+    let said = client.query(MAINTENANCE, "SHOW server_version_num;\n").await?.concat();
+    let here: u32 = said.parse::<u32>().context("PostgreSQL does not tell its version")? / 10_000;
+    let there = manifest.versions.iter().find(|component| component.name == "postgresql").and_then(|component| major(&component.version));
+    if let Some(there) = there.filter(|there| *there > here) {
+        bail!("the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it");
+    }
+    let there = client.query(MAINTENANCE, "SELECT datname FROM pg_database;\n").await?;
+    let staged: Vec<StagedDatabase> = manifest
+        .databases
+        .iter()
+        .enumerate()
+        .map(|(index, database)| {
+            let plain: String = database.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(NAME_MAX).collect();
+            let name = |word: &str| format!("{plain}_{word}_{index}");
+            StagedDatabase { database: database.clone(), staged: name("restored"), replaced: name("replaced") }
+        })
+        .collect();
+    // Those of an unfinished restore are put back or removed before they are made again.
+    let known = crate::runs::restore::Journal::load()?.map(|journal| journal.plan.databases).unwrap_or_default();
+    let ours = |name: &String| known.iter().any(|database| [&database.staged, &database.replaced].contains(&name));
+    let in_the_way: Vec<&String> = staged
+        .iter()
+        .flat_map(|database| [&database.staged, &database.replaced])
+        .filter(|name| there.contains(name) && !ours(name))
+        .collect();
+    ensure!(in_the_way.is_empty(), "database {in_the_way:?} is in the way, and not made by an unfinished restore: rename or drop it");
+    Ok(staged)
+}
+
+fn major(version: &str) -> Option<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// The paths that are put in place, and the configuration that is only laid out for comparison.
+fn roots(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    if let Some(path) = &request.path {
+        return (vec![path.clone()], Vec::new());
+    }
+    let (configuration, data): (Vec<PathBuf>, Vec<PathBuf>) =
+        files.paths.iter().cloned().partition(|path| config.files.configuration.iter().any(|inner| path.starts_with(inner)));
+    let mut put = if request.wants("files") { data } else { Vec::new() };
+    if request.wants("config") {
+        put.extend(configuration);
+        return (put, Vec::new());
+    }
+    (put, configuration)
+}
+
+/// One layout for each mounted file system: everything in it can be renamed within it.
+fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
+    let mounts = mount_points()?;
+    let mut layouts: BTreeMap<(u64, PathBuf), Layout> = BTreeMap::new();
+    for path in roots {
+        let here = path.symlink_metadata().ok();
+        ensure!(
+            !here.as_ref().is_some_and(fs::Metadata::is_symlink),
+            "{} is a symbolic link on this host: remove it, or restore with --into",
+            path.display()
+        );
+        if let Some(inside) = mounts.iter().find(|mount| mount.starts_with(path) && *mount != path) {
+            bail!(
+                "{} is a file system of its own inside {}: restore with --into and move its content by hand",
+                inside.display(),
+                path.display()
+            );
+        }
+        let parent = existing_above(path)?;
+        let above = parent.metadata().with_context(|| format!("cannot read {}", parent.display()))?;
+        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.dev() || mounts.contains(path)));
+        let (base, device) = match (&here, mount) {
+            (Some(here), true) => (path.clone(), here.dev()),
+            _ => (parent, above.dev()),
+        };
+        // Not even within one file system is there a rename from one mount to another.
+        let within = mounts.iter().filter(|mount| base.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
+        let layout = layouts.entry((device, within.cloned().unwrap_or_default())).or_insert_with(|| Layout {
+            staged: base.join(format!(".gitlab-backup-restore-{run}")),
+            aside: base.join(format!(".gitlab-backup-replaced-{run}")),
+            kept: base.join(format!("gitlab-backup-not-in-{run}")),
+            roots: Vec::new(),
+        });
+        layout.roots.push(Root { path: path.clone(), mount });
+    }
+    Ok(layouts.into_values().collect())
+}
+
+/// The deepest directory above `path` that is there.
+fn existing_above(path: &Path) -> Result<PathBuf> {
+    let above = path.ancestors().skip(1).find(|path| path.is_dir());
+    above.map(Path::to_owned).with_context(|| format!("nothing above {} is a directory", path.display()))
+}
+
+/// Where file systems are mounted, proc(5) mountinfo.
+fn mount_points() -> Result<Vec<PathBuf>> {
+    let text = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let field = |line: &str| line.split(' ').nth(4).map(|path| PathBuf::from(unescaped(path)));
+    Ok(text.lines().filter_map(field).collect())
+}
+
+/// `\040` and the like back to what they stand for.
+fn unescaped(path: &str) -> String {
+    let mut text = path.to_owned();
+    for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        text = text.replace(code, character);
+    }
+    text
+}
+
+fn beside_layout(paths: Vec<PathBuf>, run: &RunId) -> Layout {
+    let staged = Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str());
+    let roots = paths.into_iter().map(|path| Root { path, mount: false }).collect();
+    Layout { aside: staged.clone(), kept: staged.clone(), staged, roots }
+}
+
+/// Room for everything beside what is there. What a database takes is asked of its server's file system only if that can be seen from here.
+fn enough(plan: &Plan, manifest: &Manifest, request: &Request) -> Result<()> {
+    let mut needed = space::Needed::default();
+    let dumps: u64 = [&plan.postgresql, &plan.redis_part].into_iter().flatten().map(|part| part.bytes).sum();
+    needed.add(Path::new(paths::STATE), dumps);
+    for redis in &plan.redis {
+        needed.add(&redis.directory, plan.redis_part.as_ref().map_or(0, |part| part.bytes));
+    }
+    if let (Some(files), None) = (find(manifest, "files"), &request.path) {
+        // How much of it belongs to which file system is not recorded: each is asked for all, unless there is only one.
+        if let [layout] = &plan.layouts[..] {
+            needed.add(&layout.staged, files.bytes);
+        }
+    }
+    needed.check()
+}

@@ -1,0 +1,184 @@
+//! The units of a restore.
+
+use std::path::Path;
+
+use askama::Template;
+
+use crate::paths;
+use crate::units::text::Text;
+use crate::units::{Restore, Unit};
+use crate::values::Timespan;
+
+use super::{Bracket, Entry, Pause, Renderer, Run, Sandbox, StageTarget, StepService, Window, credential};
+
+/// What laying out and loading may take, at any size.
+const LONG: Timespan = Timespan::from_secs(7 * 24 * 3600);
+/// What the renames may take, beside the servers' own start.
+const SWITCH: u64 = 30 * 60;
+/// Files keep their owner, mode and attributes; PostgreSQL is asked as its own user.
+const CAPABILITIES: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
+
+#[derive(Template)]
+#[template(path = "guard.service")]
+struct Guard {
+    writers: Text,
+    exec: Text,
+    sandbox: Sandbox,
+}
+
+/// Names of ours.
+fn names<const N: usize>(units: [Restore; N]) -> Text {
+    Text::names(units.map(Unit::Restore))
+}
+
+/// A sandbox for what puts GitLab's files in place.
+fn everywhere() -> Sandbox {
+    Sandbox { network: true, foreign: true, everywhere: true, ..Sandbox::new(CAPABILITIES) }
+}
+
+impl Renderer<'_> {
+    pub(super) fn restore(&self, unit: Restore) -> askama::Result<String> {
+        let helper = |words: &[&str]| self.helper(&[&["restore"], words].concat());
+        match unit {
+            Restore::Target => Entry { description: "GitLab restore", run: names([Restore::Run]) }.render(),
+            Restore::Run => Run {
+                description: "GitLab restore: drive the stages",
+                target: names([Restore::Target]),
+                requires: Text::names([Unit::Staging, Restore::Staging.into()]),
+                execute: helper(&["execute"]),
+                conclude: helper(&["conclude"]),
+                sandbox: Sandbox {
+                    network: true,
+                    writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                    // Asks Redis for its unit, where only GitLab may.
+                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH")
+                },
+            }
+            .render(),
+            Restore::Staging => Bracket {
+                description: "GitLab restore: what is laid out goes, unless it took its place",
+                begin: helper(&["begin"]),
+                end: helper(&["unstage"]),
+                credentials: self.credentials(false, true, true),
+                sandbox: everywhere(),
+            }
+            .render(),
+            Restore::Pause => Pause {
+                description: "GitLab restore: GitLab is paused and will be resumed, unless it is half restored",
+                run: names([Restore::Run]),
+                begin: self.helper(&["pause"]),
+                end: self.helper(&["unpause"]),
+                sandbox: Sandbox::new(""),
+            }
+            .render(),
+            Restore::Window => Window {
+                description: "GitLab restore: GitLab is down",
+                writers: Text::names(&self.config.gitlab.writers),
+                run: names([Restore::Run]),
+                pause: names([Restore::Pause]),
+                deadline: None,
+                exec: self.helper(&["window"]),
+                sandbox: Sandbox::new(""),
+            }
+            .render(),
+            Restore::Apply => StageTarget {
+                description: "GitLab restore: everything is in place",
+                members: Text::names(self.plan.restore().into_iter().map(Unit::Restore)),
+                window: Some(names([Restore::Window])),
+            }
+            .render(),
+            Restore::Guard => {
+                Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&["guard"]), sandbox: Sandbox::new("") }.render()
+            }
+            step => self.restore_step(step).render(),
+        }
+    }
+
+    fn restore_step(&self, unit: Restore) -> StepService {
+        let in_window = StepService {
+            binds_to: names([Restore::Window, Restore::Run]),
+            timeout: Text::plain(LONG),
+            sandbox: Some(everywhere()),
+            ..StepService::base()
+        };
+        let behind = |units: Vec<Restore>| {
+            let units: Vec<Unit> =
+                [Unit::Staging, Restore::Window.into()].into_iter().chain(units.into_iter().map(Unit::Restore)).collect();
+            (Text::names(&units), Text::names(units.into_iter().filter(|unit| *unit != Restore::Window.into())))
+        };
+        let exec = |word: &str| self.helper(&["restore", word]);
+        match unit {
+            Restore::Preflight => StepService {
+                description: Text::plain("GitLab restore: check everything before GitLab is touched"),
+                exec: exec("preflight"),
+                credentials: self.credentials(true, true, true),
+                environment_file: self.repository_environment(),
+                mounts: self.repository_path(),
+                binds_to: names([Restore::Run]),
+                ..in_window
+            },
+            Restore::Undo => {
+                let (after, requires) = behind(vec![]);
+                StepService {
+                    description: Text::plain("GitLab restore: put back what an unfinished restore has replaced"),
+                    exec: exec("undo"),
+                    credentials: self.credentials(false, true, true),
+                    after,
+                    requires,
+                    ..in_window
+                }
+            }
+            Restore::Dumps | Restore::Files => {
+                let (after, requires) = behind(vec![Restore::Undo]);
+                let (what, word) = match unit {
+                    Restore::Dumps => ("GitLab restore: lay the dumps out", "dumps"),
+                    _ => ("GitLab restore: lay the files out beside the old ones", "files"),
+                };
+                StepService {
+                    description: Text::plain(what),
+                    exec: exec(word),
+                    credentials: self.credentials(true, false, false),
+                    environment_file: self.repository_environment(),
+                    mounts: self.repository_path(),
+                    after,
+                    requires,
+                    ..in_window
+                }
+            }
+            Restore::Postgresql => {
+                let (after, requires) = behind(vec![Restore::Dumps]);
+                let step = self.postgresql_step(StepService {
+                    description: Text::plain("GitLab restore: load the dumps beside the old databases"),
+                    exec: exec("postgresql"),
+                    after,
+                    requires,
+                    ..in_window
+                });
+                let plan = Text::path(&format!("{}:{}", credential::RESTORE_PLAN, paths::RESTORE_PLAN));
+                StepService { credentials: [vec![plan], step.credentials].concat(), ..step }
+            }
+            Restore::Switch => {
+                let before = self.plan.restore().into_iter().filter(|unit| *unit != Restore::Switch).collect();
+                let (after, requires) = behind(before);
+                let servers: u64 = self.config.redis.iter().map(|redis| redis.timeout.duration().as_secs()).sum();
+                StepService {
+                    description: Text::plain("GitLab restore: the new takes the place of the old"),
+                    exec: exec("switch"),
+                    credentials: self.credentials(false, true, true),
+                    timeout: Text::plain(Timespan::from_secs(SWITCH + servers)),
+                    after,
+                    requires,
+                    ..in_window
+                }
+            }
+            // Finish; everything else has a template of its own.
+            _ => StepService {
+                description: Text::plain("GitLab restore: remove what was there before"),
+                exec: exec("finish"),
+                credentials: self.credentials(false, true, true),
+                retry: Some(10),
+                ..StepService { binds_to: names([Restore::Run]), ..in_window }
+            },
+        }
+    }
+}
