@@ -110,6 +110,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         deadline: Some(Unit::DeadlineTarget),
         members: plan.members(Stage::Window),
         stopped: config.gitlab.writers.iter().map(ToString::to_string).collect(),
+        driven: Vec::new(),
         paused: Vec::new(),
     };
     let captured = capture::capture(config, manager, &window).await?;

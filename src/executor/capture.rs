@@ -44,13 +44,16 @@ pub(super) struct Window {
     pub members: Vec<Unit>,
     /// What is stopped.
     pub stopped: Vec<String>,
+    /// What its members stop and start themselves; what hangs on these goes down and comes back with the rest.
+    pub driven: Vec<String>,
     /// What is down already and is to be started with the rest.
     pub paused: Vec<Paused>,
 }
 
 /// Opens the window, waits until everything in it is done and it has closed again.
 pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window) -> Result<Captured> {
-    let mut running = stop_closure(manager, &bracket.stopped).await?;
+    let mut running = stop_closure(manager, &[&bracket.stopped[..], &bracket.driven].concat()).await?;
+    running.retain(|paused| !bracket.driven.contains(&paused.unit));
     tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
     let known: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
     running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());

@@ -44,16 +44,14 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
 
     enter(record, Kind::Restore, "restore")?;
     let plan = Plan::new(config);
-    let mut stopped: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();
-    // What hangs on a Redis goes down with it, and comes back as GitLab does.
-    stopped.extend(steps::redis_units(config, manager).await);
     let window = Window {
         target: Restore::Apply.into(),
         window: Restore::Window.into(),
         pause: Restore::Pause.into(),
         deadline: None,
         members: plan.restore().into_iter().map(Unit::Restore).collect(),
-        stopped,
+        stopped: config.gitlab.writers.iter().map(ToString::to_string).collect(),
+        driven: steps::redis_units(config, manager).await,
         // What an unfinished restore has kept down; after a reboot only its journal knows.
         paused: match paused::load()? {
             Some(paused) => paused,

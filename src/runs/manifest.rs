@@ -60,6 +60,9 @@ pub struct Database {
     /// Rows of each table with data, by its quoted name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, u64>,
+    /// The last value of each sequence, by its quoted name, as of the capture. Beside the dumps only, not in the manifest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sequences: BTreeMap<String, i64>,
 }
 
 /// A program and its version.

@@ -44,7 +44,8 @@ pub fn write(config: &Config) -> Result<()> {
         ensure!(parts.iter().any(|part| part.name == name), "part '{name}' is missing: the run is not complete");
     }
     let downtime = record.downtime.unwrap_or_default();
-    let dumped = read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
+    let mut dumped = read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
+    dumped.iter_mut().flat_map(|dumped| &mut dumped.databases).for_each(|database| database.sequences.clear());
     let manifest = Manifest {
         id: record.id.clone(),
         host: host::name(),

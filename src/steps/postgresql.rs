@@ -8,6 +8,8 @@ mod hold;
 pub(super) mod load;
 mod preflight;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::runs::Database;
@@ -28,6 +30,7 @@ struct HeldDatabase {
     name: String,
     snapshot: String,
     bytes: u64,
+    sequences: BTreeMap<String, i64>,
 }
 
 /// What lies in the staging area beside the dumps.

@@ -5,13 +5,29 @@ STATE='state /home/git/repositories /home/git/gitlab/public/uploads'
 prepare() {
   configure >/dev/null
   install -m 755 "$LAB/state" "$M/root/usr/local/bin/"
-  # Kinds of files that GitLab has, and some that it may.
-  inside 'set -e; runuser -u git -- bash -ec "cd /home/git/repositories/p0.git; ln config hard; ln -s HEAD symbolic; truncate -s 3M sparse; chmod 2770 refs; mkdir \"odd \$HOME %n é\"; touch -d 2001-02-03T04:05:06.7 HEAD"
-    setfattr -n user.note -v kept /home/git/repositories/p0.git/config 2>/dev/null || python3 -c "import os; os.setxattr(\"/home/git/repositories/p0.git/config\", \"user.note\", b\"kept\")"
-    sed -i "/^\[files\]/a configuration = [\"/home/git/gitlab/config\"]" /etc/gitlab-backup/config.toml
-    runuser -u postgres -- psql -qc "ALTER DATABASE gitlabhq_production SET work_mem = 12345" -c "GRANT CONNECT ON DATABASE gitlabhq_production TO pg_monitor"
-    printf "[[step]]\nname = \"reference\"\nstage = \"window\"\ncommand = [\"/bin/sh\", \"-c\", \"'"$STATE"' > /srv/reference\"]\n" >> /etc/gitlab-backup/config.toml
-    gitlab-backup install' >/dev/null || fail "cannot prepare"
+  cat > "$M/root/srv/prepare" <<'PREPARE'
+set -e
+# Kinds of files that GitLab has, and some that it may.
+cd /home/git/repositories/p0.git
+ln config hard
+ln -s HEAD symbolic
+truncate -s 3M sparse
+mkdir 'odd $HOME %n é'
+python3 -c 'import os; os.setxattr("config", "user.note", b"kept")'
+chown -R -h git:git .
+chmod 2770 refs
+touch -d 2001-02-03T04:05:06.7 HEAD
+sed -i '/^\[files\]/a configuration = ["/home/git/gitlab/config"]' /etc/gitlab-backup/config.toml
+runuser -u postgres -- psql -qc 'ALTER DATABASE gitlabhq_production SET work_mem = 12345' -c 'GRANT CONNECT ON DATABASE gitlabhq_production TO pg_monitor'
+cat >> /etc/gitlab-backup/config.toml <<'X'
+[[step]]
+name = "reference"
+stage = "window"
+command = ["/bin/sh", "-c", "state /home/git/repositories /home/git/gitlab/public/uploads > /srv/reference"]
+X
+gitlab-backup install
+PREPARE
+  inside 'bash /srv/prepare' >/dev/null || fail "cannot prepare"
 }
 
 # wreck: what an admin sees at 3 a.m.

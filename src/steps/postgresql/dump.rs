@@ -44,7 +44,7 @@ pub async fn dump(config: &Config) -> Result<()> {
         let properties = client.query(&database.name, PROPERTIES).await?.concat();
         let properties: Database =
             serde_json::from_str(&properties).context("the server's answer about a database cannot be understood")?;
-        dumped.databases.push(Database { directory, tables, bytes: database.bytes, ..properties });
+        dumped.databases.push(Database { directory, tables, bytes: database.bytes, sequences: database.sequences.clone(), ..properties });
     }
     globals(&client, &staging).await?;
     write_json(&staging.join("postgresql.json"), &dumped)

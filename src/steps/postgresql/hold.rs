@@ -24,6 +24,9 @@ const SETTINGS: &str = "SELECT set_config(name, '0', false) FROM pg_settings WHE
     'idle_session_timeout', 'statement_timeout', 'lock_timeout', 'transaction_timeout') \\g /dev/null\n";
 const EXPORT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n\
     SELECT pg_export_snapshot() || ' ' || pg_database_size(current_database()) || ' ' || current_setting('server_version');\n";
+/// No snapshot has the sequences: a dump tells them as they are when it is made. Those that were never used are left to the dump.
+const SEQUENCES: &str = "SELECT coalesce(json_object_agg(format('%I.%I', schemaname, sequencename), last_value) \
+    FILTER (WHERE last_value IS NOT NULL), '{}') FROM pg_sequences;\n";
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Exports, tells systemd that it is ready, and holds until it is stopped.
@@ -65,15 +68,21 @@ pub async fn hold(config: &Config) -> Result<()> {
 
 async fn export(mut child: Child, name: String) -> Result<(Child, HeldDatabase, String)> {
     let stdin = child.stdin.as_mut().context("psql has no stdin")?;
-    let asked = stdin.write_all(format!("{SETTINGS}{EXPORT}").as_bytes()).await;
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().context("psql has no stdout")?).read_line(&mut line).await?;
+    let asked = stdin.write_all(format!("{SETTINGS}{EXPORT}{SEQUENCES}").as_bytes()).await;
+    let (mut line, mut sequences) = (String::new(), String::new());
+    let mut answers = BufReader::new(child.stdout.as_mut().context("psql has no stdout")?);
+    answers.read_line(&mut line).await?;
+    answers.read_line(&mut sequences).await?;
     let mut words = line.split_whitespace();
     let (Ok(()), Some(snapshot), Some(bytes), Some(version)) = (asked, words.next(), words.next(), words.next()) else {
         bail!("{}", complaint(&mut child).await);
     };
     let bytes = bytes.parse().context("a database's size is a number")?;
-    Ok((child, HeldDatabase { name, snapshot: snapshot.to_owned(), bytes }, version.to_owned()))
+    let sequences = match serde_json::from_str(&sequences) {
+        Ok(sequences) => sequences,
+        Err(_) => bail!("{}", complaint(&mut child).await),
+    };
+    Ok((child, HeldDatabase { name, snapshot: snapshot.to_owned(), bytes, sequences }, version.to_owned()))
 }
 
 async fn complaint(child: &mut Child) -> String {

@@ -49,6 +49,13 @@ pub(in crate::steps) async fn fill(client: &Client<'_>, name: &str, dump: &Path)
     Ok(())
 }
 
+/// Sets the sequences of the database `name` to what they were at the capture.
+pub(in crate::steps) async fn sequences(client: &Client<'_>, name: &str, like: &Database) -> Result<()> {
+    let set = |(sequence, value): (&String, &i64)| format!("SELECT setval({}, {value});\n", literal(sequence));
+    let sql: String = like.sequences.iter().map(set).collect();
+    client.query(name, &sql).await.map(drop).with_context(|| format!("cannot set the sequences of {}", client.place(name)))
+}
+
 /// Makes those roles and tablespaces of `globals` (what `pg_dumpall --globals-only` wrote) that the server does not have; what it has stays
 /// as it is, its passwords above all. Returns the roles made.
 pub(in crate::steps) async fn roles(client: &Client<'_>, globals: &str) -> Result<Vec<String>> {
@@ -106,7 +113,9 @@ pub(in crate::steps) async fn properties(client: &Client<'_>, dump: &Path) -> Re
     let file = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
     std::fs::write(file.path(), wanted)?;
     let path = file.path().to_string_lossy();
-    succeed(pg_restore(&["--use-list", &*path, "--file", "-"])).await
+    let sql = succeed(pg_restore(&["--use-list", &*path, "--file", "-"])).await?;
+    // With --create, this one is there whatever the list says.
+    Ok(sql.lines().filter(|line| !line.starts_with("CREATE DATABASE ")).map(|line| format!("{line}\n")).collect())
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use indicatif::BinaryBytes;
 use tokio::time::interval;
 
 use crate::config::Config;
+use crate::runs::Database;
+use crate::runs::record::read_json;
 use crate::runs::restore::StagedDatabase;
+use crate::steps::postgresql::Dumped;
 use crate::steps::postgresql::client::{Client, literal};
 use crate::steps::postgresql::load::{self, MAINTENANCE};
 use crate::systemd::notify;
@@ -30,8 +33,10 @@ pub async fn load(config: &Config) -> Result<()> {
     for role in load::roles(&client, &globals).await? {
         tracing::info!(role, "made a role that was not there");
     }
+    let told: Dumped = read_json(&dumps.join("postgresql.json"))?.context("the dumps have no postgresql.json")?;
     for (index, database) in plan.databases.iter().enumerate() {
-        let work = one(&client, database, &dumps);
+        let told = told.databases.iter().find(|told| told.name == database.database.name).unwrap_or(&database.database);
+        let work = one(&client, database, told, &dumps);
         tokio::pin!(work);
         let mut tick = interval(LOOK);
         loop {
@@ -49,9 +54,10 @@ pub async fn load(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn one(client: &Client<'_>, database: &StagedDatabase, dumps: &Path) -> Result<()> {
+async fn one(client: &Client<'_>, database: &StagedDatabase, told: &Database, dumps: &Path) -> Result<()> {
     load::create(client, &database.staged, &database.database).await?;
     load::fill(client, &database.staged, &dumps.join(&database.database.directory)).await?;
+    load::sequences(client, &database.staged, told).await?;
     let mut analyze = client.command("vacuumdb", &database.staged);
     analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", client.config.jobs));
     let output = analyze.stdout(Stdio::null()).output().await.context("cannot run vacuumdb: is it installed?")?;
