@@ -2,6 +2,7 @@
 #
 #   boot NAME       boots a machine of its own overlay; sets M (its directory) and LEADER
 #   inside CMD      runs a shell command in it
+#   reboot          ends it and boots it again
 #   power_off       ends it and removes what it left
 set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -15,13 +16,18 @@ boot() {
   mount -t overlay overlay -o "lowerdir=$root,upperdir=$M/upper,workdir=$M/work" "$M/root"
   install -m 755 "$PROGRAM" "$M/root/usr/local/bin/gitlab-backup"
   NAME=$name
+  trap power_off EXIT
+  start
+  wait_for 30 'GitLab to answer' 'curl -fsS http://127.0.0.1:8080/-/readiness'
+}
+
+start() {
   # A control group of its own: two containers in one would share theirs.
   setsid bash -c '
     for h in systemd unified; do d=/sys/fs/cgroup/$h/lab-$1; [ -d /sys/fs/cgroup/$h ] || continue; mkdir -p $d; echo $$ > $d/cgroup.procs; done
     export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
-    exec systemd-nspawn -q -D "$2" -b --register=no --keep-unit -M "$1" --private-network --console=pipe </dev/null' _ "$name" "$M/root" > "$M/console" 2>&1 &
+    exec systemd-nspawn -q -D "$2" -b --register=no --keep-unit -M "$1" --private-network --console=pipe </dev/null' _ "$NAME" "$M/root" >> "$M/console" 2>&1 &
   NSPAWN=$!
-  trap power_off EXIT
   for _ in $(seq 300); do
     LEADER=$(pgrep -P "$NSPAWN" 2>/dev/null | head -1 || true)
     if [ -n "$LEADER" ] && inside 'systemctl is-system-running --wait' >/dev/null 2>&1; then break; fi
@@ -29,7 +35,6 @@ boot() {
     sleep 0.1
   done
   [ -n "$LEADER" ] || { cat "$M/console"; echo "the machine does not boot"; return 1; }
-  wait_for 30 'GitLab to answer' 'curl -fsS http://127.0.0.1:8080/-/readiness'
 }
 
 inside() { nsenter -t "$LEADER" -a bash -c "$1"; }
@@ -47,12 +52,21 @@ wait_for() {
   done
 }
 
-power_off() {
-  trap - EXIT
+reboot() {
+  halt
+  start
+}
+
+halt() {
   if [ -n "${LEADER:-}" ]; then kill -s RTMIN+4 "$LEADER" 2>/dev/null || true; fi
   for _ in $(seq 100); do kill -0 "$NSPAWN" 2>/dev/null || break; sleep 0.1; done
   kill -KILL "$NSPAWN" 2>/dev/null || true
   wait "$NSPAWN" 2>/dev/null || true
+}
+
+power_off() {
+  trap - EXIT
+  halt
   umount "$M/root" 2>/dev/null || umount -l "$M/root" || true
   for h in systemd unified; do
     [ -d "/sys/fs/cgroup/$h/lab-$NAME" ] && find "/sys/fs/cgroup/$h/lab-$NAME" -depth -type d -exec rmdir {} \; 2>/dev/null || true
