@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Redis};
 use crate::runs::Manifest;
-use crate::runs::restore::{Move, Plan, Request, StagedRedis};
+use crate::runs::restore::{Journal, Move, Plan, Request, StagedRedis};
 use crate::steps::redis::save;
 use crate::steps::redis::server::{Server, place};
 use crate::systemd::{Manager, notify};
@@ -24,6 +24,8 @@ const STOP: Duration = Duration::from_secs(600);
 /// Which instances of the run are restored, and what there is to know of each while it still runs.
 pub(super) async fn plan(config: &Config, request: &Request, manifest: &Manifest, manager: &Manager) -> Result<Vec<StagedRedis>> {
     let names = manifest.versions.iter().filter_map(|component| Some((component.name.strip_prefix("redis-")?, component.version.as_str())));
+    // A restore that died while it had a server down has found out what it takes.
+    let known = known()?;
     let mut staged = Vec::new();
     let mut failures = Vec::new();
     for (name, version) in names.filter(|(name, _)| !request.skip_redis.iter().any(|skip| skip == name)) {
@@ -33,6 +35,7 @@ pub(super) async fn plan(config: &Config, request: &Request, manifest: &Manifest
         };
         match found {
             Ok(instance) => staged.push(instance),
+            Err(_) if known.iter().any(|known| known.name == name) => staged.extend(known.iter().find(|known| known.name == name).cloned()),
             Err(error) => failures.push(format!("{name}: {error:#} (--skip-redis {name} leaves it as it is)")),
         }
     }
@@ -78,9 +81,14 @@ fn series(version: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// The instances of an unfinished restore.
+fn known() -> Result<Vec<StagedRedis>> {
+    Ok(Journal::load()?.map(|journal| journal.plan.redis).unwrap_or_default())
+}
+
 /// The units of the instances that are configured and run by one.
-pub async fn units(config: &Config, manager: &Manager) -> Vec<String> {
-    let mut units = Vec::new();
+pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
+    let mut units: Vec<String> = known()?.into_iter().map(|redis| redis.unit).collect();
     for redis in &config.redis {
         match &redis.unit {
             Some(unit) => units.push(unit.to_string()),
@@ -93,7 +101,7 @@ pub async fn units(config: &Config, manager: &Manager) -> Vec<String> {
             }
         }
     }
-    units
+    Ok(units)
 }
 
 /// Stops the servers, and waits until they are down.
