@@ -160,6 +160,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<()> {
+    // What only tells something ends quietly when nobody reads on ('gitlab-backup list | head').
+    if matches!(cli.command, Command::Generate(_) | Command::Status { .. } | Command::List { .. } | Command::Show { .. }) {
+        sigpipe::reset();
+    }
     let file = cli.config;
     let load = |root: &PathBuf| -> Result<Config> { Ok(Config::load(&file, &Host::new(root))?) };
     let slash = PathBuf::from("/");

@@ -243,12 +243,19 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
         let layout = layouts.entry((device, within.cloned().unwrap_or_default())).or_insert_with(|| Layout {
             staged: base.join(format!(".gitlab-backup-restore-{run}")),
             aside: base.join(format!(".gitlab-backup-replaced-{run}")),
-            kept: base.join(format!("gitlab-backup-not-in-{run}")),
+            kept: unused(base.join(format!("gitlab-backup-not-in-{run}"))),
             roots: Vec::new(),
         });
         layout.roots.push(Root { path: path.clone(), mount });
     }
     Ok(layouts.into_values().collect())
+}
+
+/// `path`, or with a number behind it what is not there yet: an earlier restore of the same run may have kept something as well.
+fn unused(path: PathBuf) -> PathBuf {
+    let numbered = (2..).map(|number| PathBuf::from(format!("{}-{number}", path.display())));
+    let mut all = std::iter::once(path.clone()).chain(numbered);
+    all.find(|path| path.symlink_metadata().is_err()).unwrap_or(path)
 }
 
 /// The deepest directory above `path` that is there.
