@@ -52,6 +52,8 @@ pub struct UnitState {
     pub name: String,
     /// `not-found` is a state too.
     pub load: String,
+    /// It has no file (systemd-run): stopped, it is gone.
+    pub transient: bool,
     /// What it is doing.
     pub active: ActiveState,
     /// The finer state, such as `auto-restart`.
@@ -93,6 +95,7 @@ impl UnitState {
         Self {
             name: name.to_owned(),
             load: text(unit, "LoadState"),
+            transient: unit.get("Transient").and_then(|value| bool::try_from(value).ok()).unwrap_or(false),
             active: ActiveState::parse(&text(unit, "ActiveState")),
             sub: text(unit, "SubState"),
             has_job: job.is_some_and(|(id, _)| id != 0),

@@ -71,9 +71,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
         let manager = Manager::connect().await?;
         plan.redis = findings.take("redis", redis::plan(config, request, manifest, &manager).await);
     }
-    if let Some(files) =
-        ["files", "config"].iter().find_map(|name| request.wants(name).then_some("files")).and_then(|name| find(manifest, name))
-    {
+    if let Some(files) = find(manifest, "files").filter(|_| request.wants("files") || request.wants("config")) {
         findings.add("files", verify::unchanged(run, files).map(drop));
         let (put, beside) = roots(config, request, files);
         plan.files = Some(files.snapshot.clone());

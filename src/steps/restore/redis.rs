@@ -62,7 +62,9 @@ async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<Sta
             manager.unit_of(pid).await.context("no unit of this host runs it: name its unit by [[redis]] unit")?
         }
     };
-    ensure!(manager.state(&unit).await?.load == "loaded", "{unit} is not there: correct [[redis]] unit");
+    let state = manager.state(&unit).await?;
+    ensure!(state.load == "loaded", "{unit} is not there: correct [[redis]] unit");
+    ensure!(!state.transient, "{unit} has no file, so it could not be started again: give it one");
     let append_only = match server.setting("appendonly").await.as_deref() {
         Some("yes") => {
             let file = server.setting("appendfilename").await.context("its appendfilename cannot be asked for")?;
