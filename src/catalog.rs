@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::paths;
 use crate::repository::{Engine, Snapshot};
@@ -50,7 +50,14 @@ impl Catalog {
     /// The complete run that is asked for, or the newest.
     pub fn pick(&self, id: Option<&RunId>) -> Result<&CompleteRun> {
         let Some(id) = id else {
-            return self.complete.last().context("there is no complete run in the repository");
+            let newest = self.complete.last();
+            if let Some((run, why)) = self.damaged.last() {
+                ensure!(newest.is_some(), "there is no complete run whose manifest can be read; run {run}: {why}");
+                if newest.is_some_and(|newest| newest.manifest.id < *run) {
+                    tracing::warn!("run {run} is newer and cannot be used: {why}");
+                }
+            }
+            return newest.context("there is no complete run in the repository");
         };
         if let Some((_, why)) = self.damaged.iter().find(|(run, _)| run == id) {
             bail!("run {id} cannot be used: {why}");

@@ -87,7 +87,8 @@ impl View {
         let mut said = Vec::new();
         for unit in &self.units {
             let state = manager.state(&unit.to_string()).await.context("lost sight of the run")?;
-            if !state.is_settled() && !state.status_text.is_empty() {
+            // What is only queued still has the words of its last time.
+            if state.active.is_running() && !state.status_text.is_empty() {
                 said.push(state.status_text);
             }
         }

@@ -235,12 +235,12 @@ impl Engine for Builtin {
         extract::extract(&repository, snapshot, target, paths)
     }
 
-    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()> {
+    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()> {
         let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
         let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain)?;
         for entry in repository.ls(&root, &LsOptions::default()).map_err(plain)? {
             let (path, node) = entry.map_err(plain)?;
-            each(&Path::new("/").join(path), node.is_dir());
+            each(&Path::new("/").join(path), (!node.is_dir()).then_some(node.meta.size));
         }
         Ok(())
     }

@@ -24,8 +24,8 @@ pub trait Engine {
     /// Lays `paths` (everything if there are none) out below `target`, with the directories above them, owners, modes and times as they
     /// were. May panic: a process of its own is needed.
     fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()>;
-    /// Tells every path in a snapshot, and whether it is a directory.
-    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()>;
+    /// Tells every path in a snapshot, and its bytes unless it is a directory.
+    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()>;
     /// Checks the structure, and every byte with `data`. Fails with what is wrong.
     fn check(&self, data: bool) -> Result<()>;
     /// One small file out of a snapshot.

@@ -65,6 +65,8 @@ struct Entry {
     path: PathBuf,
     #[serde(rename = "type")]
     kind: String,
+    #[serde(default)]
+    size: u64,
 }
 
 impl Restic {
@@ -215,10 +217,10 @@ impl Engine for Restic {
         Ok(())
     }
 
-    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, bool)) -> Result<()> {
+    fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()> {
         for line in self.succeed(&["ls", "--json", "--no-lock", snapshot])?.split(|byte| *byte == b'\n') {
             if let Ok(entry) = serde_json::from_slice::<Entry>(line) {
-                each(&entry.path, entry.kind == "dir");
+                each(&entry.path, (entry.kind != "dir").then_some(entry.size));
             }
         }
         Ok(())

@@ -126,8 +126,8 @@ fn snapshot(path: &Path) -> Result<String> {
 /// The directories that are Git repositories: those with the two directories that each has.
 fn repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathBuf>> {
     let (mut objects, mut refs) = (BTreeSet::new(), BTreeSet::new());
-    engine.list(&part.snapshot, &mut |path, directory| {
-        let (true, Some(parent), Some(name)) = (directory, path.parent(), path.file_name()) else { return };
+    engine.list(&part.snapshot, &mut |path, size| {
+        let (None, Some(parent), Some(name)) = (size, path.parent(), path.file_name()) else { return };
         if name == "objects" {
             objects.insert(parent.to_owned());
         } else if name == "refs" {

@@ -1,4 +1,6 @@
 # What scenarios of restores share; sourced after lib.sh.
+# Sidekiq works off its queue as soon as it runs: it is stopped where states are compared.
+RUNNING='gitlab.target gitlab-puma.service gitlab-workhorse.service gitlab-gitaly.service'
 STATE='state /home/git/repositories /home/git/gitlab/public/uploads'
 
 # A configuration with a step in the window that tells the state of the stores: what a restore has to bring back.
@@ -48,3 +50,14 @@ nothing_is_left() {
     ! runuser -u postgres -- psql -Atc "SELECT datname FROM pg_database" | grep -E "_(restored|replaced)_"
     ! test -e /var/lib/gitlab-backup/restore/journal.json && ! test -e /var/lib/gitlab-backup/staging' || fail "something is left beside"
 }
+
+# Nothing is replaced: GitLab is back with what it had.
+untouched() {
+  gitlab_is_back 20
+  nothing_is_left
+  as_it_was /srv/old || fail "what was there has changed"
+  [ "$(inside 'gitlab-backup status --json' | grep -c '"half_restored": null')" = 1 ] || fail "status takes it for half restored"
+}
+
+# Something that is not in the run: what a restore that fails has to leave.
+new_old() { inside "systemctl start gitlab.target; for i in 1 2 3; do curl -fsS -X POST http://127.0.0.1:8080/push >/dev/null; done; sleep 1; systemctl stop gitlab-sidekiq; $STATE > /srv/old"; }

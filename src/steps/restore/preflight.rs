@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
 use crate::paths;
+use crate::repository::Engine;
 use crate::runs::record::write_json;
 use crate::runs::restore::{Layout, Plan, Request, Root, StagedDatabase};
 use crate::runs::{Manifest, Part};
@@ -78,7 +79,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
         plan.layouts = findings.take("files", layouts(&put, &manifest.id));
         plan.beside = (!beside.is_empty()).then(|| beside_layout(beside, &manifest.id));
     }
-    findings.add("space", enough(&plan, manifest, request));
+    findings.add("space", enough(&plan, &*engine));
     findings.end()?;
     ensure!(
         !plan.databases.is_empty() || !plan.redis.is_empty() || !plan.layouts.is_empty() || plan.beside.is_some(),
@@ -285,17 +286,25 @@ fn beside_layout(paths: Vec<PathBuf>, run: &RunId) -> Layout {
 }
 
 /// Room for everything beside what is there. What a database takes is asked of its server's file system only if that can be seen from here.
-fn enough(plan: &Plan, manifest: &Manifest, request: &Request) -> Result<()> {
+fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
     let mut needed = space::Needed::default();
     let dumps: u64 = [&plan.postgresql, &plan.redis_part].into_iter().flatten().map(|part| part.bytes).sum();
     needed.add(Path::new(paths::STATE), dumps);
     for redis in &plan.redis {
         needed.add(&redis.directory, plan.redis_part.as_ref().map_or(0, |part| part.bytes));
     }
-    if let (Some(files), None) = (find(manifest, "files"), &request.path) {
-        // How much of it belongs to which file system is not recorded: each is asked for all, unless there is only one.
-        if let [layout] = &plan.layouts[..] {
-            needed.add(&layout.staged, files.bytes);
+    if let Some(snapshot) = &plan.files {
+        let all: Vec<&Layout> = plan.layouts.iter().chain(&plan.beside).collect();
+        let mut bytes = vec![0; all.len()];
+        engine.list(snapshot, &mut |path, size| {
+            let Some(size) = size else { return };
+            let within = |layout: &&Layout| layout.roots.iter().any(|root| path.starts_with(&root.path));
+            if let Some(index) = all.iter().position(within) {
+                bytes[index] += size;
+            }
+        })?;
+        for (layout, bytes) in all.iter().zip(bytes) {
+            needed.add(&layout.staged, bytes);
         }
     }
     needed.check()
