@@ -296,13 +296,15 @@ fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
     if let Some(snapshot) = &plan.files {
         let all: Vec<&Layout> = plan.layouts.iter().chain(&plan.beside).collect();
         let mut bytes = vec![0; all.len()];
-        engine.list(snapshot, &mut |path, size| {
-            let Some(size) = size else { return };
-            let within = |layout: &&Layout| layout.roots.iter().any(|root| path.starts_with(&root.path));
-            if let Some(index) = all.iter().position(within) {
-                bytes[index] += size;
-            }
-        })?;
+        engine
+            .list(snapshot, &mut |path, size| {
+                let Some(size) = size else { return };
+                let within = |layout: &&Layout| layout.roots.iter().any(|root| path.starts_with(&root.path));
+                if let Some(index) = all.iter().position(within) {
+                    bytes[index] += size;
+                }
+            })
+            .context("the run's files cannot be listed")?;
         for (layout, bytes) in all.iter().zip(bytes) {
             needed.add(&layout.staged, bytes);
         }
