@@ -15,6 +15,7 @@ pub mod commands;
 pub mod config;
 pub mod executor;
 pub mod paths;
+mod process;
 pub mod repository;
 pub mod runs;
 pub mod steps;

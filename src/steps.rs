@@ -7,7 +7,6 @@ pub mod open;
 pub mod pause;
 pub mod postgresql;
 pub mod preflight;
-mod process;
 pub mod prune;
 pub mod readiness;
 pub mod redis;

@@ -8,6 +8,8 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::process;
+
 use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Skipped, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 
 /// restic-backup(1): some source data could not be read.
@@ -93,20 +95,13 @@ impl Restic {
 
     fn succeed(&self, words: &[&str]) -> Result<Vec<u8>> {
         let output = self.output(words)?;
-        ensure!(output.status.success(), "'restic {}' on {} failed: {}", words[0], self.location, last(&output.stderr));
+        ensure!(output.status.success(), "'restic {}' on {} failed: {}", words[0], self.location, process::tail(&output.stderr));
         Ok(output.stdout)
     }
 
     fn list(&self, words: &[&str]) -> Result<Vec<RawSnapshot>> {
         self.json(&[&["snapshots", "--json", "--no-lock", "--tag", TAG], words].concat())
     }
-}
-
-/// The last lines of what a program complained.
-fn last(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(5)..].join("; ")
 }
 
 impl Engine for Restic {
@@ -120,7 +115,7 @@ impl Engine for Restic {
             self.probe()?;
         }
         let output = self.output(&["init"])?;
-        ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, last(&output.stderr));
+        ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, process::tail(&output.stderr));
         Ok(true)
     }
 
@@ -171,7 +166,7 @@ impl Engine for Restic {
             .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
             .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
             .collect();
-        let said = || last(complaints.join("\n").as_bytes());
+        let said = || process::tail(complaints.join("\n").as_bytes());
         if !status.success() && status.code() != Some(INCOMPLETE) {
             bail!("restic could not store part '{}' in {}: {status}: {}", request.part, self.location, said());
         }

@@ -25,13 +25,13 @@ fn executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// The last lines of `output`, for an error message.
+/// The last lines of `output`, for an error message: in one line, as errors are.
 pub fn tail(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     match lines.is_empty() {
         true => "it said nothing".to_owned(),
-        false => lines[lines.len().saturating_sub(LINES)..].join("\n"),
+        false => lines[lines.len().saturating_sub(LINES)..].join("; "),
     }
 }
 
@@ -61,6 +61,6 @@ mod tests {
     #[test]
     fn tail_keeps_the_end() {
         assert_eq!(tail(b""), "it said nothing");
-        assert_eq!(tail(b"1\n2\n3\n4\n5\n\n6\n7\n"), "2\n3\n4\n5\n6\n7");
+        assert_eq!(tail(b"1\n2\n3\n4\n5\n\n6\n7\n"), "2; 3; 4; 5; 6; 7");
     }
 }
