@@ -14,6 +14,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod executor;
+pub mod finding;
 pub mod paths;
 mod process;
 pub mod repository;

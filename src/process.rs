@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::env;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::task::JoinHandle;
 
@@ -33,6 +35,14 @@ pub fn tail(output: &[u8]) -> String {
         true => "it said nothing".to_owned(),
         false => lines[lines.len().saturating_sub(LINES)..].join("; "),
     }
+}
+
+/// Runs it to its end; what it said on stdout, and if it failed the last lines of both.
+pub fn run(command: &mut Command) -> Result<String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("cannot run {program}: is it installed?"))?;
+    ensure!(output.status.success(), "{program}: {}", tail(&[output.stdout, output.stderr].concat()));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Reads `stream` to its end in the background, so that the program never blocks on a full pipe; keeps the last lines.

@@ -16,5 +16,6 @@ pub mod secret;
 pub mod space;
 pub mod staging;
 mod tls;
+pub mod user;
 pub mod verify;
 pub mod window;

@@ -14,6 +14,9 @@ use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Skipped, Snapshot, StoreRe
 
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
+/// restic(1): the repository does not exist.
+const NO_REPOSITORY: i32 = 10;
+const NO_REPOSITORY_WORDS: &str = "Is there a repository at the following location";
 
 pub(super) struct Restic {
     location: String,
@@ -105,6 +108,25 @@ impl Restic {
 }
 
 impl Engine for Restic {
+    fn is_there(&self) -> Result<bool> {
+        let local = Path::new(&self.location);
+        if local.is_absolute() && !local.join("config").exists() {
+            return Ok(false);
+        }
+        let output = self.output(&["cat", "config", "--no-lock"])?;
+        // 0.17 and newer have an exit code for it, older ones only words.
+        let words = process::tail(&output.stderr);
+        if output.status.success() {
+            return Ok(true);
+        }
+        ensure!(
+            output.status.code() == Some(NO_REPOSITORY) || words.contains(NO_REPOSITORY_WORDS),
+            "cannot open {}: {words}",
+            self.location
+        );
+        Ok(false)
+    }
+
     fn init(&self) -> Result<bool> {
         if self.output(&["cat", "config", "--no-lock"])?.status.success() {
             return Ok(false);
@@ -115,7 +137,12 @@ impl Engine for Restic {
             self.probe()?;
         }
         let output = self.output(&["init"])?;
-        ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, process::tail(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "there is no repository at {} and none can be made: {}",
+            self.location,
+            process::tail(&output.stderr)
+        );
         Ok(true)
     }
 
