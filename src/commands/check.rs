@@ -156,7 +156,8 @@ fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<F
     let own = env::current_exe().context("cannot find this program's own path")?;
     let mut command = user::bound(&own, Some(user), "KILL");
     command.arg("--config").arg(&config.source).args(["helper", "check-postgresql"]);
-    command.env("CREDENTIALS_DIRECTORY", given.path()).current_dir("/").stdin(Stdio::null());
+    // libpq looks for certificates in the home directory, and ours is not that user's.
+    command.env("CREDENTIALS_DIRECTORY", given.path()).env_remove("HOME").current_dir("/").stdin(Stdio::null());
     let output = command.output().context("cannot run setpriv: is util-linux installed?")?;
     ensure!(output.status.success(), "asking as user '{}' failed: {}", user.name, process::tail(&output.stderr));
     serde_json::from_slice(&output.stdout).context("the answer about PostgreSQL cannot be understood")
