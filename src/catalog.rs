@@ -39,12 +39,17 @@ pub struct CompleteRun {
 impl Catalog {
     /// Asks the repository. Fails if it cannot be read; a single damaged manifest is no failure.
     pub fn read(engine: &dyn Engine) -> Result<Self> {
-        Self::load(engine, |_| false)
+        Self::load(engine, Path::new(paths::MANIFESTS), |_| false)
     }
 
     /// The same, with the manifest of `run` as the repository has it now, whatever was read of it before.
     pub fn read_afresh(engine: &dyn Engine, run: &RunId) -> Result<Self> {
-        Self::load(engine, |other| other == run)
+        Self::load(engine, Path::new(paths::MANIFESTS), |other| other == run)
+    }
+
+    /// The same as [`Catalog::read`], with what was read once kept in the directory `cache`.
+    pub fn read_with(engine: &dyn Engine, cache: &Path) -> Result<Self> {
+        Self::load(engine, cache, |_| false)
     }
 
     /// The complete run that is asked for, or the newest.
@@ -66,14 +71,18 @@ impl Catalog {
         found.with_context(|| format!("there is no complete run {id}: see 'gitlab-backup list'"))
     }
 
-    fn load(engine: &dyn Engine, afresh: impl Fn(&RunId) -> bool) -> Result<Self> {
+    fn load(engine: &dyn Engine, cache: &Path, afresh: impl Fn(&RunId) -> bool) -> Result<Self> {
         let mut runs: BTreeMap<RunId, Vec<Snapshot>> = BTreeMap::new();
         for snapshot in engine.snapshots()? {
             runs.entry(snapshot.run.clone()).or_default().push(snapshot);
         }
         let mut catalog = Self::default();
         for (run, snapshots) in runs {
-            match snapshots.iter().find(|snapshot| snapshot.part == MANIFEST).map(|snapshot| manifest(engine, snapshot, afresh(&run))) {
+            match snapshots
+                .iter()
+                .find(|snapshot| snapshot.part == MANIFEST)
+                .map(|snapshot| manifest(engine, snapshot, cache, afresh(&run)))
+            {
                 Some(Ok(manifest)) => catalog.complete.push(CompleteRun { manifest, snapshots }),
                 Some(Err(error)) => catalog.damaged.push((run, format!("{error:#}"))),
                 None => catalog.incomplete.push((run, snapshots)),
@@ -83,9 +92,9 @@ impl Catalog {
     }
 }
 
-fn manifest(engine: &dyn Engine, snapshot: &Snapshot, afresh: bool) -> Result<Manifest> {
+fn manifest(engine: &dyn Engine, snapshot: &Snapshot, cache: &Path, afresh: bool) -> Result<Manifest> {
     // Snapshots never change: what was read once need not be read again.
-    let cache = Path::new(paths::MANIFESTS).join(format!("{}.json", snapshot.id));
+    let cache = cache.join(format!("{}.json", snapshot.id));
     if let Some(manifest) = read_json(&cache).ok().flatten().filter(|_| !afresh) {
         return Ok(manifest);
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{generate, helper, install, key, list, prune, restore, run, status, verify};
+use crate::commands::{check, generate, helper, install, key, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::paths;
@@ -27,6 +27,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Validate the configuration and this host, and say what to do about each finding; changes nothing.
+    Check {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the units, or write them as files.
     Generate(GenerateArgs),
     /// Write the units, reload systemd, enable and start the timer; doing it again changes nothing.
@@ -168,6 +174,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
     let load = |root: &PathBuf| -> Result<Config> { Ok(Config::load(&file, &Host::new(root))?) };
     let slash = PathBuf::from("/");
     match cli.command {
+        Command::Check { json } => check::check(load(&slash), json).await,
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {
             let source = Host::new(&args.root).path(&file);
@@ -179,7 +186,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Status { json } => status::status(json).await,
         Command::List { json } => list::list(&load(&slash)?, json),
         Command::Show { run, json } => list::show(load(&slash), &run, json),
-        Command::Verify(args) => verify::verify(&load(&slash)?, &args),
+        Command::Verify(args) => verify::verify(&load(&slash)?, &args).await,
         Command::Restore(args) => restore::restore(&load(&slash)?, &args).await,
         Command::Prune { dry_run, json } => prune::prune(&load(&slash)?, dry_run, json).await,
         Command::Key(command) => key::key(&load(&slash)?, &command),

@@ -1,5 +1,6 @@
 //! One file per verb.
 
+pub mod check;
 mod follow;
 pub mod generate;
 pub mod helper;

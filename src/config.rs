@@ -37,6 +37,8 @@ pub struct Config {
     pub repository: Repository,
     /// What is kept, for how long.
     pub retention: Retention,
+    /// How the newest run is verified, by the clock or when its unit is started.
+    pub verify: Verify,
     /// The enabled `[[step]]`s, in the order of the file.
     pub steps: Vec<Step>,
 }
@@ -233,6 +235,21 @@ impl Retention {
     pub fn is_set(&self) -> bool {
         *self != Self::default()
     }
+}
+
+/// `[verify]`
+#[derive(Debug, Clone)]
+pub struct Verify {
+    /// `OnCalendar=`, checked against systemd.time(7); there is no timer without.
+    pub calendar: Option<String>,
+    /// `RandomizedDelaySec=`.
+    pub randomized_delay: Timespan,
+    /// Restore into throw-away servers.
+    pub drill: bool,
+    /// Read every byte of the repository.
+    pub read_data: bool,
+    /// Check every Git repository, and not a sample.
+    pub all_repositories: bool,
 }
 
 /// An enabled `[[step]]`.

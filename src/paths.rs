@@ -6,6 +6,8 @@ pub const STATE: &str = "/var/lib/gitlab-backup";
 pub const RUNTIME: &str = "/run/gitlab-backup";
 /// One file per run, failed ones too.
 pub const RUNS: &str = "/var/lib/gitlab-backup/runs";
+/// How the last verify went.
+pub const VERIFIED: &str = "/var/lib/gitlab-backup/verified.json";
 /// Manifests that were read from the repository, so that `list` need not read them again.
 pub const MANIFESTS: &str = "/var/lib/gitlab-backup/manifests";
 /// Dumps on their way into the repository. The same path in every run, so that the repository finds yesterday's as parent.

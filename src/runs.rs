@@ -5,6 +5,8 @@ mod manifest;
 pub mod paused;
 pub(crate) mod record;
 pub mod restore;
+mod verified;
 
 pub use manifest::{Component, Database, Manifest, Part};
 pub use record::{Downtime, Failure, Kind, Outcome, Record};
+pub use verified::Verified;

@@ -70,6 +70,7 @@ fn an_empty_file_is_enough_for_an_installation_from_source() {
     assert!(config.files.presync && config.files.command.is_none());
     assert_eq!((config.repository.engine, config.repository.location.as_str()), (EngineName::Builtin, "/var/backups/gitlab"));
     assert_eq!(config.repository.password, SecretSource::File("/etc/gitlab-backup/repository.password".into()));
+    assert!(config.verify.calendar.is_none() && config.verify.drill && !config.verify.read_data && !config.verify.all_repositories);
     assert!(config.steps.is_empty());
 }
 
@@ -109,6 +110,9 @@ fn every_key_is_read() {
     assert_eq!((config.repository.engine, config.repository.location.as_str()), (EngineName::Restic, "s3:https://s3.example.org/gitlab"));
     assert_eq!(config.repository.environment_file, Some("/etc/gitlab-backup/restic.env".into()));
     assert_eq!((config.retention.keep_daily, config.retention.keep_weekly, config.retention.keep_monthly), (Some(7), None, Some(6)));
+    assert_eq!(config.verify.calendar.as_deref(), Some("Sat 06:00"));
+    assert_eq!(config.verify.randomized_delay.to_string(), "0s");
+    assert!(!config.verify.drill && config.verify.read_data && config.verify.all_repositories);
     assert_eq!(config.steps.len(), 1, "the disabled one is left out");
     let step = &config.steps[0];
     assert_eq!((step.name.as_str(), step.stage, step.user.as_deref()), ("offsite-sync", Stage::Finish, Some("backup")));

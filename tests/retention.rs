@@ -2,23 +2,30 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gitlab_backup::catalog::{Catalog, CompleteRun};
-use gitlab_backup::config::Retention;
-use gitlab_backup::repository::Snapshot;
+use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, MANIFEST_PATH};
+use gitlab_backup::config::{EngineName, Repository as Settings, Retention};
 use gitlab_backup::repository::retention::decide;
+use gitlab_backup::repository::{self, Engine, Snapshot};
 use gitlab_backup::runs::Manifest;
-use gitlab_backup::steps::prune::plan;
-use gitlab_backup::values::{RunId, Timespan};
+use gitlab_backup::steps::prune::{apply, plan};
+use gitlab_backup::values::{RunId, SecretSource, Timespan};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rustic_backend::BackendOptions;
 use rustic_core::jiff::Timestamp as Moment;
 use rustic_core::repofile::SnapshotFile;
-use rustic_core::{ConfigOptions, Credentials, KeyOptions, Repository, RepositoryOptions};
+use rustic_core::{
+    BackupOptions, ConfigOptions, Credentials, IndexedIdsStatus, KeyOptions, ParentOptions, PathList, Repository, RepositoryOptions,
+    SnapshotOptions,
+};
 
 const DAY: i64 = 24 * 3600;
+const PASSWORD: &str = "secret";
+const PARTS: [&str; 2] = ["files", "postgresql"];
 
 /// A year and more of nightly runs at about half past two, some nights without one, some with two.
 fn nights() -> Vec<Timestamp> {
@@ -39,15 +46,39 @@ fn runs(times: &[Timestamp]) -> Vec<(RunId, Timestamp)> {
     times.iter().map(|time| (RunId::new(*time, 0), *time)).collect()
 }
 
+/// What the real restic says.
+fn restic(location: &Path, words: &[&str]) -> String {
+    let mut restic = Command::new("restic");
+    restic.arg("--no-cache").args(words).env("RESTIC_REPOSITORY", location).env("RESTIC_PASSWORD", PASSWORD);
+    let output = restic.output().expect("restic is needed: tests/prepare installs it");
+    assert!(output.status.success(), "restic {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A policy as restic-forget(1) is told.
+fn keep(policy: &Retention) -> Vec<String> {
+    let counts = [
+        ("last", policy.keep_last),
+        ("daily", policy.keep_daily),
+        ("weekly", policy.keep_weekly),
+        ("monthly", policy.keep_monthly),
+        ("yearly", policy.keep_yearly),
+    ];
+    let counts = counts.into_iter().filter_map(|(name, count)| Some(format!("--keep-{name}={}", count?)));
+    counts.chain(policy.keep_within.map(|span| format!("--keep-within={}d", span.duration().as_secs() / 86400))).collect()
+}
+
+fn strs(words: &[String]) -> Vec<&str> {
+    words.iter().map(String::as_str).collect()
+}
+
 #[test]
 fn keeps_what_restic_keeps() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let location = directory.path().join("repository");
-    let password = directory.path().join("password");
-    std::fs::write(&password, "secret").unwrap();
     let backends = BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
     let repository = Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
-    let repository = repository.init(&Credentials::password("secret"), &KeyOptions::default(), &ConfigOptions::default()).unwrap();
+    let repository = repository.init(&Credentials::password(PASSWORD), &KeyOptions::default(), &ConfigOptions::default()).unwrap();
     let times = nights();
     let snapshot = |time: &Timestamp| {
         let time = Moment::from_second(time.as_second()).unwrap().to_zoned(rustic_core::jiff::tz::TimeZone::UTC);
@@ -64,22 +95,8 @@ fn keeps_what_restic_keeps() {
         Retention { keep_last: Some(1), keep_daily: Some(400), ..Retention::default() },
     ];
     for policy in policies {
-        let mut restic = Command::new("restic");
-        restic.args(["--no-cache", "forget", "--dry-run", "--json", "--group-by", "host"]);
-        restic.env("RESTIC_REPOSITORY", &location).env("RESTIC_PASSWORD_FILE", &password);
-        for (name, count) in [
-            ("last", policy.keep_last),
-            ("daily", policy.keep_daily),
-            ("weekly", policy.keep_weekly),
-            ("monthly", policy.keep_monthly),
-            ("yearly", policy.keep_yearly),
-        ] {
-            restic.args(count.map(|count| format!("--keep-{name}={count}")));
-        }
-        restic.args(policy.keep_within.map(|span| format!("--keep-within={}d", span.duration().as_secs() / 86400)));
-        let output = restic.output().expect("restic is needed: tests/prepare installs it");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let groups: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let output = restic(&location, &[&["forget", "--dry-run", "--json", "--group-by", "host"], &strs(&keep(&policy))[..]].concat());
+        let groups: serde_json::Value = serde_json::from_str(&output).unwrap();
         let theirs: BTreeSet<Timestamp> =
             groups[0]["keep"].as_array().unwrap().iter().map(|kept| kept["time"].as_str().unwrap().parse().unwrap()).collect();
         let fates = decide(&policy, &runs(&times), &TimeZone::UTC);
@@ -157,4 +174,129 @@ fn the_only_run_stays_whatever_the_policy_says() {
     ] {
         assert!(decide(&policy, &only, &TimeZone::UTC)[0].keep);
     }
+}
+
+/// A repository with runs as they would be after a year, made by the engine's library: the engine itself knows no time but now.
+struct Year {
+    directory: tempfile::TempDir,
+    repository: Repository<IndexedIdsStatus>,
+}
+
+impl Year {
+    fn new() -> Self {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let location = directory.path().join("ours");
+        fs::write(directory.path().join("password"), PASSWORD).unwrap();
+        let backends = BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
+        let repository = Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
+        let repository = repository.init(&Credentials::password(PASSWORD), &KeyOptions::default(), &ConfigOptions::default()).unwrap();
+        Self { directory, repository: repository.to_indexed_ids().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The repository, through the engine that the program has.
+    fn engine(&self) -> Box<dyn Engine> {
+        let location = self.path("ours").to_str().unwrap().to_owned();
+        let password = self.path("password");
+        let settings =
+            Settings { engine: EngineName::Builtin, location, password: SecretSource::File(password.clone()), environment_file: None };
+        repository::open(&settings, &password, None).unwrap()
+    }
+
+    fn catalog(&self) -> Catalog {
+        Catalog::read_with(&*self.engine(), &self.path("cache")).unwrap()
+    }
+
+    /// Stores `content` as one part of the run that started at `time`.
+    fn store(&self, run: &RunId, part: &str, (path, content): (&str, &str), time: Timestamp) -> SnapshotFile {
+        let (source, path) = (self.path("source"), Path::new(path));
+        let _ = fs::remove_dir_all(&source);
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join(path.file_name().unwrap()), content).unwrap();
+        let mut options = SnapshotOptions::default().host("lab".to_owned());
+        for tag in ["gitlab-backup".to_owned(), format!("run={run}"), format!("part={part}")] {
+            options = options.add_tags(&tag).unwrap();
+        }
+        let mut snapshot = options.to_snapshot().unwrap();
+        // As both engines have it: in the host's zone.
+        snapshot.time = Moment::from_second(time.as_second()).unwrap().to_zoned(rustic_core::jiff::tz::TimeZone::system());
+        let options = BackupOptions::default()
+            .as_path(path.parent().unwrap().to_owned())
+            .no_scan(true)
+            .parent_opts(ParentOptions::default().force(true));
+        self.repository.backup(&options, &PathList::from_iter([source]), snapshot).unwrap()
+    }
+
+    /// A complete run; its manifest is cut off after `length` bytes, if that is given.
+    fn run(&self, time: Timestamp, length: Option<usize>) -> RunId {
+        let id = RunId::new(time, 0);
+        let mut parts = Vec::new();
+        for part in PARTS {
+            let stored = self.store(&id, part, ("/srv/content", &format!("{part} of {id}")), time);
+            parts.push(serde_json::json!({
+                "name": part, "snapshot": stored.id.to_hex().as_str(), "paths": ["/srv/content"], "bytes": 1, "files": 1, "seconds": 0.1,
+                "checksum": format!("sha256-tree:{}", stored.tree.to_hex().as_str()),
+            }));
+        }
+        let manifest = serde_json::json!({
+            "id": id, "host": "lab", "started": time, "finished": time, "complete": true, "downtime_seconds": 1.0,
+            "downtime": { "stop": 0.0, "capture": 1.0, "start": 0.0 }, "versions": [], "parts": parts,
+        });
+        let manifest = manifest.to_string();
+        self.store(&id, MANIFEST, (MANIFEST_PATH, &manifest[..length.unwrap_or(manifest.len())]), time);
+        id
+    }
+}
+
+/// Each snapshot's run and part.
+fn inventory(location: &Path) -> BTreeSet<Vec<String>> {
+    let all: Vec<serde_json::Value> = serde_json::from_str(&restic(location, &["snapshots", "--json"])).unwrap();
+    all.iter().map(|snapshot| serde_json::from_value(snapshot["tags"].clone()).unwrap()).collect()
+}
+
+#[test]
+fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_stops_that() {
+    let year = Year::new();
+    let (ours, theirs) = (year.path("ours"), year.path("theirs"));
+    let times = &nights()[..370];
+    for time in times {
+        year.run(*time, None);
+    }
+    // Each store has written an index of its own: as one they are read faster.
+    restic(&ours, &["rebuild-index"]);
+    assert!(Command::new("cp").arg("-a").args([&ours, &theirs]).status().unwrap().success());
+    let policy = Retention {
+        keep_last: Some(3),
+        keep_daily: Some(7),
+        keep_weekly: Some(5),
+        keep_monthly: Some(12),
+        keep_yearly: Some(2),
+        keep_within: Some(Timespan::from_secs(10 * 24 * 3600)),
+    };
+    let catalog = year.catalog();
+    assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (times.len(), 0), "{:?}", catalog.damaged.first());
+    apply(&plan(&policy, &catalog, Timestamp::now()).unwrap(), &*year.engine()).unwrap();
+    // A policy of restic's is for each group of snapshots: here for each part of the runs.
+    for part in [PARTS[0], PARTS[1], MANIFEST] {
+        restic(&theirs, &[&["forget", "--group-by", "host", "--tag", &format!("part={part}")], &strs(&keep(&policy))[..]].concat());
+    }
+    let kept = inventory(&ours);
+    assert_eq!(kept, inventory(&theirs));
+    assert!(kept.len().is_multiple_of(3) && kept.len() > 3 * 20 && kept.len() < 3 * 40, "{} parts are kept", kept.len());
+    restic(&ours, &["check", "--read-data"]);
+    let catalog = year.catalog();
+    assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (kept.len() / 3, 0));
+
+    let damaged = year.run(Timestamp::now(), Some(200));
+    let before = inventory(&ours);
+    let catalog = year.catalog();
+    assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (kept.len() / 3, 0), "it hides no other run");
+    assert_eq!(catalog.damaged.len(), 1);
+    assert_eq!(catalog.damaged[0].0, damaged);
+    let error = plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now()).unwrap_err().to_string();
+    assert!(error.contains("nothing is pruned") && error.contains(damaged.as_str()), "{error}");
+    assert_eq!(inventory(&ours), before);
 }

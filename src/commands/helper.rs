@@ -13,6 +13,8 @@ use crate::runs::restore::Request;
 use crate::steps::{extract, files, manifest, pause, postgresql, preflight, prune, redis, restore, resume, staging, window};
 use crate::units::render::credential;
 
+use super::verify;
+
 /// The helpers, by unit.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Helper {
@@ -27,6 +29,8 @@ pub enum Helper {
     Preflight,
     /// gitlab-backup-preflight-postgresql.service
     PreflightPostgresql,
+    /// What check has done as PostgreSQL's user: findings as JSON.
+    CheckPostgresql,
     /// gitlab-backup-presync.service
     Presync,
     /// gitlab-backup-pause.service
@@ -54,6 +58,8 @@ pub enum Helper {
     /// gitlab-backup-restore-*.service
     #[command(subcommand)]
     Restore(Restore),
+    /// gitlab-backup-verify.service
+    Verify,
     /// What verify and restore have done in a process of its own.
     Extract {
         /// The snapshot's id.
@@ -120,6 +126,10 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Execute => executor::execute(&config).await,
         Helper::Preflight => preflight::preflight(&config).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config).await,
+        Helper::CheckPostgresql => {
+            println!("{}", serde_json::to_string(&postgresql::findings(&config).await)?);
+            Ok(())
+        }
         Helper::Presync => files::presync(&config),
         Helper::Window => window::open(&config).await,
         Helper::Pgsnapshot => postgresql::hold(&config).await,
@@ -130,6 +140,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Manifest => manifest::write(&config),
         Helper::Prune => prune::prune(&config),
         Helper::Restore(step) => self::restore(&config, step).await,
+        Helper::Verify => verify::newest(&config).await,
         Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
         Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
     }

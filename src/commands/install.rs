@@ -15,13 +15,14 @@ use crate::runs::restore::Journal;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
-use crate::units::{self, Restore, Unit, UnitFile};
+use crate::units::{self, Plan, Restore, Unit, UnitFile};
 use crate::values::SecretSource;
 
 use super::generate::program;
 use super::place::{place, random_password};
 
-const UNIT_DIRECTORY: &str = "/etc/systemd/system";
+/// Where the units are.
+pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
 /// Who asks a PostgreSQL that is reached by name instead of by socket.
 const SERVICE_USER: &str = "gitlab-backup";
@@ -63,6 +64,9 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         write(&directory, file, &mut changes)?;
     }
     let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    if let Some(manager) = &manager {
+        retire(manager, &directory, |name| !wanted.contains(name)).await?;
+    }
     remove(&directory, |name| !wanted.contains(name), &mut changes)?;
     secrets(&config, &host, &mut changes)?;
     if config.postgresql.as_ref().is_some_and(|postgresql| postgresql.os_user == SERVICE_USER) {
@@ -72,12 +76,11 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         if !changes.0.is_empty() {
             manager.reload().await?;
         }
-        let timer = Unit::Timer.to_string();
         // Not a matter of taste: it does nothing unless a restore ended half way.
         manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
-        if !args.no_enable {
-            manager.enable(&timer).await?;
-            manager.start(&timer, "replace").await?;
+        for timer in Plan::new(&config).timers().iter().filter(|_| !args.no_enable) {
+            manager.enable(&timer.to_string()).await?;
+            manager.start(&timer.to_string(), "replace").await?;
         }
     }
     if changes.0.is_empty() {
@@ -100,12 +103,10 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
         if let Some(why) = Journal::half_way() {
             bail!("{why}");
         }
-        let timer = Unit::Timer.to_string();
-        manager.stop(&timer).await?;
-        for unit in [timer, Unit::from(Restore::Guard).to_string()] {
-            if directory.join(&unit).exists() {
-                manager.disable(&unit).await?;
-            }
+        retire(manager, &directory, |_| true).await?;
+        let guard = Unit::from(Restore::Guard).to_string();
+        if directory.join(&guard).exists() {
+            manager.disable(&guard).await?;
         }
     }
     let mut changes = Changes::default();
@@ -124,8 +125,19 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     Ok(())
 }
 
+/// Stops and disables our timers that are `unwanted`, while systemd can still read their files.
+async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
+    for timer in [Unit::Timer, Unit::VerifyTimer].map(|timer| timer.to_string()) {
+        if unwanted(&timer) && is_ours(&directory.join(&timer)) {
+            manager.stop(&timer).await?;
+            manager.disable(&timer).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether we wrote a file: it says so in its first line, and it is a file.
-fn is_ours(path: &Path) -> bool {
+pub(super) fn is_ours(path: &Path) -> bool {
     let mut start = vec![0; HEADER.len()];
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
         && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()

@@ -1,6 +1,6 @@
 //! `list` and `show`: what is in the repository.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -34,12 +34,14 @@ pub fn list(config: &Config, json: bool) -> Result<()> {
 
 /// Prints one run: its manifest, or the record of one that failed.
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
-    let manifest = config.and_then(|config| complete(&config));
+    let catalog = config.and_then(|config| Catalog::read(&*open::outside(&config)?));
     let record = Record::all()?.into_iter().find(|record| record.id == *id);
-    let found = match (&manifest, record) {
-        (Ok(runs), record) => match runs.iter().find(|run| run.id == *id) {
-            Some(run) => serde_json::to_value(run)?,
-            None => serde_json::to_value(record.with_context(|| format!("there is no run {id}: see 'gitlab-backup list'"))?)?,
+    let found = match (&catalog, record) {
+        (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
+            (Ok(run), _) => serde_json::to_value(&run.manifest)?,
+            // That it was complete once does not help a run that is damaged.
+            (Err(_), Some(record)) if !catalog.damaged.iter().any(|(run, _)| run == id) => serde_json::to_value(record)?,
+            (Err(error), _) => return Err(error),
         },
         (Err(_), Some(record)) => serde_json::to_value(record)?,
         (Err(error), None) => anyhow::bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}"),

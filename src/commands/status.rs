@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::paths;
 use crate::runs::restore::Journal;
-use crate::runs::{Kind, Outcome, Record, paused};
+use crate::runs::{Kind, Outcome, Record, Verified, paused};
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 
@@ -25,6 +25,8 @@ struct Status {
     /// Units that are down because of a run and will be started again.
     paused: Vec<String>,
     timer: String,
+    /// How the last verify went, and of which run.
+    verified: Option<Verified>,
 }
 
 /// Prints where things stand.
@@ -42,6 +44,7 @@ pub async fn status(json: bool) -> Result<()> {
         restore: Record::last(Kind::Restore)?,
         half_restored: Journal::half_way().filter(|_| !restoring),
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
+        verified: Verified::last()?,
     };
     if json {
         println!("{}", serde_json::to_string_pretty(&status)?);
@@ -75,6 +78,7 @@ pub async fn status(json: bool) -> Result<()> {
     if let Some(record) = &status.restore {
         println!("restore: {}", line(record, restoring));
     }
+    println!("verify: {}", status.verified.as_ref().map_or("no run was verified yet".to_owned(), verified));
     println!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
     if let Some(why) = &status.half_restored {
         println!("DOWN:  {why}");
@@ -83,4 +87,19 @@ pub async fn status(json: bool) -> Result<()> {
         println!("DOWN:  {} ({})", status.paused.join(", "), Path::new(paths::PAUSED).display());
     }
     Ok(())
+}
+
+fn verified(last: &Verified) -> String {
+    let run = last.run.as_ref().map_or("no run", |run| run.as_str());
+    let how = if last.drill { "verified with a drill" } else { "verified" };
+    let at = |time: jiff::Timestamp| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let Some(finished) = last.finished else {
+        return format!("{run} is being {how} since {}, or that was cut off", at(last.started));
+    };
+    if last.ok {
+        return format!("{run} {how}, nothing is wrong ({})", at(finished));
+    }
+    let wrong: Vec<String> =
+        last.wrong.iter().map(|finding| format!("{}: {}", finding.what, finding.message.replace('\n', "; "))).collect();
+    format!("{run} {how}, and WRONG ({}): {}", at(finished), wrong.join("; "))
 }

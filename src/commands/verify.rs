@@ -1,16 +1,22 @@
 //! `verify`: is what was backed up what would come back?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Args;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::finding::{Finding, conclude};
+use crate::runs::Verified;
 use crate::steps::open;
 use crate::steps::verify::{self, Depth};
 use crate::values::RunId;
+
+/// Large, and there on every host.
+const SCRATCH: &str = "/var/tmp";
 
 /// Options of `verify`.
 #[derive(Debug, Args)]
@@ -23,8 +29,11 @@ pub struct VerifyArgs {
     /// Check every Git repository, and not a sample of ten.
     #[arg(long)]
     all_repositories: bool,
-    /// Where dumps are laid out to be checked.
-    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    /// Restore the dumps into a PostgreSQL and a Redis that are started for it and thrown away.
+    #[arg(long)]
+    drill: bool,
+    /// Where dumps are laid out to be checked, and servers keep their data.
+    #[arg(long, value_name = "DIR", default_value = SCRATCH)]
     scratch: PathBuf,
     /// As JSON.
     #[arg(long)]
@@ -33,34 +42,98 @@ pub struct VerifyArgs {
 
 /// The JSON of `verify`: fields are added, never renamed.
 #[derive(Serialize)]
-struct Finding {
-    what: String,
+struct Row<'a> {
+    what: &'a str,
     ok: bool,
-    message: String,
+    message: &'a str,
 }
 
 /// Verifies one run and prints each finding.
-pub fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
-    let engine = open::outside(config)?;
-    let catalog = Catalog::read(&*engine)?;
-    let run = catalog.pick(args.run.as_ref())?;
-    let depth = Depth { read_data: args.read_data, repositories: (!args.all_repositories).then_some(10) };
+pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
+    let depth = Depth { read_data: args.read_data, all_repositories: args.all_repositories, drill: args.drill };
+    let scratch = std::path::absolute(&args.scratch)?;
     let mut findings = Vec::new();
-    let good = verify::verify(config, &*engine, run, depth, &args.scratch, &mut |what, result| {
-        let (ok, message) = match result {
-            Ok(seen) => (true, seen.clone()),
-            Err(error) => (false, format!("{error:#}")),
-        };
+    let done = recorded(config, args.run.as_ref(), (depth, &scratch), &mut |finding| {
         if !args.json {
-            println!("{:<5} {what}: {message}", if ok { "ok" } else { "WRONG" });
+            println!("{finding}");
         }
-        findings.push(Finding { what: what.to_owned(), ok, message });
-    })?;
+        findings.push(finding);
+    })
+    .await;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        let row = |finding| {
+            let Finding { what, message, .. }: &Finding = finding;
+            Row { what, ok: !finding.is_wrong(), message }
+        };
+        println!("{}", serde_json::to_string_pretty(&findings.iter().map(row).collect::<Vec<_>>())?);
     }
-    if !good {
-        bail!("run {} is not what it should be", run.manifest.id);
+    done
+}
+
+/// What the unit does: the newest run, as configured, with what is wrong in the journal.
+pub async fn newest(config: &Config) -> Result<()> {
+    let depth = Depth { read_data: config.verify.read_data, all_repositories: config.verify.all_repositories, drill: config.verify.drill };
+    let mut findings = Vec::new();
+    let done = recorded(config, None, (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding)).await;
+    conclude(&findings)?;
+    done
+}
+
+/// Verifies, and keeps how it went for `status`.
+async fn recorded(config: &Config, id: Option<&RunId>, how: (Depth, &Path), tell: &mut dyn FnMut(Finding)) -> Result<()> {
+    let (depth, _) = how;
+    let mut record = Verified {
+        run: id.cloned(),
+        started: Timestamp::now(),
+        finished: None,
+        drill: depth.drill,
+        read_data: depth.read_data,
+        ok: false,
+        wrong: Vec::new(),
+    };
+    keep(&record);
+    let mut wrong = Vec::new();
+    let looked = look(config, id, how, &mut record, &mut |finding| {
+        wrong.extend(finding.is_wrong().then(|| finding.clone()));
+        tell(finding);
+    })
+    .await;
+    if let Err(error) = &looked {
+        wrong.push(Finding::of("verify", Err(anyhow::anyhow!("{error:#}"))));
+    }
+    record.finished = Some(Timestamp::now());
+    record.ok = wrong.is_empty();
+    record.wrong = wrong;
+    keep(&record);
+    looked?;
+    if !record.ok {
+        bail!("a restore could not be relied upon: {} wrong", record.wrong.len());
     }
     Ok(())
+}
+
+async fn look(
+    config: &Config,
+    id: Option<&RunId>,
+    (depth, scratch): (Depth, &Path),
+    record: &mut Verified,
+    tell: &mut dyn FnMut(Finding),
+) -> Result<()> {
+    let engine = open::outside(config)?;
+    let catalog = Catalog::read(&*engine)?;
+    if id.is_none() {
+        // A newer run than the one that is looked at may be among them.
+        catalog.damaged.iter().for_each(|(run, why)| tell(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}")))));
+    }
+    let run = catalog.pick(id)?;
+    record.run = Some(run.manifest.id.clone());
+    keep(record);
+    verify::verify(config, &*engine, run, (depth, scratch), tell).await
+}
+
+/// Not everybody who can read the repository can write here, and the findings are told all the same.
+fn keep(record: &Verified) {
+    if let Err(error) = record.save() {
+        tracing::warn!("{error:#}: 'gitlab-backup status' will not tell of this");
+    }
 }

@@ -33,6 +33,7 @@ tables! {
         files: Field<Files>,
         repository: Field<Repository>,
         retention: Field<Retention>,
+        verify: Field<Verify>,
         step: Field<Vec<Spanned<Step>>>,
     }
     Gitlab {
@@ -87,6 +88,13 @@ tables! {
         keep_monthly: Field<i64>,
         keep_yearly: Field<i64>,
         keep_within: Field<String>,
+    }
+    Verify {
+        calendar: Field<String>,
+        randomized_delay: Field<String>,
+        drill: Field<bool>,
+        read_data: Field<bool>,
+        all_repositories: Field<bool>,
     }
     Step {
         name: Field<String>,

@@ -9,6 +9,7 @@ mod retention;
 mod rules;
 mod schedule;
 mod step;
+mod verify;
 
 use std::path::Path;
 
@@ -43,6 +44,7 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
     let location = repository_section.field("location", raw.repository.as_ref().and_then(|raw| raw.get_ref().location.as_ref()));
     let repository = repository::check(&mut checker, &repository_section, inner(raw.repository));
     let retention = retention::check(&mut checker, &Section::of("retention", raw.retention.as_ref()), inner(raw.retention));
+    let verify = verify::check(&mut checker, &Section::of("verify", raw.verify.as_ref()), inner(raw.verify));
     let steps = step::check(&mut checker, raw.step);
 
     // With `local:` restic names a directory too.
@@ -55,7 +57,7 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         );
         checker.refuse(&location, Refusal::new(message, "a directory apart from all of files.paths"));
     }
-    let config = Config { source: source.to_owned(), gitlab, schedule, postgresql, redis, files, repository, retention, steps };
+    let config = Config { source: source.to_owned(), gitlab, schedule, postgresql, redis, files, repository, retention, verify, steps };
     (config, checker.findings)
 }
 

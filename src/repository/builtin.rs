@@ -139,15 +139,26 @@ fn plain(error: Box<RusticError>) -> anyhow::Error {
 }
 
 impl Engine for Builtin {
-    fn init(&self) -> Result<bool> {
+    fn is_there(&self) -> Result<bool> {
         if self.exists() {
+            return Ok(true);
+        }
+        let location = self.location.display();
+        let occupied = match fs::read_dir(&self.location) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            entries => entries.with_context(|| format!("cannot read {location}"))?.next().is_some(),
+        };
+        ensure!(!occupied, "{location} holds no repository, but other files: empty it or name another [repository] location");
+        Ok(false)
+    }
+
+    fn init(&self) -> Result<bool> {
+        if self.is_there()? {
             self.probe()?;
             return Ok(false);
         }
         let location = self.location.display();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.location).with_context(|| format!("cannot make {location}"))?;
-        let occupied = fs::read_dir(&self.location).with_context(|| format!("cannot read {location}"))?.next().is_some();
-        ensure!(!occupied, "{location} holds no repository, but other files: empty it or name another [repository] location");
         let size = Some(bytesize::ByteSize(PACK_SIZE));
         let options = ConfigOptions::default().set_datapack_size(size).set_datapack_size_limit(size).set_datapack_growfactor(0_u32);
         let options = options.set_treepack_size_limit(size).set_treepack_growfactor(0_u32);

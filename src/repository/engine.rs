@@ -11,6 +11,8 @@ use crate::values::RunId;
 
 /// Writes and reads one repository.
 pub trait Engine {
+    /// Whether there is one. Fails if that cannot be told, or if something else is in its place; changes nothing.
+    fn is_there(&self) -> Result<bool>;
     /// Makes the repository if there is none; true if it was made.
     fn init(&self) -> Result<bool>;
     /// Opens it. Fails if it is missing, damaged or has another password.

@@ -8,10 +8,15 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::process;
+
 use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Skipped, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
+/// restic(1): the repository does not exist.
+const NO_REPOSITORY: i32 = 10;
+const NO_REPOSITORY_WORDS: &str = "Is there a repository at the following location";
 
 pub(super) struct Restic {
     location: String,
@@ -93,7 +98,7 @@ impl Restic {
 
     fn succeed(&self, words: &[&str]) -> Result<Vec<u8>> {
         let output = self.output(words)?;
-        ensure!(output.status.success(), "'restic {}' on {} failed: {}", words[0], self.location, last(&output.stderr));
+        ensure!(output.status.success(), "'restic {}' on {} failed: {}", words[0], self.location, process::tail(&output.stderr));
         Ok(output.stdout)
     }
 
@@ -102,14 +107,26 @@ impl Restic {
     }
 }
 
-/// The last lines of what a program complained.
-fn last(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(5)..].join("; ")
-}
-
 impl Engine for Restic {
+    fn is_there(&self) -> Result<bool> {
+        let local = Path::new(&self.location);
+        if local.is_absolute() && !local.join("config").exists() {
+            return Ok(false);
+        }
+        let output = self.output(&["cat", "config", "--no-lock"])?;
+        // 0.17 and newer have an exit code for it, older ones only words.
+        let words = process::tail(&output.stderr);
+        if output.status.success() {
+            return Ok(true);
+        }
+        ensure!(
+            output.status.code() == Some(NO_REPOSITORY) || words.contains(NO_REPOSITORY_WORDS),
+            "cannot open {}: {words}",
+            self.location
+        );
+        Ok(false)
+    }
+
     fn init(&self) -> Result<bool> {
         if self.output(&["cat", "config", "--no-lock"])?.status.success() {
             return Ok(false);
@@ -120,7 +137,12 @@ impl Engine for Restic {
             self.probe()?;
         }
         let output = self.output(&["init"])?;
-        ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, last(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "there is no repository at {} and none can be made: {}",
+            self.location,
+            process::tail(&output.stderr)
+        );
         Ok(true)
     }
 
@@ -171,7 +193,7 @@ impl Engine for Restic {
             .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
             .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
             .collect();
-        let said = || last(complaints.join("\n").as_bytes());
+        let said = || process::tail(complaints.join("\n").as_bytes());
         if !status.success() && status.code() != Some(INCOMPLETE) {
             bail!("restic could not store part '{}' in {}: {status}: {}", request.part, self.location, said());
         }

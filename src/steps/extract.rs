@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::config::Config;
+use crate::process;
 
-use super::{open, process};
+use super::open;
 
 /// Lays `paths` of `snapshot` (everything if there are none) out below `target`.
 pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {

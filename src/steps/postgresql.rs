@@ -16,7 +16,7 @@ use crate::runs::Database;
 
 pub use dump::dump;
 pub use hold::hold;
-pub use preflight::preflight;
+pub use preflight::{findings, preflight};
 
 /// What the holder tells the dump.
 #[derive(Debug, Serialize, Deserialize)]

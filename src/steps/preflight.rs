@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 
 use crate::config::Config;
+use crate::finding::{Finding, conclude};
 use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
 
@@ -15,44 +16,56 @@ pub const SYSTEMD_MINIMUM: u32 = 247;
 
 /// Fails with every reason for which a run could not succeed.
 pub async fn preflight(config: &Config) -> Result<()> {
-    let mut findings = Vec::new();
-    let mut find = |what: &str, result: Result<()>| {
-        if let Err(error) = result {
-            findings.push(format!("{what}: {error:#}"));
-        }
-    };
-    find("gitlab", writers(config).await);
+    let mut findings = host(config).await;
+    findings.push(Finding::of("repository", repository(config)));
+    conclude(&findings)
+}
+
+/// Everything but the repository, which a run makes or makes good, and PostgreSQL, which answers its own user only. Changes nothing.
+pub async fn host(config: &Config) -> Vec<Finding> {
+    let mut findings = writers(config).await;
     if let Some(url) = &config.gitlab.readiness {
         // GitLab may well be down: an admin's own maintenance is no reason for no backup.
-        if let Err(error) = readiness::ask(url).await {
-            tracing::warn!("{error:#}");
-        }
+        findings.push(match readiness::ask(url).await {
+            Ok(()) => Finding::of("readiness", Ok("GitLab answers".to_owned())),
+            Err(error) => {
+                Finding::warning("readiness", format!("{error:#}: a run would go on, and wait in vain for this answer at its end"))
+            }
+        });
     }
-    find("files", files(config));
-    find("redis", redis::preflight(config).await);
-    find("repository", repository(config));
-    if findings.is_empty() {
-        return Ok(());
-    }
-    bail!("{}", findings.join("\n"));
+    findings.extend(files(config));
+    findings.extend(redis::preflight(config).await);
+    findings
 }
 
-async fn writers(config: &Config) -> Result<()> {
-    let manager = Manager::connect().await?;
-    let version = manager.version().await?;
-    if version < SYSTEMD_MINIMUM {
-        bail!("systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed");
-    }
+async fn writers(config: &Config) -> Vec<Finding> {
+    let manager = match Manager::connect().await {
+        Ok(manager) => manager,
+        Err(error) => return vec![Finding::of("systemd", Err(error))],
+    };
+    let version = async {
+        let version = manager.version().await?;
+        if version < SYSTEMD_MINIMUM {
+            bail!("systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed");
+        }
+        Ok(format!("version {version}"))
+    };
+    let mut findings = vec![Finding::of("systemd", version.await)];
+    let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
-        if manager.state(writer.as_str()).await?.load == "not-found" {
-            bail!("{writer} does not exist: correct [gitlab] writers");
+        match manager.state(writer.as_str()).await {
+            Ok(state) if state.load == "not-found" => missing.push(anyhow!("{writer} does not exist: correct [gitlab] writers")),
+            Ok(_) => {}
+            Err(error) => missing.push(error),
         }
     }
-    Ok(())
+    let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
+    findings.extend(each_or("gitlab", missing, seen));
+    findings
 }
 
-fn files(config: &Config) -> Result<()> {
-    for path in &config.files.paths {
+fn files(config: &Config) -> Vec<Finding> {
+    let path = |path: &Path| {
         let metadata = path.symlink_metadata().map_err(|error| anyhow!("{}: {error}: correct [files] paths", path.display()))?;
         if metadata.is_symlink() {
             bail!(
@@ -60,26 +73,41 @@ fn files(config: &Config) -> Result<()> {
                 path.display()
             );
         }
-    }
+        Ok(())
+    };
+    let wrong = config.files.paths.iter().filter_map(|name| path(name).err()).collect();
     let own = config.files.command.iter().map(|command| &command[0]);
-    for program in own.chain(config.steps.iter().map(|step| &step.command[0])) {
-        if !Path::new(program).is_file() {
-            bail!("{program} is not there");
-        }
+    let programs: Vec<&String> = own.chain(config.steps.iter().map(|step| &step.command[0])).collect();
+    let gone = programs.iter().filter(|program| !Path::new(program).is_file()).map(|program| anyhow!("{program} is not there")).collect();
+    let mut findings = Vec::new();
+    if !config.files.paths.is_empty() {
+        findings.extend(each_or("files", wrong, format!("{} paths", config.files.paths.len())));
     }
-    Ok(())
+    if !programs.is_empty() {
+        findings.extend(each_or("own commands", gone, format!("{} programs", programs.len())));
+    }
+    findings
 }
 
-fn repository(config: &Config) -> Result<()> {
+/// One finding for each error, or what was seen.
+fn each_or(what: &str, errors: Vec<anyhow::Error>, seen: String) -> Vec<Finding> {
+    if errors.is_empty() {
+        return vec![Finding::of(what, Ok(format!("{seen}: all there")))];
+    }
+    errors.into_iter().map(|error| Finding::of(what, Err(error))).collect()
+}
+
+fn repository(config: &Config) -> Result<String> {
     let engine = open::in_run(config)?;
+    let location = &config.repository.location;
     // Opening costs half a second of key derivation: `init` opens what is there already.
     if engine.init()? {
-        tracing::info!(location = config.repository.location, "made the repository");
-        return Ok(());
+        tracing::info!(location, "made the repository");
+        return Ok(format!("made at {location}"));
     }
     if Record::all()?.iter().find(|record| record.finished.is_some()).is_some_and(|last| last.outcome != Outcome::Complete) {
         tracing::info!("the last run failed: making good what it may have left in the repository");
         engine.recover()?;
     }
-    Ok(())
+    Ok(format!("opens at {location}"))
 }

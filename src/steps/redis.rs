@@ -1,45 +1,52 @@
 //! Redis: every instance forks while GitLab is down; what the fork writes is secured while GitLab is up again.
 
 mod rdb;
-mod remote;
+pub(super) mod remote;
 pub(super) mod save;
 pub(super) mod server;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::config::{Config, Redis};
+use crate::finding::Finding;
+use crate::steps::secret;
 use crate::systemd::notify;
+use crate::units::render::credential;
 use server::Server;
 
 pub use save::save;
 
-/// Checks that every instance can be reached and saved.
-pub async fn preflight(config: &Config) -> Result<()> {
-    let mut failures = Vec::new();
+/// Whether every instance can be reached and saved; changes nothing.
+pub async fn preflight(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
     for redis in &config.redis {
+        let what = format!("redis {}", redis.name);
         notify::status(&format!("checking Redis {}", redis.name));
-        if let Err(error) = check(redis).await {
-            failures.push(format!("Redis {}: {error:#}", redis.name));
+        if redis.password.as_ref().is_some_and(|source| secret::is_out_of_reach(source, &credential::redis(&redis.name))) {
+            findings.push(Finding::warning(what, secret::OUT_OF_REACH));
+            continue;
+        }
+        match check(redis).await {
+            Ok((seen, warning)) => {
+                findings.extend(warning.map(|warning| Finding::warning(&what, warning)));
+                findings.push(Finding::of(what, Ok(seen)));
+            }
+            Err(error) => findings.push(Finding::of(what, Err(error))),
         }
     }
-    match failures.is_empty() {
-        true => Ok(()),
-        false => bail!("{}", failures.join("\n")),
-    }
+    findings
 }
 
-async fn check(redis: &Redis) -> Result<()> {
+/// What was seen, and what should be known.
+async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
     let server = Server::connect(redis).await?;
     server.text(&["PING"]).await.context("PING failed: check the user and password")?;
     let info = server.info().await?;
     info.number("rdb_changes_since_last_save")?;
-    if let Err(error) = info.last_save() {
-        // The next one may do better; the run will see.
-        tracing::warn!("Redis {}: {error:#}", redis.name);
-    }
+    // The next one may do better; the run will see.
+    let warning = info.last_save().err().map(|error| format!("{error:#}"));
     if save::local_file(&server).await.is_none() {
         remote::program()?;
     }
-    tracing::info!("Redis {} at {}, version {}, can be reached", redis.name, server::place(&redis.address), info.version());
-    Ok(())
+    Ok((format!("version {} at {}", info.version(), server::place(&redis.address)), warning))
 }

@@ -20,6 +20,14 @@ pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
     }
 }
 
+/// Said of a secret that only units have.
+pub const OUT_OF_REACH: &str = "its password is a credential of the service manager, which only units are given: not tried";
+
+/// Whether the secret is a credential that this process was not given.
+pub fn is_out_of_reach(source: &SecretSource, credential: &str) -> bool {
+    matches!(source, SecretSource::Credential(_)) && file(source, credential).is_err()
+}
+
 /// The secret, without the line end that editors leave.
 pub fn read(source: &SecretSource, credential: &str) -> Result<String> {
     let path = file(source, credential)?;

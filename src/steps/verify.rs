@@ -1,207 +1,124 @@
-//! Whether a run could be restored: everything that can be found out without restoring it.
+//! Whether a run could be restored: everything that can be found out without touching what is live.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
+mod drill;
+mod dumps;
+mod git;
+mod repository;
+mod scratch;
+
 use std::fs;
-use std::path::{Component, Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 
-use crate::catalog::CompleteRun;
+use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
+use crate::finding::Finding;
 use crate::repository::Engine;
-use crate::runs::Part;
+use crate::runs::{Manifest, Part};
 
-use super::{extract, process};
+use super::extract;
+pub(super) use repository::unchanged;
+use scratch::Scratch;
+
+/// How many Git repositories are a sample.
+const SAMPLE: usize = 10;
 
 /// How thorough to be.
 #[derive(Debug, Clone, Copy)]
 pub struct Depth {
     /// Read every byte of the repository.
     pub read_data: bool,
-    /// How many Git repositories are checked, spread over all of them; all if `None`.
-    pub repositories: Option<usize>,
+    /// Check every Git repository, and not a sample.
+    pub all_repositories: bool,
+    /// Restore the dumps into servers that are thrown away.
+    pub drill: bool,
 }
 
-/// Verifies `run` and tells each finding as it comes: what was looked at, and what was seen or is wrong. True if nothing is wrong.
+/// What is verified, where, and who hears of it.
+struct Verify<'a> {
+    config: &'a Config,
+    engine: &'a dyn Engine,
+    depth: Depth,
+    scratch: Scratch,
+    tell: &'a mut dyn FnMut(Finding),
+}
+
+/// Verifies `run` in a directory of its own below `scratch`, and tells each finding as it comes.
 ///
 /// # Errors
 /// If there is no place to work in.
-pub fn verify(
+pub async fn verify(
     config: &Config,
     engine: &dyn Engine,
     run: &CompleteRun,
-    depth: Depth,
-    scratch: &Path,
-    tell: &mut dyn FnMut(&str, &Result<String>),
-) -> Result<bool> {
-    let mut good = true;
-    let mut find = |what: &str, result: Result<String>| {
-        good &= result.is_ok();
-        tell(what, &result);
-    };
-    let bytes = if depth.read_data { "every byte read" } else { "structure only; --read-data reads every byte" };
-    find("repository", engine.check(depth.read_data).map(|()| bytes.to_owned()));
-    find("keys", engine.keys().map(|keys| key_words(keys.len())));
-    let directory = tempfile::Builder::new().prefix("gitlab-backup-verify-").tempdir_in(scratch);
-    let directory =
-        directory.with_context(|| format!("cannot make a directory in {}: --scratch names another place", scratch.display()))?;
-    for part in &run.manifest.parts {
-        find(&format!("part {}", part.name), unchanged(run, part));
-        let place = directory.path().join(&part.name);
+    (depth, scratch): (Depth, &Path),
+    tell: &mut dyn FnMut(Finding),
+) -> Result<()> {
+    tell(Finding::of("repository", repository::check(engine, depth.read_data)));
+    tell(repository::keys(engine));
+    // What was read of it once is kept, and would hide what has become of it since.
+    let id = &run.manifest.id;
+    let stored = Catalog::read_afresh(engine, id).and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
+    let manifest = stored.as_ref().unwrap_or(&run.manifest).clone();
+    tell(Finding::of("manifest", stored.map(|manifest| format!("written {}", manifest.finished))));
+    let mut verify = Verify { config, engine, depth, scratch: Scratch::new(scratch)?, tell };
+    for part in &manifest.parts {
+        (verify.tell)(Finding::of(format!("part {}", part.name), repository::unchanged(run, part)));
+        verify.part(&manifest, part).await?;
+    }
+    verify.scratch.remove()
+}
+
+impl Verify<'_> {
+    /// Looks into one part, laid out in a place that is gone afterwards.
+    async fn part(&mut self, manifest: &Manifest, part: &Part) -> Result<()> {
+        let place = self.scratch.place(&part.name)?;
         match part.name.as_str() {
             "postgresql" | "redis" => {
-                if let Err(error) = extract::in_child(config, &part.snapshot, &place, &[]) {
-                    find(&format!("part {}", part.name), Err(error));
-                    continue;
-                }
-                for path in entries_below(&place, &part.paths)? {
-                    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    if path.is_dir() {
-                        find(&format!("database {name}"), dump(config, &path));
-                    } else if path.extension() == Some(OsStr::new("rdb")) {
-                        find(&format!("redis {}", name.trim_end_matches(".rdb")), snapshot(&path));
-                    }
+                if let Err(error) = extract::in_child(self.config, &part.snapshot, &place, &[]) {
+                    (self.tell)(Finding::of(format!("part {}", part.name), Err(error)));
+                } else if part.name == "redis" {
+                    self.redis(part, &place).await?;
+                } else {
+                    self.postgresql(manifest, part, &place).await?;
                 }
             }
-            "files" => match repositories(engine, part) {
+            "files" => match git::repositories(self.engine, part) {
                 Ok(all) => {
-                    for path in sample(&all, depth.repositories) {
-                        find(&format!("git {}", path.display()), fsck(config, part, path, &place));
+                    for path in git::sample(&all, (!self.depth.all_repositories).then_some(SAMPLE)) {
+                        let seen = git::fsck(self.config, part, path, &place);
+                        (self.tell)(Finding::of(format!("git {}", path.display()), seen));
                     }
                 }
-                Err(error) => find("git repositories", Err(error)),
+                Err(error) => (self.tell)(Finding::of("git repositories", Err(error))),
             },
             _ => {}
         }
-        if place.exists() {
-            fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))?;
-        }
+        fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))
     }
-    Ok(good)
-}
 
-fn key_words(count: usize) -> String {
-    match count {
-        1 => "only one: if its password is lost, everything is; 'gitlab-backup key add' makes another, to be kept elsewhere".to_owned(),
-        count => format!("{count} open the repository"),
-    }
-}
-
-/// The snapshot is there, and is the one that the manifest vouches for.
-pub(super) fn unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
-    let snapshot = run.snapshots.iter().find(|snapshot| snapshot.id == part.snapshot);
-    let snapshot = snapshot.with_context(|| format!("snapshot {} is gone", part.snapshot))?;
-    let found = format!("sha256-tree:{}", snapshot.tree);
-    ensure!(found == part.checksum, "snapshot {} is another one than the manifest says ({found}, not {})", part.snapshot, part.checksum);
-    Ok(format!("{} files, {}", part.files, indicatif::BinaryBytes(part.bytes)))
-}
-
-/// What lies in `paths` of a part that was laid out at `place`.
-fn entries_below(place: &Path, paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
-    let mut all = Vec::new();
-    for path in paths {
-        let path = place.join(path.strip_prefix("/").unwrap_or(path));
-        for entry in fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))? {
-            all.push(entry?.path());
+    async fn postgresql(&mut self, manifest: &Manifest, part: &Part, place: &Path) -> Result<()> {
+        let dumps = dumps::databases(part, place)?;
+        for (name, path) in &dumps {
+            (self.tell)(Finding::of(format!("database {name}"), dumps::readable(self.config, path)));
         }
-    }
-    all.sort();
-    Ok(all)
-}
-
-fn dump(config: &Config, path: &Path) -> Result<String> {
-    let directory = config.postgresql.as_ref().and_then(|postgresql| postgresql.bin_dir.as_ref());
-    let program = directory.map_or_else(|| PathBuf::from("pg_restore"), |directory| directory.join("pg_restore"));
-    let list = run(Command::new(program).arg("--list").arg(path))?;
-    let tables = list.lines().filter(|line| line.contains(" TABLE DATA ")).count();
-    Ok(format!("pg_restore reads it, {tables} tables with data"))
-}
-
-fn snapshot(path: &Path) -> Result<String> {
-    run(Command::new("redis-check-rdb").arg(path)).map(|_| "redis-check-rdb reads it".to_owned())
-}
-
-/// The directories that are Git repositories: those with the two directories that each has.
-fn repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathBuf>> {
-    let (mut objects, mut refs) = (BTreeSet::new(), BTreeSet::new());
-    engine.list(&part.snapshot, &mut |path, size| {
-        let (None, Some(parent), Some(name)) = (size, path.parent(), path.file_name()) else { return };
-        if name == "objects" {
-            objects.insert(parent.to_owned());
-        } else if name == "refs" {
-            refs.insert(parent.to_owned());
+        if self.depth.drill {
+            drill::postgresql(self.config, manifest, &dumps, &self.scratch, self.tell).await?;
         }
-    })?;
-    Ok(objects.intersection(&refs).cloned().collect())
-}
+        Ok(())
+    }
 
-/// At most `count` of `all`, spread evenly.
-fn sample(all: &[PathBuf], count: Option<usize>) -> impl Iterator<Item = &PathBuf> {
-    let step = count.map_or(1, |count| all.len().div_ceil(count.max(1)).max(1));
-    all.iter().step_by(step)
-}
-
-fn fsck(config: &Config, part: &Part, path: &Path, place: &Path) -> Result<String> {
-    extract::in_child(config, &part.snapshot, place, &[path.to_owned()])?;
-    let laid = place.join(path.strip_prefix("/").unwrap_or(path));
-    // A fork's objects may be in a pool, which is then needed as well.
-    if let Ok(alternates) = fs::read_to_string(laid.join("objects/info/alternates")) {
-        for line in alternates.lines().filter(|line| !line.is_empty()) {
-            let pool = normalised(&path.join("objects").join(line));
-            if !place.join(pool.strip_prefix("/").unwrap_or(&pool)).exists() {
-                extract::in_child(config, &part.snapshot, place, std::slice::from_ref(&pool))
-                    .with_context(|| format!("its pool {}", pool.display()))?;
+    async fn redis(&mut self, part: &Part, place: &Path) -> Result<()> {
+        for (name, path) in dumps::instances(part, place)? {
+            let keys = dumps::keys(&path);
+            let seen = keys.as_ref().map(|keys| format!("redis-check-rdb reads {} keys", keys.read));
+            (self.tell)(Finding::of(format!("redis {name}"), seen.map_err(|error| anyhow::anyhow!("{error:#}"))));
+            if self.depth.drill {
+                let loaded = drill::redis(&name, &path, keys.ok(), &self.scratch).await;
+                (self.tell)(Finding::of(format!("drill redis {name}"), loaded));
             }
         }
-    }
-    // Owned by GitLab's user: to root, Git would not read it.
-    let safe = ["-c", "safe.directory=*", "-C"];
-    run(Command::new("git").args(safe).arg(&laid).args(["fsck", "--no-dangling", "--no-progress"]))
-        .map(|_| "git fsck is content".to_owned())
-}
-
-/// Without `..`, as text: what it means in the snapshot, not on this host.
-fn normalised(path: &Path) -> PathBuf {
-    let mut whole = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                whole.pop();
-            }
-            Component::CurDir => {}
-            other => whole.push(other),
-        }
-    }
-    whole
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("cannot run {program}: is it installed?"))?;
-    if !output.status.success() {
-        bail!("{program}: {}", process::tail(&[output.stdout, output.stderr].concat()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_is_spread_over_all() {
-        let all: Vec<PathBuf> = (0..10).map(|number| PathBuf::from(number.to_string())).collect();
-        let taken = |count| sample(&all, count).map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
-        assert_eq!(taken(Some(3)), "0 4 8");
-        assert_eq!(taken(Some(20)), "0 1 2 3 4 5 6 7 8 9");
-        assert_eq!(taken(None), "0 1 2 3 4 5 6 7 8 9");
-    }
-
-    #[test]
-    fn a_pool_is_found_from_its_fork() {
-        let pool = normalised(Path::new("/r/@hashed/a/b.git/objects/../../../@pools/c.git/objects"));
-        assert_eq!(pool, Path::new("/r/@hashed/@pools/c.git/objects"));
+        Ok(())
     }
 }

@@ -45,6 +45,10 @@ pub enum Unit {
     Manifest,
     /// Step: retention, after a complete run.
     Prune,
+    /// Verifies the newest run; no part of any.
+    Verify,
+    /// Starts that by the clock.
+    VerifyTimer,
     /// All units of one stage.
     Stage(Stage),
     /// A `[[step]]`, by its name.
@@ -138,6 +142,8 @@ impl fmt::Display for Unit {
             Self::Files => "-files.service",
             Self::Manifest => "-manifest.service",
             Self::Prune => "-prune.service",
+            Self::Verify => "-verify.service",
+            Self::VerifyTimer => "-verify.timer",
             Self::Stage(Stage::Prepare) => "-prepare.target",
             Self::Stage(Stage::Window) => "-capture.target",
             Self::Stage(Stage::Store) => "-store.target",

@@ -63,7 +63,13 @@ impl<'a> Plan<'a> {
         self.config.files.presync && self.config.files.command.is_none()
     }
 
-    /// Every unit, in the order in which a run meets them.
+    /// What the clock starts.
+    pub fn timers(&self) -> Vec<Unit> {
+        let verify = self.config.verify.calendar.as_ref().map(|_| Unit::VerifyTimer);
+        [Some(Unit::Timer), verify].into_iter().flatten().collect()
+    }
+
+    /// Every unit, in the order in which a run meets them, and then what is no part of a run.
     pub fn units(&self) -> Vec<Unit> {
         let mut units = vec![Unit::Timer, Unit::Target, Unit::Run, Unit::Staging];
         for stage in [Stage::Prepare, Stage::Window, Stage::Store, Stage::Finish] {
@@ -83,6 +89,8 @@ impl<'a> Plan<'a> {
         use Restore::{Apply, Finish, Guard, Pause, Preflight, Run, Staging, Target, Window};
         let restore = [Target, Run, Staging, Preflight, Apply, Pause, Window].into_iter().chain(self.restore()).chain([Finish, Guard]);
         units.extend(restore.map(Unit::Restore));
+        units.push(Unit::Verify);
+        units.extend(self.timers().into_iter().filter(|timer| *timer != Unit::Timer));
         units
     }
 

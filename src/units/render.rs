@@ -1,6 +1,7 @@
 //! From the plan to the files. One template per kind of unit; a template's fields are [`Text`]s, so nothing reaches a file unescaped.
 
 mod restore;
+mod verify;
 
 use std::path::Path;
 
@@ -41,6 +42,8 @@ struct Sandbox {
     foreign: bool,
     /// Puts GitLab's files in place, wherever they are.
     everywhere: bool,
+    /// Files are laid out as they were, with set-user-ID and set-group-ID bits.
+    set_id: bool,
     writable: Option<Text>,
 }
 
@@ -53,8 +56,10 @@ impl Sandbox {
 #[derive(Template)]
 #[template(path = "gitlab-backup.timer")]
 struct Timer {
+    description: Text,
     calendar: Text,
     randomized_delay: Text,
+    unit: Text,
 }
 
 #[derive(Template)]
@@ -204,10 +209,21 @@ impl Renderer<'_> {
     fn render(&self, unit: &Unit) -> askama::Result<String> {
         let config = self.config;
         match unit {
-            Unit::Timer => {
-                Timer { calendar: Text::plain(&config.schedule.calendar), randomized_delay: Text::plain(config.schedule.randomized_delay) }
-                    .render()
+            Unit::Timer => Timer {
+                description: Text::plain("GitLab backup: when"),
+                calendar: Text::plain(&config.schedule.calendar),
+                randomized_delay: Text::plain(config.schedule.randomized_delay),
+                unit: Text::names([Unit::Target]),
             }
+            .render(),
+            Unit::VerifyTimer => Timer {
+                description: Text::plain("GitLab backup: when the newest run is verified"),
+                calendar: Text::plain(config.verify.calendar.as_deref().unwrap_or_default()),
+                randomized_delay: Text::plain(config.verify.randomized_delay),
+                unit: Text::names([Unit::Verify]),
+            }
+            .render(),
+            Unit::Verify => self.verify().render(),
             Unit::Target => Entry { description: "GitLab backup", run: Text::names([Unit::Run]) }.render(),
             Unit::Run => Run {
                 description: "GitLab backup: drive the stages",

@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::values::{Timespan, UnitName, is_noncharacter};
+use crate::values::{Calendar, Timespan, UnitName, is_noncharacter};
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +78,13 @@ pub(super) fn credential(id: &str) -> Result<String, Refusal> {
         return Ok(id.to_owned());
     }
     Err(Refusal::new(format!("'{id}' is not the name of a credential"), "1 to 255 letters, digits, '.', '_' and '-'"))
+}
+
+/// When a timer fires, as systemd is given it.
+pub(super) fn calendar(text: &str) -> Result<String, Refusal> {
+    let allowed = "a calendar event as in systemd.time(7), like '*-*-* 02:30:00' (try it with 'systemd-analyze calendar')";
+    let calendar = text.parse::<Calendar>().map_err(|error| Refusal::new(format!("'{text}' is not a calendar event: {error}"), allowed))?;
+    Ok(calendar.to_string())
 }
 
 /// A time span, also none at all.

@@ -57,9 +57,8 @@ impl<'a> Client<'a> {
 
     /// One of libpq's programs that needs no server.
     pub fn command_offline(&self, program: &str) -> Command {
-        let path = self.config.bin_dir.as_ref().map_or_else(|| PathBuf::from(program), |directory| directory.join(program));
         let user = self.as_os_user.then(|| User::from_name(&self.config.os_user).ok().flatten()).flatten();
-        let mut command = Command::new(path);
+        let mut command = Command::new(path_of(program, Some(self.config)));
         if let Some(user) = user {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         }
@@ -108,6 +107,17 @@ impl<'a> Client<'a> {
         let sql = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
         self.query("postgres", sql).await
     }
+}
+
+/// Where one of libpq's programs is: as configured, or on `PATH`.
+pub(in crate::steps) fn path_of(program: &str, config: Option<&Postgresql>) -> PathBuf {
+    let directory = config.and_then(|config| config.bin_dir.as_ref());
+    directory.map_or_else(|| PathBuf::from(program), |directory| directory.join(program))
+}
+
+/// The major version in what a program of PostgreSQL's answers to `--version`.
+pub(in crate::steps) fn major(text: &str) -> Option<u32> {
+    text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
 }
 
 /// A name in SQL.

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::server::Server;
 use crate::config::RedisAddress;
-use crate::steps::process;
+use crate::process;
 
 /// Where GitLab's own package keeps its programs.
 const OMNIBUS: &str = "/opt/gitlab/embedded/bin";

@@ -17,8 +17,8 @@ use super::remote::{self, Transfer};
 use super::server::{Info, Server};
 use crate::config::{Config, Redis};
 use crate::paths;
+use crate::process;
 use crate::runs::record::write_json;
-use crate::steps::process;
 use crate::systemd::notify;
 
 /// How often an instance is asked how far it is.

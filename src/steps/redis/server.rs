@@ -118,6 +118,16 @@ impl Info {
         ["valkey_version", "redis_version"].iter().find_map(|key| self.0.get(*key)).cloned().unwrap_or_default()
     }
 
+    /// The keys of all its databases: from lines such as `db0:keys=5,expires=2,avg_ttl=0`.
+    pub fn keys(&self) -> u64 {
+        let count = |(name, value): (&String, &String)| {
+            let database = name.strip_prefix("db").is_some_and(|number| number.parse::<u32>().is_ok());
+            let keys = value.split(',').find_map(|field| field.strip_prefix("keys=")?.parse::<u64>().ok());
+            keys.filter(|_| database)
+        };
+        self.0.iter().filter_map(count).sum()
+    }
+
     /// A child of the server is at work, so that it refuses a save.
     pub fn is_busy(&self) -> bool {
         ["loading", "rdb_bgsave_in_progress", "aof_rewrite_in_progress"]

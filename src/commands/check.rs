@@ -1,0 +1,195 @@
+//! `check`: the configuration and the host, everything that a run would find wrong and what an admin should know. Changes nothing.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::User;
+
+use crate::config::{Config, Postgresql};
+use crate::finding::{Finding, Verdict};
+use crate::process;
+use crate::steps::user;
+use crate::steps::{open, postgresql, preflight, secret};
+use crate::systemd::Manager;
+use crate::units::render::credential;
+use crate::units::{self, Plan};
+
+use super::generate::program;
+use super::install::{UNIT_DIRECTORY, is_ours};
+
+/// The name by which a shell looks for this program.
+const PROGRAM: &str = "gitlab-backup";
+/// A directory that is gone after a reboot at the latest.
+const RUN: &str = "/run";
+
+/// Prints every finding; fails if anything is wrong.
+pub async fn check(config: Result<Config>, json: bool) -> Result<()> {
+    let findings = match config {
+        Ok(config) => host(&config).await,
+        // Its error has a line for each.
+        Err(error) => {
+            let lines = format!("{error:#}");
+            lines.lines().map(|line| Finding::of("configuration", Err(anyhow::anyhow!("{line}")))).collect()
+        }
+    };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        findings.iter().for_each(|finding| println!("{finding}"));
+    }
+    let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let (wrong, warnings) = (count(Verdict::Wrong), count(Verdict::Warning));
+    if wrong > 0 {
+        bail!("no backup can be made like this: {wrong} wrong, {warnings} to think about");
+    }
+    Ok(())
+}
+
+async fn host(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![Finding::of("configuration", Ok(config.source.display().to_string()))];
+    findings.push(on_path());
+    findings.push(installed(config).unwrap_or_else(|error| Finding::of("units", Err(error))));
+    let preflight = preflight::host(config).await;
+    // A bus that does not answer is waited for long enough once.
+    if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
+        findings.extend(timers(config).await.unwrap_or_else(|error| vec![Finding::of("timer", Err(error))]));
+    }
+    findings.extend(preflight);
+    if let Some(postgresql) = &config.postgresql {
+        findings.extend(ask_postgresql(config, postgresql).await);
+    }
+    findings.extend(repository(config));
+    findings.extend(
+        (!config.retention.is_set()).then(|| {
+            Finding::warning("retention", "every run is kept for ever: [retention] says how many are to be, and removes the others")
+        }),
+    );
+    findings
+}
+
+/// GitLab's Omnibus package has a program of the same name.
+fn on_path() -> Finding {
+    let same = |one: &Path, other: &Path| one.canonicalize().ok().is_some_and(|one| other.canonicalize().is_ok_and(|other| one == other));
+    let own = match env::current_exe().context("cannot find this program's own path") {
+        Ok(own) => own,
+        Err(error) => return Finding::of("program", Err(error)),
+    };
+    match process::find(PROGRAM, process::search_path()) {
+        Some(found) if !same(&found, &own) => {
+            let words = format!("the shell finds another one first, {}: call {} by its path", found.display(), own.display());
+            Finding::warning("program", words)
+        }
+        _ => Finding::of("program", Ok(own.display().to_string())),
+    }
+}
+
+/// Whether the units on the host are those of the configuration.
+fn installed(config: &Config) -> Result<Finding> {
+    let directory = Path::new(UNIT_DIRECTORY);
+    let files = units::generate(config, &program(None)?)?;
+    let differs = |file: &&units::UnitFile| !fs::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
+    let mut different: Vec<String> = files.iter().filter(differs).map(|file| file.name.clone()).collect();
+    if different.len() == files.len() && !files.iter().any(|file| directory.join(&file.name).exists()) {
+        return Ok(Finding::warning("units", "they are not installed: 'gitlab-backup install'"));
+    }
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {UNIT_DIRECTORY}"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PROGRAM) && is_ours(&directory.join(&name)) && !files.iter().any(|file| file.name == name) {
+            different.push(name);
+        }
+    }
+    if different.is_empty() {
+        return Ok(Finding::of("units", Ok(format!("{} in {UNIT_DIRECTORY}", files.len()))));
+    }
+    let words = format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", different.join(", "));
+    Ok(Finding::warning("units", words))
+}
+
+/// Whether the clock starts what it should.
+async fn timers(config: &Config) -> Result<Vec<Finding>> {
+    let manager = Manager::connect().await?;
+    let mut findings = Vec::new();
+    for timer in Plan::new(config).timers() {
+        let timer = timer.to_string();
+        let state = manager.state(&timer).await?;
+        if state.load == "loaded" && !state.active.is_running() {
+            findings.push(Finding::warning("timer", format!("{timer} does not run: 'systemctl enable --now {timer}'")));
+        }
+    }
+    Ok(findings)
+}
+
+/// By a socket PostgreSQL answers its own user only: the question is asked as that user, who is given what its units are given.
+async fn ask_postgresql(config: &Config, postgresql: &Postgresql) -> Vec<Finding> {
+    if postgresql.password.as_ref().is_some_and(|source| secret::is_out_of_reach(source, credential::POSTGRESQL)) {
+        return vec![Finding::warning("postgresql", secret::OUT_OF_REACH)];
+    }
+    match user::to_become(&postgresql.os_user) {
+        Ok(None) => postgresql::findings(config).await,
+        Ok(Some(user)) => ask_as(&user, config, postgresql).unwrap_or_else(|error| vec![Finding::of("postgresql", Err(error))]),
+        Err(error) => {
+            let error = error.context("'gitlab-backup install' makes the user gitlab-backup, and [postgresql] os-user names another");
+            vec![Finding::of("postgresql", Err(error))]
+        }
+    }
+}
+
+fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<Finding>> {
+    let given =
+        tempfile::Builder::new().prefix("gitlab-backup-check-").tempdir_in(RUN).with_context(|| format!("cannot write to {RUN}"))?;
+    let give = |name: &str, source: &Path| -> Result<()> {
+        let path = given.path().join(name);
+        fs::copy(source, &path).with_context(|| format!("cannot copy {}", source.display()))?;
+        chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .with_context(|| format!("cannot give {} to {}", path.display(), user.name))
+    };
+    give(credential::CONFIG, &config.source)?;
+    if let Some(source) = &postgresql.password {
+        give(credential::POSTGRESQL, &secret::file(source, credential::POSTGRESQL)?)?;
+    }
+    chown(given.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+        .with_context(|| format!("cannot give {} to {}", given.path().display(), user.name))?;
+    let own = env::current_exe().context("cannot find this program's own path")?;
+    let mut command = user::bound(&own, Some(user), "KILL");
+    command.arg("--config").arg(&config.source).args(["helper", "check-postgresql"]);
+    // libpq looks for certificates in the home directory, and ours is not that user's.
+    command.env("CREDENTIALS_DIRECTORY", given.path()).env_remove("HOME").current_dir("/").stdin(Stdio::null());
+    let output = command.output().context("cannot run setpriv: is util-linux installed?")?;
+    ensure!(output.status.success(), "asking as user '{}' failed: {}", user.name, process::tail(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("the answer about PostgreSQL cannot be understood")
+}
+
+fn repository(config: &Config) -> Vec<Finding> {
+    let location = &config.repository.location;
+    if secret::is_out_of_reach(&config.repository.password, credential::REPOSITORY) {
+        return vec![Finding::warning("repository", secret::OUT_OF_REACH)];
+    }
+    let look = || {
+        let engine = open::outside(config)?;
+        if !engine.is_there()? {
+            return Ok(vec![Finding::warning("repository", format!("there is none at {location} yet: the first run makes it"))]);
+        }
+        engine.probe()?;
+        let keys = match engine.keys()?.len() {
+            1 => Finding::warning(
+                "keys",
+                "a second one never was added: if the only password is lost, so is every backup; 'gitlab-backup key add' makes one to be kept elsewhere",
+            ),
+            count => Finding::of("keys", Ok(format!("{count} open the repository"))),
+        };
+        Ok(vec![Finding::of("repository", Ok(format!("opens at {location}"))), keys])
+    };
+    look().unwrap_or_else(|error: anyhow::Error| {
+        let error = match &config.repository.environment_file {
+            Some(file) => {
+                error.context(format!("in this environment ({} is read by the units: source it for a check by hand)", file.display()))
+            }
+            None => error,
+        };
+        vec![Finding::of("repository", Err(error))]
+    })
+}

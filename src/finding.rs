@@ -1,0 +1,94 @@
+//! What a look at something found: told in one line, with what to do about it.
+
+use std::fmt;
+
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// How serious it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Works, but something should be done about it.
+    Warning,
+    /// Does not work.
+    Wrong,
+}
+
+/// One finding; its JSON is stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub what: String,
+    /// How serious it is.
+    pub verdict: Verdict,
+    /// What was seen, or what is wrong and what to do about it.
+    pub message: String,
+}
+
+impl Finding {
+    /// What was seen, or what is wrong.
+    pub fn of(what: impl Into<String>, result: Result<String>) -> Self {
+        let (verdict, message) = match result {
+            Ok(seen) => (Verdict::Ok, seen),
+            Err(error) => (Verdict::Wrong, format!("{error:#}")),
+        };
+        Self { what: what.into(), verdict, message }
+    }
+
+    /// What should be known.
+    pub fn warning(what: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { what: what.into(), verdict: Verdict::Warning, message: message.into() }
+    }
+
+    /// Whether it is more than a warning.
+    pub fn is_wrong(&self) -> bool {
+        self.verdict == Verdict::Wrong
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Wrong => "WRONG",
+        };
+        write!(f, "{word:<7} {}: {}", self.what, self.message.trim().replace('\n', "; "))
+    }
+}
+
+/// Fails with everything that is wrong, and logs the warnings.
+pub fn conclude(findings: &[Finding]) -> Result<()> {
+    let mut wrong = Vec::new();
+    for finding in findings {
+        match finding.verdict {
+            Verdict::Ok => tracing::debug!("{}: {}", finding.what, finding.message),
+            Verdict::Warning => tracing::warn!("{}: {}", finding.what, finding.message),
+            Verdict::Wrong => wrong.push(format!("{}: {}", finding.what, finding.message)),
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_finding_is_one_line_and_only_what_is_wrong_fails() {
+        let good = [Finding::of("a", Ok("there".to_owned())), Finding::warning("b", "is old\nvery old")];
+        assert_eq!(good[1].to_string(), "warning b: is old; very old");
+        assert!(conclude(&good).is_ok());
+        let wrong = Finding::of("c", Err(anyhow!("is gone").context("cannot read /c")));
+        assert_eq!(wrong.to_string(), "WRONG   c: cannot read /c: is gone");
+        assert_eq!(conclude(&[wrong]).map_err(|error| error.to_string()), Err("c: cannot read /c: is gone".to_owned()));
+    }
+}

@@ -1,0 +1,72 @@
+//! Every Redis file of the run, loaded by a server of its own, and its keys counted.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::config::{Redis, RedisAddress};
+use crate::steps::redis::remote;
+use crate::steps::redis::server::Server as Connection;
+use crate::steps::user;
+use crate::systemd::notify;
+use crate::values::Timespan;
+
+use super::server::{Manner, Server, ensure_short};
+use crate::steps::verify::dumps::Keys;
+use crate::steps::verify::scratch::{Scratch, give};
+
+/// Whoever has nothing else: the file may come from anywhere.
+const USER: &str = "nobody";
+
+/// Loads `file`, which is moved away for it, and compares the number of keys with that of `redis-check-rdb`.
+pub(in crate::steps::verify) async fn load(name: &str, file: &Path, expected: Option<Keys>, scratch: &Scratch) -> Result<String> {
+    notify::status(&format!("loading the file of Redis {name} for the drill"));
+    let program =
+        remote::installed(&["redis-server", "valkey-server"]).context("redis-server is not installed: install it, it need not run")?;
+    let user = user::to_become(USER)?;
+    let place = scratch.place_of(&format!("drill-redis-{name}"), user.as_ref())?;
+    let socket = place.join("socket");
+    ensure_short(&socket)?;
+    let dump = place.join("dump.rdb");
+    fs::rename(file, &dump).with_context(|| format!("cannot move {}", file.display()))?;
+    give(&dump, user.as_ref())?;
+
+    let words = ["--port", "0", "--unixsocket", &socket.to_string_lossy(), "--unixsocketperm", "777", "--dir", &place.to_string_lossy()];
+    let rest = ["--dbfilename", "dump.rdb", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", ""];
+    let words: Vec<String> = words.into_iter().chain(rest).map(str::to_owned).collect();
+    let mut server = Server::start(&Manner { user: user.as_ref(), place: &place, signal: Signal::KILL }, &program, &words)?;
+    let redis = Redis {
+        name: name.to_owned(),
+        address: RedisAddress::Unix(socket.clone()),
+        username: None,
+        password: None,
+        unit: None,
+        timeout: Timespan::from_secs(600),
+    };
+    let loaded = server
+        .answering(async || {
+            if !socket.exists() {
+                return Ok(None);
+            }
+            let info = Connection::connect(&redis).await?.info().await?;
+            Ok((info.number("loading")? == 0).then_some(info))
+        })
+        .await?;
+    let keys = loaded.keys();
+    let Some(expected) = expected else { return Ok(format!("loaded, {keys} keys")) };
+    // What had outlived its time is dropped by the server; from 7.0 it counts that.
+    let dropped = loaded.number("rdb_last_load_keys_expired").ok().and_then(|count| u64::try_from(count).ok());
+    let seen = loaded.number("rdb_last_load_keys_loaded").ok().and_then(|count| u64::try_from(count).ok());
+    match (seen, dropped) {
+        (Some(seen), Some(dropped)) => {
+            ensure!(seen + dropped == expected.read, "{seen} keys were loaded, and redis-check-rdb reads {}", expected.read);
+        }
+        _ => {
+            let possible = expected.read.saturating_sub(expected.expires)..=expected.read;
+            ensure!(possible.contains(&keys), "{keys} keys were loaded, and redis-check-rdb reads {}", expected.read);
+        }
+    }
+    Ok(format!("loaded, {} keys as redis-check-rdb reads them", expected.read))
+}

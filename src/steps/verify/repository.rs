@@ -1,0 +1,43 @@
+//! The repository itself: its structure or every byte, its keys, and whether it holds what the manifest vouches for.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::catalog::CompleteRun;
+use crate::finding::Finding;
+use crate::repository::Engine;
+use crate::runs::{Outcome, Part, Record};
+
+/// The engine's own check.
+pub(super) fn check(engine: &dyn Engine, data: bool) -> Result<String> {
+    let before = Record::current()?;
+    let mut checked = engine.check(data);
+    let going_on = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.outcome == Outcome::Running);
+    let now = Record::current()?;
+    let beside = going_on(&before) || going_on(&now) || before.map(|record| record.id) != now.map(|record| record.id);
+    if beside && checked.is_err() {
+        // A run beside it may have replaced what was about to be read: what is wrong is so a second time.
+        checked = engine.check(data);
+    }
+    let bytes = if data { "every byte read" } else { "structure only; --read-data reads every byte" };
+    checked.map(|()| bytes.to_owned())
+}
+
+/// Whether there is more than one.
+pub(super) fn keys(engine: &dyn Engine) -> Finding {
+    match engine.keys() {
+        Ok(keys) if keys.len() == 1 => Finding::warning(
+            "keys",
+            "only one: if its password is lost, everything is; 'gitlab-backup key add' makes another, to be kept elsewhere",
+        ),
+        keys => Finding::of("keys", keys.map(|keys| format!("{} open the repository", keys.len()))),
+    }
+}
+
+/// The snapshot is there, and is the one that the manifest vouches for.
+pub(in crate::steps) fn unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
+    let snapshot = run.snapshots.iter().find(|snapshot| snapshot.id == part.snapshot);
+    let snapshot = snapshot.with_context(|| format!("snapshot {} is gone", part.snapshot))?;
+    let found = format!("sha256-tree:{}", snapshot.tree);
+    ensure!(found == part.checksum, "snapshot {} is another one than the manifest says ({found}, not {})", part.snapshot, part.checksum);
+    Ok(format!("{} files, {}", part.files, indicatif::BinaryBytes(part.bytes)))
+}

@@ -1,0 +1,29 @@
+//! The unit that verifies the newest run: no part of any run.
+
+use askama::Template;
+
+use super::{Renderer, Sandbox, Text};
+
+#[derive(Template)]
+#[template(path = "verify.service")]
+pub(super) struct VerifyService {
+    exec: Text,
+    mounts: Option<Text>,
+    environment_file: Option<Text>,
+    credentials: Vec<Text>,
+    sandbox: Sandbox,
+}
+
+impl Renderer<'_> {
+    /// Reads the repository and never writes it; what it lays out belongs to many users, and the servers of a drill run as theirs.
+    pub(super) fn verify(&self) -> VerifyService {
+        let capabilities = "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
+        VerifyService {
+            exec: self.helper(&["verify"]),
+            mounts: self.repository_path(),
+            environment_file: self.repository_environment(),
+            credentials: self.credentials(true, false, false),
+            sandbox: Sandbox { network: self.repository_path().is_none(), foreign: true, set_id: true, ..Sandbox::new(capabilities) },
+        }
+    }
+}
