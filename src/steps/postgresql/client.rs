@@ -33,7 +33,7 @@ impl<'a> Client<'a> {
     }
 
     /// For root: on a socket without a password the server goes by the process' user.
-    pub fn as_os_user(mut self) -> Self {
+    pub fn dropping_to_os_user(mut self) -> Self {
         self.as_os_user = self.passfile.is_none();
         self
     }

@@ -159,7 +159,7 @@ async fn databases(config: &Config, manifest: &Manifest, part: &Part) -> Result<
         manifest.id,
         part.snapshot
     );
-    let client = Client::new(postgresql)?.as_os_user();
+    let client = Client::new(postgresql)?.dropping_to_os_user();
     for program in ["pg_restore", "vacuumdb"] {
         let output = client.command_offline(program).arg("--version").output().await;
         ensure!(output.is_ok_and(|output| output.status.success()), "{program} cannot be run: install PostgreSQL's client programs");

@@ -76,7 +76,7 @@ async fn properties(config: &Config, plan: &Plan) -> Result<String> {
 /// Renames all databases in one transaction: all are new, or none.
 async fn databases(config: &Config, plan: &Plan, properties: &str) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let client = Client::new(postgresql)?.as_os_user();
+    let client = Client::new(postgresql)?.dropping_to_os_user();
     let there = client.query(MAINTENANCE, "SELECT datname FROM pg_database;\n").await?;
     let mut sql = alone(plan);
     for database in &plan.databases {
@@ -96,7 +96,7 @@ async fn databases(config: &Config, plan: &Plan, properties: &str) -> Result<()>
 /// Puts the databases back under the names that they had.
 pub(super) async fn databases_back(config: &Config, plan: &Plan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let client = Client::new(postgresql)?.as_os_user();
+    let client = Client::new(postgresql)?.dropping_to_os_user();
     let there = client.query(MAINTENANCE, "SELECT datname FROM pg_database;\n").await?;
     let mut sql = String::new();
     for database in &plan.databases {
@@ -119,7 +119,7 @@ pub(super) async fn databases_back(config: &Config, plan: &Plan) -> Result<()> {
 /// Drops databases that are ours.
 pub(super) async fn drop_databases(config: &Config, names: &[&str]) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !names.is_empty()) else { return Ok(()) };
-    let client = Client::new(postgresql)?.as_os_user();
+    let client = Client::new(postgresql)?.dropping_to_os_user();
     for name in names {
         let sql = format!("DROP DATABASE IF EXISTS {};\n", identifier(name));
         client.query(MAINTENANCE, &sql).await.with_context(|| format!("cannot drop database '{name}'"))?;
