@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::{Group, User};
 use rustic_core::repofile::{Node, NodeType};
 use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticResult};
 
@@ -31,7 +32,9 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     }
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
-    let options = RestoreOptions::default();
+    let mut options = RestoreOptions::default();
+    // The library does not export the type of this value, but reads it.
+    options.sparse = serde_json::from_str("\"ByContent\"")?;
     let plan = repository.prepare_restore(&options, entries()?, &destination, false).map_err(plain)?;
     repository.restore(plan, &options, entries()?, &destination).map_err(plain)?;
     for entry in entries()? {
@@ -71,7 +74,11 @@ fn compare(path: &Path, node: &Node) -> Result<()> {
     let permissions = node.meta.mode.map(|mode| mode & 0o777);
     ensure!(permissions.is_none_or(|mode| mode == found.mode() & 0o777), "its mode is {:o}", found.mode());
     if rustix::process::geteuid().is_root() {
-        let owner = node.meta.uid.is_none_or(|uid| uid == found.uid()) && node.meta.gid.is_none_or(|gid| gid == found.gid());
+        // By name, where there is one here: on another host its number may be another.
+        let user = node.meta.user.as_ref().and_then(|name| User::from_name(name).ok()?).map(|user| user.uid.as_raw());
+        let group = node.meta.group.as_ref().and_then(|name| Group::from_name(name).ok()?).map(|group| group.gid.as_raw());
+        let owner =
+            user.or(node.meta.uid).is_none_or(|uid| uid == found.uid()) && group.or(node.meta.gid).is_none_or(|gid| gid == found.gid());
         ensure!(owner, "its owner is {}:{}", found.uid(), found.gid());
     }
     let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
