@@ -9,7 +9,7 @@ zabbix_up() {
     runuser -u postgres -- createuser zabbix; runuser -u postgres -- createdb -O zabbix -E UTF8 -T template0 zabbix
     for part in schema images data; do zcat /usr/share/zabbix-server-pgsql/$part.sql.gz; done | PGOPTIONS="-c synchronous_commit=off" runuser -u zabbix -- psql -qv ON_ERROR_STOP=1 zabbix >/dev/null
     mkdir -p /run/zabbix; chown zabbix: /run/zabbix
-    printf "DBName=zabbix\nDBUser=zabbix\nLogType=console\nSocketDir=/run/zabbix\nPidFile=/run/zabbix/zabbix_server.pid\nCacheUpdateFrequency=5\n" > /etc/zabbix/zabbix_server.conf
+    printf "DBHost=\nDBName=zabbix\nDBUser=zabbix\nLogType=console\nSocketDir=/run/zabbix\nPidFile=/run/zabbix/zabbix_server.pid\nCacheUpdateFrequency=5\n" > /etc/zabbix/zabbix_server.conf
     cat > /etc/zabbix/zabbix.conf.php <<END
 <?php
 \$DB = ["TYPE" => "POSTGRESQL", "SERVER" => "", "PORT" => "0", "DATABASE" => "zabbix", "USER" => "zabbix", "PASSWORD" => "", "SCHEMA" => "", "ENCRYPTION" => false, "DOUBLE_IEEE754" => true];
