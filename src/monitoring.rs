@@ -21,7 +21,10 @@ use futures_util::future::{LocalBoxFuture, join_all, ready};
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::config::monitoring::{ReportConfig, SilenceConfig};
+use crate::config::monitoring::{OnError, ReportConfig, SilenceConfig};
+use crate::finding::Finding;
+use crate::steps::secret;
+use crate::values::SecretSource;
 
 pub use report::Report;
 pub use retry::patiently;
@@ -97,40 +100,41 @@ pub fn reporter(config: &ReportConfig) -> Box<dyn Reporter + '_> {
     }
 }
 
-/// What `check` tells of one system.
-#[derive(Debug)]
-pub struct Finding {
-    /// `monitoring.zabbix` and the like.
-    pub what: String,
-    /// Whether a run could use it.
-    pub ok: bool,
-    /// What was seen, or what is wrong and what to do.
-    pub message: String,
-}
-
-/// Asks every configured system, all at once. Changes nothing anywhere.
+/// What can be seen of every configured system, all of them asked at once. Changes nothing anywhere.
 pub async fn probe(config: &Config) -> Vec<Finding> {
+    let required = config.monitoring.on_error == OnError::Abort;
     let silences = config.monitoring.silences.iter().map(|config| {
-        async {
-            let seen = patiently(|| async { silence(config).probe().await }).await;
-            finding(format!("silence by {}", config.name()), seen)
+        async move {
+            let what = format!("silence by {}", config.name());
+            match out_of_reach(&config.secrets()) {
+                Some(finding) => Finding::warning(what, finding),
+                None => finding(what, required, patiently(|| async { silence(config).probe().await }).await),
+            }
         }
         .boxed_local()
     });
     let reports = config.monitoring.reports.iter().map(|config| {
-        async {
-            let seen = patiently(|| async { reporter(config).probe().await }).await;
-            finding(format!("report by {}", config.name()), seen)
+        async move {
+            let what = format!("report by {}", config.name());
+            match out_of_reach(&config.secrets()) {
+                Some(finding) => Finding::warning(what, finding),
+                None => finding(what, false, patiently(|| async { reporter(config).probe().await }).await),
+            }
         }
         .boxed_local()
     });
     join_all(silences.chain(reports)).await
 }
 
-fn finding(what: String, seen: Result<String>) -> Finding {
+fn out_of_reach(secrets: &[(&'static str, &SecretSource)]) -> Option<&'static str> {
+    secrets.iter().any(|(credential, source)| secret::is_out_of_reach(source, credential)).then_some(secret::OUT_OF_REACH)
+}
+
+/// What a run can do without is no more than a warning.
+fn finding(what: String, required: bool, seen: Result<String>) -> Finding {
     match seen {
-        Ok(message) => Finding { what, ok: true, message },
-        Err(error) => Finding { what, ok: false, message: format!("{error:#}") },
+        Err(error) if !required => Finding::warning(what, format!("{error:#}")),
+        seen => Finding::of(what, seen),
     }
 }
 

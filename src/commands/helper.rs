@@ -8,7 +8,6 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
-use crate::monitoring;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{
@@ -39,8 +38,6 @@ pub enum Helper {
     /// gitlab-backup-report-start.service and gitlab-backup-report.service
     #[command(subcommand)]
     Report(Bracket),
-    /// What 'check' asks of the monitoring.
-    ProbeMonitoring,
     /// gitlab-backup-staging.service
     #[command(subcommand)]
     Staging(Bracket),
@@ -164,7 +161,6 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Silenced => silence::settle(&config).await,
         Helper::Report(Bracket::Begin) => report::begun(&config).await,
         Helper::Report(Bracket::End) => report::ended(&config).await,
-        Helper::ProbeMonitoring => probe(&config).await,
         Helper::Restore(step) => self::restore(&config, step).await,
         Helper::Verify => verify::newest(&config).await,
         Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
@@ -187,17 +183,6 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
         Restore::Guard => restore::guard(config).await,
         Restore::Conclude => Ok(()),
     }
-}
-
-/// Tells what is seen of the monitoring; fails if a run could not use some of it.
-async fn probe(config: &Config) -> Result<()> {
-    let findings = monitoring::probe(config).await;
-    for finding in &findings {
-        println!("{} {}: {}", if finding.ok { "ok  " } else { "FAIL" }, finding.what, finding.message);
-    }
-    let failed = findings.iter().filter(|finding| !finding.ok).count();
-    anyhow::ensure!(failed == 0, "{failed} of {} systems cannot be used", findings.len());
-    Ok(())
 }
 
 /// How GitLab is brought back: as configured, or else somehow.

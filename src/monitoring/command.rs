@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::steps::process::tail;
+use crate::process::tail;
 
 use super::{Report, Reporter};
 

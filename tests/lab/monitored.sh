@@ -8,19 +8,22 @@ zabbix_up() {
   inside 'set -e
     runuser -u postgres -- createuser zabbix; runuser -u postgres -- createdb -O zabbix -E UTF8 -T template0 zabbix
     for part in schema images data; do zcat /usr/share/zabbix-server-pgsql/$part.sql.gz; done | PGOPTIONS="-c synchronous_commit=off" runuser -u zabbix -- psql -qv ON_ERROR_STOP=1 zabbix >/dev/null
-    mkdir -p /run/zabbix; chown zabbix: /run/zabbix
     printf "DBHost=\nDBName=zabbix\nDBUser=zabbix\nLogType=console\nSocketDir=/run/zabbix\nPidFile=/run/zabbix/zabbix_server.pid\nCacheUpdateFrequency=5\n" > /etc/zabbix/zabbix_server.conf
     cat > /etc/zabbix/zabbix.conf.php <<END
 <?php
 \$DB = ["TYPE" => "POSTGRESQL", "SERVER" => "", "PORT" => "0", "DATABASE" => "zabbix", "USER" => "zabbix", "PASSWORD" => "", "SCHEMA" => "", "ENCRYPTION" => false, "DOUBLE_IEEE754" => true];
 \$ZBX_SERVER = "127.0.0.1"; \$ZBX_SERVER_PORT = "10051"; \$ZBX_SERVER_NAME = "lab"; \$IMAGE_FORMAT_DEFAULT = IMAGE_FORMAT_PNG;
-END
-    systemctl start zabbix-server
-    systemd-run -q --unit=frontend -p User=zabbix php -S 127.0.0.1:8088 -t /usr/share/zabbix' || fail "Zabbix does not start"
-  wait_for 30 "Zabbix' API" "curl -fsS -H 'Content-Type: application/json-rpc' -d '{\"jsonrpc\":\"2.0\",\"method\":\"apiinfo.version\",\"params\":{},\"id\":1}' $ZABBIX"
+END' || fail "Zabbix cannot be set up"
+  zabbix_start
   inside 'zabbix setup /srv/template.yaml > /etc/gitlab-backup/zabbix.token && chmod 600 /etc/gitlab-backup/zabbix.token' || fail "Zabbix cannot be set up"
   # The server knows its new items after a restart.
   zabbix_restart
+}
+
+zabbix_start() {
+  inside 'mkdir -p /run/zabbix; chown zabbix: /run/zabbix; systemctl start zabbix-server
+    systemd-run -q --unit=frontend -p User=zabbix php -S 127.0.0.1:8088 -t /usr/share/zabbix' || fail "Zabbix does not start"
+  wait_for 30 "Zabbix' API" "curl -fsS -H 'Content-Type: application/json-rpc' -d '{\"jsonrpc\":\"2.0\",\"method\":\"apiinfo.version\",\"params\":{},\"id\":1}' $ZABBIX"
 }
 
 # A server that starts looks at its maintenances at once, a running one only every minute.
@@ -37,14 +40,12 @@ END
 gitlab-backup install >/dev/null" || fail "not taken: $1"
 }
 
-status() { inside 'zabbix status'; }
 last() { inside "zabbix values '$1'" | awk '{print $NF}'; }
-said() { inside "journalctl -b --no-pager -o cat -u 'gitlab-backup-$1*' -n 200" | grep -F -- "$2" >/dev/null || fail "$1 does not say: $2"; }
 # over SECONDS: the silence has ended on our side
 over() { wait_for "$1" 'the end of the silence' '! test -e /var/lib/gitlab-backup/silences.json' || fail "the silence does not end"; }
 
 # Secrets must not be seen: argv_watch records every command line from now on, leaks FILE… looks for the content of each file.
-argv_watch() { inside 'systemd-run -q --unit=argv-watch bash -c "while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr \"\\0\" \" \" | grep -ao \"gitlab-backup .*\" >> /srv/argv-seen; sleep 0.02; done"'; }
+argv_watch() { inside 'systemd-run -q --unit=argv-watch bash -c "while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr \"\\0\" \" \" | grep -aoE \"(gitlab-backup|zabbix_sender) .*\" >> /srv/argv-seen; sleep 0.02; done"'; }
 leaks() {
   inside "$(declare -f look); look $*" || fail "a secret is where it must not be"
 }
