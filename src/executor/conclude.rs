@@ -26,7 +26,7 @@ fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     }
     let value = |name| variable(name).unwrap_or_default();
     let reason = match (value("SERVICE_RESULT").as_str(), value("EXIT_CODE").as_str(), value("EXIT_STATUS").as_str()) {
-        ("success", "killed", "TERM") => format!("stopped by request in stage {}", record.stage),
+        (_, "killed", "TERM") => format!("stopped by request in stage {}", record.stage),
         (_, "killed" | "dumped", signal) => format!("the executor was killed by SIG{signal} in stage {}", record.stage),
         (result, _, status) => format!("the executor ended in stage {}: {result}, exit status {status}", record.stage),
     };

@@ -31,14 +31,13 @@ pub async fn begin(config: &Config) -> Result<()> {
         let new = || Entry { silence: silence.clone(), id: None, begun: false, error: None };
         entries.push(known.cloned().unwrap_or_else(new));
     }
-    let leftover = |entry: &&Entry| !config.monitoring.silences.contains(&entry.silence);
+    let leftover: Vec<Entry> = earlier.into_iter().filter(|entry| !config.monitoring.silences.contains(&entry.silence)).collect();
     let mut held = held(config, entries);
-    held.silences.extend(earlier.iter().filter(leftover).cloned());
+    held.silences.extend(leftover.iter().cloned());
     held.save()?;
-    for entry in earlier.iter().filter(leftover) {
-        if ended(entry).await {
-            held.silences.retain(|other| other.silence != entry.silence);
-        }
+    let over = join_all(leftover.iter().map(ended)).await;
+    for (entry, _) in leftover.iter().zip(over).filter(|(_, over)| *over) {
+        held.silences.retain(|other| other.silence != entry.silence);
     }
     ask(config, &mut held).await?;
     notify::status("the monitoring is told");
