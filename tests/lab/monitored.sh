@@ -40,7 +40,8 @@ END
 gitlab-backup install >/dev/null" || fail "not taken: $1"
 }
 
-last() { inside "zabbix values '$1'" | awk '{print $NF}'; }
+# last KEY PATTERN: what Zabbix last got for an item; it writes values down a moment after it took them
+last() { wait_for 20 "$1 to be $2" "zabbix values '$1' | grep -qE '(^| )$2\$'" || fail "$1 is not $2: $(inside "zabbix values '$1'")"; }
 # over SECONDS: the silence has ended on our side
 over() { wait_for "$1" 'the end of the silence' '! test -e /var/lib/gitlab-backup/silences.json' || fail "the silence does not end"; }
 
