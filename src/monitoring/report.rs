@@ -120,3 +120,27 @@ impl Report {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::runs::Failure;
+
+    use super::*;
+
+    #[test]
+    fn a_complete_run_whose_last_step_failed_is_neither_well_nor_failed() {
+        let started: Timestamp = "2026-11-24T02:30:00Z".parse().unwrap();
+        let mut record = Record::begin(RunId::new(started, 1), started);
+        let report = |record: &Record| Report::of(record, vec!["a line".to_owned()], None);
+        record.outcome = Outcome::Complete;
+        assert_eq!((report(&record).status(), report(&record).bytes()), (0, Some(0)));
+        record.failure = Some(Failure { unit: None, reason: "off site".to_owned(), log: Vec::new() });
+        assert_eq!((report(&record).status(), report(&record).success), (1, false));
+        assert!(report(&record).text().contains("is complete, but: off site") && report(&record).text().ends_with("a line\n"));
+        // Cut off while it was running: whoever reports it, it is not complete.
+        record.outcome = Outcome::Running;
+        assert_eq!((report(&record).status(), report(&record).outcome, report(&record).bytes()), (2, Outcome::Failed, None));
+        assert_eq!(Report::not_started("x.service", Vec::new(), None).status(), 2);
+    }
+}
