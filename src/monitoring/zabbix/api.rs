@@ -71,7 +71,7 @@ impl Api {
         let answer = self.server.ask(request.body(body.to_string())).await?;
         let shown = self.server.shown();
         ensure!(answer.status.is_success(), "{shown} answers {}: is that the URL of Zabbix' api_jsonrpc.php?", answer.status);
-        let reply: Reply = answer.json().with_context(|| format!("{shown}: {method}"))?;
+        let reply: Reply = answer.json().with_context(|| format!("{shown} ({method}): is that the URL of Zabbix' api_jsonrpc.php?"))?;
         if let Some(error) = reply.error {
             let data = error.data.as_str().map_or_else(|| error.data.to_string(), str::to_owned);
             bail!("Zabbix refuses {method}: {} {data} (code {}{})", error.message, error.code, hint(&data));
