@@ -101,6 +101,9 @@ pub struct GenerateArgs {
     /// This program's path in the units, if not the one that runs now.
     #[arg(long, value_name = "PATH")]
     pub program: Option<PathBuf>,
+    /// Print what to import into Zabbix instead: the items that a run is reported to.
+    #[arg(long, conflicts_with_all = ["output", "program"])]
+    pub zabbix_template: bool,
 }
 
 /// Options of `install` and `uninstall`.
@@ -175,6 +178,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
     let slash = PathBuf::from("/");
     match cli.command {
         Command::Check { json } => check::check(load(&slash), json).await,
+        Command::Generate(args) if args.zabbix_template => generate::zabbix_template(),
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {
             let source = Host::new(&args.root).path(&file);

@@ -5,6 +5,7 @@
 mod error;
 pub mod host;
 mod layout;
+pub mod monitoring;
 mod raw;
 mod validate;
 
@@ -14,6 +15,7 @@ use crate::values::{SecretSource, Timespan, UnitName};
 
 pub use error::{ConfigError, Finding};
 use host::Host;
+use monitoring::Monitoring;
 
 /// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5) `LoadCredential=`.
 const SIZE_MAX: usize = 512 * 1024;
@@ -39,6 +41,8 @@ pub struct Config {
     pub retention: Retention,
     /// How the newest run is verified, by the clock or when its unit is started.
     pub verify: Verify,
+    /// Who is told of a run.
+    pub monitoring: Monitoring,
     /// The enabled `[[step]]`s, in the order of the file.
     pub steps: Vec<Step>,
 }

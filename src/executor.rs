@@ -17,6 +17,8 @@ use crate::config::{Config, Stage};
 use crate::paths;
 use crate::runs::restore::Journal;
 use crate::runs::{Failure, Kind, Outcome, Record};
+use crate::steps::manifest::parts;
+use crate::steps::silence;
 use crate::systemd::{Manager, last_lines, notify};
 use crate::units::{Plan, Restore, Unit};
 use crate::values::RunId;
@@ -100,7 +102,11 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         capture::resume(manager, config).await?;
     }
     enter(record, Kind::Backup, "prepare")?;
+    if let Some(reason) = silence::forbids(config)? {
+        return Err(Failed { unit: Unit::Silence.to_string(), reason }.into());
+    }
     stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await?;
+    record.warnings.extend(silence::complaints(config)?);
 
     enter(record, Kind::Backup, "capture")?;
     let window = Window {
@@ -132,6 +138,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     })
     .await?;
     record.outcome = Outcome::Complete;
+    record.parts = parts()?;
     let finish = plan.members(Stage::Finish);
     if !finish.is_empty() {
         enter(record, Kind::Backup, "finish")?;

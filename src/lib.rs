@@ -3,7 +3,7 @@
 //! Dependencies point one way, from the command line to the value types:
 //!
 //! ```text
-//! main → cli → commands → { units, executor, steps, systemd, repository, runs } → config → values
+//! main → cli → commands → { units, executor, steps, monitoring, systemd, repository, runs } → config → values
 //! ```
 //!
 //! - [`values`]: newtypes that can only hold what systemd, PostgreSQL or a path may hold.
@@ -15,6 +15,7 @@ pub mod commands;
 pub mod config;
 pub mod executor;
 pub mod finding;
+pub mod monitoring;
 pub mod paths;
 mod process;
 pub mod repository;

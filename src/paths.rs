@@ -45,3 +45,7 @@ pub const RESTORE_DUMPS: &str = "/var/lib/gitlab-backup/staging/restore";
 pub const RESTORED_CONFIGURATION: &str = "/var/lib/gitlab-backup/restored";
 /// The default configuration file.
 pub const CONFIG: &str = "/etc/gitlab-backup/config.toml";
+/// The silences that are to be ended; outlives a reboot.
+pub const SILENCES: &str = "/var/lib/gitlab-backup/silences.json";
+/// Whom a run has been told to, and whom it has not yet.
+pub const TOLD: &str = "/var/lib/gitlab-backup/told.json";

@@ -4,6 +4,7 @@
 
 mod closure;
 mod journal;
+mod later;
 mod manager;
 pub mod notify;
 mod proxy;
@@ -11,5 +12,6 @@ mod state;
 
 pub use closure::{Paused, stop_closure};
 pub use journal::last_lines;
+pub use later::start_later;
 pub use manager::{JobEvent, Manager};
 pub use state::{ActiveState, UnitState, monotonic_micros};

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use gitlab_backup::config::host::Host;
+use gitlab_backup::config::monitoring::{HookUrl, Monitoring, OnError, ReportConfig, SilenceConfig, TrapperTls};
 use gitlab_backup::config::{Config, EngineName, ReadinessUrl, RedisAddress, Stage};
 use gitlab_backup::values::SecretSource;
 
@@ -72,6 +73,11 @@ fn an_empty_file_is_enough_for_an_installation_from_source() {
     assert_eq!(config.repository.password, SecretSource::File("/etc/gitlab-backup/repository.password".into()));
     assert!(config.verify.calendar.is_none() && config.verify.drill && !config.verify.read_data && !config.verify.all_repositories);
     assert!(config.steps.is_empty());
+    assert!(config.monitoring.silences.is_empty() && config.monitoring.reports.is_empty());
+    assert_eq!(
+        (config.monitoring.on_error, config.monitoring.grace.to_string(), config.monitoring.wait.to_string()),
+        (OnError::Warn, "300s".into(), "150s".into())
+    );
 }
 
 #[test]
@@ -113,11 +119,72 @@ fn every_key_is_read() {
     assert_eq!(config.verify.calendar.as_deref(), Some("Sat 06:00"));
     assert_eq!(config.verify.randomized_delay.to_string(), "0s");
     assert!(!config.verify.drill && config.verify.read_data && config.verify.all_repositories);
+    monitoring(&config.monitoring);
     assert_eq!(config.steps.len(), 1, "the disabled one is left out");
     let step = &config.steps[0];
     assert_eq!((step.name.as_str(), step.stage, step.user.as_deref()), ("offsite-sync", Stage::Finish, Some("backup")));
     assert_eq!(step.command, ["/usr/local/sbin/offsite", "--now", "100% of $HOME"]);
     assert_eq!((step.description.as_deref(), step.timeout.to_string().as_str()), (Some("Push the repository off site"), "7200s"));
+}
+
+/// The part of it that is about the monitoring.
+fn monitoring(monitoring: &Monitoring) {
+    assert_eq!(
+        (monitoring.on_error, monitoring.grace.to_string(), monitoring.wait.to_string()),
+        (OnError::Abort, "600s".into(), "180s".into())
+    );
+    let [
+        SilenceConfig::Zabbix(api),
+        SilenceConfig::ZabbixTrapper(trapper),
+        SilenceConfig::Alertmanager(alerts),
+        SilenceConfig::Broadcast(broadcast),
+    ] = &monitoring.silences[..]
+    else {
+        panic!("{:?}", monitoring.silences)
+    };
+    assert_eq!((api.endpoint.url.as_str(), &api.token), ("https://zabbix.example.org/api_jsonrpc.php", &file("zabbix.token")));
+    assert_eq!(
+        (api.endpoint.ca_file.as_deref(), api.endpoint.proxy.as_deref()),
+        (Some(Path::new("/etc/ssl/own-ca.pem")), Some("http://proxy.example.org:3128"))
+    );
+    assert_eq!(
+        (&api.hosts[..], &api.groups[..], api.name.as_deref()),
+        (&["gitlab.example.org".to_owned()][..], &["GitLab hosts".to_owned()][..], Some("GitLab backup"))
+    );
+    assert_eq!(
+        (api.data_collection, &api.tags[..]),
+        (true, &[("scope".to_owned(), Some("availability".to_owned())), ("component".to_owned(), None)][..])
+    );
+    let servers: Vec<String> = trapper.trapper.servers.concat().iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["zabbix.example.org:10051", "node1.example.org:10051", "node2.example.org:10052"]);
+    assert_eq!((trapper.trapper.host.as_str(), &trapper.items[..]), ("gitlab backup", &["maintenance[puma]".to_owned()][..]));
+    let psk = TrapperTls::Psk { identity: "gitlab".into(), key: SecretSource::Credential("zabbix.psk".into()) };
+    assert_eq!(trapper.trapper.tls, Some(psk));
+    assert_eq!((alerts.username.as_deref(), &alerts.secret), (Some("backup"), &Some(file("alertmanager.password"))));
+    let matchers: Vec<_> = alerts.matchers.iter().map(|m| (m.name.as_str(), m.value.as_str(), m.is_regex, m.is_equal)).collect();
+    assert_eq!(matchers, [("instance", "gitlab.*", true, true), ("severity", "info", false, false)]);
+    assert_eq!(
+        (broadcast.message.as_str(), &broadcast.token),
+        ("Backup at {time}, {downtime}", &SecretSource::Credential("gitlab.token".into()))
+    );
+    let [
+        ReportConfig::ZabbixTrapper(_),
+        ReportConfig::Healthchecks(pings),
+        ReportConfig::Prometheus(textfile),
+        ReportConfig::Webhook(hook),
+        ReportConfig::Command { argv, timeout },
+    ] = &monitoring.reports[..]
+    else {
+        panic!("{:?}", monitoring.reports)
+    };
+    assert_eq!(pings.url, HookUrl::Secret(file("healthchecks.url")));
+    assert_eq!(textfile, Path::new("/var/lib/prometheus/node-exporter/gitlab-backup.prom"));
+    assert_eq!((&hook.url, &hook.token), (&HookUrl::Plain("https://hooks.example.org/backup".into()), &Some(file("webhook.token"))));
+    assert_eq!((&argv[..], timeout.to_string()), (&["/usr/local/sbin/backup-report".to_owned(), "--mail".to_owned()][..], "30s".into()));
+}
+
+fn file(name: &str) -> SecretSource {
+    SecretSource::File(Path::new("/etc/gitlab-backup").join(name))
 }
 
 #[test]

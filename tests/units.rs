@@ -49,6 +49,15 @@ password-file = "/etc/gitlab-backup/100 % pg.password"
 name = "main"
 url = "rediss://cache.example.com"
 password-file = "/etc/gitlab-backup/redis.password"
+[monitoring.zabbix]
+api = "https://zabbix.example.com/api_jsonrpc.php"
+token-file = "/etc/gitlab-backup/100 % zabbix.token"
+hosts = ["gitlab.example.com"]
+trapper = ["zabbix.example.com"]
+[monitoring.healthchecks]
+url-credential = "healthchecks"
+[monitoring.prometheus]
+textfile = "/var/lib/prometheus/100 % node-exporter/gitlab.prom"
 [[step]]
 name = "early"
 stage = "prepare"
@@ -89,11 +98,28 @@ fn systemd_has_nothing_to_say_about_the_units() {
 }
 
 #[test]
+fn secrets_reach_the_units_that_use_them_as_credentials() {
+    let units = units(EVERYTHING, Path::new("/usr/local/bin/gitlab-backup"));
+    let with =
+        |line: &str| units.iter().filter(|unit| unit.content.lines().any(|l| l == line)).map(|unit| unit.name.as_str()).collect::<Vec<_>>();
+    assert_eq!(
+        with("LoadCredential=zabbix.token:/etc/gitlab-backup/100 %% zabbix.token"),
+        ["gitlab-backup-silence.service", "gitlab-backup-silenced.service", "gitlab-backup-unsilence.service"]
+    );
+    assert_eq!(
+        with("LoadCredential=healthchecks.url:healthchecks"),
+        ["gitlab-backup-report-start.service", "gitlab-backup-report.service"]
+    );
+}
+
+#[test]
 fn what_a_step_is_denied_is_written_down() {
     // These put GitLab's files in place, wherever they are.
     let everywhere =
         ["staging", "preflight", "undo", "dumps", "files", "switch", "finish"].map(|name| format!("gitlab-backup-restore-{name}.service"));
-    let units = units("", Path::new("/usr/local/bin/gitlab-backup"));
+    let units =
+        [units("", Path::new("/bin/true")), units("[monitoring.zabbix]\ntrapper = [\"z\"]\ntrapper-host = \"g\"", Path::new("/bin/true"))]
+            .concat();
     for unit in units.iter().filter(|unit| unit.name.ends_with(".service")) {
         for line in ["NoNewPrivileges=yes", "UMask=0077", "TimeoutStartSec=", "CapabilityBoundingSet=", "SystemCallFilter="] {
             assert!(unit.content.contains(line), "{} has no {line}", unit.name);

@@ -11,6 +11,7 @@ use nix::unistd::User;
 
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
+use crate::monitoring;
 use crate::process;
 use crate::steps::user;
 use crate::steps::{open, postgresql, preflight, secret};
@@ -62,6 +63,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     if let Some(postgresql) = &config.postgresql {
         findings.extend(ask_postgresql(config, postgresql).await);
     }
+    findings.extend(monitoring::probe(config).await);
     findings.extend(repository(config));
     findings.extend(
         (!config.retention.is_set()).then(|| {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cli::GenerateArgs;
 use crate::config::Config;
+use crate::monitoring;
 use crate::units;
 
 /// Prints or writes the units of `config`.
@@ -27,6 +28,12 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
         fs::write(&path, file.content).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Prints the template that Zabbix imports.
+pub fn zabbix_template() -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(monitoring::ZABBIX_TEMPLATE.as_bytes()).context("cannot print the template")
 }
 
 /// The program that the units call: the one given, or the one that runs now.

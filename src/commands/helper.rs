@@ -10,7 +10,9 @@ use crate::config::host::Host;
 use crate::executor;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
-use crate::steps::{extract, files, manifest, pause, postgresql, preflight, prune, redis, restore, resume, staging, window};
+use crate::steps::{
+    extract, files, manifest, pause, postgresql, preflight, prune, redis, report, restore, resume, silence, staging, window,
+};
 use crate::units::render::credential;
 
 use super::verify;
@@ -21,7 +23,21 @@ pub enum Helper {
     /// gitlab-backup-run.service
     Execute,
     /// gitlab-backup-run.service, ExecStopPost=
-    Conclude,
+    Conclude {
+        /// Have the run reported.
+        #[arg(long)]
+        report: bool,
+    },
+    /// gitlab-backup-silence.service
+    #[command(subcommand)]
+    Silence(Bracket),
+    /// gitlab-backup-silenced.service
+    Silenced,
+    /// gitlab-backup-unsilence.service
+    Unsilence,
+    /// gitlab-backup-report-start.service and gitlab-backup-report.service
+    #[command(subcommand)]
+    Report(Bracket),
     /// gitlab-backup-staging.service
     #[command(subcommand)]
     Staging(Bracket),
@@ -112,8 +128,10 @@ pub enum Bracket {
 /// Runs one helper. What undoes a state does not read the configuration: a file that was broken meanwhile must not keep GitLab away.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Conclude => return executor::conclude(Kind::Backup, |name| std::env::var(name).ok()),
-        Helper::Restore(Restore::Conclude) => return executor::conclude(Kind::Restore, |name| std::env::var(name).ok()),
+        Helper::Conclude { report } => return executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await,
+        Helper::Restore(Restore::Conclude) => return executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
+        Helper::Silence(Bracket::End) => return silence::end().await,
+        Helper::Unsilence => return silence::unsilence().await,
         Helper::Staging(Bracket::Begin) => return staging::begin(),
         Helper::Staging(Bracket::End) => return staging::end(),
         Helper::Pause => return pause::begin(),
@@ -139,10 +157,14 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Files => files::dumps(&config),
         Helper::Manifest => manifest::write(&config),
         Helper::Prune => prune::prune(&config),
+        Helper::Silence(_) => silence::begin(&config).await,
+        Helper::Silenced => silence::settle(&config).await,
+        Helper::Report(Bracket::Begin) => report::begun(&config).await,
+        Helper::Report(Bracket::End) => report::ended(&config).await,
         Helper::Restore(step) => self::restore(&config, step).await,
         Helper::Verify => verify::newest(&config).await,
         Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
-        Helper::Conclude | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
+        Helper::Conclude { .. } | Helper::Unsilence | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
     }
 }
 

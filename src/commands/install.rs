@@ -78,6 +78,10 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         }
         // Not a matter of taste: it does nothing unless a restore ended half way.
         manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
+        // For what a reboot in the middle of a run leaves; started by the run itself.
+        if !args.no_enable && Plan::new(&config).silence().is_some() {
+            manager.enable(&Unit::UnsilenceTimer.to_string()).await?;
+        }
         for timer in Plan::new(&config).timers().iter().filter(|_| !args.no_enable) {
             manager.enable(&timer.to_string()).await?;
             manager.start(&timer.to_string(), "replace").await?;
@@ -127,7 +131,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
 
 /// Stops and disables our timers that are `unwanted`, while systemd can still read their files.
 async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
-    for timer in [Unit::Timer, Unit::VerifyTimer].map(|timer| timer.to_string()) {
+    for timer in [Unit::Timer, Unit::VerifyTimer, Unit::UnsilenceTimer].map(|timer| timer.to_string()) {
         if unwanted(&timer) && is_ours(&directory.join(&timer)) {
             manager.stop(&timer).await?;
             manager.disable(&timer).await?;

@@ -2,6 +2,7 @@
 
 mod files;
 mod gitlab;
+mod monitoring;
 mod postgresql;
 mod redis;
 mod repository;
@@ -20,6 +21,7 @@ use super::error::{Finding, position};
 use super::host::Host;
 use super::layout::{Defaults, Units};
 use super::raw::{Field, List, Raw};
+use crate::values::SecretSource;
 use rules::Refusal;
 pub(super) use rules::path;
 
@@ -45,6 +47,7 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
     let repository = repository::check(&mut checker, &repository_section, inner(raw.repository));
     let retention = retention::check(&mut checker, &Section::of("retention", raw.retention.as_ref()), inner(raw.retention));
     let verify = verify::check(&mut checker, &Section::of("verify", raw.verify.as_ref()), inner(raw.verify));
+    let monitoring = monitoring::check(&mut checker, &Section::of("monitoring", raw.monitoring.as_ref()), inner(raw.monitoring));
     let steps = step::check(&mut checker, raw.step);
 
     // With `local:` restic names a directory too.
@@ -57,7 +60,8 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         );
         checker.refuse(&location, Refusal::new(message, "a directory apart from all of files.paths"));
     }
-    let config = Config { source: source.to_owned(), gitlab, schedule, postgresql, redis, files, repository, retention, verify, steps };
+    let source = source.to_owned();
+    let config = Config { source, gitlab, schedule, postgresql, redis, files, repository, retention, verify, monitoring, steps };
     (config, checker.findings)
 }
 
@@ -168,14 +172,19 @@ impl Checker<'_> {
     }
 
     /// `password-file` or `password-credential`.
-    fn secret(&mut self, section: &Section, file: &Field<String>, credential: &Field<String>) -> Option<crate::values::SecretSource> {
-        use crate::values::SecretSource;
+    fn secret(&mut self, section: &Section, file: &Field<String>, credential: &Field<String>) -> Option<SecretSource> {
+        self.named_secret(section, "password", file, credential)
+    }
+
+    /// `NAME-file` or `NAME-credential`.
+    fn named_secret(&mut self, section: &Section, name: &str, file: &Field<String>, credential: &Field<String>) -> Option<SecretSource> {
+        let (file_key, credential_key) = (format!("{name}-file"), format!("{name}-credential"));
         if file.is_some() && credential.is_some() {
-            let message = "contradicts password-file: a password is in one place";
-            self.refuse(&section.field("password-credential", credential.as_ref()), Refusal::new(message, "one of the two"));
+            let message = format!("contradicts {file_key}: a {name} is in one place");
+            self.refuse(&section.field(&credential_key, credential.as_ref()), Refusal::new(message, "one of the two"));
         }
-        let path = self.value(section, "password-file", file.as_ref(), |path| rules::path(path)).map(SecretSource::File);
-        let id = self.value(section, "password-credential", credential.as_ref(), |id| rules::credential(id)).map(SecretSource::Credential);
+        let path = self.value(section, &file_key, file.as_ref(), |path| rules::path(path)).map(SecretSource::File);
+        let id = self.value(section, &credential_key, credential.as_ref(), |id| rules::credential(id)).map(SecretSource::Credential);
         path.or(id)
     }
 }

@@ -4,19 +4,29 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::runs::{Failure, Kind, Outcome, Record};
+use crate::systemd::start_later;
 use crate::units::{Restore, Unit};
 
-/// Closes the record of a run whose executor could not do it.
+/// Closes the record of a run whose executor could not do it, and has it reported if asked to.
 ///
 /// `variable` reads the environment: systemd.exec(5) `$SERVICE_RESULT`, `$EXIT_CODE`, `$EXIT_STATUS`.
-pub fn conclude(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+pub async fn conclude(kind: Kind, variable: impl Fn(&str) -> Option<String>, report: bool) -> Result<()> {
+    let closed = close(kind, &variable);
+    // A failure is reported by OnFailure=, also where this helper cannot run; one trigger each, or systemd would report twice.
+    if report && variable("SERVICE_RESULT").is_none_or(|result| result == "success") {
+        start_later(&Unit::Report.to_string()).await?;
+    }
+    closed
+}
+
+fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     let Some(mut record) = Record::last(kind)? else { return Ok(()) };
     if record.finished.is_some() {
         return Ok(());
     }
     let value = |name| variable(name).unwrap_or_default();
     let reason = match (value("SERVICE_RESULT").as_str(), value("EXIT_CODE").as_str(), value("EXIT_STATUS").as_str()) {
-        ("success", "killed", "TERM") => format!("stopped by request in stage {}", record.stage),
+        (_, "killed", "TERM") => format!("stopped by request in stage {}", record.stage),
         (_, "killed" | "dumped", signal) => format!("the executor was killed by SIG{signal} in stage {}", record.stage),
         (result, _, status) => format!("the executor ended in stage {}: {result}, exit status {status}", record.stage),
     };

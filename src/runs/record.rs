@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::paths;
 use crate::values::RunId;
 
+use super::Part;
+
 /// A run as its executor saw it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
@@ -31,6 +33,9 @@ pub struct Record {
     pub failure: Option<Failure>,
     /// What did not fail the run but should be known.
     pub warnings: Vec<String>,
+    /// What is in the repository, when the run is complete.
+    #[serde(default)]
+    pub parts: Vec<Part>,
 }
 
 /// What a record is of.
@@ -87,7 +92,17 @@ impl Record {
     /// A run that begins now.
     pub fn begin(id: RunId, started: Timestamp) -> Self {
         let stage = "prepare".to_owned();
-        Self { id, started, finished: None, outcome: Outcome::Running, stage, downtime: None, failure: None, warnings: Vec::new() }
+        Self {
+            id,
+            started,
+            finished: None,
+            outcome: Outcome::Running,
+            stage,
+            downtime: None,
+            failure: None,
+            warnings: Vec::new(),
+            parts: Vec::new(),
+        }
     }
 
     /// The run that goes on, or the last that did since boot.

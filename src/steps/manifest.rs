@@ -69,7 +69,8 @@ pub fn write(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn parts() -> Result<Vec<Part>> {
+/// What the parts left word of, while the run goes on.
+pub fn parts() -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
     for entry in fs::read_dir(PARTS).with_context(|| format!("cannot read {PARTS}"))? {
         let path = entry?.path();

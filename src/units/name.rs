@@ -49,6 +49,18 @@ pub enum Unit {
     Verify,
     /// Starts that by the clock.
     VerifyTimer,
+    /// Bracket, whole run: the monitoring is told.
+    Silence,
+    /// Step: the silences last long enough and have taken effect.
+    Silenced,
+    /// When the silences of a run that is over end.
+    UnsilenceTimer,
+    /// Ends them.
+    Unsilence,
+    /// Tells that a run has begun.
+    ReportStart,
+    /// Tells how a run went.
+    Report,
     /// All units of one stage.
     Stage(Stage),
     /// A `[[step]]`, by its name.
@@ -144,6 +156,12 @@ impl fmt::Display for Unit {
             Self::Prune => "-prune.service",
             Self::Verify => "-verify.service",
             Self::VerifyTimer => "-verify.timer",
+            Self::Silence => "-silence.service",
+            Self::Silenced => "-silenced.service",
+            Self::UnsilenceTimer => "-unsilence.timer",
+            Self::Unsilence => "-unsilence.service",
+            Self::ReportStart => "-report-start.service",
+            Self::Report => "-report.service",
             Self::Stage(Stage::Prepare) => "-prepare.target",
             Self::Stage(Stage::Window) => "-capture.target",
             Self::Stage(Stage::Store) => "-store.target",

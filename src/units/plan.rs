@@ -1,5 +1,6 @@
 //! Which units a configuration needs and what each stage is made of.
 
+use crate::config::monitoring::ReportConfig;
 use crate::config::{Config, Stage};
 
 use super::{Restore, Unit};
@@ -26,6 +27,7 @@ impl<'a> Plan<'a> {
                 units.extend(self.preflights());
                 units.extend(steps());
                 units.extend(self.presync().then_some(Unit::Presync));
+                units.extend(self.silence().map(|_| Unit::Silenced));
             }
             Stage::Window => {
                 units.extend(config.postgresql.is_some().then_some(Unit::PgSnapshot));
@@ -58,6 +60,22 @@ impl<'a> Plan<'a> {
         self.config.retention.is_set().then_some(Unit::Prune)
     }
 
+    /// What tells the monitoring to be silent, if anything is to be told.
+    pub fn silence(&self) -> Option<Unit> {
+        (!self.config.monitoring.silences.is_empty()).then_some(Unit::Silence)
+    }
+
+    /// What tells how a run went, if anybody wants to know.
+    pub fn report(&self) -> Option<Unit> {
+        (!self.config.monitoring.reports.is_empty()).then_some(Unit::Report)
+    }
+
+    /// What tells that a run has begun, for those who want to know that too.
+    pub fn report_start(&self) -> Option<Unit> {
+        let healthchecks = |report: &ReportConfig| matches!(report, ReportConfig::Healthchecks(_));
+        self.config.monitoring.reports.iter().any(healthchecks).then_some(Unit::ReportStart)
+    }
+
     /// Whether a first pass of the file backup is worth it.
     pub fn presync(&self) -> bool {
         self.config.files.presync && self.config.files.command.is_none()
@@ -72,6 +90,8 @@ impl<'a> Plan<'a> {
     /// Every unit, in the order in which a run meets them, and then what is no part of a run.
     pub fn units(&self) -> Vec<Unit> {
         let mut units = vec![Unit::Timer, Unit::Target, Unit::Run, Unit::Staging];
+        units.extend(self.silence());
+        units.extend(self.report_start());
         for stage in [Stage::Prepare, Stage::Window, Stage::Store, Stage::Finish] {
             let members = self.members(stage);
             if members.is_empty() {
@@ -86,6 +106,10 @@ impl<'a> Plan<'a> {
                 units.push(Unit::Resume);
             }
         }
+        if self.silence().is_some() {
+            units.extend([Unit::UnsilenceTimer, Unit::Unsilence]);
+        }
+        units.extend(self.report());
         use Restore::{Apply, Finish, Guard, Pause, Preflight, Run, Staging, Target, Window};
         let restore = [Target, Run, Staging, Preflight, Apply, Pause, Window].into_iter().chain(self.restore()).chain([Finish, Guard]);
         units.extend(restore.map(Unit::Restore));

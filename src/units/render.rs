@@ -1,5 +1,6 @@
 //! From the plan to the files. One template per kind of unit; a template's fields are [`Text`]s, so nothing reaches a file unescaped.
 
+mod monitoring;
 mod restore;
 mod verify;
 
@@ -77,6 +78,10 @@ struct Run {
     requires: Text,
     execute: Text,
     conclude: Text,
+    /// What is started with it, and is not waited for or not required.
+    wants: Option<Text>,
+    silence: bool,
+    report: bool,
     sandbox: Sandbox,
 }
 
@@ -230,7 +235,13 @@ impl Renderer<'_> {
                 target: Text::names([Unit::Target]),
                 requires: Text::names([Unit::Staging]),
                 execute: self.helper(&["execute"]),
-                conclude: self.helper(&["conclude"]),
+                conclude: match self.plan.report() {
+                    Some(_) => self.helper(&["conclude", "--report"]),
+                    None => self.helper(&["conclude"]),
+                },
+                wants: self.wanted(),
+                silence: self.plan.silence().is_some(),
+                report: self.plan.report().is_some(),
                 sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..Sandbox::new("") },
             }
             .render(),
@@ -284,6 +295,7 @@ impl Renderer<'_> {
             }
             .render(),
             Unit::Restore(unit) => self.restore(*unit),
+            Unit::Silence | Unit::UnsilenceTimer | Unit::Unsilence | Unit::ReportStart | Unit::Report => self.monitoring(unit),
             step => self.step(step).render(),
         }
     }
@@ -323,6 +335,17 @@ impl Renderer<'_> {
                 retry: Some(10),
                 idle: true,
                 ..self.repository_step(base)
+            },
+            Unit::Silenced => StepService {
+                description: Text::plain("GitLab backup: wait until the monitoring is silent"),
+                exec: self.helper(&["silenced"]),
+                after: after(self.before(Stage::Prepare, unit)),
+                requires: after(self.before(Stage::Prepare, unit)),
+                timeout: Text::plain(Timespan::from_secs(config.monitoring.wait.duration().as_secs() + 120)),
+                credentials: self.silence_credentials(),
+                // The directory with the record of silences, which outlives the unit.
+                sandbox: Some(Sandbox { writable: Some(Text::paths([Path::new(paths::STATE)])), ..monitoring::told() }),
+                ..base
             },
             Unit::PgSnapshot => {
                 let postgresql = StepService {
@@ -509,11 +532,21 @@ impl Renderer<'_> {
         for instance in self.config.redis.iter().filter(|_| redis) {
             wanted.extend(instance.password.as_ref().map(|password| (credential::redis(&instance.name), password)));
         }
-        let line = |(id, source): (String, &SecretSource)| match source {
-            SecretSource::File(path) => Text::path(&format!("{id}:{}", path.to_string_lossy())),
-            SecretSource::Credential(name) => Text::path(&format!("{id}:{name}")),
-        };
-        wanted.into_iter().map(line).collect()
+        wanted.into_iter().map(|(id, source)| credential_line(&id, source)).collect()
+    }
+
+    /// What the executor has started along with it.
+    fn wanted(&self) -> Option<Text> {
+        let units: Vec<Unit> = [self.plan.silence(), self.plan.report_start()].into_iter().flatten().collect();
+        (!units.is_empty()).then(|| Text::names(units))
+    }
+}
+
+/// `LoadCredential=` of one secret.
+fn credential_line(id: &str, source: &SecretSource) -> Text {
+    match source {
+        SecretSource::File(path) => Text::path(&format!("{id}:{}", path.to_string_lossy())),
+        SecretSource::Credential(name) => Text::path(&format!("{id}:{name}")),
     }
 }
 

@@ -1,16 +1,16 @@
 # A booted systemd from the lab's root file system; sourced. Only what is started here is ended here.
 #
-#   boot NAME       boots a machine of its own overlay; sets M (its directory) and LEADER
-#   inside CMD      runs a shell command in it
-#   reboot          ends it and boots it again
-#   power_off       ends it and removes what it left
+#   boot NAME [ROOTFS]   boots a machine of its own overlay; sets M (its directory) and LEADER
+#   inside CMD           runs a shell command in it
+#   reboot               ends it and boots it again
+#   power_off            ends it and removes what it left
 set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PROGRAM=$LAB/../../target/release/gitlab-backup
 
 boot() {
   local name=$1-$$ root
-  root=$("$LAB/rootfs")
+  root=$("$LAB/rootfs" ${2:+"$2"})
   M=$(cd "$root/.." && pwd)/run/$name
   mkdir -p "$M/upper" "$M/work" "$M/root"
   mount -t overlay overlay -o "lowerdir=$root,upperdir=$M/upper,workdir=$M/work" "$M/root"

@@ -47,6 +47,9 @@ impl Renderer<'_> {
                 requires: Text::names([Unit::Staging, Restore::Staging.into()]),
                 execute: helper(&["execute"]),
                 conclude: helper(&["conclude"]),
+                wants: None,
+                silence: false,
+                report: false,
                 sandbox: Sandbox {
                     network: true,
                     writable: Some(Text::paths([Path::new(paths::RUNTIME)])),

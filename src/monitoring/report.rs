@@ -1,0 +1,146 @@
+//! What is told of a run: the JSON that webhooks and commands get, and what the others make of it.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::config::host;
+use crate::runs::{Outcome, Part, Record};
+use crate::values::RunId;
+
+/// How a run went. Its JSON is stable: fields are added, never renamed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The run; none if it could not even start.
+    pub run: Option<RunId>,
+    /// The host that was to be backed up.
+    pub host: String,
+    /// Complete and without any failure.
+    pub success: bool,
+    /// `complete` or `failed`; a run is complete when its manifest is stored, even if a later step failed.
+    pub outcome: Outcome,
+    /// The stage that it ended in.
+    pub stage: Option<String>,
+    /// When it started.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// From start to end.
+    pub duration_seconds: Option<f64>,
+    /// How long GitLab was down; none if that is not known.
+    pub downtime_seconds: Option<f64>,
+    /// The unit that failed.
+    pub unit: Option<String>,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// The last lines of the journal about it.
+    pub log: Vec<String>,
+    /// What did not fail the run but should be known.
+    pub warnings: Vec<String>,
+    /// What is in the repository; empty unless complete.
+    pub parts: Vec<Part>,
+    /// When the last complete run ended, this one or an earlier.
+    pub last_complete: Option<Timestamp>,
+}
+
+impl Report {
+    /// Of a run that ended; `log` is what the executor had to say.
+    pub fn of(record: &Record, log: Vec<String>, last_complete: Option<Timestamp>) -> Self {
+        let finished = record.finished.unwrap_or_else(Timestamp::now);
+        let failure = record.failure.as_ref();
+        Self {
+            run: Some(record.id.clone()),
+            host: host::name(),
+            success: record.outcome == Outcome::Complete && failure.is_none(),
+            outcome: if record.outcome == Outcome::Complete { Outcome::Complete } else { Outcome::Failed },
+            stage: Some(record.stage.clone()),
+            started: Some(record.started),
+            finished,
+            duration_seconds: Some(finished.duration_since(record.started).as_secs_f64()),
+            downtime_seconds: record.downtime.map(|downtime| downtime.total()),
+            unit: failure.and_then(|failure| failure.unit.clone()),
+            reason: failure.map(|failure| failure.reason.clone()),
+            log: failure.map(|failure| failure.log.clone()).filter(|lines| !lines.is_empty()).unwrap_or(log),
+            warnings: record.warnings.clone(),
+            parts: record.parts.clone(),
+            last_complete,
+        }
+    }
+
+    /// Of a run whose executor never started.
+    pub fn not_started(unit: &str, log: Vec<String>, last_complete: Option<Timestamp>) -> Self {
+        Self {
+            run: None,
+            host: host::name(),
+            success: false,
+            outcome: Outcome::Failed,
+            stage: None,
+            started: None,
+            finished: Timestamp::now(),
+            duration_seconds: None,
+            downtime_seconds: None,
+            unit: Some(unit.to_owned()),
+            reason: Some(format!("{unit} could not be started")),
+            log,
+            warnings: Vec::new(),
+            parts: Vec::new(),
+            last_complete,
+        }
+    }
+
+    /// 0 well, 1 complete but something after it failed, 2 failed.
+    pub fn status(&self) -> u8 {
+        match self.outcome {
+            _ if self.success => 0,
+            Outcome::Complete => 1,
+            _ => 2,
+        }
+    }
+
+    /// Bytes of content in the run, if it is complete.
+    pub fn bytes(&self) -> Option<u64> {
+        (self.outcome == Outcome::Complete).then(|| self.parts.iter().map(|part| part.bytes).sum())
+    }
+
+    /// For people: what happened, then the log.
+    pub fn text(&self) -> String {
+        let run = self.run.as_ref().map_or_else(|| "a run".to_owned(), |run| format!("run {run}"));
+        let mut text = match &self.reason {
+            None => format!("{run} on {} is complete", self.host),
+            Some(reason) if self.outcome == Outcome::Complete => format!("{run} on {} is complete, but: {reason}", self.host),
+            Some(reason) => format!("{run} on {} failed: {reason}", self.host),
+        };
+        if let Some(downtime) = self.downtime_seconds {
+            text.push_str(&format!("; GitLab was down for {downtime:.1} s"));
+        }
+        for line in self.warnings.iter().map(|warning| format!("warning: {warning}")).chain(self.log.iter().cloned()) {
+            text.push('\n');
+            text.push_str(&line);
+        }
+        text.push('\n');
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use crate::runs::Failure;
+
+    use super::*;
+
+    #[test]
+    fn a_complete_run_whose_last_step_failed_is_neither_well_nor_failed() {
+        let started: Timestamp = "2026-11-24T02:30:00Z".parse().unwrap();
+        let mut record = Record::begin(RunId::new(started, 1), started);
+        let report = |record: &Record| Report::of(record, vec!["a line".to_owned()], None);
+        record.outcome = Outcome::Complete;
+        assert_eq!((report(&record).status(), report(&record).bytes()), (0, Some(0)));
+        record.failure = Some(Failure { unit: None, reason: "off site".to_owned(), log: Vec::new() });
+        assert_eq!((report(&record).status(), report(&record).success), (1, false));
+        assert!(report(&record).text().contains("is complete, but: off site") && report(&record).text().ends_with("a line\n"));
+        // Cut off while it was running: whoever reports it, it is not complete.
+        record.outcome = Outcome::Running;
+        assert_eq!((report(&record).status(), report(&record).outcome, report(&record).bytes()), (2, Outcome::Failed, None));
+        assert_eq!(Report::not_started("x.service", Vec::new(), None).status(), 2);
+    }
+}
