@@ -113,6 +113,20 @@ fn secrets_reach_the_units_that_use_them_as_credentials() {
 }
 
 #[test]
+fn the_monitoring_is_silent_during_a_backup_and_during_a_restore() {
+    let text = "[monitoring.zabbix]\ntrapper = [\"z\"]\ntrapper-host = \"g\"";
+    for (text, silent) in [(text, true), ("", false)] {
+        for name in ["gitlab-backup-run.service", "gitlab-backup-restore-run.service"] {
+            let units = units(text, Path::new("/bin/true"));
+            let unit = units.iter().find(|unit| unit.name == name).unwrap();
+            for line in ["Wants=gitlab-backup-silence.service", "After=gitlab-backup-silence.service"] {
+                assert_eq!(unit.content.contains(line), silent, "{name}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_a_step_is_denied_is_written_down() {
     // These put GitLab's files in place, wherever they are.
     let everywhere =

@@ -47,8 +47,8 @@ impl Renderer<'_> {
                 requires: Text::names([Unit::Staging, Restore::Staging.into()]),
                 execute: helper(&["execute"]),
                 conclude: helper(&["conclude"]),
-                wants: None,
-                silence: false,
+                wants: self.plan.silence().map(|silence| Text::names([silence])),
+                silence: self.plan.silence().is_some(),
                 report: false,
                 sandbox: Sandbox {
                     network: true,
