@@ -9,7 +9,8 @@ use crate::values::{SecretSource, Timespan};
 
 use super::super::Unit;
 use super::super::text::Text;
-use super::{Renderer, Sandbox, credential_line};
+use super::credential::line;
+use super::{Renderer, Sandbox};
 
 #[derive(Template)]
 #[template(path = "silence.service")]
@@ -118,5 +119,5 @@ pub(super) fn told() -> Sandbox {
 /// Two systems may share a secret.
 fn lines(mut secrets: Vec<(&'static str, &SecretSource)>) -> Vec<Text> {
     secrets.dedup();
-    secrets.into_iter().map(|(id, source)| credential_line(id, source)).collect()
+    secrets.into_iter().map(|(id, source)| line(id, source)).collect()
 }

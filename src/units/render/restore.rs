@@ -9,7 +9,8 @@ use crate::units::text::Text;
 use crate::units::{Restore, Unit};
 use crate::values::Timespan;
 
-use super::{Bracket, Entry, Pause, Renderer, Run, Sandbox, StageTarget, StepService, Window, credential};
+use super::steps::StepService;
+use super::{Bracket, Entry, Pause, Renderer, Run, Sandbox, StageTarget, Window, credential};
 
 /// What laying out and loading may take, at any size.
 const LONG: Timespan = Timespan::from_secs(7 * 24 * 3600);

@@ -1,0 +1,46 @@
+//! The secrets of the units: the service manager reads them, so that a unit's user need not.
+
+use crate::config::Postgresql;
+use crate::units::text::Text;
+use crate::values::SecretSource;
+
+use super::Renderer;
+
+/// The repository's password.
+pub const REPOSITORY: &str = "repository.password";
+/// The configuration, for helpers that do not run as root.
+pub const CONFIG: &str = "config.toml";
+/// What a restore will do, likewise.
+pub const RESTORE_PLAN: &str = "restore-plan.json";
+/// PostgreSQL's password.
+pub const POSTGRESQL: &str = "postgresql.password";
+
+/// The password of the Redis instance `name`.
+pub fn redis(name: &str) -> String {
+    format!("redis-{name}.password")
+}
+
+impl Renderer<'_> {
+    /// `LoadCredential=` of the secrets that a unit needs: the service manager reads the files, so the unit's user need not.
+    pub(super) fn credentials(&self, repository: bool, postgresql: bool, redis: bool) -> Vec<Text> {
+        let mut wanted: Vec<(String, &SecretSource)> = Vec::new();
+        if repository {
+            wanted.push((REPOSITORY.to_owned(), &self.config.repository.password));
+        }
+        if let Some(Postgresql { password: Some(password), .. }) = self.config.postgresql.as_ref().filter(|_| postgresql) {
+            wanted.push((POSTGRESQL.to_owned(), password));
+        }
+        for instance in self.config.redis.iter().filter(|_| redis) {
+            wanted.extend(instance.password.as_ref().map(|password| (self::redis(&instance.name), password)));
+        }
+        wanted.into_iter().map(|(id, source)| line(&id, source)).collect()
+    }
+}
+
+/// `LoadCredential=` of one secret.
+pub(super) fn line(id: &str, source: &SecretSource) -> Text {
+    match source {
+        SecretSource::File(path) => Text::path(&format!("{id}:{}", path.to_string_lossy())),
+        SecretSource::Credential(name) => Text::path(&format!("{id}:{name}")),
+    }
+}

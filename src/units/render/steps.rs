@@ -1,0 +1,284 @@
+//! The steps of a backup's stages: what they have in common, and what makes each different.
+
+use std::path::Path;
+
+use askama::Template;
+
+use crate::config::{Files, Stage, Step};
+use crate::paths;
+use crate::units::Unit;
+use crate::units::text::Text;
+use crate::values::Timespan;
+
+use super::{Renderer, Sandbox, credential, monitoring};
+
+/// A unit of a stage: what all steps have in common, and what makes each different.
+#[derive(Template)]
+#[template(path = "step.service")]
+pub(super) struct StepService {
+    pub(super) description: Text,
+    pub(super) exec: Text,
+    /// `oneshot` or `notify`.
+    pub(super) kind: &'static str,
+    pub(super) after: Text,
+    pub(super) requires: Text,
+    pub(super) binds_to: Text,
+    pub(super) user: Option<Text>,
+    pub(super) timeout: Text,
+    /// Seconds between attempts; none: a failure is final at once.
+    pub(super) retry: Option<u32>,
+    pub(super) credentials: Vec<Text>,
+    pub(super) environment_file: Option<Text>,
+    /// A directory of the unit's own below the staging area.
+    pub(super) staging: Option<Text>,
+    /// `RequiresMountsFor=`.
+    pub(super) mounts: Option<Text>,
+    pub(super) runtime: bool,
+    pub(super) idle: bool,
+    pub(super) sandbox: Option<Sandbox>,
+}
+
+impl StepService {
+    pub(super) fn base() -> Self {
+        Self {
+            description: Text::plain(""),
+            exec: Text::plain(""),
+            kind: "oneshot",
+            after: Text::names([Unit::Staging]),
+            requires: Text::names([Unit::Staging]),
+            binds_to: Text::names([Unit::Run]),
+            user: None,
+            timeout: Text::plain(Timespan::from_secs(300)),
+            retry: None,
+            credentials: Vec::new(),
+            environment_file: None,
+            staging: None,
+            mounts: None,
+            runtime: false,
+            idle: false,
+            sandbox: None,
+        }
+    }
+}
+
+impl Renderer<'_> {
+    /// The steps of the stages, one arm for each.
+    pub(super) fn step(&self, unit: &Unit) -> StepService {
+        let config = self.config;
+        let base = StepService::base();
+        let after = |units: Vec<Unit>| Text::names([vec![Unit::Staging], units].concat());
+        match unit {
+            Unit::Preflight => StepService {
+                description: Text::plain("GitLab backup: check everything before GitLab is touched"),
+                exec: self.helper(&["preflight"]),
+                credentials: self.credentials(true, false, true),
+                environment_file: self.repository_environment(),
+                mounts: self.repository_path(),
+                sandbox: Some(Sandbox {
+                    network: true,
+                    foreign: true,
+                    writable: self.repository_writable(),
+                    // Connects where only GitLab may.
+                    ..Sandbox::new("CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE")
+                }),
+                ..base
+            },
+            Unit::PreflightPostgresql => self.postgresql_step(StepService {
+                description: Text::plain("GitLab backup: check PostgreSQL before GitLab is touched"),
+                exec: self.helper(&["preflight-postgresql"]),
+                ..base
+            }),
+            Unit::Presync => StepService {
+                description: Text::plain("GitLab backup: first pass of the file backup, GitLab is up"),
+                exec: self.helper(&["presync"]),
+                after: after(self.before(Stage::Prepare, unit)),
+                requires: after(self.before(Stage::Prepare, unit)),
+                timeout: Text::plain(Timespan::from_secs(24 * 3600)),
+                retry: Some(10),
+                idle: true,
+                ..self.repository_step(base)
+            },
+            Unit::Silenced => StepService {
+                description: Text::plain("GitLab backup: wait until the monitoring is silent"),
+                exec: self.helper(&["silenced"]),
+                after: after(self.before(Stage::Prepare, unit)),
+                requires: after(self.before(Stage::Prepare, unit)),
+                timeout: Text::plain(Timespan::from_secs(config.monitoring.wait.duration().as_secs() + 120)),
+                credentials: self.silence_credentials(),
+                // The directory with the record of silences, which outlives the unit.
+                sandbox: Some(Sandbox { writable: Some(Text::paths([Path::new(paths::STATE)])), ..monitoring::told() }),
+                ..base
+            },
+            Unit::PgSnapshot => {
+                let postgresql = StepService {
+                    description: Text::plain("GitLab backup: hold a snapshot of every database"),
+                    exec: self.helper(&["pgsnapshot"]),
+                    kind: "notify",
+                    after: after(vec![Unit::Window]),
+                    timeout: Text::plain(Timespan::from_secs(60)),
+                    runtime: true,
+                    ..base
+                };
+                self.postgresql_step(postgresql)
+            }
+            Unit::Redis => StepService {
+                description: Text::plain("GitLab backup: fork Redis in the window, then secure the file"),
+                exec: self.helper(&["redis"]),
+                kind: "notify",
+                after: after(vec![Unit::Window]),
+                timeout: Text::plain(config.redis.iter().map(|redis| redis.timeout).max().unwrap_or(Timespan::from_secs(60))),
+                credentials: self.credentials(false, false, true),
+                staging: Some(Text::plain("redis")),
+                sandbox: Some(Sandbox {
+                    network: true,
+                    foreign: true,
+                    // The socket and dump.rdb belong to Redis.
+                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH")
+                }),
+                ..base
+            },
+            Unit::FilesLive => {
+                let window = StepService {
+                    description: Text::plain("GitLab backup: file backup, GitLab is down"),
+                    after: after(vec![Unit::Window]),
+                    binds_to: Text::names([Unit::Window, Unit::Run]),
+                    timeout: Text::plain(config.gitlab.max_downtime),
+                    ..base
+                };
+                match &config.files {
+                    Files { command: Some(command), .. } => {
+                        StepService { exec: Text::command(command), staging: Some(Text::plain("steps/files")), ..window }
+                    }
+                    _ => StepService { exec: self.helper(&["files-live"]), ..self.repository_step(window) },
+                }
+            }
+            Unit::Postgresql => {
+                let dump = StepService {
+                    description: Text::plain("GitLab backup: dump PostgreSQL from the held snapshot, GitLab is up"),
+                    exec: self.helper(&["postgresql"]),
+                    after: after(vec![Unit::PgSnapshot]),
+                    binds_to: Text::names([Unit::PgSnapshot, Unit::Run]),
+                    timeout: Text::plain(Timespan::from_secs(24 * 3600)),
+                    retry: Some(5),
+                    staging: Some(Text::plain("postgresql")),
+                    idle: true,
+                    ..base
+                };
+                self.postgresql_step(dump)
+            }
+            Unit::Files => StepService {
+                description: Text::plain("GitLab backup: put the dumps into the repository"),
+                exec: self.helper(&["files"]),
+                after: after(self.before(Stage::Store, unit)),
+                requires: after(self.before(Stage::Store, unit)),
+                timeout: Text::plain(Timespan::from_secs(24 * 3600)),
+                retry: Some(10),
+                idle: true,
+                ..self.repository_step(base)
+            },
+            Unit::Manifest => StepService {
+                description: Text::plain("GitLab backup: write the manifest, which makes the run complete"),
+                exec: self.helper(&["manifest"]),
+                after: after(vec![Unit::Files]),
+                requires: after(vec![Unit::Files]),
+                retry: Some(10),
+                ..self.repository_step(base)
+            },
+            Unit::Prune => StepService {
+                description: Text::plain("GitLab backup: remove what the retention no longer asks for"),
+                exec: self.helper(&["prune"]),
+                timeout: Text::plain(Timespan::from_secs(24 * 3600)),
+                retry: Some(10),
+                idle: true,
+                ..self.repository_step(base)
+            },
+            Unit::Step(name) => match config.steps.iter().find(|step| step.name == *name) {
+                Some(step) => self.own_step(step, base),
+                None => base,
+            },
+            // Everything else has a template of its own.
+            _ => base,
+        }
+    }
+
+    /// A `[[step]]` of the configuration: an outside program with the rights that its user has, and no sandbox that could break it.
+    pub(super) fn own_step(&self, step: &Step, base: StepService) -> StepService {
+        let (before, binds_to) = match step.stage {
+            Stage::Prepare => (self.plan.preflights(), vec![Unit::Run]),
+            Stage::Window => (vec![Unit::Window], vec![Unit::Window, Unit::Run]),
+            Stage::Store => (self.config.postgresql.iter().map(|_| Unit::Postgresql).collect(), vec![Unit::Run]),
+            Stage::Finish => (self.plan.prune().into_iter().collect(), vec![Unit::Run]),
+        };
+        // The window is bound to, not required: a requirement would be the weaker of the two. What follows a complete run does so even if
+        // old runs could not be removed.
+        let required = if matches!(step.stage, Stage::Window | Stage::Finish) { vec![] } else { before.clone() };
+        StepService {
+            description: Text::prose(step.description.as_deref().unwrap_or(&step.name)),
+            exec: Text::command(&step.command),
+            after: Text::names([vec![Unit::Staging], before].concat()),
+            requires: Text::names([vec![Unit::Staging], required].concat()),
+            binds_to: Text::names(binds_to),
+            user: step.user.as_ref().map(|user| Text::names([user])),
+            timeout: Text::plain(step.timeout),
+            staging: Some(Text::plain(format!("steps/{}", step.name))),
+            idle: step.stage != Stage::Window,
+            ..base
+        }
+    }
+
+    /// The members of `stage` that come before `unit`.
+    pub(super) fn before(&self, stage: Stage, unit: &Unit) -> Vec<Unit> {
+        self.plan.members(stage).into_iter().take_while(|member| member != unit).collect()
+    }
+
+    /// A step that talks to PostgreSQL, as the user that may.
+    pub(super) fn postgresql_step(&self, base: StepService) -> StepService {
+        StepService {
+            user: self.config.postgresql.as_ref().map(|postgresql| Text::names([&postgresql.os_user])),
+            // The configuration comes as a credential too: its reader here is not root.
+            credentials: [
+                vec![Text::path(&format!("{}:{}", credential::CONFIG, self.config.source.to_string_lossy()))],
+                self.credentials(false, true, false),
+            ]
+            .concat(),
+            sandbox: Some(Sandbox { network: true, foreign: true, ..Sandbox::new("") }),
+            ..base
+        }
+    }
+
+    /// A step that reads everything and writes the repository.
+    pub(super) fn repository_step(&self, base: StepService) -> StepService {
+        StepService {
+            credentials: self.credentials(true, false, false),
+            environment_file: self.repository_environment(),
+            staging: Some(Text::plain("parts")),
+            mounts: self.repository_path(),
+            sandbox: Some(Sandbox {
+                network: self.repository_path().is_none(),
+                foreign: true,
+                writable: self.repository_writable(),
+                ..Sandbox::new("CAP_DAC_READ_SEARCH")
+            }),
+            ..base
+        }
+    }
+
+    /// The repository's directory, if it is one.
+    pub(super) fn repository_path(&self) -> Option<Text> {
+        let location = Path::new(&self.config.repository.location);
+        location.is_absolute().then(|| Text::paths([location]))
+    }
+
+    /// The repository, and where its key is kept for the run. With `-`: that one is missing is for preflight to say, in words, and not for
+    /// the unit's start.
+    pub(super) fn repository_writable(&self) -> Option<Text> {
+        let location = &self.config.repository.location;
+        let runtime = format!("-{}", paths::RUNTIME);
+        let local = Path::new(location).is_absolute().then(|| format!("-{location}"));
+        Some(Text::paths(local.iter().chain([&runtime]).map(Path::new)))
+    }
+
+    pub(super) fn repository_environment(&self) -> Option<Text> {
+        self.config.repository.environment_file.as_ref().map(|path| Text::path(&path.to_string_lossy()))
+    }
+}
