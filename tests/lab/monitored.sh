@@ -48,7 +48,7 @@ checked() { { inside 'gitlab-backup check' || true; } | grep -E "$1"; }
 over() { wait_for "$1" 'the end of the silence' '! test -e /var/lib/gitlab-backup/silences.json' || fail "the silence does not end"; }
 
 # Secrets must not be seen: argv_watch records every command line from now on, leaks FILE… looks for the content of each file.
-argv_watch() { inside 'systemd-run -q --unit=argv-watch bash -c "while :; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr \"\\0\" \" \" | grep -aoE \"(gitlab-backup|zabbix_sender) .*\" >> /srv/argv-seen; sleep 0.02; done"'; }
+argv_watch() { inside 'systemd-run -q --unit=argv-watch bash -c "while :; do ps -ww --no-headers -eo args | grep -aE \"^[^ ]*(gitlab-backup|zabbix_sender) \" >> /srv/argv-seen; sleep 0.02; done"'; }
 leaks() {
   inside "$(declare -f look); look $*" || fail "a secret is where it must not be"
 }
