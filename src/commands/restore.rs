@@ -127,9 +127,9 @@ fn describe(config: &Config, manifest: &Manifest, request: &Request) {
                 let configuration = config.files.configuration.contains(path);
                 let word = match (configuration, request.wants("config"), request.wants("files")) {
                     (true, true, _) => "config",
-                    (true, false, _) => "(beside)",
+                    (true, false, true) => "(beside)",
                     (false, _, true) => "files",
-                    (false, _, false) => continue,
+                    (_, _, false) => continue,
                 };
                 println!("  {word:<11} {:>11}  {}", "", path.display());
             }
