@@ -16,6 +16,16 @@ pub const STAGING: &str = "/var/lib/gitlab-backup/staging";
 pub const CURRENT_RUN: &str = "/run/gitlab-backup/run.json";
 /// `GITLAB_BACKUP_RUN_ID=` for the units, systemd.exec(5) EnvironmentFile=.
 pub const ENVIRONMENT: &str = "/run/gitlab-backup/environment";
+/// Where snapshots of the files' volumes are mounted.
+pub const VOLUMES: &str = "/run/gitlab-backup/volumes";
+/// How each path of the files is captured in this run.
+pub const FREEZE: &str = "/run/gitlab-backup/freeze.json";
+/// What the first pass saw.
+pub const SEEN: &str = "/var/lib/gitlab-backup/staging/seen";
+/// The files of this run, as they were in the window.
+pub const FROZEN: &str = "/var/lib/gitlab-backup/staging/frozen";
+/// Content that was copied in the window.
+pub const CHANGED: &str = "/var/lib/gitlab-backup/staging/changed";
 /// The units that resume has to start again.
 pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
 /// The repository's master key for the units of this run, readable by root only: deriving it from the password again would cost each of

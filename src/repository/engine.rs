@@ -1,12 +1,12 @@
 //! What every engine can do.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::frozen::{Skipped, View};
 use crate::values::RunId;
 
 /// Writes and reads one repository.
@@ -19,8 +19,8 @@ pub trait Engine {
     fn probe(&self) -> Result<()>;
     /// Makes good what a process left that was killed in it. Takes its time: not for the window.
     fn recover(&self) -> Result<()>;
-    /// Stores `request`'s paths as one snapshot.
-    fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
+    /// Stores `request`'s files as one snapshot.
+    fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
     /// Every snapshot that is ours.
     fn snapshots(&self) -> Result<Vec<Snapshot>>;
     /// Lays `paths` (everything if there are none) out below `target`, with the directories above them, owners, modes and times as they
@@ -50,14 +50,37 @@ pub struct StoreRequest<'a> {
     pub run: &'a RunId,
     /// The part's name.
     pub part: &'a str,
-    /// The host that the snapshot is of; with the paths, what finds yesterday's as parent.
+    /// The host that the snapshot is of.
     pub host: &'a str,
-    /// Absolute; each must be there.
-    pub paths: &'a [PathBuf],
-    /// Globs of what is left out.
-    pub exclude: &'a [String],
+    /// The parts whose newest snapshots of this host are looked into for content that need not be read again.
+    pub parents: &'a [&'a str],
+    /// What to store.
+    pub files: Files<'a>,
     /// What a path that cannot be read means.
     pub tolerance: Tolerance,
+}
+
+/// The files to store.
+pub enum Files<'a> {
+    /// As they are while they are read.
+    Live {
+        /// Absolute; each must be there.
+        paths: &'a [PathBuf],
+        /// Globs of what is left out.
+        exclude: &'a [String],
+    },
+    /// As they were.
+    Frozen(View),
+}
+
+impl Files<'_> {
+    /// What they are called.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Live { paths, .. } => paths.to_vec(),
+            Self::Frozen(view) => view.paths(),
+        }
+    }
 }
 
 /// What a path that cannot be read means.
@@ -84,24 +107,6 @@ pub struct Stored {
     pub bytes_added: u64,
     /// What could not be read; empty with [`Tolerance::None`].
     pub skipped: Vec<Skipped>,
-}
-
-/// A path that could not be read.
-#[derive(Debug)]
-pub struct Skipped {
-    /// The path; empty where the error's text names it.
-    pub path: PathBuf,
-    /// Why.
-    pub error: String,
-}
-
-impl fmt::Display for Skipped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.as_os_str().is_empty() {
-            return f.write_str(&self.error);
-        }
-        write!(f, "{}: {}", self.path.display(), self.error)
-    }
 }
 
 /// A snapshot of ours.

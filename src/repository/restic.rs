@@ -8,9 +8,10 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::frozen::Skipped;
 use crate::process;
 
-use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Skipped, Snapshot, StoreRequest, Stored, TAG, Tolerance};
+use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
 
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
@@ -155,9 +156,12 @@ impl Engine for Restic {
         self.succeed(&["unlock"]).map(drop)
     }
 
-    fn store(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
+    fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
+        let Files::Live { paths, exclude } = request.files else {
+            bail!("restic reads files where they are, and these are kept elsewhere: use engine 'builtin'");
+        };
         let mut list = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
-        for path in request.paths {
+        for path in paths {
             path.symlink_metadata().with_context(|| format!("{} cannot be read", path.display()))?;
             list.write_all(path.as_os_str().as_bytes())?;
             list.write_all(b"\0")?;
@@ -166,7 +170,7 @@ impl Engine for Restic {
         let run = format!("{RUN_TAG}{}", request.run);
         let part = format!("{PART_TAG}{}", request.part);
         let mut command = self.command(&["backup", "--json", "--tag", TAG, "--tag", &run, "--tag", &part, "--host", request.host]);
-        for glob in request.exclude {
+        for glob in exclude {
             command.arg("--exclude").arg(glob);
         }
         command.arg("--files-from-raw").arg(list.path());

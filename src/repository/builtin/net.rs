@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use anyhow::{Result, ensure};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use crate::repository::Skipped;
+use crate::frozen::Skipped;
 
 /// What the library says when it leaves something out.
 const IGNORED: &str = "ignoring error";

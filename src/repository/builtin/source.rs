@@ -1,20 +1,21 @@
-//! What is read: the roots with all below them, and the directories above, in the order in which the repository sorts.
+//! What is read: a view's roots with all below them, and the directories above, in the order in which the repository sorts.
 //!
 //! Everything that cannot be read is recorded, for the library goes on as if it had not been there.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
-use ignore::{DirEntry, Walk, WalkBuilder};
-use rustic_core::repofile::NodeType;
-use rustic_core::{ErrorKind, LocalSourceSaveOptions, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
+use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
 
-use crate::repository::Skipped;
+use crate::frozen::{self, Content, Entry, Exclude, Root, Skipped, Staging, Stat, View, Walk};
+use crate::repository::Files;
+
+use super::node::Nodes;
 
 /// What could not be read so far.
 #[derive(Debug, Clone, Default)]
@@ -32,18 +33,26 @@ impl Skips {
 }
 
 pub(super) struct Source {
-    roots: BTreeSet<PathBuf>,
-    exclude: Exclude,
+    /// Taken apart while it is read: there can be millions of entries.
+    view: Mutex<View>,
     skips: Skips,
 }
 
 impl Source {
     /// Fails if a root is not there, or a glob is none.
-    pub(super) fn new(roots: &[PathBuf], exclude: &[String], skips: Skips) -> Result<Self> {
-        for root in roots {
-            root.symlink_metadata().with_context(|| format!("{} cannot be read", root.display()))?;
-        }
-        Ok(Self { roots: roots.iter().cloned().collect(), exclude: Exclude::new(exclude)?, skips })
+    pub(super) fn new(files: Files<'_>, skips: Skips) -> Result<Self> {
+        let mut view = match files {
+            Files::Frozen(view) => view,
+            Files::Live { paths, exclude } => {
+                let exclude = Exclude::new(exclude)?;
+                let walk = Walk::new(&exclude);
+                let roots = paths.iter().map(|path| walk.root(path, path, None)).collect::<Result<_>>()?;
+                walk.skipped().iter().for_each(|skipped| skips.add(&skipped.path, &skipped.error));
+                View { roots }
+            }
+        };
+        view.roots.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(Self { view: Mutex::new(view), skips })
     }
 }
 
@@ -56,30 +65,51 @@ impl ReadSource for Source {
     }
 
     fn entries(&self) -> Entries {
-        let mut walks = Vec::new();
-        let mut above = BTreeSet::new();
-        for root in &self.roots {
-            let mut ancestors: Vec<&Path> = root.ancestors().skip(1).filter(|path| path.file_name().is_some()).collect();
-            ancestors.reverse();
-            for ancestor in ancestors {
-                if above.insert(ancestor.to_owned()) {
-                    walks.push(WalkBuilder::new(ancestor).standard_filters(false).follow_links(true).max_depth(Some(0)).build());
-                }
-            }
-            let exclude = self.exclude.clone();
-            let mut walk = WalkBuilder::new(root);
-            walk.standard_filters(false).sort_by_file_name(std::ffi::OsStr::cmp).filter_entry(move |entry| !exclude.matches(entry));
-            walks.push(walk.build());
-        }
-        walks.reverse();
-        Entries { walks, skips: self.skips.clone() }
+        let view = std::mem::take(&mut *self.view.lock().unwrap_or_else(PoisonError::into_inner));
+        Entries { roots: view.roots.into_iter(), above: BTreeSet::new(), pending: Vec::new(), nodes: Nodes::default(), skips: self.skips.clone() }
     }
 }
 
-/// Each walk in turn, the next one last.
+/// Each root in turn, depth first, after the directories above it.
 pub(super) struct Entries {
-    walks: Vec<Walk>,
+    roots: std::vec::IntoIter<Root>,
+    above: BTreeSet<PathBuf>,
+    /// What comes next, last first.
+    pending: Vec<Pending>,
+    nodes: Nodes,
     skips: Skips,
+}
+
+struct Pending {
+    path: PathBuf,
+    at: PathBuf,
+    staged: Option<Arc<PathBuf>>,
+    device: u64,
+    entry: Entry,
+}
+
+impl Entries {
+    fn enter(&mut self, root: Root) {
+        let Root { path, at, staged, device, entry } = root;
+        let ancestors: Vec<PathBuf> = path.ancestors().skip(1).filter(|path| path.file_name().is_some()).map(Path::to_owned).collect();
+        self.pending.push(Pending { path, at, staged: staged.map(Arc::new), device, entry });
+        // The nearest first: it is read last.
+        for path in ancestors {
+            if self.above.insert(path.clone()) {
+                match above(&path) {
+                    Ok(entry) => self.pending.push(Pending { at: path.clone(), path, staged: None, device: entry.stat.device, entry }),
+                    Err(error) => self.skips.add(&path, &format!("{error:#}")),
+                }
+            }
+        }
+    }
+}
+
+/// A directory above a root: what a link there points to, for the root is found through it.
+fn above(path: &Path) -> Result<Entry> {
+    let stat = rustix::fs::stat(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let name = path.file_name().unwrap_or(OsStr::new("/")).as_encoded_bytes().to_owned();
+    Ok(Entry { name, stat: Stat::from(&stat), extra: None, content: Content::None, children: Vec::new() })
 }
 
 impl Iterator for Entries {
@@ -87,36 +117,44 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some(item) = self.walks.last_mut()?.next() else {
-                self.walks.pop();
+            let Some(Pending { path, at, staged, device, mut entry }) = self.pending.pop() else {
+                let root = self.roots.next()?;
+                self.enter(root);
                 continue;
             };
-            let entry = match item {
-                Ok(entry) => entry,
-                Err(error) => {
-                    // Its text names the path.
-                    self.skips.add(Path::new(""), &error);
-                    continue;
-                }
+            for child in std::mem::take(&mut entry.children).into_iter().rev() {
+                let (path, at) = (path.join(child.name()), at.join(child.name()));
+                self.pending.push(Pending { path, at, staged: staged.clone(), device, entry: child });
+            }
+            let place = match (entry.content, &staged) {
+                (Content::None, _) => None,
+                (Content::InPlace, _) => Some(Place::At(at)),
+                (Content::Staged(number), Some(directory)) => Some(Place::Staged(Staging::file(directory, number))),
+                (Content::Staged(_) | Content::Seen, _) => Some(Place::Nowhere),
             };
-            let path = entry.path().to_owned();
-            // Its error's type is not public: text is all that can be had.
-            match LocalSourceSaveOptions::default().map_entry(entry).map_err(|error| error.to_string()) {
-                Ok(ReadSourceEntry { path, node, .. }) => {
-                    let file = matches!(node.node_type, NodeType::File);
-                    let open = file.then(|| Open { path: path.clone(), size: node.meta.size, skips: self.skips.clone() });
+            match self.nodes.node(&entry, device) {
+                Ok(node) => {
+                    let open = place.map(|place| Open { path: path.clone(), place, stat: entry.stat, skips: self.skips.clone() });
                     return Some(Ok(ReadSourceEntry { path, node, open }));
                 }
-                Err(error) => self.skips.add(&path, &error),
+                Err(error) => self.skips.add(&path, &format!("{error:#}")),
             }
         }
     }
 }
 
+enum Place {
+    At(PathBuf),
+    Staged(PathBuf),
+    /// In the repository, or so it was believed.
+    Nowhere,
+}
+
 /// A file, not yet open.
 pub(super) struct Open {
     path: PathBuf,
-    size: u64,
+    place: Place,
+    stat: Stat,
     skips: Skips,
 }
 
@@ -124,8 +162,13 @@ impl ReadSourceOpen for Open {
     type Reader = Watched;
 
     fn open(self) -> RusticResult<Watched> {
-        match File::open(&self.path) {
-            Ok(file) => Ok(Watched { file, path: self.path, expected: self.size, read: 0, skips: self.skips }),
+        let opened = match &self.place {
+            Place::At(at) => frozen::open(at, &self.stat),
+            Place::Staged(at) => File::open(at).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", at.display()))),
+            Place::Nowhere => Err(io::Error::other("is unchanged since the first pass, whose content of it is not in the repository")),
+        };
+        match opened {
+            Ok(file) => Ok(Watched { file, path: self.path, expected: self.stat.size, read: 0, skips: self.skips }),
             Err(error) => {
                 self.skips.add(&self.path, &error);
                 Err(RusticError::new(ErrorKind::InputOutput, "not read"))
@@ -162,35 +205,5 @@ impl Read for Watched {
                 Err(error)
             }
         }
-    }
-}
-
-/// What is left out: a glob without a slash is a name anywhere, one that begins with a slash is a whole path, any other the end of a path.
-#[derive(Debug, Clone)]
-struct Exclude {
-    names: GlobSet,
-    paths: GlobSet,
-}
-
-impl Exclude {
-    fn new(globs: &[String]) -> Result<Self> {
-        let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
-        for text in globs {
-            let pattern = match text.trim_end_matches('/') {
-                text if text.contains('/') && !text.starts_with('/') => format!("**/{text}"),
-                text => text.to_owned(),
-            };
-            let glob = GlobBuilder::new(&pattern).literal_separator(true).build().with_context(|| format!("'{text}' is no glob"))?;
-            if pattern.contains('/') {
-                paths.add(glob)
-            } else {
-                names.add(glob)
-            };
-        }
-        Ok(Self { names: names.build()?, paths: paths.build()? })
-    }
-
-    fn matches(&self, entry: &DirEntry) -> bool {
-        self.names.is_match(entry.file_name()) || self.paths.is_match(entry.path())
     }
 }
