@@ -30,6 +30,29 @@ pub enum Kind {
     Zfs,
 }
 
+impl Kind {
+    /// Every kind; the first that can is taken.
+    pub const ALL: [Self; 3] = [Self::Btrfs, Self::Zfs, Self::Lvm];
+
+    /// What one of its volumes is called.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Btrfs => "btrfs subvolume",
+            Self::Lvm => "logical volume",
+            Self::Zfs => "ZFS dataset",
+        }
+    }
+
+    /// Whether somebody who sees `mount` would expect a snapshot of this kind.
+    pub fn expected(self, mount: &Mount) -> bool {
+        match self {
+            Self::Btrfs => mount.kind == "btrfs",
+            Self::Lvm => mount.source.starts_with("/dev/mapper/"),
+            Self::Zfs => mount.kind == "zfs",
+        }
+    }
+}
+
 /// A snapshot, perhaps not made yet, perhaps gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -76,7 +99,7 @@ pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
     let _ = lvm_size;
     match kind {
         Kind::Btrfs => Box::new(btrfs::Btrfs),
-        Kind::Lvm | Kind::Zfs => todo!(),
+        Kind::Lvm | Kind::Zfs => Box::new(NotYet),
     }
 }
 
@@ -106,4 +129,15 @@ pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Result<&'a Mount> {
 /// What is mounted below `path`, if anything: a snapshot of the file system around it would not have it.
 pub fn mounted_below<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts.iter().find(|mount| mount.target != path && mount.target.starts_with(path))
+}
+
+struct NotYet;
+impl Volumes for NotYet {
+    fn place(&self, _: &Mount, _: &Path) -> Result<Result<Place, String>> { Ok(Err("not yet".to_owned())) }
+    fn prepare(&self, _: &Snapshot) -> Result<()> { Ok(()) }
+    fn take(&self, _: &Snapshot) -> Result<()> { Ok(()) }
+    fn mount(&self, _: &Snapshot) -> Result<()> { Ok(()) }
+    fn intact(&self, _: &Snapshot) -> Result<()> { Ok(()) }
+    fn undo(&self, _: &Snapshot) -> Result<()> { Ok(()) }
+    fn leftovers(&self, _: &[Mount]) -> Result<Vec<Snapshot>> { Ok(Vec::new()) }
 }
