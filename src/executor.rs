@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-use crate::config::{Config, Stage};
+use crate::config::{Config, Quiesce, Stage};
 use crate::paths;
 use crate::runs::restore::Journal;
 use crate::runs::{Failure, Kind, Outcome, Record};
@@ -115,7 +115,11 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         pause: Unit::Pause,
         deadline: Some(Unit::DeadlineTarget),
         members: plan.members(Stage::Window),
-        stopped: config.gitlab.writers.iter().map(ToString::to_string).collect(),
+        // What is frozen need not be started again.
+        stopped: match config.gitlab.quiesce {
+            Quiesce::Stop => config.gitlab.writers.iter().map(ToString::to_string).collect(),
+            Quiesce::Freeze => Vec::new(),
+        },
         driven: Vec::new(),
         paused: Vec::new(),
     };

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::config::Config;
+use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, conclude};
 use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
 
-use super::{open, readiness, redis};
+use super::{freeze, open, readiness, redis};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -58,6 +58,9 @@ async fn writers(config: &Config) -> Vec<Finding> {
             Ok(_) => {}
             Err(error) => missing.push(error),
         }
+    }
+    if config.gitlab.quiesce == Quiesce::Freeze {
+        missing.extend(freeze::possible().err());
     }
     let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
     findings.extend(each_or("gitlab", missing, seen));
