@@ -256,6 +256,21 @@ fn without_the_first_pass_s_content_nothing_is_stored() {
     assert!(lab.engine.snapshots().unwrap().is_empty(), "nothing incomplete is left");
 }
 
+/// A snapshot is read where it is mounted, and what it holds is called what it always was.
+#[test]
+fn the_repository_sees_original_paths() {
+    let mut lab = Lab::new();
+    old(&lab.root.join("a/b"), "content");
+    let expected = state(&lab.root);
+    let snapshot = lab.directory.path().join("mounted-snapshot");
+    fs::rename(&lab.root, &snapshot).unwrap();
+    fs::create_dir(&lab.root).unwrap();
+    let exclude = Exclude::new(&[]).unwrap();
+    let root = Walk::new(&exclude).root(&lab.root, &snapshot, None).unwrap();
+    lab.rounds += 1;
+    assert_eq!(lab.comes_back(View { roots: vec![root] }), expected);
+}
+
 #[test]
 fn a_view_is_the_same_when_it_is_read_again() {
     let lab = Lab::new();

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::frozen::{Exclude, View, Walk, settled};
 use crate::paths;
 use crate::repository::{Files, Tolerance};
+use crate::runs::budget::Ahead;
 use crate::runs::record::write_json;
 use crate::steps::open;
 use crate::systemd::notify;
@@ -27,6 +28,16 @@ pub struct Pass {
     pub seconds: f64,
     /// Bytes that the repository did not have.
     pub bytes_added: u64,
+}
+
+impl Pass {
+    /// What it tells of the window, `since` seconds after the last run: as much is expected to change while it lasted as did before.
+    pub fn ahead(&self, since: Option<f64>) -> Ahead {
+        let share = since.filter(|since| *since > self.seconds).map_or(1.0, |since| self.seconds / since);
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let changed = (self.bytes_added as f64 * share) as u64;
+        Ahead { walk: self.walk, changed }
+    }
 }
 
 /// Stores everything that the window will only compare, and has every file system written out, so that the window need not wait for that.
