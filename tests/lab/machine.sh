@@ -7,6 +7,8 @@
 set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PROGRAM=$LAB/../../target/release/gitlab-backup
+# A command that fails and says nothing ends a scenario too.
+trap 'echo "why: ended with $? at line $LINENO: ${BASH_COMMAND:0:200}" >&2' ERR
 
 boot() {
   local name=$1-$$ root
