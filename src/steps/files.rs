@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::config::{Config, host};
 use crate::paths;
-use crate::repository::{Engine, Progress, StoreRequest, Tolerance};
+use crate::repository::{Engine, Progress, StoreRequest, Tolerance, patience};
 use crate::runs::record::write_json;
 use crate::runs::{Part, Record};
 use crate::systemd::notify;
@@ -59,8 +59,9 @@ pub(super) fn store(config: &Config, engine: &dyn Engine, name: &str, paths: &[P
     let run = Record::current()?.context("no run is going on: this helper is started by its unit only")?.id;
     let host = host::name();
     let exclude: &[String] = if name == FILES || name == PRESYNC { &config.files.exclude } else { &[] };
+    let patience = if name == FILES { patience::SHORT } else { patience::LONG };
     // The first pass is the second's parent only if the repository takes both for the same thing: the label is the files'.
-    let request = StoreRequest { run: &run, part: name, host: &host, paths, exclude, tolerance };
+    let request = StoreRequest { run: &run, part: name, host: &host, paths, exclude, tolerance, patience };
     let started = Instant::now();
     let stored = engine.store(&request, &Status { part: name.to_owned(), last: Mutex::new(None) })?;
     for skipped in &stored.skipped {
