@@ -1,7 +1,7 @@
 //! The silence bracket: the monitoring is told before anything else of a run and after everything else. What is begun is on record before it
 //! is asked for, so that whatever dies, somebody ends it: the end of the bracket, the next run, or the next boot.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant, sleep};
@@ -11,8 +11,8 @@ use crate::config::monitoring::{Monitoring, OnError};
 use crate::monitoring::held::{Entry, Held};
 use crate::monitoring::{Span, patiently, silence};
 use crate::runs::{Outcome, Record};
-use crate::systemd::{notify, start_later};
-use crate::units::Unit;
+use crate::systemd::{Manager, notify, start_later};
+use crate::units::{Restore, Unit};
 
 /// What a silence lasts beyond the downtime and the grace period that it is for, should nobody end it.
 const SLACK: SignedDuration = SignedDuration::from_mins(30);
@@ -74,6 +74,12 @@ pub async fn settle(config: &Config) -> Result<()> {
         ),
     };
     let needed = Timestamp::now() + needed(config);
+    // Whoever ends the silences then waits for the end of the run.
+    if !Manager::connect().await?.state(&Unit::Silence.to_string()).await?.active.is_running() {
+        held.over = None;
+        held.save()?;
+        start_later(&Unit::UnsilenceTimer.to_string()).await?;
+    }
     let missing = held.silences.iter().any(|entry| entry.error.is_some() || !entry.begun);
     if missing || held.until < needed {
         held.until = needed + SLACK;
@@ -137,6 +143,13 @@ pub async fn end() -> Result<()> {
 /// Ends what is on record; fails, to be started again, while anything is left.
 pub async fn unsilence() -> Result<()> {
     let Some(mut held) = Held::load()? else { return Ok(()) };
+    // Not asked for by the end of the bracket, but by its failure, which may be at its start.
+    if held.over.is_none() {
+        let manager = Manager::connect().await?;
+        for executor in [Unit::Run, Restore::Run.into()] {
+            ensure!(manager.state(&executor.to_string()).await?.is_settled(), "{executor} goes on: tried again when it is over");
+        }
+    }
     let over = held.over.unwrap_or(held.begun);
     let mut left = Vec::new();
     for entry in std::mem::take(&mut held.silences) {
