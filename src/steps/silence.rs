@@ -1,7 +1,7 @@
 //! The silence bracket: the monitoring is told before anything else of a run and after everything else. What is begun is on record before it
 //! is asked for, so that whatever dies, somebody ends it: the end of the bracket, the next run, or the next boot.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant, sleep};
@@ -127,9 +127,16 @@ pub async fn settle(config: &Config) -> Result<()> {
 /// configuration.
 pub async fn end() -> Result<()> {
     let Some(mut held) = Held::load()? else { return Ok(()) };
-    held.over = Some(Timestamp::now());
-    held.save()?;
+    // After a begin that failed, and each stage has systemd try that again, the run goes on: the timer's service waits for its end.
+    let early = goes_on().await.unwrap_or(None).is_some();
+    if !early {
+        held.over = Some(Timestamp::now());
+        held.save()?;
+    }
     start_later(&Unit::UnsilenceTimer.to_string()).await?;
+    if early {
+        return Ok(());
+    }
     let (later, now): (Vec<Entry>, Vec<Entry>) = held.silences.into_iter().partition(|entry| silence(&entry.silence).has_grace());
     held.silences = later;
     for entry in now {
@@ -144,11 +151,10 @@ pub async fn end() -> Result<()> {
 pub async fn unsilence() -> Result<()> {
     let Some(mut held) = Held::load()? else { return Ok(()) };
     // Not asked for by the end of the bracket, but by its failure, which may be at its start.
-    if held.over.is_none() {
-        let manager = Manager::connect().await?;
-        for executor in [Unit::Run, Restore::Run.into()] {
-            ensure!(manager.state(&executor.to_string()).await?.is_settled(), "{executor} goes on: tried again when it is over");
-        }
+    if held.over.is_none()
+        && let Some(executor) = goes_on().await?
+    {
+        bail!("{executor} goes on: tried again when it is over");
     }
     let over = held.over.unwrap_or(held.begun);
     let mut left = Vec::new();
@@ -173,6 +179,17 @@ pub async fn unsilence() -> Result<()> {
             bail!("could not be ended, and will be tried again: {}", all.join("; "))
         }
     }
+}
+
+/// The executor that is at work, of a backup or a restore.
+async fn goes_on() -> Result<Option<Unit>> {
+    let manager = Manager::connect().await?;
+    for executor in [Unit::Run, Restore::Run.into()] {
+        if !manager.state(&executor.to_string()).await?.is_settled() {
+            return Ok(Some(executor));
+        }
+    }
+    Ok(None)
 }
 
 fn held(config: &Config, silences: Vec<Entry>) -> Held {
