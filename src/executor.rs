@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
+use crate::config::monitoring::OnError;
 use crate::config::{Config, Quiesce, Stage};
 use crate::paths;
 use crate::runs::restore::Journal;
@@ -108,7 +109,14 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     if let Some(reason) = silence::forbids(config)? {
         return Err(Failed { unit: Unit::Silence.to_string(), reason }.into());
     }
-    stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await?;
+    match stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await {
+        // The last of them. Without its secrets it does not even start, and that is no reason for no backup.
+        Err(error) if config.monitoring.on_error == OnError::Warn && of(&error, &Unit::Silenced) => {
+            tracing::warn!("{error:#}: the backup goes on");
+            record.warnings.push(format!("{error:#}"));
+        }
+        prepared => prepared?,
+    }
     record.warnings.extend(silence::complaints(config)?);
 
     expect(config, record)?;
@@ -180,6 +188,11 @@ fn expect(config: &Config, record: &mut Record) -> Result<()> {
         record.warnings.push(warning);
     }
     Ok(())
+}
+
+/// Whether it is `unit` that failed.
+fn of(error: &anyhow::Error, unit: &Unit) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| failed.unit == unit.to_string())
 }
 
 fn enter(record: &mut Record, kind: Kind, stage: &str) -> Result<()> {

@@ -45,7 +45,7 @@ impl Lab {
 
     fn store(&self, part: &str, parents: &[&str], view: View, tolerance: Tolerance) -> anyhow::Result<repository::Stored> {
         let run: RunId = "20261124T023000Z-8f3c".parse().unwrap();
-        let request = StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance };
+        let request = StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance, patience: Duration::from_secs(3) };
         self.engine.store(request, &Silent)
     }
 

@@ -171,7 +171,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Postgresql => postgresql::dump(&config).await,
         Helper::Files => files::stored(&config),
         Helper::Manifest => manifest::write(&config),
-        Helper::Prune => prune::prune(&config),
+        Helper::Prune => prune::prune(&config).await,
         Helper::Silence(_) => silence::begin(&config).await,
         Helper::Silenced => silence::settle(&config).await,
         Helper::Report(Bracket::Begin) => report::begun(&config).await,

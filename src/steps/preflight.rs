@@ -6,6 +6,7 @@ use anyhow::{Result, anyhow, bail};
 
 use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, conclude};
+use crate::repository::patience;
 use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
 
@@ -108,6 +109,8 @@ fn repository(config: &Config) -> Result<String> {
         tracing::info!(location, "made the repository");
         return Ok(format!("made at {location}"));
     }
+    // Here and not in the window. A prune that begins later sees this run.
+    engine.turn(patience::LONG)?;
     if Record::all()?.iter().find(|record| record.finished.is_some()).is_some_and(|last| last.outcome != Outcome::Complete) {
         tracing::info!("the last run failed: making good what it may have left in the repository");
         engine.recover()?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::frozen::{Exclude, View, Walk, settled};
 use crate::paths;
-use crate::repository::{Files, Tolerance};
+use crate::repository::{Files, Tolerance, patience};
 use crate::runs::budget::Ahead;
 use crate::runs::record::write_json;
 use crate::steps::open;
@@ -48,7 +48,7 @@ pub fn presync(config: &Config) -> Result<()> {
     if plan.live() {
         let engine = open::in_run(config)?;
         let files = Files::Live { paths: &config.files.paths, exclude: &config.files.exclude };
-        pass.bytes_added = store(&*engine, PRESYNC, &[FILES, PRESYNC], files, Tolerance::Changing)?.1.bytes_added;
+        pass.bytes_added = store(&*engine, PRESYNC, &[FILES, PRESYNC], files, Tolerance::Changing, patience::LONG)?.1.bytes_added;
     } else if plan.walked().next().is_some() {
         pass = first_look(config, &plan)?;
     }
@@ -75,7 +75,7 @@ fn first_look(config: &Config, plan: &Plan) -> Result<Pass> {
     let entries = view.roots.iter().map(|root| root.entry.count()).sum();
     view.save(Path::new(paths::SEEN))?;
     let engine = open::in_run(config)?;
-    let (_, stored) = store(&*engine, PRESYNC, &[FILES, PRESYNC], Files::Frozen(view), Tolerance::Changing)?;
+    let (_, stored) = store(&*engine, PRESYNC, &[FILES, PRESYNC], Files::Frozen(view), Tolerance::Changing, patience::LONG)?;
     left.extend(stored.skipped);
     if let Some(unnamed) = left.iter().find(|skipped| skipped.path.as_os_str().is_empty()) {
         bail!("the first pass is of no use: {unnamed}");
