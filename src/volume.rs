@@ -4,7 +4,9 @@
 //! left is found by its name, and nothing else is ever removed.
 
 mod btrfs;
+mod lvm;
 mod mounts;
+mod zfs;
 
 use std::path::{Path, PathBuf};
 
@@ -73,10 +75,10 @@ pub trait Volumes {
 
 /// What can be done with volumes of this kind. `lvm_size` is what a classic snapshot may hold, as lvcreate(8) takes it.
 pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
-    let _ = lvm_size;
     match kind {
         Kind::Btrfs => Box::new(btrfs::Btrfs),
-        Kind::Lvm | Kind::Zfs => todo!(),
+        Kind::Lvm => Box::new(lvm::Lvm { size: lvm_size.to_owned() }),
+        Kind::Zfs => Box::new(zfs::Zfs::default()),
     }
 }
 
