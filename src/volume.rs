@@ -4,7 +4,9 @@
 //! left is found by its name, and nothing else is ever removed.
 
 mod btrfs;
+mod lvm;
 mod mounts;
+mod zfs;
 
 use std::path::{Path, PathBuf};
 
@@ -96,10 +98,10 @@ pub trait Volumes {
 
 /// What can be done with volumes of this kind. `lvm_size` is what a classic snapshot may hold, as lvcreate(8) takes it.
 pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
-    let _ = lvm_size;
     match kind {
         Kind::Btrfs => Box::new(btrfs::Btrfs),
-        Kind::Lvm | Kind::Zfs => Box::new(NotYet),
+        Kind::Lvm => Box::new(lvm::Lvm { size: lvm_size.to_owned() }),
+        Kind::Zfs => Box::new(zfs::Zfs::default()),
     }
 }
 
@@ -129,15 +131,4 @@ pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Result<&'a Mount> {
 /// What is mounted below `path`, if anything: a snapshot of the file system around it would not have it.
 pub fn mounted_below<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts.iter().find(|mount| mount.target != path && mount.target.starts_with(path))
-}
-
-struct NotYet;
-impl Volumes for NotYet {
-    fn place(&self, _: &Mount, _: &Path) -> Result<Result<Place, String>> { Ok(Err("not yet".to_owned())) }
-    fn prepare(&self, _: &Snapshot) -> Result<()> { Ok(()) }
-    fn take(&self, _: &Snapshot) -> Result<()> { Ok(()) }
-    fn mount(&self, _: &Snapshot) -> Result<()> { Ok(()) }
-    fn intact(&self, _: &Snapshot) -> Result<()> { Ok(()) }
-    fn undo(&self, _: &Snapshot) -> Result<()> { Ok(()) }
-    fn leftovers(&self, _: &[Mount]) -> Result<Vec<Snapshot>> { Ok(Vec::new()) }
 }
