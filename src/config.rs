@@ -9,7 +9,11 @@ pub mod monitoring;
 mod raw;
 mod validate;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::values::{SecretSource, Timespan, UnitName};
 
@@ -191,8 +195,57 @@ pub struct Files {
     pub command: Option<Vec<String>>,
     /// First pass with GitLab up, so that the window only takes what changed since.
     pub presync: bool,
+    /// How a path is captured, unless it says so itself.
+    pub snapshot: Method,
+    /// The paths that say so themselves.
+    pub methods: BTreeMap<PathBuf, Method>,
+    /// What a snapshot of a classic logical volume may hold, as lvcreate(8) takes it with `-l` or `-L`.
+    pub lvm_snapshot_size: String,
     /// Those of `paths` that hold configuration and secrets: a restore puts them in place only when asked to.
     pub configuration: Vec<PathBuf>,
+}
+
+impl Files {
+    /// How `path` is captured.
+    pub fn method(&self, path: &Path) -> Method {
+        self.methods.get(path).copied().unwrap_or(self.snapshot)
+    }
+}
+
+/// `[files] snapshot`: how a path is captured in the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// As the path's file system allows, the fastest first.
+    Auto,
+    /// A snapshot of its btrfs subvolume.
+    Btrfs,
+    /// A snapshot of its logical volume.
+    Lvm,
+    /// A snapshot of its ZFS dataset.
+    Zfs,
+    /// What changed since the first pass is cloned.
+    Reflink,
+    /// What changed since the first pass is copied.
+    None,
+}
+
+impl Method {
+    /// Every method, by the word for it.
+    pub const WORDS: [(&'static str, Self); 6] = [
+        ("auto", Self::Auto),
+        ("btrfs", Self::Btrfs),
+        ("lvm", Self::Lvm),
+        ("zfs", Self::Zfs),
+        ("reflink", Self::Reflink),
+        ("none", Self::None),
+    ];
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::WORDS.iter().find(|(_, method)| method == self).map_or("", |(word, _)| word))
+    }
 }
 
 /// `[repository]`

@@ -125,14 +125,18 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     if !config.redis.is_empty() {
         stage::settled(manager, &Unit::Redis, captured.since).await?;
     }
+    if plan.freezes() {
+        stage::settled(manager, &Unit::FilesLive, captured.since).await?;
+        stage::up(manager, &Unit::FsSnapshot).await?;
+    }
 
     enter(record, Kind::Backup, "store")?;
-    let mut released = false;
+    let loaded = plan.members(Stage::Window);
     stage::drive(manager, Stage::Store, &plan.members(Stage::Store), async |state| {
-        // A held snapshot keeps vacuum from cleaning up: it ends with the dump, not with the stage.
-        if !released && state.name == Unit::Postgresql.to_string() {
-            released = true;
-            manager.stop(&Unit::PgSnapshot.to_string()).await?;
+        // A held snapshot keeps vacuum from cleaning up, and a file system from freeing space: it ends with its step, not with the stage.
+        let held = [(Unit::Postgresql, Unit::PgSnapshot), (Unit::Files, Unit::FsSnapshot)];
+        for (_, bracket) in held.into_iter().filter(|(step, bracket)| state.name == step.to_string() && loaded.contains(bracket)) {
+            manager.stop(&bracket.to_string()).await?;
         }
         Ok(())
     })

@@ -21,11 +21,13 @@ pub const VOLUMES: &str = "/run/gitlab-backup/volumes";
 /// How each path of the files is captured in this run.
 pub const FREEZE: &str = "/run/gitlab-backup/freeze.json";
 /// What the first pass saw.
-pub const SEEN: &str = "/var/lib/gitlab-backup/staging/seen";
+pub const SEEN: &str = "/var/lib/gitlab-backup/staging/parts/seen";
+/// How the first pass went.
+pub const PASS: &str = "/run/gitlab-backup/pass.json";
 /// The files of this run, as they were in the window.
-pub const FROZEN: &str = "/var/lib/gitlab-backup/staging/frozen";
+pub const FROZEN: &str = "/var/lib/gitlab-backup/staging/parts/frozen";
 /// Content that was copied in the window.
-pub const CHANGED: &str = "/var/lib/gitlab-backup/staging/changed";
+pub const CHANGED: &str = "/var/lib/gitlab-backup/staging/parts/changed";
 /// The units that resume has to start again.
 pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
 /// The repository's master key for the units of this run, readable by root only: deriving it from the password again would cost each of

@@ -32,6 +32,29 @@ pub enum Kind {
     Zfs,
 }
 
+impl Kind {
+    /// Every kind; the first that can is taken.
+    pub const ALL: [Self; 3] = [Self::Btrfs, Self::Zfs, Self::Lvm];
+
+    /// What one of its volumes is called.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Btrfs => "btrfs subvolume",
+            Self::Lvm => "logical volume",
+            Self::Zfs => "ZFS dataset",
+        }
+    }
+
+    /// Whether somebody who sees `mount` would expect a snapshot of this kind.
+    pub fn expected(self, mount: &Mount) -> bool {
+        match self {
+            Self::Btrfs => mount.kind == "btrfs",
+            Self::Lvm => mount.source.starts_with("/dev/mapper/"),
+            Self::Zfs => mount.kind == "zfs",
+        }
+    }
+}
+
 /// A snapshot, perhaps not made yet, perhaps gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gitlab_backup::config::{EngineName, Repository};
-use gitlab_backup::repository::{self, Engine, Progress, StoreRequest, Stored, Tolerance};
+use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Stored, Tolerance};
 use gitlab_backup::values::{RunId, SecretSource};
 
 const BOTH: [EngineName; 2] = [EngineName::Builtin, EngineName::Restic];
@@ -96,8 +96,8 @@ fn id() -> RunId {
 
 fn store_with(engine: &dyn Engine, paths: &[PathBuf], exclude: &[&str], tolerance: Tolerance) -> anyhow::Result<Stored> {
     let exclude: Vec<String> = exclude.iter().map(ToString::to_string).collect();
-    let request = StoreRequest { run: &id(), part: "files", host: "lab", paths, exclude: &exclude, tolerance };
-    engine.store(&request, &Silent)
+    let request = StoreRequest { run: &id(), part: "files", host: "lab", parents: &["files"], files: Files::Live { paths, exclude: &exclude }, tolerance };
+    engine.store(request, &Silent)
 }
 
 fn store(engine: &dyn Engine, path: &Path) -> Stored {

@@ -11,7 +11,7 @@ use crate::executor;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{
-    extract, files, manifest, pause, postgresql, preflight, prune, redis, report, restore, resume, silence, staging, window,
+    extract, files, fssnapshot, manifest, pause, postgresql, preflight, prune, redis, report, restore, resume, silence, staging, window,
 };
 use crate::units::render::credential;
 
@@ -47,8 +47,13 @@ pub enum Helper {
     PreflightPostgresql,
     /// What check has done as PostgreSQL's user: findings as JSON.
     CheckPostgresql,
+    /// gitlab-backup-fsplan.service
+    Fsplan,
     /// gitlab-backup-presync.service
     Presync,
+    /// gitlab-backup-fssnapshot.service
+    #[command(subcommand)]
+    Fssnapshot(Bracket),
     /// gitlab-backup-pause.service
     Pause,
     /// gitlab-backup-pause.service, ExecStopPost=
@@ -134,6 +139,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Unsilence => return silence::unsilence().await,
         Helper::Staging(Bracket::Begin) => return staging::begin(),
         Helper::Staging(Bracket::End) => return staging::end(),
+        Helper::Fssnapshot(Bracket::End) => return fssnapshot::end(),
         Helper::Pause => return pause::begin(),
         Helper::Unpause => return pause::end().await,
         Helper::Resume => return resume::resume(&manner(file)).await,
@@ -148,13 +154,15 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
             println!("{}", serde_json::to_string(&postgresql::findings(&config).await)?);
             Ok(())
         }
+        Helper::Fsplan => files::freeze(&config),
         Helper::Presync => files::presync(&config),
+        Helper::Fssnapshot(_) => fssnapshot::begin(&config),
         Helper::Window => window::open(&config).await,
         Helper::Pgsnapshot => postgresql::hold(&config).await,
         Helper::Redis => redis::save(&config).await,
-        Helper::FilesLive => files::live(&config),
+        Helper::FilesLive => files::capture(&config),
         Helper::Postgresql => postgresql::dump(&config).await,
-        Helper::Files => files::dumps(&config),
+        Helper::Files => files::stored(&config),
         Helper::Manifest => manifest::write(&config),
         Helper::Prune => prune::prune(&config),
         Helper::Silence(_) => silence::begin(&config).await,

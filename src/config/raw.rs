@@ -74,6 +74,13 @@ tables! {
         command: List,
         presync: Field<bool>,
         configuration: List,
+        snapshot: Field<String>,
+        lvm_snapshot_size: Field<String>,
+        path: Field<Vec<Spanned<FilesPath>>>,
+    }
+    FilesPath {
+        path: Field<String>,
+        snapshot: Field<String>,
     }
     Repository {
         engine: Field<String>,

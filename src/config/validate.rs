@@ -45,6 +45,9 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
     let repository_section = Section::of("repository", raw.repository.as_ref());
     let location = repository_section.field("location", raw.repository.as_ref().and_then(|raw| raw.get_ref().location.as_ref()));
     let repository = repository::check(&mut checker, &repository_section, inner(raw.repository));
+    if let Some((place, message)) = files::unreadable(&files_section, &files, repository.engine) {
+        checker.refuse(&place, Refusal::new(message, "engine = \"builtin\", or snapshot \"auto\" or \"none\""));
+    }
     let retention = retention::check(&mut checker, &Section::of("retention", raw.retention.as_ref()), inner(raw.retention));
     let verify = verify::check(&mut checker, &Section::of("verify", raw.verify.as_ref()), inner(raw.verify));
     let monitoring = monitoring::check(&mut checker, &Section::of("monitoring", raw.monitoring.as_ref()), inner(raw.monitoring));

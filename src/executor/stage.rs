@@ -118,3 +118,17 @@ pub(super) async fn settled(manager: &Manager, unit: &Unit, since: u64) -> Resul
         sleep(PAUSE).await;
     }
 }
+
+/// Waits until a bracket's start is over, also what it does after it has told that it is ready.
+pub(super) async fn up(manager: &Manager, unit: &Unit) -> Result<()> {
+    loop {
+        let state = manager.state(&unit.to_string()).await?;
+        if state.sub == "exited" {
+            return Ok(());
+        }
+        if state.active.is_down() && !state.has_job {
+            return Err(Failed::of(&state).into());
+        }
+        sleep(PAUSE).await;
+    }
+}

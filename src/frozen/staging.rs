@@ -39,8 +39,10 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// An empty one. Fails if `directory` is there already, or cannot be made.
+    /// An empty one, and the directories above it. Fails if `directory` is there already, or cannot be made.
     pub fn new(directory: &Path, how: How) -> Result<Self> {
+        let above = directory.parent().unwrap_or(directory);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(above).with_context(|| format!("cannot make {}", above.display()))?;
         fs::DirBuilder::new().mode(0o700).create(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         Ok(Self { directory: directory.to_owned(), how, next: AtomicU64::new(0), bytes: AtomicU64::new(0), made: Mutex::new(0) })
     }

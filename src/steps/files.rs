@@ -1,6 +1,13 @@
-//! What goes into the repository: the files, live or in the window, and the dumps.
+//! What goes into the repository: the files, however they are captured, and the dumps.
+//!
+//! [`plan`] decides how each path is captured, before GitLab is touched; [`presync`] is the first pass; [`capture`] is all that the window sees
+//! of the files where there are no snapshots; [`stored`] archives the frozen view with GitLab up.
 
-use std::fs;
+mod capture;
+mod plan;
+mod presync;
+mod stored;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -8,13 +15,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::config::{Config, host};
-use crate::paths;
-use crate::repository::{Engine, Progress, StoreRequest, Tolerance};
+use crate::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance};
 use crate::runs::record::write_json;
 use crate::runs::{Part, Record};
 use crate::systemd::notify;
+use crate::values::RunId;
 
-use super::open;
+pub use capture::capture;
+pub use plan::{Capture, Plan, Way, explain, freeze};
+pub use presync::{Pass, presync};
+pub use stored::stored;
 
 /// Where the parts leave word for the manifest.
 pub(super) const PARTS: &str = "/var/lib/gitlab-backup/staging/parts";
@@ -23,74 +33,44 @@ pub const FILES: &str = "files";
 /// What a first pass stores; never part of a run.
 pub const PRESYNC: &str = "presync";
 
-/// First pass with GitLab up: whatever changes meanwhile is the window's to take.
-pub fn presync(config: &Config) -> Result<()> {
-    let engine = open::in_run(config)?;
-    store(config, &*engine, PRESYNC, &config.files.paths, Tolerance::Changing).map(drop)
+/// The run that goes on.
+fn run() -> Result<RunId> {
+    Ok(Record::current()?.context("no run is going on: this helper is started by its unit only")?.id)
 }
 
-/// The file backup in the window: anything that cannot be read fails it.
-pub fn live(config: &Config) -> Result<()> {
-    let engine = open::in_run(config)?;
-    let part = store(config, &*engine, FILES, &config.files.paths, Tolerance::None)?;
-    write_json(&Path::new(PARTS).join("files.json"), &part)
-}
-
-/// The dumps, and what own commands left for the run.
-pub fn dumps(config: &Config) -> Result<()> {
-    let mut engine = None;
-    for name in ["postgresql", "redis", "steps"] {
-        let path = Path::new(paths::STAGING).join(name);
-        if !holds_files(&path)? {
-            continue;
-        }
-        if engine.is_none() {
-            engine = Some(open::in_run(config)?);
-        }
-        let Some(engine) = &engine else { continue };
-        let part = store(config, &**engine, name, &[path], Tolerance::None)?;
-        write_json(&Path::new(PARTS).join(format!("{name}.json")), &part)?;
-    }
-    Ok(())
+/// Stores files that are read where they are, as one part of the current run.
+pub(super) fn live(config: &Config, engine: &dyn Engine, name: &str, paths: &[PathBuf]) -> Result<Part> {
+    let exclude: &[String] = if name == FILES { &config.files.exclude } else { &[] };
+    store(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None).map(|(part, _)| part)
 }
 
 /// Stores one part under the current run.
-pub(super) fn store(config: &Config, engine: &dyn Engine, name: &str, paths: &[PathBuf], tolerance: Tolerance) -> Result<Part> {
-    let run = Record::current()?.context("no run is going on: this helper is started by its unit only")?.id;
+fn store(engine: &dyn Engine, name: &str, parents: &[&str], files: Files<'_>, tolerance: Tolerance) -> Result<(Part, Stored)> {
+    let run = run()?;
     let host = host::name();
-    let exclude: &[String] = if name == FILES || name == PRESYNC { &config.files.exclude } else { &[] };
-    // The first pass is the second's parent only if the repository takes both for the same thing: the label is the files'.
-    let request = StoreRequest { run: &run, part: name, host: &host, paths, exclude, tolerance };
+    let paths = files.paths();
+    let request = StoreRequest { run: &run, part: name, host: &host, parents, files, tolerance };
     let started = Instant::now();
-    let stored = engine.store(&request, &Status { part: name.to_owned(), last: Mutex::new(None) })?;
+    let stored = engine.store(request, &Status { part: name.to_owned(), last: Mutex::new(None) })?;
     for skipped in &stored.skipped {
         tracing::info!(path = %skipped.path.display(), "left to the window: {}", skipped.error);
     }
     tracing::info!(part = name, files = stored.files, bytes = stored.bytes, added = stored.bytes_added, "stored");
-    Ok(Part {
+    let part = Part {
         name: name.to_owned(),
-        snapshot: stored.snapshot,
-        paths: paths.to_vec(),
+        snapshot: stored.snapshot.clone(),
+        paths,
         bytes: stored.bytes,
         files: stored.files,
         seconds: started.elapsed().as_secs_f64(),
         checksum: format!("sha256-tree:{}", stored.tree),
-    })
+    };
+    Ok((part, stored))
 }
 
-/// Whether there is any file below `path`.
-fn holds_files(path: &Path) -> Result<bool> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        entries => entries.with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+/// Leaves word of a part for the manifest.
+fn tell(part: &Part) -> Result<()> {
+    write_json(&Path::new(PARTS).join(format!("{}.json", part.name)), part)
 }
 
 /// Progress through systemd: sd_notify(3) STATUS=, once a second.

@@ -10,7 +10,6 @@ use serde::Deserialize;
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::{Config, host};
 use crate::paths;
-use crate::repository::Tolerance;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Part, Record};
 
@@ -60,7 +59,7 @@ pub fn write(config: &Config) -> Result<()> {
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
     let engine = open::in_run(config)?;
-    files::store(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()], Tolerance::None)?;
+    files::live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
     let passes: Vec<String> =
         engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == PRESYNC).map(|snapshot| snapshot.id).collect();
     if !passes.is_empty() {

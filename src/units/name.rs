@@ -19,6 +19,8 @@ pub enum Unit {
     Preflight,
     /// The part of preflight that PostgreSQL answers only to its own user.
     PreflightPostgresql,
+    /// Step: how each path of the files is captured; what a crash left of that goes.
+    FsPlan,
     /// Step: first pass of the file backup with GitLab up.
     Presync,
     /// Bracket: owns the promise that GitLab comes back.
@@ -31,15 +33,17 @@ pub enum Unit {
     DeadlineTarget,
     /// Bracket: holds an exported snapshot of every database.
     PgSnapshot,
+    /// Bracket: the file systems' snapshots.
+    FsSnapshot,
     /// Ready at the fork; ends when every file is secured.
     Redis,
-    /// Step in the window: the file backup.
+    /// Step in the window: where there are no snapshots, what changed since the first pass.
     FilesLive,
     /// Step: starts again what was running.
     Resume,
     /// Step: the dumps, from the held snapshots.
     Postgresql,
-    /// Step: puts the dumps into the repository.
+    /// Step: puts the files and the dumps into the repository.
     Files,
     /// Step: makes the run complete.
     Manifest,
@@ -141,12 +145,14 @@ impl fmt::Display for Unit {
             Self::Staging => "-staging.service",
             Self::Preflight => "-preflight.service",
             Self::PreflightPostgresql => "-preflight-postgresql.service",
+            Self::FsPlan => "-fsplan.service",
             Self::Presync => "-presync.service",
             Self::Pause => "-pause.service",
             Self::Window => "-window.service",
             Self::DeadlineTimer => "-deadline.timer",
             Self::DeadlineTarget => "-deadline.target",
             Self::PgSnapshot => "-pgsnapshot.service",
+            Self::FsSnapshot => "-fssnapshot.service",
             Self::Redis => "-redis.service",
             Self::FilesLive => "-files-live.service",
             Self::Resume => "-resume.service",

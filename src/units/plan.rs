@@ -26,12 +26,14 @@ impl<'a> Plan<'a> {
             Stage::Prepare => {
                 units.extend(self.preflights());
                 units.extend(steps());
+                units.extend(self.freezes().then_some(Unit::FsPlan));
                 units.extend(self.presync().then_some(Unit::Presync));
                 units.extend(self.silence().map(|_| Unit::Silenced));
             }
             Stage::Window => {
                 units.extend(config.postgresql.is_some().then_some(Unit::PgSnapshot));
                 units.extend((!config.redis.is_empty()).then_some(Unit::Redis));
+                units.extend(self.freezes().then_some(Unit::FsSnapshot));
                 units.extend(steps());
                 units.push(Unit::FilesLive);
             }
@@ -74,6 +76,11 @@ impl<'a> Plan<'a> {
     pub fn report_start(&self) -> Option<Unit> {
         let healthchecks = |report: &ReportConfig| matches!(report, ReportConfig::Healthchecks(_));
         self.config.monitoring.reports.iter().any(healthchecks).then_some(Unit::ReportStart)
+    }
+
+    /// Whether the files are captured by us, and not by an own command.
+    pub fn freezes(&self) -> bool {
+        self.config.files.command.is_none()
     }
 
     /// Whether a first pass of the file backup is worth it.

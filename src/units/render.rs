@@ -46,6 +46,8 @@ struct Sandbox {
     everywhere: bool,
     /// Files are laid out as they were, with set-user-ID and set-group-ID bits.
     set_id: bool,
+    /// Mounts file systems for others to see.
+    mounts: bool,
     writable: Option<Text>,
 }
 

@@ -147,7 +147,15 @@ impl Volumes for Lvm {
     }
 
     fn prepare(&self, _: &Snapshot) -> Result<()> {
-        // A classic snapshot's room could be made now and converted in the window; measured, that takes longer there than to make it.
+        // lvcreate would have modprobe(8) load what snapshots need, also thin ones, which our unit may not. The kernel does it by itself when
+        // it is asked for the version. A classic snapshot's room could be made now too; but to convert it in the window takes longer than to
+        // make it there.
+        let asked = process::run(lvm("dmsetup").args(["target-version", "snapshot"]));
+        if let Err(error) = asked {
+            // Old ones cannot ask.
+            let there = process::run(lvm("dmsetup").arg("targets"))?.lines().any(|line| line.split_whitespace().next() == Some("snapshot"));
+            ensure!(there, "the kernel can make no snapshots of logical volumes: its module dm_snapshot is not there ({error:#})");
+        }
         Ok(())
     }
 

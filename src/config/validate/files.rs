@@ -2,9 +2,15 @@
 
 use std::path::PathBuf;
 
+use toml::Spanned;
+
 use super::rules::{self, Refusal};
 use super::{Checker, Defaults, Place, Section};
-use crate::config::{Files, raw};
+use crate::config::raw::{self, Field};
+use crate::config::{EngineName, Files, Method};
+
+/// What GitLab writes in the hours that a store may take, and not more than a volume group can spare.
+const LVM_SNAPSHOT_SIZE: &str = "10%ORIGIN";
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, layout: &str, defaults: &Defaults) -> Files {
     let command = checker.command(section, &raw.command);
@@ -12,6 +18,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
     if let Some(paths) = &paths {
         apart(checker, paths);
     }
+    let own = own_paths(checker, &raw.path);
     let given = raw.paths.as_ref().filter(|list| !list.get_ref().is_empty());
     let exclude = checker.list(section, "exclude", &raw.exclude, |glob| exclude(glob));
     let presync = raw.presync.as_ref().map(|presync| *presync.get_ref());
@@ -22,6 +29,8 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
             ("paths", given.map(|list| section.field("paths", Some(list)))),
             ("exclude", exclude.map(|list| section.field("exclude", Some(list)))),
             ("presync", presync.map(|presync| section.field("presync", Some(presync)))),
+            ("snapshot", raw.snapshot.as_ref().map(|method| section.field("snapshot", Some(method)))),
+            ("path", own.first().map(|(place, ..)| place.clone())),
         ];
         for (name, place) in contradictions {
             if let Some(place) = place {
@@ -29,7 +38,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
                 checker.refuse(&place, Refusal::new(message, format!("files.{name} or files.command")));
             }
         }
-    } else if given.is_none() && (raw.paths.is_some() || defaults.paths.is_empty()) && !layout.is_empty() {
+    } else if given.is_none() && own.is_empty() && (raw.paths.is_some() || defaults.paths.is_empty()) && !layout.is_empty() {
         let message = match &raw.paths {
             Some(_) => "is empty: there would be no files to save".to_owned(),
             None => format!("is missing, and layout '{layout}' finds none on this host"),
@@ -38,11 +47,21 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
         checker.refuse(&section.field("paths", raw.paths.as_ref()), refusal);
     }
     let configuration = checker.list(section, "configuration", &raw.configuration, |path| rules::path(path));
-    let paths: Vec<PathBuf> = match (&command, paths) {
+    let mut paths: Vec<PathBuf> = match (&command, paths) {
         (_, Some(paths)) => paths.into_iter().map(|(_, path)| path).collect(),
         (Some(_), None) => Vec::new(),
+        // A path that has a table of its own beside none in the list adds to what the layout finds.
         (None, None) => defaults.paths.clone(),
     };
+    for (place, path, _) in &own {
+        if let Some(around) = paths.iter().find(|other| *other != path && rules::overlap(path, other)) {
+            let message = format!("'{}' and '{}' lie one inside the other", path.display(), around.display());
+            checker.refuse(place, Refusal::new(message, "paths of which none lies inside another"));
+        }
+        if !paths.contains(path) {
+            paths.push(path.clone());
+        }
+    }
     for (place, path) in configuration.iter().flatten().filter(|(_, path)| !paths.contains(path)) {
         let refusal =
             Refusal::new(format!("'{}' is not one of files.paths", path.display()), "those of files.paths that hold configuration");
@@ -55,10 +74,53 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
         },
         paths,
         exclude: exclude.unwrap_or_default().into_iter().map(|(_, glob)| glob).collect(),
+        snapshot: checker.value(section, "snapshot", raw.snapshot.as_ref(), |word| rules::word(word, &Method::WORDS)).unwrap_or(Method::Auto),
+        methods: own.into_iter().filter_map(|(_, path, method)| Some((path, method?))).collect(),
+        lvm_snapshot_size: checker
+            .value(section, "lvm-snapshot-size", raw.lvm_snapshot_size.as_ref(), |text| lvm_size(text))
+            .unwrap_or_else(|| LVM_SNAPSHOT_SIZE.to_owned()),
         // There is nothing to copy ahead where a program of its own does it all.
         presync: presync.unwrap_or(command.is_none()),
         command,
     }
+}
+
+/// `[[files.path]]`
+fn own_paths(checker: &mut Checker, raw: &Field<Vec<Spanned<raw::FilesPath>>>) -> Vec<(Place, PathBuf, Option<Method>)> {
+    let mut own: Vec<(Place, PathBuf, Option<Method>)> = Vec::new();
+    for (index, element) in raw.iter().flat_map(|list| list.get_ref()).enumerate() {
+        let section = Section::of(format!("files.path[{index}]"), Some(element));
+        let raw = element.get_ref();
+        let place = section.field("path", raw.path.as_ref());
+        if raw.path.is_none() {
+            checker.refuse(&place, Refusal::new("is missing", "an absolute path"));
+        }
+        let method = checker.value(&section, "snapshot", raw.snapshot.as_ref(), |word| rules::word(word, &Method::WORDS));
+        let Some(path) = checker.value(&section, "path", raw.path.as_ref(), |path| rules::path(path)) else { continue };
+        if let Some((first, ..)) = own.iter().find(|(_, other, _)| *other == path) {
+            let message = format!("'{}' is there twice, first as {}", path.display(), first.key);
+            checker.refuse(&place, Refusal::new(message, "each once"));
+            continue;
+        }
+        own.push((place, path, method));
+    }
+    own
+}
+
+/// A method whose files this engine cannot read: restic reads them where they are.
+pub(super) fn unreadable(section: &Section, files: &Files, engine: EngineName) -> Option<(Place, String)> {
+    let needs = |method: &Method| engine == EngineName::Restic && !matches!(method, Method::Auto | Method::None);
+    let method = [files.snapshot].into_iter().chain(files.methods.values().copied()).find(needs)?;
+    Some((section.place("snapshot"), format!("'{method}' is not for engine 'restic', which reads files where they are")))
+}
+
+/// lvcreate(8): `-l` takes percentages, `-L` sizes.
+fn lvm_size(text: &str) -> Result<String, Refusal> {
+    const ALLOWED: &str = "a size like '10G', or a share like '10%ORIGIN'";
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let good = number.parse::<u64>().is_ok_and(|number| number > 0) && ["M", "G", "T", "%ORIGIN", "%FREE", "%VG"].contains(&unit);
+    if good { Ok(text.to_owned()) } else { Err(Refusal::new(format!("'{text}' is no size"), ALLOWED)) }
 }
 
 /// What lies inside another path would be saved, and restored, twice.

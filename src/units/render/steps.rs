@@ -4,7 +4,7 @@ use std::path::Path;
 
 use askama::Template;
 
-use crate::config::{Files, Stage, Step};
+use crate::config::{EngineName, Files, Method, Stage, Step};
 use crate::paths;
 use crate::units::Unit;
 use crate::units::text::Text;
@@ -12,12 +12,18 @@ use crate::values::Timespan;
 
 use super::{Renderer, Sandbox, credential, monitoring};
 
+/// mount(2) and ioctl(2) ask for SYS_ADMIN; directories of ours lie beside GitLab's, and lvm locks its memory and raises its priority.
+const SNAPSHOTS: &str =
+    "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SYS_RESOURCE CAP_SYS_RAWIO";
+
 /// A unit of a stage: what all steps have in common, and what makes each different.
 #[derive(Template)]
 #[template(path = "step.service")]
 pub(super) struct StepService {
     pub(super) description: Text,
     pub(super) exec: Text,
+    /// What undoes it: the unit stays up until then.
+    pub(super) end: Option<Text>,
     /// `oneshot` or `notify`.
     pub(super) kind: &'static str,
     pub(super) after: Text,
@@ -43,6 +49,7 @@ impl StepService {
         Self {
             description: Text::plain(""),
             exec: Text::plain(""),
+            end: None,
             kind: "oneshot",
             after: Text::names([Unit::Staging]),
             requires: Text::names([Unit::Staging]),
@@ -59,6 +66,11 @@ impl StepService {
             sandbox: None,
         }
     }
+}
+
+/// A sandbox for what makes, mounts and removes snapshots with the file systems' own tools.
+fn snapshots() -> Sandbox {
+    Sandbox { mounts: true, foreign: true, ..Sandbox::new(SNAPSHOTS) }
 }
 
 impl Renderer<'_> {
@@ -88,6 +100,24 @@ impl Renderer<'_> {
                 exec: self.helper(&["preflight-postgresql"]),
                 ..base
             }),
+            Unit::FsPlan => StepService {
+                description: Text::plain("GitLab backup: decide how each path is captured"),
+                exec: self.helper(&["fsplan"]),
+                after: after(self.before(Stage::Prepare, unit)),
+                requires: after(self.before(Stage::Prepare, unit)),
+                sandbox: Some(snapshots()),
+                ..base
+            },
+            Unit::FsSnapshot => StepService {
+                description: Text::plain("GitLab backup: snapshots of the file systems"),
+                exec: self.helper(&["fssnapshot", "begin"]),
+                end: Some(self.helper(&["fssnapshot", "end"])),
+                kind: "notify",
+                after: after(vec![Unit::Window]),
+                timeout: Text::plain(config.gitlab.max_downtime),
+                sandbox: Some(snapshots()),
+                ..base
+            },
             Unit::Presync => StepService {
                 description: Text::plain("GitLab backup: first pass of the file backup, GitLab is up"),
                 exec: self.helper(&["presync"]),
@@ -139,17 +169,23 @@ impl Renderer<'_> {
             },
             Unit::FilesLive => {
                 let window = StepService {
-                    description: Text::plain("GitLab backup: file backup, GitLab is down"),
+                    description: Text::plain("GitLab backup: capture the files, GitLab is down"),
                     after: after(vec![Unit::Window]),
-                    binds_to: Text::names([Unit::Window, Unit::Run]),
                     timeout: Text::plain(config.gitlab.max_downtime),
                     ..base
                 };
                 match &config.files {
                     Files { command: Some(command), .. } => {
-                        StepService { exec: Text::command(command), staging: Some(Text::plain("steps/files")), ..window }
+                        // Of it nothing is known but its end: it dies with the window.
+                        let binds_to = Text::names([Unit::Window, Unit::Run]);
+                        StepService { exec: Text::command(command), binds_to, staging: Some(Text::plain("steps/files")), ..window }
                     }
-                    _ => StepService { exec: self.helper(&["files-live"]), ..self.repository_step(window) },
+                    _ => {
+                        let step = StepService { exec: self.helper(&["files-live"]), kind: "notify", ..self.repository_step(window) };
+                        // Clones are made where the files are.
+                        let sandbox = step.sandbox.map(|sandbox| Sandbox { everywhere: self.clones(), ..sandbox });
+                        StepService { sandbox, ..step }
+                    }
                 }
             }
             Unit::Postgresql => {
@@ -167,7 +203,7 @@ impl Renderer<'_> {
                 self.postgresql_step(dump)
             }
             Unit::Files => StepService {
-                description: Text::plain("GitLab backup: put the dumps into the repository"),
+                description: Text::plain("GitLab backup: put the files and the dumps into the repository"),
                 exec: self.helper(&["files"]),
                 after: after(self.before(Stage::Store, unit)),
                 requires: after(self.before(Stage::Store, unit)),
@@ -224,6 +260,13 @@ impl Renderer<'_> {
             idle: step.stage != Stage::Window,
             ..base
         }
+    }
+
+    /// Whether a path may be captured by clones.
+    fn clones(&self) -> bool {
+        let files = &self.config.files;
+        let may = |method: Method| matches!(method, Method::Auto | Method::Reflink);
+        self.config.repository.engine == EngineName::Builtin && files.paths.iter().any(|path| may(files.method(path)))
     }
 
     /// The members of `stage` that come before `unit`.

@@ -1,0 +1,90 @@
+//! The frozen view goes into the repository, and the dumps with it. GitLab is up.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::Config;
+use crate::frozen::{Exclude, View, Walk};
+use crate::paths;
+use crate::repository::{Engine, Files, Tolerance};
+use crate::steps::open;
+use crate::systemd::notify;
+use crate::volume;
+
+use super::{FILES, PARTS, PRESYNC, Plan, Way, live, store, tell};
+
+/// The files, where the window did not store them itself, the dumps, and what own commands left for the run.
+pub fn stored(config: &Config) -> Result<()> {
+    let mut engine = None;
+    if config.files.command.is_none() && !told(FILES) {
+        let engine = engine.insert(open::in_run(config)?);
+        frozen(config, &**engine)?;
+    }
+    for name in ["postgresql", "redis", "steps"] {
+        let path = Path::new(paths::STAGING).join(name);
+        if !holds_files(&path)? {
+            continue;
+        }
+        if engine.is_none() {
+            engine = Some(open::in_run(config)?);
+        }
+        let Some(engine) = &engine else { continue };
+        tell(&live(config, &**engine, name, &[path])?)?;
+    }
+    Ok(())
+}
+
+/// Whether a part is stored already: by the window, or by an attempt before this one.
+fn told(part: &str) -> bool {
+    Path::new(PARTS).join(format!("{part}.json")).exists()
+}
+
+fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
+    let plan = Plan::current()?;
+    let mut view = View::default();
+    if plan.walked().next().is_some() {
+        view = View::load(Path::new(paths::FROZEN))?.with_context(|| format!("{} is not there: the capture did not end well", paths::FROZEN))?;
+    }
+    let exclude = Exclude::new(&config.files.exclude)?;
+    for capture in &plan.captures {
+        let Way::Snapshot { number, inside } = &capture.way else { continue };
+        let snapshot = plan.snapshots.get(*number).context("the plan has no such snapshot")?;
+        notify::status(&format!("looking at {} in {}", capture.path.display(), snapshot.name));
+        let walk = Walk::new(&exclude);
+        view.roots.push(walk.root(&capture.path, &snapshot.at.join(inside), None)?);
+        if let Some(skipped) = walk.skipped().first() {
+            bail!("{skipped}");
+        }
+    }
+    let snapshots = !plan.snapshots.is_empty();
+    // What is unchanged since the first pass is there, and nothing else need be.
+    let parents: &[&str] = match (plan.walked().next().is_some() && config.files.presync, snapshots) {
+        (true, false) => &[PRESYNC],
+        (true, true) => &[PRESYNC, FILES],
+        (false, _) => &[FILES],
+    };
+    let (part, _) = store(engine, FILES, parents, Files::Frozen(view), Tolerance::None)?;
+    let intact = plan.snapshots.iter().try_for_each(|snapshot| volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot));
+    if let Err(error) = intact {
+        engine.forget(&[part.snapshot])?;
+        return Err(error);
+    }
+    tell(&part)
+}
+
+/// Whether there is any file below `path`.
+fn holds_files(path: &Path) -> Result<bool> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        entries => entries.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

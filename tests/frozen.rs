@@ -1,0 +1,272 @@
+//! A frozen view of files that try to fool it: what the first pass saw, what the window finds, and what the repository holds in the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use gitlab_backup::config::{EngineName, Repository};
+use gitlab_backup::frozen::{Content, Entry, Exclude, How, Staging, Time, View, Walk, settled};
+use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Tolerance};
+use gitlab_backup::values::{RunId, SecretSource};
+
+struct Silent;
+
+impl Progress for Silent {
+    fn bytes(&self, _: u64) {}
+}
+
+struct Lab {
+    directory: tempfile::TempDir,
+    engine: Box<dyn Engine>,
+    root: PathBuf,
+    rounds: usize,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (password, location) = (directory.path().join("password"), directory.path().join("repository"));
+        fs::write(&password, "secret\n").unwrap();
+        let config = Repository {
+            engine: EngineName::Builtin,
+            location: location.to_str().unwrap().to_owned(),
+            password: SecretSource::File(password.clone()),
+            environment_file: None,
+        };
+        let engine = repository::open(&config, &password, None).unwrap();
+        engine.init().unwrap();
+        let root = directory.path().join("root");
+        fs::create_dir(&root).unwrap();
+        Self { directory, engine, root, rounds: 0 }
+    }
+
+    fn store(&self, part: &str, parents: &[&str], view: View, tolerance: Tolerance) -> anyhow::Result<repository::Stored> {
+        let run: RunId = "20261124T023000Z-8f3c".parse().unwrap();
+        let request = StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance };
+        self.engine.store(request, &Silent)
+    }
+
+    /// The first pass, with `meanwhile` between its look and its reading.
+    fn first_pass(&self, meanwhile: impl FnOnce()) -> View {
+        self.first_pass_settled(settled(&self.root).unwrap(), meanwhile)
+    }
+
+    fn first_pass_settled(&self, settled: Time, meanwhile: impl FnOnce()) -> View {
+        let exclude = Exclude::new(&[]).unwrap();
+        let walk = Walk::new(&exclude).while_it_changes(settled);
+        let mut view = View { roots: vec![walk.root(&self.root, &self.root, None).unwrap()] };
+        assert!(walk.skipped().is_empty());
+        meanwhile();
+        let stored = self.store("presync", &["files", "presync"], view.clone(), Tolerance::Changing).unwrap();
+        view.forget(stored.skipped.iter().map(|skipped| skipped.path.as_path()));
+        view
+    }
+
+    /// The window, and the state in it, which is what has to come back.
+    fn window(&mut self, seen: View, how: How) -> (View, Staging, BTreeMap<PathBuf, String>) {
+        self.rounds += 1;
+        let staging = Staging::new(&self.directory.path().join(format!("staging{}", self.rounds)), how).unwrap();
+        let exclude = Exclude::new(&[]).unwrap();
+        let walk = Walk::new(&exclude).securing(&staging);
+        let seen = seen.roots.into_iter().next().map(|root| root.entry);
+        let view = View { roots: vec![walk.root(&self.root, &self.root, seen).unwrap()] };
+        let skipped = walk.skipped();
+        assert!(skipped.is_empty(), "{skipped:?}");
+        (view, staging, state(&self.root))
+    }
+
+    /// Stores the view and lays it out again.
+    fn comes_back(&self, view: View) -> BTreeMap<PathBuf, String> {
+        let stored = self.store("files", &["presync"], view, Tolerance::None).unwrap();
+        let target = tempfile::tempdir_in(self.directory.path()).unwrap();
+        self.engine.extract(&stored.snapshot, target.path(), &[]).unwrap();
+        state(&target.path().join(self.root.strip_prefix("/").unwrap()))
+    }
+}
+
+/// All that must come back of each path below `root`.
+fn state(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut queue = vec![root.to_owned()];
+    while let Some(path) = queue.pop() {
+        let metadata = path.symlink_metadata().unwrap();
+        let content = match metadata.file_type() {
+            kind if kind.is_dir() => {
+                queue.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                String::new()
+            }
+            kind if kind.is_symlink() => fs::read_link(&path).unwrap().display().to_string(),
+            _ => String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned(),
+        };
+        let attributes: Vec<_> = xattr::list(&path).unwrap().map(|name| (name.clone(), xattr::get(&path, &name).unwrap())).collect();
+        // The time of a link is not brought back by the library.
+        let time = if metadata.is_symlink() { 0 } else { metadata.mtime_nsec() + metadata.mtime() * 1_000_000_000 };
+        let line = format!("{:o} {} {} {time} {attributes:?} {content}", metadata.mode(), metadata.uid(), metadata.gid());
+        found.insert(path.strip_prefix(root).unwrap().to_owned(), line);
+    }
+    found
+}
+
+fn content<'a>(view: &'a View, path: &str) -> &'a Entry {
+    Path::new(path).iter().fold(&view.roots[0].entry, |entry, name| {
+        entry.children.iter().find(|child| child.name() == name).unwrap_or_else(|| panic!("{path} is not in the view"))
+    })
+}
+
+/// A file whose times lie an hour back, as those of most files do: it is settled.
+fn old(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+    File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+}
+
+/// Everything that is there now has been there for long, as far as the first pass can tell.
+fn settled_now() -> Time {
+    std::thread::sleep(Duration::from_millis(50));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    Time { seconds: i64::try_from(now.as_secs()).unwrap(), nanoseconds: i32::try_from(now.subsec_nanos()).unwrap() }
+}
+
+#[test]
+fn nothing_fools_it() {
+    let mut lab = Lab::new();
+    let at = |name: &str| lab.root.join(name);
+    for name in [
+        "same/file", "rewritten", "set-back", "replaced", "linked", "mode", "attribute", "deleted", "gone/file", "swapped-a/HEAD", "swapped-b/HEAD",
+        "became/file", "grown", "mapped",
+    ] {
+        old(&at(name), &format!("{:<20}", name.replace('/', "")));
+    }
+    // Two files that differ in nothing but their content and their number.
+    for (name, text) in [("swapped-a/HEAD", "aaaa"), ("swapped-b/HEAD", "bbbb")] {
+        old(&at(name), text);
+    }
+    symlink("same/file", at("symbolic")).unwrap();
+    symlink("same/file", at("turned")).unwrap();
+    let settled = settled_now();
+    let seen = lab.first_pass_settled(settled, || ());
+
+    let before = at("set-back").metadata().unwrap();
+    fs::write(at("set-back"), format!("{:<20}", "other")).unwrap();
+    File::options().write(true).open(at("set-back")).unwrap().set_modified(before.modified().unwrap()).unwrap();
+    assert_eq!((before.mtime_nsec(), before.size()), (at("set-back").metadata().unwrap().mtime_nsec(), at("set-back").metadata().unwrap().size()));
+    fs::write(at("rewritten"), format!("{:<20}", "same size")).unwrap();
+    old(&at("new-one"), &format!("{:<20}", "over"));
+    fs::rename(at("new-one"), at("replaced")).unwrap();
+    fs::hard_link(at("linked"), at("linked-too")).unwrap();
+    fs::set_permissions(at("mode"), fs::Permissions::from_mode(0o4700)).unwrap();
+    xattr::set(at("attribute"), "user.note", b"new").unwrap();
+    fs::remove_file(at("deleted")).unwrap();
+    fs::remove_dir_all(at("gone")).unwrap();
+    fs::create_dir_all(at("new/directory")).unwrap();
+    fs::write(at("new/directory/file"), "new").unwrap();
+    fs::rename(at("swapped-a"), at("swapped-c")).unwrap();
+    fs::rename(at("swapped-b"), at("swapped-a")).unwrap();
+    fs::rename(at("swapped-c"), at("swapped-b")).unwrap();
+    fs::remove_dir_all(at("became")).unwrap();
+    fs::write(at("became"), "a file now").unwrap();
+    File::options().append(true).open(at("grown")).unwrap().write_at(b"more", 20).unwrap();
+    fs::remove_file(at("turned")).unwrap();
+    symlink("rewritten", at("turned")).unwrap();
+
+    let (view, staging, expected) = lab.window(seen, How::Copy);
+    assert_eq!(content(&view, "same/file").content, Content::Seen);
+    for name in ["rewritten", "set-back", "replaced", "linked-too", "mode", "attribute", "new/directory/file", "swapped-a/HEAD", "became", "grown"] {
+        assert!(matches!(content(&view, name).content, Content::Staged(_)), "{name}: {:?}", content(&view, name).content);
+    }
+    let secured = staging.content().0;
+    assert!((11..=14).contains(&secured), "{secured} files secured");
+    // GitLab is up again: the view does not change any more.
+    for name in ["same/file", "rewritten", "replaced"] {
+        fs::write(lab.root.join(name), "after the window").unwrap();
+    }
+    fs::remove_dir_all(lab.root.join("new")).unwrap();
+    assert_eq!(lab.comes_back(view), expected);
+}
+
+/// The kernel's clock for files is coarse: a file that changes twice within one tick has one time of change.
+#[test]
+fn a_change_within_one_tick_of_the_clock_is_found() {
+    for round in 0..20 {
+        let mut lab = Lab::new();
+        let path = lab.root.join("file");
+        fs::write(&path, "first").unwrap();
+        let seen = lab.first_pass(|| ());
+        fs::write(&path, "other").unwrap();
+        let (view, _staging, expected) = lab.window(seen, How::Copy);
+        assert!(matches!(content(&view, "file").content, Content::Staged(_)), "round {round}");
+        assert_eq!(lab.comes_back(view), expected, "round {round}");
+    }
+}
+
+#[test]
+fn what_changes_while_the_first_pass_reads_it_is_taken_in_the_window() {
+    let mut lab = Lab::new();
+    for name in ["rewritten", "longer", "removed", "replaced", "pipe"] {
+        old(&lab.root.join(name), "as the first pass saw it");
+    }
+    let root = lab.root.clone();
+    let seen = lab.first_pass_settled(settled_now(), || {
+        fs::write(root.join("rewritten"), "as the first pass read i").unwrap();
+        fs::write(root.join("longer"), "as the first pass saw it, and more").unwrap();
+        fs::remove_file(root.join("removed")).unwrap();
+        old(&root.join("other"), "as the first pass read i");
+        fs::rename(root.join("other"), root.join("replaced")).unwrap();
+        fs::remove_file(root.join("pipe")).unwrap();
+        // Opened for reading it would never end.
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    });
+    fs::remove_file(lab.root.join("pipe")).unwrap();
+    fs::write(lab.root.join("removed"), "as the first pass saw it").unwrap();
+    let (view, _staging, expected) = lab.window(seen, How::Copy);
+    assert_eq!(lab.comes_back(view), expected);
+}
+
+/// Tomorrow's first pass is compared with today's files, and today's may have been secured from a file that changed in between.
+#[test]
+fn the_next_day_starts_from_what_was_captured() {
+    let mut lab = Lab::new();
+    for day in 0..4 {
+        fs::write(lab.root.join("daily"), format!("day {day}")).unwrap();
+        old(&lab.root.join("constant"), "the same");
+        let seen = lab.first_pass_settled(settled_now(), || ());
+        fs::write(lab.root.join("hourly"), format!("day {day}")).unwrap();
+        let (view, _staging, expected) = lab.window(seen, How::Copy);
+        assert_eq!(content(&view, "daily").content, Content::Seen);
+        assert_eq!(lab.comes_back(view), expected, "day {day}");
+    }
+}
+
+/// What the first pass did not store cannot be taken for stored.
+#[test]
+fn without_the_first_pass_s_content_nothing_is_stored() {
+    let mut lab = Lab::new();
+    old(&lab.root.join("file"), "content");
+    let exclude = Exclude::new(&[]).unwrap();
+    let walk = Walk::new(&exclude).while_it_changes(settled_now());
+    let seen = View { roots: vec![walk.root(&lab.root, &lab.root, None).unwrap()] };
+    let (view, _staging, _) = lab.window(seen, How::Copy);
+    assert_eq!(content(&view, "file").content, Content::Seen);
+    let error = format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
+    assert!(error.contains("file: is unchanged since the first pass, whose content of it is not in the repository"), "{error}");
+    assert!(lab.engine.snapshots().unwrap().is_empty(), "nothing incomplete is left");
+}
+
+#[test]
+fn a_view_is_the_same_when_it_is_read_again() {
+    let lab = Lab::new();
+    old(&lab.root.join("a/b"), "content");
+    symlink("a", lab.root.join("link")).unwrap();
+    xattr::set(lab.root.join("a/b"), "user.note", b"kept").unwrap();
+    let view = lab.first_pass(|| ());
+    let path = lab.directory.path().join("view");
+    view.save(&path).unwrap();
+    assert_eq!(View::load(&path).unwrap().unwrap(), view);
+    fs::write(&path, b"\xff\xff\xff").unwrap();
+    assert!(View::load(&path).is_err());
+    assert!(View::load(&lab.directory.path().join("none")).unwrap().is_none());
+}
