@@ -98,6 +98,10 @@ pub struct Gitlab {
     pub layout: String,
     /// What `Conflicts=` names, in the order given, no name twice, at least one.
     pub writers: Vec<UnitName>,
+    /// What is no writer although the layout has it for one: it serves a page meanwhile.
+    pub stays_up: Vec<UnitName>,
+    /// How the writers are kept from writing.
+    pub quiesce: Quiesce,
     /// What answers 2xx when GitLab is usable.
     pub readiness: Option<ReadinessUrl>,
     /// The longest time that GitLab may be down.
@@ -105,6 +109,15 @@ pub struct Gitlab {
     /// How long resume lets a unit that still stops go on before it kills it (only after a fault: in a run that goes well every
     /// stop is complete before the window opens).
     pub stop_grace: Timespan,
+}
+
+/// `[gitlab] quiesce`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quiesce {
+    /// They are stopped, and started again: what they were at is finished or undone by themselves.
+    Stop,
+    /// Their control groups are frozen: as if the host had lost its power in that moment.
+    Freeze,
 }
 
 /// Where readiness is asked.

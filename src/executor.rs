@@ -13,10 +13,14 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
-use crate::config::{Config, Stage};
+use crate::config::monitoring::OnError;
+use crate::config::{Config, Quiesce, Stage};
 use crate::paths;
 use crate::runs::restore::Journal;
+use crate::runs::budget::budget;
+use crate::runs::record::read_json;
 use crate::runs::{Failure, Kind, Outcome, Record};
+use crate::steps::files::Pass;
 use crate::steps::manifest::parts;
 use crate::steps::silence;
 use crate::systemd::{Manager, last_lines, notify};
@@ -105,9 +109,17 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     if let Some(reason) = silence::forbids(config)? {
         return Err(Failed { unit: Unit::Silence.to_string(), reason }.into());
     }
-    stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await?;
+    match stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await {
+        // The last of them. Without its secrets it does not even start, and that is no reason for no backup.
+        Err(error) if config.monitoring.on_error == OnError::Warn && of(&error, &Unit::Silenced) => {
+            tracing::warn!("{error:#}: the backup goes on");
+            record.warnings.push(format!("{error:#}"));
+        }
+        prepared => prepared?,
+    }
     record.warnings.extend(silence::complaints(config)?);
 
+    expect(config, record)?;
     enter(record, Kind::Backup, "capture")?;
     let window = Window {
         target: Unit::Stage(Stage::Window),
@@ -115,7 +127,11 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         pause: Unit::Pause,
         deadline: Some(Unit::DeadlineTarget),
         members: plan.members(Stage::Window),
-        stopped: config.gitlab.writers.iter().map(ToString::to_string).collect(),
+        // What is frozen need not be started again.
+        stopped: match config.gitlab.quiesce {
+            Quiesce::Stop => config.gitlab.writers.iter().map(ToString::to_string).collect(),
+            Quiesce::Freeze => Vec::new(),
+        },
         driven: Vec::new(),
         paused: Vec::new(),
     };
@@ -154,10 +170,36 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     Ok(())
 }
 
+/// Tells how long GitLab will probably be away, before it is touched.
+fn expect(config: &Config, record: &mut Record) -> Result<()> {
+    let records: Vec<Record> = Record::all()?.into_iter().filter(|other| other.id != record.id).collect();
+    let last = records.iter().find(|other| other.outcome == Outcome::Complete);
+    let since = last.map(|last| record.started.duration_since(last.started).as_secs_f64());
+    let pass = match config.files.presync {
+        true => read_json::<Pass>(Path::new(paths::PASS))?.unwrap_or_default(),
+        false => Pass::default(),
+    };
+    let Some(budget) = budget(&records, pass.ahead(since)) else { return Ok(()) };
+    record.expected = Some(budget.expected);
+    tracing::info!(runs = budget.runs, entries = pass.entries, "{budget}");
+    if budget.expected.total() > config.gitlab.max_downtime.duration().as_secs_f64() {
+        let warning = format!("{budget}, which is longer than [gitlab] max-downtime allows: the run may be ended by it");
+        tracing::warn!("{warning}");
+        record.warnings.push(warning);
+    }
+    Ok(())
+}
+
+/// Whether it is `unit` that failed.
+fn of(error: &anyhow::Error, unit: &Unit) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| failed.unit == unit.to_string())
+}
+
 fn enter(record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
     record.save(kind)?;
-    notify::status(&format!("{}: {stage}", record.id));
+    let expected = record.expected.filter(|_| stage == "capture").map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
+    notify::status(&format!("{}: {stage}{expected}", record.id));
     tracing::info!(run = %record.id, stage, "stage");
     Ok(())
 }

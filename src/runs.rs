@@ -1,6 +1,7 @@
 //! What is known of runs: the record that a run keeps of itself in the state directory, and the manifest that makes it complete; and
 //! what is known of a restore.
 
+pub mod budget;
 mod manifest;
 pub mod paused;
 pub(crate) mod record;

@@ -2,6 +2,7 @@
 
 pub mod extract;
 pub mod files;
+pub mod freeze;
 pub mod fssnapshot;
 pub mod manifest;
 pub mod open;

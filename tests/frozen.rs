@@ -45,7 +45,7 @@ impl Lab {
 
     fn store(&self, part: &str, parents: &[&str], view: View, tolerance: Tolerance) -> anyhow::Result<repository::Stored> {
         let run: RunId = "20261124T023000Z-8f3c".parse().unwrap();
-        let request = StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance };
+        let request = StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance, patience: Duration::from_secs(3) };
         self.engine.store(request, &Silent)
     }
 
@@ -254,6 +254,21 @@ fn without_the_first_pass_s_content_nothing_is_stored() {
     let error = format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
     assert!(error.contains("file: is unchanged since the first pass, whose content of it is not in the repository"), "{error}");
     assert!(lab.engine.snapshots().unwrap().is_empty(), "nothing incomplete is left");
+}
+
+/// A snapshot is read where it is mounted, and what it holds is called what it always was.
+#[test]
+fn the_repository_sees_original_paths() {
+    let mut lab = Lab::new();
+    old(&lab.root.join("a/b"), "content");
+    let expected = state(&lab.root);
+    let snapshot = lab.directory.path().join("mounted-snapshot");
+    fs::rename(&lab.root, &snapshot).unwrap();
+    fs::create_dir(&lab.root).unwrap();
+    let exclude = Exclude::new(&[]).unwrap();
+    let root = Walk::new(&exclude).root(&lab.root, &snapshot, None).unwrap();
+    lab.rounds += 1;
+    assert_eq!(lab.comes_back(View { roots: vec![root] }), expected);
 }
 
 #[test]

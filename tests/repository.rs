@@ -96,7 +96,9 @@ fn id() -> RunId {
 
 fn store_with(engine: &dyn Engine, paths: &[PathBuf], exclude: &[&str], tolerance: Tolerance) -> anyhow::Result<Stored> {
     let exclude: Vec<String> = exclude.iter().map(ToString::to_string).collect();
-    let request = StoreRequest { run: &id(), part: "files", host: "lab", parents: &["files"], files: Files::Live { paths, exclude: &exclude }, tolerance };
+    let files = Files::Live { paths, exclude: &exclude };
+    let patience = std::time::Duration::from_secs(3);
+    let request = StoreRequest { run: &id(), part: "files", host: "lab", parents: &["files"], files, tolerance, patience };
     engine.store(request, &Silent)
 }
 
@@ -202,7 +204,7 @@ fn engines_read_each_other_and_find_the_parent() {
         assert_eq!(engine.read(&stored.snapshot, &root.join("a/b/file")).unwrap(), b"content");
         let snapshot = &engine.snapshots().unwrap()[0];
         assert_eq!((&snapshot.run, snapshot.part.as_str()), (&id(), "files"));
-        engine.forget(&[stored.snapshot]).unwrap();
+        engine.forget(&[stored.snapshot], std::time::Duration::ZERO).unwrap();
         assert_eq!(engine.snapshots().unwrap().len(), 1);
         place.restic(&["check", "--read-data"]);
     }

@@ -257,8 +257,8 @@ fn inventory(location: &Path) -> BTreeSet<Vec<String>> {
     all.iter().map(|snapshot| serde_json::from_value(snapshot["tags"].clone()).unwrap()).collect()
 }
 
-#[test]
-fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_stops_that() {
+#[tokio::test]
+async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_stops_that() {
     let year = Year::new();
     let (ours, theirs) = (year.path("ours"), year.path("theirs"));
     let times = &nights()[..370];
@@ -278,7 +278,8 @@ fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_stops_t
     };
     let catalog = year.catalog();
     assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (times.len(), 0), "{:?}", catalog.damaged.first());
-    apply(&plan(&policy, &catalog, Timestamp::now()).unwrap(), &*year.engine()).unwrap();
+    let plan = plan(&policy, &catalog, Timestamp::now()).unwrap();
+    apply(&plan, &*year.engine(), std::time::Duration::ZERO, async || Ok(())).await.unwrap();
     // A policy of restic's is for each group of snapshots: here for each part of the runs.
     for part in [PARTS[0], PARTS[1], MANIFEST] {
         restic(&theirs, &[&["forget", "--group-by", "host", "--tag", &format!("part={part}")], &strs(&keep(&policy))[..]].concat());

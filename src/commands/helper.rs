@@ -11,7 +11,7 @@ use crate::executor;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{
-    extract, files, fssnapshot, manifest, pause, postgresql, preflight, prune, redis, report, restore, resume, silence, staging, window,
+    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, prune, redis, report, restore, resume, silence, staging, window,
 };
 use crate::units::render::credential;
 
@@ -58,8 +58,14 @@ pub enum Helper {
     Pause,
     /// gitlab-backup-pause.service, ExecStopPost=
     Unpause,
-    /// gitlab-backup-window.service
-    Window,
+    /// gitlab-backup-window.service and gitlab-backup-restore-window.service
+    Window {
+        /// The writers are stopped, also where a backup would freeze them.
+        #[arg(long)]
+        stopped: bool,
+    },
+    /// gitlab-backup-window.service, ExecStopPost=
+    Thaw,
     /// gitlab-backup-pgsnapshot.service
     Pgsnapshot,
     /// gitlab-backup-redis.service
@@ -142,6 +148,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Fssnapshot(Bracket::End) => return fssnapshot::end(),
         Helper::Pause => return pause::begin(),
         Helper::Unpause => return pause::end().await,
+        Helper::Thaw => return freeze::thaw().await,
         Helper::Resume => return resume::resume(&manner(file)).await,
         _ => {}
     }
@@ -157,14 +164,14 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Fsplan => files::freeze(&config),
         Helper::Presync => files::presync(&config),
         Helper::Fssnapshot(_) => fssnapshot::begin(&config),
-        Helper::Window => window::open(&config).await,
+        Helper::Window { stopped } => window::open(&config, stopped).await,
         Helper::Pgsnapshot => postgresql::hold(&config).await,
         Helper::Redis => redis::save(&config).await,
         Helper::FilesLive => files::capture(&config),
         Helper::Postgresql => postgresql::dump(&config).await,
         Helper::Files => files::stored(&config),
         Helper::Manifest => manifest::write(&config),
-        Helper::Prune => prune::prune(&config),
+        Helper::Prune => prune::prune(&config).await,
         Helper::Silence(_) => silence::begin(&config).await,
         Helper::Silenced => silence::settle(&config).await,
         Helper::Report(Bracket::Begin) => report::begun(&config).await,
@@ -172,7 +179,13 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Restore(step) => self::restore(&config, step).await,
         Helper::Verify => verify::newest(&config).await,
         Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
-        Helper::Conclude { .. } | Helper::Unsilence | Helper::Staging(_) | Helper::Pause | Helper::Unpause | Helper::Resume => Ok(()),
+        Helper::Conclude { .. }
+        | Helper::Unsilence
+        | Helper::Staging(_)
+        | Helper::Pause
+        | Helper::Unpause
+        | Helper::Thaw
+        | Helper::Resume => Ok(()),
     }
 }
 

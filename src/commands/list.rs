@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::runs::{Manifest, Record};
+use crate::runs::{Downtime, Manifest, Record};
 use crate::steps::open;
 use crate::values::RunId;
 
@@ -21,13 +21,19 @@ pub fn list(config: &Config, json: bool) -> Result<()> {
         println!("no complete runs in {}", config.repository.location);
         return Ok(());
     }
-    println!("{:<22} {:<26} {:>10} {:>12}  PARTS", "RUN", "FINISHED", "DOWNTIME", "SIZE");
+    println!("{:<22} {:<24} {:>8} {:>6} {:>7} {:>6} {:>12}  PARTS", "RUN", "FINISHED", "DOWNTIME", "STOP", "CAPTURE", "START", "SIZE");
     for run in runs {
         let bytes: u64 = run.parts.iter().map(|part| part.bytes).sum();
         let parts: Vec<&str> = run.parts.iter().map(|part| part.name.as_str()).collect();
         let size = indicatif::BinaryBytes(bytes).to_string();
         let finished = run.finished.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-        println!("{:<22} {finished:<26} {:>8.1} s {size:>12}  {}", run.id.to_string(), run.downtime_seconds, parts.join(", "));
+        let Downtime { stop, capture, start } = run.downtime;
+        println!(
+            "{:<22} {finished:<24} {:>6.1} s {stop:>6.1} {capture:>7.1} {start:>6.1} {size:>12}  {}",
+            run.id.to_string(),
+            run.downtime_seconds,
+            parts.join(", ")
+        );
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
+use crate::repository::patience;
 use crate::runs::{Outcome, Record};
 use crate::steps::open;
 use crate::steps::prune::{Plan, apply, plan};
@@ -30,7 +31,8 @@ pub async fn prune(config: &Config, dry_run: bool, json: bool) -> Result<()> {
     let engine = open::outside(config)?;
     let plan = plan(&config.retention, &Catalog::read(&*engine)?, Timestamp::now())?;
     if !dry_run {
-        apply(&plan, &*engine)?;
+        // A run that has begun meanwhile goes first, and must not find the repository taken when GitLab is down.
+        apply(&plan, &*engine, patience::NONE, refuse_if_unsafe).await?;
     }
     print(&plan, dry_run, json)
 }

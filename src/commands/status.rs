@@ -69,7 +69,12 @@ pub async fn status(json: bool) -> Result<()> {
             Outcome::Complete => "complete",
             Outcome::Failed => "failed",
         };
-        format!("{} {outcome} in stage {}{reason}", record.id, record.stage)
+        let away = match (record.downtime, record.expected) {
+            (Some(away), _) => format!(", GitLab was away for {away}"),
+            (None, Some(expected)) if record.outcome == Outcome::Running && running => format!(", GitLab is expected to be away for {expected}"),
+            _ => String::new(),
+        };
+        format!("{} {outcome} in stage {}{away}{reason}", record.id, record.stage)
     };
     println!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running)));
     if let Some(record) = &status.last_complete {

@@ -40,6 +40,8 @@ tables! {
     Gitlab {
         layout: Field<String>,
         writers: List,
+        stays_up: List,
+        quiesce: Field<String>,
         readiness_url: Field<String>,
         max_downtime: Field<String>,
         stop_grace: Field<String>,

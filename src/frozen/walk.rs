@@ -89,10 +89,11 @@ impl<'a> Walk<'a> {
     pub fn root(&self, path: &Path, at: &Path, seen: Option<Entry>) -> Result<Root> {
         let threads = std::thread::available_parallelism().map_or(THREADS, |count| count.get().max(THREADS));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
-        let (directory, name) = (at.parent().unwrap_or(at), at.file_name().unwrap_or(OsStr::new("/")));
+        // Its own name, and not the snapshot's.
+        let name = path.file_name().unwrap_or(OsStr::new("/"));
         let stat = rustix::fs::lstat(at).with_context(|| format!("{} cannot be read", at.display()))?;
         let entry = pool.install(|| {
-            let mut entry = self.entry(directory, name, &Stat::from(&stat), seen.as_ref());
+            let mut entry = self.entry(at, name, &Stat::from(&stat), seen.as_ref());
             entry.children = self.children(&entry, path, at, seen);
             entry
         });
@@ -142,7 +143,7 @@ impl<'a> Walk<'a> {
             }
             while seen.next_if(|entry| entry.name() < name).is_some() {}
             let earlier = seen.next_if(|entry| entry.name() == name);
-            found.push((self.entry(at, name, &stat, earlier.as_ref()), earlier));
+            found.push((self.entry(&at.join(name), name, &stat, earlier.as_ref()), earlier));
         }
         drop(handle);
         let below = |(mut entry, earlier): (Entry, Option<Entry>)| {
@@ -158,7 +159,7 @@ impl<'a> Walk<'a> {
         Ok(found.into_iter().map(|(entry, _)| entry).collect())
     }
 
-    fn entry(&self, directory: &Path, name: &OsStr, stat: &Stat, earlier: Option<&Entry>) -> Entry {
+    fn entry(&self, at: &Path, name: &OsStr, stat: &Stat, earlier: Option<&Entry>) -> Entry {
         let mut entry = Entry { name: name.as_bytes().to_owned(), stat: *stat, extra: None, content: Content::None, children: Vec::new() };
         if let Some(earlier) = earlier.filter(|earlier| stat.unchanged_since(&earlier.stat)) {
             entry.extra.clone_from(&earlier.extra);
@@ -167,17 +168,16 @@ impl<'a> Walk<'a> {
             }
             return entry;
         }
-        let at = directory.join(name);
-        match extra(&at, stat.kind()) {
+        match extra(at, stat.kind()) {
             Ok(extra) => entry.extra = extra,
-            Err(error) => self.skip(at.clone(), &error),
+            Err(error) => self.skip(at.to_owned(), &error),
         }
         if stat.kind() == FileType::RegularFile {
-            entry.content = match self.staging.map(|staging| staging.secure(&at, stat)) {
+            entry.content = match self.staging.map(|staging| staging.secure(at, stat)) {
                 None => Content::InPlace,
                 Some(Ok(number)) => Content::Staged(number),
                 Some(Err(error)) => {
-                    self.skip(at, &error);
+                    self.skip(at.to_owned(), &error);
                     Content::None
                 }
             };

@@ -26,15 +26,13 @@ use rustix::fs::FlockOperation;
 
 use crate::config::host;
 
-use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
+use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
 use source::{Skips, Source};
 
 /// Bytes of a pack file, never growing: the library's restore holds a pack for each of its threads in memory.
 const PACK_SIZE: u64 = 8 << 20;
 /// What a killed process left half written is removed when it is older than this.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
-/// How long the end of another process is waited for; it may be in the window.
-const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(250);
@@ -111,13 +109,18 @@ impl Builtin {
     }
 
     /// Held by whoever changes the repository: the library itself takes no locks. Ends with the process, however that ends.
-    fn lock(&self) -> Result<File> {
+    fn lock(&self, patience: Duration) -> Result<File> {
         let config = File::open(self.location.join("config")).context("cannot open the repository's config")?;
         let started = Instant::now();
+        let mut told = false;
         while let Err(error) = rustix::fs::flock(&config, FlockOperation::NonBlockingLockExclusive) {
-            if error != rustix::io::Errno::WOULDBLOCK || started.elapsed() > LOCK_PATIENCE {
+            if error != rustix::io::Errno::WOULDBLOCK || started.elapsed() >= patience {
                 let location = self.location.display();
                 return Err(error).with_context(|| format!("another process of gitlab-backup works in the repository at {location}"));
+            }
+            if !told && started.elapsed() > Duration::from_secs(1) {
+                tracing::info!("waiting: another process of gitlab-backup works in the repository");
+                told = true;
             }
             std::thread::sleep(LOCK_PAUSE);
         }
@@ -173,9 +176,13 @@ impl Engine for Builtin {
         self.open(Hidden).map(drop)
     }
 
+    fn turn(&self, patience: Duration) -> Result<()> {
+        self.lock(patience).map(drop)
+    }
+
     fn recover(&self) -> Result<()> {
         let repository = self.open(Hidden)?;
-        let _lock = self.lock()?;
+        let _lock = self.lock(patience::LONG)?;
         // Packs that were written but not listed in an index are taken up again.
         repository.repair_index(&RepairIndexOptions::default(), false).map_err(plain)?;
         remove_leftovers(&self.location, SystemTime::now() - LEFTOVER_AGE)
@@ -185,7 +192,7 @@ impl Engine for Builtin {
         let net = net::spread()?;
         let read = Arc::new(AtomicU64::new(0));
         let repository = self.open(Bars(Arc::clone(&read)))?;
-        let _lock = self.lock()?;
+        let _lock = self.lock(request.patience)?;
         let repository = repository.to_indexed_ids().map_err(plain)?;
         let mut options = SnapshotOptions::default().host(request.host.to_owned()).command("gitlab-backup".to_owned());
         for tag in [TAG.to_owned(), format!("{RUN_TAG}{}", request.run), format!("{PART_TAG}{}", request.part)] {
@@ -280,9 +287,9 @@ impl Engine for Builtin {
         read().with_context(|| format!("cannot read {} from snapshot {snapshot}", path.display()))
     }
 
-    fn forget(&self, snapshots: &[String]) -> Result<()> {
+    fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()> {
         let repository = self.open(Hidden)?;
-        let _lock = self.lock()?;
+        let _lock = self.lock(patience)?;
         let found = repository.get_snapshots(snapshots).map_err(plain)?;
         let ids: Vec<_> = found.iter().map(|snapshot| snapshot.id).collect();
         repository.delete_snapshots(&ids).map_err(plain)
@@ -313,20 +320,20 @@ impl Engine for Builtin {
 
     fn add_key(&self, password_file: &Path) -> Result<()> {
         let repository = self.open(Hidden)?;
-        let _lock = self.lock()?;
+        let _lock = self.lock(patience::SHORT)?;
         repository.add_key(&read_password(password_file)?, &key_options()).map_err(plain).map(drop)
     }
 
     fn remove_key(&self, id: &str) -> Result<()> {
         let repository = self.open_by_password(Hidden)?;
-        let _lock = self.lock()?;
+        let _lock = self.lock(patience::SHORT)?;
         let id: rustic_core::Id = id.parse().map_err(plain)?;
         repository.delete_key(&id.into()).map_err(plain)
     }
 
-    fn prune(&self) -> Result<()> {
+    fn prune(&self, patience: Duration) -> Result<()> {
         let repository = self.open(Hidden)?;
-        let _lock = self.lock()?;
+        let _lock = self.lock(patience)?;
         // Two-phase, as by default: a pack is marked today and removed tomorrow, so that what a reader has in hand stays.
         let options = PruneOptions::default();
         let plan = repository.prune_plan(&options).map_err(plain).context("cannot find out what to prune")?;

@@ -1,6 +1,7 @@
 //! What every engine can do.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -17,6 +18,8 @@ pub trait Engine {
     fn init(&self) -> Result<bool>;
     /// Opens it. Fails if it is missing, damaged or has another password.
     fn probe(&self) -> Result<()>;
+    /// Returns as soon as no other process changes it, and fails after `patience`. Readers are nobody's concern.
+    fn turn(&self, patience: Duration) -> Result<()>;
     /// Makes good what a process left that was killed in it. Takes its time: not for the window.
     fn recover(&self) -> Result<()>;
     /// Stores `request`'s files as one snapshot.
@@ -32,16 +35,17 @@ pub trait Engine {
     fn check(&self, data: bool) -> Result<()>;
     /// One small file out of a snapshot.
     fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>>;
-    /// Removes snapshots, not the data that they share with others.
-    fn forget(&self, snapshots: &[String]) -> Result<()>;
+    /// Removes snapshots, not the data that they share with others. Waits so long for its turn.
+    fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()>;
     /// Every key.
     fn keys(&self) -> Result<Vec<Key>>;
     /// Adds a key with the password in a file.
     fn add_key(&self, password_file: &Path) -> Result<()>;
     /// Removes a key, by its whole id. Fails for the one in use.
     fn remove_key(&self, id: &str) -> Result<()>;
-    /// Removes the data that no snapshot needs any more. What another process may still be using is kept for a day.
-    fn prune(&self) -> Result<()>;
+    /// Removes the data that no snapshot needs any more. What another process may still be using is kept for a day. Waits so long for its
+    /// turn.
+    fn prune(&self, patience: Duration) -> Result<()>;
 }
 
 /// What to store.
@@ -58,6 +62,20 @@ pub struct StoreRequest<'a> {
     pub files: Files<'a>,
     /// What a path that cannot be read means.
     pub tolerance: Tolerance,
+    /// How long to wait for the turn.
+    pub patience: Duration,
+}
+
+/// How long a process that changes the repository waits for another that does.
+pub mod patience {
+    use std::time::Duration;
+
+    /// GitLab is up: a prune that somebody started takes its time, and is no reason for no backup.
+    pub const LONG: Duration = Duration::from_secs(12 * 3600);
+    /// GitLab is down.
+    pub const SHORT: Duration = Duration::from_secs(3);
+    /// What can be done at any other time.
+    pub const NONE: Duration = Duration::ZERO;
 }
 
 /// The files to store.

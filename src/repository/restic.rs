@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -11,13 +12,17 @@ use serde::Deserialize;
 use crate::frozen::Skipped;
 use crate::process;
 
-use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance};
+use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
 
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
 /// restic(1): the repository does not exist.
 const NO_REPOSITORY: i32 = 10;
 const NO_REPOSITORY_WORDS: &str = "Is there a repository at the following location";
+/// What it says where another restic has locked the repository: the exit code for that is 0.17's, as is `--retry-lock` 0.16's.
+const LOCKED_WORDS: &str = "repository is already locked";
+/// Between two attempts then.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Restic {
     location: String,
@@ -103,6 +108,89 @@ impl Restic {
         Ok(output.stdout)
     }
 
+    /// The same, again and again while another restic has locked the repository.
+    fn in_turn<T>(&self, patience: Duration, what: impl Fn() -> Result<T>) -> Result<T> {
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            match what() {
+                Err(error) if format!("{error:#}").contains(LOCKED_WORDS) && started.elapsed() < patience => {
+                    if !told {
+                        tracing::info!("waiting: {error:#}");
+                        told = true;
+                    }
+                    std::thread::sleep(LOCK_PAUSE);
+                    // Of processes that are gone, and of those only.
+                    self.succeed(&["unlock"])?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn store_now(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
+        let mut list = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+        let Files::Live { paths, exclude } = &request.files else {
+            bail!("restic reads files where they are, and these are kept elsewhere: use engine 'builtin'");
+        };
+        for path in *paths {
+            path.symlink_metadata().with_context(|| format!("{} cannot be read", path.display()))?;
+            list.write_all(path.as_os_str().as_bytes())?;
+            list.write_all(b"\0")?;
+        }
+        list.flush()?;
+        let run = format!("{RUN_TAG}{}", request.run);
+        let part = format!("{PART_TAG}{}", request.part);
+        let mut command = self.command(&["backup", "--json", "--tag", TAG, "--tag", &run, "--tag", &part, "--host", request.host]);
+        for glob in *exclude {
+            command.arg("--exclude").arg(glob);
+        }
+        command.arg("--files-from-raw").arg(list.path());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot run restic: is the package 'restic' installed?")?;
+        let stderr = child.stderr.take().context("restic has no stderr")?;
+        let complaints = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<String>>());
+        let mut summary = None;
+        for line in BufReader::new(child.stdout.take().context("restic has no stdout")?).lines() {
+            let Ok(message) = serde_json::from_str::<Message>(&line?) else { continue };
+            match message.message_type.as_str() {
+                "status" => progress.bytes(message.bytes_done),
+                "summary" => summary = Some(message),
+                _ => {}
+            }
+        }
+        let status = child.wait()?;
+        let complaints = complaints.join().unwrap_or_default();
+        let skipped: Vec<Skipped> = complaints
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
+            .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
+            .collect();
+        let said = || process::tail(complaints.join("\n").as_bytes());
+        if !status.success() && status.code() != Some(INCOMPLETE) {
+            bail!("restic could not store part '{}' in {}: {status}: {}", request.part, self.location, said());
+        }
+        let summary = summary.context("restic told no summary")?;
+        let snapshot = summary.snapshot_id.context("restic made no snapshot")?;
+        if request.tolerance == Tolerance::None && (status.code() == Some(INCOMPLETE) || !skipped.is_empty()) {
+            self.forget(&[snapshot], patience::SHORT)?;
+            let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();
+            bail!("part '{}': {} paths could not be read: {}", request.part, skipped.len().max(1), first.join(", "));
+        }
+        let stored = self.list(&[&snapshot])?.into_iter().next().context("restic does not find the snapshot that it just made")?;
+        Ok(Stored {
+            snapshot: stored.id,
+            tree: stored.tree,
+            files: summary.total_files_processed,
+            bytes: summary.total_bytes_processed,
+            bytes_added: summary.data_added,
+            skipped,
+        })
+    }
+
     fn list(&self, words: &[&str]) -> Result<Vec<RawSnapshot>> {
         self.json(&[&["snapshots", "--json", "--no-lock", "--tag", TAG], words].concat())
     }
@@ -151,72 +239,18 @@ impl Engine for Restic {
         self.succeed(&["cat", "config", "--no-lock"]).map(drop)
     }
 
+    fn turn(&self, patience: Duration) -> Result<()> {
+        // Anything that takes the lock of a reader.
+        self.in_turn(patience, || self.succeed(&["cat", "config"])).map(drop)
+    }
+
     fn recover(&self) -> Result<()> {
         // Removes the locks of processes that are gone, and only those.
         self.succeed(&["unlock"]).map(drop)
     }
 
     fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
-        let Files::Live { paths, exclude } = request.files else {
-            bail!("restic reads files where they are, and these are kept elsewhere: use engine 'builtin'");
-        };
-        let mut list = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
-        for path in paths {
-            path.symlink_metadata().with_context(|| format!("{} cannot be read", path.display()))?;
-            list.write_all(path.as_os_str().as_bytes())?;
-            list.write_all(b"\0")?;
-        }
-        list.flush()?;
-        let run = format!("{RUN_TAG}{}", request.run);
-        let part = format!("{PART_TAG}{}", request.part);
-        let mut command = self.command(&["backup", "--json", "--tag", TAG, "--tag", &run, "--tag", &part, "--host", request.host]);
-        for glob in exclude {
-            command.arg("--exclude").arg(glob);
-        }
-        command.arg("--files-from-raw").arg(list.path());
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("cannot run restic: is the package 'restic' installed?")?;
-        let stderr = child.stderr.take().context("restic has no stderr")?;
-        let complaints = std::thread::spawn(move || BufReader::new(stderr).lines().map_while(Result::ok).collect::<Vec<String>>());
-        let mut summary = None;
-        for line in BufReader::new(child.stdout.take().context("restic has no stdout")?).lines() {
-            let Ok(message) = serde_json::from_str::<Message>(&line?) else { continue };
-            match message.message_type.as_str() {
-                "status" => progress.bytes(message.bytes_done),
-                "summary" => summary = Some(message),
-                _ => {}
-            }
-        }
-        let status = child.wait()?;
-        let complaints = complaints.join().unwrap_or_default();
-        let skipped: Vec<Skipped> = complaints
-            .iter()
-            .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
-            .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
-            .collect();
-        let said = || process::tail(complaints.join("\n").as_bytes());
-        if !status.success() && status.code() != Some(INCOMPLETE) {
-            bail!("restic could not store part '{}' in {}: {status}: {}", request.part, self.location, said());
-        }
-        let summary = summary.context("restic told no summary")?;
-        let snapshot = summary.snapshot_id.context("restic made no snapshot")?;
-        if request.tolerance == Tolerance::None && (status.code() == Some(INCOMPLETE) || !skipped.is_empty()) {
-            self.forget(&[snapshot])?;
-            let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();
-            bail!("part '{}': {} paths could not be read: {}", request.part, skipped.len().max(1), first.join(", "));
-        }
-        let stored = self.list(&[&snapshot])?.into_iter().next().context("restic does not find the snapshot that it just made")?;
-        Ok(Stored {
-            snapshot: stored.id,
-            tree: stored.tree,
-            files: summary.total_files_processed,
-            bytes: summary.total_bytes_processed,
-            bytes_added: summary.data_added,
-            skipped,
-        })
+        self.in_turn(request.patience, || self.store_now(&request, progress))
     }
 
     fn snapshots(&self) -> Result<Vec<Snapshot>> {
@@ -261,9 +295,9 @@ impl Engine for Restic {
         self.succeed(&["dump", "--no-lock", snapshot, &path.to_string_lossy()])
     }
 
-    fn forget(&self, snapshots: &[String]) -> Result<()> {
+    fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()> {
         let ids: Vec<&str> = snapshots.iter().map(String::as_str).collect();
-        self.succeed(&[&["forget"], &ids[..]].concat()).map(drop)
+        self.in_turn(patience, || self.succeed(&[&["forget"], &ids[..]].concat())).map(drop)
     }
 
     fn keys(&self) -> Result<Vec<Key>> {
@@ -284,7 +318,7 @@ impl Engine for Restic {
         self.succeed(&["key", "remove", id]).map(drop)
     }
 
-    fn prune(&self) -> Result<()> {
-        self.succeed(&["prune"]).map(drop)
+    fn prune(&self, patience: Duration) -> Result<()> {
+        self.in_turn(patience, || self.succeed(&["prune"])).map(drop)
     }
 }

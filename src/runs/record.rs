@@ -1,5 +1,6 @@
 //! The record of a run: written by the executor at every change, kept for failed runs too.
 
+use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -27,6 +28,9 @@ pub struct Record {
     pub outcome: Outcome,
     /// `prepare`, `capture`, `resume`, `store`, `finish`; of a restore `prepare`, `restore`, `resume`, `finish`.
     pub stage: String,
+    /// How long GitLab would probably be down, told before it was; none in a first run.
+    #[serde(default)]
+    pub expected: Option<Downtime>,
     /// How long GitLab was down; none before it is up again.
     pub downtime: Option<Downtime>,
     /// Why it failed.
@@ -81,6 +85,12 @@ pub struct Downtime {
     pub start: f64,
 }
 
+impl fmt::Display for Downtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} s (stop {:.1}, capture {:.1}, start {:.1})", self.total(), self.stop, self.capture, self.start)
+    }
+}
+
 impl Downtime {
     /// The whole.
     pub fn total(&self) -> f64 {
@@ -98,6 +108,7 @@ impl Record {
             finished: None,
             outcome: Outcome::Running,
             stage,
+            expected: None,
             downtime: None,
             failure: None,
             warnings: Vec::new(),

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::config::{Config, host};
-use crate::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance};
+use crate::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance, patience};
 use crate::runs::record::write_json;
 use crate::runs::{Part, Record};
 use crate::systemd::notify;
@@ -40,16 +40,20 @@ fn run() -> Result<RunId> {
 
 /// Stores files that are read where they are, as one part of the current run.
 pub(super) fn live(config: &Config, engine: &dyn Engine, name: &str, paths: &[PathBuf]) -> Result<Part> {
-    let exclude: &[String] = if name == FILES { &config.files.exclude } else { &[] };
-    store(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None).map(|(part, _)| part)
+    // The files themselves are read so only in the window, where nothing may wait for long.
+    let (exclude, patience): (&[String], _) = match name {
+        FILES => (&config.files.exclude, patience::SHORT),
+        _ => (&[], patience::LONG),
+    };
+    store(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience).map(|(part, _)| part)
 }
 
 /// Stores one part under the current run.
-fn store(engine: &dyn Engine, name: &str, parents: &[&str], files: Files<'_>, tolerance: Tolerance) -> Result<(Part, Stored)> {
+fn store(engine: &dyn Engine, name: &str, parents: &[&str], files: Files<'_>, tolerance: Tolerance, patience: Duration) -> Result<(Part, Stored)> {
     let run = run()?;
     let host = host::name();
     let paths = files.paths();
-    let request = StoreRequest { run: &run, part: name, host: &host, parents, files, tolerance };
+    let request = StoreRequest { run: &run, part: name, host: &host, parents, files, tolerance, patience };
     let started = Instant::now();
     let stored = engine.store(request, &Status { part: name.to_owned(), last: Mutex::new(None) })?;
     for skipped in &stored.skipped {

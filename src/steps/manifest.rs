@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::{Config, host};
 use crate::paths;
+use crate::repository::patience;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Part, Record};
 
@@ -63,7 +64,7 @@ pub fn write(config: &Config) -> Result<()> {
     let passes: Vec<String> =
         engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == PRESYNC).map(|snapshot| snapshot.id).collect();
     if !passes.is_empty() {
-        engine.forget(&passes)?;
+        engine.forget(&passes, patience::LONG)?;
     }
     Ok(())
 }

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::{Result, anyhow, bail};
 
-use crate::config::Config;
+use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, conclude};
+use crate::repository::patience;
 use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
 
-use super::{open, readiness, redis};
+use super::{freeze, open, readiness, redis};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -59,6 +60,9 @@ async fn writers(config: &Config) -> Vec<Finding> {
             Err(error) => missing.push(error),
         }
     }
+    if config.gitlab.quiesce == Quiesce::Freeze {
+        missing.extend(freeze::possible().err());
+    }
     let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
     findings.extend(each_or("gitlab", missing, seen));
     findings
@@ -105,6 +109,8 @@ fn repository(config: &Config) -> Result<String> {
         tracing::info!(location, "made the repository");
         return Ok(format!("made at {location}"));
     }
+    // Here and not in the window. A prune that begins later sees this run.
+    engine.turn(patience::LONG)?;
     if Record::all()?.iter().find(|record| record.finished.is_some()).is_some_and(|last| last.outcome != Outcome::Complete) {
         tracing::info!("the last run failed: making good what it may have left in the repository");
         engine.recover()?;

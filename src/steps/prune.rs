@@ -1,5 +1,7 @@
 //! Retention: whole runs, complete ones only, and what failed runs left behind.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -7,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::catalog::{Catalog, MANIFEST};
 use crate::config::{Config, Retention};
 use crate::repository::retention::{self, Fate};
-use crate::repository::{Engine, Snapshot};
+use crate::repository::{Engine, Snapshot, patience};
 use crate::runs::{Outcome, Record};
 use crate::systemd::notify;
 use crate::values::RunId;
@@ -61,27 +63,29 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
 }
 
 /// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any more. Killed at any point, it leaves
-/// runs that are whole or no longer listed.
-pub fn apply(plan: &Plan, engine: &dyn Engine) -> Result<()> {
+/// runs that are whole or no longer listed. Asks `may` before each step, and waits `patience` for its turn.
+pub async fn apply(plan: &Plan, engine: &dyn Engine, patience: Duration, mut may: impl AsyncFnMut() -> Result<()>) -> Result<()> {
     for (done, snapshot) in plan.snapshots.iter().enumerate() {
         notify::status(&format!("removing {done} of {} snapshots", plan.snapshots.len()));
-        engine.forget(std::slice::from_ref(snapshot))?;
+        may().await?;
+        engine.forget(std::slice::from_ref(snapshot), patience)?;
     }
     if !plan.snapshots.is_empty() {
         notify::status("removing data that is no longer needed");
     }
     // Also without snapshots to remove: what was marked yesterday is removed today.
-    engine.prune()
+    may().await?;
+    engine.prune(patience)
 }
 
 /// The step that follows a complete run.
-pub fn prune(config: &Config) -> Result<()> {
+pub async fn prune(config: &Config) -> Result<()> {
     if Record::current()?.is_none_or(|record| record.outcome != Outcome::Complete) {
         bail!("the run is not complete: nothing is pruned");
     }
     let engine = open::in_run(config)?;
     let plan = plan(&config.retention, &Catalog::read(&*engine)?, Timestamp::now())?;
-    apply(&plan, &*engine)?;
+    apply(&plan, &*engine, patience::LONG, async || Ok(())).await?;
     let kept = plan.fates.iter().filter(|fate| fate.keep).count();
     tracing::info!(kept, removed = plan.fates.len() - kept, leftovers = plan.leftovers.len(), "pruned");
     Ok(())

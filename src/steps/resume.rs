@@ -12,7 +12,7 @@ use crate::runs::paused;
 use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, JobEvent, Manager, Paused, notify};
 
-use super::readiness;
+use super::{freeze, readiness};
 
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
@@ -45,6 +45,10 @@ pub async fn resume(manner: &Manner) -> Result<()> {
         tracing::error!("{why}");
         notify::status(&why);
         return Ok(());
+    }
+    // The second line: the window's end has done it already.
+    if let Err(error) = freeze::thaw().await {
+        tracing::error!("{error:#}");
     }
     let Some(units) = paused::load()? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");

@@ -11,8 +11,8 @@ use crate::config::monitoring::{Monitoring, OnError};
 use crate::monitoring::held::{Entry, Held};
 use crate::monitoring::{Span, patiently, silence};
 use crate::runs::{Outcome, Record};
-use crate::systemd::{notify, start_later};
-use crate::units::Unit;
+use crate::systemd::{Manager, notify, start_later};
+use crate::units::{Restore, Unit};
 
 /// What a silence lasts beyond the downtime and the grace period that it is for, should nobody end it.
 const SLACK: SignedDuration = SignedDuration::from_mins(30);
@@ -74,6 +74,12 @@ pub async fn settle(config: &Config) -> Result<()> {
         ),
     };
     let needed = Timestamp::now() + needed(config);
+    // Whoever ends the silences then waits for the end of the run.
+    if !Manager::connect().await?.state(&Unit::Silence.to_string()).await?.active.is_running() {
+        held.over = None;
+        held.save()?;
+        start_later(&Unit::UnsilenceTimer.to_string()).await?;
+    }
     let missing = held.silences.iter().any(|entry| entry.error.is_some() || !entry.begun);
     if missing || held.until < needed {
         held.until = needed + SLACK;
@@ -121,9 +127,16 @@ pub async fn settle(config: &Config) -> Result<()> {
 /// configuration.
 pub async fn end() -> Result<()> {
     let Some(mut held) = Held::load()? else { return Ok(()) };
-    held.over = Some(Timestamp::now());
-    held.save()?;
+    // After a begin that failed, and each stage has systemd try that again, the run goes on: the timer's service waits for its end.
+    let early = goes_on().await.unwrap_or(None).is_some();
+    if !early {
+        held.over = Some(Timestamp::now());
+        held.save()?;
+    }
     start_later(&Unit::UnsilenceTimer.to_string()).await?;
+    if early {
+        return Ok(());
+    }
     let (later, now): (Vec<Entry>, Vec<Entry>) = held.silences.into_iter().partition(|entry| silence(&entry.silence).has_grace());
     held.silences = later;
     for entry in now {
@@ -137,6 +150,12 @@ pub async fn end() -> Result<()> {
 /// Ends what is on record; fails, to be started again, while anything is left.
 pub async fn unsilence() -> Result<()> {
     let Some(mut held) = Held::load()? else { return Ok(()) };
+    // Not asked for by the end of the bracket, but by its failure, which may be at its start.
+    if held.over.is_none()
+        && let Some(executor) = goes_on().await?
+    {
+        bail!("{executor} goes on: tried again when it is over");
+    }
     let over = held.over.unwrap_or(held.begun);
     let mut left = Vec::new();
     for entry in std::mem::take(&mut held.silences) {
@@ -160,6 +179,17 @@ pub async fn unsilence() -> Result<()> {
             bail!("could not be ended, and will be tried again: {}", all.join("; "))
         }
     }
+}
+
+/// The executor that is at work, of a backup or a restore.
+async fn goes_on() -> Result<Option<Unit>> {
+    let manager = Manager::connect().await?;
+    for executor in [Unit::Run, Restore::Run.into()] {
+        if !manager.state(&executor.to_string()).await?.is_settled() {
+            return Ok(Some(executor));
+        }
+    }
+    Ok(None)
 }
 
 fn held(config: &Config, silences: Vec<Entry>) -> Held {

@@ -1,16 +1,21 @@
-//! The window's own check: every writer really is down, and so are its processes.
+//! The window's own check: every writer really is down, and so are its processes; or frozen, where that is asked for.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::config::Config;
+use crate::config::{Config, Quiesce};
 use crate::systemd::Manager;
 
+use super::freeze;
+
 /// Fails, and with it the capture, if any writer still runs.
-pub async fn open(config: &Config) -> Result<()> {
+pub async fn open(config: &Config, stopped: bool) -> Result<()> {
     let manager = Manager::connect().await?;
+    if config.gitlab.quiesce == Quiesce::Freeze && !stopped {
+        return freeze::freeze(config, &manager).await;
+    }
     for writer in &config.gitlab.writers {
         let state = manager.state(writer.as_str()).await?;
         if !state.active.is_down() {

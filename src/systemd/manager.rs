@@ -94,6 +94,16 @@ impl Manager {
         self.retry(&format!("kill {unit}"), async || absent_is_fine(self.proxy().await?.kill_unit(unit, "all", SIGKILL).await)).await
     }
 
+    /// Freezes every process of a unit; returns when it is. Fails where control groups cannot.
+    pub async fn freeze(&self, unit: &str) -> Result<()> {
+        self.retry(&format!("freeze {unit}"), async || self.proxy().await?.freeze_unit(unit).await).await
+    }
+
+    /// Lets a frozen unit go on. One that is gone or was not frozen is fine.
+    pub async fn thaw(&self, unit: &str) -> Result<()> {
+        self.retry(&format!("thaw {unit}"), async || absent_is_fine(self.proxy().await?.thaw_unit(unit).await)).await
+    }
+
     /// Keeps the unit in memory while this connection lives, so that its result can be read after it ended, and forgets earlier failures
     /// and attempts.
     pub async fn hold(&self, unit: &str) -> Result<()> {

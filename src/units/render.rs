@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use askama::Template;
 
-use crate::config::{Config, Stage};
+use crate::config::{Config, Quiesce, Stage};
 use crate::paths;
 
 use super::text::Text;
@@ -112,7 +112,9 @@ struct Pause {
 #[template(path = "window.service")]
 struct Window {
     description: &'static str,
-    writers: Text,
+    /// What is stopped; none: the writers are frozen by the unit itself.
+    writers: Option<Text>,
+    thaw: Option<Text>,
     run: Text,
     pause: Text,
     deadline: Option<Text>,
@@ -217,12 +219,13 @@ impl Renderer<'_> {
             .render(),
             Unit::Window => Window {
                 description: "GitLab backup: GitLab is down",
-                writers: Text::names(&config.gitlab.writers),
+                writers: (config.gitlab.quiesce == Quiesce::Stop).then(|| Text::names(&config.gitlab.writers)),
+                thaw: (config.gitlab.quiesce == Quiesce::Freeze).then(|| self.helper(&["thaw"])),
                 run: Text::names([Unit::Run]),
                 pause: Text::names([Unit::Pause]),
                 deadline: Some(Text::names([Unit::DeadlineTimer])),
                 exec: self.helper(&["window"]),
-                sandbox: Sandbox::new(""),
+                sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..Sandbox::new("") },
             }
             .render(),
             Unit::DeadlineTimer => DeadlineTimer { max_downtime: Text::plain(config.gitlab.max_downtime) }.render(),

@@ -83,7 +83,9 @@ impl Volumes for Btrfs {
     }
 
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
-        mounts::unmount(&snapshot.at)?;
+        if snapshot.at.is_absolute() {
+            mounts::unmount(&snapshot.at)?;
+        }
         let top = top(Subvolume::parse(&snapshot.origin)?.device)?;
         let path = top.join(DIRECTORY).join(&snapshot.name);
         if path.exists() {
@@ -91,9 +93,11 @@ impl Volumes for Btrfs {
         }
         // With the last one goes all that was there for them.
         let directory = top.join(DIRECTORY);
+        if !ours(&directory)?.is_empty() {
+            return Ok(());
+        }
         match fs::remove_dir(&directory) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-            Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error) if ![ErrorKind::DirectoryNotEmpty, ErrorKind::NotFound].contains(&error.kind()) => {
                 Err(error).with_context(|| format!("cannot remove {}", directory.display()))
             }
             _ => mounts::unmount(&top),
@@ -106,20 +110,31 @@ impl Volumes for Btrfs {
         devices.dedup();
         let mut found = Vec::new();
         for device in devices {
-            let directory = top(device)?.join(DIRECTORY);
-            let entries = match fs::read_dir(&directory) {
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
-            };
-            for entry in entries {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                if is_ours(&name) {
-                    found.push(Snapshot { kind: Kind::Btrfs, origin: format!("{device}:"), name, at: PathBuf::new() });
-                }
+            // Looked at where it is mounted only for this.
+            let top = top(device)?;
+            let names = ours(&top.join(DIRECTORY))?;
+            if names.is_empty() {
+                mounts::unmount(&top)?;
             }
+            let snapshot = |name| Snapshot { kind: Kind::Btrfs, origin: format!("{device}:"), name, at: PathBuf::new() };
+            found.extend(names.into_iter().map(snapshot));
         }
         Ok(found)
     }
+}
+
+/// The names of our snapshots in this directory.
+fn ours(directory: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        names.extend(is_ours(&name).then_some(name));
+    }
+    Ok(names)
 }
 
 /// Where the top level of the file system on `device` is, once it is mounted.

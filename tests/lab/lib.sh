@@ -2,7 +2,8 @@
 RUNNING='gitlab.target gitlab-puma.service gitlab-sidekiq.service gitlab-workhorse.service gitlab-gitaly.service'
 ANSWERS='curl -fsS -m 2 http://127.0.0.1:8080/-/readiness'
 
-fail() { echo "FAIL: $*"; inside 'journalctl -n 60 --no-pager -o short-monotonic -u "gitlab*"' || true; exit 1; }
+# What the program says of the last run, restore and verify is told with it: a journal may be lost, or too long to find it in.
+fail() { echo "FAIL: $*"; inside 'gitlab-backup status' 2>&1 | grep -E '^(now|last|restore|verify|DOWN):' | sed 's/^/why: /' | cut -c1-400 || true; inside 'journalctl -n 60 --no-pager -o short-monotonic -u "gitlab*"' || true; exit 1; }
 
 # gitlab_is_back SECONDS: what ran before runs and answers, what did not run does not.
 gitlab_is_back() {

@@ -4,18 +4,30 @@ use super::rules::{self, Refusal};
 use super::{Checker, Defaults, Section, Units};
 use crate::config::host::Host;
 use crate::config::layout::{LAYOUTS, Layout};
-use crate::config::{Gitlab, ReadinessUrl, raw};
-use crate::values::Timespan;
+use crate::config::{Gitlab, Quiesce, ReadinessUrl, raw};
+use crate::values::{Timespan, UnitName};
+
+const QUIESCE: [(&str, Quiesce); 2] = [("stop", Quiesce::Stop), ("freeze", Quiesce::Freeze)];
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, host: &Host, units: &Units) -> (Gitlab, Defaults) {
     let layout = layout(checker, section, &raw, units);
     let mut defaults = layout.map(|layout| layout.defaults(host, units)).unwrap_or_default();
     let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
-    let writers = match writers {
+    let mut writers: Vec<UnitName> = match writers {
         Some(writers) => writers.into_iter().map(|(_, name)| name).collect(),
         None => std::mem::take(&mut defaults.writers),
     };
+    let stays_up = checker.list(section, "stays-up", &raw.stays_up, |name| rules::unit(name)).unwrap_or_default();
+    for (place, unit) in &stays_up {
+        if !writers.contains(unit) && !writers.is_empty() {
+            let all: Vec<_> = writers.iter().map(ToString::to_string).collect();
+            checker.refuse(place, Refusal::new(format!("'{unit}' would not be stopped anyway"), all.join(", ")));
+        }
+    }
+    // A target that is stopped takes along what is part of it; as it cannot start anything by itself, it may stay.
+    writers.retain(|unit| !stays_up.iter().any(|(_, other)| other == unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target")));
+    let quiesce = checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
     if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
         let message = match &raw.writers {
             Some(_) => "is empty: there would be nothing to stop".to_owned(),
@@ -30,6 +42,8 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
         writers,
+        stays_up: stays_up.into_iter().map(|(_, unit)| unit).collect(),
+        quiesce: quiesce.unwrap_or(Quiesce::Stop),
         readiness,
         max_downtime: downtime.unwrap_or(Timespan::from_secs(30 * 60)),
         stop_grace: grace.unwrap_or(Timespan::from_secs(10)),

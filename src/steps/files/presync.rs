@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::frozen::{Exclude, View, Walk, settled};
 use crate::paths;
-use crate::repository::{Files, Tolerance};
+use crate::repository::{Files, Tolerance, patience};
+use crate::runs::budget::Ahead;
 use crate::runs::record::write_json;
 use crate::steps::open;
 use crate::systemd::notify;
@@ -29,6 +30,16 @@ pub struct Pass {
     pub bytes_added: u64,
 }
 
+impl Pass {
+    /// What it tells of the window, `since` seconds after the last run: as much is expected to change while it lasted as did before.
+    pub fn ahead(&self, since: Option<f64>) -> Ahead {
+        let share = since.filter(|since| *since > self.seconds).map_or(1.0, |since| self.seconds / since);
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let changed = (self.bytes_added as f64 * share) as u64;
+        Ahead { walk: self.walk, changed }
+    }
+}
+
 /// Stores everything that the window will only compare, and has every file system written out, so that the window need not wait for that.
 pub fn presync(config: &Config) -> Result<()> {
     let plan = Plan::current()?;
@@ -37,7 +48,7 @@ pub fn presync(config: &Config) -> Result<()> {
     if plan.live() {
         let engine = open::in_run(config)?;
         let files = Files::Live { paths: &config.files.paths, exclude: &config.files.exclude };
-        pass.bytes_added = store(&*engine, PRESYNC, &[FILES, PRESYNC], files, Tolerance::Changing)?.1.bytes_added;
+        pass.bytes_added = store(&*engine, PRESYNC, &[FILES, PRESYNC], files, Tolerance::Changing, patience::LONG)?.1.bytes_added;
     } else if plan.walked().next().is_some() {
         pass = first_look(config, &plan)?;
     }
@@ -64,7 +75,7 @@ fn first_look(config: &Config, plan: &Plan) -> Result<Pass> {
     let entries = view.roots.iter().map(|root| root.entry.count()).sum();
     view.save(Path::new(paths::SEEN))?;
     let engine = open::in_run(config)?;
-    let (_, stored) = store(&*engine, PRESYNC, &[FILES, PRESYNC], Files::Frozen(view), Tolerance::Changing)?;
+    let (_, stored) = store(&*engine, PRESYNC, &[FILES, PRESYNC], Files::Frozen(view), Tolerance::Changing, patience::LONG)?;
     left.extend(stored.skipped);
     if let Some(unnamed) = left.iter().find(|skipped| skipped.path.as_os_str().is_empty()) {
         bail!("the first pass is of no use: {unnamed}");

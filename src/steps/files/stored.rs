@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::config::Config;
 use crate::frozen::{Exclude, View, Walk};
 use crate::paths;
-use crate::repository::{Engine, Files, Tolerance};
+use crate::repository::{Engine, Files, Tolerance, patience};
 use crate::steps::open;
 use crate::systemd::notify;
 use crate::volume;
@@ -65,10 +65,10 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         (true, true) => &[PRESYNC, FILES],
         (false, _) => &[FILES],
     };
-    let (part, _) = store(engine, FILES, parents, Files::Frozen(view), Tolerance::None)?;
+    let (part, _) = store(engine, FILES, parents, Files::Frozen(view), Tolerance::None, patience::LONG)?;
     let intact = plan.snapshots.iter().try_for_each(|snapshot| volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot));
     if let Err(error) = intact {
-        engine.forget(&[part.snapshot])?;
+        engine.forget(&[part.snapshot], patience::LONG)?;
         return Err(error);
     }
     tell(&part)

@@ -77,11 +77,13 @@ impl Renderer<'_> {
             .render(),
             Restore::Window => Window {
                 description: "GitLab restore: GitLab is down",
-                writers: Text::names(&self.config.gitlab.writers),
+                // A restore stops them, whatever a backup does.
+                writers: Some(Text::names(&self.config.gitlab.writers)),
+                thaw: None,
                 run: names([Restore::Run]),
                 pause: names([Restore::Pause]),
                 deadline: None,
-                exec: self.helper(&["window"]),
+                exec: self.helper(&["window", "--stopped"]),
                 sandbox: Sandbox::new(""),
             }
             .render(),

@@ -83,6 +83,8 @@ impl Renderer<'_> {
             Unit::Preflight => StepService {
                 description: Text::plain("GitLab backup: check everything before GitLab is touched"),
                 exec: self.helper(&["preflight"]),
+                // It may have to wait until somebody else has done in the repository.
+                timeout: Text::plain(Timespan::from_secs(24 * 3600)),
                 credentials: self.credentials(true, false, true),
                 environment_file: self.repository_environment(),
                 mounts: self.repository_path(),
@@ -215,6 +217,7 @@ impl Renderer<'_> {
             Unit::Manifest => StepService {
                 description: Text::plain("GitLab backup: write the manifest, which makes the run complete"),
                 exec: self.helper(&["manifest"]),
+                timeout: Text::plain(Timespan::from_secs(24 * 3600)),
                 after: after(vec![Unit::Files]),
                 requires: after(vec![Unit::Files]),
                 retry: Some(10),
