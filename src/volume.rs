@@ -105,6 +105,14 @@ pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
     }
 }
 
+/// Why reading a snapshot would fail, if there is a likely reason for it.
+pub fn unreadable(snapshot: &Snapshot) -> Option<String> {
+    match snapshot.kind {
+        Kind::Lvm => lvm::unreadable(snapshot),
+        Kind::Btrfs | Kind::Zfs => None,
+    }
+}
+
 /// The name of the snapshot number `number` of `run`.
 pub fn name(run: &RunId, number: usize) -> String {
     format!("{PREFIX}{run}-{number}")

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow};
 
 use crate::config::Config;
 use crate::frozen::{Exclude, View, Walk};
@@ -55,7 +55,7 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         let walk = Walk::new(&exclude);
         view.roots.push(walk.root(&capture.path, &snapshot.at.join(inside), None)?);
         if let Some(skipped) = walk.skipped().first() {
-            bail!("{skipped}");
+            return Err(unreadable(anyhow!("{skipped}"), &plan));
         }
     }
     let snapshots = !plan.snapshots.is_empty();
@@ -65,13 +65,24 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         (true, true) => &[PRESYNC, FILES],
         (false, _) => &[FILES],
     };
-    let (part, _) = store(engine, FILES, parents, Files::Frozen(view), Tolerance::None, patience::LONG)?;
+    let stored = store(engine, FILES, parents, Files::Frozen(view), Tolerance::None, patience::LONG);
+    let (part, _) = stored.map_err(|error| unreadable(error, &plan))?;
     let intact = plan.snapshots.iter().try_for_each(|snapshot| volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot));
     if let Err(error) = intact {
         engine.forget(&[part.snapshot], patience::LONG)?;
         return Err(error);
     }
     tell(&part)
+}
+
+/// An input or output error has a likely reason, which this unit's sandbox keeps it from asking for.
+fn unreadable(error: Error, plan: &Plan) -> Error {
+    let likely = plan.snapshots.iter().filter_map(|snapshot| volume::unreadable(snapshot)).collect::<Vec<_>>().join("; ");
+    // Some layers between keep only the words.
+    match format!("{error:#}").contains("(os error 5)") && !likely.is_empty() {
+        true => error.context(likely),
+        false => error,
+    }
 }
 
 /// Whether there is any file below `path`.
