@@ -278,8 +278,8 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
     };
     let catalog = year.catalog();
     assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (times.len(), 0), "{:?}", catalog.damaged.first());
-    let plan = plan(&policy, &catalog, Timestamp::now()).unwrap();
-    apply(&plan, &*year.engine(), std::time::Duration::ZERO, async || Ok(())).await.unwrap();
+    let planned = plan(&policy, &catalog, Timestamp::now()).unwrap();
+    apply(&planned, &*year.engine(), std::time::Duration::ZERO, async || Ok(())).await.unwrap();
     // A policy of restic's is for each group of snapshots: here for each part of the runs.
     for part in [PARTS[0], PARTS[1], MANIFEST] {
         restic(&theirs, &[&["forget", "--group-by", "host", "--tag", &format!("part={part}")], &strs(&keep(&policy))[..]].concat());

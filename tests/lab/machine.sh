@@ -65,8 +65,10 @@ reboot() {
 
 halt() {
   if [ -n "${LEADER:-}" ]; then kill -s RTMIN+4 "$LEADER" 2>/dev/null || true; fi
-  for _ in $(seq 100); do kill -0 "$NSPAWN" 2>/dev/null || break; sleep 0.1; done
-  kill -KILL "$NSPAWN" 2>/dev/null || true
+  for _ in $(seq 300); do kill -0 "$NSPAWN" 2>/dev/null || break; sleep 0.1; done
+  # What is in it may outlive nspawn, and would go on in the directories of the machine that boots next.
+  kill -KILL "$NSPAWN" ${LEADER:+"$LEADER"} 2>/dev/null || true
+  while [ -n "${LEADER:-}" ] && kill -0 "$LEADER" 2>/dev/null; do sleep 0.1; done
   wait "$NSPAWN" 2>/dev/null || true
 }
 
