@@ -16,9 +16,9 @@ use jiff::Timestamp;
 use crate::config::monitoring::OnError;
 use crate::config::{Config, Quiesce, Stage};
 use crate::paths;
-use crate::runs::restore::Journal;
 use crate::runs::budget::budget;
 use crate::runs::record::read_json;
+use crate::runs::restore::Journal;
 use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::steps::files::Pass;
 use crate::steps::manifest::parts;
@@ -198,7 +198,8 @@ fn of(error: &anyhow::Error, unit: &Unit) -> bool {
 fn enter(record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
     record.save(kind)?;
-    let expected = record.expected.filter(|_| stage == "capture").map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
+    let expected =
+        record.expected.filter(|_| stage == "capture").map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
     notify::status(&format!("{}: {stage}{expected}", record.id));
     tracing::info!(run = %record.id, stage, "stage");
     Ok(())

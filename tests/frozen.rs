@@ -45,7 +45,8 @@ impl Lab {
 
     fn store(&self, part: &str, parents: &[&str], view: View, tolerance: Tolerance) -> anyhow::Result<repository::Stored> {
         let run: RunId = "20261124T023000Z-8f3c".parse().unwrap();
-        let request = StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance, patience: Duration::from_secs(3) };
+        let request =
+            StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance, patience: Duration::from_secs(3) };
         self.engine.store(request, &Silent)
     }
 
@@ -136,8 +137,20 @@ fn nothing_fools_it() {
     let mut lab = Lab::new();
     let at = |name: &str| lab.root.join(name);
     for name in [
-        "same/file", "rewritten", "set-back", "replaced", "linked", "mode", "attribute", "deleted", "gone/file", "swapped-a/HEAD", "swapped-b/HEAD",
-        "became/file", "grown", "mapped",
+        "same/file",
+        "rewritten",
+        "set-back",
+        "replaced",
+        "linked",
+        "mode",
+        "attribute",
+        "deleted",
+        "gone/file",
+        "swapped-a/HEAD",
+        "swapped-b/HEAD",
+        "became/file",
+        "grown",
+        "mapped",
     ] {
         old(&at(name), &format!("{:<20}", name.replace('/', "")));
     }
@@ -153,7 +166,10 @@ fn nothing_fools_it() {
     let before = at("set-back").metadata().unwrap();
     fs::write(at("set-back"), format!("{:<20}", "other")).unwrap();
     File::options().write(true).open(at("set-back")).unwrap().set_modified(before.modified().unwrap()).unwrap();
-    assert_eq!((before.mtime_nsec(), before.size()), (at("set-back").metadata().unwrap().mtime_nsec(), at("set-back").metadata().unwrap().size()));
+    assert_eq!(
+        (before.mtime_nsec(), before.size()),
+        (at("set-back").metadata().unwrap().mtime_nsec(), at("set-back").metadata().unwrap().size())
+    );
     fs::write(at("rewritten"), format!("{:<20}", "same size")).unwrap();
     old(&at("new-one"), &format!("{:<20}", "over"));
     fs::rename(at("new-one"), at("replaced")).unwrap();
@@ -175,7 +191,9 @@ fn nothing_fools_it() {
 
     let (view, staging, expected) = lab.window(seen, How::Copy);
     assert_eq!(content(&view, "same/file").content, Content::Seen);
-    for name in ["rewritten", "set-back", "replaced", "linked-too", "mode", "attribute", "new/directory/file", "swapped-a/HEAD", "became", "grown"] {
+    for name in
+        ["rewritten", "set-back", "replaced", "linked-too", "mode", "attribute", "new/directory/file", "swapped-a/HEAD", "became", "grown"]
+    {
         assert!(matches!(content(&view, name).content, Content::Staged(_)), "{name}: {:?}", content(&view, name).content);
     }
     let secured = staging.content().0;

@@ -71,7 +71,9 @@ pub async fn status(json: bool) -> Result<()> {
         };
         let away = match (record.downtime, record.expected) {
             (Some(away), _) => format!(", GitLab was away for {away}"),
-            (None, Some(expected)) if record.outcome == Outcome::Running && running => format!(", GitLab is expected to be away for {expected}"),
+            (None, Some(expected)) if record.outcome == Outcome::Running && running => {
+                format!(", GitLab is expected to be away for {expected}")
+            }
             _ => String::new(),
         };
         format!("{} {outcome} in stage {}{away}{reason}", record.id, record.stage)

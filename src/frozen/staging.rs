@@ -68,7 +68,8 @@ impl Staging {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.crowd(number / CROWD)?;
         let path = Self::file(&self.directory, number);
-        let target = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| said("make", &path, &error))?;
+        let target =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| said("make", &path, &error))?;
         let bytes = match self.how {
             How::Clone if stat.size == 0 => 0,
             How::Clone => {

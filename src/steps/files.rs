@@ -49,7 +49,14 @@ pub(super) fn live(config: &Config, engine: &dyn Engine, name: &str, paths: &[Pa
 }
 
 /// Stores one part under the current run.
-fn store(engine: &dyn Engine, name: &str, parents: &[&str], files: Files<'_>, tolerance: Tolerance, patience: Duration) -> Result<(Part, Stored)> {
+fn store(
+    engine: &dyn Engine,
+    name: &str,
+    parents: &[&str],
+    files: Files<'_>,
+    tolerance: Tolerance,
+    patience: Duration,
+) -> Result<(Part, Stored)> {
     let run = run()?;
     let host = host::name();
     let paths = files.paths();

@@ -49,7 +49,9 @@ pub fn end() -> Result<()> {
     for capture in &plan.captures {
         let Way::Cloned(directory) = &capture.way else { continue };
         match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => failures.push(format!("cannot remove {}: {error}", directory.display())),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                failures.push(format!("cannot remove {}: {error}", directory.display()))
+            }
             _ => {}
         }
     }

@@ -42,7 +42,9 @@ pub(super) fn unmount(path: &Path) -> Result<()> {
         process::run(Command::new("umount").arg(path))?;
     }
     match std::fs::remove_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

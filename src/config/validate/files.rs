@@ -74,7 +74,9 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
         },
         paths,
         exclude: exclude.unwrap_or_default().into_iter().map(|(_, glob)| glob).collect(),
-        snapshot: checker.value(section, "snapshot", raw.snapshot.as_ref(), |word| rules::word(word, &Method::WORDS)).unwrap_or(Method::Auto),
+        snapshot: checker
+            .value(section, "snapshot", raw.snapshot.as_ref(), |word| rules::word(word, &Method::WORDS))
+            .unwrap_or(Method::Auto),
         methods: own.into_iter().filter_map(|(_, path, method)| Some((path, method?))).collect(),
         lvm_snapshot_size: checker
             .value(section, "lvm-snapshot-size", raw.lvm_snapshot_size.as_ref(), |text| lvm_size(text))

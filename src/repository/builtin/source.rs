@@ -66,7 +66,13 @@ impl ReadSource for Source {
 
     fn entries(&self) -> Entries {
         let view = std::mem::take(&mut *self.view.lock().unwrap_or_else(PoisonError::into_inner));
-        Entries { roots: view.roots.into_iter(), above: BTreeSet::new(), pending: Vec::new(), nodes: Nodes::default(), skips: self.skips.clone() }
+        Entries {
+            roots: view.roots.into_iter(),
+            above: BTreeSet::new(),
+            pending: Vec::new(),
+            nodes: Nodes::default(),
+            skips: self.skips.clone(),
+        }
     }
 }
 

@@ -45,7 +45,8 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
     let plan = Plan::current()?;
     let mut view = View::default();
     if plan.walked().next().is_some() {
-        view = View::load(Path::new(paths::FROZEN))?.with_context(|| format!("{} is not there: the capture did not end well", paths::FROZEN))?;
+        view = View::load(Path::new(paths::FROZEN))?
+            .with_context(|| format!("{} is not there: the capture did not end well", paths::FROZEN))?;
     }
     let exclude = Exclude::new(&config.files.exclude)?;
     for capture in &plan.captures {
@@ -67,7 +68,8 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
     };
     let stored = store(engine, FILES, parents, Files::Frozen(view), Tolerance::None, patience::LONG);
     let (part, _) = stored.map_err(|error| unreadable(error, &plan))?;
-    let intact = plan.snapshots.iter().try_for_each(|snapshot| volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot));
+    let intact =
+        plan.snapshots.iter().try_for_each(|snapshot| volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot));
     if let Err(error) = intact {
         engine.forget(&[part.snapshot], patience::LONG)?;
         return Err(error);
