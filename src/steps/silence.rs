@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::config::Config;
 use crate::config::monitoring::{Monitoring, OnError};
@@ -18,6 +18,8 @@ use crate::units::{Restore, Unit};
 const SLACK: SignedDuration = SignedDuration::from_mins(30);
 /// Between two looks whether silences have taken effect.
 const PAUSE: Duration = Duration::from_secs(2);
+/// For how long the end waits to hear whether a run goes on: at a shutdown nobody may answer.
+const BUS: Duration = Duration::from_secs(5);
 /// For how long one that cannot be ended is tried again.
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(24);
 
@@ -128,7 +130,7 @@ pub async fn settle(config: &Config) -> Result<()> {
 pub async fn end() -> Result<()> {
     let Some(mut held) = Held::load()? else { return Ok(()) };
     // After a begin that failed, and each stage has systemd try that again, the run goes on: the timer's service waits for its end.
-    let early = goes_on().await.unwrap_or(None).is_some();
+    let early = matches!(timeout(BUS, goes_on()).await, Ok(Ok(Some(_))));
     if !early {
         held.over = Some(Timestamp::now());
         held.save()?;

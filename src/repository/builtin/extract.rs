@@ -1,6 +1,5 @@
 //! Snapshot → directory. The library tells neither all errors nor whether it applied what it read, so the result is looked at afterwards.
 
-use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -14,22 +13,22 @@ use super::plain;
 /// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the directories above them.
 pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
-    let wanted: Vec<PathBuf> = paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path).to_owned()).collect();
+    let heads = heads(repository, &root, snapshot, paths)?;
     let options = LsOptions::default();
-    let entries = || -> Result<_> {
-        let wanted = wanted.clone();
-        let all = repository.ls(&root, &options).map_err(plain).context("the snapshot cannot be listed")?;
-        Ok(all.filter(move |entry| is_wanted(entry, &wanted)))
+    let entries = || -> Result<Entries<'_>> {
+        if paths.is_empty() {
+            return Ok(Box::new(repository.ls(&root, &options).map_err(plain).context("the snapshot cannot be listed")?));
+        }
+        let mut all: Vec<Entries<'_>> = Vec::new();
+        for Head { path, node, wanted } in &heads {
+            all.push(Box::new(std::iter::once(Ok((path.clone(), node.clone())))));
+            if *wanted && node.is_dir() {
+                let below = repository.ls(node, &options).map_err(plain).context("the snapshot cannot be listed")?;
+                all.push(Box::new(below.map(move |entry| entry.map(|(below, node)| (path.join(below), node)))));
+            }
+        }
+        Ok(Box::new(all.into_iter().flatten()))
     };
-    if !wanted.is_empty() {
-        let mut missing: BTreeSet<&PathBuf> = wanted.iter().collect();
-        for (path, _) in entries()?.filter_map(Result::ok) {
-            missing.remove(&path);
-        }
-        if let Some(missing) = missing.first() {
-            bail!("/{} is not in snapshot {snapshot}", missing.display());
-        }
-    }
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
     let mut options = RestoreOptions::default();
@@ -44,12 +43,38 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     Ok(())
 }
 
-/// What lies at, below or above one of `wanted`; everything, if that is empty. Errors are always wanted.
-fn is_wanted(entry: &RusticResult<(PathBuf, Node)>, wanted: &[PathBuf]) -> bool {
-    match entry {
-        Ok((path, _)) => wanted.is_empty() || wanted.iter().any(|wanted| path.starts_with(wanted) || wanted.starts_with(path)),
-        Err(_) => true,
+type Entries<'a> = Box<dyn Iterator<Item = RusticResult<(PathBuf, Node)>> + 'a>;
+
+/// Something that is asked for, or a directory above it.
+struct Head {
+    path: PathBuf,
+    node: Node,
+    wanted: bool,
+}
+
+/// Finds `paths` and the directories above them, in the order of a walk. Looked up and not walked to: a run has a tree for every directory, and
+/// the library reads each as often as it walks.
+fn heads(repository: &Repository<IndexedFullStatus>, root: &Node, snapshot: &str, paths: &[PathBuf]) -> Result<Vec<Head>> {
+    let mut wanted: Vec<&Path> = paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path)).collect();
+    wanted.sort();
+    let mut heads: Vec<Head> = Vec::new();
+    for path in wanted {
+        if heads.iter().any(|head| head.wanted && path.starts_with(&head.path)) {
+            continue;
+        }
+        let mut above: Vec<&Path> = path.ancestors().filter(|above| !above.as_os_str().is_empty()).collect();
+        above.reverse();
+        for above in above {
+            if heads.iter().any(|head| head.path == above) {
+                continue;
+            }
+            let tree = root.subtree.context("the snapshot is empty")?;
+            let node = repository.node_from_path(tree, above).map_err(plain);
+            let node = node.with_context(|| format!("/{} is not in snapshot {snapshot}", path.display()))?;
+            heads.push(Head { path: above.to_owned(), node, wanted: above == path });
+        }
     }
+    Ok(heads)
 }
 
 /// Fails with the first thing that is not as in the snapshot. The content was authenticated as it was read.

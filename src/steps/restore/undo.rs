@@ -1,10 +1,15 @@
 //! Back to what was there before, and away with what was laid out.
 
-use std::fs;
-use std::path::Path;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use rustix::fs::{Dir, FileType, Mode, OFlags};
 
 use crate::config::Config;
 use crate::paths;
@@ -13,6 +18,9 @@ use crate::runs::restore::{Journal, State};
 use crate::systemd::{Manager, notify};
 
 use super::{moves, plan, redis, switch};
+
+/// How many threads remove at once.
+const REMOVERS: usize = 8;
 
 /// The first step of a restore that has the window: what an unfinished one has replaced is put back, and the new one's journal begun.
 pub async fn undo(config: &Config) -> Result<()> {
@@ -86,13 +94,66 @@ fn remove_empty(directory: &Path) -> Result<()> {
     }
 }
 
-/// Removes a directory of ours, if it is there.
+/// Removes a directory of ours, if it is there. By several threads: on a file system with `discard` each file waits for the disk.
 pub(super) fn remove(directory: &Path) -> Result<()> {
+    // What cannot be read or removed so is found again below, and told there.
+    let subtrees = Mutex::new(subtrees(directory).unwrap_or_default());
+    std::thread::scope(|scope| {
+        for _ in 0..REMOVERS {
+            scope.spawn(|| {
+                let next = || subtrees.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                while let Some(subtree) = next() {
+                    let _ = fs::remove_dir_all(subtree.path());
+                }
+            });
+        }
+    });
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", directory.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// A directory, held by the one above it: whoever owned what is removed cannot put a link in its way.
+struct Subtree {
+    parent: Arc<OwnedFd>,
+    name: OsString,
+}
+
+impl Subtree {
+    fn path(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.parent.as_raw_fd().to_string()).join(&self.name)
+    }
+
+    fn open(&self) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat(&*self.parent, &*self.name, directory_only(), Mode::empty())?)
+    }
+}
+
+fn directory_only() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
+}
+
+/// Directories below `directory` that are enough for every thread, all of one depth.
+fn subtrees(directory: &Path) -> io::Result<Vec<Subtree>> {
+    let mut level = vec![rustix::fs::open(directory, directory_only(), Mode::empty())?];
+    loop {
+        let mut found = Vec::new();
+        for parent in level.into_iter().map(Arc::new) {
+            for entry in Dir::read_from(&*parent)? {
+                let entry = entry?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                if entry.file_type() == FileType::Directory && name != "." && name != ".." {
+                    found.push(Subtree { parent: Arc::clone(&parent), name: name.to_owned() });
+                }
+            }
+        }
+        if found.is_empty() || found.len() >= REMOVERS * 8 {
+            return Ok(found);
+        }
+        level = found.iter().map(Subtree::open).collect::<io::Result<_>>()?;
     }
 }
 
