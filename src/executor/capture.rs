@@ -26,6 +26,8 @@ const RESUME_NUDGE: Duration = Duration::from_secs(3);
 pub(super) struct Captured {
     /// The first stop was asked for.
     pub since: u64,
+    /// Nothing was stopped, but frozen by the window's start, which began then, and let go by its end.
+    frozen: Option<u64>,
     opened: u64,
     closed: u64,
 }
@@ -72,7 +74,8 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
         let window = manager.state(&bracket.window.to_string()).await?;
         if state.reached_since(since) {
             if window.is_settled() && manager.state(&bracket.pause.to_string()).await?.is_settled() {
-                return Ok(Captured { since, opened: window.active_enter, closed: window.inactive_enter });
+                let frozen = bracket.stopped.is_empty().then_some(window.inactive_exit);
+                return Ok(Captured { since, frozen, opened: window.active_enter, closed: window.inactive_enter });
             }
         } else if !state.has_job {
             return Err(why(config, manager, bracket, &window, since).await);
@@ -124,6 +127,10 @@ pub(super) async fn answering_again(
         return Ok(None);
     }
     let seconds = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from)).as_secs_f64();
+    if let Some(opening) = captured.frozen {
+        let (stop, capture) = (seconds(opening, captured.opened), seconds(captured.opened, captured.closed));
+        return Ok(Some(Downtime { stop, capture, start: 0.0 }));
+    }
     Ok(Some(Downtime {
         stop: seconds(captured.since, captured.opened),
         capture: seconds(captured.opened, captured.closed),
