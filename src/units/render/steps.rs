@@ -20,6 +20,8 @@ const SNAPSHOTS: &str =
 #[derive(Template)]
 #[template(path = "step.service")]
 pub(super) struct StepService {
+    /// What the reader of the unit should know.
+    pub(super) notes: Vec<Text>,
     pub(super) description: Text,
     pub(super) exec: Text,
     /// What undoes it: the unit stays up until then.
@@ -47,6 +49,7 @@ pub(super) struct StepService {
 impl StepService {
     pub(super) fn base() -> Self {
         Self {
+            notes: Vec::new(),
             description: Text::plain(""),
             exec: Text::plain(""),
             end: None,
@@ -103,6 +106,7 @@ impl Renderer<'_> {
                 ..base
             }),
             Unit::FsPlan => StepService {
+                notes: self.methods(),
                 description: Text::plain("GitLab backup: decide how each path is captured"),
                 exec: self.helper(&["fsplan"]),
                 after: after(self.before(Stage::Prepare, unit)),
@@ -263,6 +267,12 @@ impl Renderer<'_> {
             idle: step.stage != Stage::Window,
             ..base
         }
+    }
+
+    /// How each path is to be captured. What "auto" comes to is decided on the host: 'gitlab-backup check' tells.
+    fn methods(&self) -> Vec<Text> {
+        let files = &self.config.files;
+        files.paths.iter().map(|path| Text::prose(&format!("{}: snapshot = \"{}\"", path.display(), files.method(path)))).collect()
     }
 
     /// Whether a path may be captured by clones.
