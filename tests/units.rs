@@ -128,9 +128,10 @@ fn the_monitoring_is_silent_during_a_backup_and_during_a_restore() {
 
 #[test]
 fn what_a_step_is_denied_is_written_down() {
-    // These put GitLab's files in place, wherever they are.
-    let everywhere =
-        ["staging", "preflight", "undo", "dumps", "files", "switch", "finish"].map(|name| format!("gitlab-backup-restore-{name}.service"));
+    // These put GitLab's files in place, wherever they are; clones lie beside the files; and what is mounted is for others to see.
+    let restore = ["staging", "preflight", "undo", "dumps", "files", "switch", "finish"].map(|name| format!("restore-{name}"));
+    let other = ["files-live", "fsplan", "fssnapshot"].map(str::to_owned);
+    let everywhere: Vec<String> = restore.into_iter().chain(other).map(|name| format!("gitlab-backup-{name}.service")).collect();
     let units =
         [units("", Path::new("/bin/true")), units("[monitoring.zabbix]\ntrapper = [\"z\"]\ntrapper-host = \"g\"", Path::new("/bin/true"))]
             .concat();
@@ -139,5 +140,35 @@ fn what_a_step_is_denied_is_written_down() {
             assert!(unit.content.contains(line), "{} has no {line}", unit.name);
         }
         assert_eq!(unit.content.contains("ProtectSystem=strict"), !everywhere.contains(&unit.name), "{}", unit.name);
+    }
+}
+
+#[test]
+fn what_is_frozen_is_not_stopped() {
+    for (text, frozen) in [("[gitlab]\nquiesce = \"freeze\"", true), ("", false)] {
+        let units = units(text, Path::new("/bin/true"));
+        let content = |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
+        let window = content("gitlab-backup-window.service");
+        assert_eq!(window.contains("Conflicts=gitlab.target"), !frozen);
+        assert_eq!(window.contains("helper thaw"), frozen);
+        // A restore stops GitLab all the same.
+        assert!(content("gitlab-backup-restore-window.service").contains("Conflicts=gitlab.target"));
+    }
+}
+
+#[test]
+fn what_stays_up_is_not_stopped_and_neither_is_what_would_take_it_along() {
+    let units = units("[gitlab]\nstays-up = [\"gitlab-workhorse.service\"]", Path::new("/bin/true"));
+    let window = &units.iter().find(|unit| unit.name == "gitlab-backup-window.service").unwrap().content;
+    let conflicts = window.lines().find(|line| line.starts_with("Conflicts=")).unwrap();
+    assert!(conflicts.contains("gitlab-puma.service") && !conflicts.contains("workhorse") && !conflicts.contains(".target"), "{conflicts}");
+}
+
+#[test]
+fn clones_are_made_only_where_they_may_be() {
+    for (text, strict) in [("[files]\nsnapshot = \"none\"", true), ("[repository]\nengine = \"restic\"", true), ("", false)] {
+        let units = units(text, Path::new("/bin/true"));
+        let unit = units.iter().find(|unit| unit.name == "gitlab-backup-files-live.service").unwrap();
+        assert_eq!(unit.content.contains("ProtectSystem=strict"), strict, "{text}");
     }
 }

@@ -46,7 +46,7 @@ impl Volumes for Btrfs {
         let Some(subvolume) = whole.ancestors().nth(depth).filter(|_| depth <= below.components().count()) else {
             return Ok(Err("it is mounted without the root of its subvolume".to_owned()));
         };
-        if let Some(nested) = nested(&mount.target, &whole)? {
+        if let Some(nested) = nested(path, &whole)? {
             return Ok(Err(format!("there is another subvolume in it, {nested}, which a snapshot would not have")));
         }
         let inside = whole.strip_prefix(subvolume).unwrap_or(&whole).to_owned();
@@ -153,13 +153,13 @@ fn top(device: &str) -> Result<PathBuf> {
     Ok(top)
 }
 
-/// The first subvolume below `path`, a path in the top level of the file system at `mount`.
-fn nested(mount: &Path, path: &Path) -> Result<Option<String>> {
-    // ID 257 gen 9 top level 5 path home/git
-    let paths = process::run(Command::new("btrfs").args(["subvolume", "list", "--sort=path"]).arg(mount))?;
+/// The first subvolume below `path`, which is `whole` in the top level.
+fn nested(path: &Path, whole: &Path) -> Result<Option<String>> {
+    // ID 257 gen 9 top level 5 path home/git: without `-o`, what is in the subvolume of `path` would be told relative to that.
+    let listed = process::run(Command::new("btrfs").args(["subvolume", "list", "-o"]).arg(path))?;
     let below = |line: &str| {
         let (_, found) = line.split_once(" path ")?;
-        (Path::new(found).starts_with(path) && Path::new(found) != path).then(|| found.to_owned())
+        (Path::new(found).starts_with(whole) && Path::new(found) != whole).then(|| found.to_owned())
     };
-    Ok(paths.lines().filter(|line| !line.contains(&format!(" path {DIRECTORY}/"))).find_map(below))
+    Ok(listed.lines().find_map(below))
 }
