@@ -79,7 +79,7 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
 
 /// An input or output error has a likely reason, which this unit's sandbox keeps it from asking for.
 fn unreadable(error: Error, plan: &Plan) -> Error {
-    let likely = plan.snapshots.iter().filter_map(|snapshot| volume::unreadable(snapshot)).collect::<Vec<_>>().join("; ");
+    let likely = plan.snapshots.iter().filter_map(volume::unreadable).collect::<Vec<_>>().join("; ");
     // Some layers between keep only the words.
     match format!("{error:#}").contains("(os error 5)") && !likely.is_empty() {
         true => error.context(likely),
