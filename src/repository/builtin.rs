@@ -4,6 +4,7 @@
 //! record each), it knows no locks ([`Builtin::lock`]), and its packs grow until a restore of them needs gigabytes ([`PACK_SIZE`]).
 
 mod extract;
+mod laid_out;
 mod net;
 mod node;
 mod source;

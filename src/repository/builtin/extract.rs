@@ -1,49 +1,90 @@
 //! Snapshot → directory. The library tells neither all errors nor whether it applied what it read, so the result is looked at afterwards.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use nix::unistd::{Group, User};
-use rustic_core::repofile::{Node, NodeType};
+use anyhow::{Context, Result};
+use rayon::prelude::*;
+use rustic_core::repofile::Node;
 use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticResult};
 
+use super::laid_out::{Accounts, compare};
 use super::plain;
 
 /// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the directories above them.
 pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
     let heads = heads(repository, &root, snapshot, paths)?;
-    let options = LsOptions::default();
-    let entries = || -> Result<Entries<'_>> {
-        if paths.is_empty() {
-            return Ok(Box::new(repository.ls(&root, &options).map_err(plain).context("the snapshot cannot be listed")?));
-        }
-        let mut all: Vec<Entries<'_>> = Vec::new();
-        for Head { path, node, wanted } in &heads {
-            all.push(Box::new(std::iter::once(Ok((path.clone(), node.clone())))));
-            if *wanted && node.is_dir() {
-                let below = repository.ls(node, &options).map_err(plain).context("the snapshot cannot be listed")?;
-                all.push(Box::new(below.map(move |entry| entry.map(|(below, node)| (path.join(below), node)))));
-            }
-        }
-        Ok(Box::new(all.into_iter().flatten()))
-    };
+    let listing = Listing::of(HELD, || walk(repository, &root, &heads))?;
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
     let mut options = RestoreOptions::default();
     // The library does not export the type of this value, but reads it.
     options.sparse = serde_json::from_str("\"ByContent\"")?;
-    let plan = repository.prepare_restore(&options, entries()?, &destination, false).map_err(plain)?;
-    repository.restore(plan, &options, entries()?, &destination).map_err(plain)?;
-    for entry in entries()? {
-        let (path, node) = entry.map_err(plain)?;
-        compare(&target.join(&path), &node).with_context(|| format!("/{} was not restored as it was", path.display()))?;
+    let plan = repository.prepare_restore(&options, listing.entries()?, &destination, false).map_err(plain)?;
+    repository.restore(plan, &options, listing.entries()?, &destination).map_err(plain)?;
+    let mut entries = listing.entries()?;
+    let accounts = Accounts::default();
+    loop {
+        let some: Vec<Entry> = entries.by_ref().take(AT_ONCE).collect::<RusticResult<_>>().map_err(plain)?;
+        if some.is_empty() {
+            return Ok(());
+        }
+        some.par_iter().try_for_each(|(path, node)| {
+            compare(&target.join(path), node, &accounts).with_context(|| format!("/{} was not restored as it was", path.display()))
+        })?;
     }
-    Ok(())
 }
 
-type Entries<'a> = Box<dyn Iterator<Item = RusticResult<(PathBuf, Node)>> + 'a>;
+type Entry = (PathBuf, Node);
+type Entries<'a> = Box<dyn Iterator<Item = RusticResult<Entry>> + 'a>;
+
+/// So many are compared at a time.
+const AT_ONCE: usize = 4096;
+/// So many entries are held in memory, some 500 bytes each; more are read from the repository for each of the three times that they are needed.
+const HELD: usize = 200_000;
+
+/// Everything that is to be laid out, in the order of a walk.
+struct Listing<W> {
+    walk: W,
+    held: Option<Vec<Entry>>,
+}
+
+impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {
+    /// Holds them if there are no more than `most`.
+    fn of(most: usize, walk: W) -> Result<Self> {
+        let first: Vec<Entry> =
+            walk()?.take(most + 1).collect::<RusticResult<_>>().map_err(plain).context("the snapshot cannot be listed")?;
+        let held = (first.len() <= most).then_some(first);
+        Ok(Self { walk, held })
+    }
+
+    fn entries<'s>(&'s self) -> Result<Entries<'s>>
+    where
+        'a: 's,
+    {
+        match &self.held {
+            Some(held) => Ok(Box::new(held.iter().cloned().map(Ok))),
+            None => (self.walk)(),
+        }
+    }
+}
+
+/// Reads the heads' trees, or everything if there are none.
+fn walk<'a>(repository: &'a Repository<IndexedFullStatus>, root: &'a Node, heads: &'a [Head]) -> Result<Entries<'a>> {
+    let options = LsOptions::default();
+    if heads.is_empty() {
+        return Ok(Box::new(repository.ls(root, &options).map_err(plain).context("the snapshot cannot be listed")?));
+    }
+    let mut all: Vec<Entries<'_>> = Vec::new();
+    for Head { path, node, wanted } in heads {
+        all.push(Box::new(std::iter::once(Ok((path.clone(), node.clone())))));
+        if *wanted && node.is_dir() {
+            let below = repository.ls(node, &options).map_err(plain).context("the snapshot cannot be listed")?;
+            all.push(Box::new(below.map(move |entry| entry.map(|(below, node)| (path.join(below), node)))));
+        }
+    }
+    Ok(Box::new(all.into_iter().flatten()))
+}
 
 /// Something that is asked for, or a directory above it.
 struct Head {
@@ -77,36 +118,27 @@ fn heads(repository: &Repository<IndexedFullStatus>, root: &Node, snapshot: &str
     Ok(heads)
 }
 
-/// Fails with the first thing that is not as in the snapshot. The content was authenticated as it was read.
-fn compare(path: &Path, node: &Node) -> Result<()> {
-    let found = path.symlink_metadata().context("it is missing")?;
-    let kind = found.file_type();
-    let same_kind = match &node.node_type {
-        NodeType::File => kind.is_file(),
-        NodeType::Dir => kind.is_dir(),
-        NodeType::Symlink { .. } => kind.is_symlink(),
-        // Devices need rights that not everybody has; pipes and sockets hold nothing.
-        _ => return Ok(()),
-    };
-    ensure!(same_kind, "it is of another kind");
-    if kind.is_file() && found.len() != node.meta.size {
-        bail!("it has {} bytes instead of {}", found.len(), node.meta.size);
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_to_hold_is_walked_again() {
+        let walks = Cell::new(0);
+        let five = || -> Result<Entries<'_>> {
+            walks.set(walks.get() + 1);
+            Ok(Box::new((0..5).map(|n| Ok((PathBuf::from(n.to_string()), Node::default())))))
+        };
+        for (most, expected) in [(5, 1), (4, 3), (0, 3)] {
+            walks.set(0);
+            let listing = Listing::of(most, five).unwrap();
+            for _ in 0..2 {
+                let names: Vec<_> = listing.entries().unwrap().map(|entry| entry.unwrap().0).collect();
+                assert_eq!(names, ["0", "1", "2", "3", "4"].map(PathBuf::from));
+            }
+            assert_eq!(walks.get(), expected, "{most}");
+        }
     }
-    if kind.is_symlink() {
-        ensure!(std::fs::read_link(path)? == node.node_type.to_link(), "it points elsewhere");
-        return Ok(());
-    }
-    let permissions = node.meta.mode.map(|mode| mode & 0o777);
-    ensure!(permissions.is_none_or(|mode| mode == found.mode() & 0o777), "its mode is {:o}", found.mode());
-    if rustix::process::geteuid().is_root() {
-        // By name, where there is one here: on another host its number may be another.
-        let user = node.meta.user.as_ref().and_then(|name| User::from_name(name).ok()?).map(|user| user.uid.as_raw());
-        let group = node.meta.group.as_ref().and_then(|name| Group::from_name(name).ok()?).map(|group| group.gid.as_raw());
-        let owner =
-            user.or(node.meta.uid).is_none_or(|uid| uid == found.uid()) && group.or(node.meta.gid).is_none_or(|gid| gid == found.gid());
-        ensure!(owner, "its owner is {}:{}", found.uid(), found.gid());
-    }
-    let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
-    ensure!(node.meta.mtime.is_none_or(|mtime| mtime.as_nanosecond() == nanoseconds), "its time is another");
-    Ok(())
 }
