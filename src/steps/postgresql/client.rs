@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::config::Postgresql;
+use crate::process;
 use crate::steps::secret;
 use crate::units::render::credential;
 
@@ -109,10 +110,34 @@ impl<'a> Client<'a> {
     }
 }
 
+/// Where Debian keeps the programs of each version.
+pub(in crate::steps) const DEBIAN: &str = "/usr/lib/postgresql";
+
 /// Where one of libpq's programs is: as configured, or on `PATH`.
 pub(in crate::steps) fn path_of(program: &str, config: Option<&Postgresql>) -> PathBuf {
-    let directory = config.and_then(|config| config.bin_dir.as_ref());
-    directory.map_or_else(|| PathBuf::from(program), |directory| directory.join(program))
+    match config.and_then(|config| config.bin_dir.as_ref()) {
+        Some(directory) => directory.join(program),
+        None => behind_wrapper(program).unwrap_or_else(|| PathBuf::from(program)),
+    }
+}
+
+/// What Debian's `pg_wrapper`, a Perl script, would run: the newest. Its own start costs more than a query, several times in the window.
+fn behind_wrapper(program: &str) -> Option<PathBuf> {
+    let found = process::find(program, process::search_path())?;
+    if found.canonicalize().ok()?.file_name()? != "pg_wrapper" {
+        return None;
+    }
+    process::find(program, versions(DEBIAN, "").into_iter().rev())
+}
+
+/// Where distributions keep several versions, `PARENT/PREFIX15/bin`; the newest last.
+pub(in crate::steps) fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let version = |name: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
+    let mut found: Vec<_> =
+        entries.filter_map(|entry| Some((version(&entry.file_name().to_string_lossy())?, entry.path().join("bin")))).collect();
+    found.sort();
+    found.into_iter().map(|(_, directory)| directory).collect()
 }
 
 /// The major version in what a program of PostgreSQL's answers to `--version`.

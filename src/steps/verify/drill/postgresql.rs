@@ -12,7 +12,7 @@ use crate::config::{Config, Postgresql};
 use crate::finding::Finding;
 use crate::process;
 use crate::runs::{Database, Manifest};
-use crate::steps::postgresql::client::{Client, literal, major};
+use crate::steps::postgresql::client::{Client, DEBIAN, literal, major, versions};
 use crate::steps::postgresql::load;
 use crate::steps::user;
 use crate::systemd::notify;
@@ -135,7 +135,7 @@ fn programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
     if let Some(directory) = configured.filter(|directory| major_in(directory).is_some_and(|major| major >= version)) {
         return Ok(directory.to_owned());
     }
-    let candidates = [versions("/usr/lib/postgresql", ""), versions("/usr", "pgsql-"), process::search_path()].concat();
+    let candidates = [versions(DEBIAN, ""), versions("/usr", "pgsql-"), process::search_path()].concat();
     match candidates.into_iter().filter_map(|directory| Some((major_in(&directory)?, directory))).max() {
         Some((major, directory)) if major >= version => Ok(directory),
         Some((major, _)) => {
@@ -145,13 +145,6 @@ fn programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
             "there are no programs of a PostgreSQL server here (initdb, postgres): install them, or name them by [postgresql] bin-dir"
         ),
     }
-}
-
-/// Where distributions keep several versions: `PARENT/PREFIX15/bin`.
-fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let version = |name: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
-    entries.filter(|entry| version(&entry.file_name().to_string_lossy()).is_some()).map(|entry| entry.path().join("bin")).collect()
 }
 
 /// The role that initdb made in the server that was backed up: what it granted can only be granted again by it.
