@@ -56,7 +56,11 @@ pub enum Helper {
     #[command(subcommand)]
     Fssnapshot(Bracket),
     /// gitlab-backup-pause.service
-    Pause,
+    Pause {
+        /// Stop this one, and nothing along with it.
+        #[arg(long = "stop", value_name = "UNIT")]
+        alone: Vec<String>,
+    },
     /// gitlab-backup-pause.service, ExecStopPost=
     Unpause,
     /// gitlab-backup-window.service and gitlab-backup-restore-window.service
@@ -147,7 +151,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Staging(Bracket::Begin) => return staging::begin(),
         Helper::Staging(Bracket::End) => return staging::end(),
         Helper::Fssnapshot(Bracket::End) => return fssnapshot::end(),
-        Helper::Pause => return pause::begin(),
+        Helper::Pause { alone } => return pause::begin(&alone).await,
         Helper::Unpause => return pause::end().await,
         Helper::Thaw => return freeze::thaw().await,
         Helper::Resume => return resume::resume(&manner(file)).await,
@@ -183,7 +187,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Conclude { .. }
         | Helper::Unsilence
         | Helper::Staging(_)
-        | Helper::Pause
+        | Helper::Pause { .. }
         | Helper::Unpause
         | Helper::Thaw
         | Helper::Resume => Ok(()),

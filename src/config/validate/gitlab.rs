@@ -41,6 +41,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     let grace = checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
+        stopped_alone: defaults.stopped_alone.iter().filter(|unit| writers.contains(unit)).cloned().collect(),
         writers,
         stays_up: stays_up.into_iter().map(|(_, unit)| unit).collect(),
         quiesce: quiesce.unwrap_or(Quiesce::Stop),
