@@ -7,6 +7,7 @@
 let
   inherit (lib)
     any
+    elem
     filter
     hasPrefix
     optional
@@ -14,6 +15,7 @@ let
     removePrefix
     unique
     ;
+  cfg = config.services.gitlab-backup;
   gitlab = config.services.gitlab;
   server = config.services.postgresql;
   redis = config.services.redis.servers.gitlab or { };
@@ -107,6 +109,6 @@ in
     )
   ];
   paths = ifGitlab (data ++ filter (apart data) outside ++ configuration);
-  configuration = ifGitlab configuration;
+  configuration = ifGitlab (filter (path: elem path (cfg.settings.files.paths or [ ])) configuration);
   inherit package;
 }

@@ -1,5 +1,5 @@
-# services.gitlab-backup: the settings become the program's configuration, and the program makes its units of it, while the system is built. What it
-# refuses fails the build.
+# services.gitlab-backup: the settings become the program's configuration, and the program makes its units of it, while the system is
+# built. What it refuses fails the build.
 {
   config,
   lib,

@@ -1,5 +1,5 @@
-# The options of `services.gitlab-backup.settings`, named as the keys of the TOML. What is null is left out of the file: then the program's own
-# default holds. `host` is what ./host.nix has found.
+# The options of `services.gitlab-backup.settings`, named as the keys of the TOML. What is null is left out of the file: then the
+# program's own default holds. `host` is what ./host.nix has found.
 {
   lib,
   host,
@@ -94,7 +94,7 @@ in
   files = {
     paths = derived (listOf str) host.paths "what GitLab keeps in `services.gitlab.statePath`, the registry's and Pages' storage, and the files of `configuration`" "What the file backup takes.";
     configuration =
-      derived (listOf str) host.configuration ''the configuration in `services.gitlab.statePath` and the files of `services.gitlab.secrets`''
+      derived (listOf str) host.configuration "the configuration in `services.gitlab.statePath` and the files of `services.gitlab.secrets`"
         "Those of `paths` that a restore replaces only with `--with-config`.";
     exclude = key (listOf str) "Globs as in {manpage}`gitignore(5)`.";
     command = key (listOf str) "An own file backup instead of `paths`; program and arguments.";

@@ -1,5 +1,5 @@
-# The module beside units that are named and tied as those of services.gitlab, with a shell script for each program: backed up by what the timer starts,
-# wrecked, restored.
+# The module beside units that are named and tied as those of services.gitlab, with a shell script for each program: backed up by what the
+# timer starts, wrecked, restored.
 { module }:
 {
   name = "gitlab-backup-stand-in";

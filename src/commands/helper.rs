@@ -16,7 +16,7 @@ use crate::steps::{
 };
 use crate::units::render::credential;
 
-use super::verify;
+use super::{install, verify};
 
 /// The helpers, by unit.
 #[derive(Debug, Clone, Subcommand)]
@@ -92,6 +92,8 @@ pub enum Helper {
     Restore(Restore),
     /// gitlab-backup-verify.service
     Verify,
+    /// gitlab-backup-secrets.service of the NixOS module
+    Secrets,
     /// What verify and restore have done in a process of its own.
     Extract {
         /// The snapshot's id.
@@ -183,6 +185,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Report(Bracket::End) => report::ended(&config).await,
         Helper::Restore(step) => self::restore(&config, step).await,
         Helper::Verify => verify::newest(&config).await,
+        Helper::Secrets => install::first(&config),
         Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
         Helper::Conclude { .. }
         | Helper::Unsilence

@@ -95,3 +95,30 @@ nothing_ran_again() {
   for unit in gitlab-config gitlab-db-config gitlab-postgresql; do [ "$(ran $unit)" = 1 ] || fail "$unit ran $(ran $unit) times"; done
   inside "systemctl is-active -q $STAY" || fail "what is no writer went down"
 }
+
+# import_module: what the module builds on such a host is built in the machine, and its units are where NixOS puts them.
+import_module() {
+  local evaluation command at
+  evaluation=$("$LAB/../nix/evaluate" "$LAB/../nix/hosts/lab.nix" "$STORE" /usr/local) || fail "the module does not evaluate"
+  command=$("$LAB/../nix/realise" "$M/root" <<< "$evaluation") || fail "what the module builds cannot be laid out"
+  inside "out=$command bash -euo pipefail $command.sh" || fail "what the module builds does not build"
+  # As NixOS does with systemd.packages: a link for each unit, and one for each drop-in.
+  inside "cd $command/lib/systemd/system; for unit in *; do
+      if [ -d \$unit ]; then mkdir -p /etc/systemd/system/\$unit; ln -sf $command/lib/systemd/system/\$unit/* /etc/systemd/system/\$unit/
+      else ln -s $command/lib/systemd/system/\$unit /etc/systemd/system/; fi
+    done
+    for timer in $(jq_ '" ".join(t + ".timer" for t in told["timers"])' <<< "$evaluation"); do
+      mkdir -p /etc/systemd/system/timers.target.wants; ln -s ../\$timer /etc/systemd/system/timers.target.wants/; done
+    for unit in $(jq_ '" ".join(told["targets"]["multi-user"]["wants"])' <<< "$evaluation"); do ln -s ../\$unit /etc/systemd/system/multi-user.target.wants/; done
+    mkdir -p /etc/gitlab-backup; ln -s $(jq_ 'told["etc"]["gitlab-backup/config.toml"]' <<< "$evaluation") /etc/gitlab-backup/config.toml
+    # Debian's programs at the paths that the host's packages have in that evaluation.
+    mkdir -p $STORE/stand-in-postgresql; ln -s /usr/lib/postgresql/*/bin $STORE/stand-in-postgresql/bin
+    for name in coreutils util-linux git btrfs-progs lvm2 systemd redis; do mkdir -p $STORE/stand-in-\$name; ln -s /usr/bin $STORE/stand-in-\$name/bin; done" || fail "what the module builds cannot be installed"
+  unit gitlab-backup-secrets.service <<< "[Service]
+Type=oneshot
+ExecStart=$(jq_ 'told["services"]["gitlab-backup-secrets"]["serviceConfig"]["ExecStart"]' <<< "$evaluation")"
+  inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup.timer' || fail "the module's units"
+}
+
+# jq_ EXPRESSION: of the evaluated host, which comes in on stdin.
+jq_() { python3 -c 'import json, sys; told = json.load(sys.stdin)["host"]; print(eval(sys.argv[1]))' "$1"; }

@@ -1,4 +1,5 @@
-# The module on a host, without NixOS: what it builds, in order, and what it asks of the system. `pkgs` is a stand-in; `lib` is nixpkgs' own with NIXPKGS_LIB.
+# The module on a host, without NixOS: what it builds, in order, and what it asks of the system. `pkgs` is a stand-in; `lib` is nixpkgs'
+# own with NIXPKGS_LIB.
 {
   host,
   store,
@@ -61,6 +62,7 @@ let
     config:
     let
       inherit (config.services.gitlab-backup) build;
+      failed = map (assertion: assertion.message) (builtins.filter (assertion: !assertion.assertion) config.assertions);
       kept =
         derivation:
         builtins.intersectAttrs {
@@ -74,14 +76,19 @@ let
         };
     in
     {
-      failed = map (assertion: assertion.message) (builtins.filter (assertion: !assertion.assertion) config.assertions);
+      inherit failed;
       inherit (config) warnings;
-      build = map kept [
-        build.configFile
-        build.dropIn
-        build.targetDropIn
-        build.units
-      ];
+      # NixOS builds nothing then either.
+      build =
+        if failed != [ ] then
+          [ ]
+        else
+          map kept [
+            build.configFile
+            build.dropIn
+            build.targetDropIn
+            build.units
+          ];
       inherit (config.systemd) services timers targets;
       packages = map toString config.systemd.packages;
       etc = builtins.mapAttrs (_: file: toString file.source) config.environment.etc;

@@ -1,4 +1,5 @@
-# The options of NixOS that the module reads and sets, of any type; with the defaults that NixOS's modules of GitLab, PostgreSQL and Redis give them.
+# The options of NixOS that the module reads and sets, of any type; with the defaults that NixOS's modules of GitLab, PostgreSQL and Redis
+# give them.
 { config, lib, pkgs, ... }:
 let
   inherit (lib) mkOption types;

@@ -1,5 +1,6 @@
-# A stand-in for nixpkgs' lib, for where there is no nixpkgs: as much of the module system as nix/ uses, written for these tests and nothing else.
-# It takes types less exactly than the real one and knows no other priorities than those of mkDefault and mkForce. NIXPKGS_LIB names the real one.
+# A stand-in for nixpkgs' lib, for where there is no nixpkgs: as much of the module system as nix/ uses, written for these tests and
+# nothing else. It takes types less exactly than the real one and knows no other priorities than those of mkDefault and mkForce.
+# NIXPKGS_LIB names the real one.
 let
   inherit (builtins)
     all
@@ -151,7 +152,14 @@ let
         inherit lib config options;
       }
       // specialArgs;
-      load = module: if isPath module || isString module then load (import module) else if isFunction module then module arguments else module;
+      load =
+        module:
+        if isPath module || isString module then
+          load (import module)
+        else if isFunction module then
+          module arguments
+        else
+          module;
       all' = concatMap (
         module:
         let
