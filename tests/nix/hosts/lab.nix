@@ -1,4 +1,4 @@
-# The host of the lab's scenario: what is derived, but for the stand-in's own Redis socket and readiness, and a step that holds the window open.
+# The host of the lab's scenario: what is derived, but for the stand-in's own Redis socket, databases and readiness, and steps of its own.
 {
   services.gitlab = {
     enable = true;
