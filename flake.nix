@@ -20,8 +20,7 @@
         );
     in
     {
-      nixosModules.default = ./nix/module.nix;
-      overlays.default = final: _: { gitlab-backup = final.callPackage ./nix/package.nix { }; };
+      inherit (import ./nix { pkgs = null; }) nixosModules overlays;
       packages = each (ours: ours.packages);
       # Without the slow one: `nix build .#slowTests.SYSTEM.gitlab`.
       checks = each (ours: {

@@ -97,7 +97,7 @@ fn complaints(directory: &Path) -> String {
 
 #[test]
 fn a_location_is_all_that_must_be_said() {
-    let system = System::new("repository.location = \"/srv/backup\";", GITLAB);
+    let system = System::of(&std::fs::read_to_string(here("tests/nix/hosts/minimal.nix")).unwrap());
     assert!(system.failed().is_empty(), "{:?}", system.failed());
     let directory = system.units();
     let config = system.config();
@@ -311,7 +311,7 @@ fn what_cannot_work_is_said_in_sentences() {
 }
 
 #[test]
-fn the_machines_of_the_tests_and_the_package_evaluate() {
+fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
     let system = System::new("", GITLAB);
     for name in ["gitlab", "stand-in"] {
         let machine = &system.told["machines"][name];
@@ -319,6 +319,12 @@ fn the_machines_of_the_tests_and_the_package_evaluate() {
         assert!(machine["testScript"].as_str().unwrap().contains("gitlab-backup restore --yes"), "{name}");
     }
     assert_eq!(system.told["package"]["version"], env!("CARGO_PKG_VERSION"));
+    let package = system.root.path().join("package");
+    let expected = serde_json::json!({
+        "outputs": ["checks", "nixosModules", "overlays", "packages", "slowTests"],
+        "module": true, "overlay": package, "package": package, "checks": ["package", "stand-in"], "slow": "gitlab-backup-gitlab",
+    });
+    assert_eq!(system.told["flake"], expected);
 }
 
 #[test]

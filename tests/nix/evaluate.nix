@@ -98,6 +98,13 @@ let
     inherit pkgs;
     module = ../../nix/module.nix;
   };
+  flake = (import ../../flake.nix).outputs {
+    self = null;
+    nixpkgs.legacyPackages = {
+      x86_64-linux = pkgs;
+      aarch64-linux = pkgs;
+    };
+  };
 in
 {
   host = told (on [ host ]);
@@ -117,4 +124,12 @@ in
       inherit (program) pname version;
     };
   options = import ../../nix/options.nix { inherit lib; };
+  flake = {
+    outputs = builtins.attrNames flake;
+    module = flake.nixosModules.default == ../../nix/module.nix;
+    overlay = toString (flake.overlays.default pkgs null).gitlab-backup;
+    package = toString flake.packages.x86_64-linux.default;
+    checks = builtins.attrNames flake.checks.aarch64-linux;
+    slow = flake.slowTests.x86_64-linux.gitlab.name;
+  };
 }
