@@ -79,8 +79,8 @@ impl Units {
     /// What `key` was last set to in the unit file `name`.
     pub(super) fn value(&self, name: &str, key: &str) -> Option<String> {
         let text = std::fs::read_to_string(self.files.get(name)?.as_ref()?).ok()?;
-        let assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(other, _)| other.trim() == key);
-        assigned.last().map(|(_, value)| value.trim().to_owned())
+        let mut assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(other, _)| other.trim() == key);
+        assigned.next_back().map(|(_, value)| value.trim().to_owned())
     }
 
     /// The sockets, timers and paths that can start one of `units`: those of the same stem, and those of GitLab's that name one.

@@ -11,6 +11,7 @@ use crate::config::{Gitlab, ReadinessUrl};
 use crate::runs::paused;
 use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, JobEvent, Manager, Paused, notify};
+use crate::units::{Restore, Unit};
 
 use super::{freeze, readiness};
 
@@ -67,8 +68,23 @@ pub async fn resume(manner: &Manner) -> Result<()> {
         }
     }
     paused::clear()?;
+    release(&manager).await?;
     notify::status("GitLab is back");
     tracing::info!("GitLab is back");
+    Ok(())
+}
+
+/// Ends the brackets of a run that is over. systemd looks once whether anybody needs it, when the executor ends; where that one was killed with
+/// all that is called at its end, the jobs of the window are still queued in that moment, and nobody looks again.
+async fn release(manager: &Manager) -> Result<()> {
+    for executor in [Unit::Run, Restore::Run.into()] {
+        if !manager.state(&executor.to_string()).await?.is_settled() {
+            return Ok(());
+        }
+    }
+    for bracket in [Restore::Staging.into(), Unit::Staging] {
+        manager.stop(&bracket.to_string()).await?;
+    }
     Ok(())
 }
 
