@@ -91,7 +91,11 @@ in
         port = if local then server.settings.port or server.port or 5432 else gitlab.extraDatabaseConfig.port or 5432;
         user = if local then server.superUser or "postgres" else gitlab.databaseUsername;
         databases = [ gitlab.databaseName ];
-        passwordFile = if local || gitlab.databasePasswordFile == null then null else toString gitlab.databasePasswordFile;
+        passwordFile =
+          if local || gitlab.databasePasswordFile == null || cfg.settings.postgresql.password-credential or null != null then
+            null
+          else
+            toString gitlab.databasePasswordFile;
         binDir = "${package}/bin";
       };
   redis = ifGitlab [

@@ -302,11 +302,17 @@ fn what_cannot_work_is_said_in_sentences() {
         assert!(failed.iter().any(|message| message.contains(word) && message.ends_with('.')), "{settings} {more}: {failed:?}");
     }
     for (settings, more) in [
+        (
+            "postgresql.password-credential = \"pg\";",
+            "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; databasePasswordFile = \"/run/keys/db\"; };",
+        ),
         ("postgresql = { host = \"10.0.0.1\"; password-credential = \"pg\"; };", GITLAB),
         ("monitoring.webhook = { url = \"https://h\"; ca-file = \"/nix/store/x-certificate\"; };", GITLAB),
         ("gitlab = { layout = \"custom\"; writers = [ \"gitlab.service\" ]; }; files.paths = [ \"/srv/git\" ];", ""),
     ] {
-        assert!(System::new(settings, more).failed().is_empty(), "{settings}");
+        let system = System::new(settings, more);
+        assert!(system.failed().is_empty(), "{settings}");
+        system.units();
     }
 }
 
