@@ -75,7 +75,7 @@ become_nixos() {
   program gitlab.service puma 'gitlab-config.service gitlab-db-config.service' <<< $'After=gitlab-workhorse.service\nWants=redis-gitlab.service postgresql.service\n[Service]\nType=notify\nNotifyAccess=all\nRestart=on-failure'
   unit gitlab.target <<< $'[Unit]\nDescription=Common target for all GitLab services.'
   unit docker-registry.service <<< $'[Service]\nExecStart=/bin/sleep infinity'
-  # Not While= of anything: it starts the registry again, whoever has stopped that.
+  # It starts the registry again, whoever has stopped that.
   unit docker-registry-garbage-collect.service <<< $'[Service]\nType=oneshot\nExecStart=/bin/systemctl restart docker-registry.service'
   unit docker-registry-garbage-collect.timer <<< $'[Timer]\nOnCalendar=2099-01-01'
   unit redis-gitlab.service <<< $'[Service]\nType=notify\nUser=redis\nGroup=redis\nRuntimeDirectory=redis\nRuntimeDirectoryMode=0755\nExecStart=/usr/bin/redis-server /etc/redis/redis.conf --supervised systemd --daemonize no\nTimeoutStartSec=infinity\nTimeoutStopSec=infinity'
