@@ -96,8 +96,10 @@ fn within(key: &str, outer: &str) -> bool {
 pub struct Gitlab {
     /// The layout that filled in the defaults; never `auto`.
     pub layout: String,
-    /// What `Conflicts=` names, in the order given, no name twice, at least one.
+    /// What is stopped, in the order given, no name twice, at least one.
     pub writers: Vec<UnitName>,
+    /// Those of `writers` that are stopped one by one: what systemd would stop along with them must stay up.
+    pub stopped_alone: Vec<UnitName>,
     /// What is no writer although the layout has it for one: it serves a page meanwhile.
     pub stays_up: Vec<UnitName>,
     /// How the writers are kept from writing.
@@ -109,6 +111,13 @@ pub struct Gitlab {
     /// How long resume lets a unit that still stops go on before it kills it (only after a fault: in a run that goes well every
     /// stop is complete before the window opens).
     pub stop_grace: Timespan,
+}
+
+impl Gitlab {
+    /// What `Conflicts=` stops: the writers without those that are stopped one by one.
+    pub fn conflicting(&self) -> impl Iterator<Item = &UnitName> {
+        self.writers.iter().filter(|writer| !self.stopped_alone.contains(writer))
+    }
 }
 
 /// `[gitlab] quiesce`

@@ -132,6 +132,10 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
             Quiesce::Stop => config.gitlab.writers.iter().map(ToString::to_string).collect(),
             Quiesce::Freeze => Vec::new(),
         },
+        alone: match config.gitlab.quiesce {
+            Quiesce::Stop => config.gitlab.stopped_alone.iter().map(ToString::to_string).collect(),
+            Quiesce::Freeze => Vec::new(),
+        },
         driven: Vec::new(),
         paused: Vec::new(),
     };

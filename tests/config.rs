@@ -80,6 +80,65 @@ fn an_empty_file_is_enough_for_an_installation_from_source() {
     );
 }
 
+/// As NixOS has it: a unit file is a link into the store.
+fn nixos_tree() -> tempfile::TempDir {
+    let root = tree(&[
+        "/nix/store/1-unit-gitlab.service/gitlab.service",
+        "/nix/store/2-unit-gitaly.service/gitaly.service=[Service]\nTimeoutSec=infinity\nWorkingDirectory=/srv/state/home\n",
+        "/nix/store/3-unit-gitlab-config.service/gitlab-config.service",
+        "/nix/store/4-unit-gitlab-sidekiq.service/gitlab-sidekiq.service",
+        "/nix/store/5-unit-docker-registry-garbage-collect.timer/docker-registry-garbage-collect.timer",
+        "/nix/store/6-unit-docker-registry-garbage-collect.service/docker-registry-garbage-collect.service",
+        "/nix/store/7-unit-gitlab.target/gitlab.target",
+        "/nix/store/8-unit-gitlab-db-config.service/gitlab-db-config.service",
+        "/nix/store/9-unit-gitlab-nightly.timer/gitlab-nightly.timer=[Timer]\nUnit=gitlab-sidekiq.service\n",
+        "/run/gitlab/redis.sock",
+        "/srv/state/repositories/+gitaly/x",
+        "/srv/state/config/secrets.yml",
+    ]);
+    let directory = root.path().join("etc/systemd/system");
+    std::fs::create_dir_all(&directory).unwrap();
+    for entry in std::fs::read_dir(root.path().join("nix/store")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap().split_once("unit-").unwrap().1.to_owned();
+        std::os::unix::fs::symlink(Path::new("/nix/store").join(entry.file_name()).join(&name), directory.join(&name)).unwrap();
+    }
+    root
+}
+
+#[test]
+fn an_empty_file_is_enough_for_nixos() {
+    let root = nixos_tree();
+    let config = parse("", root.path()).unwrap();
+    assert_eq!(config.gitlab.layout, "nixos");
+    // Neither the target nor what writes the configuration: they stay up.
+    assert_eq!(
+        writers(&config),
+        [
+            "gitlab.service",
+            "gitlab-sidekiq.service",
+            "docker-registry-garbage-collect.service",
+            "gitaly.service",
+            "docker-registry-garbage-collect.timer",
+            "gitlab-nightly.timer"
+        ]
+    );
+    assert_eq!(config.gitlab.stopped_alone.iter().map(|unit| unit.as_str()).collect::<Vec<_>>(), ["gitlab.service"]);
+    assert_eq!(config.redis[0].address, RedisAddress::Unix("/run/gitlab/redis.sock".into()));
+    assert_eq!(config.files.paths, [PathBuf::from("/srv/state/repositories"), "/srv/state/config".into()]);
+    assert_eq!(config.files.configuration, [PathBuf::from("/srv/state/config")]);
+}
+
+#[test]
+fn what_is_stopped_alone_is_so_where_the_writers_are_named_too() {
+    let root = tree(&[]);
+    let rest = "redis = []\n[files]\npaths = [\"/x\"]";
+    for (writers, alone) in [("\"gitlab.service\", \"gitaly.service\"", 1), ("\"gitaly.service\"", 0)] {
+        let text = format!("gitlab = {{ layout = \"nixos\", writers = [{writers}] }}\n{rest}");
+        assert_eq!(parse(&text, root.path()).unwrap().gitlab.stopped_alone.len(), alone, "{writers}");
+    }
+}
+
 #[test]
 fn a_masked_unit_is_not_there() {
     let root = source_tree();

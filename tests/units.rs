@@ -172,3 +172,23 @@ fn clones_are_made_only_where_they_may_be() {
         assert_eq!(unit.content.contains("ProtectSystem=strict"), strict, "{text}");
     }
 }
+
+#[test]
+fn what_is_stopped_alone_is_stopped_by_the_pause_and_not_by_a_conflict() {
+    let alone = "files.paths = [\"/srv/git\"]\n[gitlab]\nlayout = \"nixos\"\nwriters = [\"gitlab.service\", \"gitaly.service\"]";
+    for (text, stops, waits) in
+        [(alone.to_owned(), true, true), (format!("{alone}\nquiesce = \"freeze\""), false, false), (String::new(), false, false)]
+    {
+        let nixos = !text.is_empty();
+        let units = units(&text, Path::new("/bin/true"));
+        let content = |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
+        let begins = |content: &str| content.contains(" \"pause\" \"--stop\" \"gitlab.service\"\n");
+        let window = content("gitlab-backup-window.service");
+        assert_eq!(begins(&content("gitlab-backup-pause.service")), stops, "{text}");
+        assert_eq!(window.contains("TimeoutStartSec=infinity"), waits, "{text}");
+        assert_eq!(window.contains("Conflicts=gitaly.service\nAfter=gitaly.service\n"), stops, "{text}");
+        // A restore stops them, whatever a backup does.
+        assert_eq!(begins(&content("gitlab-backup-restore-pause.service")), nixos, "{text}");
+        assert_eq!(content("gitlab-backup-restore-window.service").contains("Conflicts=gitaly.service\n"), nixos, "{text}");
+    }
+}

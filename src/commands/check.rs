@@ -17,7 +17,7 @@ use crate::steps::user;
 use crate::steps::{files, open, postgresql, preflight, secret};
 use crate::systemd::Manager;
 use crate::units::render::credential;
-use crate::units::{self, Plan};
+use crate::units::{self, Plan, Unit};
 
 use super::generate::program;
 use super::install::{UNIT_DIRECTORY, is_ours};
@@ -93,7 +93,14 @@ fn on_path() -> Finding {
 /// Whether the units on the host are those of the configuration.
 fn installed(config: &Config) -> Result<Finding> {
     let directory = Path::new(UNIT_DIRECTORY);
-    let files = units::generate(config, &program(None)?)?;
+    let program = program(None)?;
+    let mut files = units::generate(config, &program)?;
+    // On NixOS /etc has a link to the configuration, and the units name what it leads to.
+    if let Ok(source) = config.source.canonicalize().map(|source| Config { source, ..config.clone() })
+        && names(directory, &source)
+    {
+        files = units::generate(&source, &program)?;
+    }
     let differs = |file: &&units::UnitFile| !fs::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
     let mut different: Vec<String> = files.iter().filter(differs).map(|file| file.name.clone()).collect();
     if different.len() == files.len() && !files.iter().any(|file| directory.join(&file.name).exists()) {
@@ -110,6 +117,12 @@ fn installed(config: &Config) -> Result<Finding> {
     }
     let words = format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", different.join(", "));
     Ok(Finding::warning("units", words))
+}
+
+/// Whether the units in `directory` are called with this configuration's file.
+fn names(directory: &Path, config: &Config) -> bool {
+    let source = config.source.to_string_lossy();
+    fs::read_to_string(directory.join(Unit::Run.to_string())).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
 }
 
 /// Whether the clock starts what it should.

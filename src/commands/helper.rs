@@ -16,7 +16,7 @@ use crate::steps::{
 };
 use crate::units::render::credential;
 
-use super::verify;
+use super::{install, verify};
 
 /// The helpers, by unit.
 #[derive(Debug, Clone, Subcommand)]
@@ -56,7 +56,11 @@ pub enum Helper {
     #[command(subcommand)]
     Fssnapshot(Bracket),
     /// gitlab-backup-pause.service
-    Pause,
+    Pause {
+        /// Stop this one, and nothing along with it.
+        #[arg(long = "stop", value_name = "UNIT")]
+        alone: Vec<String>,
+    },
     /// gitlab-backup-pause.service, ExecStopPost=
     Unpause,
     /// gitlab-backup-window.service and gitlab-backup-restore-window.service
@@ -88,6 +92,8 @@ pub enum Helper {
     Restore(Restore),
     /// gitlab-backup-verify.service
     Verify,
+    /// gitlab-backup-secrets.service of the NixOS module
+    Secrets,
     /// What verify and restore have done in a process of its own.
     Extract {
         /// The snapshot's id.
@@ -147,7 +153,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Staging(Bracket::Begin) => return staging::begin(),
         Helper::Staging(Bracket::End) => return staging::end(),
         Helper::Fssnapshot(Bracket::End) => return fssnapshot::end(),
-        Helper::Pause => return pause::begin(),
+        Helper::Pause { alone } => return pause::begin(&alone).await,
         Helper::Unpause => return pause::end().await,
         Helper::Thaw => return freeze::thaw().await,
         Helper::Resume => return resume::resume(&manner(file)).await,
@@ -179,11 +185,12 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Report(Bracket::End) => report::ended(&config).await,
         Helper::Restore(step) => self::restore(&config, step).await,
         Helper::Verify => verify::newest(&config).await,
+        Helper::Secrets => install::first(&config),
         Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
         Helper::Conclude { .. }
         | Helper::Unsilence
         | Helper::Staging(_)
-        | Helper::Pause
+        | Helper::Pause { .. }
         | Helper::Unpause
         | Helper::Thaw
         | Helper::Resume => Ok(()),

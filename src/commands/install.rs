@@ -174,6 +174,11 @@ fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Chang
     Ok(())
 }
 
+/// What `install` makes besides the units; on NixOS those come from elsewhere.
+pub(super) fn first(config: &Config) -> Result<()> {
+    secrets(config, &Host::new("/"), &mut Changes::default())
+}
+
 /// Makes the repository's directory and password where there are none.
 fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     if config.repository.engine == EngineName::Builtin || Path::new(&config.repository.location).is_absolute() {

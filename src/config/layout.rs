@@ -1,6 +1,7 @@
 //! Layouts: how GitLab was installed, and so what its units, its Redis and its files are called. Adding one is a file and a line here.
 
 mod custom;
+mod nixos;
 mod source;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use crate::values::UnitName;
 use super::host::Host;
 
 /// All of them. `auto` takes the first that recognises the host.
-pub(super) const LAYOUTS: [&dyn Layout; 2] = [&source::Source, &custom::Custom];
+pub(super) const LAYOUTS: [&dyn Layout; 3] = [&nixos::Nixos, &source::Source, &custom::Custom];
 
 /// One way to install GitLab. Goes by the files that are there, never by the name of a distribution.
 pub(super) trait Layout {
@@ -29,6 +30,8 @@ pub(super) trait Layout {
 pub(super) struct Defaults {
     /// What can write GitLab's data.
     pub(super) writers: Vec<UnitName>,
+    /// Those of them that systemd must stop without what hangs on them; named also where the writers are configured.
+    pub(super) stopped_alone: Vec<UnitName>,
     /// The URL of the one Redis.
     pub(super) redis: Option<String>,
     /// The data, configuration and secrets too.
@@ -71,6 +74,13 @@ impl Units {
     pub(super) fn find(&self, name: &str) -> Option<UnitName> {
         self.files.get(name)?.as_ref()?;
         UnitName::new(name).ok()
+    }
+
+    /// What `key` was last set to in the unit file `name`.
+    pub(super) fn value(&self, name: &str, key: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.files.get(name)?.as_ref()?).ok()?;
+        let mut assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(other, _)| other.trim() == key);
+        assigned.next_back().map(|(_, value)| value.trim().to_owned())
     }
 
     /// The sockets, timers and paths that can start one of `units`: those of the same stem, and those of GitLab's that name one.

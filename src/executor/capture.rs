@@ -46,6 +46,8 @@ pub(super) struct Window {
     pub members: Vec<Unit>,
     /// What is stopped.
     pub stopped: Vec<String>,
+    /// Those of them that are stopped without what hangs on them. No `Conflicts=` guards the window against their start: it is watched here.
+    pub alone: Vec<String>,
     /// What its members stop and start themselves; what hangs on these goes down and comes back with the rest.
     pub driven: Vec<String>,
     /// What is down already and is to be started with the rest.
@@ -54,7 +56,7 @@ pub(super) struct Window {
 
 /// Opens the window, waits until everything in it is done and it has closed again.
 pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window) -> Result<Captured> {
-    let mut running = stop_closure(manager, &[&bracket.stopped[..], &bracket.driven].concat()).await?;
+    let mut running = stop_closure(manager, &[&bracket.stopped[..], &bracket.driven].concat(), &bracket.alone).await?;
     running.retain(|paused| !bracket.driven.contains(&paused.unit));
     tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
     let known: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
@@ -70,10 +72,21 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
     manager.start(&target.to_string(), "replace").await?;
     loop {
         watch.admin_stops(manager).await?;
+        let up = first_running(manager, &bracket.alone).await?;
         let state = manager.state(&target.to_string()).await?;
         let window = manager.state(&bracket.window.to_string()).await?;
+        // Seen running first, and the window open after that.
+        if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running()) {
+            return Err(started_within(&window, &unit));
+        }
         if state.reached_since(since) {
             if window.is_settled() && manager.state(&bracket.pause.to_string()).await?.is_settled() {
+                for unit in &bracket.alone {
+                    let exit = manager.state(unit).await?.inactive_exit;
+                    if (window.active_enter..window.inactive_enter).contains(&exit) {
+                        return Err(started_within(&window, unit));
+                    }
+                }
                 let frozen = bracket.stopped.is_empty().then_some(window.inactive_exit);
                 return Ok(Captured { since, frozen, opened: window.active_enter, closed: window.inactive_enter });
             }
@@ -82,6 +95,20 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
         }
         sleep(PAUSE).await;
     }
+}
+
+/// The first of `units` that runs.
+async fn first_running(manager: &Manager, units: &[String]) -> Result<Option<String>> {
+    for unit in units {
+        if manager.state(unit).await?.active.is_running() {
+            return Ok(Some(unit.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn started_within(window: &UnitState, unit: &str) -> anyhow::Error {
+    Failed::new(window, format!("{unit} was started in the window, which closed it")).into()
 }
 
 /// Why the window was for nothing, as precisely as the units can tell.
@@ -103,7 +130,7 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, window: &Unit
         for writer in &config.gitlab.writers {
             let state = manager.state(writer.as_str()).await?;
             if state.inactive_exit >= since && window.reached_since(since) {
-                return Ok(Failed::new(window, format!("{writer} was started in the window, which closed it")));
+                return Err(started_within(window, writer.as_str()));
             }
         }
         Ok(Failed::new(window, format!("could not be opened or was closed too early: {}", window.result)))

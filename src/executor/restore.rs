@@ -51,6 +51,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         deadline: None,
         members: plan.restore().into_iter().map(Unit::Restore).collect(),
         stopped: config.gitlab.writers.iter().map(ToString::to_string).collect(),
+        alone: config.gitlab.stopped_alone.iter().map(ToString::to_string).collect(),
         driven: steps::redis_units(config, manager).await?,
         // What an unfinished restore has kept down; after a reboot only its journal knows.
         paused: match paused::load()? {

@@ -1,6 +1,6 @@
 //! Resume: starts again exactly what was running, and does not end before it runs and answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -11,6 +11,7 @@ use crate::config::{Gitlab, ReadinessUrl};
 use crate::runs::paused;
 use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, JobEvent, Manager, Paused, notify};
+use crate::units::{Restore, Unit};
 
 use super::{freeze, readiness};
 
@@ -53,7 +54,8 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     let Some(units) = paused::load()? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");
     let manager = Manager::connect().await?;
-    let mut resume = Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), stopping: HashMap::new() };
+    let mut resume =
+        Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), replaced: HashSet::new(), stopping: HashMap::new() };
     while !resume.all_running(manner, &manager).await? {
         sleep(PAUSE).await;
     }
@@ -66,8 +68,23 @@ pub async fn resume(manner: &Manner) -> Result<()> {
         }
     }
     paused::clear()?;
+    release(&manager).await?;
     notify::status("GitLab is back");
     tracing::info!("GitLab is back");
+    Ok(())
+}
+
+/// Ends the brackets of a run that is over. systemd looks once whether anybody needs it, when the executor ends; where that one was killed with
+/// all that is called at its end, the jobs of the window are still queued in that moment, and nobody looks again.
+async fn release(manager: &Manager) -> Result<()> {
+    for executor in [Unit::Run, Restore::Run.into()] {
+        if !manager.state(&executor.to_string()).await?.is_settled() {
+            return Ok(());
+        }
+    }
+    for bracket in [Restore::Staging.into(), Unit::Staging] {
+        manager.stop(&bracket.to_string()).await?;
+    }
     Ok(())
 }
 
@@ -76,6 +93,8 @@ struct Resume {
     units: Vec<Paused>,
     /// How often a unit was started, and when it may be started next.
     attempts: HashMap<String, (u32, Instant)>,
+    /// Units whose stop was still queued when they were started: that job is cancelled by the start, and by nobody else.
+    replaced: HashSet<String>,
     /// Since when a unit has been seen stopping.
     stopping: HashMap<String, Instant>,
 }
@@ -87,7 +106,8 @@ impl Resume {
         for paused in self.units.clone() {
             let state = manager.state(&paused.unit).await?;
             match state.active {
-                ActiveState::Active | ActiveState::Reloading => continue,
+                // With a job, a stop may wait behind another's.
+                ActiveState::Active | ActiveState::Reloading if !state.has_job => continue,
                 ActiveState::Deactivating => self.hurry(manner, manager, &paused.unit).await?,
                 _ => {}
             }
@@ -95,12 +115,15 @@ impl Resume {
             let (attempt, next) = self.attempts.get(&paused.unit).copied().unwrap_or((0, Instant::now()));
             // A stop that still goes on gets the start queued behind it, once.
             let startable = match state.active {
-                ActiveState::Deactivating => attempt == 0,
+                ActiveState::Deactivating | ActiveState::Active | ActiveState::Reloading => attempt == 0,
                 _ => !state.has_job && !state.active.is_running(),
             };
             if startable && Instant::now() >= next {
                 let delay = (RETRY_FIRST * 2u32.saturating_pow(attempt)).min(RETRY_MOST);
                 self.attempts.insert(paused.unit.clone(), (attempt + 1, Instant::now() + delay));
+                if state.has_job {
+                    self.replaced.insert(paused.unit.clone());
+                }
                 if let Err(error) = start(manager, &paused).await {
                     tracing::warn!(unit = paused.unit, attempt, "{error:#}");
                 }
@@ -128,7 +151,7 @@ impl Resume {
         while let Ok(event) = self.jobs.try_recv() {
             let JobEvent::Removed(unit, result) = event else { continue };
             let ours = self.attempts.contains_key(&unit) && self.units.iter().any(|paused| paused.unit == unit);
-            if ours && result == "canceled" && !manager.state(&unit).await?.active.is_running() {
+            if ours && result == "canceled" && !self.replaced.remove(&unit) && !manager.state(&unit).await?.active.is_running() {
                 tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
                 paused::leave_down(&mut self.units, &unit);
                 paused::save(&self.units)?;

@@ -2,19 +2,26 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tokio::time::sleep;
 
 use crate::config::{Config, Quiesce};
-use crate::systemd::Manager;
+use crate::systemd::{ActiveState, Manager};
 
 use super::freeze;
+
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Fails, and with it the capture, if any writer still runs.
 pub async fn open(config: &Config, stopped: bool) -> Result<()> {
     let manager = Manager::connect().await?;
     if config.gitlab.quiesce == Quiesce::Freeze && !stopped {
         return freeze::freeze(config, &manager).await;
+    }
+    for unit in &config.gitlab.stopped_alone {
+        down(&manager, unit.as_str()).await?;
     }
     for writer in &config.gitlab.writers {
         let state = manager.state(writer.as_str()).await?;
@@ -27,6 +34,20 @@ pub async fn open(config: &Config, stopped: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Waits for a stop that the pause has asked for. How long that may take is for the deadline to say.
+async fn down(manager: &Manager, unit: &str) -> Result<()> {
+    loop {
+        let state = manager.state(unit).await?;
+        match state.active {
+            active if active.is_down() => return Ok(()),
+            ActiveState::Deactivating => {}
+            _ if state.has_job => {}
+            active => bail!("{unit} is not being stopped ({active:?}): nothing is captured"),
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// The processes in a control group; on the unified hierarchy or systemd's own.

@@ -88,6 +88,12 @@ impl Manager {
         self.retry(&format!("stop {unit}"), async || absent_is_fine(self.proxy().await?.stop_unit(unit, "replace").await.map(drop))).await
     }
 
+    /// Queues a stop of the unit alone: what requires it, or is part of what requires it, stays up. What is bound to it goes down all the same.
+    pub async fn stop_alone(&self, unit: &str) -> Result<()> {
+        let what = format!("stop {unit} alone");
+        self.retry(&what, async || absent_is_fine(self.proxy().await?.stop_unit(unit, "ignore-requirements").await.map(drop))).await
+    }
+
     /// SIGKILL to every process of a unit.
     pub async fn kill(&self, unit: &str) -> Result<()> {
         const SIGKILL: i32 = 9;

@@ -119,6 +119,7 @@ struct Window {
     pause: Text,
     deadline: Option<Text>,
     exec: Text,
+    timeout: Text,
     sandbox: Sandbox,
 }
 
@@ -212,19 +213,20 @@ impl Renderer<'_> {
             Unit::Pause => Pause {
                 description: "GitLab backup: GitLab is paused and will be resumed",
                 run: Text::names([Unit::Run]),
-                begin: self.helper(&["pause"]),
+                begin: self.pause(config.gitlab.quiesce == Quiesce::Stop),
                 end: self.helper(&["unpause"]),
                 sandbox: Sandbox::new(""),
             }
             .render(),
             Unit::Window => Window {
                 description: "GitLab backup: GitLab is down",
-                writers: (config.gitlab.quiesce == Quiesce::Stop).then(|| Text::names(&config.gitlab.writers)),
+                writers: (config.gitlab.quiesce == Quiesce::Stop).then(|| Text::names(config.gitlab.conflicting())),
                 thaw: (config.gitlab.quiesce == Quiesce::Freeze).then(|| self.helper(&["thaw"])),
                 run: Text::names([Unit::Run]),
                 pause: Text::names([Unit::Pause]),
                 deadline: Some(Text::names([Unit::DeadlineTimer])),
                 exec: self.helper(&["window"]),
+                timeout: self.window_timeout(config.gitlab.quiesce == Quiesce::Stop),
                 sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..Sandbox::new("") },
             }
             .render(),
@@ -255,6 +257,20 @@ impl Renderer<'_> {
             Unit::Silence | Unit::UnsilenceTimer | Unit::Unsilence | Unit::ReportStart | Unit::Report => self.monitoring(unit),
             step => self.step(step).render(),
         }
+    }
+
+    /// Begins a pause, in which the writers are `stopped` or not.
+    fn pause(&self, stopped: bool) -> Text {
+        let alone = self.config.gitlab.stopped_alone.iter().filter(|_| stopped);
+        let words: Vec<&str> = ["pause"].into_iter().chain(alone.flat_map(|unit| ["--stop", unit.as_str()])).collect();
+        self.helper(&words)
+    }
+
+    /// How long a window may take to open: no time for a look at what is down, and any for stops that it waits for itself; those that systemd
+    /// waits for have no limit either, but the deadline.
+    fn window_timeout(&self, stopped: bool) -> Text {
+        let waits = stopped && !self.config.gitlab.stopped_alone.is_empty();
+        Text::plain(if waits { "infinity" } else { "60s" })
     }
 
     /// What the executor has started along with it.

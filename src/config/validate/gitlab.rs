@@ -41,6 +41,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     let grace = checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
+        stopped_alone: defaults.stopped_alone.iter().filter(|unit| writers.contains(unit)).cloned().collect(),
         writers,
         stays_up: stays_up.into_iter().map(|(_, unit)| unit).collect(),
         quiesce: quiesce.unwrap_or(Quiesce::Stop),
@@ -73,13 +74,17 @@ fn layout(checker: &mut Checker, section: &Section, raw: &raw::Gitlab, units: &U
 fn readiness(text: &str) -> Result<ReadinessUrl, Refusal> {
     const ALLOWED: &str = "http://HOST…, https://HOST… or unix:/path/to/socket[:/url/path]";
     let refuse = |why: &str| Err(Refusal::new(format!("'{text}' {why}"), ALLOWED));
-    if text.chars().any(|c| c.is_control() || c == ' ') {
+    fn blank(c: char) -> bool {
+        c.is_control() || c == ' '
+    }
+    let refused = if text.starts_with("unix:") { char::is_control } else { blank };
+    if text.chars().any(refused) {
         return refuse("has a space or a control character in it");
     }
     if let Some(rest) = text.strip_prefix("unix:") {
         let (socket, path) = rest.split_once(':').unwrap_or((rest, "/-/readiness"));
-        if !path.starts_with('/') {
-            return refuse("has no absolute URL path behind the socket");
+        if !path.starts_with('/') || path.chars().any(blank) {
+            return refuse("has no absolute URL path behind the socket, or one with a space in it");
         }
         let socket = rules::path(socket.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(socket))?;
         return Ok(ReadinessUrl::Unix { socket, path: path.to_owned() });
@@ -106,6 +111,7 @@ mod tests {
             ("https://[::1]/-/readiness?all=1", ReadinessUrl::Http("https://[::1]/-/readiness?all=1".into())),
             ("unix:/run/g.sock", unix("/run/g.sock", "/-/readiness")),
             ("unix:///run/g.sock", unix("/run/g.sock", "/-/readiness")),
+            ("unix:/srv/git lab/g.sock", unix("/srv/git lab/g.sock", "/-/readiness")),
             ("unix:/run/g.sock:/gitlab/-/readiness", unix("/run/g.sock", "/gitlab/-/readiness")),
         ] {
             assert_eq!(readiness(text).unwrap(), expected);
@@ -117,6 +123,7 @@ mod tests {
             "http://",
             "unix:g.sock",
             "unix:/g.sock:x",
+            "unix:/g.sock:/a b",
             "http://u:p@h/",
             "http://h/ x",
             "http://h/\n",

@@ -70,7 +70,7 @@ impl Renderer<'_> {
             Restore::Pause => Pause {
                 description: "GitLab restore: GitLab is paused and will be resumed, unless it is half restored",
                 run: names([Restore::Run]),
-                begin: self.helper(&["pause"]),
+                begin: self.pause(true),
                 end: self.helper(&["unpause"]),
                 sandbox: Sandbox::new(""),
             }
@@ -78,12 +78,13 @@ impl Renderer<'_> {
             Restore::Window => Window {
                 description: "GitLab restore: GitLab is down",
                 // A restore stops them, whatever a backup does.
-                writers: Some(Text::names(&self.config.gitlab.writers)),
+                writers: Some(Text::names(self.config.gitlab.conflicting())),
                 thaw: None,
                 run: names([Restore::Run]),
                 pause: names([Restore::Pause]),
                 deadline: None,
                 exec: self.helper(&["window", "--stopped"]),
+                timeout: self.window_timeout(true),
                 sandbox: Sandbox::new(""),
             }
             .render(),

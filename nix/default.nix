@@ -1,0 +1,16 @@
+# Without flakes: import this, with nixpkgs or without where only the module is wanted.
+{
+  pkgs ? import <nixpkgs> { },
+}:
+let
+  module = ./module.nix;
+in
+{
+  nixosModules.default = module;
+  overlays.default = final: _: { gitlab-backup = final.callPackage ./package.nix { }; };
+  packages.default = pkgs.callPackage ./package.nix { };
+  # Slow: `gitlab` builds and boots a real GitLab.
+  tests = import ./tests { inherit pkgs module; };
+  # The page ./options.md.
+  options = import ./options.nix { inherit (pkgs) lib; };
+}

@@ -1,0 +1,90 @@
+# nix/options.md, from the options themselves: nix-instantiate --eval --json nix/options.nix --arg lib 'import <nixpkgs/lib>'
+{ lib }:
+let
+  inherit (builtins)
+    attrNames
+    concatMap
+    concatStringsSep
+    filter
+    toJSON
+    ;
+  # A host of which only the options of the module are looked at.
+  evaluated = lib.evalModules {
+    modules = [
+      ./module.nix
+      {
+        options = {
+          services.gitlab = ignored;
+          assertions = ignored;
+          warnings = ignored;
+          systemd = ignored;
+          environment = ignored;
+          users = ignored;
+        };
+      }
+    ];
+    specialArgs.pkgs.formats.toml = _: {
+      type = lib.types.attrsOf lib.types.anything // {
+        description = "TOML value";
+      };
+    };
+  };
+  ignored = lib.mkOption { type = lib.types.anything; };
+  isOption = value: value._type or "" == "option";
+  name = at: concatStringsSep "." at;
+  shown =
+    option:
+    if option ? defaultText then
+      option.defaultText.text or option.defaultText
+    else if !(option ? default) then
+      "none"
+    else if option.default == null then
+      ""
+    else
+      toJSON option.default;
+  typeOf =
+    type:
+    {
+      nullOr = typeOf type.nestedTypes.elemType;
+      listOf = "list: ${typeOf type.nestedTypes.elemType}";
+      enum = concatStringsSep ", " (map toJSON (type.functor.payload.values or type.functor.payload));
+      str = "string";
+      bool = "boolean";
+      int = "number";
+      package = "package";
+      submodule = "table";
+    }
+    .${type.name};
+  cell = builtins.replaceStrings [ "|" "{manpage}" ] [ "\\|" "" ];
+  entry =
+    at: option:
+    "| `${name at}` | ${cell (typeOf option.type)} | ${cell (shown option)} | ${cell (option.description.text or option.description)} |";
+  below =
+    at: options:
+    concatMap (
+      key:
+      let
+        option = options.${key};
+      in
+      if isOption option then
+        if option.internal or false then
+          [ ]
+        else
+          [ (entry (at ++ [ key ]) option) ] ++ below (at ++ [ key ]) (option.type.getSubOptions (at ++ [ key ]))
+      else
+        below (at ++ [ key ]) option
+    ) (filter (key: key != "_module" && key != "_freeformOptions") (attrNames options));
+in
+concatStringsSep "\n" (
+  [
+    "# The options of the NixOS module"
+    ""
+    "Made of nix/module.nix by nix/options.nix: edits are lost. Below `services.gitlab-backup`; an empty default leaves a key out of the file, and the"
+    "program has its own. What the keys of `settings` mean in full is in README.md, \"Configuration\"."
+    ""
+    "| option | type | default | is |"
+    "|---|---|---|---|"
+  ]
+  ++ below [ ] evaluated.options.services.gitlab-backup
+  ++ [ "" ]
+)

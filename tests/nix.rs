@@ -1,0 +1,432 @@
+//! The NixOS module, without NixOS: evaluated by Debian's Nix, with nixpkgs' own lib where `NIXPKGS_LIB` names it and else with a stand-in for it. What it
+//! would build is built by its own commands, with the program that these tests are for.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use gitlab_backup::config::Config;
+use gitlab_backup::config::host::Host;
+use serde_json::Value;
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A host's evaluation, and the store that it stands in.
+struct System {
+    root: tempfile::TempDir,
+    told: Value,
+}
+
+/// What it says on stdout; fails with what it says on stderr.
+fn said(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("tests/prepare installs what this test needs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+impl System {
+    /// A host with services.gitlab, and these settings besides; `more` is beside services.gitlab-backup.
+    fn new(settings: &str, more: &str) -> Self {
+        let module = format!("{{ services.gitlab-backup = {{ enable = true; settings = {{ {settings} }}; }}; {more} }}");
+        Self::of(&module)
+    }
+
+    fn of(module: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let host = root.path().join("host.nix");
+        std::fs::write(&host, module).unwrap();
+        let package = root.path().join("package");
+        std::fs::create_dir_all(package.join("bin")).unwrap();
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_gitlab-backup"), package.join("bin/gitlab-backup")).unwrap();
+        let text = said(Command::new(here("tests/nix/evaluate")).arg(&host).arg(root.path().join("store")).arg(&package));
+        Self { told: serde_json::from_str(&text).unwrap(), root }
+    }
+
+    fn host(&self, key: &str) -> &Value {
+        &self.told["host"][key]
+    }
+
+    /// The sentences of the assertions that do not hold.
+    fn failed(&self) -> Vec<&str> {
+        self.host("failed").as_array().unwrap().iter().map(|message| message.as_str().unwrap()).collect()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join("store").join(format!("stand-in-{name}"))
+    }
+
+    /// Builds it as Nix would: the commands in their order, the first that fails is the last.
+    fn build(&self) -> Output {
+        let evaluation = self.root.path().join("evaluation.json");
+        std::fs::write(&evaluation, self.told.to_string()).unwrap();
+        let mut realise = Command::new(here("tests/nix/realise"));
+        let output = realise.arg("").stdin(std::fs::File::open(evaluation).unwrap()).output().expect("python3 is needed for this test");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let command = String::from_utf8(output.stdout).unwrap();
+        let out = command.trim();
+        Command::new("bash").args(["-euo", "pipefail", &format!("{out}.sh")]).env("out", out).output().unwrap()
+    }
+
+    fn units(&self) -> PathBuf {
+        let output = self.build();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.path("gitlab-backup-units").join("lib/systemd/system")
+    }
+
+    /// What the program reads.
+    fn config(&self) -> Config {
+        Config::load(&self.path("gitlab-backup.toml"), &Host::new(self.root.path())).unwrap()
+    }
+}
+
+const GITLAB: &str = "services.gitlab.enable = true;";
+
+/// What systemd says of the units in `directory`.
+fn complaints(directory: &Path) -> String {
+    let mut verify = Command::new("systemd-analyze");
+    verify.arg("verify").env("SYSTEMD_UNIT_PATH", format!("{}:", directory.display()));
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    verify.args(entries.filter(|path| path.is_file()));
+    let output = verify.output().expect("systemd-analyze is needed for this test");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    said.lines().filter(|line| line.contains("gitlab-backup")).fold(String::new(), |all, line| all + line + "\n")
+}
+
+#[test]
+fn a_location_is_all_that_must_be_said() {
+    let system = System::of(&std::fs::read_to_string(here("tests/nix/hosts/minimal.nix")).unwrap());
+    assert!(system.failed().is_empty(), "{:?}", system.failed());
+    let directory = system.units();
+    let config = system.config();
+    let writers: Vec<_> = config.gitlab.writers.iter().map(|unit| unit.as_str()).collect();
+    assert_eq!(writers, ["gitlab.service", "gitlab-sidekiq.service", "gitlab-workhorse.service", "gitaly.service"]);
+    assert_eq!((config.gitlab.layout.as_str(), config.gitlab.stopped_alone.len()), ("nixos", 1));
+    assert_eq!(config.repository.location, "/srv/backup");
+    assert_eq!(config.files.configuration, [PathBuf::from("/var/gitlab/state/config")]);
+    assert_eq!(config.redis[0].unit.as_ref().unwrap().as_str(), "redis-gitlab.service");
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!((postgresql.host.as_str(), postgresql.databases.unwrap()), ("/run/postgresql", vec!["gitlab".to_owned()]));
+    assert_eq!(postgresql.bin_dir.unwrap(), system.path("postgresql").join("bin"));
+
+    // The program and the configuration are in the store, and the programs of the units on their PATH.
+    let unit = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+    let program = system.root.path().join("package/bin/gitlab-backup");
+    let source = system.path("gitlab-backup.toml");
+    let exec = format!("ExecStart=:\"{}\" \"--config\" \"{}\" \"helper\" \"execute\"", program.display(), source.display());
+    assert!(unit("gitlab-backup-run.service").contains(&exec), "{}", unit("gitlab-backup-run.service"));
+    assert!(unit("gitlab-backup-redis.service.d/nixos.conf").contains(&format!("{}/bin", system.path("redis").display())));
+    // A switch to another system does not touch a run.
+    for name in ["gitlab-backup-resume.service", "gitlab-backup-store.target"] {
+        assert!(unit(&format!("{name}.d/nixos.conf")).contains("\nX-RestartIfChanged=false\n"));
+    }
+    assert_eq!(complaints(&directory), "");
+
+    assert_eq!(system.host("packages")[0], system.path("gitlab-backup-units").to_str().unwrap());
+    assert_eq!(system.host("etc")["gitlab-backup/config.toml"], source.to_str().unwrap());
+    assert_eq!(system.host("timers").as_object().unwrap().keys().collect::<Vec<_>>(), ["gitlab-backup"]);
+    assert_eq!(system.host("targets")["multi-user"]["wants"][0], "gitlab-backup-restore-guard.service");
+    assert_eq!(system.host("users").as_array().unwrap().len(), 0);
+    assert!(system.host("warnings")[0].as_str().unwrap().contains("for ever"));
+}
+
+const EVERYTHING: &str = r#"
+services.gitlab = {
+  enable = true;
+  statePath = "/srv/gitlab state";
+  registry.enable = true;
+  pages.enable = true;
+  pages.settings.pages-root = "/srv/pages";
+  databaseHost = "db.example.com";
+  databasePasswordFile = "/run/keys/db";
+  secrets = { secretFile = "/run/keys/secret"; otpFile = "/run/keys/secret"; dbFile = /nix/store/x-in-the-store; jwsFile = null; };
+};
+services.dockerRegistry.enableGarbageCollect = true;
+services.redis.servers.gitlab = { enable = true; requirePassFile = "/run/keys/redis"; };
+systemd.services = { gitlab-mailroom = { }; docker-registry-garbage-collect = { }; };
+"#;
+
+#[test]
+fn what_services_gitlab_says_is_taken_over() {
+    let settings = r#"
+        retention.keep-daily = 7;
+        verify.calendar = "Sat 06:00";
+        monitoring.alertmanager = { url = "https://alertmanager.example.com"; matchers = [ "instance=gitlab" ]; token-file = "/run/keys/alertmanager"; };
+    "#;
+    let system = System::new(settings, EVERYTHING);
+    assert!(system.failed().is_empty(), "{:?}", system.failed());
+    assert_eq!(system.host("warnings").as_array().unwrap().len(), 0);
+    let directory = system.units();
+    assert_eq!(complaints(&directory), "");
+    let config = system.config();
+    let writers: Vec<_> = config.gitlab.writers.iter().map(|unit| unit.as_str()).collect();
+    assert_eq!(
+        writers,
+        [
+            "gitlab.service",
+            "gitlab-sidekiq.service",
+            "gitlab-workhorse.service",
+            "gitlab-mailroom.service",
+            "gitlab-pages.service",
+            "docker-registry.service",
+            "docker-registry-garbage-collect.service",
+            "docker-registry-garbage-collect.timer",
+            "gitaly.service"
+        ]
+    );
+    let state = Path::new("/srv/gitlab state");
+    let mut paths: Vec<_> = ["repositories", "uploads", "builds", "shared", "custom_hooks", "home"].map(|name| state.join(name)).into();
+    let configuration = [state.join("config"), "/run/keys/secret".into(), "/run/keys/db".into()];
+    paths.extend(["/var/lib/docker-registry".into(), "/srv/pages".into()]);
+    assert_eq!(config.files.paths, [&paths[..], &configuration].concat());
+    assert_eq!(config.files.configuration, configuration);
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!(
+        (postgresql.host.as_str(), postgresql.user.as_str(), postgresql.os_user.as_str()),
+        ("db.example.com", "gitlab", "gitlab-backup")
+    );
+    assert_eq!(system.host("users")[0], "gitlab-backup");
+    let run = std::fs::read_to_string(directory.join("gitlab-backup-redis.service")).unwrap();
+    assert!(run.contains("LoadCredential=redis-main.password:/run/keys/redis\n"));
+    let timers: Vec<_> = system.host("timers").as_object().unwrap().keys().cloned().collect();
+    assert_eq!(timers, ["gitlab-backup", "gitlab-backup-unsilence", "gitlab-backup-verify"]);
+    for timer in timers {
+        assert!(directory.join(format!("{timer}.timer")).is_file(), "{timer}");
+    }
+}
+
+/// A Nix string of `text`.
+fn nix(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' | '$' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+#[test]
+fn settings_of_every_type_come_through_unharmed() {
+    let odd = [
+        "a b",
+        "100 %n %% %",
+        "$HOME ${HOME} $$",
+        "it's \"quoted\"",
+        "back\\slash \\n",
+        "ünïcode ✓",
+        ";",
+        "",
+        " ",
+        "line\nbreak",
+        "#[x]='y'",
+        "''${x}''",
+    ];
+    let file = "/srv/100 % $HOME \"it's\" \\ é; x";
+    let list = odd.iter().fold(String::new(), |mut list, text| {
+        write!(list, "{} ", nix(text)).unwrap();
+        list
+    });
+    let settings = format!(
+        "files.paths = [ {0} ]; files.exclude = [ \"*.tmp\" ]; files.presync = false; postgresql.jobs = 7; gitlab.max-downtime = \"1h 5min\";
+         repository.location = {1}; repository.password-file = {0}; redis = [ ];
+         step = [ {{ name = \"odd\"; stage = \"finish\"; command = [ \"/bin/true\" {list} ]; description = {2}; }} {{ name = \"off\"; stage = \"store\"; \
+         command = [ {0} ]; enable = false; }} ];",
+        nix(file),
+        nix(&format!("{file}/backup").replace("/srv/", "/mnt/")),
+        nix("100 % $x"),
+    );
+    let system = System::new(&settings, GITLAB);
+    let directory = system.units();
+    assert_eq!(complaints(&directory), "");
+    let config = system.config();
+    assert_eq!(config.files.paths, [PathBuf::from(file)]);
+    assert_eq!(config.repository.location, format!("{file}/backup").replace("/srv/", "/mnt/"));
+    assert_eq!((config.files.presync, config.postgresql.unwrap().jobs, config.redis.len()), (false, 7, 0));
+    assert_eq!(config.gitlab.max_downtime.to_string(), "3900s");
+    assert_eq!(config.steps[0].command[1..], odd);
+    assert_eq!(config.steps.len(), 1);
+    // What systemd makes of it is for the lab; here, it is what the program makes of the same strings in a TOML of another writer.
+    let unit = std::fs::read_to_string(directory.join("gitlab-backup-step-odd.service")).unwrap();
+    assert!(unit.contains(" \"100 %%n %%%% %%\" \"$HOME ${HOME} $$\" \"it's \\\"quoted\\\"\" \"back\\\\slash \\\\n\" "), "{unit}");
+    assert!(unit.contains(" \"line\\nbreak\" "), "{unit}");
+}
+
+#[test]
+fn what_the_program_refuses_fails_the_build() {
+    for (settings, said) in [
+        ("files.paths = [ \"/a\\nExecStart=/bin/evil\" ];", "files.paths[0]: '/a\\nExecStart=/bin/evil' has a control character in it"),
+        ("repository.location = \"/a\\nb\";", "repository.location: '/a\\nb' has a control character in it"),
+        (
+            "step = [ { name = \"x\"; stage = \"store\"; command = [ \"/x\" ]; description = \"a\\nb\"; } ];",
+            "step[0].description: has a control",
+        ),
+        ("schedule.calender = \"daily\";", "schedule.calender: there is no such key"),
+        ("schedule.calendar = \"often\";", "schedule.calendar: 'often' is not a calendar event"),
+        ("gitlab.stop-grace = \"soon\";", "gitlab.stop-grace: 'soon' does not start with a number"),
+    ] {
+        let output = System::new(settings, GITLAB).build();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(said), "{settings}: {stderr}");
+    }
+    // A type that the option does not have is Nix's to refuse.
+    let root = tempfile::tempdir().unwrap();
+    let host = root.path().join("host.nix");
+    std::fs::write(
+        &host,
+        "{ services.gitlab-backup = { enable = true; settings.postgresql.jobs = \"two\"; }; services.gitlab.enable = true; }",
+    )
+    .unwrap();
+    let output = Command::new(here("tests/nix/evaluate")).arg(&host).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("settings.postgresql.jobs"));
+}
+
+#[test]
+fn what_cannot_work_is_said_in_sentences() {
+    for (settings, more, word) in [
+        ("", "", "services.gitlab, which is not enabled"),
+        ("", "services.gitlab = { enable = true; backup.startAt = \"03:00\"; };", "services.gitlab.backup.startAt"),
+        ("repository.password-file = \"/nix/store/x-password\";", GITLAB, "settings.repository.password-file."),
+        ("monitoring.webhook.token-file = ./token;", GITLAB, "settings.monitoring.webhook.token-file."),
+        ("redis = [ { url = \"redis://h\"; password-file = \"${builtins.storeDir}/x\"; } ];", GITLAB, "settings.redis.password-file."),
+        ("", "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; };", "settings.postgresql.password-file"),
+        ("postgresql.host = \"10.0.0.1\";", GITLAB, "settings.postgresql.password-file"),
+        ("files.paths = [ ];", GITLAB, "files.paths is empty"),
+    ] {
+        let system = System::new(settings, more);
+        let failed = system.failed();
+        assert!(failed.iter().any(|message| message.contains(word) && message.ends_with('.')), "{settings} {more}: {failed:?}");
+    }
+    for (settings, more) in [
+        (
+            "postgresql.password-credential = \"pg\";",
+            "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; databasePasswordFile = \"/run/keys/db\"; };",
+        ),
+        ("postgresql = { host = \"10.0.0.1\"; password-credential = \"pg\"; };", GITLAB),
+        ("monitoring.webhook = { url = \"https://h\"; ca-file = \"/nix/store/x-certificate\"; };", GITLAB),
+        ("gitlab = { layout = \"custom\"; writers = [ \"gitlab.service\" ]; }; files.paths = [ \"/srv/git\" ];", ""),
+    ] {
+        let system = System::new(settings, more);
+        assert!(system.failed().is_empty(), "{settings}");
+        system.units();
+    }
+}
+
+#[test]
+fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
+    let system = System::new("", GITLAB);
+    for name in ["gitlab", "stand-in"] {
+        let machine = &system.told["machines"][name];
+        assert_eq!(machine["host"]["failed"].as_array().unwrap().len(), 0, "{machine}");
+        assert!(machine["testScript"].as_str().unwrap().contains("gitlab-backup restore --yes"), "{name}");
+    }
+    assert_eq!(system.told["package"]["version"], env!("CARGO_PKG_VERSION"));
+    let package = system.root.path().join("package");
+    let expected = serde_json::json!({
+        "outputs": ["checks", "nixosModules", "overlays", "packages", "slowTests"],
+        "module": true, "overlay": package, "package": package, "checks": ["package", "stand-in"], "slow": "gitlab-backup-gitlab",
+    });
+    assert_eq!(system.told["flake"], expected);
+}
+
+#[test]
+fn the_page_of_the_options_is_that_of_the_module() {
+    let system = System::new("", GITLAB);
+    let page = system.told["options"].as_str().unwrap();
+    let path = here("nix/options.md");
+    if std::env::var_os("UPDATE_OPTIONS").is_some() {
+        std::fs::write(&path, page).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap_or_default() == page,
+        "nix/options.md is not that of the module: UPDATE_OPTIONS=1 cargo test --test nix"
+    );
+}
+
+/// Every key that the program knows and the module has a typed option for is spelled alike; what it has no option for is free.
+#[test]
+fn every_option_is_a_key_of_the_program() {
+    let system = System::new("", GITLAB);
+    let page = system.told["options"].as_str().unwrap();
+    let keys = page.lines().filter_map(|line| line.strip_prefix("| `settings.")?.split_once('`')).map(|(key, _)| key);
+    let mut count = 0;
+    for key in keys.filter(|key| key.contains('.')) {
+        // A boolean is the wrong type for nearly everything, and a number for the rest: what is wrong is not the name.
+        let (table, name) = key.rsplit_once('.').unwrap();
+        let text = match table {
+            "redis" | "step" | "files.path" => format!("[[{table}]]\n{name} = 1979-05-27"),
+            _ => format!("[{table}]\n{name} = 1979-05-27"),
+        };
+        let error = Config::parse(&text, Path::new("/x.toml"), &Host::new("/nonexistent")).unwrap_err().to_string();
+        assert!(!error.contains("there is no such key"), "{key}: {error}");
+        count += 1;
+    }
+    assert!(count > 50, "{count}");
+}
+
+fn nix_files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            nix_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "nix") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_nix_file_parses_and_is_written_alike() {
+    let mut files = vec![here("flake.nix")];
+    nix_files(&here("nix"), &mut files);
+    nix_files(&here("tests/nix"), &mut files);
+    assert!(files.len() > 10);
+    said(Command::new("nix-instantiate").args(["--store", "dummy://", "--parse"]).args(&files).env("NIX_STATE_DIR", std::env::temp_dir()));
+    let problems = files.iter().flat_map(|path| {
+        let found = unlike(&std::fs::read_to_string(path).unwrap());
+        found.into_iter().map(|(index, problem)| format!("{}:{}: {problem}", path.display(), index + 1))
+    });
+    assert_eq!(problems.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// Where `text` is not written as Nix is here, by rules of our own: Debian has no formatter for it.
+fn unlike(text: &str) -> Vec<(usize, &'static str)> {
+    let mut found = Vec::new();
+    let lines: Vec<&str> = text.split('\n').collect();
+    for (index, line) in lines.iter().enumerate() {
+        let code = line.trim_start();
+        // Text cannot be broken.
+        let width: usize = line.split('"').step_by(2).map(|part| part.chars().count()).sum();
+        for (wrong, problem) in [
+            (line.contains('\t'), "a tab"),
+            (line.ends_with(' '), "blanks at the end"),
+            ((line.len() - code.len()) % 2 == 1, "not indented by twos"),
+            (width > 140, "wider than 140"),
+            (line.is_empty() && index + 1 < lines.len() && lines[index + 1].is_empty(), "no line, or two, that are empty"),
+            (["}:let", "=[", "={", "]++"].iter().any(|crowded| code.contains(crowded)), "crowded"),
+            (code.starts_with("with ") || code.contains(" with lib;"), "with: names from anywhere"),
+        ] {
+            if wrong {
+                found.push((index, problem));
+            }
+        }
+    }
+    if !text.ends_with('\n') {
+        found.push((lines.len() - 1, "no end of line at the end"));
+    }
+    found
+}
+
+#[test]
+fn what_is_written_otherwise_is_found() {
+    for text in
+        ["{ }", "{ }\n\n", "\t{ }\n", " { }\n", "{ } \n", "{\n\n\n}\n", "a =[ ];\n", "with lib;\n", &format!("# {}\n", "x".repeat(140))]
+    {
+        assert!(!unlike(text).is_empty(), "{text:?}");
+    }
+    assert_eq!(unlike(&format!("{{\n  a = \"{}\";\n\n}}\n", "x".repeat(200))), []);
+}

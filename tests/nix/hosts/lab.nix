@@ -1,0 +1,53 @@
+# The host of the lab's scenario: what is derived, but for the stand-in's own Redis socket, databases and readiness, and steps of its own.
+{
+  services.gitlab = {
+    enable = true;
+    registry.enable = true;
+    pages.enable = true;
+    redisUrl = "unix:/run/redis/redis-server.sock";
+    backup.startAt = [ ];
+  };
+  services.dockerRegistry.enableGarbageCollect = true;
+  systemd.services.docker-registry-garbage-collect = { };
+  services.gitlab-backup = {
+    enable = true;
+    settings = {
+      gitlab.readiness-url = "http://127.0.0.1:8080/-/readiness";
+      gitlab.stop-grace = "3s";
+      postgresql.databases = [
+        "gitlabhq_production"
+        "gitlabhq_registry"
+      ];
+      repository.location = "/srv/100 % \"backup\"";
+      step = [
+        {
+          name = "slow";
+          stage = "window";
+          command = [
+            "/bin/sh"
+            "-c"
+            "while [ -e /srv/hold ]; do sleep 0.1; done"
+          ];
+        }
+        {
+          name = "argv";
+          stage = "finish";
+          command = [
+            "/usr/bin/python3"
+            "-c"
+            "import json, sys; json.dump(sys.argv[1:], open('/srv/argv', 'w'))"
+            "a b"
+            "100 %n %% %"
+            "$HOME \${HOME} $$"
+            "it's \"quoted\""
+            "back\\slash"
+            ";"
+            ""
+            "line\nbreak"
+            "é ✓"
+          ];
+        }
+      ];
+    };
+  };
+}
