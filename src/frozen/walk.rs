@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
         let name = path.file_name().unwrap_or(OsStr::new("/"));
         let stat = rustix::fs::lstat(at).with_context(|| format!("{} cannot be read", at.display()))?;
         let entry = pool.install(|| {
-            let mut entry = self.entry(at, name, &Stat::from(&stat), seen.as_ref());
+            let mut entry = self.entry(|_| at.to_owned(), name.as_bytes().to_owned(), &Stat::from(&stat), seen.as_ref());
             entry.children = self.children(&entry, path, at, seen);
             entry
         });
@@ -126,8 +126,8 @@ impl<'a> Walk<'a> {
         let (names, handle) = names(at)?;
         let mut seen = seen.into_iter().peekable();
         let mut found: Vec<(Entry, Option<Entry>)> = Vec::with_capacity(names.len());
-        for name in names {
-            let name = OsStr::from_bytes(&name);
+        for bytes in names {
+            let name = OsStr::from_bytes(&bytes);
             if self.exclude.matches(path, name) {
                 continue;
             }
@@ -143,7 +143,7 @@ impl<'a> Walk<'a> {
             }
             while seen.next_if(|entry| entry.name() < name).is_some() {}
             let earlier = seen.next_if(|entry| entry.name() == name);
-            found.push((self.entry(&at.join(name), name, &stat, earlier.as_ref()), earlier));
+            found.push((self.entry(|name| at.join(name), bytes, &stat, earlier.as_ref()), earlier));
         }
         drop(handle);
         let below = |(mut entry, earlier): (Entry, Option<Entry>)| {
@@ -159,8 +159,9 @@ impl<'a> Walk<'a> {
         Ok(found.into_iter().map(|(entry, _)| entry).collect())
     }
 
-    fn entry(&self, at: &Path, name: &OsStr, stat: &Stat, earlier: Option<&Entry>) -> Entry {
-        let mut entry = Entry { name: name.as_bytes().to_owned(), stat: *stat, extra: None, content: Content::None, children: Vec::new() };
+    /// `at` tells where it is: almost nothing has changed, and then nobody asks.
+    fn entry(&self, at: impl FnOnce(&OsStr) -> PathBuf, name: Vec<u8>, stat: &Stat, earlier: Option<&Entry>) -> Entry {
+        let mut entry = Entry { name, stat: *stat, extra: None, content: Content::None, children: Vec::new() };
         if let Some(earlier) = earlier.filter(|earlier| stat.unchanged_since(&earlier.stat)) {
             entry.extra.clone_from(&earlier.extra);
             if stat.kind() == FileType::RegularFile {
@@ -168,16 +169,17 @@ impl<'a> Walk<'a> {
             }
             return entry;
         }
-        match extra(at, stat.kind()) {
+        let at = at(entry.name());
+        match extra(&at, stat.kind()) {
             Ok(extra) => entry.extra = extra,
-            Err(error) => self.skip(at.to_owned(), &error),
+            Err(error) => self.skip(at.clone(), &error),
         }
         if stat.kind() == FileType::RegularFile {
-            entry.content = match self.staging.map(|staging| staging.secure(at, stat)) {
+            entry.content = match self.staging.map(|staging| staging.secure(&at, stat)) {
                 None => Content::InPlace,
                 Some(Ok(number)) => Content::Staged(number),
                 Some(Err(error)) => {
-                    self.skip(at.to_owned(), &error);
+                    self.skip(at, &error);
                     Content::None
                 }
             };

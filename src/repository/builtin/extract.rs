@@ -120,6 +120,8 @@ fn heads(repository: &Repository<IndexedFullStatus>, root: &Node, snapshot: &str
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use std::cell::Cell;
 
     use super::*;
