@@ -9,6 +9,7 @@ pub mod open;
 pub mod pause;
 pub mod postgresql;
 pub mod preflight;
+pub mod proxy;
 pub mod prune;
 pub mod readiness;
 pub mod redis;

@@ -11,7 +11,7 @@ use crate::executor;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{
-    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, prune, redis, report, restore, resume, silence, staging,
+    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence, staging,
     window,
 };
 use crate::units::render::credential;
@@ -67,6 +67,14 @@ pub enum Helper {
     },
     /// gitlab-backup-window.service, ExecStopPost=
     Thaw,
+    /// gitlab-backup-proxy-NAME.service
+    #[command(subcommand)]
+    Proxy(Proxy),
+    /// gitlab-backup-proxies.service
+    #[command(subcommand)]
+    Proxies(Bracket),
+    /// gitlab-backup-proxies-down.service
+    ProxiesDown,
     /// gitlab-backup-pgsnapshot.service
     Pgsnapshot,
     /// gitlab-backup-redis.service
@@ -128,6 +136,21 @@ pub enum Restore {
     Guard,
 }
 
+/// The two commands of a proxy.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Proxy {
+    /// ExecStart=
+    Start {
+        /// `[[gitlab.proxy]] name`
+        name: String,
+    },
+    /// ExecStop=
+    Stop {
+        /// `[[gitlab.proxy]] name`
+        name: String,
+    },
+}
+
 /// The two ends of a bracket.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Bracket {
@@ -149,40 +172,49 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Fssnapshot(Bracket::End) => return fssnapshot::end(),
         Helper::Pause => return pause::begin(),
         Helper::Unpause => return pause::end().await,
+        Helper::Proxy(Proxy::Start { name }) => return proxy::start(load(file), &name).await,
+        Helper::Proxy(Proxy::Stop { name }) => return proxy::stop(load(file), &name).await,
+        Helper::Proxies(Bracket::End) => return proxy::adopted_end(),
         Helper::Thaw => return freeze::thaw().await,
         Helper::Resume => return resume::resume(&manner(file)).await,
-        _ => {}
+        helper => return with(&load(file)?, helper).await,
     }
-    let config = load(file)?;
+}
+
+/// Those that need the configuration.
+async fn with(config: &Config, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Execute => executor::execute(&config).await,
-        Helper::Preflight => preflight::preflight(&config).await,
-        Helper::PreflightPostgresql => postgresql::preflight(&config).await,
+        Helper::Proxies(_) => proxy::adopt(config).await,
+        Helper::ProxiesDown => proxy::all_down(config).await,
+        Helper::Execute => executor::execute(config).await,
+        Helper::Preflight => preflight::preflight(config).await,
+        Helper::PreflightPostgresql => postgresql::preflight(config).await,
         Helper::CheckPostgresql => {
-            println!("{}", serde_json::to_string(&postgresql::findings(&config).await)?);
+            println!("{}", serde_json::to_string(&postgresql::findings(config).await)?);
             Ok(())
         }
-        Helper::Fsplan => files::freeze(&config),
-        Helper::Presync => files::presync(&config),
-        Helper::Fssnapshot(_) => fssnapshot::begin(&config),
-        Helper::Window { stopped } => window::open(&config, stopped).await,
-        Helper::Pgsnapshot => postgresql::hold(&config).await,
-        Helper::Redis => redis::save(&config).await,
-        Helper::FilesLive => files::capture(&config),
-        Helper::Postgresql => postgresql::dump(&config).await,
-        Helper::Files => files::stored(&config),
-        Helper::Manifest => manifest::write(&config),
-        Helper::Prune => prune::prune(&config).await,
-        Helper::Silence(_) => silence::begin(&config).await,
-        Helper::Silenced => silence::settle(&config).await,
-        Helper::Report(Bracket::Begin) => report::begun(&config).await,
-        Helper::Report(Bracket::End) => report::ended(&config).await,
-        Helper::Restore(step) => self::restore(&config, step).await,
-        Helper::Verify => verify::newest(&config).await,
-        Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
+        Helper::Fsplan => files::freeze(config),
+        Helper::Presync => files::presync(config),
+        Helper::Fssnapshot(_) => fssnapshot::begin(config),
+        Helper::Window { stopped } => window::open(config, stopped).await,
+        Helper::Pgsnapshot => postgresql::hold(config).await,
+        Helper::Redis => redis::save(config).await,
+        Helper::FilesLive => files::capture(config),
+        Helper::Postgresql => postgresql::dump(config).await,
+        Helper::Files => files::stored(config),
+        Helper::Manifest => manifest::write(config),
+        Helper::Prune => prune::prune(config).await,
+        Helper::Silence(_) => silence::begin(config).await,
+        Helper::Silenced => silence::settle(config).await,
+        Helper::Report(Bracket::Begin) => report::begun(config).await,
+        Helper::Report(Bracket::End) => report::ended(config).await,
+        Helper::Restore(step) => self::restore(config, step).await,
+        Helper::Verify => verify::newest(config).await,
+        Helper::Extract { snapshot, target, paths } => extract::extract(config, &snapshot, &target, &paths),
         Helper::Conclude { .. }
         | Helper::Unsilence
         | Helper::Staging(_)
+        | Helper::Proxy(_)
         | Helper::Pause
         | Helper::Unpause
         | Helper::Thaw

@@ -1,6 +1,7 @@
 //! Layouts: how GitLab was installed, and so what its units, its Redis and its files are called. Adding one is a file and a line here.
 
 mod custom;
+mod omnibus;
 mod source;
 
 use std::collections::BTreeMap;
@@ -9,10 +10,11 @@ use std::path::{Path, PathBuf};
 
 use crate::values::UnitName;
 
+use super::Proxy;
 use super::host::Host;
 
 /// All of them. `auto` takes the first that recognises the host.
-pub(super) const LAYOUTS: [&dyn Layout; 2] = [&source::Source, &custom::Custom];
+pub(super) const LAYOUTS: [&dyn Layout; 3] = [&omnibus::Omnibus, &source::Source, &custom::Custom];
 
 /// One way to install GitLab. Goes by the files that are there, never by the name of a distribution.
 pub(super) trait Layout {
@@ -29,12 +31,33 @@ pub(super) trait Layout {
 pub(super) struct Defaults {
     /// What can write GitLab's data.
     pub(super) writers: Vec<UnitName>,
+    /// What systemd does not manage itself.
+    pub(super) proxies: Vec<Proxy>,
+    /// The server that comes with it.
+    pub(super) server: Option<Server>,
     /// The URL of the one Redis.
     pub(super) redis: Option<String>,
+    /// The unit that runs it, where it cannot be asked for.
+    pub(super) redis_unit: Option<UnitName>,
     /// The data, configuration and secrets too.
     pub(super) paths: Vec<PathBuf>,
     /// Which of them are configuration and secrets.
     pub(super) configuration: Vec<PathBuf>,
+    /// Why this GitLab cannot be backed up like this.
+    pub(super) refusal: Option<&'static str>,
+}
+
+/// A PostgreSQL that comes with GitLab.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Its socket's directory.
+    pub(super) host: String,
+    /// Its own port, and not that of a pooler before it.
+    pub(super) port: u16,
+    /// The superuser, in it and on the host.
+    pub(super) user: String,
+    /// Its programs.
+    pub(super) bin_dir: PathBuf,
 }
 
 /// Where unit files are, in the order in which the first one counts, systemd.unit(5).

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::config::{Config, Quiesce};
-use crate::systemd::Manager;
+use crate::systemd::{ActiveState, Manager};
 
 use super::freeze;
 
@@ -20,6 +20,10 @@ pub async fn open(config: &Config, stopped: bool) -> Result<()> {
         let state = manager.state(writer.as_str()).await?;
         if !state.active.is_down() {
             bail!("{writer} is not down ({:?}): nothing is captured", state.active);
+        }
+        // A stop that failed ends too.
+        if state.active == ActiveState::Failed && config.gitlab.proxies.iter().any(|proxy| proxy.unit() == *writer) {
+            bail!("{writer} was not stopped: nothing is captured (journalctl -u {writer})");
         }
         let left = processes(&state.control_group);
         if !left.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::Stage;
+use crate::config::{Proxy, Stage};
 
 /// One of our units.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,6 +67,12 @@ pub enum Unit {
     Report,
     /// All units of one stage.
     Stage(Stage),
+    /// In place of a `[[gitlab.proxy]]`, by its name.
+    Proxy(String),
+    /// Step: the proxies are brought in accord with their services.
+    Proxies,
+    /// Step in the window, the last: no proxied service was started meanwhile.
+    ProxiesDown,
     /// A `[[step]]`, by its name.
     Step(String),
     /// One of a restore.
@@ -172,6 +178,9 @@ impl fmt::Display for Unit {
             Self::Stage(Stage::Window) => "-capture.target",
             Self::Stage(Stage::Store) => "-store.target",
             Self::Stage(Stage::Finish) => "-finish.target",
+            Self::Proxies => "-proxies.service",
+            Self::ProxiesDown => "-proxies-down.service",
+            Self::Proxy(name) => return write!(f, "{}{name}.service", Proxy::PREFIX),
             Self::Step(name) => return write!(f, "gitlab-backup-step-{name}.service"),
             Self::Restore(unit) => return write!(f, "gitlab-backup-restore{}", unit.rest()),
         };

@@ -55,6 +55,6 @@ impl Layout for Source {
             None => "redis://127.0.0.1:6379".to_owned(),
         };
         let paths = DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
-        Defaults { writers, redis: Some(redis), paths, configuration: CONFIGURATION.map(PathBuf::from).into() }
+        Defaults { writers, redis: Some(redis), paths, configuration: CONFIGURATION.map(PathBuf::from).into(), ..Defaults::default() }
     }
 }

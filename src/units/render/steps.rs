@@ -194,6 +194,7 @@ impl Renderer<'_> {
                     }
                 }
             }
+            Unit::ProxiesDown => self.proxies_down(base, self.before(Stage::Window, unit)),
             Unit::Postgresql => {
                 let dump = StepService {
                     description: Text::plain("GitLab backup: dump PostgreSQL from the held snapshot, GitLab is up"),
