@@ -1,5 +1,5 @@
 # What scenarios of an Omnibus package share; sourced after lib.sh.
-AGREE='STANDIN_REPOSITORIES=/var/opt/gitlab/git-data/repositories STANDIN_UPLOADS=/var/opt/gitlab/gitlab-rails/uploads STANDIN_POSTGRES=gitlab-psql standin-agree'
+AGREE='PGHOST=/var/opt/gitlab/postgresql STANDIN_REPOSITORIES=/var/opt/gitlab/git-data/repositories STANDIN_UPLOADS=/var/opt/gitlab/gitlab-rails/uploads STANDIN_POSTGRES=gitlab-psql standin-agree'
 SERVICES='gitaly gitlab-workhorse puma sidekiq'
 
 # package NAME: a machine whose GitLab is an Omnibus package's, with a configuration that says next to nothing.
