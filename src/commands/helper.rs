@@ -11,8 +11,8 @@ use crate::executor;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{
-    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence, staging,
-    window,
+    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence,
+    staging, window,
 };
 use crate::units::render::credential;
 

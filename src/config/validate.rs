@@ -23,8 +23,8 @@ use super::host::Host;
 use super::layout::{Defaults, Units};
 use super::raw::{Field, List, Raw};
 use crate::values::SecretSource;
-use rules::Refusal;
 pub(super) use proxy::TIMEOUT as PROXY_TIMEOUT;
+use rules::Refusal;
 pub(super) use rules::path;
 
 /// Judges `raw`. What is refused stands in the findings and has a stand-in in the returned value, which is only good without findings.
@@ -39,7 +39,13 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         Units::default()
     });
     // A server that a restore starts anew is no writer.
-    let servers: Vec<String> = raw.redis.iter().flat_map(|list| list.get_ref()).filter_map(|redis| redis.get_ref().unit.as_ref()).map(|unit| unit.get_ref().clone()).collect();
+    let servers: Vec<String> = raw
+        .redis
+        .iter()
+        .flat_map(|list| list.get_ref())
+        .filter_map(|redis| redis.get_ref().unit.as_ref())
+        .map(|unit| unit.get_ref().clone())
+        .collect();
     let (gitlab, defaults) = gitlab::check(&mut checker, &section, inner(raw.gitlab), gitlab::Around { host, units: &units, servers });
     let schedule = schedule::check(&mut checker, &Section::of("schedule", raw.schedule.as_ref()), inner(raw.schedule));
     let postgresql = postgresql::check(&mut checker, &Section::of("postgresql", raw.postgresql.as_ref()), inner(raw.postgresql), &defaults);

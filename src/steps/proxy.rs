@@ -75,7 +75,9 @@ pub async fn adopt(config: &Config) -> Result<()> {
 /// `ExecStopPost=` of what adopts.
 pub fn adopted_end() -> Result<()> {
     match fs::remove_file(paths::ADOPTING) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("cannot remove {}", paths::ADOPTING)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", paths::ADOPTING))
+        }
         _ => Ok(()),
     }
 }

@@ -21,8 +21,7 @@ const CTL: &str = "/opt/gitlab/bin/gitlab-ctl";
 const SV: &str = "/opt/gitlab/embedded/bin/sv";
 
 /// What keeps the databases: 'gitlab-ctl upgrade' leaves it running too.
-const DATABASES: [&str; 8] =
-    ["postgresql", "patroni", "consul", "redis", "sentinel", "geo-postgresql", "pgbouncer", "pgbouncer-exporter"];
+const DATABASES: [&str; 8] = ["postgresql", "patroni", "consul", "redis", "sentinel", "geo-postgresql", "pgbouncer", "pgbouncer-exporter"];
 /// What writes nothing that is backed up. nginx goes on to tell those who come that GitLab is away.
 const HARMLESS: [&str; 8] =
     ["nginx", "logrotate", "prometheus", "alertmanager", "node-exporter", "grafana", "storage-check", "remote-syslog"];
@@ -65,7 +64,8 @@ impl Layout for Omnibus {
         let gitaly = gitaly(host);
         let exists = |path: &PathBuf| host.path(path).exists();
         let mut configuration: Vec<PathBuf> = CONFIGURATION.map(PathBuf::from).into();
-        configuration.extend(names(host, SSH).iter().filter(|name| name.starts_with("ssh_host_")).map(|name| PathBuf::from(SSH).join(name)));
+        configuration
+            .extend(names(host, SSH).iter().filter(|name| name.starts_with("ssh_host_")).map(|name| PathBuf::from(SSH).join(name)));
         configuration.extend(gitaly.hooks.custom_hooks_dir);
         configuration.retain(exists);
         let mut data: Vec<PathBuf> = gitaly.storage.into_iter().map(|storage| storage.path).collect();
@@ -100,7 +100,8 @@ impl Layout for Omnibus {
 /// What is in `directory`, sorted; nothing if it is not there.
 fn names(host: &Host, directory: &str) -> Vec<String> {
     let entries = fs::read_dir(host.path(directory)).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with('.')).collect();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with('.')).collect();
     names.sort();
     names
 }

@@ -30,12 +30,16 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
         checker.refuse(&section.field("databases", Some(list)), refusal);
     }
     let postgresql = Postgresql {
-        port: checker.value(section, "port", raw.port.as_ref(), |port| rules::number(*port, 1, u16::MAX)).unwrap_or(server.map_or(5432, |server| server.port)),
+        port: checker
+            .value(section, "port", raw.port.as_ref(), |port| rules::number(*port, 1, u16::MAX))
+            .unwrap_or(server.map_or(5432, |server| server.port)),
         os_user: os_user.unwrap_or_default(),
         databases: databases.map(|list| list.into_iter().map(|(_, name)| name).collect()),
         jobs: checker.value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256)).unwrap_or(2),
         password: checker.secret(section, &raw.password_file, &raw.password_credential),
-        bin_dir: checker.value(section, "bin-dir", raw.bin_dir.as_ref(), |path| rules::path(path)).or_else(|| server.map(|server| server.bin_dir.clone())),
+        bin_dir: checker
+            .value(section, "bin-dir", raw.bin_dir.as_ref(), |path| rules::path(path))
+            .or_else(|| server.map(|server| server.bin_dir.clone())),
         host,
         user,
     };

@@ -30,7 +30,7 @@ pub(super) fn check(checker: &mut Checker, raw: Option<&Spanned<Vec<Spanned<raw:
         for (index, name) in proxy.after.iter().enumerate() {
             let place = section.field(&format!("after[{index}]"), raw.after.as_ref());
             if !proxies.iter().any(|other| other.name == *name) {
-                let all: Vec<_> = proxies.iter().map(|proxy| proxy.name.as_str()).collect();
+                let all: Vec<_> = proxies.iter().map(|proxy| proxy.name.as_str()).filter(|name| !name.is_empty()).collect();
                 checker.refuse(&place, Refusal::new(format!("there is no proxy '{name}'"), all.join(", ")));
             } else if reaches(&proxies, name, &proxy.name) {
                 let message = format!("'{}' and '{name}' would each come after the other", proxy.name);
@@ -59,7 +59,12 @@ fn one(checker: &mut Checker, section: &Section, raw: &raw::Proxy) -> Proxy {
         stop: checker.named_command(section, "stop", &raw.stop).unwrap_or_default(),
         status: checker.named_command(section, "status", &raw.status).unwrap_or_default(),
         timeout: timeout.unwrap_or(Timespan::from_secs(TIMEOUT)).duration().as_secs().max(1),
-        after: checker.list(section, "after", &raw.after, |text| name(text)).unwrap_or_default().into_iter().map(|(_, name)| name).collect(),
+        after: checker
+            .list(section, "after", &raw.after, |text| name(text))
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect(),
     }
 }
 

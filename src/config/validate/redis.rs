@@ -19,7 +19,14 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>,
             Some(Ok(found)) => found,
             _ => return Vec::new(),
         };
-        return vec![Redis { name: "main".to_owned(), address, username, password: None, timeout: TIMEOUT, unit: defaults.redis_unit.clone() }];
+        return vec![Redis {
+            name: "main".to_owned(),
+            address,
+            username,
+            password: None,
+            timeout: TIMEOUT,
+            unit: defaults.redis_unit.clone(),
+        }];
     };
     let only = list.len() == 1;
     let mut taken: Vec<(Place, Redis)> = Vec::new();

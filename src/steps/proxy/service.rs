@@ -66,7 +66,8 @@ pub(super) async fn bring(proxy: &Proxy, argv: &[String], wanted: Standing) -> R
         }
         sleep(PAUSE).await;
     };
-    bail!("'{}' should be one that {wanted}, and after {} s {words}; {} {ended}", proxy.name, proxy.timeout, argv.join(" "));
+    let state = if wanted == Standing::Up { "up" } else { "down" };
+    bail!("'{}' is not {state} after {} s: {words}; {} {ended}", proxy.name, proxy.timeout, argv.join(" "));
 }
 
 /// How it ended, in words. Its output goes where ours does: a daemon that it starts may keep it open for ever.
@@ -113,7 +114,13 @@ async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     match standing(output.status.code(), &text) {
         Some(standing) => Ok((standing, tail(text.as_bytes()))),
-        None => bail!("the status of '{}' is not known: '{}' ended with {}: {}", proxy.name, argv.join(" "), output.status, tail(text.as_bytes())),
+        None => bail!(
+            "the status of '{}' is not known: '{}' ended with {}: {}",
+            proxy.name,
+            argv.join(" "),
+            output.status,
+            tail(text.as_bytes())
+        ),
     }
 }
 

@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use crate::config::Config;
 use crate::runs::restore::{Journal, Plan, State};
 use crate::steps::postgresql::client::{Client, identifier, literal};
-use crate::steps::proxy;
 use crate::steps::postgresql::load::{self, MAINTENANCE};
+use crate::steps::proxy;
 use crate::systemd::{Manager, notify};
 
 use super::{dump_directory, moves, plan, redis, undo};
