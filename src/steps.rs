@@ -5,6 +5,7 @@ pub mod files;
 pub mod freeze;
 pub mod fssnapshot;
 pub mod manifest;
+pub mod object_storage;
 pub mod open;
 pub mod pause;
 pub mod postgresql;

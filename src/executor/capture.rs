@@ -65,6 +65,14 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
     hold(manager, members).await?;
     hold(manager, &[target.clone(), bracket.window.clone(), bracket.pause.clone()]).await?;
     hold(manager, bracket.deadline.as_slice()).await?;
+    if bracket.deadline.is_some() {
+        // A window that failed to open leaves its timer running, PartOf= follows stops alone: this one would be cut short by it.
+        let timer = Unit::DeadlineTimer.to_string();
+        manager.stop(&timer).await?;
+        while !manager.state(&timer).await?.is_settled() {
+            sleep(PAUSE).await;
+        }
+    }
     let mut watch = Watch { jobs: manager.jobs().await?, running, seen: HashMap::new() };
     let since = monotonic_micros();
     manager.start(&target.to_string(), "replace").await?;

@@ -7,11 +7,13 @@ mod service;
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::future::join_all;
-use tokio::time::{Instant, sleep};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Config, Proxy};
 use crate::finding::Finding;
@@ -162,5 +164,39 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
             (None, Err(error)) => Finding::of(what, Err(error)),
         });
     }
+    for container in containers(proxies) {
+        findings.extend(health_check(&container).await);
+    }
     findings
+}
+
+/// What runs the container, and its name: of the commands that go into one.
+fn containers(proxies: &[Proxy]) -> Vec<(String, String)> {
+    let mut containers: Vec<(String, String)> = Vec::new();
+    for argv in proxies.iter().map(|proxy| &proxy.stop) {
+        let engine = Path::new(&argv[0]).file_name().is_some_and(|name| name == "docker" || name == "podman");
+        if !engine || argv.get(1).is_none_or(|word| word != "exec") {
+            continue;
+        }
+        let name = argv[2..].iter().find(|word| !word.starts_with('-'));
+        let container = name.map(|name| (argv[0].clone(), name.clone()));
+        containers.extend(container.filter(|container| !containers.contains(container)));
+    }
+    containers
+}
+
+/// Whether somebody would take a stopped GitLab for a sick one. An engine that does not tell is told of by the status that it cannot give.
+async fn health_check((engine, name): &(String, String)) -> Option<Finding> {
+    let mut command = Command::new(engine);
+    command.args(["inspect", "--format", "{{json .Config.Healthcheck}}", name]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(FOLLOW, command.output()).await.ok()?.ok()?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if !output.status.success() || said.is_empty() || said == "null" || said.contains("NONE") {
+        return None;
+    }
+    let words = format!(
+        "it has a health check, which finds GitLab unhealthy while it is stopped: what restarts unhealthy containers (Swarm, Kubernetes, autoheal) \
+         would break into the window; give the check more time than [gitlab] max-downtime, or switch it off ({said})"
+    );
+    Some(Finding::warning(format!("container {name}"), words))
 }

@@ -47,7 +47,9 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     // A target that is stopped takes along what is part of it; as it cannot start anything by itself, it may stay.
     writers.retain(|unit| !stays_up.iter().any(|(_, other)| other == unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target")));
     let quiesce = checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
-    if let (Some(Quiesce::Freeze), Some(proxy)) = (quiesce, proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit()))) {
+    if let (Some(Quiesce::Freeze), Some(proxy)) =
+        (quiesce, proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())))
+    {
         let message = format!("'freeze' is not for '{}', whose processes are not those of a unit", proxy.name);
         checker.refuse(&section.field("quiesce", raw.quiesce.as_ref()), Refusal::new(message, "stop"));
     }
