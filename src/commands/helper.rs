@@ -134,6 +134,8 @@ pub enum Restore {
     Finish,
     /// gitlab-backup-restore-guard.service
     Guard,
+    /// gitlab-backup-restore-keep-down.service
+    KeepDown,
 }
 
 /// The two commands of a proxy.
@@ -235,6 +237,7 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
         Restore::Switch => restore::switch(config).await,
         Restore::Finish => restore::finish(config).await,
         Restore::Guard => restore::guard(config).await,
+        Restore::KeepDown => proxy::keep_down(config).await,
         Restore::Conclude => Ok(()),
     }
 }

@@ -19,12 +19,15 @@ use crate::config::{Config, Proxy};
 use crate::finding::Finding;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
+use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, Manager};
 use crate::values::UnitName;
 use service::Standing;
 
 /// How long a unit may take to follow its service, with nothing to do.
 const FOLLOW: Duration = Duration::from_secs(60);
+/// How long what is to stay down may be up unseen.
+const LOOK: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// `ExecStart=` of a proxy: starts the service, also one that seems to run: a stop may be under way.
@@ -150,7 +153,24 @@ pub async fn all_down(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// For preflight and check: each one's programs are there, and its status tells something.
+/// Stops what comes up, as long as GitLab is half restored: after a reboot its own supervisor starts it.
+pub async fn keep_down(config: &Config) -> Result<()> {
+    while let Some(why) = Journal::half_way() {
+        for proxy in config.gitlab.writing_proxies() {
+            // What cannot be asked has no supervisor yet.
+            if matches!(service::ask(proxy).await, Ok(Standing::Up)) {
+                tracing::error!("'{}' was started, and is stopped: {why}", proxy.name);
+                if let Err(error) = service::bring(proxy, &proxy.stop, Standing::Down).await {
+                    tracing::error!("{error:#}");
+                }
+            }
+        }
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// For check: each one's programs are there, and its status tells something.
 pub async fn findings(config: &Config) -> Vec<Finding> {
     let proxies = &config.gitlab.proxies;
     let mut findings = Vec::new();

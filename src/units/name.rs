@@ -110,6 +110,8 @@ pub enum Restore {
     Finish,
     /// At boot: a half restored GitLab is not started.
     Guard,
+    /// The same for what something else than systemd starts.
+    KeepDown,
 }
 
 impl Restore {
@@ -132,6 +134,7 @@ impl Restore {
             Self::Switch => "-switch.service",
             Self::Finish => "-finish.service",
             Self::Guard => "-guard.service",
+            Self::KeepDown => "-keep-down.service",
         }
     }
 }

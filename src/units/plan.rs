@@ -63,6 +63,11 @@ impl<'a> Plan<'a> {
         (!self.config.gitlab.proxies.is_empty()).then_some(Unit::Proxies)
     }
 
+    /// What keeps them down after a reboot, if GitLab is half restored.
+    pub fn keep_down(&self) -> Option<Restore> {
+        self.proxies().map(|_| Restore::KeepDown)
+    }
+
     /// What removes old runs, if anything is to be removed.
     pub fn prune(&self) -> Option<Unit> {
         self.config.retention.is_set().then_some(Unit::Prune)
@@ -127,6 +132,7 @@ impl<'a> Plan<'a> {
         use Restore::{Apply, Finish, Guard, Pause, Preflight, Run, Staging, Target, Window};
         let restore = [Target, Run, Staging, Preflight, Apply, Pause, Window].into_iter().chain(self.restore()).chain([Finish, Guard]);
         units.extend(restore.map(Unit::Restore));
+        units.extend(self.keep_down().map(Unit::Restore));
         units.push(Unit::Verify);
         units.extend(self.timers().into_iter().filter(|timer| *timer != Unit::Timer));
         units

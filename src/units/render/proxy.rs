@@ -29,6 +29,12 @@ struct ProxyService {
 }
 
 #[derive(Template)]
+#[template(path = "keep-down.service")]
+struct KeepDown {
+    exec: Text,
+}
+
+#[derive(Template)]
 #[template(path = "proxies.service")]
 struct Proxies {
     description: &'static str,
@@ -60,6 +66,11 @@ impl Renderer<'_> {
             end: self.helper(&["proxies", "end"]),
         }
         .render()
+    }
+
+    /// What keeps them down after a reboot, while GitLab is half restored.
+    pub(super) fn keep_down(&self) -> askama::Result<String> {
+        KeepDown { exec: self.helper(&["restore", "keep-down"]) }.render()
     }
 
     /// What asks them again when everything is captured.

@@ -96,6 +96,7 @@ impl Renderer<'_> {
             Restore::Guard => {
                 Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&["guard"]), sandbox: Sandbox::new("") }.render()
             }
+            Restore::KeepDown => self.keep_down(),
             step => self.restore_step(step).render(),
         }
     }
