@@ -214,6 +214,11 @@ fn a_proxy_is_a_writer_like_any_unit_but_for_boot_and_shutdown() {
     assert!(content("gitlab-backup-prepare.target").contains("Requires=gitlab-backup-proxies.service "));
     let down = content("gitlab-backup-proxies-down.service");
     assert!(down.lines().any(|line| line.starts_with("After=") && line.contains("gitlab-backup-files-live.service")), "{down}");
+    let switch = content("gitlab-backup-restore-switch.service");
+    assert!(
+        switch.lines().any(|line| line.starts_with("Requires=") && line.contains("gitlab-backup-restore-proxies-down.service")),
+        "{switch}"
+    );
     assert!(!units("", Path::new("/bin/true")).iter().any(|unit| unit.name.contains("prox")));
 }
 

@@ -149,7 +149,7 @@ pub async fn all_down(config: &Config) -> Result<()> {
         .into_iter()
         .filter_map(|down| down.err().map(|error| format!("{error:#}")))
         .collect();
-    ensure!(wrong.is_empty(), "{}: it was started in the window, so nothing that was captured can be relied on", wrong.join("; "));
+    ensure!(wrong.is_empty(), "{}: it was started in the window, so nothing that came of it can be relied on", wrong.join("; "));
     Ok(())
 }
 

@@ -104,6 +104,8 @@ pub enum Restore {
     Postgresql,
     /// Step: the files are laid out beside the old ones.
     Files,
+    /// Step: no proxied service was started meanwhile.
+    ProxiesDown,
     /// Step: the new takes the place of the old.
     Switch,
     /// Step: the old goes.
@@ -116,7 +118,7 @@ pub enum Restore {
 
 impl Restore {
     /// What happens in the window, in an order in which every unit comes after those it is ordered after.
-    pub const APPLY: [Self; 5] = [Self::Undo, Self::Dumps, Self::Postgresql, Self::Files, Self::Switch];
+    pub const APPLY: [Self; 6] = [Self::Undo, Self::Dumps, Self::Postgresql, Self::Files, Self::ProxiesDown, Self::Switch];
 
     fn rest(self) -> &'static str {
         match self {
@@ -131,6 +133,7 @@ impl Restore {
             Self::Dumps => "-dumps.service",
             Self::Postgresql => "-postgresql.service",
             Self::Files => "-files.service",
+            Self::ProxiesDown => "-proxies-down.service",
             Self::Switch => "-switch.service",
             Self::Finish => "-finish.service",
             Self::Guard => "-guard.service",

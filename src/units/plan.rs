@@ -140,6 +140,11 @@ impl<'a> Plan<'a> {
 
     /// What happens in the window of a restore, in an order in which every unit comes after those it is ordered after.
     pub fn restore(&self) -> Vec<Restore> {
-        Restore::APPLY.into_iter().filter(|unit| *unit != Restore::Postgresql || self.config.postgresql.is_some()).collect()
+        let needed = |unit: &Restore| match unit {
+            Restore::Postgresql => self.config.postgresql.is_some(),
+            Restore::ProxiesDown => self.proxies().is_some(),
+            _ => true,
+        };
+        Restore::APPLY.into_iter().filter(needed).collect()
     }
 }

@@ -6,7 +6,6 @@ use crate::config::Config;
 use crate::runs::restore::{Journal, Plan, State};
 use crate::steps::postgresql::client::{Client, identifier, literal};
 use crate::steps::postgresql::load::{self, MAINTENANCE};
-use crate::steps::proxy;
 use crate::systemd::{Manager, notify};
 
 use super::{dump_directory, moves, plan, redis, undo};
@@ -18,7 +17,6 @@ pub async fn switch(config: &Config) -> Result<()> {
     }
     let mut journal = Journal::load()?.context("nothing is laid out: this helper is started by its unit only")?;
     let manager = Manager::connect().await?;
-    proxy::all_down(config).await?;
     // Before the journal says so: a server that is only stopped is started again by whoever puts back.
     redis::stop(&journal.plan, &manager).await?;
     match replace(config, &manager, &mut journal).await {

@@ -74,12 +74,10 @@ impl Renderer<'_> {
     }
 
     /// What asks them again when everything is captured.
-    pub(super) fn proxies_down(&self, base: StepService, others: Vec<Unit>) -> StepService {
+    pub(super) fn proxies_down(&self, base: StepService) -> StepService {
         StepService {
             description: Text::plain("GitLab backup: nothing was started behind systemd's back, GitLab is down"),
             exec: self.helper(&["proxies-down"]),
-            after: Text::names([vec![Unit::Staging, Unit::Window], others].concat()),
-            binds_to: Text::names([Unit::Window, Unit::Run]),
             timeout: Text::plain(ANSWERS),
             ..base
         }
