@@ -165,21 +165,21 @@ pub enum Bracket {
 /// Runs one helper. What undoes a state does not read the configuration: a file that was broken meanwhile must not keep GitLab away.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Conclude { report } => return executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await,
-        Helper::Restore(Restore::Conclude) => return executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
-        Helper::Silence(Bracket::End) => return silence::end().await,
-        Helper::Unsilence => return silence::unsilence().await,
-        Helper::Staging(Bracket::Begin) => return staging::begin(),
-        Helper::Staging(Bracket::End) => return staging::end(),
-        Helper::Fssnapshot(Bracket::End) => return fssnapshot::end(),
-        Helper::Pause => return pause::begin(),
-        Helper::Unpause => return pause::end().await,
-        Helper::Proxy(Proxy::Start { name }) => return proxy::start(load(file), &name).await,
-        Helper::Proxy(Proxy::Stop { name }) => return proxy::stop(load(file), &name).await,
-        Helper::Proxies(Bracket::End) => return proxy::adopted_end(),
-        Helper::Thaw => return freeze::thaw().await,
-        Helper::Resume => return resume::resume(&manner(file)).await,
-        helper => return with(&load(file)?, helper).await,
+        Helper::Conclude { report } => executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await,
+        Helper::Restore(Restore::Conclude) => executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
+        Helper::Silence(Bracket::End) => silence::end().await,
+        Helper::Unsilence => silence::unsilence().await,
+        Helper::Staging(Bracket::Begin) => staging::begin(),
+        Helper::Staging(Bracket::End) => staging::end(),
+        Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
+        Helper::Pause => pause::begin(),
+        Helper::Unpause => pause::end().await,
+        Helper::Proxy(Proxy::Start { name }) => proxy::start(load(file), &name).await,
+        Helper::Proxy(Proxy::Stop { name }) => proxy::stop(load(file), &name).await,
+        Helper::Proxies(Bracket::End) => proxy::adopted_end(),
+        Helper::Thaw => freeze::thaw().await,
+        Helper::Resume => resume::resume(&manner(file)).await,
+        helper => with(&load(file)?, helper).await,
     }
 }
 
