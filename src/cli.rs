@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{check, generate, helper, install, key, list, prune, restore, run, status, verify};
+use crate::commands::{check, generate, helper, init, install, key, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::paths;
@@ -33,6 +33,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at this host and write a commented configuration with what was found and why; never over another.
+    Init(InitArgs),
     /// Print the units, or write them as files.
     Generate(GenerateArgs),
     /// Write the units, reload systemd, enable and start the timer; doing it again changes nothing.
@@ -104,6 +106,17 @@ pub struct GenerateArgs {
     /// Print what to import into Zabbix instead: the items that a run is reported to.
     #[arg(long, conflicts_with_all = ["output", "program"])]
     pub zabbix_template: bool,
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Write it there instead of where --config says; - prints it.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Look at the tree below DIR.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
 }
 
 /// Options of `install` and `uninstall`.
@@ -178,6 +191,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
     let slash = PathBuf::from("/");
     match cli.command {
         Command::Check { json } => check::check(load(&slash), json).await,
+        Command::Init(args) => init::init(&file, &args).await,
         Command::Generate(args) if args.zabbix_template => generate::zabbix_template(),
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {

@@ -4,6 +4,7 @@ pub mod check;
 mod follow;
 pub mod generate;
 pub mod helper;
+pub mod init;
 pub mod install;
 pub mod key;
 pub mod list;

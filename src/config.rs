@@ -102,6 +102,8 @@ pub struct Gitlab {
     pub stopped_alone: Vec<UnitName>,
     /// What is no writer although the layout has it for one: it serves a page meanwhile.
     pub stays_up: Vec<UnitName>,
+    /// What systemd does not manage itself, each with a unit of ours in its place; those that write are among `writers`.
+    pub proxies: Vec<Proxy>,
     /// How the writers are kept from writing.
     pub quiesce: Quiesce,
     /// What answers 2xx when GitLab is usable.
@@ -117,6 +119,38 @@ impl Gitlab {
     /// What `Conflicts=` stops: the writers without those that are stopped one by one.
     pub fn conflicting(&self) -> impl Iterator<Item = &UnitName> {
         self.writers.iter().filter(|writer| !self.stopped_alone.contains(writer))
+    }
+
+    /// The proxies that are stopped for a backup, or can be: a server that a restore starts anew is not.
+    pub fn writing_proxies(&self) -> impl Iterator<Item = &Proxy> {
+        self.proxies.iter().filter(|proxy| self.writers.contains(&proxy.unit()))
+    }
+}
+
+/// `[[gitlab.proxy]]`: a service that something else than systemd runs: runit, a container, supervisord, an init script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// Lower case letters, digits, `-` and `_`; unique; becomes part of the unit's name.
+    pub name: String,
+    /// argv, the program absolute; good also where it runs already.
+    pub start: Vec<String>,
+    /// argv; good also where it is down already.
+    pub stop: Vec<String>,
+    /// argv; what it says is believed, and not what the others say.
+    pub status: Vec<String>,
+    /// Seconds until a start or a stop must be done.
+    pub timeout: u64,
+    /// Other proxies that are started before it and stopped after it.
+    pub after: Vec<String>,
+}
+
+impl Proxy {
+    /// What the names of their units begin with.
+    pub const PREFIX: &'static str = "gitlab-backup-proxy-";
+
+    /// The unit in its place.
+    pub fn unit(&self) -> UnitName {
+        UnitName::of_ours(format!("{}{}.service", Self::PREFIX, self.name))
     }
 }
 

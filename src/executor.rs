@@ -121,6 +121,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
 
     expect(config, record)?;
     enter(record, Kind::Backup, "capture")?;
+    stage::proxies(manager, &plan).await?;
     let window = Window {
         target: Unit::Stage(Stage::Window),
         window: Unit::Window,

@@ -35,6 +35,10 @@ pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
 /// The repository's master key for the units of this run, readable by root only: deriving it from the password again would cost each of
 /// them, also the one in the window, half a second. Gone with the run.
 pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";
+/// The proxies as they were configured when the run began.
+pub const PROXIES: &str = "/run/gitlab-backup/proxies.json";
+/// While it is there, proxy units follow their services and touch none.
+pub const ADOPTING: &str = "/run/gitlab-backup/adopting";
 /// The exported snapshots; owned by the PostgreSQL user, gone with its unit.
 pub const PGSNAPSHOT: &str = "/run/gitlab-backup-pgsnapshot";
 /// What a restore has to finish or put back, and how the last one went.

@@ -35,6 +35,55 @@ fn ours(root: &Path) -> Vec<String> {
 }
 
 #[test]
+fn init_writes_what_is_found_and_never_over_another() {
+    let root = host("");
+    fs::remove_file(root.path().join("etc/gitlab-backup/config.toml")).unwrap();
+    let first = call(root.path(), &["init"]);
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let config = root.path().join("etc/gitlab-backup/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    for line in
+        ["layout = \"source\"", "# writers = [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"]", "#   \"/home/git/repositories\","]
+    {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    // An admin's.
+    fs::write(&config, "# mine\n").unwrap();
+    let second = call(root.path(), &["init"]);
+    assert!(!second.status.success() && String::from_utf8_lossy(&second.stderr).contains("is left as it is"), "{second:?}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), "# mine\n");
+    let shown = call(root.path(), &["init", "--output", "-"]);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), text);
+}
+
+#[test]
+fn init_finds_an_init_script_and_says_what_it_looked_for() {
+    let root = host("");
+    fs::remove_dir_all(root.path().join("etc/systemd")).unwrap();
+    let none = call(root.path(), &["init", "--output", "-"]);
+    let said = String::from_utf8_lossy(&none.stderr).into_owned();
+    assert!(
+        !none.status.success()
+            && none.stdout.is_empty()
+            && said.contains("gitlab-runsvdir.service")
+            && said.contains("/etc/init.d/gitlab*"),
+        "{said}"
+    );
+    fs::create_dir_all(root.path().join("etc/init.d")).unwrap();
+    fs::write(root.path().join("etc/init.d/gitlabhq-7.12"), "").unwrap();
+    let found = call(root.path(), &["init", "--output", "-"]);
+    let text = String::from_utf8_lossy(&found.stdout).into_owned();
+    for line in [
+        "layout = \"custom\"",
+        "name = \"gitlabhq-7-12\"",
+        "stop = [\"/etc/init.d/gitlabhq-7.12\", \"stop\"]",
+        "paths = [\"/home/git/repositories\"]",
+    ] {
+        assert!(text.contains(line), "{line}: {text} {}", String::from_utf8_lossy(&found.stderr));
+    }
+}
+
+#[test]
 fn install_is_idempotent_updates_and_leaves_nothing_behind() {
     let root = host("[[step]]\nname = \"late\"\nstage = \"finish\"\ncommand = [\"/bin/true\"]\n");
     let first = call(root.path(), &["install"]);

@@ -139,6 +139,71 @@ fn what_is_stopped_alone_is_so_where_the_writers_are_named_too() {
     }
 }
 
+fn omnibus_tree() -> tempfile::TempDir {
+    let root = tree(&[
+        "/usr/lib/systemd/system/gitlab-runsvdir.service",
+        "/opt/gitlab/embedded/bin/sv",
+        "/opt/gitlab/etc/gitlab-psql-rc=psql_user='gitlab-psql'\npsql_host='/var/opt/gitlab/pg'\npsql_port='5433'\n",
+        "/var/opt/gitlab/gitaly/config.toml=[[storage]]\nname = 'a'\npath = '/srv/a'\n[[storage]]\nname = 'b'\npath = '/srv/b'\n[hooks]\ncustom_hooks_dir = '/srv/a/hooks'\n",
+        "/srv/a/hooks/pre-receive",
+        "/srv/b/x",
+        "/var/opt/gitlab/gitlab-rails/shared/artifacts/1",
+        "/var/opt/gitlab/gitlab-rails/uploads/1",
+        "/etc/gitlab/gitlab-secrets.json",
+        "/etc/ssh/ssh_host_ed25519_key",
+        "/etc/ssh/sshd_config",
+    ]);
+    for service in ["gitaly", "puma", "sidekiq", "redis", "postgresql", "nginx", "redis-exporter", "something-new", ".lock"] {
+        std::fs::create_dir_all(root.path().join("opt/gitlab/service").join(service)).unwrap();
+    }
+    root
+}
+
+#[test]
+fn an_omnibus_package_has_its_writers_behind_proxies_and_its_databases_left_up() {
+    let root = omnibus_tree();
+    let config = parse("", root.path()).unwrap();
+    assert_eq!(config.gitlab.layout, "omnibus");
+    let expected = ["gitaly", "puma", "sidekiq", "something-new"].map(|name| format!("gitlab-backup-proxy-{name}.service"));
+    assert_eq!(writers(&config), expected);
+    let puma = config.gitlab.proxies.iter().find(|proxy| proxy.name == "puma").unwrap();
+    assert_eq!(
+        (&puma.stop[..], &puma.after[..]),
+        (&["/opt/gitlab/bin/gitlab-ctl", "stop", "puma"].map(str::to_owned)[..], &["gitaly".to_owned()][..])
+    );
+    assert_eq!(puma.status, ["/opt/gitlab/embedded/bin/sv", "status", "/opt/gitlab/service/puma"]);
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!((postgresql.host.as_str(), postgresql.port, postgresql.user.as_str()), ("/var/opt/gitlab/pg", 5433, "gitlab-psql"));
+    assert_eq!((postgresql.os_user.as_str(), postgresql.bin_dir), ("gitlab-psql", Some("/opt/gitlab/embedded/bin".into())));
+    // A restore stops and starts it; a backup does not.
+    assert_eq!(config.redis[0].unit.as_ref().unwrap().as_str(), "gitlab-backup-proxy-redis.service");
+    assert_eq!(config.redis[0].address, RedisAddress::Unix("/var/opt/gitlab/redis/redis.socket".into()));
+    let paths = [
+        "/srv/a",
+        "/srv/b",
+        "/var/opt/gitlab/gitlab-rails/uploads",
+        "/var/opt/gitlab/gitlab-rails/shared",
+        "/etc/gitlab",
+        "/etc/ssh/ssh_host_ed25519_key",
+    ];
+    assert_eq!(config.files.paths, paths.map(PathBuf::from));
+    assert_eq!(config.files.configuration, paths[4..].iter().map(PathBuf::from).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_said_of_an_omnibus_package_comes_before_what_it_has() {
+    let root = omnibus_tree();
+    let own = "[gitlab]\nstays-up = [\"gitlab-backup-proxy-gitaly.service\"]\n[[gitlab.proxy]]\nname = \"puma\"\nstart = [\"/bin/x\"]\nstop = [\"/bin/x\"]\nstatus = [\"/bin/x\"]\n\
+               [[redis]]\nurl = \"unix:///var/opt/gitlab/redis/redis.socket\"\n[postgresql]\nhost = \"/srv/pg\"\n";
+    let config = parse(own, root.path()).unwrap();
+    assert_eq!(writers(&config), ["sidekiq", "something-new", "puma"].map(|name| format!("gitlab-backup-proxy-{name}.service")));
+    assert_eq!(config.redis[0].unit.as_ref().unwrap().as_str(), "gitlab-backup-proxy-redis.service");
+    assert_eq!((config.postgresql.as_ref().unwrap().user.as_str(), &config.postgresql.as_ref().unwrap().bin_dir), ("postgres", &None));
+    std::fs::create_dir(root.path().join("opt/gitlab/service/praefect")).unwrap();
+    let refused = parse("", root.path()).unwrap_err();
+    assert!(refused.contains("gitlab.layout: Praefect runs here") && refused.contains("layout = \"custom\""), "{refused}");
+}
+
 #[test]
 fn a_masked_unit_is_not_there() {
     let root = source_tree();
@@ -152,7 +217,21 @@ fn every_key_is_read() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/full.toml");
     let config = Config::load(&path, &Host::new(root.path())).unwrap();
     assert_eq!(config.source, path);
-    assert_eq!((config.gitlab.layout.as_str(), writers(&config)), ("custom", vec!["gitlab-puma.service", "gitlab-sidekiq.service"]));
+    assert_eq!(
+        (config.gitlab.layout.as_str(), writers(&config)),
+        (
+            "custom",
+            vec![
+                "gitlab-puma.service",
+                "gitlab-sidekiq.service",
+                "gitlab-backup-proxy-registry.service",
+                "gitlab-backup-proxy-blobs.service"
+            ]
+        )
+    );
+    let registry = &config.gitlab.proxies[0];
+    assert_eq!((registry.name.as_str(), registry.timeout, &registry.after[..]), ("registry", 120, &["blobs".to_owned()][..]));
+    assert_eq!((registry.status[3].as_str(), config.gitlab.proxies[1].timeout), ("{{.State.Running}}", 90));
     let readiness = ReadinessUrl::Unix { socket: "/run/gitlab/gitlab.socket".into(), path: "/-/readiness".into() };
     assert_eq!(config.gitlab.readiness, Some(readiness));
     assert_eq!((config.gitlab.max_downtime.to_string(), config.gitlab.stop_grace.to_string()), ("900s".into(), "5s".into()));

@@ -80,7 +80,7 @@ command = ["/bin/true"]
 
 #[test]
 fn systemd_has_nothing_to_say_about_the_units() {
-    for text in ["", EVERYTHING] {
+    for text in ["", EVERYTHING, PROXIES] {
         let directory = tempfile::tempdir().unwrap();
         let mut verify = Command::new("systemd-analyze");
         verify.arg("verify").env("SYSTEMD_UNIT_PATH", format!("{}:", directory.path().display()));
@@ -162,6 +162,64 @@ fn what_stays_up_is_not_stopped_and_neither_is_what_would_take_it_along() {
     let window = &units.iter().find(|unit| unit.name == "gitlab-backup-window.service").unwrap().content;
     let conflicts = window.lines().find(|line| line.starts_with("Conflicts=")).unwrap();
     assert!(conflicts.contains("gitlab-puma.service") && !conflicts.contains("workhorse") && !conflicts.contains(".target"), "{conflicts}");
+}
+
+const PROXIES: &str = r#"
+[[gitlab.proxy]]
+name = "base"
+start = ["/bin/true", "%n $HOME ; \" \\ \n é"]
+stop = ["/bin/false"]
+status = ["/bin/true"]
+[[gitlab.proxy]]
+name = "web"
+start = ["/bin/true"]
+stop = ["/bin/true"]
+status = ["/bin/true"]
+timeout = "10s"
+after = ["base"]
+[[gitlab.proxy]]
+name = "cache"
+start = ["/bin/true"]
+stop = ["/bin/true"]
+status = ["/bin/true"]
+[[redis]]
+url = "redis://127.0.0.1"
+unit = "gitlab-backup-proxy-cache.service"
+"#;
+
+#[test]
+fn a_proxy_is_a_writer_like_any_unit_but_for_boot_and_shutdown() {
+    let all = units(PROXIES, Path::new("/usr/local/bin/gitlab-backup"));
+    let content = |name: &str| all.iter().find(|unit| unit.name == name).unwrap().content.clone();
+    for window in ["gitlab-backup-window.service", "gitlab-backup-restore-window.service"] {
+        for line in ["Conflicts=", "After="] {
+            let content = content(window);
+            let line = content.lines().find(|other| other.starts_with(line)).unwrap();
+            assert!(line.contains("gitlab-backup-proxy-base.service gitlab-backup-proxy-web.service"), "{line}");
+            assert!(!line.contains("cache"), "a server that a restore starts anew is not stopped: {line}");
+        }
+    }
+    let web = content("gitlab-backup-proxy-web.service");
+    for line in [
+        "DefaultDependencies=no",
+        "After=gitlab-backup-proxy-base.service",
+        "RemainAfterExit=yes",
+        "KillMode=process",
+        "TimeoutStopSec=40s",
+    ] {
+        assert!(web.lines().any(|other| other == line), "{line}: {web}");
+    }
+    assert!(!web.contains("[Install]") && !web.contains("UMask="), "what it starts would inherit it: {web}");
+    // Asked first of all, and last of all.
+    assert!(content("gitlab-backup-prepare.target").contains("Requires=gitlab-backup-proxies.service "));
+    let down = content("gitlab-backup-proxies-down.service");
+    assert!(down.lines().any(|line| line.starts_with("After=") && line.contains("gitlab-backup-files-live.service")), "{down}");
+    let switch = content("gitlab-backup-restore-switch.service");
+    assert!(
+        switch.lines().any(|line| line.starts_with("Requires=") && line.contains("gitlab-backup-restore-proxies-down.service")),
+        "{switch}"
+    );
+    assert!(!units("", Path::new("/bin/true")).iter().any(|unit| unit.name.contains("prox")));
 }
 
 #[test]

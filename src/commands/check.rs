@@ -9,12 +9,13 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::User;
 
+use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
 use crate::monitoring;
 use crate::process;
 use crate::steps::user;
-use crate::steps::{files, open, postgresql, preflight, secret};
+use crate::steps::{files, object_storage, open, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
 use crate::units::render::credential;
 use crate::units::{self, Plan, Unit};
@@ -60,6 +61,8 @@ async fn host(config: &Config) -> Vec<Finding> {
         findings.extend(timers(config).await.unwrap_or_else(|error| vec![Finding::of("timer", Err(error))]));
     }
     findings.extend(preflight);
+    findings.extend(proxy::findings(config).await);
+    findings.extend(object_storage::finding(&Host::new("/")));
     findings.extend(files::explain(config));
     if let Some(postgresql) = &config.postgresql {
         findings.extend(ask_postgresql(config, postgresql).await);

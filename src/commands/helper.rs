@@ -11,8 +11,8 @@ use crate::executor;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{
-    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, prune, redis, report, restore, resume, silence, staging,
-    window,
+    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence,
+    staging, window,
 };
 use crate::units::render::credential;
 
@@ -71,6 +71,14 @@ pub enum Helper {
     },
     /// gitlab-backup-window.service, ExecStopPost=
     Thaw,
+    /// gitlab-backup-proxy-NAME.service
+    #[command(subcommand)]
+    Proxy(Proxy),
+    /// gitlab-backup-proxies.service
+    #[command(subcommand)]
+    Proxies(Bracket),
+    /// gitlab-backup-proxies-down.service
+    ProxiesDown,
     /// gitlab-backup-pgsnapshot.service
     Pgsnapshot,
     /// gitlab-backup-redis.service
@@ -132,6 +140,23 @@ pub enum Restore {
     Finish,
     /// gitlab-backup-restore-guard.service
     Guard,
+    /// gitlab-backup-restore-keep-down.service
+    KeepDown,
+}
+
+/// The two commands of a proxy.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Proxy {
+    /// ExecStart=
+    Start {
+        /// `[[gitlab.proxy]] name`
+        name: String,
+    },
+    /// ExecStop=
+    Stop {
+        /// `[[gitlab.proxy]] name`
+        name: String,
+    },
 }
 
 /// The two ends of a bracket.
@@ -146,50 +171,59 @@ pub enum Bracket {
 /// Runs one helper. What undoes a state does not read the configuration: a file that was broken meanwhile must not keep GitLab away.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Conclude { report } => return executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await,
-        Helper::Restore(Restore::Conclude) => return executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
-        Helper::Silence(Bracket::End) => return silence::end().await,
-        Helper::Unsilence => return silence::unsilence().await,
-        Helper::Staging(Bracket::Begin) => return staging::begin(),
-        Helper::Staging(Bracket::End) => return staging::end(),
-        Helper::Fssnapshot(Bracket::End) => return fssnapshot::end(),
-        Helper::Pause { alone } => return pause::begin(&alone).await,
-        Helper::Unpause => return pause::end().await,
-        Helper::Thaw => return freeze::thaw().await,
-        Helper::Resume => return resume::resume(&manner(file)).await,
-        _ => {}
+        Helper::Conclude { report } => executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await,
+        Helper::Restore(Restore::Conclude) => executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
+        Helper::Silence(Bracket::End) => silence::end().await,
+        Helper::Unsilence => silence::unsilence().await,
+        Helper::Staging(Bracket::Begin) => staging::begin(),
+        Helper::Staging(Bracket::End) => staging::end(),
+        Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
+        Helper::Pause { alone } => pause::begin(&alone).await,
+        Helper::Unpause => pause::end().await,
+        Helper::Proxy(Proxy::Start { name }) => proxy::start(load(file), &name).await,
+        Helper::Proxy(Proxy::Stop { name }) => proxy::stop(load(file), &name).await,
+        Helper::Proxies(Bracket::End) => proxy::adopted_end(),
+        Helper::Thaw => freeze::thaw().await,
+        Helper::Resume => resume::resume(&manner(file)).await,
+        helper => with(&load(file)?, helper).await,
     }
-    let config = load(file)?;
+}
+
+/// Those that need the configuration.
+async fn with(config: &Config, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Execute => executor::execute(&config).await,
-        Helper::Preflight => preflight::preflight(&config).await,
-        Helper::PreflightPostgresql => postgresql::preflight(&config).await,
+        Helper::Proxies(_) => proxy::adopt(config).await,
+        Helper::ProxiesDown => proxy::all_down(config).await,
+        Helper::Execute => executor::execute(config).await,
+        Helper::Preflight => preflight::preflight(config).await,
+        Helper::PreflightPostgresql => postgresql::preflight(config).await,
         Helper::CheckPostgresql => {
-            println!("{}", serde_json::to_string(&postgresql::findings(&config).await)?);
+            println!("{}", serde_json::to_string(&postgresql::findings(config).await)?);
             Ok(())
         }
-        Helper::Fsplan => files::freeze(&config),
-        Helper::Presync => files::presync(&config),
-        Helper::Fssnapshot(_) => fssnapshot::begin(&config),
-        Helper::Window { stopped } => window::open(&config, stopped).await,
-        Helper::Pgsnapshot => postgresql::hold(&config).await,
-        Helper::Redis => redis::save(&config).await,
-        Helper::FilesLive => files::capture(&config),
-        Helper::Postgresql => postgresql::dump(&config).await,
-        Helper::Files => files::stored(&config),
-        Helper::Manifest => manifest::write(&config),
-        Helper::Prune => prune::prune(&config).await,
-        Helper::Silence(_) => silence::begin(&config).await,
-        Helper::Silenced => silence::settle(&config).await,
-        Helper::Report(Bracket::Begin) => report::begun(&config).await,
-        Helper::Report(Bracket::End) => report::ended(&config).await,
-        Helper::Restore(step) => self::restore(&config, step).await,
-        Helper::Verify => verify::newest(&config).await,
-        Helper::Secrets => install::first(&config),
-        Helper::Extract { snapshot, target, paths } => extract::extract(&config, &snapshot, &target, &paths),
+        Helper::Fsplan => files::freeze(config),
+        Helper::Presync => files::presync(config),
+        Helper::Fssnapshot(_) => fssnapshot::begin(config),
+        Helper::Window { stopped } => window::open(config, stopped).await,
+        Helper::Pgsnapshot => postgresql::hold(config).await,
+        Helper::Redis => redis::save(config).await,
+        Helper::FilesLive => files::capture(config),
+        Helper::Postgresql => postgresql::dump(config).await,
+        Helper::Files => files::stored(config),
+        Helper::Manifest => manifest::write(config),
+        Helper::Prune => prune::prune(config).await,
+        Helper::Silence(_) => silence::begin(config).await,
+        Helper::Silenced => silence::settle(config).await,
+        Helper::Report(Bracket::Begin) => report::begun(config).await,
+        Helper::Report(Bracket::End) => report::ended(config).await,
+        Helper::Restore(step) => self::restore(config, step).await,
+        Helper::Verify => verify::newest(config).await,
+        Helper::Secrets => install::first(config),
+        Helper::Extract { snapshot, target, paths } => extract::extract(config, &snapshot, &target, &paths),
         Helper::Conclude { .. }
         | Helper::Unsilence
         | Helper::Staging(_)
+        | Helper::Proxy(_)
         | Helper::Pause { .. }
         | Helper::Unpause
         | Helper::Thaw
@@ -210,6 +244,7 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
         Restore::Switch => restore::switch(config).await,
         Restore::Finish => restore::finish(config).await,
         Restore::Guard => restore::guard(config).await,
+        Restore::KeepDown => proxy::keep_down(config).await,
         Restore::Conclude => Ok(()),
     }
 }

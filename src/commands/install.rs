@@ -10,13 +10,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
-use crate::config::{Config, EngineName};
+use crate::config::{Config, EngineName, Proxy};
 use crate::runs::restore::Journal;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
+use crate::steps::proxy;
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
 use crate::units::{self, Plan, Restore, Unit, UnitFile};
-use crate::values::SecretSource;
+use crate::values::{SecretSource, UnitName};
 
 use super::generate::program;
 use super::place::{place, random_password};
@@ -66,6 +67,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
     if let Some(manager) = &manager {
         retire(manager, &directory, |name| !wanted.contains(name)).await?;
+        release(manager, &directory, |name| !wanted.contains(name)).await?;
     }
     remove(&directory, |name| !wanted.contains(name), &mut changes)?;
     secrets(&config, &host, &mut changes)?;
@@ -108,6 +110,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
             bail!("{why}");
         }
         retire(manager, &directory, |_| true).await?;
+        release(manager, &directory, |_| true).await?;
         let guard = Unit::from(Restore::Guard).to_string();
         if directory.join(&guard).exists() {
             manager.disable(&guard).await?;
@@ -138,6 +141,15 @@ async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> 
         }
     }
     Ok(())
+}
+
+/// Lets go of our proxies that are `unwanted`: their services go on.
+async fn release(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
+    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let ours = names.filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name) && is_ours(&directory.join(name)));
+    let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
+    proxy::let_go(manager, &units).await
 }
 
 /// Whether we wrote a file: it says so in its first line, and it is a file.

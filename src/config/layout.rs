@@ -2,6 +2,7 @@
 
 mod custom;
 mod nixos;
+mod omnibus;
 mod source;
 
 use std::collections::BTreeMap;
@@ -10,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use crate::values::UnitName;
 
+use super::Proxy;
 use super::host::Host;
 
 /// All of them. `auto` takes the first that recognises the host.
-pub(super) const LAYOUTS: [&dyn Layout; 3] = [&nixos::Nixos, &source::Source, &custom::Custom];
+pub(super) const LAYOUTS: [&dyn Layout; 4] = [&omnibus::Omnibus, &nixos::Nixos, &source::Source, &custom::Custom];
 
 /// One way to install GitLab. Goes by the files that are there, never by the name of a distribution.
 pub(super) trait Layout {
@@ -32,12 +34,33 @@ pub(super) struct Defaults {
     pub(super) writers: Vec<UnitName>,
     /// Those of them that systemd must stop without what hangs on them; named also where the writers are configured.
     pub(super) stopped_alone: Vec<UnitName>,
+    /// What systemd does not manage itself.
+    pub(super) proxies: Vec<Proxy>,
+    /// The server that comes with it.
+    pub(super) server: Option<Server>,
     /// The URL of the one Redis.
     pub(super) redis: Option<String>,
+    /// The unit that runs it, where it cannot be asked for.
+    pub(super) redis_unit: Option<UnitName>,
     /// The data, configuration and secrets too.
     pub(super) paths: Vec<PathBuf>,
     /// Which of them are configuration and secrets.
     pub(super) configuration: Vec<PathBuf>,
+    /// Why this GitLab cannot be backed up like this.
+    pub(super) refusal: Option<&'static str>,
+}
+
+/// A PostgreSQL that comes with GitLab.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// Its socket's directory.
+    pub(super) host: String,
+    /// Its own port, and not that of a pooler before it.
+    pub(super) port: u16,
+    /// The superuser, in it and on the host.
+    pub(super) user: String,
+    /// Its programs.
+    pub(super) bin_dir: PathBuf,
 }
 
 /// Where unit files are, in the order in which the first one counts, systemd.unit(5).

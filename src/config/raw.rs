@@ -45,6 +45,15 @@ tables! {
         readiness_url: Field<String>,
         max_downtime: Field<String>,
         stop_grace: Field<String>,
+        proxy: Field<Vec<Spanned<Proxy>>>,
+    }
+    Proxy {
+        name: Field<String>,
+        start: List,
+        stop: List,
+        status: List,
+        timeout: Field<String>,
+        after: List,
     }
     Schedule {
         calendar: Field<String>,

@@ -4,6 +4,7 @@ mod files;
 mod gitlab;
 mod monitoring;
 mod postgresql;
+mod proxy;
 mod redis;
 mod repository;
 mod retention;
@@ -22,6 +23,7 @@ use super::host::Host;
 use super::layout::{Defaults, Units};
 use super::raw::{Field, List, Raw};
 use crate::values::SecretSource;
+pub(super) use proxy::TIMEOUT as PROXY_TIMEOUT;
 use rules::Refusal;
 pub(super) use rules::path;
 
@@ -36,10 +38,18 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         );
         Units::default()
     });
-    let (gitlab, defaults) = gitlab::check(&mut checker, &section, inner(raw.gitlab), host, &units);
+    // A server that a restore starts anew is no writer.
+    let servers: Vec<String> = raw
+        .redis
+        .iter()
+        .flat_map(|list| list.get_ref())
+        .filter_map(|redis| redis.get_ref().unit.as_ref())
+        .map(|unit| unit.get_ref().clone())
+        .collect();
+    let (gitlab, defaults) = gitlab::check(&mut checker, &section, inner(raw.gitlab), gitlab::Around { host, units: &units, servers });
     let schedule = schedule::check(&mut checker, &Section::of("schedule", raw.schedule.as_ref()), inner(raw.schedule));
-    let postgresql = postgresql::check(&mut checker, &Section::of("postgresql", raw.postgresql.as_ref()), inner(raw.postgresql));
-    let redis = redis::check(&mut checker, raw.redis, defaults.redis.as_deref());
+    let postgresql = postgresql::check(&mut checker, &Section::of("postgresql", raw.postgresql.as_ref()), inner(raw.postgresql), &defaults);
+    let redis = redis::check(&mut checker, raw.redis, &defaults);
     let files_section = Section::of("files", raw.files.as_ref());
     let files = files::check(&mut checker, &files_section, inner(raw.files), &gitlab.layout, &defaults);
     let repository_section = Section::of("repository", raw.repository.as_ref());
@@ -158,6 +168,11 @@ impl Checker<'_> {
 
     /// argv with an absolute program.
     fn command(&mut self, section: &Section, list: &List) -> Option<Vec<String>> {
+        self.named_command(section, "command", list)
+    }
+
+    /// argv under another name.
+    fn named_command(&mut self, section: &Section, name: &str, list: &List) -> Option<Vec<String>> {
         let list = list.as_ref()?;
         let strings: Vec<_> = list.get_ref().iter().map(|argument| argument.get_ref().clone()).collect();
         match rules::command(&strings) {
@@ -165,8 +180,8 @@ impl Checker<'_> {
             Err((index, refusal)) => {
                 let element = index.and_then(|index| list.get_ref().get(index).map(|element| (index, element)));
                 let place = match element {
-                    Some((index, element)) => section.field(&format!("command[{index}]"), Some(element)),
-                    None => section.field("command", Some(list)),
+                    Some((index, element)) => section.field(&format!("{name}[{index}]"), Some(element)),
+                    None => section.field(name, Some(list)),
                 };
                 self.refuse(&place, refusal);
                 Some(strings)

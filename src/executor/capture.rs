@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep};
 
-use crate::config::Config;
+use crate::config::{Config, Proxy};
 use crate::paths;
 use crate::runs::{Downtime, Record, paused};
-use crate::systemd::{JobEvent, Manager, Paused, UnitState, monotonic_micros, stop_closure};
+use crate::systemd::{ActiveState, JobEvent, Manager, Paused, UnitState, monotonic_micros, stop_closure};
 use crate::units::Unit;
 
 use super::stage::{Failed, PAUSE, hold};
@@ -67,6 +67,14 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
     hold(manager, members).await?;
     hold(manager, &[target.clone(), bracket.window.clone(), bracket.pause.clone()]).await?;
     hold(manager, bracket.deadline.as_slice()).await?;
+    if bracket.deadline.is_some() {
+        // A window that failed to open leaves its timer running, PartOf= follows stops alone: this one would be cut short by it.
+        let timer = Unit::DeadlineTimer.to_string();
+        manager.stop(&timer).await?;
+        while !manager.state(&timer).await?.is_settled() {
+            sleep(PAUSE).await;
+        }
+    }
     let mut watch = Watch { jobs: manager.jobs().await?, running, seen: HashMap::new() };
     let since = monotonic_micros();
     manager.start(&target.to_string(), "replace").await?;
@@ -123,8 +131,14 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, window: &Unit
         }
         for member in &bracket.members {
             let state = manager.state(&member.to_string()).await?;
-            if state.inactive_exit >= since && (state.active == crate::systemd::ActiveState::Failed || state.result != "success") {
+            if state.inactive_exit >= since && (state.active == ActiveState::Failed || state.result != "success") {
                 return Ok(Failed::new(&state, format!("failed in the window: {}", state.result)));
+            }
+        }
+        for unit in config.gitlab.writing_proxies().map(Proxy::unit) {
+            let state = manager.state(unit.as_str()).await?;
+            if state.active == ActiveState::Failed && state.inactive_enter >= since {
+                return Ok(Failed::new(&state, "the service could not be stopped"));
             }
         }
         for writer in &config.gitlab.writers {

@@ -10,7 +10,7 @@ use crate::paths;
 use crate::runs::restore::{Journal, Request};
 use crate::runs::{Kind, Record, paused};
 use crate::steps::restore as steps;
-use crate::systemd::{Manager, monotonic_micros};
+use crate::systemd::Manager;
 use crate::units::{Plan, Restore, Unit};
 
 use super::capture::{self, Window};
@@ -40,10 +40,11 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         bail!("a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'");
     }
     enter(record, Kind::Restore, "prepare")?;
-    one(manager, Restore::Preflight).await?;
+    stage::one(manager, &Restore::Preflight.into()).await?;
 
     enter(record, Kind::Restore, "restore")?;
     let plan = Plan::new(config);
+    stage::proxies(manager, &plan).await?;
     let window = Window {
         target: Restore::Apply.into(),
         window: Restore::Window.into(),
@@ -68,14 +69,5 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         "everything is restored, but GitLab does not answer: what was there before is kept, and 'gitlab-backup restore --undo' puts it back"
     );
     enter(record, Kind::Restore, "finish")?;
-    one(manager, Restore::Finish).await
-}
-
-/// Starts one unit and waits for its end.
-async fn one(manager: &Manager, unit: Restore) -> Result<()> {
-    let unit = Unit::Restore(unit);
-    stage::hold(manager, std::slice::from_ref(&unit)).await?;
-    let since = monotonic_micros();
-    manager.start(&unit.to_string(), "replace").await?;
-    stage::settled(manager, &unit, since).await
+    stage::one(manager, &Restore::Finish.into()).await
 }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::config::Stage;
 use crate::systemd::{Manager, UnitState, monotonic_micros};
-use crate::units::Unit;
+use crate::units::{Plan, Unit};
 
 /// Between two looks. States are looked at and not waited for, so that a reload, a re-execution or a lost bus cannot lose a result.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
@@ -106,6 +106,22 @@ pub(super) async fn hold(manager: &Manager, members: &[Unit]) -> Result<()> {
         manager.hold(&member.to_string()).await?;
     }
     Ok(())
+}
+
+/// Starts one unit and waits for its end.
+pub(super) async fn one(manager: &Manager, unit: &Unit) -> Result<()> {
+    hold(manager, std::slice::from_ref(unit)).await?;
+    let since = monotonic_micros();
+    manager.start(&unit.to_string(), "replace").await?;
+    settled(manager, unit, since).await
+}
+
+/// What runs behind systemd's back is asked right before it counts: hours may have gone by since it was first.
+pub(super) async fn proxies(manager: &Manager, plan: &Plan<'_>) -> Result<()> {
+    match plan.proxies() {
+        Some(unit) => one(manager, &unit).await,
+        None => Ok(()),
+    }
 }
 
 /// Waits for one unit's end and fails if it did not end well.

@@ -55,7 +55,10 @@ async fn writers(config: &Config) -> Vec<Finding> {
     let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {
-            Ok(state) if state.load == "not-found" => missing.push(anyhow!("{writer} does not exist: correct [gitlab] writers")),
+            // A unit of ours is not for the configuration to correct.
+            Ok(state) if state.load == "not-found" && !config.gitlab.proxies.iter().any(|proxy| proxy.unit() == *writer) => {
+                missing.push(anyhow!("{writer} does not exist: correct [gitlab] writers"))
+            }
             Ok(_) => {}
             Err(error) => missing.push(error),
         }

@@ -28,9 +28,15 @@ pub async fn open(config: &Config, stopped: bool) -> Result<()> {
         if !state.active.is_down() {
             bail!("{writer} is not down ({:?}): nothing is captured", state.active);
         }
+        let is_proxy = config.gitlab.proxies.iter().any(|proxy| proxy.unit() == *writer);
+        // A stop that failed ends too.
+        if state.active == ActiveState::Failed && is_proxy {
+            bail!("{writer} was not stopped: nothing is captured (journalctl -u {writer})");
+        }
         let left = processes(&state.control_group);
         if !left.is_empty() {
-            bail!("{writer} is stopped, but left processes behind ({}): see KillMode= in its unit", left.join(" "));
+            let who = if is_proxy { "its stop command does not end them" } else { "see KillMode= in its unit" };
+            bail!("{writer} is stopped, but left processes behind ({}): {who}", left.join(" "));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::config::Stage;
+use crate::config::{Proxy, Stage};
 
 /// One of our units.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,6 +67,12 @@ pub enum Unit {
     Report,
     /// All units of one stage.
     Stage(Stage),
+    /// In place of a `[[gitlab.proxy]]`, by its name.
+    Proxy(String),
+    /// Step: the proxies are brought in accord with their services.
+    Proxies,
+    /// Step in the window, the last: no proxied service was started meanwhile.
+    ProxiesDown,
     /// A `[[step]]`, by its name.
     Step(String),
     /// One of a restore.
@@ -98,17 +104,21 @@ pub enum Restore {
     Postgresql,
     /// Step: the files are laid out beside the old ones.
     Files,
+    /// Step: no proxied service was started meanwhile.
+    ProxiesDown,
     /// Step: the new takes the place of the old.
     Switch,
     /// Step: the old goes.
     Finish,
     /// At boot: a half restored GitLab is not started.
     Guard,
+    /// The same for what something else than systemd starts.
+    KeepDown,
 }
 
 impl Restore {
     /// What happens in the window, in an order in which every unit comes after those it is ordered after.
-    pub const APPLY: [Self; 5] = [Self::Undo, Self::Dumps, Self::Postgresql, Self::Files, Self::Switch];
+    pub const APPLY: [Self; 6] = [Self::Undo, Self::Dumps, Self::Postgresql, Self::Files, Self::ProxiesDown, Self::Switch];
 
     fn rest(self) -> &'static str {
         match self {
@@ -123,9 +133,11 @@ impl Restore {
             Self::Dumps => "-dumps.service",
             Self::Postgresql => "-postgresql.service",
             Self::Files => "-files.service",
+            Self::ProxiesDown => "-proxies-down.service",
             Self::Switch => "-switch.service",
             Self::Finish => "-finish.service",
             Self::Guard => "-guard.service",
+            Self::KeepDown => "-keep-down.service",
         }
     }
 }
@@ -172,6 +184,9 @@ impl fmt::Display for Unit {
             Self::Stage(Stage::Window) => "-capture.target",
             Self::Stage(Stage::Store) => "-store.target",
             Self::Stage(Stage::Finish) => "-finish.target",
+            Self::Proxies => "-proxies.service",
+            Self::ProxiesDown => "-proxies-down.service",
+            Self::Proxy(name) => return write!(f, "{}{name}.service", Proxy::PREFIX),
             Self::Step(name) => return write!(f, "gitlab-backup-step-{name}.service"),
             Self::Restore(unit) => return write!(f, "gitlab-backup-restore{}", unit.rest()),
         };

@@ -36,6 +36,7 @@ impl<'a> Plan<'a> {
                 units.extend(self.freezes().then_some(Unit::FsSnapshot));
                 units.extend(steps());
                 units.push(Unit::FilesLive);
+                units.extend(self.proxies().map(|_| Unit::ProxiesDown));
             }
             Stage::Store => {
                 units.extend(config.postgresql.is_some().then_some(Unit::Postgresql));
@@ -54,7 +55,17 @@ impl<'a> Plan<'a> {
     /// What checks everything before anything else runs.
     pub fn preflights(&self) -> Vec<Unit> {
         let postgresql = self.config.postgresql.as_ref().map(|_| Unit::PreflightPostgresql);
-        [Some(Unit::Preflight), postgresql].into_iter().flatten().collect()
+        [self.proxies(), Some(Unit::Preflight), postgresql].into_iter().flatten().collect()
+    }
+
+    /// What asks the services that systemd does not manage, if there are any.
+    pub fn proxies(&self) -> Option<Unit> {
+        (!self.config.gitlab.proxies.is_empty()).then_some(Unit::Proxies)
+    }
+
+    /// What keeps them down after a reboot, if GitLab is half restored.
+    pub fn keep_down(&self) -> Option<Restore> {
+        self.proxies().map(|_| Restore::KeepDown)
     }
 
     /// What removes old runs, if anything is to be removed.
@@ -97,6 +108,7 @@ impl<'a> Plan<'a> {
     /// Every unit, in the order in which a run meets them, and then what is no part of a run.
     pub fn units(&self) -> Vec<Unit> {
         let mut units = vec![Unit::Timer, Unit::Target, Unit::Run, Unit::Staging];
+        units.extend(self.config.gitlab.proxies.iter().map(|proxy| Unit::Proxy(proxy.name.clone())));
         units.extend(self.silence());
         units.extend(self.report_start());
         for stage in [Stage::Prepare, Stage::Window, Stage::Store, Stage::Finish] {
@@ -120,6 +132,7 @@ impl<'a> Plan<'a> {
         use Restore::{Apply, Finish, Guard, Pause, Preflight, Run, Staging, Target, Window};
         let restore = [Target, Run, Staging, Preflight, Apply, Pause, Window].into_iter().chain(self.restore()).chain([Finish, Guard]);
         units.extend(restore.map(Unit::Restore));
+        units.extend(self.keep_down().map(Unit::Restore));
         units.push(Unit::Verify);
         units.extend(self.timers().into_iter().filter(|timer| *timer != Unit::Timer));
         units
@@ -127,6 +140,11 @@ impl<'a> Plan<'a> {
 
     /// What happens in the window of a restore, in an order in which every unit comes after those it is ordered after.
     pub fn restore(&self) -> Vec<Restore> {
-        Restore::APPLY.into_iter().filter(|unit| *unit != Restore::Postgresql || self.config.postgresql.is_some()).collect()
+        let needed = |unit: &Restore| match unit {
+            Restore::Postgresql => self.config.postgresql.is_some(),
+            Restore::ProxiesDown => self.proxies().is_some(),
+            _ => true,
+        };
+        Restore::APPLY.into_iter().filter(needed).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod credential;
 mod monitoring;
+mod proxy;
 mod restore;
 mod steps;
 mod verify;
@@ -255,6 +256,8 @@ impl Renderer<'_> {
             .render(),
             Unit::Restore(unit) => self.restore(*unit),
             Unit::Silence | Unit::UnsilenceTimer | Unit::Unsilence | Unit::ReportStart | Unit::Report => self.monitoring(unit),
+            Unit::Proxy(name) => self.proxy(name),
+            Unit::Proxies => self.proxies(),
             step => self.step(step).render(),
         }
     }

@@ -32,6 +32,12 @@ impl UnitName {
         Ok(Self(name))
     }
 
+    /// The name of a unit of ours, which is one by its making.
+    pub(crate) fn of_ours(name: String) -> Self {
+        debug_assert!(Self::new(name.clone()).is_ok());
+        Self(name)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -62,6 +62,7 @@ impl Layout for Nixos {
             redis: Some(format!("unix://{socket}")),
             paths: data.chain(configuration.iter().cloned()).filter(|path| host.path(path).exists()).collect(),
             configuration,
+            ..Defaults::default()
         }
     }
 }

@@ -1,23 +1,42 @@
 //! `[gitlab]`
 
 use super::rules::{self, Refusal};
-use super::{Checker, Defaults, Section, Units};
+use super::{Checker, Defaults, Section, Units, proxy};
 use crate::config::host::Host;
 use crate::config::layout::{LAYOUTS, Layout};
-use crate::config::{Gitlab, Quiesce, ReadinessUrl, raw};
+use crate::config::{Gitlab, Proxy, Quiesce, ReadinessUrl, raw};
 use crate::values::{Timespan, UnitName};
 
 const QUIESCE: [(&str, Quiesce); 2] = [("stop", Quiesce::Stop), ("freeze", Quiesce::Freeze)];
 
-pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, host: &Host, units: &Units) -> (Gitlab, Defaults) {
-    let layout = layout(checker, section, &raw, units);
-    let mut defaults = layout.map(|layout| layout.defaults(host, units)).unwrap_or_default();
+/// What the section is judged by besides itself.
+pub(super) struct Around<'a> {
+    pub(super) host: &'a Host,
+    pub(super) units: &'a Units,
+    /// The units of `[[redis]]`.
+    pub(super) servers: Vec<String>,
+}
+
+pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, around: Around) -> (Gitlab, Defaults) {
+    let layout = layout(checker, section, &raw, around.units);
+    let mut defaults = layout.map(|layout| layout.defaults(around.host, around.units)).unwrap_or_default();
+    if let Some(why) = defaults.refusal {
+        let refusal = Refusal::new(why, "layout = \"custom\", with everything said");
+        checker.refuse(&section.field("layout", raw.layout.as_ref()), refusal);
+    }
+    let servers: Vec<String> = around.servers.into_iter().chain(defaults.redis_unit.iter().map(ToString::to_string)).collect();
     let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
     let mut writers: Vec<UnitName> = match writers {
         Some(writers) => writers.into_iter().map(|(_, name)| name).collect(),
         None => std::mem::take(&mut defaults.writers),
     };
+    let proxies = proxy::check(checker, raw.proxy.as_ref(), std::mem::take(&mut defaults.proxies));
+    for unit in proxies.iter().map(Proxy::unit) {
+        if !servers.iter().any(|server| server == unit.as_str()) && !writers.contains(&unit) {
+            writers.push(unit);
+        }
+    }
     let stays_up = checker.list(section, "stays-up", &raw.stays_up, |name| rules::unit(name)).unwrap_or_default();
     for (place, unit) in &stays_up {
         if !writers.contains(unit) && !writers.is_empty() {
@@ -28,12 +47,18 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     // A target that is stopped takes along what is part of it; as it cannot start anything by itself, it may stay.
     writers.retain(|unit| !stays_up.iter().any(|(_, other)| other == unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target")));
     let quiesce = checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
+    if let (Some(Quiesce::Freeze), Some(proxy)) =
+        (quiesce, proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())))
+    {
+        let message = format!("'freeze' is not for '{}', whose processes are not those of a unit", proxy.name);
+        checker.refuse(&section.field("quiesce", raw.quiesce.as_ref()), Refusal::new(message, "stop"));
+    }
     if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
         let message = match &raw.writers {
             Some(_) => "is empty: there would be nothing to stop".to_owned(),
             None => format!("is missing, and layout '{}' finds none on this host", layout.name()),
         };
-        let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"]";
+        let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"], or [[gitlab.proxy]]";
         checker.refuse(&section.field("writers", raw.writers.as_ref()), Refusal::new(message, allowed));
     }
     let readiness = checker.value(section, "readiness-url", raw.readiness_url.as_ref(), |url| readiness(url));
@@ -44,6 +69,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
         stopped_alone: defaults.stopped_alone.iter().filter(|unit| writers.contains(unit)).cloned().collect(),
         writers,
         stays_up: stays_up.into_iter().map(|(_, unit)| unit).collect(),
+        proxies,
         quiesce: quiesce.unwrap_or(Quiesce::Stop),
         readiness,
         max_downtime: downtime.unwrap_or(Timespan::from_secs(30 * 60)),

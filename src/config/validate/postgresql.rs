@@ -1,17 +1,19 @@
 //! `[postgresql]`
 
 use super::rules::{self, Refusal};
-use super::{Checker, Section};
+use super::{Checker, Defaults, Section};
 use crate::config::{Postgresql, raw};
 
 /// Who runs the units where the role cannot: a host is reached by password, as nobody in particular.
 const SERVICE_USER: &str = "gitlab-backup";
 
-pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgresql) -> Option<Postgresql> {
+pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgresql, defaults: &Defaults) -> Option<Postgresql> {
+    // The layout's server is one thing: whoever names another host names the rest too.
+    let server = defaults.server.as_ref().filter(|_| raw.host.is_none());
     let host = checker.value(section, "host", raw.host.as_ref(), |text| host(text));
-    let host = host.unwrap_or_else(|| "/var/run/postgresql".to_owned());
+    let host = host.or_else(|| server.map(|server| server.host.clone())).unwrap_or_else(|| "/var/run/postgresql".to_owned());
     let user = checker.value(section, "user", raw.user.as_ref(), |name| rules::postgresql_name(name));
-    let user = user.unwrap_or_else(|| "postgres".to_owned());
+    let user = user.or_else(|| server.map(|server| server.user.clone())).unwrap_or_else(|| "postgres".to_owned());
     let os_user = match &raw.os_user {
         Some(field) => checker.value(section, "os-user", Some(field), |name| rules::os_user(name)),
         None if host.starts_with('/') => rules::os_user(&user)
@@ -28,12 +30,16 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
         checker.refuse(&section.field("databases", Some(list)), refusal);
     }
     let postgresql = Postgresql {
-        port: checker.value(section, "port", raw.port.as_ref(), |port| rules::number(*port, 1, u16::MAX)).unwrap_or(5432),
+        port: checker
+            .value(section, "port", raw.port.as_ref(), |port| rules::number(*port, 1, u16::MAX))
+            .unwrap_or(server.map_or(5432, |server| server.port)),
         os_user: os_user.unwrap_or_default(),
         databases: databases.map(|list| list.into_iter().map(|(_, name)| name).collect()),
         jobs: checker.value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256)).unwrap_or(2),
         password: checker.secret(section, &raw.password_file, &raw.password_credential),
-        bin_dir: checker.value(section, "bin-dir", raw.bin_dir.as_ref(), |path| rules::path(path)),
+        bin_dir: checker
+            .value(section, "bin-dir", raw.bin_dir.as_ref(), |path| rules::path(path))
+            .or_else(|| server.map(|server| server.bin_dir.clone())),
         host,
         user,
     };

@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::rules::{self, Refusal};
-use super::{Checker, Place, Section};
+use super::{Checker, Defaults, Place, Section};
 use crate::config::raw::{self, Field};
 use crate::config::{Redis, RedisAddress};
 use crate::values::Timespan;
@@ -12,14 +12,21 @@ const URL: &str = "unix:///path, redis://[USER@]HOST[:PORT] or rediss://[USER@]H
 const TIMEOUT: Timespan = Timespan::from_secs(10 * 60);
 const PORT: u16 = 6379;
 
-/// `default` is the URL of the layout's Redis.
-pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>, default: Option<&str>) -> Vec<Redis> {
+/// Where the file is silent, the layout has the URL of the one Redis, and the unit that runs it.
+pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>, defaults: &Defaults) -> Vec<Redis> {
     let Some(list) = raw.map(Spanned::into_inner) else {
-        let (address, username) = match default.map(address) {
+        let (address, username) = match defaults.redis.as_deref().map(address) {
             Some(Ok(found)) => found,
             _ => return Vec::new(),
         };
-        return vec![Redis { name: "main".to_owned(), address, username, password: None, timeout: TIMEOUT, unit: None }];
+        return vec![Redis {
+            name: "main".to_owned(),
+            address,
+            username,
+            password: None,
+            timeout: TIMEOUT,
+            unit: defaults.redis_unit.clone(),
+        }];
     };
     let only = list.len() == 1;
     let mut taken: Vec<(Place, Redis)> = Vec::new();
@@ -27,7 +34,11 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>,
         let section = Section::of(format!("redis[{index}]"), Some(&element));
         let raw = element.into_inner();
         let place = section.field("name", raw.name.as_ref());
-        let redis = one(checker, &section, raw, only);
+        let mut redis = one(checker, &section, raw, only);
+        // The layout's own, however it is written.
+        if redis.unit.is_none() && defaults.redis.as_deref().map(address) == Some(Ok((redis.address.clone(), redis.username.clone()))) {
+            redis.unit = defaults.redis_unit.clone();
+        }
         if let Some((first, _)) = taken.iter().find(|(_, other)| !redis.name.is_empty() && other.name == redis.name) {
             let message = format!("'{}' is there twice, first as {}", redis.name, first.key);
             checker.refuse(&place, Refusal::new(message, "a name of its own for each"));

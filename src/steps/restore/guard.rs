@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::runs::restore::Journal;
 use crate::systemd::Manager;
+use crate::units::{Plan, Unit};
 
 /// Cancels the start of every writer, whose start jobs wait behind this unit.
 pub async fn guard(config: &Config) -> Result<()> {
@@ -14,5 +15,9 @@ pub async fn guard(config: &Config) -> Result<()> {
     for writer in &config.gitlab.writers {
         manager.stop(writer.as_str()).await?;
     }
-    Ok(())
+    match Plan::new(config).keep_down() {
+        // What starts these comes later, and asks nobody.
+        Some(unit) => manager.start(&Unit::from(unit).to_string(), "replace").await,
+        None => Ok(()),
+    }
 }

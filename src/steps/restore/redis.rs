@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Instant, sleep};
 
-use crate::config::{Config, Redis};
+use crate::config::{Config, Proxy, Redis};
 use crate::runs::Manifest;
 use crate::runs::restore::{Journal, Move, Plan, Request, StagedRedis};
 use crate::steps::redis::save;
 use crate::steps::redis::server::{Server, place};
-use crate::systemd::{Manager, notify};
+use crate::systemd::{ActiveState, Manager, notify};
 
 use super::moves::one;
 
@@ -118,6 +118,9 @@ pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
             ensure!(started.elapsed() < STOP, "{} does not stop", redis.unit);
             sleep(PAUSE).await;
         }
+        // Of a unit's own processes nothing is left then; a proxy says so of a service that may run on.
+        let failed = manager.state(&redis.unit).await?.active == ActiveState::Failed && redis.unit.starts_with(Proxy::PREFIX);
+        ensure!(!failed, "the service behind {} does not stop (journalctl -u {})", redis.unit, redis.unit);
     }
     Ok(())
 }
@@ -135,7 +138,7 @@ pub(super) async fn start(config: &Config, plan: &Plan, manager: &Manager) -> Re
         while let Err(error) = loaded(redis).await {
             let state = manager.state(&staged.unit).await?;
             ensure!(
-                Instant::now() < deadline && !(state.is_settled() && state.active == crate::systemd::ActiveState::Failed),
+                Instant::now() < deadline && !(state.is_settled() && state.active == ActiveState::Failed),
                 "{} does not come back with its file: {error:#} (journalctl -u {})",
                 staged.unit,
                 staged.unit

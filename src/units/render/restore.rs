@@ -97,6 +97,7 @@ impl Renderer<'_> {
             Restore::Guard => {
                 Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&["guard"]), sandbox: Sandbox::new("") }.render()
             }
+            Restore::KeepDown => self.keep_down(),
             step => self.restore_step(step).render(),
         }
     }
@@ -163,6 +164,13 @@ impl Renderer<'_> {
                 });
                 let plan = Text::path(&format!("{}:{}", credential::RESTORE_PLAN, paths::RESTORE_PLAN));
                 StepService { credentials: [vec![plan], step.credentials].concat(), ..step }
+            }
+            Restore::ProxiesDown => {
+                let others =
+                    self.plan.restore().into_iter().filter(|unit| !matches!(unit, Restore::ProxiesDown | Restore::Switch)).collect();
+                let (after, requires) = behind(others);
+                // Other people's programs, as in a backup.
+                StepService { after, requires, ..self.proxies_down(StepService { sandbox: None, ..in_window }) }
             }
             Restore::Switch => {
                 let before = self.plan.restore().into_iter().filter(|unit| *unit != Restore::Switch).collect();

@@ -194,6 +194,11 @@ impl Renderer<'_> {
                     }
                 }
             }
+            Unit::ProxiesDown => self.proxies_down(StepService {
+                after: after([vec![Unit::Window], self.before(Stage::Window, unit)].concat()),
+                binds_to: Text::names([Unit::Window, Unit::Run]),
+                ..base
+            }),
             Unit::Postgresql => {
                 let dump = StepService {
                     description: Text::plain("GitLab backup: dump PostgreSQL from the held snapshot, GitLab is up"),

@@ -1,0 +1,159 @@
+//! GitLab's Omnibus package: one systemd unit, and runit below it with GitLab's services, PostgreSQL and Redis.
+//!
+//! Each service that can write gets a proxy. The databases stay up: they are dumped, not copied.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::{Defaults, Layout, Server, Units};
+use crate::config::Proxy;
+use crate::config::host::Host;
+
+pub(super) struct Omnibus;
+
+/// runit's supervisor, and so the package's one unit.
+const SUPERVISOR: &str = "gitlab-runsvdir.service";
+/// A link in it for each service that is enabled.
+const SERVICES: &str = "/opt/gitlab/service";
+const CTL: &str = "/opt/gitlab/bin/gitlab-ctl";
+const SV: &str = "/opt/gitlab/embedded/bin/sv";
+
+/// What keeps the databases: 'gitlab-ctl upgrade' leaves it running too.
+const DATABASES: [&str; 8] = ["postgresql", "patroni", "consul", "redis", "sentinel", "geo-postgresql", "pgbouncer", "pgbouncer-exporter"];
+/// What writes nothing that is backed up. nginx goes on to tell those who come that GitLab is away.
+const HARMLESS: [&str; 8] =
+    ["nginx", "logrotate", "prometheus", "alertmanager", "node-exporter", "grafana", "storage-check", "remote-syslog"];
+/// Its Redis is stopped and started by a restore.
+const REDIS: &str = "redis";
+const GITALY: &str = "gitaly";
+
+const PSQL_SETTINGS: &str = "/opt/gitlab/etc/gitlab-psql-rc";
+const GITALY_CONFIGURATION: &str = "/var/opt/gitlab/gitaly/config.toml";
+const REPOSITORIES: &str = "/var/opt/gitlab/git-data/repositories";
+const DATA: [&str; 3] = ["/var/opt/gitlab/gitlab-rails/uploads", "/var/opt/gitlab/gitlab-rails/shared", "/var/opt/gitlab/gitlab-ci/builds"];
+/// What GitLab's own backup leaves out: without the secrets the database cannot be decrypted.
+const CONFIGURATION: [&str; 4] =
+    ["/etc/gitlab", "/var/opt/gitlab/.ssh", "/var/opt/gitlab/gitlab-sshd", "/opt/gitlab/embedded/service/gitlab-rails/file_hooks"];
+const SSH: &str = "/etc/ssh";
+
+impl Layout for Omnibus {
+    fn name(&self) -> &'static str {
+        "omnibus"
+    }
+
+    fn recognises(&self, units: &Units) -> bool {
+        units.find(SUPERVISOR).is_some()
+    }
+
+    fn defaults(&self, host: &Host, _units: &Units) -> Defaults {
+        let services = names(host, SERVICES);
+        let has = |name: &str| services.iter().any(|service| service == name);
+        let ticks = |name: &str| name.ends_with("-exporter") || name.ends_with("_exporter");
+        let writes = |name: &&String| !DATABASES.contains(&name.as_str()) && !HARMLESS.contains(&name.as_str()) && !ticks(name);
+        let mut proxies: Vec<Proxy> = services.iter().filter(writes).map(|name| proxy(host, name)).collect();
+        // Those who are at something need it to come to an end.
+        if has(GITALY) {
+            proxies.iter_mut().filter(|proxy| proxy.name != GITALY).for_each(|proxy| proxy.after = vec![GITALY.to_owned()]);
+        }
+        let redis = has(REDIS).then(|| proxy(host, REDIS));
+        let redis_unit = redis.as_ref().map(Proxy::unit);
+        proxies.extend(redis);
+
+        let gitaly = gitaly(host);
+        let exists = |path: &PathBuf| host.path(path).exists();
+        let mut configuration: Vec<PathBuf> = CONFIGURATION.map(PathBuf::from).into();
+        configuration
+            .extend(names(host, SSH).iter().filter(|name| name.starts_with("ssh_host_")).map(|name| PathBuf::from(SSH).join(name)));
+        configuration.extend(gitaly.hooks.custom_hooks_dir);
+        configuration.retain(exists);
+        let mut data: Vec<PathBuf> = gitaly.storage.into_iter().map(|storage| storage.path).collect();
+        if data.is_empty() {
+            data.push(REPOSITORIES.into());
+        }
+        data.extend(DATA.map(PathBuf::from));
+        data.retain(exists);
+        // One inside another is taken with it.
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for path in data.iter().chain(&configuration) {
+            if !data.iter().chain(&configuration).any(|other| path != other && path.starts_with(other)) && !paths.contains(path) {
+                paths.push(path.clone());
+            }
+        }
+        Defaults {
+            writers: Vec::new(),
+            proxies,
+            server: (has("postgresql") || has("patroni")).then(|| server(host)),
+            redis: redis_unit.is_some().then(|| "unix:///var/opt/gitlab/redis/redis.socket".to_owned()),
+            redis_unit,
+            configuration,
+            paths,
+            refusal: has("praefect").then_some(
+                "Praefect runs here: what its database says of the repositories and what each node has on disk cannot be captured together, \
+                 and copies of the nodes' files would not fit it. GitLab's own gitaly-backup is made for that",
+            ),
+            ..Defaults::default()
+        }
+    }
+}
+
+/// What is in `directory`, sorted; nothing if it is not there.
+fn names(host: &Host, directory: &str) -> Vec<String> {
+    let entries = fs::read_dir(host.path(directory)).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with('.')).collect();
+    names.sort();
+    names
+}
+
+/// Started and stopped by the package's tool, and asked of runit itself, which answers at once.
+fn proxy(host: &Host, name: &str) -> Proxy {
+    let ctl = |word: &str| vec![CTL.to_owned(), word.to_owned(), name.to_owned()];
+    let status = match host.path(SV).exists() {
+        true => vec![SV.to_owned(), "status".to_owned(), format!("{SERVICES}/{name}")],
+        false => ctl("status"),
+    };
+    let timeout = crate::config::validate::PROXY_TIMEOUT;
+    Proxy { name: name.to_owned(), start: ctl("start"), stop: ctl("stop"), status, timeout, after: Vec::new() }
+}
+
+/// The bundled server, as 'gitlab-psql' reaches it: never through PgBouncer.
+fn server(host: &Host) -> Server {
+    let text = fs::read_to_string(host.path(PSQL_SETTINGS)).unwrap_or_default();
+    let setting = |name: &str| {
+        let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))?;
+        let value = value.trim_matches(['\'', '"', ' ']);
+        (!value.is_empty()).then(|| value.to_owned())
+    };
+    Server {
+        host: setting("psql_host").filter(|host| host.starts_with('/')).unwrap_or_else(|| "/var/opt/gitlab/postgresql".to_owned()),
+        port: setting("psql_port").and_then(|port| port.parse().ok()).unwrap_or(5432),
+        user: setting("psql_user").unwrap_or_else(|| "gitlab-psql".to_owned()),
+        bin_dir: "/opt/gitlab/embedded/bin".into(),
+    }
+}
+
+/// What Gitaly's generated configuration says of files; only root and Gitaly can read it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Gitaly {
+    storage: Vec<Storage>,
+    hooks: Hooks,
+}
+
+#[derive(Debug, Deserialize)]
+struct Storage {
+    path: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Hooks {
+    custom_hooks_dir: Option<PathBuf>,
+}
+
+fn gitaly(host: &Host) -> Gitaly {
+    let text = fs::read_to_string(host.path(GITALY_CONFIGURATION)).unwrap_or_default();
+    toml::from_str(&text).unwrap_or_default()
+}
