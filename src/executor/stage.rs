@@ -80,7 +80,9 @@ pub(super) async fn drive(
             if states.iter().all(|state| state.succeeded_since(since)) {
                 return Ok(());
             }
-            if let Some(state) = states.iter().find(|state| state.inactive_exit >= since && !state.succeeded_since(since)) {
+            // What others had started too often is not what went wrong.
+            let failed = || states.iter().filter(|state| state.inactive_exit >= since && !state.succeeded_since(since));
+            if let Some(state) = failed().find(|state| state.result != "start-limit-hit").or_else(|| failed().next()) {
                 return Err(Failed::of(state).into());
             }
             // A failure fails every dependant's job at once, also where systemd restarts the failed unit and it then goes well

@@ -54,7 +54,8 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         let snapshot = plan.snapshots.get(*number).context("the plan has no such snapshot")?;
         notify::status(&format!("looking at {} in {}", capture.path.display(), snapshot.name));
         let walk = Walk::new(&exclude);
-        view.roots.push(walk.root(&capture.path, &snapshot.at.join(inside), None)?);
+        let root = walk.root(&capture.path, &snapshot.at.join(inside), None);
+        view.roots.push(root.map_err(|error| unreadable(error, &plan))?);
         if let Some(skipped) = walk.skipped().first() {
             return Err(unreadable(anyhow!("{skipped}"), &plan));
         }
@@ -77,11 +78,12 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
     tell(&part)
 }
 
-/// An input or output error has a likely reason, which this unit's sandbox keeps it from asking for.
+/// An input or output error, or that there is nothing any more, has a likely reason, which this unit's sandbox keeps it from asking for.
 fn unreadable(error: Error, plan: &Plan) -> Error {
     let likely = plan.snapshots.iter().filter_map(volume::unreadable).collect::<Vec<_>>().join("; ");
     // Some layers between keep only the words.
-    match format!("{error:#}").contains("(os error 5)") && !likely.is_empty() {
+    let words = format!("{error:#}");
+    match ["(os error 5)", "(os error 2)"].iter().any(|code| words.contains(code)) && !likely.is_empty() {
         true => error.context(likely),
         false => error,
     }

@@ -29,8 +29,14 @@ const PROPERTIES: &str = "SELECT jsonb_build_object('name', datname, 'directory'
 pub async fn dump(config: &Config) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let client = Client::new(postgresql)?;
-    let held: Held = read_json(&Path::new(paths::PGSNAPSHOT).join("snapshots.json"))?.context("no snapshot is held")?;
     let staging = Path::new(paths::STAGING).join("postgresql");
+    let told = staging.join("postgresql.json");
+    // Written last. Whatever requires the dump and is tried again has systemd start this again.
+    if told.exists() {
+        return Ok(());
+    }
+    let held = read_json(&Path::new(paths::PGSNAPSHOT).join("snapshots.json"))?;
+    let held: Held = held.context("the snapshot of the window is not held any more, and another would be of another moment")?;
     let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new() };
     for database in &held.databases {
         let directory = directory(&database.name);
@@ -47,7 +53,7 @@ pub async fn dump(config: &Config) -> Result<()> {
         dumped.databases.push(Database { directory, tables, bytes: database.bytes, sequences: database.sequences.clone(), ..properties });
     }
     globals(&client, &staging).await?;
-    write_json(&staging.join("postgresql.json"), &dumped)
+    write_json(&told, &dumped)
 }
 
 /// Dumps one database; returns the dump's list of contents.

@@ -14,7 +14,8 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::paths;
 use crate::runs::record::write_json;
-use crate::systemd::notify;
+use crate::systemd::{Manager, notify};
+use crate::units::Unit;
 
 use super::client::Client;
 use super::{Held, HeldDatabase};
@@ -30,12 +31,21 @@ const SEQUENCES: &str = "SELECT coalesce(json_object_agg(format('%I.%I', scheman
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Exports, tells systemd that it is ready, and holds until it is stopped.
+///
+/// Outside the window it holds nothing: systemd starts it along with whatever requires the dump and is tried again, and a snapshot of that
+/// moment would not fit what was captured.
 pub async fn hold(config: &Config) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let mut stop = signal(SignalKind::terminate())?;
     let client = Client::new(postgresql)?;
     let mut exports = JoinSet::new();
-    for name in client.databases().await? {
+    let (databases, open) = tokio::try_join!(client.databases(), window_is_open())?;
+    if !open {
+        notify::ready("holding nothing: the window is over");
+        stop.recv().await;
+        return Ok(());
+    }
+    for name in databases {
         let place = client.place(&name);
         let child = client.psql(&name).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let child = child.context("cannot run psql: is it installed?")?;
@@ -64,6 +74,10 @@ pub async fn hold(config: &Config) -> Result<()> {
             }
         }
     }
+}
+
+async fn window_is_open() -> Result<bool> {
+    Ok(Manager::connect().await?.state(&Unit::Window.to_string()).await?.active.is_running())
 }
 
 async fn export(mut child: Child, name: String) -> Result<(Child, HeldDatabase, String)> {
