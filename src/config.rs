@@ -121,6 +121,11 @@ impl Gitlab {
         self.writers.iter().filter(|writer| !self.stopped_alone.contains(writer))
     }
 
+    /// Whether there is something behind `unit` that systemd does not manage.
+    pub fn is_proxy(&self, unit: &UnitName) -> bool {
+        self.proxies.iter().any(|proxy| proxy.unit() == *unit)
+    }
+
     /// The proxies that are stopped for a backup, or can be: a server that a restore starts anew is not.
     pub fn writing_proxies(&self) -> impl Iterator<Item = &Proxy> {
         self.proxies.iter().filter(|proxy| self.writers.contains(&proxy.unit()))

@@ -96,14 +96,10 @@ fn on_path() -> Finding {
 /// Whether the units on the host are those of the configuration.
 fn installed(config: &Config) -> Result<Finding> {
     let directory = Path::new(UNIT_DIRECTORY);
-    let program = program(None)?;
-    let mut files = units::generate(config, &program)?;
     // On NixOS /etc has a link to the configuration, and the units name what it leads to.
-    if let Ok(source) = config.source.canonicalize().map(|source| Config { source, ..config.clone() })
-        && names(directory, &source)
-    {
-        files = units::generate(&source, &program)?;
-    }
+    let followed = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
+    let named = followed.as_ref().ok().filter(|followed| names(directory, followed)).unwrap_or(config);
+    let files = units::generate(named, &program(None)?)?;
     let differs = |file: &&units::UnitFile| !fs::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
     let mut different: Vec<String> = files.iter().filter(differs).map(|file| file.name.clone()).collect();
     if different.len() == files.len() && !files.iter().any(|file| directory.join(&file.name).exists()) {

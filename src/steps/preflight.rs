@@ -56,7 +56,7 @@ async fn writers(config: &Config) -> Vec<Finding> {
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {
             // A unit of ours is not for the configuration to correct.
-            Ok(state) if state.load == "not-found" && !config.gitlab.proxies.iter().any(|proxy| proxy.unit() == *writer) => {
+            Ok(state) if state.load == "not-found" && !config.gitlab.is_proxy(writer) => {
                 missing.push(anyhow!("{writer} does not exist: correct [gitlab] writers"))
             }
             Ok(_) => {}

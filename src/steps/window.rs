@@ -28,7 +28,7 @@ pub async fn open(config: &Config, stopped: bool) -> Result<()> {
         if !state.active.is_down() {
             bail!("{writer} is not down ({:?}): nothing is captured", state.active);
         }
-        let is_proxy = config.gitlab.proxies.iter().any(|proxy| proxy.unit() == *writer);
+        let is_proxy = config.gitlab.is_proxy(writer);
         // A stop that failed ends too.
         if state.active == ActiveState::Failed && is_proxy {
             bail!("{writer} was not stopped: nothing is captured (journalctl -u {writer})");

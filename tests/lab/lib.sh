@@ -21,6 +21,29 @@ clean_and_next() {
   [ "$(complete_runs)" = $(($1 + 1)) ] || fail "the next run is not listed"
 }
 
+# Lays the newest run out in /srv/restored as the README says: restic restore, by the snapshots that show names.
+by_restic() {
+  inside 'set -e; export RESTIC_REPOSITORY=/var/backups/gitlab RESTIC_PASSWORD_FILE=/etc/gitlab-backup/repository.password
+    rm -rf /srv/restored; mkdir -p /srv/restored; run=$(gitlab-backup list | tail -1 | cut -d" " -f1)
+    for s in $(gitlab-backup show $run --json | sed -n "s/.*\"snapshot\": \"\(.*\)\".*/\1/p"); do restic --no-cache -q restore $s --target /srv/restored; done' || fail "restic cannot restore the run"
+}
+
+# counted WHAT: what is laid out has pushes in it, and its stores agree with each other, by tools that are not ours.
+AGREE=standin-agree
+counted() {
+  local out
+  out=$(inside "$AGREE /srv/restored /srv/restored/var/lib/gitlab-backup/staging/postgresql /srv/restored/var/lib/gitlab-backup/staging/redis/main.rdb") || fail "$1 cannot be counted"
+  echo "$out"
+  [[ $out == *'"disagreements": 0'* ]] || fail "$1 disagrees with itself"
+  [[ $out != *'"pushes": 0'* ]] || fail "nothing was pushed"
+}
+
+# agrees WHAT: both, of the newest run.
+agrees() {
+  by_restic
+  counted "$1"
+}
+
 # start_and_wait UNIT: starts a backup and returns when UNIT is at work.
 start_and_wait() {
   inside 'gitlab-backup run --no-wait' || fail "cannot start"
