@@ -9,12 +9,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::cli::{Exit, UNIT_FAILED};
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::Manager;
+use crate::systemd::{ActiveState, Manager};
 use crate::units::{Restore, Unit};
 
 const PAUSE: Duration = Duration::from_millis(200);
-/// How long an executor may take until its record is there.
-const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Follows the executor to its end and returns its record; one that is equal to `before` is not yet its.
 pub(super) async fn follow(manager: &Manager, kind: Kind, before: Option<&Record>) -> Result<Record> {
@@ -22,26 +20,35 @@ pub(super) async fn follow(manager: &Manager, kind: Kind, before: Option<&Record
         Kind::Backup => Unit::Run,
         Kind::Restore => Restore::Run.into(),
     };
-    let started = Instant::now();
     let mut view = View::new(kind);
     loop {
+        // Before its record: one that has ended has left one.
+        let executor = manager.state(&unit.to_string()).await?;
         let record =
             Record::last(kind)?.filter(|record| before.is_none_or(|before| (&before.id, before.started) != (&record.id, record.started)));
-        let executor = manager.state(&unit.to_string()).await?;
         match record {
             Some(record) if record.finished.is_some() && executor.is_settled() => {
                 view.end();
                 return Ok(record);
             }
             Some(record) => view.show(manager, &record).await?,
-            None if executor.is_settled() && started.elapsed() > START_PATIENCE => {
-                let message = format!("{} did not start: see 'journalctl -b -u \"gitlab-backup*\"'", executor.name);
-                return Err(Exit { code: UNIT_FAILED, message }.into());
-            }
+            None if executor.is_settled() => return Err(not_started(manager, kind, &executor.name).await?.into()),
             None => {}
         }
         sleep(PAUSE).await;
     }
+}
+
+/// What to say when what the executor requires kept it from starting.
+async fn not_started(manager: &Manager, kind: Kind, executor: &str) -> Result<Exit> {
+    let staging = match kind {
+        Kind::Backup => Unit::Staging,
+        Kind::Restore => Restore::Staging.into(),
+    };
+    let state = manager.state(&staging.to_string()).await?;
+    let why = if state.active == ActiveState::Failed { format!("{staging} failed: {}; ", state.result) } else { String::new() };
+    let message = format!("{executor} did not start: {why}see 'journalctl -b -u \"gitlab-backup*\"'");
+    Ok(Exit { code: UNIT_FAILED, message })
 }
 
 /// An error if `what` failed, after the last words of the unit that did.

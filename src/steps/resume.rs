@@ -20,6 +20,8 @@ const READINESS_PAUSE: Duration = Duration::from_millis(50);
 /// Between two attempts to start a unit that fails: patient, but never giving up.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
+/// How long what is left of a window's jobs may keep a bracket from being ended.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What resume goes by.
 pub struct Manner {
@@ -77,13 +79,20 @@ pub async fn resume(manner: &Manner) -> Result<()> {
 /// Ends the brackets of a run that is over. systemd looks once whether anybody needs it, when the executor ends; where that one was killed with
 /// all that is called at its end, the jobs of the window are still queued in that moment, and nobody looks again.
 async fn release(manager: &Manager) -> Result<()> {
-    for executor in [Unit::Run, Restore::Run.into()] {
-        if !manager.state(&executor.to_string()).await?.is_settled() {
-            return Ok(());
+    let started = Instant::now();
+    let mut brackets = vec![Restore::Staging.into(), Unit::Staging];
+    while !brackets.is_empty() && started.elapsed() < RELEASE_PATIENCE {
+        for executor in [Unit::Run, Restore::Run.into()] {
+            if !manager.state(&executor.to_string()).await?.is_settled() {
+                return Ok(());
+            }
         }
-    }
-    for bracket in [Restore::Staging.into(), Unit::Staging] {
-        manager.stop(&bracket.to_string()).await?;
+        // Whether the next run begins in this very moment, systemd alone knows.
+        if manager.stop_unclaimed(&brackets[0].to_string()).await? {
+            brackets.remove(0);
+        } else {
+            sleep(PAUSE).await;
+        }
     }
     Ok(())
 }

@@ -88,6 +88,15 @@ impl Manager {
         self.retry(&format!("stop {unit}"), async || absent_is_fine(self.proxy().await?.stop_unit(unit, "replace").await.map(drop))).await
     }
 
+    /// Queues a stop unless a start of it, or of what requires it, is queued or under way; whether it did.
+    pub async fn stop_unclaimed(&self, unit: &str) -> Result<bool> {
+        self.retry(&format!("stop {unit}"), async || match self.proxy().await?.stop_unit(unit, "fail").await {
+            Err(error) if name(&error) == Some("org.freedesktop.systemd1.TransactionIsDestructive") => Ok(false),
+            other => absent_is_fine(other.map(drop)).map(|()| true),
+        })
+        .await
+    }
+
     /// Queues a stop of the unit alone: what requires it, or is part of what requires it, stays up. What is bound to it goes down all the same.
     pub async fn stop_alone(&self, unit: &str) -> Result<()> {
         let what = format!("stop {unit} alone");
