@@ -21,6 +21,17 @@ clean_and_next() {
   [ "$(complete_runs)" = $(($1 + 1)) ] || fail "the next run is not listed"
 }
 
+# load [COUNT [PAUSE]]: so many push, with so many seconds between two, until unload.
+load() { inside "for i in \$(seq ${1:-3}); do systemd-run -q --collect --unit=load\$i bash -c 'while :; do curl -s -m 5 -X POST http://127.0.0.1:8080/push >/dev/null; sleep ${2:-0.1}; done'; done"; }
+unload() { inside 'systemctl stop "load[0-9].service"'; }
+
+# backup_under_load WHAT [ARGUMENTS OF load]
+backup_under_load() {
+  load "${@:2}"
+  inside 'sleep 1; gitlab-backup run' || fail "$1"
+  unload
+}
+
 # Lays the newest run out in /srv/restored as the README says: restic restore, by the snapshots that show names.
 by_restic() {
   inside 'set -e; export RESTIC_REPOSITORY=/var/backups/gitlab RESTIC_PASSWORD_FILE=/etc/gitlab-backup/repository.password
@@ -48,7 +59,7 @@ agrees() {
 start_and_wait() {
   inside 'gitlab-backup run --no-wait' || fail "cannot start"
   local end=$((SECONDS + 30))
-  until inside "systemctl is-active $1 | grep -qE '^(active|activating)'"; do [ $SECONDS -lt $end ] || fail "$1 never ran"; done
+  until inside "systemctl is-active $1 | grep -qE '^(active|activating)'"; do [ $SECONDS -lt $end ] || fail "$1 never ran"; sleep 0.05; done
 }
 
 # slow SECONDS: a step of that length in the window; none with ''.

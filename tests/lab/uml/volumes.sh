@@ -11,8 +11,6 @@ volumes() {
   configure >/dev/null
 }
 
-load() { inside "systemd-run -q --unit=load bash -c 'while :; do curl -s -m 5 -X POST http://127.0.0.1:8080/push >/dev/null; sleep 0.5; done'"; }
-unload() { inside 'systemctl stop load'; }
 # What there is beside the volumes and the pool.
 snapshots() { inside 'lvs --noheadings -o lv_name vg' | tr -d ' ' | grep -vxE 'pool|thin|classic' | paste -sd ' '; }
 runs() { inside 'gitlab-backup run' || fail "$1"; [ "$(snapshots)" = "${2:-}" ] || fail "$1: these snapshots are there: $(snapshots)"; }
