@@ -18,10 +18,12 @@ let
     isList
     literalExpression
     mapAttrs
+    mapAttrs'
     mapAttrsToList
     mkEnableOption
     mkIf
     mkOption
+    nameValuePair
     optional
     optionalAttrs
     types
@@ -142,6 +144,12 @@ in
       default = [ ];
       description = "Packages whose programs the units find besides those that they need themselves: for your own steps.";
     };
+    credentials = mkOption {
+      type = types.attrsOf types.path;
+      default = { };
+      example = literalExpression ''{ "gitlab.repository" = ./gitlab.repository.cred; }'';
+      description = "Encrypted credentials by their names, as `systemd-creds encrypt --name=NAME` makes them on the host: nobody else can read what is in them, so that they may lie in the store. A `*-credential` of `settings` is given one as `encrypted:NAME`.";
+    };
     settings = mkOption {
       type = types.submodule {
         freeformType = format.type;
@@ -227,8 +235,11 @@ in
     };
 
     environment.systemPackages = [ cfg.package ];
-    # Where the program looks when an admin calls it.
-    environment.etc."gitlab-backup/config.toml".source = configFile;
+    environment.etc = {
+      # Where the program looks when an admin calls it.
+      "gitlab-backup/config.toml".source = configFile;
+    }
+    // mapAttrs' (name: source: nameValuePair "credstore.encrypted/${name}" { inherit source; }) cfg.credentials;
     users.users.gitlab-backup = mkIf serviceUser {
       isSystemUser = true;
       group = "gitlab-backup";

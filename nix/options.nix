@@ -47,6 +47,8 @@ let
     {
       nullOr = typeOf type.nestedTypes.elemType;
       listOf = "list: ${typeOf type.nestedTypes.elemType}";
+      attrsOf = "table: ${typeOf type.nestedTypes.elemType}";
+      path = "path";
       enum = concatStringsSep ", " (map toJSON (type.functor.payload.values or type.functor.payload));
       str = "string";
       bool = "boolean";

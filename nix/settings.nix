@@ -40,7 +40,7 @@ let
     );
   secret = what: "File with ${what}: a path on the host, never one in the store. It reaches the units as a credential.";
   credential =
-    what: "Name of a systemd credential with ${what}, as `LoadCredential=` finds it; instead of the file.";
+    what: "Instead of the file: name of a systemd credential with ${what} in one of its stores, or `encrypted:` and the name of an encrypted one, such as of `credentials`.";
   snapshot = enum [
     "auto"
     "btrfs"

@@ -124,6 +124,14 @@ fn a_location_is_all_that_must_be_said() {
     }
     assert_eq!(complaints(&directory), "");
 
+    // Encrypted, they may lie in the store.
+    let more = format!("{GITLAB} services.gitlab-backup.credentials.\"gitlab.repository\" = \"/nix/store/x-gitlab.repository\";");
+    let credential = System::new("repository.password-credential = \"encrypted:gitlab.repository\";", &more);
+    assert!(credential.failed().is_empty(), "{:?}", credential.failed());
+    assert_eq!(credential.host("etc")["credstore.encrypted/gitlab.repository"], "/nix/store/x-gitlab.repository");
+    let presync = std::fs::read_to_string(credential.units().join("gitlab-backup-presync.service")).unwrap();
+    assert!(presync.contains("\nLoadCredentialEncrypted=gitlab.repository\n"), "{presync}");
+
     assert_eq!(system.host("packages")[0], system.path("gitlab-backup-units").to_str().unwrap());
     assert_eq!(system.host("etc")["gitlab-backup/config.toml"], source.to_str().unwrap());
     assert_eq!(system.host("timers").as_object().unwrap().keys().collect::<Vec<_>>(), ["gitlab-backup"]);

@@ -56,6 +56,7 @@ hosts = ["gitlab.example.com"]
 trapper = ["zabbix.example.com"]
 [monitoring.healthchecks]
 url-credential = "healthchecks"
+token-credential = "encrypted:healthchecks.token"
 [monitoring.prometheus]
 textfile = "/var/lib/prometheus/100 % node-exporter/gitlab.prom"
 [[step]]
@@ -106,10 +107,9 @@ fn secrets_reach_the_units_that_use_them_as_credentials() {
         with("LoadCredential=zabbix.token:/etc/gitlab-backup/100 %% zabbix.token"),
         ["gitlab-backup-silence.service", "gitlab-backup-silenced.service", "gitlab-backup-unsilence.service"]
     );
-    assert_eq!(
-        with("LoadCredential=healthchecks.url:healthchecks"),
-        ["gitlab-backup-report-start.service", "gitlab-backup-report.service"]
-    );
+    for line in ["LoadCredential=healthchecks.url:healthchecks", "LoadCredentialEncrypted=healthchecks.token"] {
+        assert_eq!(with(line), ["gitlab-backup-report-start.service", "gitlab-backup-report.service"], "{line}");
+    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl Checker<'_> {
             self.refuse(&section.field(&credential_key, credential.as_ref()), Refusal::new(message, "one of the two"));
         }
         let path = self.value(section, &file_key, file.as_ref(), |path| rules::path(path)).map(SecretSource::File);
-        let id = self.value(section, &credential_key, credential.as_ref(), |id| rules::credential(id)).map(SecretSource::Credential);
+        let id = self.value(section, &credential_key, credential.as_ref(), |id| rules::credential(id));
         path.or(id)
     }
 }

@@ -38,12 +38,26 @@ impl Failed {
     fn of(state: &UnitState) -> Self {
         let reason = match state.result.as_str() {
             "timeout" => "ran out of time".to_owned(),
-            "exit-code" => format!("failed with exit status {}", state.exit_status),
+            "exit-code" => match by_systemd(state.exit_status) {
+                Some(why) => format!("could not be started: {why} (exit status {})", state.exit_status),
+                None => format!("failed with exit status {}", state.exit_status),
+            },
             "signal" | "core-dump" => format!("was killed by signal {}", state.exit_status),
             "success" => "was stopped before it was done".to_owned(),
             other => format!("failed: {other}"),
         };
         Self::new(state, reason)
+    }
+}
+
+/// What an exit status says that is systemd's and not the program's: systemd.exec(5) PROCESS EXIT CODES.
+fn by_systemd(status: i32) -> Option<&'static str> {
+    match status {
+        203 => Some("its program cannot be run"),
+        217 => Some("its user does not exist"),
+        226 => Some("its sandbox cannot be set up"),
+        243 => Some("a credential of its is not there or cannot be decrypted"),
+        _ => None,
     }
 }
 

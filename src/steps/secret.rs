@@ -1,31 +1,70 @@
 //! Where a process finds its secrets.
 
-use std::fs;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::{MemfdFlags, memfd_create};
 
+use crate::process;
 use crate::values::SecretSource;
 
-/// The file with the secret: the unit's credential where there is one, else the file that the configuration names.
+/// Where the service manager looks for credentials: those that it was given itself, then its stores. systemd.exec(5) `LoadCredential=`.
+const STORES: [&str; 4] = ["/run/credentials/@system", "/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
+/// Likewise for encrypted ones.
+const ENCRYPTED_STORES: [&str; 4] =
+    ["/run/credentials/@encrypted", "/run/credstore.encrypted", "/etc/credstore.encrypted", "/usr/lib/credstore.encrypted"];
+
+/// The file with the secret: the unit's credential where there is one, else the file that the configuration names, or what is in the service
+/// manager's stores, which an admin's own command can read too.
 pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
-    let given = std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(credential));
+    let name = match source {
+        SecretSource::Encrypted(name) => name,
+        _ => credential,
+    };
+    let given = std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(name));
     if let Some(path) = given.filter(|path| path.exists()) {
         return Ok(path);
     }
     match source {
         SecretSource::File(path) if path.exists() => Ok(path.clone()),
         SecretSource::File(path) => bail!("{} is not there (the repository's is made by 'gitlab-backup install')", path.display()),
-        SecretSource::Credential(name) => bail!("credential '{name}' is only there within a unit"),
+        SecretSource::Credential(name) => stored(&STORES, name),
+        SecretSource::Encrypted(name) => decrypt(&stored(&ENCRYPTED_STORES, name)?, name),
     }
 }
 
-/// Said of a secret that only units have.
-pub const OUT_OF_REACH: &str = "its password is a credential of the service manager, which only units are given: not tried";
+fn stored(stores: &[&str], name: &str) -> Result<PathBuf> {
+    let found = stores.iter().map(|store| Path::new(store).join(name)).find(|path| path.exists());
+    found.with_context(|| format!("credential '{name}' is in none of {}", stores.join(", ")))
+}
 
-/// Whether the secret is a credential that this process was not given.
+/// What is decrypted stays in memory, and can be opened as a file by this process and its children as long as this one lives.
+fn decrypt(path: &Path, name: &str) -> Result<PathBuf> {
+    let mut command = Command::new("systemd-creds");
+    command.arg(format!("--name={name}")).arg("decrypt").arg(path).arg("-").stdin(Stdio::null());
+    let output = command.output().context("cannot run systemd-creds, which decrypts credentials since systemd 250")?;
+    ensure!(output.status.success(), "{} cannot be decrypted: {}", path.display(), process::tail(&output.stderr));
+    let keep = || -> io::Result<PathBuf> {
+        let mut memory = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
+        memory.set_permissions(Permissions::from_mode(0o400))?;
+        memory.write_all(&output.stdout)?;
+        Ok(format!("/proc/{}/fd/{}", std::process::id(), memory.into_raw_fd()).into())
+    };
+    keep().context("cannot keep a decrypted credential in memory")
+}
+
+/// Said of a secret that only units have.
+pub const OUT_OF_REACH: &str = "its password is a credential that only units are given: not tried";
+
+/// Whether the secret is a credential that this process, which is no unit, cannot find.
 pub fn is_out_of_reach(source: &SecretSource, credential: &str) -> bool {
-    matches!(source, SecretSource::Credential(_)) && file(source, credential).is_err()
+    let in_unit = std::env::var_os("INVOCATION_ID").is_some();
+    !in_unit && !matches!(source, SecretSource::File(_)) && file(source, credential).is_err()
 }
 
 /// The secret, without the line end that editors leave.

@@ -49,6 +49,11 @@ impl Text {
         Self(words.join(" "))
     }
 
+    /// A whole line, where the setting's name is not the template's to choose.
+    pub fn setting(name: &'static str, value: &Self) -> Self {
+        Self(format!("{name}={value}"))
+    }
+
     /// A path that takes the rest of its line, such as in `EnvironmentFile=` and `LoadCredential=ID:PATH`, where quotes are not removed.
     pub fn path(path: &str) -> Self {
         Self(path.replace('%', "%%"))

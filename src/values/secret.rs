@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum SecretSource {
     /// A file that only root can read; units get it by `LoadCredential=ID:PATH`.
     File(PathBuf),
-    /// A credential that the service manager already has; units get it by `LoadCredential=ID:ID`.
+    /// A credential in the service manager's stores; units get it by `LoadCredential=ID:NAME`.
     Credential(String),
+    /// One that systemd-creds(1) encrypted under its name; units get it by `LoadCredentialEncrypted=NAME`.
+    Encrypted(String),
 }

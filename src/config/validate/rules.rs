@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::values::{Calendar, Timespan, UnitName, is_noncharacter};
+use crate::values::{Calendar, SecretSource, Timespan, UnitName, is_noncharacter};
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +71,18 @@ pub(super) fn unit(name: &str) -> Result<UnitName, Refusal> {
     UnitName::new(name).map_err(|error| Refusal { message: error.to_string(), allowed: None })
 }
 
-/// The name of a systemd credential.
-pub(super) fn credential(id: &str) -> Result<String, Refusal> {
+/// The name of a systemd credential, or `encrypted:` and the name of one that is encrypted.
+pub(super) fn credential(text: &str) -> Result<SecretSource, Refusal> {
+    let (name, source): (_, fn(String) -> SecretSource) = match text.strip_prefix("encrypted:") {
+        Some(name) => (name, SecretSource::Encrypted),
+        None => (text, SecretSource::Credential),
+    };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if !id.is_empty() && id.len() <= 255 && id.chars().all(allowed) && id != "." && id != ".." {
-        return Ok(id.to_owned());
+    if !name.is_empty() && name.len() <= 255 && name.chars().all(allowed) && name != "." && name != ".." {
+        return Ok(source(name.to_owned()));
     }
-    Err(Refusal::new(format!("'{id}' is not the name of a credential"), "1 to 255 letters, digits, '.', '_' and '-'"))
+    let allowed = "1 to 255 letters, digits, '.', '_' and '-', after 'encrypted:' if it is encrypted";
+    Err(Refusal::new(format!("'{text}' is not the name of a credential"), allowed))
 }
 
 /// When a timer fires, as systemd is given it.
@@ -214,8 +219,9 @@ mod tests {
 
     #[test]
     fn credentials_are_file_names() {
-        assert!(credential("gitlab.db-password_1").is_ok());
-        for id in ["", ".", "..", "a/b", "a:b", "a b", "é", "a\n"] {
+        assert_eq!(credential("gitlab.db-password_1").unwrap(), SecretSource::Credential("gitlab.db-password_1".into()));
+        assert_eq!(credential("encrypted:gitlab").unwrap(), SecretSource::Encrypted("gitlab".into()));
+        for id in ["", ".", "..", "a/b", "a:b", "a b", "é", "a\n", "encrypted:", "encrypted:a:b", "encrypted:encrypted:a"] {
             assert!(credential(id).is_err(), "{id:?}");
         }
     }

@@ -1,5 +1,7 @@
 //! The secrets of the units: the service manager reads them, so that a unit's user need not.
 
+use std::path::Path;
+
 use crate::config::Postgresql;
 use crate::units::text::Text;
 use crate::values::SecretSource;
@@ -21,7 +23,7 @@ pub fn redis(name: &str) -> String {
 }
 
 impl Renderer<'_> {
-    /// `LoadCredential=` of the secrets that a unit needs: the service manager reads the files, so the unit's user need not.
+    /// The settings that give a unit the secrets that it needs: the service manager reads the files, so the unit's user need not.
     pub(super) fn credentials(&self, repository: bool, postgresql: bool, redis: bool) -> Vec<Text> {
         let mut wanted: Vec<(String, &SecretSource)> = Vec::new();
         if repository {
@@ -37,10 +39,17 @@ impl Renderer<'_> {
     }
 }
 
-/// `LoadCredential=` of one secret.
+/// The setting that gives a unit one secret.
 pub(super) fn line(id: &str, source: &SecretSource) -> Text {
     match source {
-        SecretSource::File(path) => Text::path(&format!("{id}:{}", path.to_string_lossy())),
-        SecretSource::Credential(name) => Text::path(&format!("{id}:{name}")),
+        SecretSource::File(path) => file(id, path),
+        SecretSource::Credential(name) => Text::setting("LoadCredential", &Text::path(&format!("{id}:{name}"))),
+        // Under its own name, which is part of what is encrypted.
+        SecretSource::Encrypted(name) => Text::setting("LoadCredentialEncrypted", &Text::path(name)),
     }
+}
+
+/// The setting that gives a unit a file of root's.
+pub(super) fn file(id: &str, path: &Path) -> Text {
+    Text::setting("LoadCredential", &Text::path(&format!("{id}:{}", path.to_string_lossy())))
 }

@@ -162,7 +162,7 @@ impl Renderer<'_> {
                     requires,
                     ..in_window
                 });
-                let plan = Text::path(&format!("{}:{}", credential::RESTORE_PLAN, paths::RESTORE_PLAN));
+                let plan = credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
                 StepService { credentials: [vec![plan], step.credentials].concat(), ..step }
             }
             Restore::ProxiesDown => {

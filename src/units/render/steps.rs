@@ -297,11 +297,7 @@ impl Renderer<'_> {
         StepService {
             user: self.config.postgresql.as_ref().map(|postgresql| Text::names([&postgresql.os_user])),
             // The configuration comes as a credential too: its reader here is not root.
-            credentials: [
-                vec![Text::path(&format!("{}:{}", credential::CONFIG, self.config.source.to_string_lossy()))],
-                self.credentials(false, true, false),
-            ]
-            .concat(),
+            credentials: [vec![credential::file(credential::CONFIG, &self.config.source)], self.credentials(false, true, false)].concat(),
             sandbox: Some(Sandbox { network: true, foreign: true, ..Sandbox::new("") }),
             ..base
         }

@@ -39,6 +39,8 @@ let
   optionals = condition: values: if condition then values else [ ];
   optionalAttrs = condition: values: if condition then values else { };
   filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
+  nameValuePair = name: value: { inherit name value; };
+  mapAttrs' = pair: set: listToAttrs (mapAttrsToList pair set);
   mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
   unique = foldl' (seen: value: if elem value seen then seen else seen ++ [ value ]) [ ];
   fixedWidthString =
@@ -197,6 +199,7 @@ let
     str = simple "str" isString;
     bool = simple "bool" isBool;
     int = simple "int" isInt;
+    path = simple "path" (value: isPath value || (isString value && hasPrefix "/" value));
     package = simple "package" (value: isAttrs value && value ? outPath);
     enum =
       values:
@@ -264,10 +267,12 @@ let
       isAttrs
       isList
       mapAttrs
+      mapAttrs'
       mapAttrsToList
       mkIf
       mkMerge
       mkOption
+      nameValuePair
       optional
       optionalAttrs
       optionals
