@@ -57,6 +57,12 @@ fn note(text: String) -> Result<()> {
     write_json(Path::new(paths::RESTORE_NOTES), &all)
 }
 
+/// What the run's server had beside its databases: roles and tablespaces, as pg_dumpall wrote them.
+fn globals(part: &Part) -> Result<String> {
+    let path = dump_directory(part)?.join("globals.sql");
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// The only directory of a part of dumps, as it is laid out below the dumps' place.
 fn dump_directory(part: &Part) -> Result<std::path::PathBuf> {
     let path = part.paths.first().with_context(|| format!("part '{}' of the run has no path", part.name))?;

@@ -34,13 +34,13 @@ pub(in crate::steps) async fn create(client: &Client<'_>, name: &str, like: &Dat
     client.query(MAINTENANCE, &format!("{sql};\n")).await.map(drop).with_context(|| format!("cannot make database '{name}'"))
 }
 
-/// Fills the empty database `name` from the directory-format dump at `dump`, with so many jobs as are configured.
+/// Fills the empty database `name` from the directory-format dump at `dump`, with so many jobs as are configured and `more` options.
 ///
 /// # Errors
 /// With the first statement that fails.
-pub(in crate::steps) async fn fill(client: &Client<'_>, name: &str, dump: &Path) -> Result<()> {
+pub(in crate::steps) async fn fill(client: &Client<'_>, name: &str, dump: &Path, more: &[&str]) -> Result<()> {
     let mut command = client.command("pg_restore", name);
-    command.arg("--exit-on-error").arg(format!("--jobs={}", client.config.jobs));
+    command.args(more).arg("--exit-on-error").arg(format!("--jobs={}", client.config.jobs));
     // libpq takes a name with '=' for more than a name.
     command.arg(format!("--dbname=dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))).arg(dump);
     let output = command.stdout(Stdio::null()).output().await.context("cannot run pg_restore: is it installed?")?;
@@ -56,8 +56,18 @@ pub(in crate::steps) async fn sequences(client: &Client<'_>, name: &str, like: &
     client.query(name, &sql).await.map(drop).with_context(|| format!("cannot set the sequences of {}", client.place(name)))
 }
 
-/// Makes those roles and tablespaces of `globals` (what `pg_dumpall --globals-only` wrote) that the server does not have; what it has stays
-/// as it is, its passwords above all. Returns the roles made.
+/// The tablespaces of `globals` (what `pg_dumpall --globals-only` wrote), quoted where they have to be.
+pub(in crate::steps) fn tablespaces(globals: &str) -> Vec<&str> {
+    globals.lines().filter_map(|line| line.strip_prefix("CREATE TABLESPACE ")?.split(" OWNER ").next()).collect()
+}
+
+/// Those of them that the server does not have. They are not made: where they should be on this host, only its admin knows.
+pub(in crate::steps) async fn missing_tablespaces<'a>(client: &Client<'_>, globals: &'a str) -> Result<Vec<&'a str>> {
+    let there = client.query(MAINTENANCE, "SELECT quote_ident(spcname) FROM pg_tablespace;\n").await?;
+    Ok(tablespaces(globals).into_iter().filter(|name| !there.iter().any(|other| other == name)).collect())
+}
+
+/// Makes those roles of `globals` that the server does not have; what it has stays as it is, its passwords above all. Returns the roles made.
 pub(in crate::steps) async fn roles(client: &Client<'_>, globals: &str) -> Result<Vec<String>> {
     let there = client.query(MAINTENANCE, "SELECT quote_ident(rolname) FROM pg_roles;\n").await?;
     let (made, sql) = missing(globals, &there);

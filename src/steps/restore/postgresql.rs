@@ -28,15 +28,19 @@ pub async fn load(config: &Config) -> Result<()> {
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
     let client = Client::new(postgresql)?;
     let dumps = dump_directory(part)?;
-    let globals = dumps.join("globals.sql");
-    let globals = std::fs::read_to_string(&globals).with_context(|| format!("cannot read {}", globals.display()))?;
+    let globals = super::globals(part)?;
     for role in load::roles(&client, &globals).await? {
         tracing::info!(role, "made a role that was not there");
     }
+    // All or none: pg_restore cannot leave out some.
+    let options: &[&str] = match load::missing_tablespaces(&client, &globals).await?.is_empty() {
+        true => &[],
+        false => &["--no-tablespaces"],
+    };
     let told: Dumped = read_json(&dumps.join("postgresql.json"))?.context("the dumps have no postgresql.json")?;
     for (index, database) in plan.databases.iter().enumerate() {
         let told = told.databases.iter().find(|told| told.name == database.database.name).unwrap_or(&database.database);
-        let work = one(&client, database, told, &dumps);
+        let work = one(&client, database, told, &dumps, options);
         tokio::pin!(work);
         let mut tick = interval(LOOK);
         loop {
@@ -54,9 +58,9 @@ pub async fn load(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn one(client: &Client<'_>, database: &StagedDatabase, told: &Database, dumps: &Path) -> Result<()> {
+async fn one(client: &Client<'_>, database: &StagedDatabase, told: &Database, dumps: &Path, options: &[&str]) -> Result<()> {
     load::create(client, &database.staged, &database.database).await?;
-    load::fill(client, &database.staged, &dumps.join(&database.database.directory)).await?;
+    load::fill(client, &database.staged, &dumps.join(&database.database.directory), options).await?;
     load::sequences(client, &database.staged, told).await?;
     let mut analyze = client.command("vacuumdb", &database.staged);
     analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", client.config.jobs));

@@ -8,7 +8,7 @@ use crate::steps::postgresql::client::{Client, identifier, literal};
 use crate::steps::postgresql::load::{self, MAINTENANCE};
 use crate::systemd::{Manager, notify};
 
-use super::{dump_directory, moves, plan, redis, undo};
+use super::{dump_directory, globals, moves, note, plan, redis, undo};
 
 /// Replaces. An error is taken back at once, and then nothing has changed; killed, it leaves a journal by which GitLab stays down.
 pub async fn switch(config: &Config) -> Result<()> {
@@ -42,6 +42,7 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     }
     journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<Vec<_>>>()?.concat();
     let properties = properties(config, &journal.plan).await?;
+    tablespaces(config, &journal.plan).await?;
     rustix::fs::sync();
     journal.state = State::Switching;
     journal.save()?;
@@ -71,6 +72,21 @@ async fn properties(config: &Config, plan: &Plan) -> Result<String> {
         sql.push_str(&load::properties(&client, &dumps.join(&database.database.directory)).await?);
     }
     Ok(sql)
+}
+
+/// Tells of tablespaces that this server does not have.
+async fn tablespaces(config: &Config, plan: &Plan) -> Result<()> {
+    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
+    let client = Client::new(postgresql)?.dropping_to_os_user();
+    let globals = globals(part)?;
+    let missing = load::missing_tablespaces(&client, &globals).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    note(format!(
+        "this server has no tablespace {}: everything is in the default tablespace of its database ('ALTER TABLE … SET TABLESPACE' moves it)",
+        missing.join(", ")
+    ))
 }
 
 /// Renames all databases in one transaction: all are new, or none.

@@ -158,8 +158,7 @@ fn superuser(globals: &str, configured: Option<&Postgresql>) -> String {
 /// Makes the roles, and the tablespaces in directories of their own.
 async fn roles(client: &Client<'_>, globals: &str, server: &Running) -> Result<String> {
     let made = load::roles(client, globals).await?;
-    let tablespaces: Vec<&str> =
-        globals.lines().filter_map(|line| line.strip_prefix("CREATE TABLESPACE ")?.split(" OWNER ").next()).collect();
+    let tablespaces = load::tablespaces(globals);
     for (number, tablespace) in tablespaces.iter().enumerate() {
         let directory = server.place.join(format!("tablespace{number}"));
         fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -174,7 +173,7 @@ async fn roles(client: &Client<'_>, globals: &str, server: &Running) -> Result<S
 async fn database(client: &Client<'_>, name: &str, dump: &Path, recorded: Option<&Database>) -> Result<String> {
     let unknown = Database::default();
     load::create(client, name, recorded.unwrap_or(&unknown)).await?;
-    load::fill(client, name, dump).await?;
+    load::fill(client, name, dump, &[]).await?;
     let Some(recorded) = recorded else { return Ok("restored; the manifest is too old to tell how many rows there were".to_owned()) };
     // ONLY: what inherits from a table is counted by itself.
     let sql: String = recorded.tables.keys().map(|table| format!("SELECT count(*) FROM ONLY {table};\n")).collect();
