@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
 use crate::config::Config;
@@ -30,12 +30,12 @@ pub async fn restore(config: &Config) -> Result<()> {
     environment(&record)?;
     tracing::info!(run = ?request.run, "restore started");
     let manager = Manager::connect().await?;
-    let result = stages(config, &manager, &mut record).await;
+    let result = stages(config, &manager, &mut record, request.run.is_none()).await;
     record.warnings.extend(steps::notes()?);
     conclude_with(&mut record, Kind::Restore, result).await
 }
 
-async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Result<()> {
+async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: bool) -> Result<()> {
     if !manager.state(&Unit::Run.to_string()).await?.is_settled() {
         bail!("a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'");
     }
@@ -64,10 +64,14 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
 
     enter(record, Kind::Restore, "resume")?;
     record.downtime = capture::answering_again(config, manager, captured, record).await?;
-    ensure!(
-        record.downtime.is_some(),
-        "everything is restored, but GitLab does not answer: what was there before is kept, and 'gitlab-backup restore --undo' puts it back"
-    );
+    if record.downtime.is_none() {
+        bail!(match undo {
+            false => {
+                "everything is restored, but GitLab does not answer: what was there before is kept, and 'gitlab-backup restore --undo' puts it back"
+            }
+            true => "what was there before is back, but GitLab does not answer",
+        });
+    }
     enter(record, Kind::Restore, "finish")?;
     stage::one(manager, &Restore::Finish.into()).await
 }
