@@ -62,5 +62,16 @@ start_and_wait() {
   until inside "systemctl is-active $1 | grep -qE '^(active|activating)'"; do [ $SECONDS -lt $end ] || fail "$1 never ran"; sleep 0.05; done
 }
 
+# kill_at_work UNIT: SIGKILL to its main process while it is at work in a run. Runs that were over before it could be caught are counted in $missed.
+kill_at_work() {
+  missed=0
+  until inside "gitlab-backup run --no-wait || exit 1; i=0
+    until systemctl kill -s KILL --kill-whom=main $1 2>/dev/null; do [ \$((++i % 9)) != 0 ] || [ -n \"\$(systemctl show -P Job gitlab-backup-run.service)\" ] || exit 1; done"; do
+    missed=$((missed + 1))
+    [ $missed -lt 5 ] || fail "$1 was never seen at work"
+    wait_for 60 'the run to end' '! test -e /var/lib/gitlab-backup/staging'
+  done
+}
+
 # slow SECONDS: a step of that length in the window; none with ''.
 slow() { inside "sed -i '/^\[\[step\]\]/,\$d' /etc/gitlab-backup/config.toml; [ -z '$1' ] || printf '[[step]]\nname = \"slow\"\nstage = \"window\"\ncommand = [\"/bin/sleep\", \"$1\"]\n' >> /etc/gitlab-backup/config.toml; gitlab-backup install" >/dev/null; }
