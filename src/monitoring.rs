@@ -127,7 +127,7 @@ pub async fn probe(config: &Config) -> Vec<Finding> {
 }
 
 fn out_of_reach(secrets: &[(&'static str, &SecretSource)]) -> Option<&'static str> {
-    secrets.iter().any(|(credential, source)| secret::is_out_of_reach(source, credential)).then_some(secret::OUT_OF_REACH)
+    secrets.iter().any(|(_, source)| secret::is_out_of_reach(source)).then_some(secret::OUT_OF_REACH)
 }
 
 /// What a run can do without is no more than a warning.

@@ -140,7 +140,7 @@ async fn timers(config: &Config) -> Result<Vec<Finding>> {
 
 /// By a socket PostgreSQL answers its own user only: the question is asked as that user, who is given what its units are given.
 async fn ask_postgresql(config: &Config, postgresql: &Postgresql) -> Vec<Finding> {
-    if postgresql.password.as_ref().is_some_and(|source| secret::is_out_of_reach(source, credential::POSTGRESQL)) {
+    if postgresql.password.as_ref().is_some_and(secret::is_out_of_reach) {
         return vec![Finding::warning("postgresql", secret::OUT_OF_REACH)];
     }
     match user::to_become(&postgresql.os_user) {
@@ -180,7 +180,7 @@ fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<F
 
 fn repository(config: &Config) -> Vec<Finding> {
     let location = &config.repository.location;
-    if secret::is_out_of_reach(&config.repository.password, credential::REPOSITORY) {
+    if secret::is_out_of_reach(&config.repository.password) {
         return vec![Finding::warning("repository", secret::OUT_OF_REACH)];
     }
     let look = || {

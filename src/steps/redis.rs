@@ -11,7 +11,6 @@ use crate::config::{Config, Redis};
 use crate::finding::Finding;
 use crate::steps::secret;
 use crate::systemd::notify;
-use crate::units::render::credential;
 use server::Server;
 
 pub use save::save;
@@ -22,7 +21,7 @@ pub async fn preflight(config: &Config) -> Vec<Finding> {
     for redis in &config.redis {
         let what = format!("redis {}", redis.name);
         notify::status(&format!("checking Redis {}", redis.name));
-        if redis.password.as_ref().is_some_and(|source| secret::is_out_of_reach(source, &credential::redis(&redis.name))) {
+        if redis.password.as_ref().is_some_and(secret::is_out_of_reach) {
             findings.push(Finding::warning(what, secret::OUT_OF_REACH));
             continue;
         }

@@ -61,10 +61,14 @@ fn decrypt(path: &Path, name: &str) -> Result<PathBuf> {
 /// Said of a secret that only units have.
 pub const OUT_OF_REACH: &str = "its password is a credential that only units are given: not tried";
 
-/// Whether the secret is a credential that this process, which is no unit, cannot find.
-pub fn is_out_of_reach(source: &SecretSource, credential: &str) -> bool {
-    let in_unit = std::env::var_os("INVOCATION_ID").is_some();
-    !in_unit && !matches!(source, SecretSource::File(_)) && file(source, credential).is_err()
+/// Whether the secret is a credential that this process, which is no unit, cannot find: a drop-in of an admin's may give it to the units.
+pub fn is_out_of_reach(source: &SecretSource) -> bool {
+    let found = match source {
+        SecretSource::File(_) => return false,
+        SecretSource::Credential(name) => stored(&STORES, name),
+        SecretSource::Encrypted(name) => stored(&ENCRYPTED_STORES, name),
+    };
+    found.is_err() && std::env::var_os("INVOCATION_ID").is_none()
 }
 
 /// The secret, without the line end that editors leave.
