@@ -30,11 +30,20 @@ pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
     if let Some(path) = given.filter(|path| path.exists()) {
         return Ok(path);
     }
+    let path = place(source)?;
+    match source {
+        SecretSource::Encrypted(name) => decrypt(&path, name),
+        _ => Ok(path),
+    }
+}
+
+/// Where the secret is kept, encrypted or not.
+fn place(source: &SecretSource) -> Result<PathBuf> {
     match source {
         SecretSource::File(path) if path.exists() => Ok(path.clone()),
         SecretSource::File(path) => bail!("{} is not there (the repository's is made by 'gitlab-backup install')", path.display()),
         SecretSource::Credential(name) => stored(&STORES, name),
-        SecretSource::Encrypted(name) => decrypt(&stored(&ENCRYPTED_STORES, name)?, name),
+        SecretSource::Encrypted(name) => stored(&ENCRYPTED_STORES, name),
     }
 }
 
@@ -63,12 +72,7 @@ pub const OUT_OF_REACH: &str = "its password is a credential that only units are
 
 /// Whether the secret is a credential that this process, which is no unit, cannot find: a drop-in of an admin's may give it to the units.
 pub fn is_out_of_reach(source: &SecretSource) -> bool {
-    let found = match source {
-        SecretSource::File(_) => return false,
-        SecretSource::Credential(name) => stored(&STORES, name),
-        SecretSource::Encrypted(name) => stored(&ENCRYPTED_STORES, name),
-    };
-    found.is_err() && std::env::var_os("INVOCATION_ID").is_none()
+    !matches!(source, SecretSource::File(_)) && std::env::var_os("INVOCATION_ID").is_none() && place(source).is_err()
 }
 
 /// The secret, without the line end that editors leave.

@@ -43,13 +43,14 @@ impl Renderer<'_> {
 pub(super) fn line(id: &str, source: &SecretSource) -> Text {
     match source {
         SecretSource::File(path) => file(id, path),
-        SecretSource::Credential(name) => Text::setting("LoadCredential", &Text::path(&format!("{id}:{name}"))),
+        // A name without a '/' is looked up in the stores.
+        SecretSource::Credential(name) => file(id, Path::new(name)),
         // Under its own name, which is part of what is encrypted.
         SecretSource::Encrypted(name) => Text::setting("LoadCredentialEncrypted", &Text::path(name)),
     }
 }
 
-/// The setting that gives a unit a file of root's.
+/// The setting that gives a unit a file that only root can read.
 pub(super) fn file(id: &str, path: &Path) -> Text {
     Text::setting("LoadCredential", &Text::path(&format!("{id}:{}", path.to_string_lossy())))
 }
