@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{check, generate, helper, init, install, key, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
+use crate::host::limits;
 use crate::paths;
 use crate::values::RunId;
 
@@ -157,6 +158,7 @@ pub const ALREADY_RUNNING: u8 = 4;
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    limits::raise();
     let cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

@@ -16,6 +16,7 @@ pub mod config;
 pub mod executor;
 pub mod finding;
 pub mod frozen;
+pub mod host;
 pub mod monitoring;
 pub mod paths;
 mod process;

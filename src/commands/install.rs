@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Proxy};
+use crate::host::random;
 use crate::runs::restore::Journal;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::steps::proxy;
@@ -20,7 +21,7 @@ use crate::units::{self, Plan, Restore, Unit, UnitFile};
 use crate::values::{SecretSource, UnitName};
 
 use super::generate::program;
-use super::place::{place, random_password};
+use super::place::place;
 
 /// Where the units are.
 pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
@@ -208,7 +209,7 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     }
     let directory = path.parent().context("the password file has no directory")?;
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    place(&path, format!("{}\n", random_password()?).as_bytes(), 0o600)?;
+    place(&path, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
     changes.add("made", &path);
     println!(
         "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \

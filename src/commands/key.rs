@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
 use crate::config::Config;
+use crate::host::random;
 use crate::repository::{Engine, Key};
 use crate::steps::open;
 use crate::values::SecretSource;
 
-use super::place::{place, random_password};
+use super::place::place;
 
 /// What to do with the keys.
 #[derive(Debug, Subcommand)]
@@ -72,7 +73,7 @@ fn show(keys: &[Key], json: bool) -> Result<()> {
 
 fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     if !file.exists() {
-        place(file, format!("{}\n", random_password()?).as_bytes(), 0o600)?;
+        place(file, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
         println!("made {}", file.display());
     }
     engine.add_key(file)?;
@@ -87,7 +88,7 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
         bail!("the password is a credential of the service manager, which cannot be replaced from here: add a key and remove the old one");
     };
     let old = engine.keys()?.into_iter().find(|key| key.current).context("it cannot be told which key is the configured one")?;
-    let password = format!("{}\n", random_password()?);
+    let password = format!("{}\n", random::hex(32)?);
     let directory = path.parent().context("the password file has no directory")?;
     let staged = tempfile::NamedTempFile::new_in(directory).with_context(|| format!("cannot write to {}", directory.display()))?;
     std::fs::write(staged.path(), &password)?;

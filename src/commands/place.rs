@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
-use std::fs::{File, Permissions};
-use std::io::{Read, Write};
+use std::fs::Permissions;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -18,11 +18,4 @@ pub(super) fn place(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         Ok(())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// 256 bits from the kernel, as hexadecimal digits.
-pub(super) fn random_password() -> Result<String> {
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("cannot read /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

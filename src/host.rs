@@ -1,0 +1,6 @@
+//! The host below everything else: other people's directories, acting as another account, what the kernel grants.
+
+pub mod beneath;
+pub mod identity;
+pub mod limits;
+pub mod random;

@@ -1,0 +1,73 @@
+//! Acting as another account: root's rights are not lent to what others ask for.
+
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+/// An account of the host, by its numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Account {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+impl Account {
+    /// Does `work` with this account's rights: in a thread of its own, whose effective user and groups are the account's. With root's user
+    /// go root's capabilities. Who is that account already just works.
+    ///
+    /// # Errors
+    /// If the rights cannot be changed (`CAP_SETUID` and `CAP_SETGID`), or with what `work` fails.
+    pub fn act<T: Send>(self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        if geteuid().as_raw() == self.uid {
+            return work();
+        }
+        let worked = thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                self.become_it().with_context(|| format!("cannot act as user {}", self.uid))?;
+                work()
+            });
+            thread.join()
+        });
+        worked.map_err(|_| anyhow!("a thread that acted as user {} died", self.uid))?
+    }
+
+    /// Of this thread alone: the kernel keeps credentials by thread.
+    fn become_it(self) -> Result<()> {
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        set_thread_groups(&[])?;
+        set_thread_res_gid(None, gid, None)?;
+        set_thread_res_uid(None, uid, None)?;
+        ensure!(geteuid() == uid && getegid() == gid, "the rights of root are still there");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Only root can be somebody else.
+    #[test]
+    fn what_root_may_read_another_may_not_and_root_stays_root() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let file = directory.path().join("secret");
+        fs::write(&file, "s").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        let nobody = Account { uid: 65534, gid: 65534 };
+        assert!(nobody.act(|| Ok(fs::read(&file).is_ok())).is_ok_and(|read| !read));
+        assert!(fs::read(&file).is_ok());
+    }
+}
