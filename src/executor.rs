@@ -20,7 +20,7 @@ use crate::runs::budget::budget;
 use crate::runs::record::read_json;
 use crate::runs::restore::Journal;
 use crate::runs::{Failure, Kind, Outcome, Record};
-use crate::steps::files::Pass;
+use crate::steps::files::{Pass, left_out};
 use crate::steps::manifest::parts;
 use crate::steps::silence;
 use crate::systemd::{Manager, last_lines, notify};
@@ -164,6 +164,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     .await?;
     record.outcome = Outcome::Complete;
     record.parts = parts()?;
+    record.warnings.extend(left_out()?);
     let finish = plan.members(Stage::Finish);
     if !finish.is_empty() {
         enter(record, Kind::Backup, "finish")?;

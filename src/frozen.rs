@@ -7,11 +7,13 @@
 mod entry;
 mod exclude;
 mod staging;
+mod tree;
 mod view;
 mod walk;
 
 pub use entry::{Attribute, Content, Entry, Extra, Stat, Time};
 pub use exclude::Exclude;
-pub use staging::{How, Staging, beside, leftovers, open};
-pub use view::{Root, View};
+pub use staging::{How, Staging, open, place};
+pub use tree::Tree;
+pub use view::{At, Root, View};
 pub use walk::{Skipped, Walk, settled};

@@ -28,8 +28,10 @@ pub const SEEN: &str = "/var/lib/gitlab-backup/staging/parts/seen";
 pub const PASS: &str = "/run/gitlab-backup/pass.json";
 /// The files of this run, as they were in the window.
 pub const FROZEN: &str = "/var/lib/gitlab-backup/staging/parts/frozen";
-/// Content that was copied in the window.
-pub const CHANGED: &str = "/var/lib/gitlab-backup/staging/parts/changed";
+/// Directories of ours beside GitLab's, in which content is cloned; outlives a reboot, as they do.
+pub const CLONES: &str = "/var/lib/gitlab-backup/clones.json";
+/// What no backup can hold and was left out of this run.
+pub const LEFT_OUT: &str = "/var/lib/gitlab-backup/staging/parts/left-out";
 /// The units that resume has to start again.
 pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
 /// The repository's master key for the units of this run, readable by root only: deriving it from the password again would cost each of

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use gitlab_backup::config::{EngineName, Repository};
-use gitlab_backup::frozen::{Content, Entry, Exclude, How, Staging, Time, View, Walk, settled};
+use gitlab_backup::frozen::{At, Content, Entry, Exclude, How, Staging, Time, View, Walk, settled};
+use gitlab_backup::host::beneath::{Directory, Held};
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Tolerance};
 use gitlab_backup::values::{RunId, SecretSource};
 
@@ -58,7 +60,7 @@ impl Lab {
     fn first_pass_settled(&self, settled: Time, meanwhile: impl FnOnce()) -> View {
         let exclude = Exclude::new(&[]).unwrap();
         let walk = Walk::new(&exclude).while_it_changes(settled);
-        let mut view = View { roots: vec![walk.root(&self.root, &self.root, None).unwrap()] };
+        let mut view = View { roots: vec![walk.root(&self.root, &At::itself(&self.root), None).unwrap()] };
         assert!(walk.skipped().is_empty());
         meanwhile();
         let stored = self.store("presync", &["files", "presync"], view.clone(), Tolerance::Changing).unwrap();
@@ -68,15 +70,22 @@ impl Lab {
 
     /// The window, and the state in it, which is what has to come back.
     fn window(&mut self, seen: View, how: How) -> (View, Staging, BTreeMap<PathBuf, String>) {
+        let (view, staging) = self.capture(seen, how);
+        (view, staging, state(&self.root))
+    }
+
+    fn capture(&mut self, seen: View, how: How) -> (View, Staging) {
         self.rounds += 1;
-        let staging = Staging::new(&self.directory.path().join(format!("staging{}", self.rounds)), how).unwrap();
+        let mut held = Held::planned(self.directory.path(), "staging-").unwrap();
+        held.make().unwrap();
+        let staging = Staging::new(&held, how).unwrap();
         let exclude = Exclude::new(&[]).unwrap();
         let walk = Walk::new(&exclude).securing(&staging);
-        let seen = seen.roots.into_iter().next().map(|root| root.entry);
-        let view = View { roots: vec![walk.root(&self.root, &self.root, seen).unwrap()] };
+        let seen = seen.roots.into_iter().next().map(|root| root.tree);
+        let view = View { roots: vec![walk.root(&self.root, &At::itself(&self.root), seen.as_ref()).unwrap()] };
         let skipped = walk.skipped();
         assert!(skipped.is_empty(), "{skipped:?}");
-        (view, staging, state(&self.root))
+        (view, staging)
     }
 
     /// Stores the view and lays it out again.
@@ -112,9 +121,7 @@ fn state(root: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 fn content<'a>(view: &'a View, path: &str) -> &'a Entry {
-    Path::new(path).iter().fold(&view.roots[0].entry, |entry, name| {
-        entry.children.iter().find(|child| child.name() == name).unwrap_or_else(|| panic!("{path} is not in the view"))
-    })
+    view.roots[0].tree.get(Path::new(path)).unwrap_or_else(|| panic!("{path} is not in the view"))
 }
 
 /// A file whose times lie an hour back, as those of most files do: it is settled.
@@ -266,7 +273,7 @@ fn without_the_first_pass_s_content_nothing_is_stored() {
     old(&lab.root.join("file"), "content");
     let exclude = Exclude::new(&[]).unwrap();
     let walk = Walk::new(&exclude).while_it_changes(settled_now());
-    let seen = View { roots: vec![walk.root(&lab.root, &lab.root, None).unwrap()] };
+    let seen = View { roots: vec![walk.root(&lab.root, &At::itself(&lab.root), None).unwrap()] };
     let (view, _staging, _) = lab.window(seen, How::Copy);
     assert_eq!(content(&view, "file").content, Content::Seen);
     let error = format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
@@ -284,7 +291,9 @@ fn the_repository_sees_original_paths() {
     fs::rename(&lab.root, &snapshot).unwrap();
     fs::create_dir(&lab.root).unwrap();
     let exclude = Exclude::new(&[]).unwrap();
-    let root = Walk::new(&exclude).root(&lab.root, &snapshot, None).unwrap();
+    let root = Walk::new(&exclude)
+        .root(&lab.root, &At { directory: lab.directory.path().into(), inside: "mounted-snapshot".into() }, None)
+        .unwrap();
     lab.rounds += 1;
     assert_eq!(lab.comes_back(View { roots: vec![root] }), expected);
 }
@@ -302,4 +311,123 @@ fn a_view_is_the_same_when_it_is_read_again() {
     fs::write(&path, b"\xff\xff\xff").unwrap();
     assert!(View::load(&path).is_err());
     assert!(View::load(&lab.directory.path().join("none")).unwrap().is_none());
+}
+
+/// Whoever may push makes directories as deep as he likes: nothing may call itself for each of them, nor hold a descriptor for each.
+#[test]
+fn a_directory_of_any_depth_is_captured() {
+    let mut lab = Lab::new();
+    let mut here = Directory::open(&lab.root).unwrap();
+    for level in 0..1700 {
+        here.create(OsStr::new("f"), 0o644).unwrap();
+        if level % 10 == 0 {
+            here.make(OsStr::new("z"), 0o755).unwrap();
+        }
+        here = here.make(OsStr::new("d"), 0o755).unwrap();
+    }
+    drop(here);
+    let seen = lab.first_pass_settled(settled_now(), || ());
+    assert_eq!(seen.roots[0].tree.count(), 1 + 1700 * 2 + 170);
+    let (view, _staging) = lab.capture(seen, How::Copy);
+    let deepest: PathBuf = (0..1699).map(|_| "d").chain(["f"]).collect();
+    assert_eq!(view.roots[0].tree.get(&deepest).unwrap().content, Content::Seen);
+    let path = lab.directory.path().join("view");
+    view.save(&path).unwrap();
+    assert_eq!(View::load(&path).unwrap().unwrap(), view);
+    let stored = lab.store("files", &["presync"], view, Tolerance::None).unwrap();
+    let mut files = 0;
+    lab.engine.list(&stored.snapshot, &mut |_, size| files += u32::from(size.is_some())).unwrap();
+    assert_eq!(files, 1700);
+    let target = tempfile::tempdir_in(lab.directory.path()).unwrap();
+    lab.engine.extract(&stored.snapshot, target.path(), &[]).unwrap();
+    let laid = target.path().join(lab.root.strip_prefix("/").unwrap());
+    assert!(Directory::open(&laid).unwrap().look(&deepest).unwrap().is_some());
+}
+
+/// What no path can name cannot be laid out: it is left out and told, and all else is captured.
+#[test]
+fn what_is_too_deep_for_a_path_is_left_out_and_told() {
+    let lab = Lab::new();
+    old(&lab.root.join("beside"), "content");
+    let mut here = Directory::open(&lab.root).unwrap();
+    for _ in 0..3000 {
+        here = here.make(OsStr::new("deep"), 0o755).unwrap();
+        here.create(OsStr::new("file"), 0o644).unwrap();
+    }
+    drop(here);
+    let exclude = Exclude::new(&[]).unwrap();
+    let walk = Walk::new(&exclude);
+    let root = walk.root(&lab.root, &At::itself(&lab.root), None).unwrap();
+    assert!(walk.skipped().is_empty());
+    let left_out = walk.left_out();
+    assert!((1..=2).contains(&left_out.len()), "{}", left_out.len());
+    assert!(left_out[0].error.contains("bytes, and a restore could not make it"), "{}", left_out[0].error);
+    assert!(root.tree.get(Path::new("beside")).is_some() && root.tree.count() > 1000);
+    let stored = lab.store("files", &[], View { roots: vec![root] }, Tolerance::None).unwrap();
+    let target = tempfile::tempdir_in(lab.directory.path()).unwrap();
+    lab.engine.extract(&stored.snapshot, target.path(), &[]).unwrap();
+    Directory::open(lab.directory.path()).unwrap().remove(OsStr::new("root")).unwrap();
+}
+
+/// A directory that is exchanged for a link while the walk is in it leads nowhere else, and content is read from the file that was seen.
+#[test]
+fn a_view_never_leaves_its_root() {
+    let lab = Lab::new();
+    old(&lab.root.join("d/file"), "mine");
+    old(&lab.directory.path().join("elsewhere/file"), "theirs");
+    let exclude = Exclude::new(&[]).unwrap();
+    let root = Walk::new(&exclude).root(&lab.root, &At::itself(&lab.root), None).unwrap();
+    fs::rename(lab.root.join("d"), lab.root.join("moved")).unwrap();
+    symlink(lab.directory.path().join("elsewhere"), lab.root.join("d")).unwrap();
+    let error = format!("{:#}", lab.store("files", &[], View { roots: vec![root] }, Tolerance::None).unwrap_err());
+    assert!(error.contains("d/file"), "{error}");
+    let root = Walk::new(&exclude).root(&lab.root, &At::itself(&lab.root), None).unwrap();
+    fs::remove_file(lab.root.join("d")).unwrap();
+    fs::rename(lab.directory.path().join("elsewhere"), lab.root.join("d")).unwrap();
+    let stored = lab.store("files", &[], View { roots: vec![root] }, Tolerance::None).unwrap();
+    let mut names = Vec::new();
+    lab.engine.list(&stored.snapshot, &mut |path, _| names.push(path.to_owned())).unwrap();
+    assert!(!names.contains(&lab.root.join("d/file")), "{names:?}");
+}
+
+/// The directory of clones lies where others may own what is around it: what they put in its place is not read.
+#[test]
+fn what_takes_the_place_of_a_staging_area_is_not_read() {
+    let mut lab = Lab::new();
+    old(&lab.root.join("file"), "content");
+    let seen = lab.first_pass_settled(settled_now(), || ());
+    fs::write(lab.root.join("file"), "changed").unwrap();
+    let (view, staging, _) = lab.window(seen, How::Copy);
+    let at = staging.held().path.clone();
+    fs::rename(&at, lab.directory.path().join("away")).unwrap();
+    fs::create_dir_all(at.join("0")).unwrap();
+    fs::write(at.join("0/0"), "forged!").unwrap();
+    let error = format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
+    assert!(error.contains("is not the directory that was made there"), "{error}");
+    assert!(staging.held().remove().is_err() && at.join("0/0").exists());
+}
+
+/// A million entries are no more than their memory.
+#[test]
+fn a_million_entries_are_walked_and_read_again() {
+    let lab = Lab::new();
+    let open = Directory::open(&lab.root).unwrap();
+    for directory in 0..100 {
+        let inside = open.make(OsStr::new(&directory.to_string()), 0o755).unwrap();
+        for file in 0..10_000 {
+            // A hard link is an entry like any other, and quick to make.
+            match file {
+                0 => drop(inside.create(OsStr::new("0"), 0o644).unwrap()),
+                file => rustix::fs::linkat(&inside, "0", &inside, file.to_string(), rustix::fs::AtFlags::empty()).unwrap(),
+            }
+        }
+    }
+    let exclude = Exclude::new(&[]).unwrap();
+    let root = Walk::new(&exclude).root(&lab.root, &At::itself(&lab.root), None).unwrap();
+    assert_eq!(root.tree.count(), 1_000_101);
+    let view = View { roots: vec![root] };
+    let path = lab.directory.path().join("view");
+    view.save(&path).unwrap();
+    assert_eq!(View::load(&path).unwrap().unwrap().roots[0].tree.count(), 1_000_101);
+    Directory::open(lab.directory.path()).unwrap().remove(OsStr::new("root")).unwrap();
 }

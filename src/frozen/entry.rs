@@ -18,19 +18,14 @@ pub struct Entry {
     pub extra: Option<Box<Extra>>,
     /// Where its bytes are.
     pub content: Content,
-    /// What a directory holds, by name.
-    pub children: Vec<Entry>,
+    /// How many entries are below it; in a [`Tree`](super::Tree) they follow it.
+    pub below: u64,
 }
 
 impl Entry {
     /// Its name.
     pub fn name(&self) -> &OsStr {
         OsStr::from_bytes(&self.name)
-    }
-
-    /// Entries in it, itself included.
-    pub fn count(&self) -> u64 {
-        1 + self.children.iter().map(Self::count).sum::<u64>()
     }
 }
 
@@ -95,6 +90,11 @@ impl Stat {
     /// What kind of entry it is.
     pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
+    }
+
+    /// Whether it is the same file, changed or not.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        (self.inode, self.device, self.kind()) == (other.inode, other.device, other.kind())
     }
 
     /// Whether this is still the file that `earlier` was, unchanged. The time of change is the kernel's, so a time of modification that was

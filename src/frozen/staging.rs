@@ -1,16 +1,17 @@
 //! Where the content is secured that changed since the first pass: cloned, or copied.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use rustix::fs::OFlags;
 
+use crate::host::beneath::{self, Directory, Held};
 use crate::values::RunId;
 
 use super::entry::Stat;
@@ -31,25 +32,24 @@ pub enum How {
 
 /// A directory of numbered files.
 pub struct Staging {
-    directory: PathBuf,
+    directory: Directory,
+    held: Held,
     how: How,
     next: AtomicU64,
     bytes: AtomicU64,
-    made: Mutex<u64>,
+    crowds: Mutex<Vec<Arc<Directory>>>,
 }
 
 impl Staging {
-    /// An empty one, and the directories above it. Fails if `directory` is there already, or cannot be made.
-    pub fn new(directory: &Path, how: How) -> Result<Self> {
-        let above = directory.parent().unwrap_or(directory);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(above).with_context(|| format!("cannot make {}", above.display()))?;
-        fs::DirBuilder::new().mode(0o700).create(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        Ok(Self { directory: directory.to_owned(), how, next: AtomicU64::new(0), bytes: AtomicU64::new(0), made: Mutex::new(0) })
+    /// In a directory of ours that is empty. Fails if it cannot be opened, or is not the one that was made.
+    pub fn new(held: &Held, how: How) -> Result<Self> {
+        let directory = held.open()?;
+        Ok(Self { directory, held: held.clone(), how, next: AtomicU64::new(0), bytes: AtomicU64::new(0), crowds: Mutex::default() })
     }
 
     /// Where it is.
-    pub fn directory(&self) -> PathBuf {
-        self.directory.clone()
+    pub fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Files and bytes in it.
@@ -57,26 +57,29 @@ impl Staging {
         (self.next.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// The file of a number.
-    pub fn file(directory: &Path, number: u64) -> PathBuf {
-        directory.join((number / CROWD).to_string()).join(number.to_string())
+    /// The file of a number, beneath the directory.
+    pub fn file(number: u64) -> PathBuf {
+        Path::new(&(number / CROWD).to_string()).join(number.to_string())
     }
 
-    /// Secures a file's content and tells its number. Fails if it is no longer the file that `stat` is of.
-    pub(super) fn secure(&self, at: &Path, stat: &Stat) -> io::Result<u64> {
-        let source = open(at, stat)?;
+    /// Secures the content of the file `name` in `directory` and tells its number. Fails if it is no longer the file that `stat` is of.
+    pub(super) fn secure(&self, directory: impl AsFd, name: &OsStr, stat: &Stat) -> io::Result<u64> {
+        let source = open(directory, Path::new(name), stat)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.crowd(number / CROWD)?;
-        let path = Self::file(&self.directory, number);
-        let target =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(|error| said("make", &path, &error))?;
+        let crowd = self.crowd(number / CROWD)?;
+        let target = crowd.create(OsStr::new(&number.to_string()), 0o600).map_err(said)?;
+        let at = || crowd.path().join(number.to_string()).display().to_string();
         let bytes = match self.how {
             How::Clone if stat.size == 0 => 0,
             How::Clone => {
-                rustix::fs::ioctl_ficlone(&target, &source).map_err(|error| said("clone it to", &path, &error.into()))?;
+                let cloned = rustix::fs::ioctl_ficlone(&target, &source);
+                cloned.map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("cannot clone it to {}: {error}", at())))?;
                 stat.size
             }
-            How::Copy => io::copy(&mut &source, &mut &target).map_err(|error| said("copy it to", &path, &error))?,
+            How::Copy => {
+                let copied = io::copy(&mut &source, &mut &target);
+                copied.map_err(|error| io::Error::new(error.kind(), format!("cannot copy it to {}: {error}", at())))?
+            }
         };
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let now = Stat::from(&rustix::fs::fstat(&source)?);
@@ -86,52 +89,46 @@ impl Staging {
         Ok(number)
     }
 
-    fn crowd(&self, crowd: u64) -> io::Result<()> {
-        let mut made = self.made.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        while *made <= crowd {
-            let path = self.directory.join(made.to_string());
-            fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| said("make", &path, &error))?;
-            *made += 1;
+    fn crowd(&self, number: u64) -> io::Result<Arc<Directory>> {
+        let mut crowds = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
+        while (crowds.len() as u64) <= number {
+            let made = self.directory.make(OsStr::new(&crowds.len().to_string()), 0o700).map_err(said)?;
+            crowds.push(Arc::new(made));
         }
-        Ok(())
+        usize::try_from(number).ok().and_then(|number| crowds.get(number)).cloned().ok_or_else(|| io::Error::other("no such directory"))
     }
 }
 
-fn said(what: &str, path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot {what} {}: {error}", path.display()))
+fn said(error: anyhow::Error) -> io::Error {
+    io::Error::other(format!("{error:#}"))
 }
 
-/// Opens a file for reading, if it is the one that `stat` is of: whoever owns a directory can put something else under any name, a link to
-/// another's file or a pipe that never ends.
-pub fn open(at: &Path, stat: &Stat) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(i32::try_from(flags.bits()).unwrap_or(0)).open(at)?;
+/// Opens a file beneath `directory` for reading, if it is the one that `stat` is of: whoever owns a directory can put something else under any
+/// name, a link to another's file or a pipe that never ends.
+pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> {
+    let file = beneath::openat(directory, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let now = Stat::from(&rustix::fs::fstat(&file)?);
-    if (now.inode, now.device, now.kind()) != (stat.inode, stat.device, stat.kind()) {
+    if !now.is_same_file(stat) {
         return Err(io::Error::other("is another file than it was"));
     }
-    Ok(file)
+    Ok(file.into())
 }
 
-/// The directory beside `path` in which its content can be cloned for a run: on the same file system, and outside of `path` where that can be.
+/// A place for a directory in which the content of `path` can be cloned for a run: on the same file system, and where nobody but root can
+/// exchange it, if there is such a place above `path`; else beside it, or in it.
 ///
 /// Fails if the file system cannot be asked.
-pub fn beside(path: &Path, run: &RunId) -> io::Result<PathBuf> {
+pub fn place(path: &Path, run: &RunId) -> Result<Held> {
     let device = |path: &Path| rustix::fs::lstat(path).map(|stat| Stat::from(&stat).device);
-    let here = device(path)?;
-    let outside = path.parent().filter(|parent| device(parent).is_ok_and(|there| there == here));
-    Ok(outside.unwrap_or(path).join(format!("{PREFIX}{run}")))
-}
-
-/// Directories of ours beside `path` or in it, of whichever run. Only root's: anybody may call a directory so.
-pub fn leftovers(path: &Path) -> Vec<PathBuf> {
-    let directories = [path.parent(), Some(path)].into_iter().flatten();
-    let entries = directories.filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
-    let ours = entries.filter(|entry| is_ours(&entry.file_name())).map(|entry| entry.path());
-    ours.filter(|path| rustix::fs::lstat(path).is_ok_and(|stat| stat.st_uid == 0 && Stat::from(&stat).kind().is_dir())).collect()
+    let here = device(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    let same: Vec<&Path> = path.ancestors().skip(1).take_while(|above| device(above).is_ok_and(|there| there == here)).collect();
+    let ours = same.iter().find(|above| beneath::trusted(above).is_ok());
+    let parent = ours.or(same.first()).copied().unwrap_or(path);
+    Held::planned(parent, &format!("{PREFIX}{run}-"))
 }
 
 /// Whether a name is one that we give.
 pub(super) fn is_ours(name: &OsStr) -> bool {
-    name.to_str().and_then(|name| name.strip_prefix(PREFIX)).is_some_and(|id| id.parse::<RunId>().is_ok())
+    let id = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.rsplit_once('-'));
+    id.is_some_and(|(id, _)| id.parse::<RunId>().is_ok())
 }

@@ -1,13 +1,18 @@
 //! A view of one or more paths, kept in a file between the window and the store.
 
-use std::fs;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Stat};
+use crate::host::beneath::{Directory, Held};
+
+use super::Tree;
+use super::entry::Stat;
 
 /// The files, as they are to be archived.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,13 +27,48 @@ pub struct Root {
     /// What it is called, always: so it is found in the repository.
     pub path: PathBuf,
     /// Where it can be read: itself, or in a snapshot.
-    pub at: PathBuf,
+    pub at: At,
     /// Where its staged content is.
-    pub staged: Option<PathBuf>,
+    pub staged: Option<Held>,
     /// The device of the original: a snapshot has another each time, and the metadata of hard links has it in it.
     pub device: u64,
-    /// The path's own entry.
-    pub entry: Entry,
+    /// The path's own entry, and all below it.
+    pub tree: Tree,
+}
+
+/// Where something can be read: beneath a directory that is reached as [`Directory::open`] does, and from there on through no link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct At {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The way beneath it; empty for the directory itself.
+    pub inside: PathBuf,
+}
+
+impl At {
+    /// The path itself.
+    pub fn itself(path: &Path) -> Self {
+        let (directory, inside) = path.parent().zip(path.file_name()).unwrap_or((path, OsStr::new("")));
+        Self { directory: directory.to_owned(), inside: inside.into() }
+    }
+
+    /// The directory in which it is, and its name there.
+    ///
+    /// # Errors
+    /// If that directory cannot be opened.
+    pub fn open(&self) -> Result<(Directory, OsString)> {
+        let directory = Directory::open(&self.directory)?;
+        match self.inside.parent().zip(self.inside.file_name()) {
+            Some((parent, name)) => Ok((directory.below(parent)?, name.to_owned())),
+            None => Ok((directory, ".".into())),
+        }
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directory.join(&self.inside).display().fmt(f)
+    }
 }
 
 impl View {
@@ -39,7 +79,7 @@ impl View {
 
     /// The view that was saved there; none if there is no such file.
     pub fn load(path: &Path) -> Result<Option<Self>> {
-        let file = match fs::File::open(path) {
+        let file = match File::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.with_context(|| format!("cannot read {}", path.display()))?,
         };
@@ -67,14 +107,7 @@ impl View {
         for path in paths {
             for root in &mut self.roots {
                 let Ok(below) = path.strip_prefix(&root.path) else { continue };
-                let mut entry = Some(&mut root.entry);
-                for name in below {
-                    entry = entry.and_then(|entry| {
-                        let at = entry.children.binary_search_by(|child| child.name().cmp(name)).ok()?;
-                        entry.children.get_mut(at)
-                    });
-                }
-                if let Some(entry) = entry {
+                if let Some(entry) = root.tree.get_mut(below) {
                     unknown(&mut entry.stat);
                 }
             }

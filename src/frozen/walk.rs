@@ -3,27 +3,32 @@
 //! In the window nothing but this costs downtime where no file system can make a snapshot: one stat(2) for each entry, and for each
 //! directory one pass over its names.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rayon::Scope;
+use rustix::fs::{AtFlags, Dir, FileType, OFlags};
+
+use crate::host::beneath;
 
 use super::entry::{Attribute, Content, Entry, Extra, Stat, Time};
 use super::staging::{self, Staging};
-use super::{Exclude, Root};
+use super::tree::{Listing, Tree};
+use super::{At, Exclude, Root};
 
 /// Threads, at least: a walk waits for the disk more than it computes.
 const THREADS: usize = 8;
 /// How coarse a file system's clock may be, with a wide margin.
 const CLOCK: Duration = Duration::from_secs(2);
+/// Bytes of the longest path that can be laid out again: PATH_MAX, limits.h(0p), without the directory that it is laid out in.
+const LONGEST: usize = 4096 - 256;
 
 /// A path that could not be read.
 #[derive(Debug, Clone)]
@@ -50,6 +55,7 @@ pub struct Walk<'a> {
     settled: Option<Time>,
     staging: Option<&'a Staging>,
     skipped: Mutex<Vec<Skipped>>,
+    left_out: Mutex<Vec<Skipped>>,
 }
 
 /// From which moment on a change of a file can be told from its metadata: what was changed before it was written out by the file system
@@ -57,8 +63,9 @@ pub struct Walk<'a> {
 ///
 /// Fails if the file system of `path` cannot be written out.
 pub fn settled(path: &Path) -> Result<Time> {
-    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())
-        .with_context(|| format!("cannot open {}", path.display()))?;
+    let (directory, name) = At::itself(path).open()?;
+    let file = beneath::openat(&directory, Path::new(&name), OFlags::RDONLY | OFlags::NONBLOCK);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     rustix::fs::syncfs(&file).with_context(|| format!("cannot write the file system of {} out", path.display()))?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(CLOCK);
     Ok(Time { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanoseconds: i32::try_from(now.subsec_nanos()).unwrap_or(0) })
@@ -67,7 +74,7 @@ pub fn settled(path: &Path) -> Result<Time> {
 impl<'a> Walk<'a> {
     /// Everything that is not excluded, with its content in place.
     pub fn new(exclude: &'a Exclude) -> Self {
-        Self { exclude, settled: None, staging: None, skipped: Mutex::default() }
+        Self { exclude, settled: None, staging: None, skipped: Mutex::default(), left_out: Mutex::default() }
     }
 
     /// GitLab is up: a file whose last change is not [`settled`] is recorded with a time of change that it never had, so that no later look
@@ -86,19 +93,26 @@ impl<'a> Walk<'a> {
     /// Walks `path`, which is to be found at `at`. `seen` is what the first pass saw of it.
     ///
     /// Fails if the root itself cannot be read; what else cannot is [`skipped`](Self::skipped).
-    pub fn root(&self, path: &Path, at: &Path, seen: Option<Entry>) -> Result<Root> {
+    pub fn root(&self, path: &Path, at: &At, seen: Option<&Tree>) -> Result<Root> {
         let threads = std::thread::available_parallelism().map_or(THREADS, |count| count.get().max(THREADS));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
+        let (directory, name) = at.open()?;
+        let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = Stat::from(&stat.with_context(|| format!("{at} cannot be read"))?);
+        let directory = Arc::new(OwnedFd::from(directory));
         // Its own name, and not the snapshot's.
-        let name = path.file_name().unwrap_or(OsStr::new("/"));
-        let stat = rustix::fs::lstat(at).with_context(|| format!("{} cannot be read", at.display()))?;
-        let entry = pool.install(|| {
-            let mut entry = self.entry(|_| at.to_owned(), name.as_bytes().to_owned(), &Stat::from(&stat), seen.as_ref());
-            entry.children = self.children(&entry, path, at, seen);
-            entry
-        });
-        let device = rustix::fs::lstat(path).map_or(entry.stat.device, |stat| Stat::from(&stat).device);
-        Ok(Root { path: path.to_owned(), at: at.to_owned(), staged: self.staging.map(Staging::directory), device, entry })
+        let called = path.file_name().unwrap_or(OsStr::new("/")).as_bytes().to_owned();
+        let earlier = seen.and_then(|seen| seen.entries().first());
+        let entry = self.entry(&directory, &name, called, path, &stat, earlier);
+        let listings = Listings { walk: self, seen, all: Mutex::default() };
+        if stat.kind() == FileType::Directory {
+            let work = Work { number: listings.number(), parent: directory, name, stat, path: path.to_owned(), seen: earlier.map(|_| 0) };
+            pool.scope(|scope| listings.directory(scope, &work));
+        }
+        let all = listings.all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let device = rustix::fs::lstat(path).map_or(stat.device, |stat| Stat::from(&stat).device);
+        let staged = self.staging.map(|staging| staging.held().clone());
+        Ok(Root { path: path.to_owned(), at: at.clone(), staged, device, tree: Tree::of(entry, all) })
     }
 
     /// What could not be read so far.
@@ -106,62 +120,19 @@ impl<'a> Walk<'a> {
         std::mem::take(&mut *self.skipped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// What no backup can hold, so far: it is not missed, and should be known.
+    pub fn left_out(&self) -> Vec<Skipped> {
+        std::mem::take(&mut *self.left_out.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn skip(&self, path: PathBuf, error: &io::Error) {
         let skipped = Skipped { path, error: error.to_string() };
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
     }
 
-    fn children(&self, entry: &Entry, path: &Path, at: &Path, seen: Option<Entry>) -> Vec<Entry> {
-        if entry.stat.kind() != FileType::Directory {
-            return Vec::new();
-        }
-        self.directory(path, at, seen.map(|seen| seen.children).unwrap_or_default()).unwrap_or_else(|error| {
-            self.skip(path.to_owned(), &error);
-            Vec::new()
-        })
-    }
-
-    /// One directory: its entries first, then what is below them, side by side.
-    fn directory(&self, path: &Path, at: &Path, seen: Vec<Entry>) -> io::Result<Vec<Entry>> {
-        let (names, handle) = names(at)?;
-        let mut seen = seen.into_iter().peekable();
-        let mut found: Vec<(Entry, Option<Entry>)> = Vec::with_capacity(names.len());
-        for bytes in names {
-            let name = OsStr::from_bytes(&bytes);
-            if self.exclude.matches(path, name) {
-                continue;
-            }
-            let stat = match rustix::fs::statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => Stat::from(&stat),
-                Err(error) => {
-                    self.skip(path.join(name), &error.into());
-                    continue;
-                }
-            };
-            if stat.uid == 0 && staging::is_ours(name) {
-                continue;
-            }
-            while seen.next_if(|entry| entry.name() < name).is_some() {}
-            let earlier = seen.next_if(|entry| entry.name() == name);
-            found.push((self.entry(|name| at.join(name), bytes, &stat, earlier.as_ref()), earlier));
-        }
-        drop(handle);
-        let below = |(mut entry, earlier): (Entry, Option<Entry>)| {
-            if entry.stat.kind() == FileType::Directory {
-                let name = entry.name().to_owned();
-                entry.children = self.children(&entry, &path.join(&name), &at.join(&name), earlier);
-            }
-            entry
-        };
-        if found.iter().any(|(entry, _)| entry.stat.kind() == FileType::Directory) {
-            return Ok(found.into_par_iter().map(below).collect());
-        }
-        Ok(found.into_iter().map(|(entry, _)| entry).collect())
-    }
-
-    /// `at` tells where it is: almost nothing has changed, and then nobody asks.
-    fn entry(&self, at: impl FnOnce(&OsStr) -> PathBuf, name: Vec<u8>, stat: &Stat, earlier: Option<&Entry>) -> Entry {
-        let mut entry = Entry { name, stat: *stat, extra: None, content: Content::None, children: Vec::new() };
+    /// The entry of `path`, which is `name` in `directory` and is called `called`.
+    fn entry(&self, directory: &OwnedFd, name: &OsStr, called: Vec<u8>, path: &Path, stat: &Stat, earlier: Option<&Entry>) -> Entry {
+        let mut entry = Entry { name: called, stat: *stat, extra: None, content: Content::None, below: 0 };
         if let Some(earlier) = earlier.filter(|earlier| stat.unchanged_since(&earlier.stat)) {
             entry.extra.clone_from(&earlier.extra);
             if stat.kind() == FileType::RegularFile {
@@ -169,17 +140,16 @@ impl<'a> Walk<'a> {
             }
             return entry;
         }
-        let at = at(entry.name());
-        match extra(&at, stat.kind()) {
+        match extra(directory, name, stat.kind()) {
             Ok(extra) => entry.extra = extra,
-            Err(error) => self.skip(at.clone(), &error),
+            Err(error) => self.skip(path.to_owned(), &error),
         }
         if stat.kind() == FileType::RegularFile {
-            entry.content = match self.staging.map(|staging| staging.secure(&at, stat)) {
+            entry.content = match self.staging.map(|staging| staging.secure(directory, name, stat)) {
                 None => Content::InPlace,
                 Some(Ok(number)) => Content::Staged(number),
                 Some(Err(error)) => {
-                    self.skip(at, &error);
+                    self.skip(path.to_owned(), &error);
                     Content::None
                 }
             };
@@ -191,12 +161,98 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The names in a directory, sorted as the repository sorts them, and the directory, still open.
-fn names(at: &Path) -> io::Result<(Vec<Vec<u8>>, OwnedFd)> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let handle = rustix::fs::openat(CWD, at, flags, Mode::empty())?;
+/// A directory that is to be listed: held by the one above it, whatever its path leads to by now.
+struct Work {
+    number: usize,
+    parent: Arc<OwnedFd>,
+    name: OsString,
+    stat: Stat,
+    path: PathBuf,
+    /// Its number in what the first pass saw.
+    seen: Option<usize>,
+}
+
+/// What all directories of a walk hold, by their numbers.
+struct Listings<'w, 'a> {
+    walk: &'w Walk<'a>,
+    seen: Option<&'w Tree>,
+    all: Mutex<Vec<Listing>>,
+}
+
+impl Listings<'_, '_> {
+    /// A number for another directory.
+    fn number(&self) -> usize {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Listing::new());
+        all.len() - 1
+    }
+
+    /// Lists one directory, and has those in it listed side by side: each is a piece of work of its own, so no depth is too deep for a stack.
+    fn directory<'s>(&'s self, scope: &Scope<'s>, work: &Work) {
+        match self.list(scope, work) {
+            Ok(listing) => self.all.lock().unwrap_or_else(PoisonError::into_inner)[work.number] = listing,
+            Err(error) => self.walk.skip(work.path.clone(), &error),
+        }
+    }
+
+    fn list<'s>(&'s self, scope: &Scope<'s>, work: &Work) -> io::Result<Listing> {
+        let walk = self.walk;
+        let handle = Arc::new(beneath::openat(&work.parent, Path::new(&work.name), OFlags::RDONLY | OFlags::DIRECTORY)?);
+        if !Stat::from(&rustix::fs::fstat(&handle)?).is_same_file(&work.stat) {
+            return Err(io::Error::other("is another directory than it was"));
+        }
+        let mut next = work.seen.and_then(|directory| self.seen?.first_in(directory));
+        let mut listing = Listing::new();
+        for bytes in names(&handle)? {
+            let name = OsStr::from_bytes(&bytes);
+            if walk.exclude.matches(&work.path, name) {
+                continue;
+            }
+            let path = work.path.join(name);
+            let stat = match rustix::fs::statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => Stat::from(&stat),
+                Err(error) => {
+                    walk.skip(path, &error.into());
+                    continue;
+                }
+            };
+            if stat.uid == 0 && staging::is_ours(name) {
+                continue;
+            }
+            if path.as_os_str().len() > LONGEST {
+                let error = format!("its path has {} bytes, and a restore could not make it", path.as_os_str().len());
+                walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
+                continue;
+            }
+            let mut earlier = None;
+            while let (Some(seen), Some(directory), Some(number)) = (self.seen, work.seen, next) {
+                let entry = &seen.entries()[number];
+                if entry.name() > name {
+                    break;
+                }
+                next = seen.next_in(directory, number);
+                if entry.name() == name {
+                    earlier = Some((number, entry));
+                    break;
+                }
+            }
+            let name = name.to_owned();
+            let entry = walk.entry(&handle, &name, bytes, &path, &stat, earlier.map(|(_, entry)| entry));
+            let inside = (stat.kind() == FileType::Directory).then(|| self.number());
+            if let Some(number) = inside {
+                let work = Work { number, parent: Arc::clone(&handle), name, stat, path, seen: earlier.map(|(number, _)| number) };
+                scope.spawn(move |scope| self.directory(scope, &work));
+            }
+            listing.push((entry, inside));
+        }
+        Ok(listing)
+    }
+}
+
+/// The names in a directory, sorted as the repository sorts them.
+fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(&handle)? {
+    for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
@@ -204,22 +260,24 @@ fn names(at: &Path) -> io::Result<(Vec<Vec<u8>>, OwnedFd)> {
         }
     }
     names.sort_unstable();
-    Ok((names, handle))
+    Ok(names)
 }
 
 /// Extended attributes, and where a symbolic link points to.
-fn extra(at: &Path, kind: FileType) -> io::Result<Option<Box<Extra>>> {
+fn extra(directory: &OwnedFd, name: &OsStr, kind: FileType) -> io::Result<Option<Box<Extra>>> {
     let target = match kind {
-        FileType::Symlink => Some(std::fs::read_link(at)?.into_os_string().into_encoded_bytes()),
+        FileType::Symlink => Some(rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes()),
         _ => None,
     };
+    // The system calls for attributes know no directory to begin at: this is one that nobody can exchange.
+    let at = Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name);
     let mut attributes = Vec::new();
-    let list = match xattr::list(at) {
+    let list = match xattr::list(&at) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => None,
         list => Some(list?),
     };
     for name in list.into_iter().flatten() {
-        if let Some(value) = xattr::get(at, &name)? {
+        if let Some(value) = xattr::get(&at, &name)? {
             attributes.push(Attribute { name: name.to_string_lossy().into_owned(), value });
         }
     }

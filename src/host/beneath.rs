@@ -6,6 +6,7 @@
 //!
 //! A link is followed in one case only: nobody but root could have made it ([`Directory::open`]).
 
+mod held;
 mod open;
 mod remove;
 
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 
 use crate::host::random;
 
+pub use held::Held;
 pub use open::{openat, trusted};
 
 /// An open directory.
@@ -35,6 +37,12 @@ pub struct Directory {
 impl AsFd for Directory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl From<Directory> for OwnedFd {
+    fn from(directory: Directory) -> Self {
+        directory.fd
     }
 }
 

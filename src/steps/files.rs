@@ -15,14 +15,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::config::{Config, host};
+use crate::frozen::Skipped;
+use crate::paths;
 use crate::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance, patience};
-use crate::runs::record::write_json;
+use crate::runs::record::{read_json, write_json};
 use crate::runs::{Part, Record};
 use crate::systemd::notify;
 use crate::values::RunId;
 
 pub use capture::capture;
-pub use plan::{Capture, Plan, Way, explain, freeze};
+pub use plan::{Capture, Plan, Way, clear_clones, explain, freeze};
 pub use presync::{Pass, presync};
 pub use stored::stored;
 
@@ -77,6 +79,27 @@ fn store(
         checksum: format!("sha256-tree:{}", stored.tree),
     };
     Ok((part, stored))
+}
+
+/// How many paths that were left out are named.
+const NAMED: usize = 20;
+
+/// Leaves word of what no backup can hold, beside what was left before.
+fn leave_out(skipped: &[Skipped]) -> Result<()> {
+    if skipped.is_empty() {
+        return Ok(());
+    }
+    let mut words = left_out()?;
+    words.extend(skipped.iter().take(NAMED).map(|skipped| format!("left out: {skipped}")));
+    if skipped.len() > NAMED {
+        words.push(format!("left out: {} more such paths", skipped.len() - NAMED));
+    }
+    write_json(Path::new(paths::LEFT_OUT), &words)
+}
+
+/// What no backup can hold and was left out of the run that goes on.
+pub fn left_out() -> Result<Vec<String>> {
+    Ok(read_json(Path::new(paths::LEFT_OUT))?.unwrap_or_default())
 }
 
 /// Leaves word of a part for the manifest.

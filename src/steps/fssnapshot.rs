@@ -12,7 +12,7 @@ use crate::runs::record::read_json;
 use crate::systemd::notify;
 use crate::volume::{self, Snapshot};
 
-use super::files::{Plan, Way};
+use super::files::{Plan, clear_clones};
 
 /// Makes all snapshots of the plan at once, tells systemd that the window may close, and mounts them.
 pub fn begin(config: &Config) -> Result<()> {
@@ -46,15 +46,7 @@ pub fn end() -> Result<()> {
             failures.push(format!("cannot remove snapshot {} of {}: {error:#}", snapshot.name, snapshot.origin));
         }
     }
-    for capture in &plan.captures {
-        let Way::Cloned(directory) = &capture.way else { continue };
-        match fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                failures.push(format!("cannot remove {}: {error}", directory.display()))
-            }
-            _ => {}
-        }
-    }
+    failures.extend(clear_clones(&plan.clones()).err().map(|error| format!("{error:#}")));
     if failures.is_empty() {
         return fs::remove_file(paths::FREEZE).with_context(|| format!("cannot remove {}", paths::FREEZE));
     }

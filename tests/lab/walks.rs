@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use gitlab_backup::frozen::{Exclude, View, Walk, settled};
+use gitlab_backup::frozen::{At, Exclude, View, Walk, settled};
 use rayon::prelude::*;
 
 fn walk(directory: &Path) -> usize {
@@ -35,17 +35,17 @@ fn main() {
     let root = Path::new(&root);
     rayon::ThreadPoolBuilder::new().num_threads(8).build_global().unwrap();
     let exclude = Exclude::new(&[]).unwrap();
-    let first = Walk::new(&exclude).while_it_changes(settled(root).unwrap()).root(root, root, None).unwrap();
+    let first = Walk::new(&exclude).while_it_changes(settled(root).unwrap()).root(root, &At::itself(root), None).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let saved = directory.path().join("seen");
     View { roots: vec![first] }.save(&saved).unwrap();
-    let read = || View::load(&saved).unwrap().unwrap().roots.remove(0).entry;
+    let read = || View::load(&saved).unwrap().unwrap().roots.remove(0).tree;
 
     let entries = walk(root);
     let bare = quickest(|| assert_eq!(walk(root), entries));
     let reading = quickest(|| drop(read()));
     let mut seen: Vec<_> = (0..5).map(|_| read()).collect();
-    let ours = quickest(|| drop(Walk::new(&exclude).root(root, root, seen.pop()).unwrap()));
+    let ours = quickest(|| drop(Walk::new(&exclude).root(root, &At::itself(root), seen.pop().as_ref()).unwrap()));
     println!(
         "{entries} entries: a bare parallel stat walk {bare:.3} s; the window's walk {ours:.3} s, {:.2} times; reading what the first pass saw {reading:.3} s",
         ours / bare

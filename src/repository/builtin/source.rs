@@ -3,7 +3,7 @@
 //! Everything that cannot be read is recorded, for the library goes on as if it had not been there.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
 
-use crate::frozen::{self, Content, Entry, Exclude, Root, Skipped, Staging, Stat, View, Walk};
+use crate::frozen::{self, At, Content, Entry, Exclude, Root, Skipped, Staging, Stat, View, Walk};
+use crate::host::beneath::Directory;
 use crate::repository::Files;
 
 use super::node::Nodes;
@@ -46,7 +47,7 @@ impl Source {
             Files::Live { paths, exclude } => {
                 let exclude = Exclude::new(exclude)?;
                 let walk = Walk::new(&exclude);
-                let roots = paths.iter().map(|path| walk.root(path, path, None)).collect::<Result<_>>()?;
+                let roots = paths.iter().map(|path| walk.root(path, &At::itself(path), None)).collect::<Result<_>>()?;
                 walk.skipped().iter().for_each(|skipped| skips.add(&skipped.path, &skipped.error));
                 View { roots }
             }
@@ -68,6 +69,7 @@ impl ReadSource for Source {
         let view = std::mem::take(&mut *self.view.lock().unwrap_or_else(PoisonError::into_inner));
         Entries {
             roots: view.roots.into_iter(),
+            reading: None,
             above: BTreeSet::new(),
             pending: Vec::new(),
             nodes: Nodes::default(),
@@ -76,37 +78,67 @@ impl ReadSource for Source {
     }
 }
 
-/// Each root in turn, depth first, after the directories above it.
+/// Each root in turn, in the order of a walk, after the directories above it.
 pub(super) struct Entries {
     roots: std::vec::IntoIter<Root>,
+    /// The root that is read.
+    reading: Option<Reading>,
     above: BTreeSet<PathBuf>,
-    /// What comes next, last first.
-    pending: Vec<Pending>,
+    /// Directories above it that come first, the nearest first.
+    pending: Vec<(PathBuf, Entry)>,
     nodes: Nodes,
     skips: Skips,
 }
 
-struct Pending {
+/// A root, and how far it is.
+struct Reading {
+    entries: std::vec::IntoIter<Entry>,
+    place: Arc<Place>,
+    /// The directories that the next entry may be in, outermost first, and how many entries of each are to come.
+    open: Vec<(PathBuf, u64)>,
     path: PathBuf,
-    at: PathBuf,
-    staged: Option<Arc<PathBuf>>,
     device: u64,
-    entry: Entry,
+}
+
+impl Reading {
+    /// The next entry, and its path.
+    fn next(&mut self) -> Option<(PathBuf, Entry)> {
+        let entry = self.entries.next()?;
+        while self.open.last().is_some_and(|(_, left)| *left == 0) {
+            self.open.pop();
+        }
+        let path = match self.open.last_mut() {
+            // What is below it counts for every directory around it, which is not looked at before this one is done.
+            Some((directory, left)) => {
+                *left -= 1 + entry.below;
+                directory.join(entry.name())
+            }
+            None => self.path.clone(),
+        };
+        self.open.push((path.clone(), entry.below));
+        Some((path, entry))
+    }
 }
 
 impl Entries {
     fn enter(&mut self, root: Root) {
-        let Root { path, at, staged, device, entry } = root;
-        let ancestors: Vec<PathBuf> = path.ancestors().skip(1).filter(|path| path.file_name().is_some()).map(Path::to_owned).collect();
-        self.pending.push(Pending { path, at, staged: staged.map(Arc::new), device, entry });
+        let above: Vec<PathBuf> = root.path.ancestors().skip(1).filter(|path| path.file_name().is_some()).map(Path::to_owned).collect();
         // The nearest first: it is read last.
-        for path in ancestors {
+        for path in above {
             if self.above.insert(path.clone()) {
-                match above(&path) {
-                    Ok(entry) => self.pending.push(Pending { at: path.clone(), path, staged: None, device: entry.stat.device, entry }),
+                match self::above(&path) {
+                    Ok(entry) => self.pending.push((path, entry)),
                     Err(error) => self.skips.add(&path, &format!("{error:#}")),
                 }
             }
+        }
+        match Place::of(&root) {
+            Ok(place) => {
+                let Root { path, device, tree, .. } = root;
+                self.reading =
+                    Some(Reading { entries: tree.into_entries().into_iter(), place: Arc::new(place), open: Vec::new(), path, device });
+            }
+            Err(error) => self.skips.add(&root.path, &format!("{error:#}")),
         }
     }
 }
@@ -115,7 +147,7 @@ impl Entries {
 fn above(path: &Path) -> Result<Entry> {
     let stat = rustix::fs::stat(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let name = path.file_name().unwrap_or(OsStr::new("/")).as_encoded_bytes().to_owned();
-    Ok(Entry { name, stat: Stat::from(&stat), extra: None, content: Content::None, children: Vec::new() })
+    Ok(Entry { name, stat: Stat::from(&stat), extra: None, content: Content::None, below: 0 })
 }
 
 impl Iterator for Entries {
@@ -123,24 +155,34 @@ impl Iterator for Entries {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some(Pending { path, at, staged, device, mut entry }) = self.pending.pop() else {
-                let root = self.roots.next()?;
-                self.enter(root);
-                continue;
-            };
-            for child in std::mem::take(&mut entry.children).into_iter().rev() {
-                let (path, at) = (path.join(child.name()), at.join(child.name()));
-                self.pending.push(Pending { path, at, staged: staged.clone(), device, entry: child });
-            }
-            let place = match (entry.content, &staged) {
-                (Content::None, _) => None,
-                (Content::InPlace, _) => Some(Place::At(at)),
-                (Content::Staged(number), Some(directory)) => Some(Place::Staged(Staging::file(directory, number))),
-                (Content::Staged(_) | Content::Seen, _) => Some(Place::Nowhere),
+            let above = self.pending.pop();
+            let (path, device, entry, open) = match (above, &mut self.reading) {
+                (Some((path, entry)), _) => (path, entry.stat.device, entry, None),
+                (None, Some(reading)) => match reading.next() {
+                    Some((path, entry)) => {
+                        let content = (entry.content != Content::None).then(|| (Arc::clone(&reading.place), entry.content));
+                        (path, reading.device, entry, content)
+                    }
+                    None => {
+                        self.reading = None;
+                        continue;
+                    }
+                },
+                (None, None) => {
+                    let root = self.roots.next()?;
+                    self.enter(root);
+                    continue;
+                }
             };
             match self.nodes.node(&entry, device) {
                 Ok(node) => {
-                    let open = place.map(|place| Open { path: path.clone(), place, stat: entry.stat, skips: self.skips.clone() });
+                    let open = open.map(|(place, content)| Open {
+                        path: path.clone(),
+                        place,
+                        content,
+                        stat: entry.stat,
+                        skips: self.skips.clone(),
+                    });
                     return Some(Ok(ReadSourceEntry { path, node, open }));
                 }
                 Err(error) => self.skips.add(&path, &format!("{error:#}")),
@@ -149,17 +191,42 @@ impl Iterator for Entries {
     }
 }
 
-enum Place {
-    At(PathBuf),
-    Staged(PathBuf),
-    /// In the repository, or so it was believed.
-    Nowhere,
+/// Where a root's content is: held open, so that nobody can exchange what is on the way to it.
+struct Place {
+    path: PathBuf,
+    directory: Directory,
+    /// Of what is read where it is: its name in the directory.
+    name: OsString,
+    staged: Option<Directory>,
+}
+
+impl Place {
+    fn of(root: &Root) -> Result<Self> {
+        let (directory, name) = root.at.open()?;
+        let staged = root.staged.as_ref().map(|staged| staged.open()).transpose()?;
+        Ok(Self { path: root.path.clone(), directory, name, staged })
+    }
+
+    fn open(&self, path: &Path, content: Content, stat: &Stat) -> io::Result<File> {
+        match (content, &self.staged) {
+            (Content::InPlace, _) => {
+                let inside = path.strip_prefix(&self.path).unwrap_or(path);
+                frozen::open(&self.directory, &Path::new(&self.name).join(inside), stat)
+            }
+            (Content::Staged(number), Some(staged)) => {
+                staged.file(&Staging::file(number)).map_err(|error| io::Error::other(format!("{error:#}")))
+            }
+            // In the repository, or so it was believed.
+            _ => Err(io::Error::other("is unchanged since the first pass, whose content of it is not in the repository")),
+        }
+    }
 }
 
 /// A file, not yet open.
 pub(super) struct Open {
     path: PathBuf,
-    place: Place,
+    place: Arc<Place>,
+    content: Content,
     stat: Stat,
     skips: Skips,
 }
@@ -168,11 +235,7 @@ impl ReadSourceOpen for Open {
     type Reader = Watched;
 
     fn open(self) -> RusticResult<Watched> {
-        let opened = match &self.place {
-            Place::At(at) => frozen::open(at, &self.stat),
-            Place::Staged(at) => File::open(at).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", at.display()))),
-            Place::Nowhere => Err(io::Error::other("is unchanged since the first pass, whose content of it is not in the repository")),
-        };
+        let opened = self.place.open(&self.path, self.content, &self.stat);
         match opened {
             Ok(file) => Ok(Watched { file, path: self.path, expected: self.stat.size, read: 0, skips: self.skips }),
             Err(error) => {

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, EngineName, Method};
 use crate::finding::Finding;
-use crate::frozen::{self, How};
+use crate::frozen::{self, At, How};
+use crate::host::beneath::{Directory, Held};
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 use crate::values::RunId;
@@ -47,7 +47,7 @@ pub enum Way {
         inside: PathBuf,
     },
     /// What changed since the first pass (everything without one) is cloned into this directory.
-    Cloned(PathBuf),
+    Cloned(Held),
     /// What changed since the first pass is copied.
     Copied,
     /// It is stored in the window.
@@ -60,13 +60,34 @@ impl Plan {
         read_json(Path::new(paths::FREEZE))?.context("it is not decided yet how the files are captured")
     }
 
-    /// The paths that are walked in the window, and how their content is secured.
-    pub fn walked(&self) -> impl Iterator<Item = (&Path, How, PathBuf)> {
+    /// The paths that are walked in the window, and how their content is secured; into the directory that is there for it, or one that is made
+    /// in the staging area.
+    pub fn walked(&self) -> impl Iterator<Item = (&Path, How, Option<&Held>)> {
         self.captures.iter().filter_map(|capture| match &capture.way {
-            Way::Cloned(directory) => Some((&*capture.path, How::Clone, directory.clone())),
-            Way::Copied => Some((&*capture.path, How::Copy, PathBuf::from(paths::CHANGED))),
+            Way::Cloned(directory) => Some((&*capture.path, How::Clone, Some(directory))),
+            Way::Copied => Some((&*capture.path, How::Copy, None)),
             Way::Snapshot { .. } | Way::Live => None,
         })
+    }
+
+    /// The directories of ours beside GitLab's.
+    pub fn clones(&self) -> Vec<Held> {
+        self.captures.iter().filter_map(|capture| if let Way::Cloned(held) = &capture.way { Some(held.clone()) } else { None }).collect()
+    }
+
+    /// Makes them. They are written down before, so that whoever comes later finds what a crash left.
+    fn make(&mut self) -> Result<()> {
+        let record = Path::new(paths::CLONES);
+        if self.clones().is_empty() {
+            return Ok(());
+        }
+        write_json(record, &self.clones())?;
+        for capture in &mut self.captures {
+            if let Way::Cloned(held) = &mut capture.way {
+                held.make()?;
+            }
+        }
+        write_json(record, &self.clones())
     }
 
     /// Whether everything is stored in the window.
@@ -97,20 +118,11 @@ pub fn freeze(config: &Config) -> Result<()> {
     let mounts = volume::mounts()?;
     clear(config, &mounts)?;
     let choices = choose(config, &mounts).into_iter().collect::<Result<Vec<_>>>()?;
-    let plan = plan(&run, &choices)?;
+    let mut plan = plan(&run, &choices)?;
+    plan.make()?;
     write_json(Path::new(paths::FREEZE), &plan)?;
     for choice in &choices {
         tracing::info!(path = %choice.path.display(), "{}", choice.why);
-    }
-    for capture in &plan.captures {
-        if let Way::Cloned(directory) = &capture.way {
-            match fs::DirBuilder::new().mode(0o700).create(directory) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(error).with_context(|| format!("cannot make {}", directory.display()));
-                }
-                _ => {}
-            }
-        }
     }
     for snapshot in &plan.snapshots {
         volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).prepare(snapshot)?;
@@ -145,11 +157,32 @@ fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
             tracing::warn!(snapshot = snapshot.name, "removed what an earlier run left");
         }
     }
-    for directory in config.files.paths.iter().flat_map(|path| frozen::leftovers(path)) {
-        fs::remove_dir_all(&directory).with_context(|| format!("cannot remove what an earlier run left, {}", directory.display()))?;
-        tracing::warn!(directory = %directory.display(), "removed what an earlier run left");
+    clear_clones(&read_json::<Vec<Held>>(Path::new(paths::CLONES))?.unwrap_or_default())
+}
+
+/// Removes directories of ours beside GitLab's, and what is written down of them.
+///
+/// # Errors
+/// With every one that cannot be removed.
+pub fn clear_clones(clones: &[Held]) -> Result<()> {
+    let mut failures = Vec::new();
+    for held in clones {
+        let there = held.open_if_there();
+        match there.and_then(|there| held.remove().map(|()| there.is_some())) {
+            Ok(true) => tracing::debug!(directory = %held.path.display(), "removed"),
+            Ok(false) => {}
+            Err(error) => failures.push(format!("{error:#}")),
+        }
     }
-    Ok(())
+    if !failures.is_empty() {
+        bail!("{}", failures.join("; "));
+    }
+    match fs::remove_file(paths::CLONES) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", paths::CLONES))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn plan(run: &RunId, choices: &[Choice]) -> Result<Plan> {
@@ -167,10 +200,7 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<Plan> {
                 });
                 Way::Snapshot { number, inside: place.inside.clone() }
             }
-            Can::Clone => {
-                let directory = frozen::beside(path, run).with_context(|| format!("cannot look at {}", path.display()))?;
-                Way::Cloned(directory)
-            }
+            Can::Clone => Way::Cloned(frozen::place(path, run)?),
             Can::Copy => Way::Copied,
             Can::Live => Way::Live,
         };
@@ -244,8 +274,10 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
 
 /// Fails if files on the file system of `path` cannot share their blocks. Tries it, on files that have no names.
 fn clones(path: &Path) -> Result<()> {
-    let directory = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-    let unnamed = || rustix::fs::open(directory, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    let (above, name) = At::itself(path).open()?;
+    let inside = above.look(Path::new(&name))?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let directory: Directory = if inside { above.below(Path::new(&name))? } else { above };
+    let unnamed = || rustix::fs::openat(&directory, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
     let (one, other) = (unnamed()?, unnamed()?);
     rustix::io::write(&one, &[0; 4096])?;
     rustix::fs::ioctl_ficlone(&other, &one).with_context(|| format!("the file system of {} cannot clone", path.display()))

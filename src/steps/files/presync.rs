@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::frozen::{Exclude, View, Walk, settled};
+use crate::frozen::{At, Exclude, View, Walk, settled};
 use crate::paths;
 use crate::repository::{Files, Tolerance, patience};
 use crate::runs::budget::Ahead;
@@ -68,11 +68,11 @@ fn first_look(config: &Config, plan: &Plan) -> Result<Pass> {
         notify::status(&format!("looking at {}", path.display()));
         let walk = Walk::new(&exclude).while_it_changes(settled(path)?);
         let started = Instant::now();
-        view.roots.push(walk.root(path, path, None)?);
+        view.roots.push(walk.root(path, &At::itself(path), None)?);
         walk_seconds += started.elapsed().as_secs_f64();
         left.extend(walk.skipped());
     }
-    let entries = view.roots.iter().map(|root| root.entry.count()).sum();
+    let entries = view.roots.iter().map(|root| root.tree.count()).sum();
     view.save(Path::new(paths::SEEN))?;
     let engine = open::in_run(config)?;
     let (_, stored) = store(&*engine, PRESYNC, &[FILES, PRESYNC], Files::Frozen(view), Tolerance::Changing, patience::LONG)?;

@@ -1,19 +1,20 @@
 //! The frozen view goes into the repository, and the dumps with it. GitLab is up.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow};
+use rustix::fs::FileType;
 
 use crate::config::Config;
-use crate::frozen::{Exclude, View, Walk};
+use crate::frozen::{At, Exclude, View, Walk};
+use crate::host::beneath::Directory;
 use crate::paths;
 use crate::repository::{Engine, Files, Tolerance, patience};
 use crate::steps::open;
 use crate::systemd::notify;
 use crate::volume;
 
-use super::{FILES, PARTS, PRESYNC, Plan, Way, live, store, tell};
+use super::{FILES, PARTS, PRESYNC, Plan, Way, leave_out, live, store, tell};
 
 /// The files, where the window did not store them itself, the dumps, and what own commands left for the run.
 pub fn stored(config: &Config) -> Result<()> {
@@ -54,11 +55,12 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         let snapshot = plan.snapshots.get(*number).context("the plan has no such snapshot")?;
         notify::status(&format!("looking at {} in {}", capture.path.display(), snapshot.name));
         let walk = Walk::new(&exclude);
-        let root = walk.root(&capture.path, &snapshot.at.join(inside), None);
+        let root = walk.root(&capture.path, &At { directory: snapshot.at.clone(), inside: inside.clone() }, None);
         view.roots.push(root.map_err(|error| unreadable(error, &plan))?);
         if let Some(skipped) = walk.skipped().first() {
             return Err(unreadable(anyhow!("{skipped}"), &plan));
         }
+        leave_out(&walk.left_out())?;
     }
     let snapshots = !plan.snapshots.is_empty();
     // What is unchanged since the first pass is there, and nothing else need be.
@@ -91,14 +93,17 @@ fn unreadable(error: Error, plan: &Plan) -> Error {
 
 /// Whether there is any file below `path`.
 fn holds_files(path: &Path) -> Result<bool> {
-    let entries = match fs::read_dir(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        entries => entries.with_context(|| format!("cannot read {}", path.display()))?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() || holds_files(&entry.path())? {
-            return Ok(true);
+    let (above, name) = Directory::of(path)?;
+    if above.look(Path::new(&name))?.is_none() {
+        return Ok(false);
+    }
+    let mut pending = vec![above.below(Path::new(&name))?];
+    while let Some(directory) = pending.pop() {
+        for (name, kind) in directory.entries()? {
+            if kind != FileType::Directory {
+                return Ok(true);
+            }
+            pending.push(directory.below(Path::new(&name))?);
         }
     }
     Ok(false)
