@@ -13,7 +13,7 @@ mod remove;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -74,6 +74,11 @@ impl Directory {
     pub fn again(&self) -> Result<Self> {
         let fd = self.fd.try_clone().with_context(|| format!("cannot open {} again", self.path.display()))?;
         Ok(Self { fd, path: self.path.clone() })
+    }
+
+    /// A path to it for a program that this process starts: that leads to this directory, whatever has become of its name.
+    pub fn reachable(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()))
     }
 
     /// What it is.

@@ -1,6 +1,7 @@
 //! Everything that can be known before GitLab is touched, and the plan that follows from it. Tells all findings, not the first.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,11 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
+use crate::host::beneath::{self, Directory};
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Layout, Plan, Request, Root, StagedDatabase};
+use crate::runs::restore::{Beside, Layout, Places, Plan, Request, Root, StagedDatabase};
 use crate::runs::{Manifest, Part};
 use crate::steps::postgresql::client::Client;
 use crate::steps::postgresql::load::MAINTENANCE;
@@ -20,7 +22,7 @@ use crate::steps::{manifest, open, space, verify};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
-use super::redis;
+use super::{moves, redis};
 
 /// What is longer makes a staged database's name too long for PostgreSQL.
 const NAME_MAX: usize = 40;
@@ -231,30 +233,43 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
             );
         }
         let parent = existing_above(path)?;
-        let above = parent.metadata().with_context(|| format!("cannot read {}", parent.display()))?;
-        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.dev() || mounts.contains(path)));
+        let above = rustix::fs::fstat(&Directory::open(&parent)?).with_context(|| format!("cannot read {}", parent.display()))?;
+        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.st_dev || mounts.contains(path)));
         let (base, device) = match (&here, mount) {
             (Some(here), true) => (path.clone(), here.dev()),
-            _ => (parent, above.dev()),
+            _ => (parent, above.st_dev),
         };
         // Not even within one file system is there a rename from one mount to another.
         let within = mounts.iter().filter(|mount| base.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
-        let layout = layouts.entry((device, within.cloned().unwrap_or_default())).or_insert_with(|| Layout {
-            staged: base.join(format!(".gitlab-backup-restore-{run}")),
-            aside: base.join(format!(".gitlab-backup-replaced-{run}")),
-            kept: unused(base.join(format!("gitlab-backup-not-in-{run}"))),
-            roots: Vec::new(),
-        });
-        layout.roots.push(Root { path: path.clone(), mount });
+        let within = within.cloned().unwrap_or_else(|| PathBuf::from("/"));
+        let base = closed(&base, &within);
+        let root = Root { path: path.clone(), mount };
+        match layouts.entry((device, within)) {
+            Entry::Occupied(mut layout) => layout.get_mut().roots.push(root),
+            Entry::Vacant(place) => {
+                let kept = unused(base.join(format!("gitlab-backup-not-in-{run}")))?;
+                place.insert(Layout { places: Places::planned(&base)?, kept, roots: vec![root] });
+            }
+        }
     }
     Ok(layouts.into_values().collect())
 }
 
+/// The nearest directory at or above `base`, within the mount, in which nobody but root can rename; `base` where there is none.
+fn closed(base: &Path, mount: &Path) -> PathBuf {
+    let above = base.ancestors().take_while(|above| above.starts_with(mount));
+    above.into_iter().find(|above| beneath::trusted(above).is_ok()).unwrap_or(base).to_owned()
+}
+
 /// `path`, or with a number behind it what is not there yet: an earlier restore of the same run may have kept something as well.
-fn unused(path: PathBuf) -> PathBuf {
+fn unused(path: PathBuf) -> Result<PathBuf> {
     let numbered = (2..).map(|number| PathBuf::from(format!("{}-{number}", path.display())));
-    let mut all = std::iter::once(path.clone()).chain(numbered);
-    all.find(|path| path.symlink_metadata().is_err()).unwrap_or(path)
+    for path in std::iter::once(path.clone()).chain(numbered) {
+        if !moves::is_there(&path)? {
+            return Ok(path);
+        }
+    }
+    Ok(path)
 }
 
 /// The deepest directory above `path` that is there.
@@ -279,10 +294,8 @@ fn unescaped(path: &str) -> String {
     text
 }
 
-fn beside_layout(paths: Vec<PathBuf>, run: &RunId) -> Layout {
-    let staged = Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str());
-    let roots = paths.into_iter().map(|path| Root { path, mount: false }).collect();
-    Layout { aside: staged.clone(), kept: staged.clone(), staged, roots }
+fn beside_layout(roots: Vec<PathBuf>, run: &RunId) -> Beside {
+    Beside { directory: Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str()), roots }
 }
 
 /// Room for everything beside what is there. What a database takes is asked of its server's file system only if that can be seen from here.
@@ -294,19 +307,24 @@ fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
         needed.add(&redis.directory, plan.redis_part.as_ref().map_or(0, |part| part.bytes));
     }
     if let Some(snapshot) = &plan.files {
-        let all: Vec<&Layout> = plan.layouts.iter().chain(&plan.beside).collect();
+        let layouts = plan.layouts.iter().map(|layout| {
+            let roots: Vec<&PathBuf> = layout.roots.iter().map(|root| &root.path).collect();
+            (&layout.places.staged.path, roots)
+        });
+        let beside = plan.beside.iter().map(|beside| (&beside.directory, beside.roots.iter().collect()));
+        let all: Vec<(&PathBuf, Vec<&PathBuf>)> = layouts.chain(beside).collect();
         let mut bytes = vec![0; all.len()];
         engine
             .list(snapshot, &mut |path, size| {
                 let Some(size) = size else { return };
-                let within = |layout: &&Layout| layout.roots.iter().any(|root| path.starts_with(&root.path));
+                let within = |(_, roots): &(&PathBuf, Vec<&PathBuf>)| roots.iter().any(|root| path.starts_with(root));
                 if let Some(index) = all.iter().position(within) {
                     bytes[index] += size;
                 }
             })
             .context("the run's files cannot be listed")?;
-        for (layout, bytes) in all.iter().zip(bytes) {
-            needed.add(&layout.staged, bytes);
+        for ((directory, _), bytes) in all.iter().zip(bytes) {
+            needed.add(directory, bytes);
         }
     }
     needed.check()
