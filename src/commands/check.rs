@@ -15,7 +15,7 @@ use crate::finding::{Finding, Verdict};
 use crate::monitoring;
 use crate::process;
 use crate::steps::user;
-use crate::steps::{files, object_storage, open, postgresql, preflight, proxy, secret};
+use crate::steps::{files, object_storage, open, permissions, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
 use crate::units::render::credential;
 use crate::units::{self, Plan, Unit};
@@ -54,6 +54,7 @@ pub async fn check(config: Result<Config>, json: bool) -> Result<()> {
 async fn host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::of("configuration", Ok(config.source.display().to_string()))];
     findings.push(on_path());
+    findings.extend(permissions::findings(config));
     findings.push(installed(config).unwrap_or_else(|error| Finding::of("units", Err(error))));
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.

@@ -158,21 +158,13 @@ impl Directory {
     }
 
     fn regular(&self, relative: &Path) -> Result<File> {
-        let fd = open::openat(&self.fd, relative, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-        ensure!(kind == FileType::RegularFile, "it is not a regular file");
-        Ok(File::from(fd))
+        regular(&self.fd, relative)
     }
 
     /// The content of a regular file that has at most `limit` bytes.
     pub fn read(&self, relative: &Path, limit: u64) -> Result<Vec<u8>> {
-        let read = || -> Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            self.regular(relative)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-            ensure!(bytes.len() as u64 <= limit, "it has more than {limit} bytes");
-            Ok(bytes)
-        };
-        read().with_context(|| format!("cannot read {}", self.named(relative)))
+        let read = self.regular(relative).and_then(|file| bounded(file, limit));
+        read.with_context(|| format!("cannot read {}", self.named(relative)))
     }
 
     /// Where a link leads to, as text.
@@ -337,8 +329,39 @@ fn one(name: &OsStr) -> Result<&OsStr> {
 /// # Errors
 /// If it is not there, is anything else, or has more than `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let (directory, name) = Directory::of(path)?;
-    directory.read(Path::new(&name), limit)
+    let read = || {
+        let (parent, name) = path.parent().zip(path.file_name()).context("it has no name")?;
+        let parent = open::place(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        bounded(regular(&parent, Path::new(name))?, limit)
+    };
+    read().with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The same as text.
+///
+/// # Errors
+/// As [`read`], and if it is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(read(path, limit)?).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Whether an error says that there is nothing.
+pub fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref() == Some(&Errno::NOENT)
+}
+
+fn regular(directory: &OwnedFd, relative: &Path) -> Result<File> {
+    let fd = open::openat(directory, relative, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+    ensure!(kind == FileType::RegularFile, "it is not a regular file");
+    Ok(File::from(fd))
+}
+
+fn bounded(file: File, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= limit, "it has more than {limit} bytes");
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::FileType;
-use rustix::io::Errno;
 
-use crate::host::beneath::{Directory, Held};
+use crate::host::beneath::{Directory, Held, is_missing};
 use crate::runs::restore::{Layout, Move, Moves, Root};
 
 /// Left alone at the top of a file system: fsck's, and of no use to anybody else.
@@ -67,7 +66,7 @@ pub(super) fn is_there(path: &Path) -> Result<bool> {
 /// The directory in which `path` is, and its name; none if there is no such directory.
 fn parent(path: &Path) -> Result<Option<(Directory, OsString)>> {
     match Directory::of(path) {
-        Err(error) if error.downcast_ref() == Some(&Errno::NOENT) => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
         found => found.map(Some),
     }
 }
@@ -135,7 +134,7 @@ fn make_parents(live: &Path, like: &Directory, inside: &Path) -> Result<(Directo
     let mut there = above;
     let found = loop {
         match Directory::open(there) {
-            Err(error) if error.downcast_ref() == Some(&Errno::NOENT) => {
+            Err(error) if is_missing(&error) => {
                 there = there.parent().with_context(|| format!("nothing above {} is there", live.display()))?;
             }
             found => break found?,

@@ -95,8 +95,8 @@ impl Renderer<'_> {
                     network: true,
                     foreign: true,
                     writable: self.repository_writable(),
-                    // Connects where only GitLab may.
-                    ..Sandbox::new("CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE")
+                    // Connects where only GitLab may, and looks at Redis' files as Redis.
+                    ..Sandbox::new("CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_SETUID CAP_SETGID")
                 }),
                 ..base
             },
@@ -168,8 +168,8 @@ impl Renderer<'_> {
                 sandbox: Some(Sandbox {
                     network: true,
                     foreign: true,
-                    // The socket and dump.rdb belong to Redis.
-                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH")
+                    // The socket belongs to Redis, and dump.rdb is read as Redis.
+                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
                 }),
                 ..base
             },
