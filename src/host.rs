@@ -3,4 +3,5 @@
 pub mod beneath;
 pub mod identity;
 pub mod limits;
+pub mod mounts;
 pub mod random;
