@@ -11,7 +11,7 @@ attack() { inside "systemd-run -q --collect --unit=attack -p KillMode=control-gr
 truce() { inside 'systemctl stop attack 2>/dev/null || true'; }
 
 # Of /etc what a run or a restore itself changes is left out.
-STATE_OF_ROOT='find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*'
+STATE_OF_ROOT='{ find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*; }'
 canaries() {
   inside 'install -d /srv/canary /root/.ssh; echo precious > /srv/canary/file; echo key > /root/.ssh/authorized_keys; chmod 700 /root/.ssh
     # A line that nobody could find elsewhere by chance.
@@ -43,3 +43,13 @@ bounded() {
   return 0
 }
 settled() { wait_for 90 'everything to end' '! systemctl is-active gitlab-backup-run.service gitlab-backup-restore-run.service gitlab-backup-staging.service gitlab-backup-restore-staging.service | grep -qvE "^(inactive|failed)"'; }
+# With HOSTILE_COUNT, for a program that does not hold: what is broken is counted, and the next attack begins from there.
+if [ -n "${HOSTILE_COUNT:-}" ]; then
+  set +e
+  trap - ERR
+  fail() {
+    echo "BROKEN: $*" | head -3 | cut -c1-250
+    inside 'systemctl stop attack; systemctl kill -s KILL gitlab-backup-run.service gitlab-backup-restore-run.service; systemctl stop gitlab-backup.target gitlab-backup-restore.target; sleep 1; journalctl --rotate --vacuum-time=1s; rm -f /srv/out*
+      '"$STATE_OF_ROOT"' > /srv/root-before' >/dev/null 2>&1
+  }
+fi
