@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::host::beneath::Directory;
 use crate::paths;
 use crate::process;
 
@@ -69,7 +70,9 @@ impl Volumes for Btrfs {
         let top = mounted(subvolume.device);
         let target = top.join(DIRECTORY).join(&snapshot.name);
         let mut command = Command::new("btrfs");
-        command.args(["-q", "subvolume", "snapshot", "-r"]).arg(top.join(subvolume.path)).arg(target);
+        // What is on the way to it may be others': it is opened as it is, and not looked for again.
+        let source = Directory::open(&top)?.below(subvolume.path)?;
+        command.args(["-q", "subvolume", "snapshot", "-r"]).arg(source.reachable()).arg(target);
         process::run(&mut command).map(drop)
     }
 
