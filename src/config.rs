@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::{beneath, mounts};
+use crate::host::{beneath, mounts, own};
 use crate::values::{SecretSource, Timespan, UnitName};
 
 pub use error::{ConfigError, Finding};
@@ -58,7 +58,7 @@ impl Config {
     /// # Errors
     /// With every finding, if the file cannot be read or anything in it is refused.
     pub fn load(path: &Path, host: &Host) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        let text = own::read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         // Whoever can change it has root run what he likes.
         if rustix::process::geteuid().is_root() {
             let own = beneath::trusted(path).map_err(|error| ConfigError::general(path, format!("{error:#}"), None));

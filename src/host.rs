@@ -4,4 +4,5 @@ pub mod beneath;
 pub mod identity;
 pub mod limits;
 pub mod mounts;
+pub mod own;
 pub mod random;

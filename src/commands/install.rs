@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Proxy};
-use crate::host::random;
+use crate::host::{own, random};
 use crate::runs::restore::Journal;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::steps::proxy;
@@ -21,7 +21,6 @@ use crate::units::{self, Plan, Restore, Unit, UnitFile};
 use crate::values::{SecretSource, UnitName};
 
 use super::generate::program;
-use super::place::place;
 
 /// Where the units are.
 pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
@@ -168,7 +167,7 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
         return Ok(());
     }
     let what = if path.exists() { "updated" } else { "wrote" };
-    place(&path, file.content.as_bytes(), 0o644)?;
+    own::replace(&path, 0o644, true, |to| to.write_all(file.content.as_bytes()).map_err(Into::into))?;
     changes.add(what, &path);
     Ok(())
 }
@@ -209,7 +208,7 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     }
     let directory = path.parent().context("the password file has no directory")?;
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    place(&path, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
+    own::replace(&path, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
     changes.add("made", &path);
     println!(
         "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \
@@ -225,7 +224,7 @@ fn service_user(host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let content = format!("{HEADER}\nu {SERVICE_USER} - \"GitLab backup\" /nonexistent\n");
     if !fs::read(&path).is_ok_and(|old| old == content.as_bytes()) {
         fs::create_dir_all(path.parent().context("no directory")?)?;
-        place(&path, content.as_bytes(), 0o644)?;
+        own::replace(&path, 0o644, true, |to| to.write_all(content.as_bytes()).map_err(Into::into))?;
         changes.add("wrote", &path);
     }
     if live {

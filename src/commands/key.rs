@@ -1,17 +1,16 @@
 //! `key`: the passwords that open the repository. Losing all of them loses every backup.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
 use crate::config::Config;
-use crate::host::random;
+use crate::host::{own, random};
 use crate::repository::{Engine, Key};
 use crate::steps::open;
 use crate::values::SecretSource;
-
-use super::place::place;
 
 /// What to do with the keys.
 #[derive(Debug, Subcommand)]
@@ -73,7 +72,7 @@ fn show(keys: &[Key], json: bool) -> Result<()> {
 
 fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     if !file.exists() {
-        place(file, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
+        own::replace(file, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
         println!("made {}", file.display());
     }
     engine.add_key(file)?;
@@ -93,7 +92,7 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     let staged = tempfile::NamedTempFile::new_in(directory).with_context(|| format!("cannot write to {}", directory.display()))?;
     std::fs::write(staged.path(), &password)?;
     engine.add_key(staged.path())?;
-    place(path, password.as_bytes(), 0o600)?;
+    own::replace(path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
     // Opened anew: only what the new password opens may remove the old key.
     let engine = open::outside(config)?;
     engine.probe().context("the new password does not open the repository: the old key was kept")?;

@@ -1,20 +1,18 @@
 //! The staging area: empty when a run begins, gone when it ends.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::host::beneath::{self, Directory};
+use crate::host::own;
 use crate::paths;
 
 /// Makes an empty staging area. What a run before a crash left there goes.
 pub fn begin() -> Result<()> {
     end()?;
-    fs::create_dir(paths::STAGING).with_context(|| format!("cannot make {}", paths::STAGING))?;
-    // Others may pass through, whatever the umask: each unit's own directory in it is closed.
-    fs::set_permissions(paths::STAGING, fs::Permissions::from_mode(0o711)).with_context(|| format!("cannot open {}", paths::STAGING))
+    // Others may pass through: each unit's own directory in it is closed.
+    own::make_new(Path::new(paths::STAGING), 0o711)
 }
 
 /// Removes the staging area, and the repository's key with it.

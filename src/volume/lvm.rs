@@ -1,12 +1,12 @@
 //! LVM: thin snapshots, and classic ones where the volume group has the room.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::host::own;
 use crate::process;
 
 use super::unmount::unmount;
@@ -184,7 +184,7 @@ impl Volumes for Lvm {
             "ext3" | "ext4" => "ro,nosuid,nodev,noexec,noload",
             _ => "ro,nosuid,nodev,noexec",
         };
-        fs::create_dir_all(&snapshot.at).with_context(|| format!("cannot make {}", snapshot.at.display()))?;
+        own::make(&snapshot.at)?;
         let mut command = Command::new("mount");
         command.args(["-t", origin.files, "-o", options]).arg(device(origin.group, &snapshot.name)).arg(&snapshot.at);
         process::run(&mut command).map(drop)
@@ -254,7 +254,7 @@ fn device(group: &str, name: &str) -> PathBuf {
 
 /// Whether two names are of the same device: each has several.
 fn same(source: &str, device: &Path) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let real = |path: &Path| own::canonical(path).unwrap_or_else(|_| path.to_owned());
     Path::new(source) == device || source.starts_with("/dev/") && real(Path::new(source)) == real(device)
 }
 

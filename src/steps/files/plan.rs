@@ -1,7 +1,6 @@
 //! How each path is captured: decided before GitLab is touched, by what its file system can do, and written down for all that follows.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,6 +11,7 @@ use crate::config::{Config, EngineName, Method};
 use crate::finding::Finding;
 use crate::frozen::{self, At, How};
 use crate::host::beneath::{Directory, Held};
+use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 use crate::values::RunId;
@@ -177,12 +177,7 @@ pub fn clear_clones(clones: &[Held]) -> Result<()> {
     if !failures.is_empty() {
         bail!("{}", failures.join("; "));
     }
-    match fs::remove_file(paths::CLONES) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", paths::CLONES))
-        }
-        _ => Ok(()),
-    }
+    own::remove(paths::CLONES)
 }
 
 fn plan(run: &RunId, choices: &[Choice]) -> Result<Plan> {
