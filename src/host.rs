@@ -1,6 +1,8 @@
 //! The host below everything else: other people's directories, acting as another account, what the kernel grants.
 
 pub mod beneath;
+pub mod confined;
 pub mod identity;
 pub mod limits;
 pub mod random;
+pub mod text;

@@ -9,6 +9,8 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::User;
 
+use crate::host::text;
+use crate::say;
 use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
@@ -39,9 +41,9 @@ pub async fn check(config: Result<Config>, json: bool) -> Result<()> {
         }
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        text::out(&text::json(&findings)?);
     } else {
-        findings.iter().for_each(|finding| println!("{finding}"));
+        findings.iter().for_each(|finding| say!("{finding}"));
     }
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let (wrong, warnings) = (count(Verdict::Wrong), count(Verdict::Warning));
@@ -169,11 +171,11 @@ fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<F
     chown(given.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
         .with_context(|| format!("cannot give {} to {}", given.path().display(), user.name))?;
     let own = env::current_exe().context("cannot find this program's own path")?;
-    let mut command = user::bound(&own, Some(user), "KILL");
+    let mut command = user::bound(&own, Some(user));
     command.arg("--config").arg(&config.source).args(["helper", "check-postgresql"]);
     // libpq looks for certificates in the home directory, and ours is not that user's.
     command.env("CREDENTIALS_DIRECTORY", given.path()).env_remove("HOME").current_dir("/").stdin(Stdio::null());
-    let output = command.output().context("cannot run setpriv: is util-linux installed?")?;
+    let output = command.output().context("cannot run this program again")?;
     ensure!(output.status.success(), "asking as user '{}' failed: {}", user.name, process::tail(&output.stderr));
     serde_json::from_slice(&output.stdout).context("the answer about PostgreSQL cannot be understood")
 }

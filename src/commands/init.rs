@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use crate::say;
 use crate::cli::InitArgs;
 use crate::config::host::Host;
 use crate::config::{Config, Gitlab, ReadinessUrl, RedisAddress};
@@ -57,7 +58,7 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
         made => made.with_context(|| format!("cannot write {}", path.display()))?,
     };
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
+    say!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::host::text;
+use crate::say;
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Proxy};
@@ -35,7 +37,7 @@ struct Changes(Vec<String>);
 
 impl Changes {
     fn add(&mut self, what: &str, path: &Path) {
-        println!("{what} {}", path.display());
+        say!("{what} {}", path.display());
         self.0.push(path.display().to_string());
     }
 }
@@ -91,7 +93,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         }
     }
     if changes.0.is_empty() {
-        println!("nothing to do: {} units are as they should be", files.len());
+        say!("nothing to do: {} units are as they should be", files.len());
     }
     Ok(())
 }
@@ -128,7 +130,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
         manager.reload().await?;
     }
     if changes.0.is_empty() {
-        println!("nothing to do: no units of gitlab-backup in {}", directory.display());
+        say!("nothing to do: no units of gitlab-backup in {}", directory.display());
     }
     Ok(())
 }
@@ -211,11 +213,11 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     place(&path, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
     changes.add("made", &path);
-    println!(
+    text::out(&format!(
         "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \
          Keep a copy of it somewhere else now: without it nothing can ever be restored.\n",
-        path.display()
-    );
+        text::path(&path)
+    ));
     Ok(())
 }
 

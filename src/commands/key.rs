@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
+use crate::host::text;
+use crate::say;
 use crate::config::Config;
 use crate::host::random;
 use crate::repository::{Engine, Key};
@@ -49,7 +51,7 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
             let [key] = found[..] else { bail!("{} keys begin with '{id}': see 'gitlab-backup key show'", found.len()) };
             ensure!(!key.current, "key {} is the configured one: 'gitlab-backup key rotate' replaces it", key.id);
             engine.remove_key(&key.id)?;
-            println!("removed key {}", key.id);
+            say!("removed key {}", key.id);
             Ok(())
         }
         KeyCommand::Rotate => rotate(config, &*engine),
@@ -58,15 +60,15 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
 
 fn show(keys: &[Key], json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(keys)?);
+        text::out(&text::json(keys)?);
         return Ok(());
     }
     for key in keys {
         let mark = if key.current { '*' } else { ' ' };
-        println!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
+        say!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
     }
     if keys.len() == 1 {
-        println!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
+        say!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
     }
     Ok(())
 }
@@ -74,10 +76,10 @@ fn show(keys: &[Key], json: bool) -> Result<()> {
 fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     if !file.exists() {
         place(file, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
-        println!("made {}", file.display());
+        say!("made {}", file.display());
     }
     engine.add_key(file)?;
-    println!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
+    say!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
     Ok(())
 }
 
@@ -98,6 +100,6 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     let engine = open::outside(config)?;
     engine.probe().context("the new password does not open the repository: the old key was kept")?;
     engine.remove_key(&old.id)?;
-    println!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
+    say!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::say;
 use crate::config::Config;
 use crate::runs::{Manifest, Part};
 use crate::steps::{extract, space};
@@ -20,10 +21,10 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
         ensure!(entries.next().is_none(), "{} is not empty: name an empty directory or one that is not there yet", into.display());
     }
     let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
-    println!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
+    say!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
     for part in &parts {
         let paths: Vec<String> = part.paths.iter().map(|path| path.display().to_string()).collect();
-        println!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
+        say!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
     }
     if args.dry_run {
         return Ok(());
@@ -37,7 +38,7 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
     for part in parts {
         extract::in_child(config, &part.snapshot, &into, args.path.as_slice())
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
-        println!("done: {}", part.name);
+        say!("done: {}", part.name);
     }
     Ok(())
 }
