@@ -9,13 +9,13 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::User;
 
-use crate::host::text;
-use crate::say;
 use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
+use crate::host::{confined, text};
 use crate::monitoring;
 use crate::process;
+use crate::say;
 use crate::steps::user;
 use crate::steps::{files, object_storage, open, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
@@ -57,6 +57,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::of("configuration", Ok(config.source.display().to_string()))];
     findings.push(on_path());
     findings.push(installed(config).unwrap_or_else(|error| Finding::of("units", Err(error))));
+    findings.push(sandbox());
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
@@ -93,6 +94,25 @@ fn on_path() -> Finding {
         }
         _ => Finding::of("program", Ok(own.display().to_string())),
     }
+}
+
+/// Whether there is an account to look at what others made with.
+fn sandbox() -> Finding {
+    let found = User::from_name(confined::ACCOUNT).context("cannot ask for it").and_then(|user| {
+        let user = user.with_context(|| {
+            format!(
+                "there is no account {}, with which 'verify' looks at what others made: 'gitlab-backup install' makes it",
+                confined::ACCOUNT
+            )
+        })?;
+        ensure!(
+            !user.uid.is_root() && user.gid.as_raw() != 0,
+            "{} is root's: remove it, and 'gitlab-backup install' makes it anew",
+            user.name
+        );
+        Ok(format!("{} looks at what others made", user.name))
+    });
+    Finding::of("sandbox", found)
 }
 
 /// Whether the units on the host are those of the configuration.

@@ -7,9 +7,9 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
 
+use crate::cli::{Exit, UNIT_FAILED};
 use crate::host::text;
 use crate::note;
-use crate::cli::{Exit, UNIT_FAILED};
 use crate::runs::{Kind, Outcome, Record};
 use crate::systemd::{ActiveState, Manager};
 use crate::units::{Restore, Unit};

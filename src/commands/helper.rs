@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::host::text;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
 use crate::host::confined::Confine;
+use crate::host::text;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::say;
 use crate::cli::InitArgs;
 use crate::config::host::Host;
 use crate::config::{Config, Gitlab, ReadinessUrl, RedisAddress};
+use crate::say;
 use crate::steps::{object_storage, readiness};
 
 /// Where GitLab may tell that it is usable; the first that answers is taken.

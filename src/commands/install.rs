@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::host::text;
-use crate::say;
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Proxy};
-use crate::host::random;
+use crate::host::text;
+use crate::host::{confined, random};
 use crate::runs::restore::Journal;
+use crate::say;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::steps::proxy;
 use crate::systemd::Manager;
@@ -74,9 +74,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     }
     remove(&directory, |name| !wanted.contains(name), &mut changes)?;
     secrets(&config, &host, &mut changes)?;
-    if config.postgresql.as_ref().is_some_and(|postgresql| postgresql.os_user == SERVICE_USER) {
-        service_user(&host, live, &mut changes)?;
-    }
+    accounts(&config, &host, live, &mut changes)?;
     if let Some(manager) = manager {
         if !changes.0.is_empty() {
             manager.reload().await?;
@@ -221,10 +219,17 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     Ok(())
 }
 
-/// The user of the PostgreSQL steps, by systemd-sysusers(8).
-fn service_user(host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
+/// The accounts that are made, by systemd-sysusers(8), and what each is for. They own nothing, and have no home and no shell.
+fn wanted(config: &Config) -> Vec<(&'static str, &'static str)> {
+    let asks = config.postgresql.as_ref().is_some_and(|postgresql| postgresql.os_user == SERVICE_USER);
+    let service = asks.then_some((SERVICE_USER, "GitLab backup"));
+    service.into_iter().chain([(confined::ACCOUNT, "GitLab backup sandbox")]).collect()
+}
+
+fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let path: PathBuf = host.path(SYSUSERS);
-    let content = format!("{HEADER}\nu {SERVICE_USER} - \"GitLab backup\" /nonexistent\n");
+    let lines: String = wanted(config).iter().map(|(name, what)| format!("u {name} - \"{what}\" /nonexistent\n")).collect();
+    let content = format!("{HEADER}\n{lines}");
     if !fs::read(&path).is_ok_and(|old| old == content.as_bytes()) {
         fs::create_dir_all(path.parent().context("no directory")?)?;
         place(&path, content.as_bytes(), 0o644)?;
@@ -233,7 +238,7 @@ fn service_user(host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     if live {
         let status = std::process::Command::new("systemd-sysusers").arg(&path).status().context("cannot run systemd-sysusers")?;
         if !status.success() {
-            bail!("systemd-sysusers could not make the user {SERVICE_USER}");
+            bail!("systemd-sysusers could not make the accounts of {}", path.display());
         }
     }
     Ok(())

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
-use crate::host::text;
-use crate::say;
 use crate::config::Config;
 use crate::host::random;
+use crate::host::text;
 use crate::repository::{Engine, Key};
+use crate::say;
 use crate::steps::open;
 use crate::values::SecretSource;
 

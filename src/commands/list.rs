@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use crate::host::text;
-use crate::say;
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::host::text;
 use crate::runs::{Downtime, Manifest, Record};
+use crate::say;
 use crate::steps::open;
 use crate::values::RunId;
 

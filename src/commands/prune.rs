@@ -4,13 +4,13 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::host::text;
-use crate::say;
 use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
+use crate::host::text;
 use crate::repository::patience;
 use crate::runs::{Outcome, Record};
+use crate::say;
 use crate::steps::open;
 use crate::steps::prune::{Plan, apply, plan};
 use crate::systemd::Manager;

@@ -9,17 +9,17 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::BinaryBytes;
 
-use crate::host::text;
-use crate::{note, say};
 use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
+use crate::host::text;
 use crate::runs::restore::{Journal, Request};
 use crate::runs::{Kind, Manifest, Record};
 use crate::steps::open;
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 use crate::values::RunId;
+use crate::{note, say};
 
 use super::follow::{follow, succeeded};
 

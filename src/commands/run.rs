@@ -2,9 +2,9 @@
 
 use anyhow::{Result, bail};
 
+use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::host::text;
 use crate::note;
-use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::runs::{Kind, Record};
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};

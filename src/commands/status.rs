@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use crate::finding::Finding;
 use crate::host::text;
-use crate::say;
 use crate::paths;
 use crate::runs::restore::Journal;
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
+use crate::say;
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 
@@ -109,7 +109,6 @@ fn verified(last: &Verified) -> String {
     if last.ok {
         return format!("{run} {how}, nothing is wrong ({})", at(finished));
     }
-    let wrong: Vec<String> =
-        last.wrong.iter().map(Finding::line).collect();
+    let wrong: Vec<String> = last.wrong.iter().map(Finding::line).collect();
     format!("{run} {how}, and WRONG ({}): {}", at(finished), wrong.join("; "))
 }

@@ -7,12 +7,12 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::host::text;
-use crate::say;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::finding::{Finding, conclude};
+use crate::host::text;
 use crate::runs::Verified;
+use crate::say;
 use crate::steps::open;
 use crate::steps::verify::{self, Depth};
 use crate::values::RunId;

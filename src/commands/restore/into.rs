@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::say;
 use crate::config::Config;
 use crate::runs::{Manifest, Part};
+use crate::say;
 use crate::steps::{extract, space};
 
 use super::RestoreArgs;

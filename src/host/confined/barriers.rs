@@ -12,7 +12,17 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, Sec
 
 /// Where programs and what they are made of are: on Debian and its like, on NixOS, in GitLab's Omnibus package.
 const SYSTEM: [&str; 11] = [
-    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/run/current-system", "/opt/gitlab/embedded", "/gnu/store",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/nix/store",
+    "/run/current-system",
+    "/opt/gitlab/embedded",
+    "/gnu/store",
 ];
 /// What programs and libraries read as they start.
 const STARTING: [&str; 14] = [

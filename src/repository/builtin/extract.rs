@@ -19,7 +19,8 @@ use super::plain;
 pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
     let heads = heads(repository, &root, snapshot, paths)?;
-    let listing = Listing::of(HELD, || Ok(Box::new(names::checked(walk(repository, &root, &heads)?, target.as_os_str().len())) as Entries<'_>))?;
+    let listing =
+        Listing::of(HELD, || Ok(Box::new(names::checked(walk(repository, &root, &heads)?, target.as_os_str().len())) as Entries<'_>))?;
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
     let mut options = RestoreOptions::default();

@@ -23,10 +23,7 @@ const PATH: usize = 4095;
 const SHOWN: usize = 200;
 
 /// `entries` of a walk, up to the first that is refused. Their paths are laid out below one of `above` bytes.
-pub(super) fn checked(
-    entries: impl Iterator<Item = RusticResult<Entry>>,
-    above: usize,
-) -> impl Iterator<Item = RusticResult<Entry>> {
+pub(super) fn checked(entries: impl Iterator<Item = RusticResult<Entry>>, above: usize) -> impl Iterator<Item = RusticResult<Entry>> {
     let mut names = Names { above, last: Vec::new() };
     let mut refused = false;
     entries.map_while(move |entry| {
@@ -53,24 +50,27 @@ struct Names {
 
 impl Names {
     fn admit(&mut self, path: &Path, name: &OsStr, below: bool) -> Result<()> {
+        let refused = |why: &str| format!("the archive has '{}', {why}: nothing of it is used", shown(path));
         let bytes = name.as_bytes();
-        let shown = || {
-            let path = self.last.iter().fold(String::new(), |path, name| path + "/" + &text::bytes(name.as_bytes()));
-            let (path, name) = (format!("{path} and what follows it"), text::bytes(bytes));
-            let short = |text: String| if text.len() > SHOWN { text.chars().take(SHOWN).chain("…".chars()).collect() } else { text };
-            format!("the name '{}' (after {})", short(name), short(path))
-        };
         let whole = !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0);
-        ensure!(whole && bytes.len() <= NAME, "the archive has {}, which is no name of a file: nothing is done with it", shown());
-        let full = self.above + 1 + path.as_os_str().len();
-        ensure!(full <= PATH, "the archive has {}, whose path has {full} bytes, and {PATH} are possible: nothing is done with it", shown());
-        ensure!(!below, "the archive has something below {}, which is no directory: nothing is done with it", shown());
+        ensure!(whole && bytes.len() <= NAME, refused(&format!("where '{}' is no name of a file", text::bytes(bytes))));
+        ensure!(self.above + 1 + path.as_os_str().len() <= PATH, refused("whose path is longer than a path can be"));
+        ensure!(!below, refused("which is no directory and has something below it"));
+        // They come as a walk meets them: what is deeper was seen in another directory.
         let depth = path.components().count();
-        self.last.truncate(depth);
-        match self.last.last_mut().filter(|_| depth > 0 && true) {
-            _ if depth == 0 => {}
-            _ => {}
-        }
+        let last = depth.checked_sub(1).and_then(|above| self.last.get(above));
+        ensure!(last.is_none_or(|last| **last < *name), refused("which is there twice or out of order"));
+        self.last.truncate(depth.saturating_sub(1));
+        self.last.push(name.to_owned());
         Ok(())
+    }
+}
+
+/// A path, and of a long one its beginning.
+fn shown(path: &Path) -> String {
+    let text = text::path(path);
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }

@@ -77,8 +77,7 @@ impl Scratch {
     /// Bytes that are free.
     pub(super) fn free(&self) -> Result<u64> {
         let path = self.directory.path();
-        let system =
-            fstatvfs(self.directory.as_fd()).with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
+        let system = fstatvfs(self.directory.as_fd()).with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
         Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 

@@ -245,9 +245,11 @@ impl Configuration {
             let (name, value) = pair.split_once('\n').unwrap_or((pair, ""));
             match (name, value) {
                 ("core.repositoryformatversion", version) => {
-                    configuration.version = version.parse().ok().filter(|version| *version <= 1).with_context(|| {
-                        format!("its configuration says {name} = {}, which is not known", text::clean(version))
-                    })?;
+                    configuration.version = version
+                        .parse()
+                        .ok()
+                        .filter(|version| *version <= 1)
+                        .with_context(|| format!("its configuration says {name} = {}, which is not known", text::clean(version)))?;
                 }
                 ("extensions.objectformat", "sha1") => configuration.sha256 = false,
                 ("extensions.objectformat", "sha256") => configuration.sha256 = true,
@@ -308,11 +310,14 @@ mod tests {
 
     #[test]
     fn of_a_configuration_only_the_format_is_kept() {
-        let said = "core.repositoryformatversion\n1\0core.fsmonitor\n/tmp/x\0core.bare\0extensions.objectformat\nsha256\0include.path\n/x\0";
+        let said =
+            "core.repositoryformatversion\n1\0core.fsmonitor\n/tmp/x\0core.bare\0extensions.objectformat\nsha256\0include.path\n/x\0";
         let configuration = Configuration::of(said).unwrap();
         assert_eq!(configuration, Configuration { version: 1, sha256: true, reftable: false });
         assert_eq!(configuration.text(), "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n");
-        for unknown in ["core.repositoryformatversion\n2\0", "extensions.objectformat\nx]\n[core]\n\tfsmonitor = y\0", "extensions.refstorage\n\0"] {
+        for unknown in
+            ["core.repositoryformatversion\n2\0", "extensions.objectformat\nx]\n[core]\n\tfsmonitor = y\0", "extensions.refstorage\n\0"]
+        {
             assert!(Configuration::of(unknown).is_err(), "{unknown:?}");
         }
     }
