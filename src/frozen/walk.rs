@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use rayon::Scope;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 
-use crate::host::beneath;
+use crate::host::{beneath, text};
 
 use super::entry::{Attribute, Content, Entry, Extra, Stat, Time};
 use super::staging::{self, Staging};
@@ -44,7 +44,7 @@ impl fmt::Display for Skipped {
         if self.path.as_os_str().is_empty() {
             return f.write_str(&self.error);
         }
-        write!(f, "{}: {}", self.path.display(), self.error)
+        write!(f, "{}: {}", text::path(&self.path), self.error)
     }
 }
 

@@ -111,17 +111,6 @@ impl Write for Log {
     }
 }
 
-/// A path in JSON: as it is, or with the bytes that are not UTF-8 as `\xNN`. For what is told and not for what is looked up again.
-///
-/// # Errors
-/// Those of the serializer.
-pub fn serialize_path<S: serde::Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
-    match path.to_str() {
-        Some(text) => serializer.serialize_str(text),
-        None => serializer.serialize_str(&bytes(path.as_os_str().as_bytes())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

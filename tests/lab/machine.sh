@@ -6,7 +6,8 @@
 #   power_off            ends it and removes what it left
 set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-PROGRAM=$LAB/../../target/release/gitlab-backup
+# LAB_PROGRAM: another one, such as an older one that must fail.
+PROGRAM=${LAB_PROGRAM:-$LAB/../../target/release/gitlab-backup}
 NO_CLOCK=/usr/lib/systemd/system/gitlab-backup.timer.d
 # A command that fails and says nothing ends a scenario too.
 trap 'echo "why: ended with $? at line $LINENO: ${BASH_COMMAND:0:200}" >&2' ERR
