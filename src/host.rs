@@ -4,5 +4,6 @@ pub mod beneath;
 pub mod confined;
 pub mod identity;
 pub mod limits;
+pub mod mounts;
 pub mod random;
 pub mod text;

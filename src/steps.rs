@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod object_storage;
 pub mod open;
 pub mod pause;
+pub mod permissions;
 pub mod postgresql;
 pub mod preflight;
 pub mod proxy;

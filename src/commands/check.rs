@@ -17,7 +17,7 @@ use crate::monitoring;
 use crate::process;
 use crate::say;
 use crate::steps::user;
-use crate::steps::{files, object_storage, open, postgresql, preflight, proxy, secret};
+use crate::steps::{files, object_storage, open, permissions, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
 use crate::units::render::credential;
 use crate::units::{self, Plan, Unit};
@@ -56,6 +56,7 @@ pub async fn check(config: Result<Config>, json: bool) -> Result<()> {
 async fn host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::of("configuration", Ok(config.source.display().to_string()))];
     findings.push(on_path());
+    findings.extend(permissions::findings(config));
     findings.push(installed(config).unwrap_or_else(|error| Finding::of("units", Err(error))));
     findings.push(sandbox());
     let preflight = preflight::host(config).await;

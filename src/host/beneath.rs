@@ -13,7 +13,7 @@ mod remove;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -76,6 +76,11 @@ impl Directory {
         Ok(Self { fd, path: self.path.clone() })
     }
 
+    /// A path to it for a program that this process starts: that leads to this directory, whatever has become of its name.
+    pub fn reachable(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()))
+    }
+
     /// What it is.
     pub fn stat(&self) -> Result<Stat> {
         rustix::fs::fstat(&self.fd).with_context(|| format!("cannot look at {}", self.path.display()))
@@ -119,6 +124,10 @@ impl Directory {
             // Between the two the owner of this directory may have put another in its place.
             let stat = new.stat()?;
             ensure!(stat.st_uid == rustix::process::geteuid().as_raw() && new.entries()?.is_empty(), "it was exchanged as it was made");
+            // What the directory above has its owner's new ones inherit. Where there is none, or no such thing, nothing is to be removed.
+            for list in ["system.posix_acl_default", "system.posix_acl_access"] {
+                let _ = rustix::fs::fremovexattr(&new.fd, list);
+            }
             rustix::fs::fchmod(&new.fd, Mode::from_raw_mode(mode))?;
             Ok(new)
         };
@@ -153,21 +162,13 @@ impl Directory {
     }
 
     fn regular(&self, relative: &Path) -> Result<File> {
-        let fd = open::openat(&self.fd, relative, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
-        ensure!(kind == FileType::RegularFile, "it is not a regular file");
-        Ok(File::from(fd))
+        regular(&self.fd, relative)
     }
 
     /// The content of a regular file that has at most `limit` bytes.
     pub fn read(&self, relative: &Path, limit: u64) -> Result<Vec<u8>> {
-        let read = || -> Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            self.regular(relative)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-            ensure!(bytes.len() as u64 <= limit, "it has more than {limit} bytes");
-            Ok(bytes)
-        };
-        read().with_context(|| format!("cannot read {}", self.named(relative)))
+        let read = self.regular(relative).and_then(|file| bounded(file, limit));
+        read.with_context(|| format!("cannot read {}", self.named(relative)))
     }
 
     /// Where a link leads to, as text.
@@ -332,8 +333,39 @@ fn one(name: &OsStr) -> Result<&OsStr> {
 /// # Errors
 /// If it is not there, is anything else, or has more than `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let (directory, name) = Directory::of(path)?;
-    directory.read(Path::new(&name), limit)
+    let read = || {
+        let (parent, name) = path.parent().zip(path.file_name()).context("it has no name")?;
+        let parent = open::place(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        bounded(regular(&parent, Path::new(name))?, limit)
+    };
+    read().with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The same as text.
+///
+/// # Errors
+/// As [`read`], and if it is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    String::from_utf8(read(path, limit)?).with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// Whether an error says that there is nothing.
+pub fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref() == Some(&Errno::NOENT)
+}
+
+fn regular(directory: &OwnedFd, relative: &Path) -> Result<File> {
+    let fd = open::openat(directory, relative, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
+    ensure!(kind == FileType::RegularFile, "it is not a regular file");
+    Ok(File::from(fd))
+}
+
+fn bounded(file: File, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    ensure!(bytes.len() as u64 <= limit, "it has more than {limit} bytes");
+    Ok(bytes)
 }
 
 #[cfg(test)]

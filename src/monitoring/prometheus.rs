@@ -1,14 +1,13 @@
 //! A file for the node exporter's textfile collector, replaced as a whole.
 
 use std::fmt::Write as _;
-use std::fs::{self, Permissions};
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
+
+use crate::host::beneath::Directory;
 
 use super::{Report, Reporter};
 
@@ -17,23 +16,14 @@ pub(super) struct Textfile<'a>(pub(super) &'a Path);
 
 impl Textfile<'_> {
     fn write(&self, report: &Report) -> Result<()> {
-        let write = || -> Result<()> {
-            // The exporter takes *.prom only, and so not the file that is being written.
-            let mut file = tempfile::NamedTempFile::new_in(self.0.parent().context("no directory")?)?;
-            file.write_all(metrics(report).as_bytes())?;
-            // Read by the exporter's user.
-            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist(self.0)?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", self.0.display()))
+        // The directory is often the exporter's own.
+        let (directory, name) = Directory::of(self.0)?;
+        directory.replace(&name, metrics(report).as_bytes(), 0o644)
     }
 
     fn look(&self) -> Result<String> {
         let directory = self.0.parent().context("no directory")?;
-        let metadata = fs::metadata(directory).with_context(|| format!("{} cannot be seen: make it", directory.display()))?;
-        ensure!(metadata.is_dir(), "{} is not a directory", directory.display());
+        Directory::open(directory).context("make it")?;
         Ok(format!("{} is there", directory.display()))
     }
 }

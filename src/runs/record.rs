@@ -10,10 +10,14 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::host::beneath;
 use crate::paths;
 use crate::values::RunId;
 
 use super::Part;
+
+/// Bytes of a JSON file: what is larger was not written by us.
+const LARGEST: u64 = 1 << 28;
 
 /// A run as its executor saw it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -163,12 +167,11 @@ impl Record {
     }
 }
 
-/// Reads a JSON file; none if it is not there.
+/// Reads a JSON file, which may lie in a directory of others; none if it is not there.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    let text = match beneath::read(path, LARGEST) {
+        Err(error) if beneath::is_missing(&error) => return Ok(None),
+        text => text?,
     };
     serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged: remove it", path.display()))
 }

@@ -10,6 +10,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::host::beneath::Held;
+use crate::host::identity::Account;
 use crate::paths;
 use crate::systemd::Paused;
 use crate::values::RunId;
@@ -86,7 +88,7 @@ pub struct Plan {
     /// What is laid out where, one for each file system.
     pub layouts: Vec<Layout>,
     /// Configuration that is only laid out for comparison.
-    pub beside: Option<Layout>,
+    pub beside: Option<Beside>,
 }
 
 /// A database of the run.
@@ -107,25 +109,61 @@ pub struct StagedRedis {
     pub name: String,
     /// The unit that runs it.
     pub unit: String,
+    /// Whom its process runs as, and to whom its directory belongs.
+    pub account: Account,
     /// Where it keeps its files.
     pub directory: PathBuf,
     /// Its RDB file's name.
     pub file: String,
     /// With `appendonly yes`: the names of its append-only directory (7.0 or newer) and file, from which it would start instead.
     pub append_only: Option<(Option<String>, String)>,
+    /// Beside its files.
+    pub places: Places,
+}
+
+/// Two directories that are made for a restore, on the file system of what is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Places {
+    /// Where the new is laid out.
+    pub staged: Held,
+    /// Where what was there before is kept until the restore is complete.
+    pub aside: Held,
+}
+
+impl Places {
+    /// In `directory`, not made yet.
+    pub fn planned(directory: &Path) -> Result<Self> {
+        Ok(Self {
+            staged: Held::planned(directory, ".gitlab-backup-restore-")?,
+            aside: Held::planned(directory, ".gitlab-backup-replaced-")?,
+        })
+    }
+
+    /// Makes both.
+    pub fn make(&mut self) -> Result<()> {
+        self.staged.make()?;
+        self.aside.make().map(drop)
+    }
 }
 
 /// Paths of one snapshot that are laid out below one directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Layout {
-    /// The directory that is made for it, on the file system where the paths belong.
-    pub staged: PathBuf,
-    /// Where what was there before is kept, on the same file system.
-    pub aside: PathBuf,
+    /// The directories that are made for it, on the file system where the paths belong.
+    pub places: Places,
     /// Where what is not in the run is kept for good.
     pub kept: PathBuf,
     /// The paths, as they were on the host.
     pub roots: Vec<Root>,
+}
+
+/// Configuration that is laid out for comparison, in a directory that only root can reach.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Beside {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The paths, as they were on the host.
+    pub roots: Vec<PathBuf>,
 }
 
 /// One path that is restored.
@@ -142,10 +180,23 @@ pub struct Root {
 pub struct Move {
     /// The place.
     pub live: PathBuf,
-    /// What comes there; none: it only goes.
-    pub staged: Option<PathBuf>,
-    /// Where that goes which is there; none: nothing is there.
-    pub aside: Option<PathBuf>,
+    /// Where it lies beneath the two directories.
+    pub inside: PathBuf,
+    /// Something comes there.
+    pub new: bool,
+    /// Something is there, and goes.
+    pub old: bool,
+}
+
+/// The renames between a file system's places and what is live on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moves {
+    /// The two directories.
+    pub places: Places,
+    /// Whose rights are enough; none: root's.
+    pub account: Option<Account>,
+    /// The renames.
+    pub steps: Vec<Move>,
 }
 
 /// How far a restore is.
@@ -172,9 +223,9 @@ pub struct Journal {
     /// What ran before; /run forgets it with a reboot.
     pub paused: Vec<Paused>,
     /// The renames of files.
-    pub moves: Vec<Move>,
+    pub moves: Vec<Moves>,
     /// The renames of Redis' files.
-    pub redis_moves: Vec<Move>,
+    pub redis_moves: Vec<Moves>,
 }
 
 impl Journal {

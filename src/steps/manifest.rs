@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::{Config, host};
+use crate::host::beneath;
 use crate::paths;
 use crate::repository::patience;
 use crate::runs::record::{read_json, write_json};
@@ -20,6 +21,9 @@ use super::postgresql::Dumped;
 
 /// GitLab's version, by layout.
 const GITLAB_VERSION: [&str; 2] = ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
+
+/// Bytes of the file with it, at most.
+const VERSION_SIZE: u64 = 4096;
 
 #[derive(Deserialize)]
 struct RedisDump {
@@ -96,6 +100,27 @@ fn versions(dumped: Option<&Dumped>) -> Result<Vec<Component>> {
 
 /// The version of GitLab on this host, with its edition (`17.5.0-ee`); `unknown` where no layout has it.
 pub fn gitlab_version() -> String {
-    let found = GITLAB_VERSION.iter().find_map(|path| fs::read_to_string(path).ok());
-    found.map_or_else(|| "unknown".to_owned(), |version| version.trim().to_owned())
+    // GitLab's user may have put anything there.
+    let read = |path: &&str| version(&beneath::read_text(Path::new(path), VERSION_SIZE).ok()?);
+    GITLAB_VERSION.iter().find_map(read).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// A version, if the text is one.
+fn version(text: &str) -> Option<String> {
+    let text = text.trim();
+    let fits = !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
+    fits.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_version_is_one() {
+        assert_eq!(version("17.5.0-ee\n"), Some("17.5.0-ee".to_owned()));
+        for text in ["", "root:x:0:0:root:/root:/bin/bash", "17.5\n17.6", "\u{1b}[2J17.5", &"1".repeat(65)] {
+            assert_eq!(version(text), None, "{text:?}");
+        }
+    }
 }

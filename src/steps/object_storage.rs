@@ -1,18 +1,21 @@
 //! Object storage: what GitLab keeps elsewhere is not in a backup, and whoever relies on it should know.
 
-use std::fs;
 use std::path::Path;
 
 use crate::config::host::Host;
 use crate::finding::Finding;
+use crate::host::beneath;
 
 /// GitLab's configuration, by layout; what generates it writes plain YAML, a key a line.
 const CONFIGURATIONS: [&str; 3] =
     ["/var/opt/gitlab/gitlab-rails/etc/gitlab.yml", "/home/git/gitlab/config/gitlab.yml", "/etc/gitlab/gitlab.yml"];
 
+/// Bytes of such a configuration, at most.
+const SIZE: u64 = 1 << 22;
+
 /// Tells what is kept in object storage; nothing where nothing is.
 pub fn finding(host: &Host) -> Option<Finding> {
-    let texts = CONFIGURATIONS.iter().filter_map(|path| Some((path, fs::read_to_string(host.path(path)).ok()?)));
+    let texts = CONFIGURATIONS.iter().filter_map(|path| Some((path, beneath::read_text(&host.path(path), SIZE).ok()?)));
     let (path, kinds) = texts.map(|(path, text)| (path, in_use(&text))).find(|(_, kinds)| !kinds.is_empty())?;
     let words =
         format!("{} in object storage ({}): that is not in the backup, save it where it is", kinds.join(", "), Path::new(path).display());

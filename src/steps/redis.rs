@@ -1,5 +1,7 @@
 //! Redis: every instance forks while GitLab is down; what the fork writes is secured while GitLab is up again.
 
+pub(super) mod files;
+pub(super) mod process;
 mod rdb;
 pub(super) mod remote;
 pub(super) mod save;
@@ -36,6 +38,11 @@ pub async fn preflight(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Whether its file can be read on this host, with its own rights. None written yet is one.
+async fn readable(server: &Server<'_>) -> Result<()> {
+    files::Files::of(server).await?.open().map(drop)
+}
+
 /// What was seen, and what should be known.
 async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
     let server = Server::connect(redis).await?;
@@ -44,8 +51,8 @@ async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
     info.number("rdb_changes_since_last_save")?;
     // The next one may do better; the run will see.
     let warning = info.last_save().err().map(|error| format!("{error:#}"));
-    if save::local_file(&server).await.is_none() {
-        remote::program()?;
+    if let Err(error) = readable(&server).await {
+        remote::program().with_context(|| format!("its file cannot be read here: {error:#}"))?;
     }
     Ok((format!("version {} at {}", info.version(), server::place(&redis.address)), warning))
 }

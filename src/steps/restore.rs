@@ -66,5 +66,5 @@ fn globals(part: &Part) -> Result<String> {
 /// The only directory of a part of dumps, as it is laid out below the dumps' place.
 fn dump_directory(part: &Part) -> Result<std::path::PathBuf> {
     let path = part.paths.first().with_context(|| format!("part '{}' of the run has no path", part.name))?;
-    Ok(moves::below(Path::new(paths::RESTORE_DUMPS), path))
+    Ok(Path::new(paths::RESTORE_DUMPS).join(moves::below(path)))
 }

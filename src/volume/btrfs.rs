@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use crate::paths;
 use crate::process;
 
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours, mounts};
+use super::unmount::unmount;
+use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 
 /// The number that a subvolume's root has in it (linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
 const ROOT_INODE: u64 = 256;
@@ -84,7 +85,7 @@ impl Volumes for Btrfs {
 
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
         if snapshot.at.is_absolute() {
-            mounts::unmount(&snapshot.at)?;
+            unmount(&snapshot.at)?;
         }
         let top = top(Subvolume::parse(&snapshot.origin)?.device)?;
         let path = top.join(DIRECTORY).join(&snapshot.name);
@@ -100,7 +101,7 @@ impl Volumes for Btrfs {
             Err(error) if ![ErrorKind::DirectoryNotEmpty, ErrorKind::NotFound].contains(&error.kind()) => {
                 Err(error).with_context(|| format!("cannot remove {}", directory.display()))
             }
-            _ => mounts::unmount(&top),
+            _ => unmount(&top),
         }
     }
 
@@ -114,7 +115,7 @@ impl Volumes for Btrfs {
             let top = top(device)?;
             let names = ours(&top.join(DIRECTORY))?;
             if names.is_empty() {
-                mounts::unmount(&top)?;
+                unmount(&top)?;
             }
             let snapshot = |name| Snapshot { kind: Kind::Btrfs, origin: format!("{device}:"), name, at: PathBuf::new() };
             found.extend(names.into_iter().map(snapshot));

@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::process;
 
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours, mounts};
+use super::unmount::unmount;
+use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 
 /// On every snapshot of ours: a name alone is no proof.
 const TAG: &str = "gitlab-backup";
@@ -195,7 +196,7 @@ impl Volumes for Lvm {
     }
 
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
-        mounts::unmount(&snapshot.at)?;
+        unmount(&snapshot.at)?;
         let origin = Origin::parse(&snapshot.origin)?;
         let volumes = list()?;
         let named = |name: &str| volumes.iter().find(|volume| volume.group == origin.group && volume.name == name);
@@ -205,7 +206,7 @@ impl Volumes for Lvm {
         }
         let Some(found) = named(&snapshot.name) else { return Ok(()) };
         ensure!(found.is_ours(), "{}/{} is not ours, in spite of its name: it has no tag {TAG}; left alone", found.group, found.name);
-        for mount in mounts::mounts()?.iter().filter(|mount| same(&mount.source, &found.device)) {
+        for mount in super::mounts()?.iter().filter(|mount| same(&mount.source, &found.device)) {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
         process::run(lvm("lvremove").args(["-qq", "--yes", "--force", &format!("{}/{}", found.group, found.name)])).map(drop)

@@ -9,7 +9,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process;
 
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours, mounts};
+use super::unmount::unmount;
+use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 
 /// Datasets.
 #[derive(Default)]
@@ -94,8 +95,8 @@ impl Volumes for Zfs {
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
         // zfs(8) would take a list, or a range, or a whole dataset.
         ensure!(is_ours(&snapshot.name) && !snapshot.origin.contains('@'), "'{}' is no snapshot of ours", full(snapshot));
-        mounts::unmount(&snapshot.at)?;
-        for mount in mounts::mounts()?.iter().filter(|mount| mount.kind == "zfs" && mount.source == full(snapshot)) {
+        unmount(&snapshot.at)?;
+        for mount in super::mounts()?.iter().filter(|mount| mount.kind == "zfs" && mount.source == full(snapshot)) {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
         if self.ours(&snapshot.origin)?.contains(&snapshot.name) {

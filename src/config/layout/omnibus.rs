@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{Defaults, Layout, Server, Units};
 use crate::config::Proxy;
 use crate::config::host::Host;
+use crate::host::beneath;
 
 pub(super) struct Omnibus;
 
@@ -31,6 +32,8 @@ const GITALY: &str = "gitaly";
 
 const PSQL_SETTINGS: &str = "/opt/gitlab/etc/gitlab-psql-rc";
 const GITALY_CONFIGURATION: &str = "/var/opt/gitlab/gitaly/config.toml";
+/// Bytes of it, at most.
+const SIZE: u64 = 1 << 20;
 const REPOSITORIES: &str = "/var/opt/gitlab/git-data/repositories";
 const DATA: [&str; 3] = ["/var/opt/gitlab/gitlab-rails/uploads", "/var/opt/gitlab/gitlab-rails/shared", "/var/opt/gitlab/gitlab-ci/builds"];
 /// What GitLab's own backup leaves out: without the secrets the database cannot be decrypted.
@@ -154,6 +157,7 @@ struct Hooks {
 }
 
 fn gitaly(host: &Host) -> Gitaly {
-    let text = fs::read_to_string(host.path(GITALY_CONFIGURATION)).unwrap_or_default();
+    // In a directory of GitLab's user: it may be anything.
+    let text = beneath::read_text(&host.path(GITALY_CONFIGURATION), SIZE).unwrap_or_default();
     toml::from_str(&text).unwrap_or_default()
 }

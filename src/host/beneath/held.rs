@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
-use super::Directory;
+use super::{Directory, is_missing};
 use crate::host::random;
 
 /// A directory of ours: found again by what it is and not by its name alone, for whoever owns the directory above can exchange it.
@@ -111,7 +111,7 @@ fn above(path: &Path) -> Result<bool> {
     let parent = path.parent().with_context(|| format!("{} has no name", path.display()))?;
     match Directory::open(parent) {
         Ok(_) => Ok(true),
-        Err(error) if error.downcast_ref::<rustix::io::Errno>().is_some_and(|error| *error == rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) if is_missing(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

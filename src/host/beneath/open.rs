@@ -39,9 +39,12 @@ pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::R
 
 /// The same, a name at a time. `path` goes down only.
 pub(super) fn by_steps(mut here: OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let mut names = path.components().peekable();
+    let mut names = path.components().filter(|component| *component != Component::CurDir).peekable();
+    if names.peek().is_none() && !path.as_os_str().is_empty() {
+        return rustix::fs::openat(&here, ".", flags, Mode::empty());
+    }
     while let Some(component) = names.next() {
-        let Component::Normal(name) = component else { continue };
+        let name = component.as_os_str();
         if names.peek().is_none() {
             return rustix::fs::openat(&here, name, flags, Mode::empty());
         }
@@ -50,11 +53,17 @@ pub(super) fn by_steps(mut here: OwnedFd, path: &Path, flags: OFlags) -> rustix:
     Err(Errno::NOENT)
 }
 
-/// A directory by its absolute path.
-pub(super) fn directory(path: &Path) -> Result<OwnedFd> {
+/// A directory by its absolute path, as a place to begin at: it need not be readable.
+pub(super) fn place(path: &Path) -> Result<OwnedFd> {
     let found = walk(path)?;
     ensure!(kind(&found.stat) == FileType::Directory, "it is not a directory");
-    Ok(rustix::fs::openat(&found.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(found.fd)
+}
+
+/// A directory by its absolute path.
+pub(super) fn directory(path: &Path) -> Result<OwnedFd> {
+    let found = place(path)?;
+    Ok(rustix::fs::openat(&found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Checks that nobody but root (or this process's own user) can change what is at `path`, or put something else there.
@@ -89,7 +98,7 @@ fn root() -> Result<Step> {
 
 /// Walks to `path`, a name at a time.
 fn walk(path: &Path) -> Result<Step> {
-    ensure!(path.is_absolute(), "it is no absolute path");
+    let path = &std::path::absolute(path)?;
     let (mut here, mut above, mut shown) = (root()?, Vec::new(), PathBuf::from("/"));
     let mut names: Vec<OsString> = Vec::new();
     push(&mut names, path);

@@ -150,7 +150,7 @@ pub fn explain(config: &Config) -> Vec<Finding> {
 /// Removes what a run before a crash or a reboot left, found by its name.
 fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
     let relevant: Vec<Mount> = config.files.paths.iter().filter_map(|path| volume::mount_of(mounts, path).ok().cloned()).collect();
-    for kind in Kind::ALL {
+    for kind in Kind::ALL.into_iter().filter(|kind| relevant.iter().any(|mount| kind.expected(mount))) {
         let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size);
         for snapshot in volumes.leftovers(&relevant)? {
             volumes.undo(&snapshot).with_context(|| format!("cannot remove what an earlier run left, {}", snapshot.name))?;
@@ -238,17 +238,15 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     };
     let mount = volume::mount_of(mounts, path)?;
     let mut why_not = Vec::new();
-    for kind in kinds {
+    // Where it is not to be expected, nobody is asked: the unit may have no rights to.
+    for kind in kinds.iter().filter(|kind| method != Method::Auto || kind.expected(mount)) {
         if let Some(inner) = volume::mounted_below(mounts, path) {
             why_not.push(format!("{} is mounted in it, which a snapshot would not have", inner.target.display()));
             break;
         }
         match volume::volumes(*kind, &files.lvm_snapshot_size).place(mount, path)? {
             Ok(place) => return answer(Can::Snapshot(*kind, place), format!("a snapshot of its {}", kind.noun())),
-            Err(reason) if method != Method::Auto || kind.expected(mount) => {
-                why_not.push(format!("no snapshot of a {}: {reason}", kind.noun()));
-            }
-            Err(_) => {}
+            Err(reason) => why_not.push(format!("no snapshot of a {}: {reason}", kind.noun())),
         }
     }
     let reasons = || why_not.join("; ");

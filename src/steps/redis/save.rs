@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::Seek;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
+use super::files::Files;
 use super::rdb;
 use super::remote::{self, Transfer};
 use super::server::{Info, Server};
@@ -88,8 +89,8 @@ async fn instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Sa
         _ => {}
     }
     let info = idle(&server).await?;
-    let saved = match local_file(&server).await {
-        Some(source) => local(&server, &info, source, &target, pending).await?,
+    let saved = match local_files(&server).await {
+        Some(source) => local(&server, &info, &source, &target, pending).await?,
         None => distant(&server, &target, pending).await?,
     };
     verify(redis, &target).await?;
@@ -97,18 +98,15 @@ async fn instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Sa
     Ok(Save { name: redis.name.clone(), version: info.version(), file: name, bytes, saved })
 }
 
-/// Where the instance keeps its file, if that is on this machine and can be read.
-pub async fn local_file(server: &Server<'_>) -> Option<PathBuf> {
-    if !server.is_local() {
-        return None;
+/// Where the instance keeps its file, if that is on this machine and it can be read with the instance's own rights.
+async fn local_files(server: &Server<'_>) -> Option<Files> {
+    match async { Files::of(server).await.and_then(|files| files.open().map(|_| files)) }.await {
+        Ok(files) => Some(files),
+        Err(error) => {
+            tracing::info!("Redis {}: fetched over its protocol: {error:#}", server.redis.name);
+            None
+        }
     }
-    let path = Path::new(&server.setting("dir").await?).join(server.setting("dbfilename").await?);
-    let readable = match File::open(&path) {
-        Ok(_) => true,
-        // Not saved yet; but a directory that is not there either is one of a container.
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound && path.parent().is_some_and(|parent| parent.read_dir().is_ok()),
-    };
-    readable.then_some(path)
 }
 
 /// Waits until the instance has no child at work. The caller bounds the time.
@@ -123,9 +121,9 @@ async fn idle(server: &Server<'_>) -> Result<Info> {
 }
 
 /// Through the instance's own file. Whether a new save was needed.
-async fn local(server: &Server<'_>, info: &Info, source: PathBuf, target: &Path, pending: &Pending) -> Result<bool> {
+async fn local(server: &Server<'_>, info: &Info, source: &Files, target: &Path, pending: &Pending) -> Result<bool> {
     if let Some((from, to)) = info.unchanged() {
-        match open(&source, from, to) {
+        match open(source, from, to) {
             // Still so once it is open: then the open file is what the server holds.
             Ok(file) if server.info().await?.unchanged() == Some((from, to)) => {
                 pending.forked();
@@ -149,7 +147,7 @@ async fn local(server: &Server<'_>, info: &Info, source: PathBuf, target: &Path,
     info.last_save()?;
     let end = info.number("rdb_last_save_time")?;
     ensure!(end >= requested - 1, "its save ended without a new file: its own log says why");
-    copy(open(&source, requested - 1, end)?, target).await?;
+    copy(open(source, requested - 1, end)?, target).await?;
     Ok(true)
 }
 
@@ -188,9 +186,9 @@ async fn distant(server: &Server<'_>, target: &Path, pending: &Pending) -> Resul
 }
 
 /// Opens the file, proven to be of a fork between `from` and `to`. What is opened stays, even if a later save takes its name.
-fn open(source: &Path, from: i64, to: i64) -> Result<File> {
-    let mut file = File::open(source).with_context(|| format!("cannot read {}", source.display()))?;
-    ours(&mut file, from, to).with_context(|| format!("{} is not the file of this save", source.display()))?;
+fn open(source: &Files, from: i64, to: i64) -> Result<File> {
+    let mut file = source.open()?.with_context(|| format!("{} is not there", source.path().display()))?;
+    ours(&mut file, from, to).with_context(|| format!("{} is not the file of this save", source.path().display()))?;
     file.rewind()?;
     Ok(file)
 }

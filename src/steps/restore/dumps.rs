@@ -1,13 +1,12 @@
 //! The dumps out of the repository, where PostgreSQL's user and Redis' step find them.
 
-use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::unistd::User;
 
 use crate::config::Config;
+use crate::host::beneath::Directory;
 use crate::paths;
 use crate::steps::extract;
 use crate::systemd::notify;
@@ -26,20 +25,9 @@ pub fn dumps(config: &Config) -> Result<()> {
     let user = User::from_name(&postgresql.os_user).ok().flatten();
     let user = user.with_context(|| format!("there is no user '{}': correct [postgresql] os-user", postgresql.os_user))?;
     let directory = dump_directory(part)?;
+    let inside = directory.strip_prefix(target).context("the dumps are elsewhere")?;
+    let dumps = Directory::open(target)?;
     // Owned by a number of the host that was backed up, and above it are its directories.
-    hand_over(&directory, user.uid.as_raw(), user.gid.as_raw())?;
-    for above in directory.ancestors().skip(1).take_while(|path| path.starts_with(target)) {
-        fs::set_permissions(above, fs::Permissions::from_mode(0o711)).with_context(|| format!("cannot open {}", above.display()))?;
-    }
-    Ok(())
-}
-
-fn hand_over(path: &Path, uid: u32, gid: u32) -> Result<()> {
-    chown(path, Some(uid), Some(gid)).with_context(|| format!("cannot hand {} over", path.display()))?;
-    if path.is_dir() {
-        for entry in fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
-            hand_over(&entry?.path(), uid, gid)?;
-        }
-    }
-    Ok(())
+    dumps.below(inside)?.give(user.uid.as_raw(), user.gid.as_raw())?;
+    inside.ancestors().skip(1).try_for_each(|above| dumps.below(above)?.set_mode(0o711))
 }

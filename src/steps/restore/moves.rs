@@ -1,12 +1,15 @@
 //! The replacement of files: renames, each of which can be done again or taken back, wherever the process before was killed.
+//!
+//! What is live belongs to others, and so may the directories around it: each is held by descriptor for its rename, and no link leads elsewhere.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::fs::FileType;
 
-use crate::runs::restore::{Layout, Move, Root};
+use crate::host::beneath::{Directory, Held, is_missing};
+use crate::runs::restore::{Layout, Move, Moves, Root};
 
 /// Left alone at the top of a file system: fsck's, and of no use to anybody else.
 const LOST_FOUND: &str = "lost+found";
@@ -15,265 +18,193 @@ const LOST_FOUND: &str = "lost+found";
 ///
 /// # Errors
 /// If what should be laid out is not.
-pub(super) fn plan(layout: &Layout) -> Result<Vec<Move>> {
-    let mut moves = Vec::new();
+pub(super) fn plan(layout: &Layout) -> Result<Moves> {
+    let staged = layout.places.staged.open()?;
+    let mut steps = Vec::new();
     for root in &layout.roots {
-        let staged = below(&layout.staged, &root.path);
-        let aside = below(&layout.aside, &root.path);
-        staged.symlink_metadata().with_context(|| format!("{} is not laid out", staged.display()))?;
+        let inside = below(&root.path);
+        staged.look(inside)?.with_context(|| format!("{} is not laid out", staged.path().join(inside).display()))?;
         if !root.mount {
-            moves.push(one(&root.path, Some(staged), aside));
+            steps.push(one(&root.path, inside, true)?);
             continue;
         }
-        let mut names: Vec<_> = entries(&root.path)?;
-        names.extend(entries(&staged)?);
+        let laid = staged.below(inside)?;
+        let live = Directory::open(&root.path)?;
+        let mut names: Vec<OsString> = live.entries()?.into_iter().chain(laid.entries()?).map(|(name, _)| name).collect();
         names.sort();
         names.dedup();
         for name in names {
-            let live = root.path.join(&name);
-            if name == LOST_FOUND || live == layout.staged || live == layout.aside || live == layout.kept {
+            let path = root.path.join(&name);
+            if name == LOST_FOUND || [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&&path) {
                 continue;
             }
-            let new = staged.join(&name);
-            let new = new.symlink_metadata().is_ok().then_some(new);
-            moves.push(one(&live, new, aside.join(&name)));
+            let new = laid.look(Path::new(&name))?.is_some();
+            steps.push(one(&path, &inside.join(&name), new)?);
         }
     }
-    Ok(moves)
+    Ok(Moves { places: layout.places.clone(), account: None, steps })
 }
 
 /// One rename, by what is there now.
-pub(super) fn one(live: &Path, staged: Option<PathBuf>, aside: PathBuf) -> Move {
-    let there = live.symlink_metadata().is_ok();
-    Move { live: live.to_owned(), staged, aside: there.then_some(aside) }
+pub(super) fn one(live: &Path, inside: &Path, new: bool) -> Result<Move> {
+    Ok(Move { live: live.to_owned(), inside: inside.to_owned(), new, old: is_there(live)? })
 }
 
-/// Where `path` lies below `directory`.
-pub(super) fn below(directory: &Path, path: &Path) -> PathBuf {
-    directory.join(path.strip_prefix("/").unwrap_or(path))
+/// Where `path` lies beneath a directory in which it is laid out.
+pub(super) fn below(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }
 
-/// What lies in a directory; nothing if it is not there.
-pub(super) fn entries(directory: &Path) -> Result<Vec<std::ffi::OsString>> {
-    let read = || fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>();
-    match read() {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read.with_context(|| format!("cannot read {}", directory.display())),
+/// Whether there is anything at `path`. What is above it may be missing too.
+pub(super) fn is_there(path: &Path) -> Result<bool> {
+    Ok(match parent(path)? {
+        Some((parent, name)) => parent.look(Path::new(&name))?.is_some(),
+        None => false,
+    })
+}
+
+/// The directory in which `path` is, and its name; none if there is no such directory.
+fn parent(path: &Path) -> Result<Option<(Directory, OsString)>> {
+    match Directory::of(path) {
+        Err(error) if is_missing(&error) => Ok(None),
+        found => found.map(Some),
     }
 }
 
 /// The old aside, the new in place. What was done already is not done again.
-pub(super) fn forward(moves: &[Move]) -> Result<()> {
-    for step in moves {
-        if let Some(aside) = step.aside.as_ref().filter(|aside| !exists(aside)) {
-            make_parents(aside, None)?;
-            rename(&step.live, aside)?;
+pub(super) fn forward(moves: &[Moves]) -> Result<()> {
+    each(moves, |moves| {
+        let (staged, aside) = (moves.places.staged.open()?, moves.places.aside.open()?);
+        for step in &moves.steps {
+            let (above, name) = split(&step.inside);
+            if step.old && aside.look(&step.inside)?.is_none() {
+                let (live, live_name) = Directory::of(&step.live)?;
+                live.rename(&live_name, &aside.make_all(above, None)?, name)?;
+            }
+            if step.new && staged.look(&step.inside)?.is_some() {
+                let from = staged.below(above)?;
+                let (live, live_name) = make_parents(&step.live, &staged, &step.inside)?;
+                from.rename(name, &live, &live_name)?;
+            }
         }
-        if let Some(staged) = step.staged.as_ref().filter(|staged| exists(staged)) {
-            make_parents(&step.live, Some(staged))?;
-            rename(staged, &step.live)?;
-        }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The new beside again, the old in place. What was not done is not taken back.
-pub(super) fn backward(moves: &[Move]) -> Result<()> {
-    for step in moves.iter().rev() {
-        if let Some(staged) = step.staged.as_ref().filter(|staged| !exists(staged) && exists(&step.live) && came(step)) {
-            make_parents(staged, None)?;
-            rename(&step.live, staged)?;
-        }
-        if let Some(aside) = step.aside.as_ref().filter(|aside| exists(aside)) {
-            rename(aside, &step.live)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether what is in place is the new: either nothing was there, or the old is aside.
-fn came(step: &Move) -> bool {
-    step.aside.as_ref().is_none_or(|aside| exists(aside))
-}
-
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
-}
-
-/// Makes the directories above `path`; as those above `like` are, if given, else closed.
-pub(super) fn make_parents(path: &Path, like: Option<&Path>) -> Result<()> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    if parent.exists() {
-        return Ok(());
-    }
-    let like = like.and_then(Path::parent);
-    make_parents(parent, like)?;
-    let make = || -> Result<()> {
-        fs::create_dir(parent)?;
-        if let Some(like) = like {
-            adopt(like, parent)?;
+pub(super) fn backward(moves: &[Moves]) -> Result<()> {
+    each(moves, |moves| {
+        let (Some(staged), Some(aside)) = (moves.places.staged.open_if_there()?, moves.places.aside.open_if_there()?) else {
+            return Ok(());
+        };
+        for step in moves.steps.iter().rev() {
+            let (above, name) = split(&step.inside);
+            let old = aside.look(&step.inside)?.is_some();
+            // What is in place is the new: either nothing was there, or the old is aside.
+            let came = !step.old || old;
+            if step.new && came && staged.look(&step.inside)?.is_none() && is_there(&step.live)? {
+                let (live, live_name) = Directory::of(&step.live)?;
+                live.rename(&live_name, &staged.make_all(above, None)?, name)?;
+            }
+            if step.old && old {
+                let (live, live_name) = Directory::of(&step.live)?;
+                aside.below(above)?.rename(name, &live, &live_name)?;
+            }
         }
         Ok(())
-    };
-    make().with_context(|| format!("cannot make {}", parent.display()))
+    })
 }
 
-/// Gives `to` the owner, mode and attributes of `from`.
-pub(super) fn adopt(from: &Path, to: &Path) -> Result<()> {
-    let metadata = from.symlink_metadata()?;
-    std::os::unix::fs::chown(to, Some(metadata.uid()), Some(metadata.gid()))?;
-    fs::set_permissions(to, metadata.permissions())?;
-    let mut names = Vec::new();
-    // A file system without attributes has none to hand on.
-    if let Ok(length) = rustix::fs::listxattr(from, &mut [0_u8; 0]) {
-        names.resize(length, 0_u8);
-        let length = rustix::fs::listxattr(from, &mut names[..])?;
-        names.truncate(length);
-    }
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0_u8; rustix::fs::getxattr(from, name, &mut [0_u8; 0])?];
-        rustix::fs::getxattr(from, name, &mut value[..])?;
-        rustix::fs::setxattr(to, name, &value, rustix::fs::XattrFlags::empty())?;
-    }
-    Ok(())
+/// With the rights that are enough for each.
+fn each(moves: &[Moves], what: impl Fn(&Moves) -> Result<()> + Sync) -> Result<()> {
+    moves.iter().try_for_each(|moves| match moves.account {
+        Some(account) => account.act(|| what(moves)),
+        None => what(moves),
+    })
+}
+
+/// The directories above, and the name.
+fn split(path: &Path) -> (&Path, &OsStr) {
+    (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(path.as_os_str()))
+}
+
+/// The directory for `live`, and its name in it. What is missing is made as it is above `inside` in `like`.
+fn make_parents(live: &Path, like: &Directory, inside: &Path) -> Result<(Directory, OsString)> {
+    let (above, name) = split(live);
+    let mut there = above;
+    let found = loop {
+        match Directory::open(there) {
+            Err(error) if is_missing(&error) => {
+                there = there.parent().with_context(|| format!("nothing above {} is there", live.display()))?;
+            }
+            found => break found?,
+        }
+    };
+    let missing = above.strip_prefix(there).unwrap_or(Path::new(""));
+    // So many levels above the laid out one as above the live one.
+    let levels = missing.components().count();
+    let model = inside.ancestors().nth(levels + 1).and_then(|model| like.below(model).ok());
+    Ok((found.make_all(missing, model.as_ref())?, name.to_owned()))
 }
 
 /// Gives roots that could not be renamed what they had in the run.
 pub(super) fn adopt_mounts(layout: &Layout) -> Result<()> {
+    let staged = layout.places.staged.open()?;
     for Root { path, .. } in layout.roots.iter().filter(|root| root.mount) {
-        adopt(&below(&layout.staged, path), path).with_context(|| format!("cannot set owner and mode of {}", path.display()))?;
+        Directory::open(path)?.adopt(&staged.below(below(path))?)?;
     }
     Ok(())
 }
 
-/// What lies at or below `live` and is not at or below `staged`, the topmost of each.
-pub(super) fn only_in(live: &Path, staged: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    let Ok(metadata) = live.symlink_metadata() else { return Ok(()) };
-    match staged.symlink_metadata() {
-        Err(_) => found.push(live.to_owned()),
-        Ok(other) if metadata.is_dir() && other.is_dir() => {
-            for name in entries(live)? {
-                only_in(&live.join(&name), &staged.join(&name), found)?;
-            }
+/// What lies at or below `live` and is not at or below its place in `staged`, the topmost of each.
+pub(super) fn only_in(live: &Path, staged: &Held) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let Some((parent, name)) = parent(live)? else { return Ok(found) };
+    let Some(stat) = parent.look(Path::new(&name))? else { return Ok(found) };
+    let staged = staged.open()?;
+    let inside = below(live);
+    match staged.look(inside)? {
+        None => found.push(live.to_owned()),
+        Some(other) if !is_directory(stat.st_mode) || !is_directory(other.st_mode) => {
+            // A directory where the run has none: all in it is only here.
+            found.extend(is_directory(stat.st_mode).then(|| live.to_owned()));
         }
-        // A directory where the run has none: all in it is only here.
-        Ok(_) if metadata.is_dir() => found.push(live.to_owned()),
-        Ok(_) => {}
+        Some(_) => differences(parent.below(Path::new(&name))?, staged.below(inside)?, &mut found)?,
+    }
+    Ok(found)
+}
+
+/// Two directories that are compared, and what is still to come of the first.
+struct Pair {
+    live: Directory,
+    staged: Directory,
+    names: std::vec::IntoIter<(OsString, FileType)>,
+}
+
+fn differences(live: Directory, staged: Directory, found: &mut Vec<PathBuf>) -> Result<()> {
+    let pair = |live: Directory, staged: Directory| -> Result<Pair> { Ok(Pair { names: live.entries()?.into_iter(), live, staged }) };
+    let mut open = vec![pair(live, staged)?];
+    while let Some(last) = open.last_mut() {
+        let Some((name, kind)) = last.names.next() else {
+            open.pop();
+            continue;
+        };
+        let name = Path::new(&name);
+        match last.staged.look(name)? {
+            Some(other) if kind == FileType::Directory && is_directory(other.st_mode) => {
+                let inner = pair(last.live.below(name)?, last.staged.below(name)?)?;
+                open.push(inner);
+            }
+            Some(_) if kind != FileType::Directory => {}
+            _ => found.push(last.live.path().join(name)),
+        }
     }
     Ok(())
+}
+
+fn is_directory(mode: u32) -> bool {
+    FileType::from_raw_mode(mode) == FileType::Directory
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-    use super::*;
-
-    /// A place with something old and something new, and the way from one to the other.
-    fn place(mount: bool) -> (tempfile::TempDir, Layout) {
-        let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name);
-        let data = path("data");
-        for (name, content) in [("data/both", "old"), ("data/only old", "old"), ("data/d/x", "old")] {
-            fs::create_dir_all(path(name).parent().unwrap()).unwrap();
-            fs::write(path(name), content).unwrap();
-        }
-        let layout = Layout {
-            staged: path("staged"),
-            aside: path("aside"),
-            kept: path("kept"),
-            roots: vec![Root { path: data.clone(), mount }, Root { path: path("gone/deep/file"), mount: false }],
-        };
-        for (name, content) in [("both", "new"), ("only new", "new"), ("d/x", "new")] {
-            let path = below(&layout.staged, &data).join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, content).unwrap();
-        }
-        let file = below(&layout.staged, &path("gone/deep/file"));
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(file, "new").unwrap();
-        (directory, layout)
-    }
-
-    fn tree(root: &Path) -> Vec<String> {
-        let mut lines = Vec::new();
-        for name in entries(root).unwrap() {
-            let path = root.join(&name);
-            if path.is_dir() {
-                lines.extend(tree(&path).into_iter().map(|line| format!("{}/{line}", name.display())));
-            } else {
-                lines.push(format!("{}={}", name.display(), fs::read_to_string(path).unwrap()));
-            }
-        }
-        lines.sort();
-        lines
-    }
-
-    /// Every prefix of the renames is a place where the process may have been killed.
-    #[test]
-    fn wherever_it_is_killed_it_goes_on_or_back() {
-        for mount in [false, true] {
-            let renames = {
-                let (_directory, layout) = place(mount);
-                let moves = plan(&layout).unwrap();
-                moves.iter().map(|step| usize::from(step.staged.is_some()) + usize::from(step.aside.is_some())).sum::<usize>()
-            };
-            assert_eq!(renames, if mount { 7 } else { 3 });
-            for killed_after in 0..=renames {
-                for back in [false, true] {
-                    let (directory, layout) = place(mount);
-                    let data = directory.path().join("data");
-                    let (old, new) = (tree(&data), tree(&below(&layout.staged, &data)));
-                    let moves = plan(&layout).unwrap();
-                    partly(&moves, killed_after);
-                    if back {
-                        backward(&moves).unwrap();
-                        assert_eq!(tree(&data), old, "mount {mount}, killed after {killed_after}");
-                        assert!(!directory.path().join("gone/deep/file").exists());
-                        assert_eq!(tree(&below(&layout.staged, &data)), new);
-                        backward(&moves).unwrap();
-                    }
-                    forward(&moves).unwrap();
-                    forward(&moves).unwrap();
-                    assert_eq!(tree(&data), new, "mount {mount}, killed after {killed_after}, back {back}");
-                    assert_eq!(tree(&directory.path().join("gone")), ["deep/file=new"]);
-                    assert_eq!(tree(&below(&layout.aside, &data)), old);
-                }
-            }
-        }
-    }
-
-    /// The first `count` renames of `moves`.
-    fn partly(moves: &[Move], mut count: usize) {
-        for step in moves {
-            for (from, to) in
-                [step.aside.as_ref().map(|aside| (&step.live, aside)), step.staged.as_ref().map(|staged| (staged, &step.live))]
-                    .into_iter()
-                    .flatten()
-            {
-                if count == 0 {
-                    return;
-                }
-                count -= 1;
-                make_parents(to, None).unwrap();
-                fs::rename(from, to).unwrap();
-            }
-        }
-    }
-
-    #[test]
-    fn what_only_the_old_has_is_found() {
-        let (directory, layout) = place(false);
-        let data = directory.path().join("data");
-        fs::create_dir(data.join("only new")).unwrap();
-        fs::write(data.join("only new/inside"), "").unwrap();
-        let mut found = Vec::new();
-        only_in(&data, &below(&layout.staged, &data), &mut found).unwrap();
-        found.sort();
-        assert_eq!(found, [data.join("only new"), data.join("only old")]);
-    }
-}
+mod tests;

@@ -1,18 +1,22 @@
 //! Everything that can be known before GitLab is touched, and the plan that follows from it. Tells all findings, not the first.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
+use crate::host::beneath::{self, Directory};
+use crate::host::mounts;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Layout, Plan, Request, Root, StagedDatabase};
+use crate::runs::restore::{Beside, Layout, Places, Plan, Request, Root, StagedDatabase};
 use crate::runs::{Manifest, Part};
 use crate::steps::postgresql::client::Client;
 use crate::steps::postgresql::load::MAINTENANCE;
@@ -20,7 +24,7 @@ use crate::steps::{manifest, open, space, verify};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
-use super::redis;
+use super::{moves, redis};
 
 /// What is longer makes a staged database's name too long for PostgreSQL.
 const NAME_MAX: usize = 40;
@@ -214,7 +218,7 @@ fn roots(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec
 
 /// One layout for each mounted file system: everything in it can be renamed within it.
 fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
-    let mounts = mount_points()?;
+    let mounts: Vec<PathBuf> = mounts::seen()?.into_iter().map(|mount| mount.target).collect();
     let mut layouts: BTreeMap<(u64, PathBuf), Layout> = BTreeMap::new();
     for path in roots {
         let here = path.symlink_metadata().ok();
@@ -231,30 +235,50 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
             );
         }
         let parent = existing_above(path)?;
-        let above = parent.metadata().with_context(|| format!("cannot read {}", parent.display()))?;
-        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.dev() || mounts.contains(path)));
+        let above = rustix::fs::fstat(&Directory::open(&parent)?).with_context(|| format!("cannot read {}", parent.display()))?;
+        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.st_dev || mounts.contains(path)));
         let (base, device) = match (&here, mount) {
             (Some(here), true) => (path.clone(), here.dev()),
-            _ => (parent, above.dev()),
+            _ => (parent, above.st_dev),
         };
         // Not even within one file system is there a rename from one mount to another.
         let within = mounts.iter().filter(|mount| base.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
-        let layout = layouts.entry((device, within.cloned().unwrap_or_default())).or_insert_with(|| Layout {
-            staged: base.join(format!(".gitlab-backup-restore-{run}")),
-            aside: base.join(format!(".gitlab-backup-replaced-{run}")),
-            kept: unused(base.join(format!("gitlab-backup-not-in-{run}"))),
-            roots: Vec::new(),
-        });
-        layout.roots.push(Root { path: path.clone(), mount });
+        let within = within.cloned().unwrap_or_else(|| PathBuf::from("/"));
+        let base = closed(&base, &within);
+        let system = rustix::fs::statvfs(&base).with_context(|| format!("cannot look at {}", base.display()))?;
+        ensure!(
+            !system.f_flag.contains(StatVfsMountFlags::RDONLY),
+            "{} is read-only for the units of a restore, and {} is to come there: name that path in [files] paths, and 'gitlab-backup install'",
+            base.display(),
+            path.display()
+        );
+        let root = Root { path: path.clone(), mount };
+        match layouts.entry((device, within)) {
+            Entry::Occupied(mut layout) => layout.get_mut().roots.push(root),
+            Entry::Vacant(place) => {
+                let kept = unused(base.join(format!("gitlab-backup-not-in-{run}")))?;
+                place.insert(Layout { places: Places::planned(&base)?, kept, roots: vec![root] });
+            }
+        }
     }
     Ok(layouts.into_values().collect())
 }
 
+/// The nearest directory at or above `base`, within the mount, in which nobody but root can rename; `base` where there is none.
+fn closed(base: &Path, mount: &Path) -> PathBuf {
+    let above = base.ancestors().take_while(|above| above.starts_with(mount));
+    above.into_iter().find(|above| beneath::trusted(above).is_ok()).unwrap_or(base).to_owned()
+}
+
 /// `path`, or with a number behind it what is not there yet: an earlier restore of the same run may have kept something as well.
-fn unused(path: PathBuf) -> PathBuf {
+fn unused(path: PathBuf) -> Result<PathBuf> {
     let numbered = (2..).map(|number| PathBuf::from(format!("{}-{number}", path.display())));
-    let mut all = std::iter::once(path.clone()).chain(numbered);
-    all.find(|path| path.symlink_metadata().is_err()).unwrap_or(path)
+    for path in std::iter::once(path.clone()).chain(numbered) {
+        if !moves::is_there(&path)? {
+            return Ok(path);
+        }
+    }
+    Ok(path)
 }
 
 /// The deepest directory above `path` that is there.
@@ -263,26 +287,8 @@ fn existing_above(path: &Path) -> Result<PathBuf> {
     above.map(Path::to_owned).with_context(|| format!("nothing above {} is a directory", path.display()))
 }
 
-/// Where file systems are mounted, proc(5) mountinfo.
-fn mount_points() -> Result<Vec<PathBuf>> {
-    let text = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    let field = |line: &str| line.split(' ').nth(4).map(|path| PathBuf::from(unescaped(path)));
-    Ok(text.lines().filter_map(field).collect())
-}
-
-/// `\040` and the like back to what they stand for.
-fn unescaped(path: &str) -> String {
-    let mut text = path.to_owned();
-    for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        text = text.replace(code, character);
-    }
-    text
-}
-
-fn beside_layout(paths: Vec<PathBuf>, run: &RunId) -> Layout {
-    let staged = Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str());
-    let roots = paths.into_iter().map(|path| Root { path, mount: false }).collect();
-    Layout { aside: staged.clone(), kept: staged.clone(), staged, roots }
+fn beside_layout(roots: Vec<PathBuf>, run: &RunId) -> Beside {
+    Beside { directory: Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str()), roots }
 }
 
 /// Room for everything beside what is there. What a database takes is asked of its server's file system only if that can be seen from here.
@@ -294,19 +300,24 @@ fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
         needed.add(&redis.directory, plan.redis_part.as_ref().map_or(0, |part| part.bytes));
     }
     if let Some(snapshot) = &plan.files {
-        let all: Vec<&Layout> = plan.layouts.iter().chain(&plan.beside).collect();
+        let layouts = plan.layouts.iter().map(|layout| {
+            let roots: Vec<&PathBuf> = layout.roots.iter().map(|root| &root.path).collect();
+            (&layout.places.staged.path, roots)
+        });
+        let beside = plan.beside.iter().map(|beside| (&beside.directory, beside.roots.iter().collect()));
+        let all: Vec<(&PathBuf, Vec<&PathBuf>)> = layouts.chain(beside).collect();
         let mut bytes = vec![0; all.len()];
         engine
             .list(snapshot, &mut |path, size| {
                 let Some(size) = size else { return };
-                let within = |layout: &&Layout| layout.roots.iter().any(|root| path.starts_with(&root.path));
+                let within = |(_, roots): &(&PathBuf, Vec<&PathBuf>)| roots.iter().any(|root| path.starts_with(root));
                 if let Some(index) = all.iter().position(within) {
                     bytes[index] += size;
                 }
             })
             .context("the run's files cannot be listed")?;
-        for (layout, bytes) in all.iter().zip(bytes) {
-            needed.add(&layout.staged, bytes);
+        for ((directory, _), bytes) in all.iter().zip(bytes) {
+            needed.add(directory, bytes);
         }
     }
     needed.check()

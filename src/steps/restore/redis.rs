@@ -1,21 +1,22 @@
 //! Redis: a server reads its file only when it starts, so its unit is stopped, the file put in place, and the unit started.
 
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Seek;
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Proxy, Redis};
+use crate::host::beneath::Directory;
 use crate::runs::Manifest;
-use crate::runs::restore::{Journal, Move, Plan, Request, StagedRedis};
-use crate::steps::redis::save;
+use crate::runs::restore::{Journal, Move, Moves, Places, Plan, Request, StagedRedis};
+use crate::steps::redis::files::{Files, own, plain, writable};
+use crate::steps::redis::process::{Behind, behind};
 use crate::steps::redis::server::{Server, place};
 use crate::systemd::{ActiveState, Manager, notify};
-
-use super::moves::one;
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a server may take to stop: it may save first.
@@ -48,33 +49,53 @@ async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<Sta
     let info = server.info().await?;
     let here = info.version();
     ensure!(series(&here) >= series(version), "its file is of version {version}, which the server here, {here}, cannot read");
-    let Some(path) = save::local_file(&server).await else {
-        bail!(
-            "it is at {}, and its files are not on this machine: a server takes a file only when it starts. 'restore --into DIR --only redis' lays the file \
-             out; put it in place as its dump.rdb there, while that server is stopped",
+    let files = Files::of(&server).await.with_context(|| {
+        format!(
+            "a server takes a file only when it starts, and that of {} cannot be put in place here. 'restore --into DIR --only redis' lays the file \
+             out; put it in place as its dump.rdb, while that server is stopped",
             place(&redis.address)
-        );
-    };
-    let unit = match &redis.unit {
-        Some(unit) => unit.to_string(),
-        None => {
-            let pid = u32::try_from(info.number("process_id")?)?;
-            manager.unit_of(pid).await.context("no unit of this host runs it: name its unit by [[redis]] unit")?
-        }
-    };
+        )
+    })?;
+    writable(&files.directory)?;
+    let unit = unit(redis, files.process, manager).await?;
     let state = manager.state(&unit).await?;
     ensure!(state.load == "loaded", "{unit} is not there: correct [[redis]] unit");
     ensure!(!state.transient, "{unit} has no file, so it could not be started again: give it one");
     let append_only = match server.setting("appendonly").await.as_deref() {
         Some("yes") => {
             let file = server.setting("appendfilename").await.context("its appendfilename cannot be asked for")?;
-            Some((server.setting("appenddirname").await, file))
+            let directory = server.setting("appenddirname").await;
+            [Some(&file), directory.as_ref()].into_iter().flatten().try_for_each(|name| plain(&name.into()))?;
+            Some((directory, file))
         }
         _ => None,
     };
-    let directory = path.parent().context("its directory is not known")?.to_owned();
-    let file = path.file_name().context("its file's name is not known")?.to_string_lossy().into_owned();
-    Ok(StagedRedis { name: redis.name.clone(), unit, directory, file, append_only })
+    let file = files.name.to_str().context("its file's name is not UTF-8")?.to_owned();
+    let places = Places::planned(&files.directory)?;
+    Ok(StagedRedis {
+        name: redis.name.clone(),
+        unit,
+        account: files.process.account,
+        directory: files.directory,
+        file,
+        append_only,
+        places,
+    })
+}
+
+/// The unit that runs the process behind the address: by its control group. One that is configured must be that one.
+async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<String> {
+    let found = manager.unit_of(process.pid).await;
+    match &redis.unit {
+        // What is behind a unit of ours has another of its own.
+        Some(unit) if unit.as_str().starts_with(Proxy::PREFIX) => Ok(unit.to_string()),
+        Some(unit) => {
+            let found = found.with_context(|| format!("process {}, which listens there, is not of {unit}", process.pid))?;
+            ensure!(found == unit.as_str(), "{found} runs the server, and not {unit}: correct [[redis]] unit or url");
+            Ok(found)
+        }
+        None => found.context("no unit of this host runs it: name its unit by [[redis]] unit"),
+    }
 }
 
 /// Major and minor version: a file is not read by an older one.
@@ -95,10 +116,8 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
         match &redis.unit {
             Some(unit) => units.push(unit.to_string()),
             None => {
-                let pid =
-                    async { u32::try_from(Server::connect(redis).await?.info().await?.number("process_id")?).map_err(anyhow::Error::from) };
-                if let Ok(pid) = pid.await {
-                    units.extend(manager.unit_of(pid).await.ok());
+                if let Ok(process) = behind(&redis.address) {
+                    units.extend(manager.unit_of(process.pid).await.ok());
                 }
             }
         }
@@ -155,31 +174,35 @@ async fn loaded(redis: &Redis) -> Result<()> {
     Ok(())
 }
 
-/// Our directories beside a server's files.
-pub(super) fn directories(plan: &Plan, redis: &StagedRedis) -> (PathBuf, PathBuf) {
-    let run = plan.run.as_ref().map_or("", |run| run.as_str());
-    let name = |word: &str| redis.directory.join(format!(".gitlab-backup-{word}-{run}"));
-    (name("restore"), name("replaced"))
+/// Lays the file out beside the server's own, with the server's rights. The server is down: what it wrote last is what goes aside.
+pub(super) fn lay(redis: &mut StagedRedis, dumps: &Path) -> Result<Moves> {
+    let file = format!("{}.rdb", redis.name);
+    let content = Directory::open(dumps)?.file(Path::new(&file))?;
+    let account = redis.account;
+    account
+        .act(|| laid(redis, &content))
+        .with_context(|| format!("cannot lay the file of Redis {} out in {}", redis.name, redis.directory.display()))
 }
 
-/// Lays the file out beside the server's own. The server is down: what it wrote last is what goes aside.
-pub(super) fn lay(plan: &Plan, redis: &StagedRedis, dumps: &Path) -> Result<Vec<Move>> {
-    let (staged, aside) = directories(plan, redis);
-    let like = redis.directory.metadata().with_context(|| format!("cannot read {}", redis.directory.display()))?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&staged).with_context(|| format!("cannot make {}", staged.display()))?;
-    let mut all = Vec::new();
+fn laid(redis: &mut StagedRedis, content: &File) -> Result<Moves> {
+    let directory = own(&redis.directory, redis.account)?;
+    let places = &mut redis.places;
+    // Of an attempt before this one, which was taken back.
+    places.staged.remove()?;
+    places.aside.remove_empty()?;
+    places.make()?;
+    let staged = places.staged.open()?;
+    let mut steps = Vec::new();
     let mut add = |name: &str, with: bool| -> Result<()> {
-        let new = staged.join(name);
         if with {
-            let copy = || -> Result<()> {
-                fs::copy(dumps.join(format!("{}.rdb", redis.name)), &new)?;
-                fs::set_permissions(&new, fs::Permissions::from_mode(0o640))?;
-                chown(&new, Some(like.uid()), Some(like.gid()))?;
-                fs::File::open(&new)?.sync_all().map_err(Into::into)
-            };
-            copy().with_context(|| format!("cannot lay the file of Redis {} out as {}", redis.name, new.display()))?;
+            let mut new = staged.create(OsStr::new(name), 0o640)?;
+            let mut content = content;
+            content.rewind()?;
+            std::io::copy(&mut content, &mut new)?;
+            new.sync_all()?;
         }
-        all.push(one(&redis.directory.join(name), with.then_some(new), aside.join(name)));
+        let old = directory.look(Path::new(name))?.is_some();
+        steps.push(Move { live: redis.directory.join(name), inside: name.into(), new: with, old });
         Ok(())
     };
     add(&redis.file, true)?;
@@ -190,5 +213,5 @@ pub(super) fn lay(plan: &Plan, redis: &StagedRedis, dumps: &Path) -> Result<Vec<
             add(directory, false)?;
         }
     }
-    Ok(all)
+    Ok(Moves { places: redis.places.clone(), account: Some(redis.account), steps })
 }

@@ -36,11 +36,11 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     journal.redis_moves.clear();
     if let Some(part) = &journal.plan.redis_part {
         let dumps = dump_directory(part)?;
-        for instance in &journal.plan.redis {
-            journal.redis_moves.extend(redis::lay(&journal.plan, instance, &dumps)?);
+        for instance in &mut journal.plan.redis {
+            journal.redis_moves.push(redis::lay(instance, &dumps)?);
         }
     }
-    journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<Vec<_>>>()?.concat();
+    journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<_>>()?;
     let properties = properties(config, &journal.plan).await?;
     tablespaces(config, &journal.plan).await?;
     rustix::fs::sync();

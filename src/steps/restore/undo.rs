@@ -1,26 +1,19 @@
 //! Back to what was there before, and away with what was laid out.
 
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::{fs, io};
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use rustix::fs::{Dir, FileType, Mode, OFlags};
 
 use crate::config::Config;
 use crate::paths;
 use crate::runs::paused;
-use crate::runs::restore::{Journal, State};
+use crate::runs::record::write_json;
+use crate::runs::restore::{Journal, Places, State};
 use crate::systemd::{Manager, notify};
 
 use super::{moves, plan, redis, switch};
-
-/// How many threads remove at once.
-const REMOVERS: usize = 8;
 
 /// The first step of a restore that has the window: what an unfinished one has replaced is put back, and the new one's journal begun.
 pub async fn undo(config: &Config) -> Result<()> {
@@ -36,7 +29,15 @@ pub async fn undo(config: &Config) -> Result<()> {
         return Ok(());
     }
     let paused = paused::load()?.unwrap_or_default();
-    Journal { state: State::Staging, started: Timestamp::now(), plan, paused, moves: Vec::new(), redis_moves: Vec::new() }.save()
+    let mut journal =
+        Journal { state: State::Staging, started: Timestamp::now(), plan, paused, moves: Vec::new(), redis_moves: Vec::new() };
+    // Written down before it is made, and what was made afterwards.
+    journal.save()?;
+    for layout in &mut journal.plan.layouts {
+        layout.places.make()?;
+    }
+    journal.save()?;
+    write_json(Path::new(paths::RESTORE_PLAN), &journal.plan)
 }
 
 /// What a restore that replaced nothing laid out is removed; what was replaced stays for [`undo`] and [`super::finish`].
@@ -69,92 +70,19 @@ async fn away(config: &Config, journal: &Journal) -> Result<()> {
     let names: Vec<&str> = journal.plan.databases.iter().map(|database| database.staged.as_str()).collect();
     switch::drop_databases(config, &names).await?;
     for redis in &journal.plan.redis {
-        let (staged, aside) = redis::directories(&journal.plan, redis);
-        remove(&staged)?;
-        remove_empty(&aside)?;
+        redis.account.act(|| unmake(&redis.places))?;
     }
     for layout in &journal.plan.layouts {
-        remove(&layout.staged)?;
-        remove_empty(&layout.aside)?;
+        unmake(&layout.places)?;
     }
     forget_kept()?;
     Journal::clear()
 }
 
-/// Removes directories in which what was there before has been, and nothing else is.
-fn remove_empty(directory: &Path) -> Result<()> {
-    for name in moves::entries(directory)? {
-        remove_empty(&directory.join(name))?;
-    }
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}: it should hold nothing any more", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes a directory of ours, if it is there. By several threads: on a file system with `discard` each file waits for the disk.
-pub(super) fn remove(directory: &Path) -> Result<()> {
-    // What cannot be read or removed so is found again below, and told there.
-    let subtrees = Mutex::new(subtrees(directory).unwrap_or_default());
-    std::thread::scope(|scope| {
-        for _ in 0..REMOVERS {
-            scope.spawn(|| {
-                let next = || subtrees.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                while let Some(subtree) = next() {
-                    let _ = fs::remove_dir_all(subtree.path());
-                }
-            });
-        }
-    });
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A directory, held by the one above it: whoever owned what is removed cannot put a link in its way.
-struct Subtree {
-    parent: Arc<OwnedFd>,
-    name: OsString,
-}
-
-impl Subtree {
-    fn path(&self) -> PathBuf {
-        Path::new("/proc/self/fd").join(self.parent.as_raw_fd().to_string()).join(&self.name)
-    }
-
-    fn open(&self) -> io::Result<OwnedFd> {
-        Ok(rustix::fs::openat(&*self.parent, &*self.name, directory_only(), Mode::empty())?)
-    }
-}
-
-fn directory_only() -> OFlags {
-    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC
-}
-
-/// Directories below `directory` that are enough for every thread, all of one depth.
-fn subtrees(directory: &Path) -> io::Result<Vec<Subtree>> {
-    let mut level = vec![rustix::fs::open(directory, directory_only(), Mode::empty())?];
-    loop {
-        let mut found = Vec::new();
-        for parent in level.into_iter().map(Arc::new) {
-            for entry in Dir::read_from(&*parent)? {
-                let entry = entry?;
-                let name = OsStr::from_bytes(entry.file_name().to_bytes());
-                if entry.file_type() == FileType::Directory && name != "." && name != ".." {
-                    found.push(Subtree { parent: Arc::clone(&parent), name: name.to_owned() });
-                }
-            }
-        }
-        if found.is_empty() || found.len() >= REMOVERS * 8 {
-            return Ok(found);
-        }
-        level = found.iter().map(Subtree::open).collect::<io::Result<_>>()?;
-    }
+/// Removes what was laid out, and the directory in which what was there before has been, and nothing else is.
+fn unmake(places: &Places) -> Result<()> {
+    places.staged.remove()?;
+    places.aside.remove_empty()
 }
 
 /// Removes the list of what is not in the run.

@@ -1,0 +1,148 @@
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+use super::*;
+use crate::runs::restore::Places;
+
+/// A place with something old and something new, and the way from one to the other.
+fn place(mount: bool) -> (tempfile::TempDir, Layout) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let data = path("data");
+    for (name, content) in [("data/both", "old"), ("data/only old", "old"), ("data/d/x", "old")] {
+        fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+        fs::write(path(name), content).unwrap();
+    }
+    let mut places = Places::planned(directory.path()).unwrap();
+    places.make().unwrap();
+    let layout = Layout {
+        places,
+        kept: path("kept"),
+        roots: vec![Root { path: data.clone(), mount }, Root { path: path("gone/deep/file"), mount: false }],
+    };
+    let staged = &layout.places.staged.path;
+    for (name, content) in [("both", "new"), ("only new", "new"), ("d/x", "new")] {
+        let path = staged.join(below(&data)).join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let file = staged.join(below(&path("gone/deep/file")));
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(file, "new").unwrap();
+    (directory, layout)
+}
+
+fn tree(root: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_owned();
+        if path.is_dir() {
+            lines.extend(tree(&path).into_iter().map(|line| format!("{}/{line}", name.display())));
+        } else {
+            lines.push(format!("{}={}", name.display(), fs::read_to_string(path).unwrap()));
+        }
+    }
+    lines.sort();
+    lines
+}
+
+/// Every prefix of the renames is a place where the process may have been killed.
+#[test]
+fn wherever_it_is_killed_it_goes_on_or_back() {
+    for mount in [false, true] {
+        let renames = {
+            let (_directory, layout) = place(mount);
+            let moves = plan(&layout).unwrap();
+            moves.steps.iter().map(|step| usize::from(step.new) + usize::from(step.old)).sum::<usize>()
+        };
+        assert_eq!(renames, if mount { 7 } else { 3 });
+        for killed_after in 0..=renames {
+            for back in [false, true] {
+                let (directory, layout) = place(mount);
+                let data = directory.path().join("data");
+                let (old, new) = (tree(&data), tree(&layout.places.staged.path.join(below(&data))));
+                let moves = [plan(&layout).unwrap()];
+                partly(&moves[0], killed_after);
+                if back {
+                    backward(&moves).unwrap();
+                    assert_eq!(tree(&data), old, "mount {mount}, killed after {killed_after}");
+                    assert!(!directory.path().join("gone/deep/file").exists());
+                    assert_eq!(tree(&layout.places.staged.path.join(below(&data))), new);
+                    backward(&moves).unwrap();
+                }
+                forward(&moves).unwrap();
+                forward(&moves).unwrap();
+                assert_eq!(tree(&data), new, "mount {mount}, killed after {killed_after}, back {back}");
+                assert_eq!(tree(&directory.path().join("gone")), ["deep/file=new"]);
+                assert_eq!(tree(&layout.places.aside.path.join(below(&data))), old);
+            }
+        }
+    }
+}
+
+/// The first `count` renames of `moves`.
+fn partly(moves: &Moves, mut count: usize) {
+    for step in &moves.steps {
+        let (staged, aside) = (moves.places.staged.path.join(&step.inside), moves.places.aside.path.join(&step.inside));
+        for (from, to) in [step.old.then_some((&step.live, &aside)), step.new.then_some((&staged, &step.live))].into_iter().flatten() {
+            if count == 0 {
+                return;
+            }
+            count -= 1;
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::rename(from, to).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_only_the_old_has_is_found() {
+    let (directory, layout) = place(false);
+    let data = directory.path().join("data");
+    fs::create_dir(data.join("only new")).unwrap();
+    fs::write(data.join("only new/inside"), "").unwrap();
+    let mut found = only_in(&data, &layout.places.staged).unwrap();
+    found.sort();
+    assert_eq!(found, [data.join("only new"), data.join("only old")]);
+}
+
+/// The owner of what is live exchanges a directory on the way to it for a link, at the worst moment.
+#[test]
+fn no_rename_goes_through_a_link_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    for name in ["theirs/inner", "roots/data"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::write(at("theirs/inner/data"), "live").unwrap();
+    let mut places = Places::planned(directory.path()).unwrap();
+    places.make().unwrap();
+    let live = at("theirs/inner/data");
+    let laid = places.staged.path.join(below(&live));
+    fs::create_dir_all(laid.parent().unwrap()).unwrap();
+    fs::write(&laid, "new").unwrap();
+    fs::set_permissions(at("theirs"), fs::Permissions::from_mode(0o777)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(at("theirs"), Some(65534), None).unwrap();
+    }
+    let layout = Layout { places, kept: at("kept"), roots: vec![Root { path: live, mount: false }] };
+    let moves = [plan(&layout).unwrap()];
+    fs::rename(at("theirs/inner"), at("theirs/away")).unwrap();
+    symlink(at("roots"), at("theirs/inner")).unwrap();
+    let error = format!("{:#}", forward(&moves).unwrap_err());
+    assert!(error.contains("is a link that others"), "{error}");
+    assert!(at("roots/data").is_dir() && laid.exists());
+    fs::remove_file(at("theirs/inner")).unwrap();
+    fs::rename(at("theirs/away"), at("theirs/inner")).unwrap();
+    // And what took the place of the laid out is not put in place.
+    let staged = &layout.places.staged.path;
+    fs::rename(staged, at("stolen")).unwrap();
+    fs::create_dir_all(laid.parent().unwrap()).unwrap();
+    fs::write(&laid, "forged").unwrap();
+    let error = format!("{:#}", forward(&moves).unwrap_err());
+    assert!(error.contains("is not the directory that was made there"), "{error}");
+    assert_eq!(fs::read_to_string(at("theirs/inner/data")).unwrap(), "live");
+}
