@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
 use crate::config::Config;
-use crate::host::{own, random};
+use crate::host::{own, random, text};
 use crate::repository::{Engine, Key};
+use crate::say;
 use crate::steps::open;
 use crate::values::SecretSource;
 
@@ -48,7 +49,7 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
             let [key] = found[..] else { bail!("{} keys begin with '{id}': see 'gitlab-backup key show'", found.len()) };
             ensure!(!key.current, "key {} is the configured one: 'gitlab-backup key rotate' replaces it", key.id);
             engine.remove_key(&key.id)?;
-            println!("removed key {}", key.id);
+            say!("removed key {}", key.id);
             Ok(())
         }
         KeyCommand::Rotate => rotate(config, &*engine),
@@ -57,15 +58,15 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
 
 fn show(keys: &[Key], json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(keys)?);
+        text::out(&text::json(keys)?);
         return Ok(());
     }
     for key in keys {
         let mark = if key.current { '*' } else { ' ' };
-        println!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
+        say!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
     }
     if keys.len() == 1 {
-        println!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
+        say!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
     }
     Ok(())
 }
@@ -73,10 +74,10 @@ fn show(keys: &[Key], json: bool) -> Result<()> {
 fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     if !file.exists() {
         own::replace(file, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
-        println!("made {}", file.display());
+        say!("made {}", file.display());
     }
     engine.add_key(file)?;
-    println!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
+    say!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
     Ok(())
 }
 
@@ -97,6 +98,6 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     let engine = open::outside(config)?;
     engine.probe().context("the new password does not open the repository: the old key was kept")?;
     engine.remove_key(&old.id)?;
-    println!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
+    say!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
     Ok(())
 }

@@ -17,7 +17,7 @@ use rayon::Scope;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
-use crate::host::{beneath, mounts};
+use crate::host::{beneath, mounts, text};
 
 use super::entry::{Attribute, Content, Entry, Extra, Stat, Time};
 use super::staging::{self, Staging};
@@ -45,7 +45,7 @@ impl fmt::Display for Skipped {
         if self.path.as_os_str().is_empty() {
             return f.write_str(&self.error);
         }
-        write!(f, "{}: {}", self.path.display(), self.error)
+        write!(f, "{}: {}", text::path(&self.path), self.error)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod extract;
 mod laid_out;
+mod names;
 mod net;
 mod node;
 mod source;
@@ -259,7 +260,7 @@ impl Engine for Builtin {
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()> {
         let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
         let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain)?;
-        for entry in repository.ls(&root, &LsOptions::default()).map_err(plain)? {
+        for entry in names::checked(repository.ls(&root, &LsOptions::default()).map_err(plain)?, 0) {
             let (path, node) = entry.map_err(plain)?;
             each(&Path::new("/").join(path), (!node.is_dir()).then_some(node.meta.size));
         }

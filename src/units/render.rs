@@ -51,6 +51,8 @@ struct Sandbox {
     home: bool,
     /// Files are laid out as they were, with set-user-ID and set-group-ID bits.
     set_id: bool,
+    /// Runs programs that are confined by landlock(7) and seccomp(2).
+    confines: bool,
     /// Mounts file systems for others to see.
     mounts: bool,
     writable: Option<Text>,

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::Config;
 use crate::host::beneath::{self, Directory};
 use crate::runs::{Manifest, Part};
+use crate::say;
 use crate::steps::{extract, space};
 
 use super::RestoreArgs;
@@ -27,10 +28,10 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
         ensure!(closed, "others can change what is in {}: name a directory of your own, or one that is not there yet", into.display());
     }
     let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
-    println!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
+    say!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
     for part in &parts {
         let paths: Vec<String> = part.paths.iter().map(|path| path.display().to_string()).collect();
-        println!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
+        say!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
     }
     if args.dry_run {
         return Ok(());
@@ -47,7 +48,7 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
     for part in parts {
         extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
-        println!("done: {}", part.name);
+        say!("done: {}", part.name);
     }
     Ok(())
 }

@@ -22,8 +22,6 @@ use crate::steps::verify::scratch::{Scratch, give};
 
 /// Those that initdb has made in the servers that a GitLab can have.
 const SUPERUSERS: [&str; 2] = ["postgres", "gitlab-psql"];
-/// The user where none is configured any more.
-const NOBODY: &str = "nobody";
 const PORT: u16 = 5432;
 /// How many tables that differ are worth naming.
 const NAMED: usize = 5;
@@ -91,7 +89,7 @@ async fn begin(config: &Config, manifest: &Manifest, globals: &str, scratch: &Sc
     ensure!(free > needed, "{} are free, but the databases take {}: --scratch names another place", words(free), words(needed));
     let version = manifest.versions.iter().find(|component| component.name == "postgresql").and_then(|found| major(&found.version));
     let programs = programs(configured.and_then(|postgresql| postgresql.bin_dir.as_deref()), version.unwrap_or(0))?;
-    let user = user::to_become(configured.map_or(NOBODY, |postgresql| &postgresql.os_user))?;
+    let user = user::sandbox()?;
     let place = scratch.place_of("drill-postgresql", user.as_ref())?;
     ensure_short(&place.join(format!(".s.PGSQL.{PORT}")))?;
 
