@@ -4,6 +4,7 @@ use std::path::Path;
 
 use askama::Template;
 
+use crate::config::Postgresql;
 use crate::paths;
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
@@ -18,6 +19,9 @@ const LONG: Timespan = Timespan::from_secs(7 * 24 * 3600);
 const SWITCH: u64 = 30 * 60;
 /// Files keep their owner, mode and attributes; PostgreSQL is asked as its own user.
 const CAPABILITIES: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
+
+/// To become the users that ask PostgreSQL, and to give the dumps to them.
+const LOADING: &str = "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
 
 #[derive(Template)]
 #[template(path = "guard.service")]
@@ -163,7 +167,22 @@ impl Renderer<'_> {
                     ..in_window
                 });
                 let plan = credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
-                StepService { credentials: [vec![plan], step.credentials].concat(), ..step }
+                let credentials = [vec![plan], step.credentials].concat();
+                match self.config.postgresql.as_ref().is_some_and(Postgresql::by_socket) {
+                    // It asks as one user and loads as another, who is given the dumps.
+                    true => StepService {
+                        user: None,
+                        credentials,
+                        sandbox: Some(Sandbox {
+                            network: true,
+                            foreign: true,
+                            writable: Some(Text::paths([Path::new(paths::RESTORE_DUMPS)])),
+                            ..Sandbox::new(LOADING)
+                        }),
+                        ..step
+                    },
+                    false => StepService { credentials, ..step },
+                }
             }
             Restore::ProxiesDown => {
                 let others =
