@@ -6,7 +6,7 @@
 #   power_off            ends it and removes what it left
 set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-PROGRAM=$LAB/../../target/release/gitlab-backup
+PROGRAM=${LAB_PROGRAM:-$LAB/../../target/release/gitlab-backup}
 NO_CLOCK=/usr/lib/systemd/system/gitlab-backup.timer.d
 # A command that fails and says nothing ends a scenario too.
 trap 'echo "why: ended with $? at line $LINENO: ${BASH_COMMAND:0:200}" >&2' ERR
@@ -18,6 +18,8 @@ boot() {
   mkdir -p "$M/upper" "$M/work" "$M/root"
   mount -t overlay overlay -o "lowerdir=$root,upperdir=$M/upper,workdir=$M/work" "$M/root"
   install -m 755 "$PROGRAM" "$M/root/usr/local/bin/gitlab-backup"
+  # Whoever looks at what others made; an installation makes it.
+  grep -q '^gitlab-backup-sandbox:' "$M/root/etc/passwd" || chroot "$M/root" useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin gitlab-backup-sandbox
   # The clock is the host's: at 02:30 of it every machine would begin a run of its own, in the middle of whatever is tried.
   mkdir -p "$M/root/$NO_CLOCK"
   printf '[Timer]\nOnCalendar=\nOnCalendar=2099-01-01\n' > "$M/root/$NO_CLOCK/lab.conf"

@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::Permissions;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -262,8 +265,10 @@ fn called(entry: &Entry) -> String {
 fn list(entries: &[&Entry]) -> Result<NamedTempFile> {
     let text: String = entries.iter().map(|entry| format!("{};\n", entry.id)).collect();
     let write = || -> std::io::Result<NamedTempFile> {
-        let mut file = tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).tempfile()?;
-        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        let mut file = NamedTempFile::new()?;
+        file.write_all(text.as_bytes())?;
+        // Whatever the umask: it is read as another user, and holds numbers.
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         Ok(file)
     };
     write().context("cannot make a temporary file")

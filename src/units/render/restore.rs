@@ -176,7 +176,8 @@ impl Renderer<'_> {
                         sandbox: Some(Sandbox {
                             network: true,
                             foreign: true,
-                            writable: Some(Text::paths([Path::new(paths::RESTORE_DUMPS)])),
+                            // With `-`: a restore of other parts lays none out.
+                            writable: Some(Text::paths([Path::new(&format!("-{}", paths::RESTORE_DUMPS))])),
                             ..Sandbox::new(LOADING)
                         }),
                         ..step
