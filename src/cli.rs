@@ -118,6 +118,9 @@ pub struct InitArgs {
     /// Look at the tree below DIR.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
+    /// Make a PostgreSQL role that reads everything and is no superuser, and have backups made by it (14 or newer, by a socket).
+    #[arg(long, conflicts_with = "root")]
+    pub role: bool,
 }
 
 /// Options of `install` and `uninstall`.

@@ -209,14 +209,30 @@ pub struct Postgresql {
     pub user: String,
     /// The OS user that the units run as: the role for sockets, `gitlab-backup` for hosts, unless `os-user` says otherwise.
     pub os_user: String,
+    /// The role that restores, and makes the role that backs up: `user` unless `restore-user` says otherwise.
+    pub restore_user: String,
+    /// The OS user that connects as it: `os-user` unless `restore-os-user` says otherwise.
+    pub restore_os_user: String,
     /// Left out: all but the templates.
     pub databases: Option<Vec<String>>,
     /// `pg_dump --jobs`.
     pub jobs: u16,
     /// `password-file` or `password-credential`.
     pub password: Option<SecretSource>,
-    /// Where psql, pg_dump and pg_dumpall are, if not on `PATH`.
+    /// Where pg_dump, pg_dumpall, pg_restore and vacuumdb are, if not on `PATH`.
     pub bin_dir: Option<PathBuf>,
+}
+
+impl Postgresql {
+    /// Whether it is reached by a socket of this host.
+    pub fn by_socket(&self) -> bool {
+        self.host.starts_with('/')
+    }
+
+    /// The same for what a restore asks of it.
+    pub fn restoring(&self) -> Self {
+        Self { user: self.restore_user.clone(), os_user: self.restore_os_user.clone(), ..self.clone() }
+    }
 }
 
 /// `[[redis]]`

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::InitArgs;
 use crate::config::host::Host;
-use crate::config::{Config, Gitlab, ReadinessUrl, RedisAddress};
+use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress};
 use crate::say;
-use crate::steps::{object_storage, readiness};
+use crate::steps::{object_storage, postgresql, readiness};
 
 /// Where GitLab may tell that it is usable; the first that answers is taken.
 const READINESS: [&str; 6] = [
@@ -35,18 +35,29 @@ const DATA: [&str; 7] = [
     "/home/git/gitlab/.secret",
     "/home/git/gitlab-shell/config.yml",
 ];
+/// Who owns the distribution's server.
+const SUPERUSER: &str = "postgres";
+const OWN_ROLE: &str = "# Backups are made by a role that only reads; restores by the one that owns the server.\n";
+const NO_ROLE: &str =
+    "# 'gitlab-backup init --role' makes a role that only reads, and has backups made by it instead of by the server's superuser.\n";
 const REDIS: [&str; 3] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock", "/run/redis/redis.sock"];
 
 /// Writes it to `target`, or to stdout for `-`.
 pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
     let host = Host::new(&args.root);
-    let readiness = if args.root == Path::new("/") { answering().await } else { None };
-    let text = describe(&host, readiness.as_deref())?;
     let output = args.output.as_deref().unwrap_or(target);
+    let path = host.path(output);
+    if args.role && output != Path::new("-") && path.exists() {
+        return role_for(&path, &host).await;
+    }
+    let readiness = if args.root == Path::new("/") { answering().await } else { None };
+    let text = describe(&host, readiness.as_deref(), args.role)?;
+    if args.role {
+        make_role(&Config::parse(&text, Path::new("init"), &host)?).await?;
+    }
     if output == Path::new("-") {
         return std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the configuration");
     }
-    let path = host.path(output);
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
@@ -60,6 +71,40 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     say!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
     Ok(())
+}
+
+/// Makes the role for a configuration that is there, and says what to write into it.
+async fn role_for(path: &Path, host: &Host) -> Result<()> {
+    let config = Config::load(path, host)?;
+    make_role(&config).await?;
+    match &config.postgresql {
+        Some(postgresql) if postgresql.user != postgresql::ROLE => {
+            println!("{} is left as it is. For backups by this role, let its [postgresql] have\n", path.display());
+            println!("{}", role_lines(postgresql));
+            println!("then 'gitlab-backup install' and 'gitlab-backup check'");
+        }
+        _ => println!("{} names the role already", path.display()),
+    }
+    Ok(())
+}
+
+/// Makes the role that backs up, and tells how.
+async fn make_role(config: &Config) -> Result<()> {
+    let postgresql = config.postgresql.as_ref().context("[postgresql] enable is false: there is no server to make a role on")?;
+    for statement in postgresql::make_role(postgresql).await? {
+        eprintln!("ran: {statement};");
+    }
+    Ok(())
+}
+
+/// What names the role that backs up, and the one that restores.
+fn role_lines(postgresql: &Postgresql) -> String {
+    lines_of(postgresql::ROLE, &postgresql.restore_user, &postgresql.restore_os_user)
+}
+
+fn lines_of(role: &str, restore: &str, restore_os: &str) -> String {
+    let [role, restore, restore_os] = [role, restore, restore_os].map(quoted);
+    format!("user = {role}\nos-user = {role}\nrestore-user = {restore}\nrestore-os-user = {restore_os}\n")
 }
 
 /// The first place where GitLab answers.
@@ -77,7 +122,7 @@ async fn answering() -> Option<String> {
 }
 
 /// The text. Nothing in it needs an edit; what the layout supplies stands there as a comment, so that it stays the layout's.
-fn describe(host: &Host, readiness: Option<&str>) -> Result<String> {
+fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> {
     let name = Path::new("init");
     let (known, scripts) = match Config::parse("", name, host) {
         Ok(config) => (Some(config), Vec::new()),
@@ -108,8 +153,8 @@ fn describe(host: &Host, readiness: Option<&str>) -> Result<String> {
     }
     out.push_str("\n[schedule]\ncalendar = \"*-*-* 02:30:00\"   # systemd.time(7); the default\n");
     match &known {
-        Some(config) => known_stores(&mut out, config),
-        None => guessed_stores(&mut out, host),
+        Some(config) => known_stores(&mut out, config, role),
+        None => guessed_stores(&mut out, host, role),
     }
     if let Some(finding) = object_storage::finding(host) {
         let _ = writeln!(out, "# NOT in the backup: {}", finding.message);
@@ -136,16 +181,22 @@ fn known_gitlab(out: &mut String, gitlab: &Gitlab) {
     }
 }
 
-fn known_stores(out: &mut String, config: &Config) {
+fn known_stores(out: &mut String, config: &Config, role: bool) {
     out.push('\n');
     if let Some(postgresql) = &config.postgresql {
-        let _ = writeln!(
-            out,
-            "# [postgresql]   # every database but the templates\n# host = {}\n# port = {}\n# user = {}",
-            quoted(&postgresql.host),
-            postgresql.port,
-            quoted(&postgresql.user)
-        );
+        let found = format!("# host = {}\n# port = {}", quoted(&postgresql.host), postgresql.port);
+        let _ = match role {
+            true => {
+                writeln!(out, "{OWN_ROLE}[postgresql]   # every database but the templates\n{found}\n{}", role_lines(postgresql).trim_end())
+            }
+            false => {
+                writeln!(
+                    out,
+                    "{NO_ROLE}# [postgresql]   # every database but the templates\n{found}\n# user = {}",
+                    quoted(&postgresql.user)
+                )
+            }
+        };
         if let Some(directory) = &postgresql.bin_dir {
             let _ = writeln!(out, "# bin-dir = {}", quoted(&directory.to_string_lossy()));
         }
@@ -196,9 +247,14 @@ fn scripted_proxies(out: &mut String, scripts: &[String]) {
     }
 }
 
-fn guessed_stores(out: &mut String, host: &Host) {
+fn guessed_stores(out: &mut String, host: &Host, role: bool) {
     let there = |path: &&&str| host.path(path).exists();
-    out.push_str("\n# [postgresql]   # every database but the templates, by the socket of the distribution's server\n# host = \"/var/run/postgresql\"\n\n");
+    let what = "[postgresql]   # every database but the templates, by the socket of the distribution's server";
+    let host_line = "host = \"/var/run/postgresql\"";
+    let _ = match role {
+        true => writeln!(out, "\n{OWN_ROLE}{what}\n{host_line}\n{}", lines_of(postgresql::ROLE, SUPERUSER, SUPERUSER)),
+        false => writeln!(out, "\n{NO_ROLE}# {what}\n# {host_line}\n"),
+    };
     match REDIS.iter().find(there) {
         Some(socket) => {
             let _ = writeln!(out, "[[redis]]   # its socket is there\nname = \"main\"\nurl = {}", quoted(&format!("unix://{socket}")));

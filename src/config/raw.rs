@@ -65,6 +65,8 @@ tables! {
         port: Field<i64>,
         user: Field<String>,
         os_user: Field<String>,
+        restore_user: Field<String>,
+        restore_os_user: Field<String>,
         databases: List,
         jobs: Field<i64>,
         password_file: Field<String>,

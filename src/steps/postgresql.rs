@@ -1,12 +1,17 @@
 //! PostgreSQL: hold a snapshot of every database in the window, dump from it afterwards; load a dump into a new database.
 //!
-//! psql and pg_dump do the talking, so that both reach the server in the same way.
+//! Queries are ours ([`session`]); pg_dump, pg_dumpall and pg_restore do what only they can.
 
 pub(super) mod client;
 mod dump;
+pub(super) mod globals;
 mod hold;
 pub(super) mod load;
 mod preflight;
+pub(super) mod role;
+pub(super) mod sandbox;
+pub(super) mod session;
+pub(super) mod toc;
 
 use std::collections::BTreeMap;
 
@@ -14,9 +19,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::runs::Database;
 
+use globals::Globals;
+
 pub use dump::dump;
 pub use hold::hold;
 pub use preflight::{findings, preflight};
+pub use role::{ROLE, make as make_role};
 
 /// What the holder tells the dump.
 #[derive(Debug, Serialize, Deserialize)]
@@ -38,4 +46,7 @@ struct HeldDatabase {
 pub(super) struct Dumped {
     pub server_version: String,
     pub databases: Vec<Database>,
+    /// Absent in runs that did not record it: what they had is in globals.sql, as text for people.
+    #[serde(default)]
+    pub globals: Option<Globals>,
 }

@@ -1,5 +1,6 @@
 //! A restore, one file per unit: everything new is laid out beside the old with nothing live changed, then put in place by renames.
 
+mod databases;
 mod dumps;
 mod files;
 mod finish;
@@ -54,12 +55,6 @@ fn note(text: String) -> Result<()> {
     let mut all = notes()?;
     all.push(text);
     write_json(Path::new(paths::RESTORE_NOTES), &all)
-}
-
-/// What the run's server had beside its databases: roles and tablespaces, as pg_dumpall wrote them.
-fn globals(part: &Part) -> Result<String> {
-    let path = dump_directory(part)?.join("globals.sql");
-    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// The only directory of a part of dumps, as it is laid out below the dumps' place.

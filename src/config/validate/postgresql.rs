@@ -24,6 +24,22 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
             .ok(),
         None => Some(SERVICE_USER.to_owned()),
     };
+    let by_socket = host.starts_with('/');
+    let restore_user = checker.value(section, "restore-user", raw.restore_user.as_ref(), |name| match by_socket {
+        true => rules::postgresql_name(name),
+        false => Err(Refusal::new("needs a socket", "leave it out where host is a host: there, one role and its password do everything")),
+    });
+    let restore_os_user = match (&raw.restore_os_user, &restore_user) {
+        (Some(field), _) => checker.value(section, "restore-os-user", Some(field), |name| rules::os_user(name)),
+        // As with the role that backs up: a socket goes by the user's name.
+        (None, Some(role)) => rules::os_user(role)
+            .map_err(|_| {
+                let message = format!("is missing: the role '{role}' is not the name of an OS user that could connect to a socket");
+                checker.refuse(&section.place("restore-os-user"), Refusal::new(message, "the OS user to connect as"));
+            })
+            .ok(),
+        (None, None) => os_user.clone(),
+    };
     let databases = checker.list(section, "databases", &raw.databases, |name| rules::postgresql_name(name));
     if let Some(list) = raw.databases.as_ref().filter(|list| list.get_ref().is_empty()) {
         let refusal = Refusal::new("is empty", "names of databases; leave it out for all of them, or set enable = false for none");
@@ -33,6 +49,8 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
         port: checker
             .value(section, "port", raw.port.as_ref(), |port| rules::number(*port, 1, u16::MAX))
             .unwrap_or(server.map_or(5432, |server| server.port)),
+        restore_user: restore_user.unwrap_or_else(|| user.clone()),
+        restore_os_user: restore_os_user.unwrap_or_default(),
         os_user: os_user.unwrap_or_default(),
         databases: databases.map(|list| list.into_iter().map(|(_, name)| name).collect()),
         jobs: checker.value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256)).unwrap_or(2),

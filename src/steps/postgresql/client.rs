@@ -1,47 +1,76 @@
-//! How libpq's programs are called: everything by environment, no secret and no name in their arguments.
+//! Who asks a server, and how: sessions of our own for queries, libpq's programs for dumps. Everything that a program is told comes by its
+//! environment, no secret and no name in its arguments.
+//!
+//! By a socket without a password a server goes by the user of the process behind it. Root is never that: a session is opened, and a program
+//! runs, as the OS user that the configuration names.
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::unistd::User;
+use rustix::fs::{Gid, Uid, fchown};
 use tempfile::NamedTempFile;
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::config::Postgresql;
+use crate::host::identity::Account;
 use crate::process;
-use crate::steps::secret;
+use crate::steps::{secret, user};
 use crate::units::render::credential;
 
-/// The programs of one server.
-pub(in crate::steps) struct Client<'a> {
-    pub config: &'a Postgresql,
+use super::session::{Session, settings};
+
+/// One role of one server.
+pub(in crate::steps) struct Client {
+    pub config: Postgresql,
+    pub password: Option<String>,
+    /// Whom root becomes.
+    pub account: Option<Account>,
     /// libpq's password file; removed with this value.
     passfile: Option<NamedTempFile>,
-    /// The programs run as the configured OS user, and not as this process.
-    as_os_user: bool,
 }
 
-impl<'a> Client<'a> {
-    pub fn new(config: &'a Postgresql) -> Result<Self> {
-        let Some(source) = &config.password else { return Ok(Self { config, passfile: None, as_os_user: false }) };
-        let password = secret::read(source, credential::POSTGRESQL)?;
-        let mut file = NamedTempFile::new().context("cannot make a temporary file")?;
-        writeln!(file, "*:*:*:*:{}", password.replace('\\', "\\\\").replace(':', "\\:"))?;
-        Ok(Self { config, passfile: Some(file), as_os_user: false })
+impl Client {
+    /// The role that backs up.
+    pub fn new(config: &Postgresql) -> Result<Self> {
+        let password = config.password.as_ref().map(|source| secret::read(source, credential::POSTGRESQL)).transpose()?;
+        Self::with(config.clone(), password)
     }
 
-    /// For root: on a socket without a password the server goes by the process' user.
-    pub fn dropping_to_os_user(mut self) -> Self {
-        self.as_os_user = self.passfile.is_none();
-        self
+    /// The role that restores.
+    pub fn restoring(config: &Postgresql) -> Result<Self> {
+        Self::new(&config.restoring())
     }
 
-    /// One of libpq's programs, about to talk to `database`.
-    pub fn command(&self, program: &str, database: &str) -> Command {
+    /// The role that `config` names, by this password and no other.
+    ///
+    /// # Errors
+    /// If this is root, and there is no such OS user as `config` names.
+    pub fn with(config: Postgresql, password: Option<String>) -> Result<Self> {
+        let user = user::to_become(&config.os_user).context("correct [postgresql] os-user")?;
+        let account = user.map(|user: User| Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
+        let passfile = password.as_deref().map(|password| passfile(password, account)).transpose()?;
+        Ok(Self { config, password, account, passfile })
+    }
+
+    /// Whether it is reached by a socket of this host.
+    pub fn by_socket(&self) -> bool {
+        self.config.by_socket()
+    }
+
+    /// A session in `database`.
+    pub async fn connect(&self, database: &str) -> Result<Session> {
+        Session::open(self, database).await.with_context(|| self.place(database))
+    }
+
+    /// One of libpq's programs, about to talk to `database` of a server of this major version.
+    pub fn command(&self, program: &str, database: &str, major: u32) -> Command {
         let mut command = self.command_offline(program);
+        let options: Vec<String> = settings(Some(major)).map(|(name, value)| format!("-c {name}={value}")).collect();
         command
             .env("PGHOST", &self.config.host)
             .env("PGPORT", self.config.port.to_string())
@@ -49,6 +78,7 @@ impl<'a> Client<'a> {
             .env("PGDATABASE", database)
             .env("PGAPPNAME", "gitlab-backup")
             .env("PGCONNECT_TIMEOUT", "20")
+            .env("PGOPTIONS", options.join(" "))
             .arg("--no-password");
         if let Some(file) = &self.passfile {
             command.env("PGPASSFILE", file.path());
@@ -56,43 +86,16 @@ impl<'a> Client<'a> {
         command
     }
 
-    /// One of libpq's programs that needs no server.
+    /// One of libpq's programs that needs no server. With an environment of its own: ours may have secrets in it.
     pub fn command_offline(&self, program: &str) -> Command {
-        let user = self.as_os_user.then(|| User::from_name(&self.config.os_user).ok().flatten()).flatten();
-        let mut command = Command::new(path_of(program, Some(self.config)));
-        if let Some(user) = user {
-            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        let mut command = Command::new(path_of(program, Some(&self.config)));
+        command.env_clear().envs(["PATH", "TMPDIR", "TZ"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.env("LC_ALL", "C").current_dir("/");
+        if let Some(account) = self.account {
+            command.uid(account.uid).gid(account.gid);
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
-    }
-
-    /// psql, as a program and not as a person uses it.
-    pub fn psql(&self, database: &str) -> Command {
-        let mut command = self.command("psql", database);
-        command.args(["--no-psqlrc", "--no-align", "--tuples-only", "--quiet", "--set=ON_ERROR_STOP=1"]);
-        command
-    }
-
-    /// The rows of all statements in `sql`, a line each. The first statement that fails ends it. What stands in it may be a user's name for
-    /// something, so it comes by stdin.
-    pub async fn query(&self, database: &str, sql: &str) -> Result<Vec<String>> {
-        let mut psql = self.psql(database);
-        let child = psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = child.context("cannot run psql: is it installed?")?;
-        let mut stdin = child.stdin.take().context("psql has no stdin")?;
-        // psql may end before it has read all: then it says why.
-        let (_, output) = tokio::join!(
-            async {
-                let _ = stdin.write_all(sql.as_bytes()).await;
-                drop(stdin);
-            },
-            child.wait_with_output()
-        );
-        let output = output.context("cannot wait for psql")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{}: {}", self.place(database), said.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
     }
 
     /// For messages.
@@ -105,9 +108,21 @@ impl<'a> Client<'a> {
         if let Some(names) = &self.config.databases {
             return Ok(names.clone());
         }
-        let sql = "SELECT datname FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
-        self.query("postgres", sql).await
+        let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
+        self.connect("postgres").await?.column(sql, &[]).await
     }
+}
+
+/// For libpq: the password of every server, readable for whom the programs run as.
+fn passfile(password: &str, account: Option<Account>) -> Result<NamedTempFile> {
+    let mut file = NamedTempFile::new().context("cannot make a temporary file")?;
+    writeln!(file, "*:*:*:*:{}", password.replace('\\', "\\\\").replace(':', "\\:"))?;
+    if let Some(account) = account {
+        let file: &File = file.as_file();
+        fchown(file.as_fd(), Some(Uid::from_raw(account.uid)), Some(Gid::from_raw(account.gid)))
+            .context("cannot give the password to the user that asks PostgreSQL")?;
+    }
+    Ok(file)
 }
 
 /// Where Debian keeps the programs of each version.
@@ -121,7 +136,7 @@ pub(in crate::steps) fn path_of(program: &str, config: Option<&Postgresql>) -> P
     }
 }
 
-/// What Debian's `pg_wrapper`, a Perl script, would run: the newest. Its own start costs more than a query, several times in the window.
+/// What Debian's `pg_wrapper`, a Perl script, would run: the newest. It looks into its caller's home directory, which is none of ours.
 fn behind_wrapper(program: &str) -> Option<PathBuf> {
     let found = process::find(program, process::search_path())?;
     if found.canonicalize().ok()?.file_name()? != "pg_wrapper" {
@@ -140,9 +155,9 @@ pub(in crate::steps) fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, directory)| directory).collect()
 }
 
-/// The major version in what a program of PostgreSQL's answers to `--version`.
+/// The major version in what a program of PostgreSQL's answers to `--version`, or in what a server says of itself.
 pub(in crate::steps) fn major(text: &str) -> Option<u32> {
-    text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
+    text.split_whitespace().find_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
 }
 
 /// A name in SQL.
@@ -153,4 +168,22 @@ pub(in crate::steps) fn identifier(name: &str) -> String {
 /// A string in SQL, whatever `standard_conforming_strings` says.
 pub(in crate::steps) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_told_by_programs_and_servers() {
+        assert_eq!(major("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major("18beta2"), Some(18));
+        assert_eq!(major("nonsense"), None);
+    }
+
+    #[test]
+    fn no_name_or_string_leaves_its_quotes() {
+        assert_eq!(identifier("a\"b\n\\!"), "\"a\"\"b\n\\!\"");
+        assert_eq!(literal("it's \\' \n$"), "E'it''s \\\\'' \n$'");
+    }
 }

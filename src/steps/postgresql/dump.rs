@@ -18,12 +18,18 @@ use crate::runs::record::{read_json, write_json};
 use crate::systemd::notify;
 
 use super::client::{Client, literal};
+use super::globals::Globals;
+use super::session::Session;
+use super::toc;
 use super::{Dumped, Held, HeldDatabase};
 
 /// What a dump does not say of its database. Through JSON: every version of the server has other columns.
-const PROPERTIES: &str = "SELECT jsonb_build_object('name', datname, 'directory', '', 'owner', pg_get_userbyid(datdba), \
-    'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'provider', to_jsonb(d)->>'datlocprovider', \
-    'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0) FROM pg_database d WHERE datname = current_database()";
+const PROPERTIES: &str = "SELECT pg_catalog.jsonb_build_object('name', datname, 'directory', '', 'owner', pg_catalog.pg_get_userbyid(datdba), \
+    'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'provider', to_jsonb(d)->>'datlocprovider', \
+    'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0)::text \
+    FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()";
+const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
 
 /// Dumps into the staging area: a directory for each database, and what belongs to none of them.
 pub async fn dump(config: &Config) -> Result<()> {
@@ -37,7 +43,9 @@ pub async fn dump(config: &Config) -> Result<()> {
     }
     let held = read_json(&Path::new(paths::PGSNAPSHOT).join("snapshots.json"))?;
     let held: Held = held.context("the snapshot of the window is not held any more, and another would be of another moment")?;
-    let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new() };
+    let names: Vec<String> = held.databases.iter().map(|database| database.name.clone()).collect();
+    let globals = globals(&client, &staging, &names).await?;
+    let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new(), globals: Some(globals) };
     for database in &held.databases {
         let directory = directory(&database.name);
         let path = staging.join(&directory);
@@ -45,20 +53,20 @@ pub async fn dump(config: &Config) -> Result<()> {
         if path.exists() {
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
-        let list = one(&client, database, &path).await?;
-        let tables = rows(&client, database, &path, &list).await?;
-        let properties = client.query(&database.name, PROPERTIES).await?.concat();
+        let session = client.connect(&database.name).await?;
+        one(&client, session.major, database, &path).await?;
+        let tables = rows(&session, database, &path).await?;
+        let properties: String = session.value(PROPERTIES, &[]).await?;
         let properties: Database =
             serde_json::from_str(&properties).context("the server's answer about a database cannot be understood")?;
         dumped.databases.push(Database { directory, tables, bytes: database.bytes, sequences: database.sequences.clone(), ..properties });
     }
-    globals(&client, &staging).await?;
     write_json(&told, &dumped)
 }
 
-/// Dumps one database; returns the dump's list of contents.
-async fn one(client: &Client<'_>, database: &HeldDatabase, path: &Path) -> Result<String> {
-    let mut command = client.command("pg_dump", &database.name);
+/// Dumps one database.
+async fn one(client: &Client, major: u32, database: &HeldDatabase, path: &Path) -> Result<()> {
+    let mut command = client.command("pg_dump", &database.name, major);
     // Not compressed: the repository compresses, and finds yesterday's rows again only if it sees them.
     command.args(["--format=directory", "--compress=0"]);
     command.arg(format!("--jobs={}", client.config.jobs)).arg(format!("--snapshot={}", database.snapshot)).arg("--file").arg(path);
@@ -79,33 +87,25 @@ async fn one(client: &Client<'_>, database: &HeldDatabase, path: &Path) -> Resul
     ensure!(output.status.success(), "pg_dump of {}: {}: {}", client.place(&database.name), output.status, said.trim());
     let list = client.command_offline("pg_restore").arg("--list").arg(path).output().await.context("cannot run pg_restore")?;
     ensure!(list.status.success() && !list.stdout.is_empty(), "pg_restore cannot read the dump of '{}'", database.name);
-    Ok(String::from_utf8_lossy(&list.stdout).into_owned())
+    Ok(())
 }
 
 /// How many rows of each table are in the dump: what a restore of it must bring back.
-async fn rows(client: &Client<'_>, database: &HeldDatabase, path: &Path, list: &str) -> Result<BTreeMap<String, u64>> {
-    let sql = format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\nSET TRANSACTION SNAPSHOT {};\n\
-         SELECT c.oid || ' ' || format('%I.%I', nspname, relname) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm');\n\
-         COMMIT;\n",
-        literal(&database.snapshot)
-    );
-    let names = client.query(&database.name, &sql).await?;
-    let names: BTreeMap<&str, &str> = names.iter().filter_map(|line| line.split_once(' ')).collect();
+async fn rows(session: &Session, database: &HeldDatabase, path: &Path) -> Result<BTreeMap<String, u64>> {
+    session.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    session.run(&format!("SET TRANSACTION SNAPSHOT {}", literal(&database.snapshot))).await?;
+    let mut names: BTreeMap<u32, String> = BTreeMap::new();
+    for row in session.rows(TABLES, &[]).await? {
+        names.insert(row.try_get(0)?, row.try_get(1)?);
+    }
+    session.run("COMMIT").await?;
     let mut tables = BTreeMap::new();
-    for (dump_id, oid) in list.lines().filter_map(table_data) {
-        let Some(name) = names.get(oid) else { continue };
-        let file = path.join(format!("{dump_id}.dat"));
-        tables.insert((*name).to_owned(), lines(&file).with_context(|| format!("cannot read {}", file.display()))?);
+    for entry in toc::read(path)?.into_iter().filter(|entry| entry.kind == "TABLE DATA") {
+        let Some(name) = names.remove(&entry.oid) else { continue };
+        let file = path.join(format!("{}.dat", entry.id));
+        tables.insert(name, lines(&file).with_context(|| format!("cannot read {}", file.display()))?);
     }
     Ok(tables)
-}
-
-/// Dump id and OID of a table, from a line such as `3342; 0 16386 TABLE DATA public t owner`.
-fn table_data(line: &str) -> Option<(&str, &str)> {
-    let (numbers, _) = line.split_once(" TABLE DATA ")?;
-    let (dump_id, rest) = numbers.split_once("; ")?;
-    Some((dump_id, rest.split_once(' ')?.1))
 }
 
 /// Rows in a file of COPY's text format: a line each, then `\.`.
@@ -121,17 +121,18 @@ fn lines(file: &Path) -> std::io::Result<u64> {
     }
 }
 
-/// Roles and tablespaces; passwords only where the role may read them.
-async fn globals(client: &Client<'_>, staging: &Path) -> Result<()> {
-    let superuser = client.query("postgres", "SELECT rolsuper FROM pg_roles WHERE rolname = current_user").await?;
-    let mut command = client.command("pg_dumpall", "postgres");
+/// Roles, tablespaces and what belongs to the databases; as text for people too. Passwords only where the role may read them.
+async fn globals(client: &Client, staging: &Path, databases: &[String]) -> Result<Globals> {
+    let session = client.connect("postgres").await?;
+    let globals = Globals::read(&session, databases).await?;
+    let mut command = client.command("pg_dumpall", "postgres", session.major);
     command.arg("--globals-only").arg("--file").arg(staging.join("globals.sql"));
-    if superuser.first().map(String::as_str) != Some("t") {
+    if !session.value::<bool>("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await? {
         command.arg("--no-role-passwords");
     }
     let output = command.output().await.context("cannot run pg_dumpall: is it installed?")?;
     ensure!(output.status.success(), "pg_dumpall: {}", String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
+    Ok(globals)
 }
 
 /// A database's name as a file name: anything unusual percent-encoded.
@@ -162,8 +163,6 @@ mod tests {
             std::fs::write(file.path(), content).unwrap();
             assert_eq!(lines(file.path()).unwrap(), expected, "{content:?}");
         }
-        assert_eq!(table_data("3342; 0 16386 TABLE DATA public we ird owner"), Some(("3342", "16386")));
-        assert_eq!(table_data("215; 1259 16391 TABLE public e postgres"), None);
     }
 
     #[test]

@@ -1,15 +1,14 @@
 //! Holds an exported snapshot of every database for as long as the process lives.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_postgres::error::SqlState;
 
 use crate::config::Config;
 use crate::paths;
@@ -18,16 +17,18 @@ use crate::systemd::{Manager, notify};
 use crate::units::Unit;
 
 use super::client::Client;
+use super::session::{self, Session};
 use super::{Held, HeldDatabase};
 
-/// The server's timeouts would end the holder and with it the dump; those that a server does not know are left out by asking it.
-const SETTINGS: &str = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_in_transaction_session_timeout', \
-    'idle_session_timeout', 'statement_timeout', 'lock_timeout', 'transaction_timeout') \\g /dev/null\n";
-const EXPORT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\n\
-    SELECT pg_export_snapshot() || ' ' || pg_database_size(current_database()) || ' ' || current_setting('server_version');\n";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_database_size(pg_catalog.current_database())";
+/// GitLab is down meanwhile: whoever holds a lock for longer is not waited for.
+const LOCKS: &str = "SET lock_timeout = '2s'";
+/// What is held afterwards takes as long as the dump.
+const NO_LOCKS: &str = "SET lock_timeout = 0";
 /// No snapshot has the sequences: a dump tells them as they are when it is made. Those that were never used are left to the dump.
-const SEQUENCES: &str = "SELECT coalesce(json_object_agg(format('%I.%I', schemaname, sequencename), last_value) \
-    FILTER (WHERE last_value IS NOT NULL), '{}') FROM pg_sequences;\n";
+const SEQUENCES: &str = "SELECT pg_catalog.format('%I.%I', schemaname, sequencename), last_value \
+    FROM pg_catalog.pg_sequences WHERE last_value IS NOT NULL";
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Exports, tells systemd that it is ready, and holds until it is stopped.
@@ -37,7 +38,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub async fn hold(config: &Config) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let mut stop = signal(SignalKind::terminate())?;
-    let client = Client::new(postgresql)?;
+    let client = std::sync::Arc::new(Client::new(postgresql)?);
     let mut exports = JoinSet::new();
     let (databases, open) = tokio::try_join!(client.databases(), window_is_open())?;
     if !open {
@@ -46,17 +47,18 @@ pub async fn hold(config: &Config) -> Result<()> {
         return Ok(());
     }
     for name in databases {
-        let place = client.place(&name);
-        let child = client.psql(&name).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let child = child.context("cannot run psql: is it installed?")?;
-        exports.spawn(async move { export(child, name).await.with_context(|| format!("cannot hold a snapshot of {place}")) });
+        let client = std::sync::Arc::clone(&client);
+        exports.spawn(async move {
+            let place = client.place(&name);
+            export(&client, name).await.with_context(|| format!("cannot hold a snapshot of {place}"))
+        });
     }
     let mut holders = Vec::new();
     let mut held = Held { server_version: String::new(), databases: Vec::new() };
     while let Some(export) = exports.join_next().await {
-        let (child, database, version) = export.context("an export was lost")??;
-        holders.push((child, database.name.clone()));
-        held.server_version = version;
+        let (session, database) = export.context("an export was lost")??;
+        held.server_version.clone_from(&session.version);
+        holders.push((session, database.name.clone()));
         held.databases.push(database);
     }
     held.databases.sort_by(|a, b| a.name.cmp(&b.name));
@@ -68,9 +70,9 @@ pub async fn hold(config: &Config) -> Result<()> {
             _ = stop.recv() => return Ok(()),
             () = sleep(LOOK) => {}
         }
-        for (child, name) in &mut holders {
-            if let Some(status) = child.try_wait()? {
-                bail!("the snapshot of database '{name}' is lost: psql ended with {status}: {}", complaint(child).await);
+        for (session, name) in &mut holders {
+            if session.is_lost() {
+                bail!("the snapshot of database '{name}' is lost: {}", session.loss().await);
             }
         }
     }
@@ -80,29 +82,30 @@ async fn window_is_open() -> Result<bool> {
     Ok(Manager::connect().await?.state(&Unit::Window.to_string()).await?.active.is_running())
 }
 
-async fn export(mut child: Child, name: String) -> Result<(Child, HeldDatabase, String)> {
-    let stdin = child.stdin.as_mut().context("psql has no stdin")?;
-    let asked = stdin.write_all(format!("{SETTINGS}{EXPORT}{SEQUENCES}").as_bytes()).await;
-    let (mut line, mut sequences) = (String::new(), String::new());
-    let mut answers = BufReader::new(child.stdout.as_mut().context("psql has no stdout")?);
-    answers.read_line(&mut line).await?;
-    answers.read_line(&mut sequences).await?;
-    let mut words = line.split_whitespace();
-    let (Ok(()), Some(snapshot), Some(bytes), Some(version)) = (asked, words.next(), words.next(), words.next()) else {
-        bail!("{}", complaint(&mut child).await);
-    };
-    let bytes = bytes.parse().context("a database's size is a number")?;
-    let sequences = match serde_json::from_str(&sequences) {
-        Ok(sequences) => sequences,
-        Err(_) => bail!("{}", complaint(&mut child).await),
-    };
-    Ok((child, HeldDatabase { name, snapshot: snapshot.to_owned(), bytes, sequences }, version.to_owned()))
+async fn export(client: &Client, name: String) -> Result<(Session, HeldDatabase)> {
+    let session = client.connect(&name).await?;
+    session.run(LOCKS).await?;
+    session.run(BEGIN).await?;
+    let row = session.rows(EXPORT, &[]).await?.pop().context("the server exports nothing")?;
+    let (snapshot, bytes): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+    let sequences = sequences(&session, &name).await?;
+    session.run(NO_LOCKS).await?;
+    let bytes = u64::try_from(bytes).context("a database's size is a number")?;
+    Ok((session, HeldDatabase { name, snapshot, bytes, sequences }))
 }
 
-async fn complaint(child: &mut Child) -> String {
-    let mut text = String::new();
-    if let Some(stderr) = child.stderr.as_mut() {
-        let _ = stderr.read_to_string(&mut text).await;
-    }
-    text.trim().replace('\n', "; ")
+async fn sequences(session: &Session, name: &str) -> Result<BTreeMap<String, i64>> {
+    let rows = match session.rows(SEQUENCES, &[]).await {
+        Err(error) if session::code(&error) == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "a sequence of database '{name}' is locked for longer than GitLab may be down for it, by an open transaction such as that of an \
+                     ALTER SEQUENCE: look for it in pg_locks (mode ShareRowExclusiveLock or higher) and pg_stat_activity (state 'idle in transaction'), \
+                     and end it"
+                )
+            });
+        }
+        rows => rows?,
+    };
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }

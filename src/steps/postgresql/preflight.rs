@@ -6,6 +6,8 @@ use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, conclude};
 
 use super::client::{Client, major};
+use super::role;
+use super::session::Session;
 
 /// Fails if a database cannot be reached or pg_dump is too old for the server.
 pub async fn preflight(config: &Config) -> Result<()> {
@@ -16,33 +18,33 @@ pub async fn preflight(config: &Config) -> Result<()> {
 pub async fn findings(config: &Config) -> Vec<Finding> {
     let Some(postgresql) = &config.postgresql else { return Vec::new() };
     match server(postgresql).await {
-        Ok((major, seen)) => {
-            vec![Finding::of("postgresql", Ok(seen)), Finding::of("pg_dump", pg_dump(postgresql, major).await)]
+        Ok((session, seen)) => {
+            let mut findings = vec![Finding::of("postgresql", Ok(seen)), Finding::of("pg_dump", pg_dump(postgresql, session.major).await)];
+            findings.extend(role::finding(postgresql, &session).await);
+            findings
         }
         Err(error) => vec![Finding::of("postgresql", Err(error))],
     }
 }
 
-/// The server's major version, and what was seen. Every database is asked.
-async fn server(postgresql: &Postgresql) -> Result<(u32, String)> {
+/// A session with the server, and what was seen. Every database is asked.
+async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     let client = Client::new(postgresql)?;
     let databases = client.databases().await?;
-    ensure!(!databases.is_empty(), "PostgreSQL at {} has no database to back up", postgresql.host);
-    let mut server = 0;
+    let mut sessions = Vec::new();
     let mut failures = Vec::new();
     for database in &databases {
-        match client.query(database, "SHOW server_version_num").await {
-            Ok(rows) => {
-                let number: u32 = rows.first().and_then(|row| row.parse().ok()).context("PostgreSQL does not tell its version")?;
-                server = number / 10_000;
-            }
+        match client.connect(database).await {
+            Ok(session) => sessions.push(session),
             Err(error) => failures.push(format!("{error:#}")),
         }
     }
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
-    Ok((server, format!("version {server} at {}, {} databases", postgresql.host, databases.len())))
+    let session = sessions.pop().with_context(|| format!("PostgreSQL at {} has no database to back up", postgresql.host))?;
+    let seen = format!("version {} at {}, {} databases", session.major, postgresql.host, databases.len());
+    Ok((session, seen))
 }
 
 async fn pg_dump(postgresql: &Postgresql, server: u32) -> Result<String> {

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nix::unistd::User;
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::paths;
-use crate::steps::extract;
+use crate::steps::{extract, user};
 use crate::systemd::notify;
 
 use super::{dump_directory, plan};
@@ -22,12 +21,18 @@ pub fn dumps(config: &Config) -> Result<()> {
         extract::in_child(config, &part.snapshot, target, &[]).with_context(|| format!("part '{}' cannot be laid out", part.name))?;
     }
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
-    let user = User::from_name(&postgresql.os_user).ok().flatten();
-    let user = user.with_context(|| format!("there is no user '{}': correct [postgresql] os-user", postgresql.os_user))?;
+    // By a socket, root's own: the unit that loads them gives each to whom it has read it. By a host, the unit is the user.
+    let (uid, gid) = match postgresql.by_socket() {
+        true => (0, 0),
+        false => {
+            let user = user::to_become(&postgresql.restore_os_user).context("correct [postgresql] os-user")?;
+            user.map_or((0, 0), |user| (user.uid.as_raw(), user.gid.as_raw()))
+        }
+    };
     let directory = dump_directory(part)?;
     let inside = directory.strip_prefix(target).context("the dumps are elsewhere")?;
     let dumps = Directory::open(target)?;
     // Owned by a number of the host that was backed up, and above it are its directories.
-    dumps.below(inside)?.give(user.uid.as_raw(), user.gid.as_raw())?;
-    inside.ancestors().skip(1).try_for_each(|above| dumps.below(above)?.set_mode(0o711))
+    dumps.below(inside)?.give(uid, gid)?;
+    inside.ancestors().skip(usize::from(uid != 0)).try_for_each(|above| dumps.below(above)?.set_mode(0o711))
 }

@@ -11,7 +11,7 @@ use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Layout, State};
 use crate::systemd::notify;
 
-use super::{moves, note, switch, undo};
+use super::{databases, moves, note, undo};
 
 /// Removes what was replaced. Killed at any point, it goes on where it was.
 pub async fn finish(config: &Config) -> Result<()> {
@@ -35,7 +35,7 @@ pub async fn finish(config: &Config) -> Result<()> {
         })?;
     }
     let names: Vec<&str> = journal.plan.databases.iter().map(|database| database.replaced.as_str()).collect();
-    switch::drop_databases(config, &names).await?;
+    databases::drop(config, &names).await?;
     undo::forget_kept()?;
     Journal::clear()
 }

@@ -9,15 +9,16 @@ use indicatif::BinaryBytes;
 use tokio::time::interval;
 
 use crate::config::Config;
+use crate::host::beneath::Directory;
 use crate::runs::Database;
-use crate::runs::record::read_json;
 use crate::runs::restore::StagedDatabase;
-use crate::steps::postgresql::Dumped;
-use crate::steps::postgresql::client::{Client, literal};
-use crate::steps::postgresql::load::{self, MAINTENANCE};
+use crate::steps::postgresql::client::Client;
+use crate::steps::postgresql::load::{self, Loader, MAINTENANCE};
+use crate::steps::postgresql::sandbox;
+use crate::steps::postgresql::session::Session;
 use crate::systemd::notify;
 
-use super::{dump_directory, plan};
+use super::{databases, dump_directory, plan};
 
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,28 +27,37 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn load(config: &Config) -> Result<()> {
     let plan = plan()?;
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
-    let client = Client::new(postgresql)?;
+    let admin = Client::restoring(postgresql)?;
+    let session = admin.connect(MAINTENANCE).await?;
     let dumps = dump_directory(part)?;
-    let globals = super::globals(part)?;
-    for role in load::roles(&client, &globals).await? {
-        tracing::info!(role, "made a role that was not there");
+    let told = databases::told(part)?;
+    let mut options: &[&str] = &[];
+    if let Some(globals) = &told.globals {
+        let (made, failed) = globals.make_roles(&session).await?;
+        made.iter().for_each(|role| tracing::info!(role, "made a role that was not there"));
+        failed.iter().for_each(|failure| tracing::warn!("{failure}"));
+        // All or none: pg_restore cannot leave out some.
+        if !globals.missing_tablespaces(&session).await?.is_empty() {
+            options = &["--no-tablespaces"];
+        }
     }
-    // All or none: pg_restore cannot leave out some.
-    let options: &[&str] = match load::missing_tablespaces(&client, &globals).await?.is_empty() {
-        true => &[],
-        false => &["--no-tablespaces"],
+    let sandbox = match sandbox::is_needed(&session).await? {
+        true => Some(sandbox::make(&admin, &session, databases::loads_as(postgresql)).await?),
+        false => None,
     };
-    let told: Dumped = read_json(&dumps.join("postgresql.json"))?.context("the dumps have no postgresql.json")?;
+    let loader = Loader { admin: &admin, session: &session, sandbox: sandbox.as_ref() };
     for (index, database) in plan.databases.iter().enumerate() {
         let told = told.databases.iter().find(|told| told.name == database.database.name).unwrap_or(&database.database);
-        let work = one(&client, database, told, &dumps, options);
+        let path = dumps.join(&database.database.directory);
+        give(&path, &loader)?;
+        let work = one(&loader, database, told, &path, options);
         tokio::pin!(work);
         let mut tick = interval(LOOK);
         loop {
             tokio::select! {
                 done = &mut work => break done?,
                 _ = tick.tick() => {
-                    let now = size(&client, &database.staged).await;
+                    let now = size(&session, &database.staged).await;
                     let (name, whole) = (&database.database.name, BinaryBytes(database.database.bytes));
                     let which = format!("database {} of {}", index + 1, plan.databases.len());
                     notify::status(&format!("loading {name} ({which}): {} of {whole}", BinaryBytes(now)));
@@ -55,22 +65,39 @@ pub async fn load(config: &Config) -> Result<()> {
             }
         }
     }
+    if sandbox.is_some() {
+        sandbox::retire(&session).await?;
+    }
     Ok(())
 }
 
-async fn one(client: &Client<'_>, database: &StagedDatabase, told: &Database, dumps: &Path, options: &[&str]) -> Result<()> {
-    load::create(client, &database.staged, &database.database).await?;
-    load::fill(client, &database.staged, &dumps.join(&database.database.directory), options).await?;
-    load::sequences(client, &database.staged, told).await?;
-    let mut analyze = client.command("vacuumdb", &database.staged);
-    analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", client.config.jobs));
-    let output = analyze.stdout(Stdio::null()).output().await.context("cannot run vacuumdb: is it installed?")?;
-    ensure!(output.status.success(), "ANALYZE of {}: {}", client.place(&database.staged), String::from_utf8_lossy(&output.stderr).trim());
-    Ok(())
+/// Lets whoever runs pg_restore read a dump.
+fn give(dump: &Path, loader: &Loader<'_>) -> Result<()> {
+    match loader.sandbox.unwrap_or(loader.admin).account {
+        Some(account) => Directory::open(dump)?.give(account.uid, account.gid),
+        None => Ok(()),
+    }
+}
+
+async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, dump: &Path, options: &[&str]) -> Result<()> {
+    let name = &database.staged;
+    loader.create(name, &database.database).await?;
+    // Whose indexes have expressions is still who has no rights.
+    let filler = loader.sandbox.unwrap_or(loader.admin);
+    let meanwhile = async || {
+        load::sequences(&loader.admin.connect(name).await?, told).await?;
+        let mut analyze = filler.command("vacuumdb", name, loader.session.major);
+        analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.config.jobs));
+        let output = analyze.stdout(Stdio::null()).output().await.context("cannot run vacuumdb: is it installed?")?;
+        ensure!(output.status.success(), "ANALYZE of {}: {}", filler.place(name), String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
+    };
+    loader.fill(name, &database.database, dump, options, meanwhile).await
 }
 
 /// Bytes that a database takes so far.
-async fn size(client: &Client<'_>, name: &str) -> u64 {
-    let sql = format!("SELECT pg_database_size(datname) FROM pg_database WHERE datname = {};\n", literal(name));
-    client.query(MAINTENANCE, &sql).await.ok().and_then(|rows| rows.concat().parse().ok()).unwrap_or(0)
+async fn size(session: &Session, name: &str) -> u64 {
+    let sql = "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = $1::text";
+    let rows: Vec<i64> = session.column(sql, &[&name]).await.unwrap_or_default();
+    rows.first().and_then(|bytes| u64::try_from(*bytes).ok()).unwrap_or(0)
 }

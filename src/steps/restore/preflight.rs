@@ -16,18 +16,13 @@ use crate::host::mounts;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Beside, Layout, Places, Plan, Request, Root, StagedDatabase};
+use crate::runs::restore::{Beside, Layout, Places, Plan, Request, Root};
 use crate::runs::{Manifest, Part};
-use crate::steps::postgresql::client::Client;
-use crate::steps::postgresql::load::MAINTENANCE;
 use crate::steps::{manifest, open, space, verify};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
-use super::{moves, redis};
-
-/// What is longer makes a staged database's name too long for PostgreSQL.
-const NAME_MAX: usize = 40;
+use super::{databases, moves, redis};
 
 /// Checks, and leaves the plan for the units that follow.
 pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
@@ -70,7 +65,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
         beside: None,
     };
     if let Some(postgresql) = &plan.postgresql {
-        plan.databases = findings.take("postgresql", databases(config, manifest, postgresql).await);
+        plan.databases = findings.take("postgresql", databases::plan(config, manifest, postgresql).await);
     }
     if plan.redis_part.is_some() {
         let manager = Manager::connect().await?;
@@ -152,53 +147,6 @@ fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
         (there, here) if there == here => None,
         (there, here) => Some(format!("the run is of GitLab {there}, and here is GitLab {here}")),
     }
-}
-
-/// Asks the server, and names the databases for the time until they are in place.
-async fn databases(config: &Config, manifest: &Manifest, part: &Part) -> Result<Vec<StagedDatabase>> {
-    let postgresql = config.postgresql.as_ref().context("[postgresql] enable is false: --only redis,files restores without it")?;
-    ensure!(
-        !manifest.databases.is_empty(),
-        "run {} does not tell its databases; 'restore --into DIR --only postgresql' lays their dumps out ({})",
-        manifest.id,
-        part.snapshot
-    );
-    let client = Client::new(postgresql)?.dropping_to_os_user();
-    for program in ["pg_restore", "vacuumdb"] {
-        let output = client.command_offline(program).arg("--version").output().await;
-        ensure!(output.is_ok_and(|output| output.status.success()), "{program} cannot be run: install PostgreSQL's client programs");
-    }
-    let said = client.query(MAINTENANCE, "SHOW server_version_num;\n").await?.concat();
-    let here: u32 = said.parse::<u32>().context("PostgreSQL does not tell its version")? / 10_000;
-    let there = manifest.versions.iter().find(|component| component.name == "postgresql").and_then(|component| major(&component.version));
-    if let Some(there) = there.filter(|there| *there > here) {
-        bail!("the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it");
-    }
-    let there = client.query(MAINTENANCE, "SELECT datname FROM pg_database;\n").await?;
-    let staged: Vec<StagedDatabase> = manifest
-        .databases
-        .iter()
-        .enumerate()
-        .map(|(index, database)| {
-            let plain: String = database.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(NAME_MAX).collect();
-            let name = |word: &str| format!("{plain}_{word}_{index}");
-            StagedDatabase { database: database.clone(), staged: name("restored"), replaced: name("replaced") }
-        })
-        .collect();
-    // Those of an unfinished restore are put back or removed before they are made again.
-    let known = crate::runs::restore::Journal::load()?.map(|journal| journal.plan.databases).unwrap_or_default();
-    let ours = |name: &String| known.iter().any(|database| [&database.staged, &database.replaced].contains(&name));
-    let in_the_way: Vec<&String> = staged
-        .iter()
-        .flat_map(|database| [&database.staged, &database.replaced])
-        .filter(|name| there.contains(name) && !ours(name))
-        .collect();
-    ensure!(in_the_way.is_empty(), "database {in_the_way:?} is in the way, and not made by an unfinished restore: rename or drop it");
-    Ok(staged)
-}
-
-fn major(version: &str) -> Option<u32> {
-    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// The paths that are put in place, and the configuration that is only laid out for comparison.

@@ -13,7 +13,7 @@ use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, Places, State};
 use crate::systemd::{Manager, notify};
 
-use super::{moves, plan, redis, switch};
+use super::{databases, moves, plan, redis};
 
 /// The first step of a restore that has the window: what an unfinished one has replaced is put back, and the new one's journal begun.
 pub async fn undo(config: &Config) -> Result<()> {
@@ -57,7 +57,7 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
         redis::stop(&journal.plan, manager).await?;
         moves::backward(&journal.moves)?;
         moves::backward(&journal.redis_moves)?;
-        switch::databases_back(config, &journal.plan).await?;
+        databases::back(config, &journal.plan).await?;
         rustix::fs::sync();
         journal.state = State::Staging;
         journal.save()?;
@@ -68,7 +68,7 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
 /// Removes what was laid out, and the journal with it.
 async fn away(config: &Config, journal: &Journal) -> Result<()> {
     let names: Vec<&str> = journal.plan.databases.iter().map(|database| database.staged.as_str()).collect();
-    switch::drop_databases(config, &names).await?;
+    databases::drop(config, &names).await?;
     for redis in &journal.plan.redis {
         redis.account.act(|| unmake(&redis.places))?;
     }

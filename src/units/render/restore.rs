@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use askama::Template;
 
-use crate::config::EngineName;
+use crate::config::{EngineName, Postgresql};
 use crate::paths;
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
@@ -25,6 +25,9 @@ const DUMPS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID 
 const LOOK: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID";
 /// Directories are renamed and get what they had, and servers' files are theirs to touch.
 const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
+
+/// To become the users that ask PostgreSQL, and to give the dumps to them.
+const LOADING: &str = "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
 
 #[derive(Template)]
 #[template(path = "guard.service")]
@@ -192,7 +195,22 @@ impl Renderer<'_> {
                     ..in_window
                 });
                 let plan = credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
-                StepService { credentials: [vec![plan], step.credentials].concat(), ..step }
+                let credentials = [vec![plan], step.credentials].concat();
+                match self.config.postgresql.as_ref().is_some_and(Postgresql::by_socket) {
+                    // It asks as one user and loads as another, who is given the dumps.
+                    true => StepService {
+                        user: None,
+                        credentials,
+                        sandbox: Some(Sandbox {
+                            foreign: true,
+                            bus: false,
+                            writable: self.writable([PathBuf::from(paths::RESTORE_DUMPS)]),
+                            ..Sandbox::new(LOADING)
+                        }),
+                        ..step
+                    },
+                    false => StepService { credentials, ..step },
+                }
             }
             Restore::ProxiesDown => {
                 let others =

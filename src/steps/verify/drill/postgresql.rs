@@ -1,28 +1,35 @@
 //! Every database of the run, restored into a PostgreSQL of its own, and its rows counted.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::User;
 use rustix::process::Signal;
 
 use crate::config::{Config, Postgresql};
 use crate::finding::Finding;
 use crate::process;
+use crate::runs::record::read_json;
 use crate::runs::{Database, Manifest};
-use crate::steps::postgresql::client::{Client, DEBIAN, literal, major, versions};
-use crate::steps::postgresql::load;
+use crate::steps::postgresql::client::{Client, DEBIAN, identifier, literal, major, versions};
+use crate::steps::postgresql::globals::{Globals, Role};
+use crate::steps::postgresql::load::{self, Loader};
+use crate::steps::postgresql::session::Session;
+use crate::steps::postgresql::{Dumped, sandbox, toc};
 use crate::steps::user;
 use crate::systemd::notify;
 
 use super::server::{Manner, Server, ensure_short};
 use crate::steps::verify::scratch::{Scratch, give};
 
-/// Those that initdb has made in the servers that a GitLab can have.
-const SUPERUSERS: [&str; 2] = ["postgres", "gitlab-psql"];
+/// The one that initdb makes where nothing else is known.
+const SUPERUSER: &str = "postgres";
 const PORT: u16 = 5432;
+const TABLES: &str = "SELECT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
 /// How many tables that differ are worth naming.
 const NAMED: usize = 5;
 /// For a server that nobody will miss: fast, quiet and alone.
@@ -50,24 +57,32 @@ pub(in crate::steps::verify) async fn restore(
     tell: &mut dyn FnMut(Finding),
 ) -> Result<()> {
     let Some(directory) = dumps.first().and_then(|(_, path)| path.parent()) else { return Ok(()) };
-    let globals = fs::read_to_string(directory.join("globals.sql")).context("the run has no globals.sql with the roles");
-    let started = match globals {
-        Ok(globals) => begin(config, manifest, &globals, scratch).await.map(|server| (server, globals)),
-        Err(error) => Err(error),
+    let told: Result<Option<Dumped>> = read_json(&directory.join("postgresql.json"));
+    let globals = told.map(|told| told.and_then(|told| told.globals));
+    let started = match &globals {
+        Ok(globals) => begin(config, manifest, globals.as_ref(), scratch).await,
+        Err(error) => Err(anyhow!("{error:#}")),
     };
-    let (server, globals) = match started {
-        Ok(started) => started,
+    let server = match started {
+        Ok(server) => server,
         Err(error) => {
             tell(Finding::of("drill postgresql", Err(error)));
             return Ok(());
         }
     };
-    let client = Client::new(&server.config)?;
-    tell(Finding::of("drill roles", roles(&client, &globals, &server).await));
+    let admin = Client::new(&server.config)?;
+    let session = admin.connect(load::MAINTENANCE).await?;
+    let made = match globals.ok().flatten() {
+        Some(globals) => roles(&session, &globals, &server).await,
+        None => owners(&session, dumps).await,
+    };
+    tell(Finding::of("drill roles", made));
+    let sandbox = sandbox::make(&admin, &session, &server.config.os_user).await?;
+    let loader = Loader { admin: &admin, session: &session, sandbox: Some(&sandbox) };
     for (number, (name, path)) in dumps.iter().enumerate() {
         notify::status(&format!("restoring database {name} for the drill"));
         let recorded = manifest.databases.iter().find(|database| database.directory == *name);
-        let seen = database(&client, &format!("drill{number}"), path, recorded).await;
+        let seen = database(&loader, &format!("drill{number}"), path, recorded).await;
         tell(Finding::of(format!("drill database {name}"), seen));
     }
     Ok(())
@@ -81,7 +96,7 @@ struct Running {
     _server: Server,
 }
 
-async fn begin(config: &Config, manifest: &Manifest, globals: &str, scratch: &Scratch) -> Result<Running> {
+async fn begin(config: &Config, manifest: &Manifest, globals: Option<&Globals>, scratch: &Scratch) -> Result<Running> {
     let configured = config.postgresql.as_ref();
     let needed: u64 = manifest.databases.iter().map(|database| database.bytes).sum();
     let free = scratch.free()?;
@@ -107,10 +122,13 @@ async fn begin(config: &Config, manifest: &Manifest, globals: &str, scratch: &Sc
     // SIGQUIT: an immediate shutdown, with all its children.
     let manner = Manner { user: user.as_ref(), place: &place, signal: Signal::QUIT };
     let mut server = Server::start(&manner, &programs.join("postgres"), &words)?;
+    let os_user = user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
     let config = Postgresql {
         host: place.to_string_lossy().into_owned(),
         port: PORT,
-        os_user: String::new(),
+        restore_os_user: os_user.clone(),
+        os_user,
+        restore_user: superuser.clone(),
         user: superuser,
         databases: None,
         jobs: configured.map_or(1, |postgresql| postgresql.jobs),
@@ -118,7 +136,7 @@ async fn begin(config: &Config, manifest: &Manifest, globals: &str, scratch: &Sc
         bin_dir: Some(programs),
     };
     let client = Client::new(&config)?;
-    server.answering(async || client.query(load::MAINTENANCE, "SELECT 1;\n").await.map(Some)).await?;
+    server.answering(async || client.connect(load::MAINTENANCE).await.map(Some)).await?;
     drop(client);
     Ok(Running { config, place, user, _server: server })
 }
@@ -146,46 +164,67 @@ fn programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
 }
 
 /// The role that initdb made in the server that was backed up: what it granted can only be granted again by it.
-fn superuser(globals: &str, configured: Option<&Postgresql>) -> String {
-    let made =
-        |role: &&str| globals.lines().any(|line| line == format!("CREATE ROLE \"{role}\";") || line == format!("CREATE ROLE {role};"));
-    let usual = SUPERUSERS.iter().find(|role| made(role)).map(|role| (*role).to_owned());
-    usual.or_else(|| configured.map(|postgresql| postgresql.user.clone())).unwrap_or_else(|| SUPERUSERS[0].to_owned())
+fn superuser(globals: Option<&Globals>, configured: Option<&Postgresql>) -> String {
+    let first = globals.and_then(|globals| globals.first.clone());
+    first.or_else(|| configured.map(|postgresql| postgresql.restore_user.clone())).unwrap_or_else(|| SUPERUSER.to_owned())
 }
 
 /// Makes the roles, and the tablespaces in directories of their own.
-async fn roles(client: &Client<'_>, globals: &str, server: &Running) -> Result<String> {
-    let made = load::roles(client, globals).await?;
-    let tablespaces = load::tablespaces(globals);
-    for (number, tablespace) in tablespaces.iter().enumerate() {
+async fn roles(session: &Session, globals: &Globals, server: &Running) -> Result<String> {
+    let (made, failed) = globals.make_roles(session).await?;
+    failed.iter().for_each(|failure| tracing::warn!("{failure}"));
+    for (number, tablespace) in globals.tablespaces.iter().enumerate() {
         let directory = server.place.join(format!("tablespace{number}"));
         fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         give(&directory, server.user.as_ref())?;
-        let sql = format!("CREATE TABLESPACE {tablespace} LOCATION {};\n", literal(&directory.to_string_lossy()));
-        client.query(load::MAINTENANCE, &sql).await.with_context(|| format!("cannot make tablespace {tablespace}"))?;
+        let sql = format!("CREATE TABLESPACE {} LOCATION {}", identifier(&tablespace.name), literal(&directory.to_string_lossy()));
+        session.run(&sql).await.with_context(|| format!("cannot make tablespace {}", tablespace.name))?;
     }
-    Ok(format!("{} restored, and {} tablespaces", made.len(), tablespaces.len()))
+    Ok(format!("{} restored, and {} tablespaces", made.len(), globals.tablespaces.len()))
+}
+
+/// A run of old tells its roles only as text for people: those that own something are made, so that it can be loaded.
+async fn owners(session: &Session, dumps: &[(String, PathBuf)]) -> Result<String> {
+    let mut roles: BTreeSet<String> = BTreeSet::new();
+    for (_, path) in dumps {
+        roles.extend(toc::read(path)?.into_iter().filter_map(|entry| entry.owner));
+    }
+    let roles = roles.into_iter().map(|name| Role { name, inherit: true, connection_limit: -1, ..Role::default() }).collect();
+    let (made, _) = Globals { roles, ..Globals::default() }.make_roles(session).await?;
+    Ok(format!("{} restored: the run is of an older gitlab-backup, of which only owners are known", made.len()))
 }
 
 /// Restores one database as `name`, and compares its rows with what the manifest has of it.
-async fn database(client: &Client<'_>, name: &str, dump: &Path, recorded: Option<&Database>) -> Result<String> {
+async fn database(loader: &Loader<'_>, name: &str, dump: &Path, recorded: Option<&Database>) -> Result<String> {
     let unknown = Database::default();
-    load::create(client, name, recorded.unwrap_or(&unknown)).await?;
-    load::fill(client, name, dump, &[]).await?;
+    let like = recorded.unwrap_or(&unknown);
+    loader.create(name, like).await?;
+    loader.fill(name, like, dump, &[], async || Ok(())).await?;
     let Some(recorded) = recorded else { return Ok("restored; the manifest is too old to tell how many rows there were".to_owned()) };
-    // ONLY: what inherits from a table is counted by itself.
-    let sql: String = recorded.tables.keys().map(|table| format!("SELECT count(*) FROM ONLY {table};\n")).collect();
-    let counts = client.query(name, &sql).await.context("the restored rows cannot be counted")?;
-    ensure!(counts.len() == recorded.tables.len(), "{} tables were to be counted, and {} were", recorded.tables.len(), counts.len());
-    let differs = |((table, rows), count): ((&String, &u64), &String)| {
-        (*count != rows.to_string()).then(|| format!("table {table} has {count} rows, and the manifest says {rows}"))
-    };
-    let different: Vec<String> = recorded.tables.iter().zip(&counts).filter_map(differs).collect();
+    let session = loader.admin.connect(name).await?;
+    let mut there = BTreeMap::new();
+    for row in session.rows(TABLES, &[]).await? {
+        let (schema, table, quoted): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        there.insert(quoted, (schema, table));
+    }
+    let mut different = Vec::new();
+    for (table, rows) in &recorded.tables {
+        let Some((schema, name)) = there.get(table) else {
+            different.push(format!("table {table} is not there, and the manifest says that it has {rows} rows"));
+            continue;
+        };
+        // ONLY: what inherits from a table is counted by itself.
+        let sql = format!("SELECT pg_catalog.count(*) FROM ONLY {}.{}", identifier(schema), identifier(name));
+        let count: i64 = session.value(&sql, &[]).await.with_context(|| format!("the rows of table {table} cannot be counted"))?;
+        if u64::try_from(count).ok() != Some(*rows) {
+            different.push(format!("table {table} has {count} rows, and the manifest says {rows}"));
+        }
+    }
     let rest = different.len().saturating_sub(NAMED);
     let more = if rest > 0 { format!("; and {rest} more") } else { String::new() };
     ensure!(different.is_empty(), "{}{more}", different[..different.len().min(NAMED)].join("; "));
     let rows: u64 = recorded.tables.values().sum();
-    Ok(format!("restored, {rows} rows in {} tables as in the manifest", counts.len()))
+    Ok(format!("restored, {rows} rows in {} tables as in the manifest", recorded.tables.len()))
 }
 
 #[cfg(test)]
@@ -194,8 +233,8 @@ mod tests {
 
     #[test]
     fn the_first_superuser_has_its_old_name() {
-        assert_eq!(superuser("CREATE ROLE git;\nCREATE ROLE \"gitlab-psql\";\n", None), "gitlab-psql");
-        assert_eq!(superuser("CREATE ROLE git;\nCREATE ROLE postgres;\n", None), "postgres");
-        assert_eq!(superuser("CREATE ROLE git;\n", None), "postgres");
+        let globals = Globals { first: Some("gitlab-psql".to_owned()), ..Globals::default() };
+        assert_eq!(superuser(Some(&globals), None), "gitlab-psql");
+        assert_eq!(superuser(None, None), "postgres");
     }
 }

@@ -1,0 +1,98 @@
+//! A role without rights, as which a dump is loaded.
+//!
+//! What is loaded may be code of the database's owner: a check, the input of a domain, an index's expression, a generated column. It runs as
+//! whoever loads, and can go back from any role that a session has only taken on. So the session itself is one of a role that has nothing:
+//! it owns the new database until it is full, and all in it, and then hands it over.
+
+use anyhow::{Context, Result};
+use postgres_protocol::password::scram_sha_256;
+use tokio_postgres::error::SqlState;
+
+use crate::config::Postgresql;
+use crate::host::random;
+
+use super::client::{Client, identifier, literal};
+use super::load::MAINTENANCE;
+use super::session::{self, Session};
+
+/// The role, and the OS user that a server by socket knows it by.
+pub(in crate::steps) const NAME: &str = "gitlab-backup-sandbox";
+
+const BACKENDS: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text";
+const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catalog.pg_auth_members a \
+    JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
+    WHERE r.rolname = $1::text OR m.rolname = $1::text";
+
+/// Whether this session's role may do anything: then it has rights that must not be lent. One that may not has none that the data's owner
+/// would not have.
+pub(in crate::steps) async fn is_needed(session: &Session) -> Result<bool> {
+    session.value("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await
+}
+
+/// Makes the role, or makes of what is there under its name what it should be; `os_user` connects as it.
+pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &str) -> Result<Client> {
+    // A socket goes by the user; anything else by a password, which nobody has to know.
+    let password = match admin.by_socket() && admin.password.is_none() {
+        true => None,
+        false => Some(random::hex(32)?),
+    };
+    // The server is told what it keeps, and not what its log would keep.
+    let hash = password.as_ref().map_or_else(|| "NULL".to_owned(), |password| literal(&scram_sha_256(password.as_bytes())));
+    let word = if exists(session).await? { "ALTER" } else { "CREATE" };
+    let role = identifier(NAME);
+    let sql = format!(
+        "{word} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT CONNECTION LIMIT -1 PASSWORD {hash} \
+         VALID UNTIL 'infinity'"
+    );
+    session.run(&sql).await.with_context(|| format!("cannot make role '{NAME}', as which the dumps are loaded"))?;
+    session.run(&format!("ALTER ROLE {role} RESET ALL")).await?;
+    for row in session.rows(MEMBERSHIPS, &[&NAME]).await? {
+        let (of, member): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        session.run(&format!("REVOKE {} FROM {}", identifier(&of), identifier(&member))).await?;
+    }
+    let tablespaces: Vec<String> =
+        session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[]).await?;
+    for tablespace in tablespaces {
+        session.run(&format!("GRANT CREATE ON TABLESPACE {} TO {role}", identifier(&tablespace))).await?;
+    }
+    let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.config.clone() };
+    Client::with(config, password)
+}
+
+/// Fails if the server would not let the role in, with what to do about it.
+pub(in crate::steps) async fn probe(admin: &Client, session: &Session, os_user: &str) -> Result<()> {
+    let there = exists(session).await?;
+    let client = make(admin, session, os_user).await?;
+    let entered = client.connect(MAINTENANCE).await.map(drop);
+    // One that is there may own what an unfinished restore has laid out.
+    if !there {
+        retire(session).await?;
+    }
+    match entered {
+        // Let in, and then not into this database.
+        Err(error) if session::code(&error) != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(error).with_context(|| {
+            let how = match admin.by_socket() {
+                true => format!("by 'peer' as the OS user {os_user}"),
+                false => "by its password".to_owned(),
+            };
+            format!("what is restored is loaded by role '{NAME}', which has no rights: let it in in pg_hba.conf, {how}")
+        }),
+        _ => Ok(()),
+    }
+}
+
+async fn exists(session: &Session) -> Result<bool> {
+    session.value("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1::text)", &[&NAME]).await
+}
+
+/// Removes the role. What it still owns must be gone before.
+pub(in crate::steps) async fn retire(session: &Session) -> Result<()> {
+    if !exists(session).await? {
+        return Ok(());
+    }
+    session.rows(BACKENDS, &[&NAME]).await?;
+    let role = identifier(NAME);
+    // Its privileges on tablespaces.
+    session.run(&format!("DROP OWNED BY {role}")).await?;
+    session.run(&format!("DROP ROLE {role}")).await.with_context(|| format!("cannot remove role '{NAME}'"))
+}

@@ -1,0 +1,263 @@
+//! A session with a server, in which nothing is found that its databases' owners made.
+//!
+//! What we ask is asked with an empty search path, which is set as the session begins and is stronger than what owners set for a database or
+//! a role: only pg_catalog is searched. Values are parameters. Each text is one statement, whatever stands in it.
+
+use std::fmt;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{FromSqlOwned, ToSql};
+use tokio_postgres::{Connection, NoTls, Row};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::client::{Client, major};
+
+/// How long a server may take to let us in.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A value for a statement.
+pub(in crate::steps) type Value<'a> = &'a (dyn ToSql + Sync);
+
+/// What every session of ours begins with, whatever is set for its server, role or database, by name; for a server of this major version, of
+/// any if it is not known yet: one that a server does not know would end the session.
+pub(super) fn settings(major: Option<u32>) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let all = [
+        (0, "search_path", ""),
+        (0, "role", "none"),
+        (0, "default_transaction_read_only", "off"),
+        (0, "standard_conforming_strings", "on"),
+        (0, "quote_all_identifiers", "off"),
+        (0, "transform_null_equals", "off"),
+        (0, "statement_timeout", "0"),
+        (0, "lock_timeout", "0"),
+        (0, "idle_in_transaction_session_timeout", "0"),
+        (14, "idle_session_timeout", "0"),
+        (17, "transaction_timeout", "0"),
+    ];
+    let major = major.unwrap_or(0);
+    all.into_iter().filter(move |(since, _, _)| *since <= major).map(|(_, name, value)| (name, value))
+}
+
+/// An open session. It ends with this value.
+pub(in crate::steps) struct Session {
+    client: tokio_postgres::Client,
+    connection: JoinHandle<Result<()>>,
+    /// The server's major version.
+    pub major: u32,
+    /// The server's version, as it says it.
+    pub version: String,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The server ends a session whose connection is closed.
+        self.connection.abort();
+    }
+}
+
+impl Session {
+    pub(super) async fn open(client: &Client, database: &str) -> Result<Self> {
+        let mut config = tokio_postgres::Config::new();
+        let options: Vec<String> = settings(None).map(|(name, value)| format!("-c {name}={value}")).collect();
+        config.user(&client.config.user).dbname(database).application_name("gitlab-backup").options(options.join(" "));
+        config.connect_timeout(PATIENCE);
+        if let Some(password) = &client.password {
+            config.password(password);
+        }
+        let session = match client.by_socket() {
+            true => within(by_socket(client, &config)).await?,
+            false => {
+                config.host(&client.config.host).port(client.config.port);
+                // As libpq does: encrypted where the server offers it, and else not. Whose certificate it is, is not asked.
+                config.ssl_mode(SslMode::Prefer);
+                match within(by_tls(&config)).await {
+                    Ok(session) => session,
+                    Err(refused) => {
+                        config.ssl_mode(SslMode::Disable);
+                        within(by_tls(&config)).await.map_err(|_| refused)?
+                    }
+                }
+            }
+        };
+        // By each of its names: a pooler in between may have kept the options for itself.
+        let (names, values): (Vec<&str>, Vec<&str>) = settings(Some(session.major)).unzip();
+        let sql = "SELECT pg_catalog.set_config(s.n, s.v, false) FROM pg_catalog.unnest($1::text[], $2::text[]) AS s(n, v)";
+        session.rows(sql, &[&names, &values]).await?;
+        Ok(session)
+    }
+
+    async fn begin<S, T>(client: tokio_postgres::Client, connection: Connection<S, T>) -> Result<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let version = connection.parameter("server_version").context("the server does not tell its version")?.to_owned();
+        let major = major(&version).with_context(|| format!("'{version}' is no version of a server"))?;
+        let connection = tokio::spawn(async move { connection.await.map_err(said) });
+        Ok(Self { client, connection, major, version })
+    }
+
+    /// The rows of one statement.
+    pub async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
+        self.client.query(sql, values).await.map_err(said)
+    }
+
+    /// The first column of each row.
+    pub async fn column<T: FromSqlOwned>(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<T>> {
+        let rows = self.rows(sql, values).await?;
+        rows.iter().map(|row| row.try_get(0).map_err(said)).collect()
+    }
+
+    /// The only column of the only row.
+    pub async fn value<T: FromSqlOwned>(&self, sql: &str, values: &[Value<'_>]) -> Result<T> {
+        let row = self.client.query_one(sql, values).await.map_err(said)?;
+        row.try_get(0).map_err(said)
+    }
+
+    /// One statement; a second in the same text is refused by the server.
+    pub async fn run(&self, sql: &str) -> Result<()> {
+        self.client.execute(sql, &[]).await.map(drop).map_err(said)
+    }
+
+    /// All that stands in a text, as pg_dump wrote it.
+    pub async fn script(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.map_err(said)
+    }
+
+    /// What is done in one transaction: all of it, or nothing.
+    pub async fn transaction(&self, statements: &[String]) -> Result<()> {
+        self.run("BEGIN").await?;
+        for statement in statements {
+            if let Err(error) = self.run(statement).await {
+                let _ = self.run("ROLLBACK").await;
+                return Err(error);
+            }
+        }
+        self.run("COMMIT").await
+    }
+
+    /// Whether it still goes on.
+    pub fn is_lost(&self) -> bool {
+        self.connection.is_finished()
+    }
+
+    /// Why it ended.
+    pub async fn loss(&mut self) -> String {
+        match (&mut self.connection).await {
+            Ok(Err(error)) => format!("{error:#}"),
+            _ => "the server has closed it".to_owned(),
+        }
+    }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(anyhow!("no answer within {PATIENCE:?}")))
+}
+
+/// The server asks the kernel who has connected: that is done as the configured user, in a thread of its own.
+async fn by_socket(client: &Client, config: &tokio_postgres::Config) -> Result<Session> {
+    let path = format!("{}/.s.PGSQL.{}", client.config.host.trim_end_matches('/'), client.config.port);
+    let connect = || {
+        let stream = StdUnixStream::connect(&path).with_context(|| format!("cannot connect to {path}: is the server running?"))?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    };
+    let stream = match client.account {
+        Some(account) => account.act(connect)?,
+        None => connect()?,
+    };
+    let (client, connection) = config.connect_raw(UnixStream::from_std(stream)?, NoTls).await.map_err(said)?;
+    Session::begin(client, connection).await
+}
+
+async fn by_tls(config: &tokio_postgres::Config) -> Result<Session> {
+    let (client, connection) = config.connect(tls()?).await.map_err(said)?;
+    Session::begin(client, connection).await
+}
+
+fn tls() -> Result<MakeRustlsConnect> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(Anybody(Arc::clone(&provider)));
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().context("TLS cannot be used")?;
+    Ok(MakeRustlsConnect::new(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+}
+
+/// Takes every certificate whose key is there: `sslmode=prefer` protects from who only listens.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What a server says of its failure.
+#[derive(Debug)]
+pub(in crate::steps) struct Refused {
+    text: String,
+    code: SqlState,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+fn said(error: tokio_postgres::Error) -> anyhow::Error {
+    let Some(server) = error.as_db_error() else { return anyhow::Error::new(error) };
+    let more = [("DETAIL", server.detail()), ("HINT", server.hint())];
+    let more: String = more.iter().filter_map(|(word, text)| Some(format!("; {word}: {}", (*text)?))).collect();
+    let text = format!("{}: {}{more}", server.severity(), server.message());
+    anyhow::Error::new(Refused { text, code: server.code().clone() })
+}
+
+/// The server's own code for an error, if it is one of the server's.
+pub(in crate::steps) fn code(error: &anyhow::Error) -> Option<&SqlState> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Refused>()).map(|refused| &refused.code)
+}
