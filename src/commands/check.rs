@@ -1,8 +1,8 @@
 //! `check`: the configuration and the host, everything that a run would find wrong and what an admin should know. Changes nothing.
 
 use std::env;
-use std::fs;
-use std::os::unix::fs::chown;
+use std::ffi::OsStr;
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -12,6 +12,8 @@ use nix::unistd::User;
 use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
+use crate::host::beneath::Directory;
+use crate::host::own;
 use crate::host::{confined, text};
 use crate::monitoring;
 use crate::process;
@@ -123,12 +125,12 @@ fn installed(config: &Config) -> Result<Finding> {
     let followed = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
     let named = followed.as_ref().ok().filter(|followed| names(directory, followed)).unwrap_or(config);
     let files = units::generate(named, &program(None)?)?;
-    let differs = |file: &&units::UnitFile| !fs::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
+    let differs = |file: &&units::UnitFile| !own::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
     let mut different: Vec<String> = files.iter().filter(differs).map(|file| file.name.clone()).collect();
     if different.len() == files.len() && !files.iter().any(|file| directory.join(&file.name).exists()) {
         return Ok(Finding::warning("units", "they are not installed: 'gitlab-backup install'"));
     }
-    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {UNIT_DIRECTORY}"))? {
+    for entry in own::entries(directory).with_context(|| format!("cannot read {UNIT_DIRECTORY}"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name.starts_with(PROGRAM) && is_ours(&directory.join(&name)) && !files.iter().any(|file| file.name == name) {
             different.push(name);
@@ -144,7 +146,7 @@ fn installed(config: &Config) -> Result<Finding> {
 /// Whether the units in `directory` are called with this configuration's file.
 fn names(directory: &Path, config: &Config) -> bool {
     let source = config.source.to_string_lossy();
-    fs::read_to_string(directory.join(Unit::Run.to_string())).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
+    own::read_text(directory.join(Unit::Run.to_string())).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
 }
 
 /// Whether the clock starts what it should.
@@ -179,18 +181,16 @@ async fn ask_postgresql(config: &Config, postgresql: &Postgresql) -> Vec<Finding
 fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<Finding>> {
     let given =
         tempfile::Builder::new().prefix("gitlab-backup-check-").tempdir_in(RUN).with_context(|| format!("cannot write to {RUN}"))?;
+    let place = Directory::open(given.path())?;
     let give = |name: &str, source: &Path| -> Result<()> {
-        let path = given.path().join(name);
-        fs::copy(source, &path).with_context(|| format!("cannot copy {}", source.display()))?;
-        chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-            .with_context(|| format!("cannot give {} to {}", path.display(), user.name))
+        let content = own::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        place.create(OsStr::new(name), 0o600)?.write_all(&content).with_context(|| format!("cannot write to {RUN}"))
     };
     give(credential::CONFIG, &config.source)?;
     if let Some(source) = &postgresql.password {
         give(credential::POSTGRESQL, &secret::file(source, credential::POSTGRESQL)?)?;
     }
-    chown(given.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-        .with_context(|| format!("cannot give {} to {}", given.path().display(), user.name))?;
+    place.give(user.uid.as_raw(), user.gid.as_raw())?;
     let own = env::current_exe().context("cannot find this program's own path")?;
     let mut command = user::bound(&own, Some(user));
     command.arg("--config").arg(&config.source).args(["helper", "check-postgresql"]);

@@ -1,6 +1,5 @@
 //! `generate`: the units on stdout as `systemctl cat` shows them, or as files.
 
-use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cli::GenerateArgs;
 use crate::config::Config;
+use crate::host::own;
 use crate::monitoring;
 use crate::units;
 
@@ -22,10 +22,10 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
         }
         return Ok(());
     };
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    own::make(directory)?;
     for file in files {
         let path = directory.join(&file.name);
-        fs::write(&path, file.content).with_context(|| format!("cannot write {}", path.display()))?;
+        own::write(&path, file.content)?;
     }
     Ok(())
 }

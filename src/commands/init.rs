@@ -1,9 +1,7 @@
 //! `init`: looks at the host and writes a configuration that says what was found and why; never over another.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use crate::cli::InitArgs;
 use crate::config::host::Host;
 use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress};
+use crate::host::beneath::Directory;
+use crate::host::own;
 use crate::say;
 use crate::steps::{object_storage, postgresql, readiness};
 
@@ -59,15 +59,13 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
         return std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the configuration");
     }
     if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        own::make(directory)?;
     }
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
-    let mut file = match made {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            bail!("{} is there already and is left as it is: --output - prints what would be written", path.display())
-        }
-        made => made.with_context(|| format!("cannot write {}", path.display()))?,
-    };
+    let (directory, name) = Directory::of(&std::path::absolute(&path)?)?;
+    if directory.look(Path::new(&name))?.is_some() {
+        bail!("{} is there already and is left as it is: --output - prints what would be written", path.display());
+    }
+    let mut file = directory.create(&name, 0o644)?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     say!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
     Ok(())
@@ -221,7 +219,7 @@ fn url(address: &RedisAddress) -> String {
 
 /// Names of init scripts that are GitLab's.
 fn init_scripts(host: &Host) -> Vec<String> {
-    let entries = fs::read_dir(host.path(INIT_SCRIPTS)).into_iter().flatten().flatten();
+    let entries = own::entries(host.path(INIT_SCRIPTS)).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|name| name.starts_with("gitlab") && !name.ends_with('~')).collect();
     names.sort();

@@ -1,9 +1,7 @@
 //! `install` and `uninstall`: the units on a host.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -52,7 +50,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let files = units::generate(&config, &program)?;
     let host = Host::new(&args.root);
     let directory = host.path(UNIT_DIRECTORY);
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    own::make(&directory)?;
     let foreign: Vec<String> = files
         .iter()
         .map(|file| directory.join(&file.name))
@@ -119,7 +117,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     remove(&directory, |_| true, &mut changes)?;
     let sysusers = Host::new(&args.root).path(SYSUSERS);
     if sysusers.exists() && is_ours(&sysusers) {
-        fs::remove_file(&sysusers).with_context(|| format!("cannot remove {}", sysusers.display()))?;
+        own::remove(&sysusers)?;
         changes.add("removed", &sysusers);
     }
     if let Some(manager) = manager {
@@ -144,7 +142,7 @@ async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> 
 
 /// Lets go of our proxies that are `unwanted`: their services go on.
 async fn release(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    let Ok(entries) = own::entries(directory) else { return Ok(()) };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let ours = names.filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name) && is_ours(&directory.join(name)));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
@@ -155,14 +153,14 @@ async fn release(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) ->
 pub(super) fn is_ours(path: &Path) -> bool {
     let mut start = vec![0; HEADER.len()];
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
-        && File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && own::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == HEADER.as_bytes()
 }
 
 /// Writes one unit if it differs: staged beside it, synced, renamed.
 fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()> {
     let path = directory.join(&file.name);
-    if fs::read(&path).is_ok_and(|content| content == file.content.as_bytes()) {
+    if own::read(&path).is_ok_and(|content| content == file.content.as_bytes()) {
         return Ok(());
     }
     let what = if path.exists() { "updated" } else { "wrote" };
@@ -173,12 +171,12 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
 
 /// Removes units that we wrote and that are `unwanted`.
 fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
-    let Ok(entries) = fs::read_dir(directory) else { return Ok(()) };
+    let Ok(entries) = own::entries(directory) else { return Ok(()) };
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("gitlab-backup") && unwanted(&name) && is_ours(&entry.path()) {
-            fs::remove_file(entry.path()).with_context(|| format!("cannot remove {}", entry.path().display()))?;
+            own::remove(entry.path())?;
             changes.add("removed", &entry.path());
         }
     }
@@ -195,8 +193,7 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     if config.repository.engine == EngineName::Builtin || Path::new(&config.repository.location).is_absolute() {
         let location = host.path(&config.repository.location);
         if !location.exists() {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&location);
-            made.with_context(|| format!("cannot make {}", location.display()))?;
+            own::make_closed(&location)?;
             changes.add("made", &location);
         }
     }
@@ -206,7 +203,7 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
         return Ok(());
     }
     let directory = path.parent().context("the password file has no directory")?;
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    own::make(directory)?;
     own::replace(&path, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
     changes.add("made", &path);
     text::out(&format!(
@@ -228,8 +225,8 @@ fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> 
     let path: PathBuf = host.path(SYSUSERS);
     let lines: String = wanted(config).iter().map(|(name, what)| format!("u {name} - \"{what}\" /nonexistent\n")).collect();
     let content = format!("{HEADER}\n{lines}");
-    if !fs::read(&path).is_ok_and(|old| old == content.as_bytes()) {
-        fs::create_dir_all(path.parent().context("no directory")?)?;
+    if !own::read(&path).is_ok_and(|old| old == content.as_bytes()) {
+        own::make(path.parent().context("no directory")?)?;
         own::replace(&path, 0o644, true, |to| to.write_all(content.as_bytes()).map_err(Into::into))?;
         changes.add("wrote", &path);
     }

@@ -89,9 +89,8 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     };
     let old = engine.keys()?.into_iter().find(|key| key.current).context("it cannot be told which key is the configured one")?;
     let password = format!("{}\n", random::hex(32)?);
-    let directory = path.parent().context("the password file has no directory")?;
-    let staged = tempfile::NamedTempFile::new_in(directory).with_context(|| format!("cannot write to {}", directory.display()))?;
-    std::fs::write(staged.path(), &password)?;
+    let mut staged = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    staged.write_all(password.as_bytes()).context("cannot write a temporary file")?;
     engine.add_key(staged.path())?;
     own::replace(path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
     // Opened anew: only what the new password opens may remove the old key.

@@ -191,6 +191,16 @@ impl Directory {
         create().with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
+    /// Makes a file that is written to at its end, and can be read.
+    ///
+    /// # Errors
+    /// If there is anything under this name already.
+    pub fn log(&self, name: &OsStr) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = one(name).and_then(|name| Ok(rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?));
+        made.map(File::from).with_context(|| format!("cannot make {}", self.named(Path::new(name))))
+    }
+
     /// Puts a file under its name when it is whole and on disk; what was there is replaced.
     pub fn replace(&self, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
         let temporary = OsString::from(format!(".{}.{}", name.display(), random::name()?));

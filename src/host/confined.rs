@@ -8,6 +8,7 @@
 mod barriers;
 mod run;
 
+use crate::host::own;
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::os::unix::process::CommandExt;
@@ -162,7 +163,7 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
 
 /// The files that whoever started us had open are nothing for the program.
 fn close_inherited() {
-    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let Ok(open) = own::entries("/proc/self/fd") else { return };
     let numbers: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|fd| *fd > 2).collect();
     for fd in numbers {
         // The one of the list itself is closed already.

@@ -1,5 +1,6 @@
 //! What was laid out, against what the snapshot says of it.
 
+use crate::host::own;
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -46,7 +47,7 @@ pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<(
         bail!("it has {} bytes instead of {}", found.len(), node.meta.size);
     }
     if kind.is_symlink() {
-        ensure!(std::fs::read_link(path)? == node.node_type.to_link(), "it points elsewhere");
+        ensure!(own::link(path)? == node.node_type.to_link(), "it points elsewhere");
         return Ok(());
     }
     let permissions = node.meta.mode.map(|mode| mode & 0o777);

@@ -18,6 +18,7 @@ use tokio::process::Command;
 
 use crate::config::Postgresql;
 use crate::host::identity::Account;
+use crate::host::own;
 use crate::process;
 use crate::steps::{secret, user};
 use crate::units::render::credential;
@@ -147,7 +148,7 @@ fn behind_wrapper(program: &str) -> Option<PathBuf> {
 
 /// Where distributions keep several versions, `PARENT/PREFIX15/bin`; the newest last.
 pub(in crate::steps) fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let entries = own::entries(parent).into_iter().flatten().flatten();
     let version = |name: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
     let mut found: Vec<_> =
         entries.filter_map(|entry| Some((version(&entry.file_name().to_string_lossy())?, entry.path().join("bin")))).collect();

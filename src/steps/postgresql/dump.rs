@@ -1,7 +1,7 @@
 //! Dumps every database from its held snapshot, GitLab being up again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
@@ -12,6 +12,8 @@ use indicatif::BinaryBytes;
 use tokio::time::interval;
 
 use crate::config::Config;
+use crate::host::beneath::Directory;
+use crate::host::own;
 use crate::paths;
 use crate::runs::Database;
 use crate::runs::record::{read_json, write_json};
@@ -45,14 +47,13 @@ pub async fn dump(config: &Config) -> Result<()> {
     let held: Held = held.context("the snapshot of the window is not held any more, and another would be of another moment")?;
     let names: Vec<String> = held.databases.iter().map(|database| database.name.clone()).collect();
     let globals = globals(&client, &staging, &names).await?;
+    let place = Directory::open(&staging)?;
     let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new(), globals: Some(globals) };
     for database in &held.databases {
         let directory = directory(&database.name);
         let path = staging.join(&directory);
         // An earlier attempt of this run.
-        if path.exists() {
-            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        }
+        place.remove(OsStr::new(&directory))?;
         let session = client.connect(&database.name).await?;
         one(&client, session.major, database, &path).await?;
         let tables = rows(&session, database, &path).await?;
@@ -110,7 +111,7 @@ async fn rows(session: &Session, database: &HeldDatabase, path: &Path) -> Result
 
 /// Rows in a file of COPY's text format: a line each, then `\.`.
 fn lines(file: &Path) -> std::io::Result<u64> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(file)?);
+    let mut reader = BufReader::with_capacity(1 << 20, own::open(file)?);
     let (mut rows, mut line) = (0, Vec::new());
     loop {
         line.clear();
@@ -146,7 +147,7 @@ fn directory(name: &str) -> String {
 
 /// Bytes in a directory of files.
 fn size(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let Ok(entries) = own::entries(path) else { return 0 };
     entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 

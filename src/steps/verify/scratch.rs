@@ -6,7 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -96,11 +95,9 @@ impl Drop for Scratch {
     }
 }
 
-/// Makes `path` the user's own.
-pub(super) fn give(path: &Path, user: Option<&User>) -> Result<()> {
-    let Some(user) = user else { return Ok(()) };
-    chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-        .with_context(|| format!("cannot give {} to {}", path.display(), user.name))
+/// Makes a directory, and all that is in it, the user's own.
+pub(super) fn give(directory: &Directory, user: Option<&User>) -> Result<()> {
+    user.map_or(Ok(()), |user| directory.give(user.uid.as_raw(), user.gid.as_raw()))
 }
 
 /// Lets `user`'s group read all that is in `directory`, which nobody else could enter so far, and nothing more: it stays ours. Returns its

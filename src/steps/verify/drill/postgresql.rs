@@ -1,7 +1,7 @@
 //! Every database of the run, restored into a PostgreSQL of its own, and its rows counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use crate::config::{Config, Postgresql};
 use crate::finding::Finding;
+use crate::host::beneath::Directory;
 use crate::process;
 use crate::runs::record::read_json;
 use crate::runs::{Database, Manifest};
@@ -174,9 +175,10 @@ async fn roles(session: &Session, globals: &Globals, server: &Running) -> Result
     let (made, failed) = globals.make_roles(session).await?;
     failed.iter().for_each(|failure| tracing::warn!("{failure}"));
     for (number, tablespace) in globals.tablespaces.iter().enumerate() {
-        let directory = server.place.join(format!("tablespace{number}"));
-        fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        give(&directory, server.user.as_ref())?;
+        let name = format!("tablespace{number}");
+        let made = Directory::open(&server.place)?.make(OsStr::new(&name), 0o700)?;
+        give(&made, server.user.as_ref())?;
+        let directory = server.place.join(name);
         let sql = format!("CREATE TABLESPACE {} LOCATION {}", identifier(&tablespace.name), literal(&directory.to_string_lossy()));
         session.run(&sql).await.with_context(|| format!("cannot make tablespace {}", tablespace.name))?;
     }

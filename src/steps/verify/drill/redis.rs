@@ -1,6 +1,6 @@
 //! Every Redis file of the run, loaded by a server of its own, and its keys counted.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::config::{Redis, RedisAddress};
+use crate::host::beneath::Directory;
 use crate::steps::redis::remote;
 use crate::steps::redis::server::Server as Connection;
 use crate::steps::user;
@@ -27,9 +28,11 @@ pub(in crate::steps::verify) async fn load(name: &str, file: &Path, expected: Op
     let place = scratch.place_of(&format!("drill-redis-{name}"), user.as_ref())?;
     let socket = place.join("socket");
     ensure_short(&socket)?;
-    let dump = place.join("dump.rdb");
-    fs::rename(file, &dump).with_context(|| format!("cannot move {}", file.display()))?;
-    give(&dump, user.as_ref())?;
+    let (from, was) = Directory::of(file)?;
+    let to = Directory::open(&place)?;
+    from.rename(&was, &to, OsStr::new("dump.rdb"))?;
+    // Before there is a server in it.
+    give(&to, user.as_ref())?;
 
     let words = ["--port", "0", "--unixsocket", &socket.to_string_lossy(), "--unixsocketperm", "777", "--dir", &place.to_string_lossy()];
     let rest = ["--dbfilename", "dump.rdb", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", ""];

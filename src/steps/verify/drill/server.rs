@@ -1,8 +1,8 @@
 //! A server that lives as long as the value that stands for it.
 
-use std::fs::{File, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use nix::unistd::User;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
+use crate::host::beneath::Directory;
 use crate::host::confined::{Confinement, Sockets};
 use crate::process;
 
@@ -55,10 +56,8 @@ impl Server {
     /// Starts `program` with `words`; its log is in the place.
     pub fn start(manner: &Manner<'_>, program: &Path, words: &[String]) -> Result<Self> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let path = manner.place.join("log");
         // What is there already is not ours.
-        let log = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path);
-        let log = log.with_context(|| format!("cannot write {}", path.display()))?;
+        let log = Directory::open(manner.place)?.log(OsStr::new("log"))?;
         let child = manner.command(program).args(words).stdout(log.try_clone()?).stderr(log.try_clone()?).spawn();
         let child = child.with_context(|| format!("cannot run {name}"))?;
         Ok(Self { child, signal: manner.signal, name, log })
