@@ -247,5 +247,12 @@ in
       description = "GitLab backup";
     };
     users.groups.gitlab-backup = mkIf serviceUser { };
+    # Owns nothing: what comes from others is looked at as it.
+    users.users.gitlab-backup-sandbox = {
+      isSystemUser = true;
+      group = "gitlab-backup-sandbox";
+      description = "GitLab backup sandbox";
+    };
+    users.groups.gitlab-backup-sandbox = { };
   };
 }

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{check, generate, helper, init, install, key, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::host::limits;
+use crate::host::{confined, limits, text};
 use crate::paths;
 use crate::values::RunId;
 
@@ -164,7 +164,7 @@ pub fn main() -> ExitCode {
     limits::raise();
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| text::Log)
         .without_time()
         .with_target(false)
         .with_ansi(false)
@@ -172,6 +172,11 @@ pub fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("GITLAB_BACKUP_LOG").unwrap_or_else(|_| "gitlab_backup=info,error".into()),
         )
         .init();
+    // Becomes another program: no thread of a runtime may be there.
+    if let Command::Helper(helper::Helper::Confine(confine)) = &cli.command {
+        let Err(error) = confined::enter(confine);
+        return failed(&error);
+    }
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -179,11 +184,13 @@ pub fn main() -> ExitCode {
         .and_then(|runtime| runtime.block_on(dispatch(cli)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("gitlab-backup: {error:#}");
-            ExitCode::from(error.downcast_ref::<Exit>().map_or(1, |exit| exit.code))
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    text::err(&text::lines(&format!("gitlab-backup: {error:#}")));
+    ExitCode::from(error.downcast_ref::<Exit>().map_or(1, |exit| exit.code))
 }
 
 async fn dispatch(cli: Cli) -> Result<()> {

@@ -8,7 +8,6 @@ pub mod init;
 pub mod install;
 pub mod key;
 pub mod list;
-mod place;
 pub mod prune;
 pub mod restore;
 pub mod run;

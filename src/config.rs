@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::beneath;
+use crate::host::{beneath, mounts, own};
 use crate::values::{SecretSource, Timespan, UnitName};
 
 pub use error::{ConfigError, Finding};
@@ -58,7 +58,7 @@ impl Config {
     /// # Errors
     /// With every finding, if the file cannot be read or anything in it is refused.
     pub fn load(path: &Path, host: &Host) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        let text = own::read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         // Whoever can change it has root run what he likes.
         if rustix::process::geteuid().is_root() {
             let own = beneath::trusted(path).map_err(|error| ConfigError::general(path, format!("{error:#}"), None));
@@ -82,7 +82,8 @@ impl Config {
         }
         let (raw, mut findings) = raw::read(text);
         let Some(raw) = raw else { return Err(ConfigError::new(source, findings)) };
-        let (config, judged) = validate::config(raw, text, &absolute, host);
+        let (mut config, judged) = validate::config(raw, text, &absolute, host);
+        config.files.volumes = config.repository.engine == EngineName::Builtin && config.files.may_be_on_volumes(host);
         // What was left out for its type must not be reported again as missing.
         let reported: Vec<_> = findings.iter().map(|finding| finding.key.clone()).collect();
         findings.extend(
@@ -284,11 +285,23 @@ pub struct Files {
     pub methods: BTreeMap<PathBuf, Method>,
     /// What a snapshot of a classic logical volume may hold, as lvcreate(8) takes it with `-l` or `-L`.
     pub lvm_snapshot_size: String,
+    /// A path may be on a file system that can make snapshots: told by the host's mounts, and taken for true where they cannot be seen.
+    pub volumes: bool,
     /// Those of `paths` that hold configuration and secrets: a restore puts them in place only when asked to.
     pub configuration: Vec<PathBuf>,
 }
 
 impl Files {
+    /// Whether a snapshot may be made of the volume of a path.
+    fn may_be_on_volumes(&self, host: &Host) -> bool {
+        let Some(mounts) = host.mounts() else { return true };
+        self.paths.iter().any(|path| match self.method(path) {
+            Method::Auto => mounts::of(&mounts, path).is_none_or(mounts::Mount::is_volume),
+            Method::Reflink | Method::None => false,
+            Method::Btrfs | Method::Lvm | Method::Zfs => true,
+        })
+    }
+
     /// How `path` is captured.
     pub fn method(&self, path: &Path) -> Method {
         self.methods.get(path).copied().unwrap_or(self.snapshot)

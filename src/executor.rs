@@ -7,7 +7,6 @@ mod conclude;
 mod restore;
 mod stage;
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::config::monitoring::OnError;
 use crate::config::{Config, Quiesce, Stage};
+use crate::host::own;
 use crate::paths;
 use crate::runs::budget::budget;
 use crate::runs::record::read_json;
@@ -75,7 +75,7 @@ async fn conclude_with(record: &mut Record, kind: Kind, result: Result<()>) -> R
 
 /// Makes the run known: its record, and its id for the units.
 fn begin() -> Result<Record> {
-    fs::create_dir_all(paths::RUNS).with_context(|| format!("cannot make {}", paths::RUNS))?;
+    own::make(paths::RUNS)?;
     let started = Timestamp::now();
     let record = Record::begin(run_id(started), started);
     record.save(Kind::Backup)?;
@@ -90,7 +90,7 @@ fn run_id(started: Timestamp) -> RunId {
 /// Tells the units what they belong to.
 fn environment(record: &Record) -> Result<()> {
     let environment = format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
-    fs::write(paths::ENVIRONMENT, environment).with_context(|| format!("cannot write {}", paths::ENVIRONMENT))
+    own::write(paths::ENVIRONMENT, environment)
 }
 
 async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Result<()> {

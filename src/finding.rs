@@ -5,6 +5,8 @@ use std::fmt;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::host::text;
+
 /// How serious it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,6 +45,11 @@ impl Finding {
         Self { what: what.into(), verdict: Verdict::Warning, message: message.into() }
     }
 
+    /// What was looked at and what was seen, in one clean line.
+    pub fn line(&self) -> String {
+        format!("{}: {}", text::clean(&self.what), text::clean(&self.message.trim().replace('\n', "; ")))
+    }
+
     /// Whether it is more than a warning.
     pub fn is_wrong(&self) -> bool {
         self.verdict == Verdict::Wrong
@@ -56,7 +63,7 @@ impl fmt::Display for Finding {
             Verdict::Warning => "warning",
             Verdict::Wrong => "WRONG",
         };
-        write!(f, "{word:<7} {}: {}", self.what, self.message.trim().replace('\n', "; "))
+        write!(f, "{word:<7} {}", self.line())
     }
 }
 
@@ -65,9 +72,9 @@ pub fn conclude(findings: &[Finding]) -> Result<()> {
     let mut wrong = Vec::new();
     for finding in findings {
         match finding.verdict {
-            Verdict::Ok => tracing::debug!("{}: {}", finding.what, finding.message),
-            Verdict::Warning => tracing::warn!("{}: {}", finding.what, finding.message),
-            Verdict::Wrong => wrong.push(format!("{}: {}", finding.what, finding.message)),
+            Verdict::Ok => tracing::debug!("{}", finding.line()),
+            Verdict::Warning => tracing::warn!("{}", finding.line()),
+            Verdict::Wrong => wrong.push(finding.line()),
         }
     }
     if !wrong.is_empty() {
@@ -81,6 +88,12 @@ mod tests {
     use anyhow::anyhow;
 
     use super::*;
+
+    #[test]
+    fn nothing_in_a_finding_is_obeyed_by_a_terminal() {
+        let finding = Finding::of("git /a\x1b]0;x\x07\nok      b", Err(anyhow!("\u{9b}2J \u{202e}\r gone")));
+        assert_eq!(finding.to_string(), "WRONG   git /a\\x1b]0;x\\x07\\nok      b: \\u{9b}2J \\u{202e}\\r gone");
+    }
 
     #[test]
     fn a_finding_is_one_line_and_only_what_is_wrong_fails() {

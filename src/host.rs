@@ -1,6 +1,10 @@
 //! The host below everything else: other people's directories, acting as another account, what the kernel grants.
 
 pub mod beneath;
+pub mod confined;
 pub mod identity;
 pub mod limits;
+pub mod mounts;
+pub mod own;
 pub mod random;
+pub mod text;

@@ -5,17 +5,18 @@
 
 mod btrfs;
 mod lvm;
-mod mounts;
+mod unmount;
 mod zfs;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::host::mounts;
 use crate::values::RunId;
 
-pub use mounts::{Mount, mounts};
+pub use crate::host::mounts::{Mount, seen as mounts};
 
 /// Before the run's id, in every snapshot's name.
 const PREFIX: &str = "gitlab-backup-";
@@ -49,7 +50,7 @@ impl Kind {
     pub fn expected(self, mount: &Mount) -> bool {
         match self {
             Self::Btrfs => mount.kind == "btrfs",
-            Self::Lvm => mount.source.starts_with("/dev/mapper/"),
+            Self::Lvm => mount.is_mapped(),
             Self::Zfs => mount.kind == "zfs",
         }
     }
@@ -129,11 +130,7 @@ fn is_ours(name: &str) -> bool {
 
 /// The mount that `path` is below.
 pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Result<&'a Mount> {
-    // Of two on the same directory, the later one is seen.
-    match mounts.iter().rev().filter(|mount| path.starts_with(&mount.target)).max_by_key(|mount| mount.target.components().count()) {
-        Some(mount) => Ok(mount),
-        None => bail!("no file system is mounted at {}", path.display()),
-    }
+    mounts::of(mounts, path).with_context(|| format!("no file system is mounted at {}", path.display()))
 }
 
 /// What is mounted below `path`, if anything: a snapshot of the file system around it would not have it.

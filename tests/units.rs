@@ -128,10 +128,8 @@ fn the_monitoring_is_silent_during_a_backup_and_during_a_restore() {
 
 #[test]
 fn what_a_step_is_denied_is_written_down() {
-    // These put GitLab's files in place, wherever they are; clones lie beside the files; and what is mounted is for others to see.
-    let restore = ["staging", "preflight", "undo", "dumps", "files", "switch", "finish"].map(|name| format!("restore-{name}"));
-    let other = ["files-live", "fsplan", "fssnapshot"].map(str::to_owned);
-    let everywhere: Vec<String> = restore.into_iter().chain(other).map(|name| format!("gitlab-backup-{name}.service")).collect();
+    // What is mounted is for others to see.
+    let everywhere = ["fsplan", "fssnapshot"].map(|name| format!("gitlab-backup-{name}.service"));
     let units =
         [units("", Path::new("/bin/true")), units("[monitoring.zabbix]\ntrapper = [\"z\"]\ntrapper-host = \"g\"", Path::new("/bin/true"))]
             .concat();
@@ -227,7 +225,68 @@ fn clones_are_made_only_where_they_may_be() {
     for (text, strict) in [("[files]\nsnapshot = \"none\"", true), ("[repository]\nengine = \"restic\"", true), ("", false)] {
         let units = units(text, Path::new("/bin/true"));
         let unit = units.iter().find(|unit| unit.name == "gitlab-backup-files-live.service").unwrap();
-        assert_eq!(unit.content.contains("ProtectSystem=strict"), strict, "{text}");
+        assert_eq!(!unit.content.contains("\"-/home\""), strict, "{text}");
+    }
+}
+
+/// The lines of the unit `name` that begin with one of `words`.
+fn lines<'a>(units: &'a [UnitFile], name: &str, words: &[&str]) -> Vec<&'a str> {
+    let unit = units.iter().find(|unit| unit.name == format!("gitlab-backup-{name}.service")).unwrap();
+    unit.content.lines().filter(|line| words.iter().any(|word| line.starts_with(word))).collect()
+}
+
+#[test]
+fn each_restore_unit_has_the_rights_of_its_work() {
+    let sockets = "[postgresql]\nhost = \"/run/postgresql\"\n[[redis]]\nurl = \"unix:///run/redis.sock\"\n";
+    let by_socket = units(sockets, Path::new("/bin/true"));
+    let by_address = units("[postgresql]\nhost = \"db\"\n[[redis]]\nurl = \"redis://r\"\n", Path::new("/bin/true"));
+    let bus = ["preflight", "undo", "staging", "switch"];
+    for name in ["preflight", "undo", "staging", "dumps", "files", "switch", "finish", "postgresql"] {
+        let name = format!("restore-{name}");
+        let no_bus = lines(&by_socket, &name, &["InaccessiblePaths="]);
+        assert_eq!(no_bus.is_empty(), bus.iter().any(|with| name.ends_with(with)) || name.ends_with("postgresql"), "{name}: {no_bus:?}");
+        assert_eq!(lines(&by_socket, &name, &["PrivateNetwork="]), ["PrivateNetwork=yes"], "{name}");
+        let alone = name.ends_with("dumps") || name.ends_with("files");
+        assert_eq!(!lines(&by_address, &name, &["PrivateNetwork="]).is_empty(), alone, "{name}");
+    }
+    // Only who becomes another account may.
+    let become_another = |name: &str| lines(&by_socket, name, &["CapabilityBoundingSet="])[0].contains("CAP_SETUID");
+    assert!(["restore-files", "restore-dumps", "files", "presync", "files-live"].iter().all(|name| !become_another(name)));
+    assert!(["restore-switch", "redis"].iter().all(|name| become_another(name)));
+    assert_eq!(
+        lines(&by_socket, "restore-dumps", &["ReadWritePaths="]),
+        ["ReadWritePaths=\"-/run/gitlab-backup\" \"-/var/lib/gitlab-backup\""]
+    );
+    assert_eq!(lines(&by_socket, "restore-files", &["ReadWritePaths="]), ["ReadWritePaths=\"-/home\" \"-/run/gitlab-backup\" \"-/var\""]);
+}
+
+/// CAP_SYS_ADMIN is for those hosts that have a volume which can make snapshots.
+#[test]
+fn without_volumes_no_unit_may_mount() {
+    let root = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(std::fs::canonicalize("tests/fixtures/source-host/etc").unwrap(), root.path().join("etc")).unwrap();
+    std::os::unix::fs::symlink(std::fs::canonicalize("tests/fixtures/source-host/home").unwrap(), root.path().join("home")).unwrap();
+    std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+    let line = |target: &str, kind: &str, source: &str| format!("24 1 8:1 / {target} rw,relatime shared:1 - {kind} {source} rw\n");
+    for (mounts, text, may) in [
+        (line("/", "ext4", "/dev/sda1"), "", false),
+        (line("/", "ext4", "/dev/sda1") + &line("/home", "xfs", "/dev/sdb1"), "", false),
+        (line("/", "ext4", "/dev/sda1") + &line("/home", "btrfs", "/dev/sdb1"), "", true),
+        (line("/", "ext4", "/dev/mapper/vg-root"), "", true),
+        (line("/", "ext4", "/dev/vg/root"), "", true),
+        (line("/", "zfs", "rpool/root"), "", true),
+        (line("/", "btrfs", "/dev/sda1"), "[files]\nsnapshot = \"none\"", false),
+        (line("/", "ext4", "/dev/sda1"), "[files]\nsnapshot = \"lvm\"", true),
+        (String::new(), "", true),
+    ] {
+        std::fs::write(root.path().join("proc/self/mountinfo"), &mounts).unwrap();
+        let config = Config::parse(text, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root.path())).unwrap();
+        let units = gitlab_backup::units::generate(&config, Path::new("/bin/true")).unwrap();
+        for name in ["fsplan", "fssnapshot"] {
+            let capabilities = lines(&units, name, &["CapabilityBoundingSet="]);
+            assert_eq!(capabilities[0].contains("CAP_SYS_ADMIN"), may, "{name}, {text}: {mounts}");
+            assert_eq!(lines(&units, name, &["ProtectSystem=strict"]).is_empty(), may, "{name}, {text}: {mounts}");
+        }
     }
 }
 

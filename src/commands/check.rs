@@ -12,8 +12,10 @@ use nix::unistd::User;
 use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
+use crate::host::{confined, text};
 use crate::monitoring;
 use crate::process;
+use crate::say;
 use crate::steps::user;
 use crate::steps::{files, object_storage, open, permissions, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
@@ -39,9 +41,9 @@ pub async fn check(config: Result<Config>, json: bool) -> Result<()> {
         }
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        text::out(&text::json(&findings)?);
     } else {
-        findings.iter().for_each(|finding| println!("{finding}"));
+        findings.iter().for_each(|finding| say!("{finding}"));
     }
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let (wrong, warnings) = (count(Verdict::Wrong), count(Verdict::Warning));
@@ -56,6 +58,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     findings.push(on_path());
     findings.extend(permissions::findings(config));
     findings.push(installed(config).unwrap_or_else(|error| Finding::of("units", Err(error))));
+    findings.push(sandbox());
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
@@ -92,6 +95,25 @@ fn on_path() -> Finding {
         }
         _ => Finding::of("program", Ok(own.display().to_string())),
     }
+}
+
+/// Whether there is an account to look at what others made with.
+fn sandbox() -> Finding {
+    let found = User::from_name(confined::ACCOUNT).context("cannot ask for it").and_then(|user| {
+        let user = user.with_context(|| {
+            format!(
+                "there is no account {}, with which 'verify' looks at what others made: 'gitlab-backup install' makes it",
+                confined::ACCOUNT
+            )
+        })?;
+        ensure!(
+            !user.uid.is_root() && user.gid.as_raw() != 0,
+            "{} is root's: remove it, and 'gitlab-backup install' makes it anew",
+            user.name
+        );
+        Ok(format!("{} looks at what others made", user.name))
+    });
+    Finding::of("sandbox", found)
 }
 
 /// Whether the units on the host are those of the configuration.
@@ -170,11 +192,11 @@ fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<F
     chown(given.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
         .with_context(|| format!("cannot give {} to {}", given.path().display(), user.name))?;
     let own = env::current_exe().context("cannot find this program's own path")?;
-    let mut command = user::bound(&own, Some(user), "KILL");
+    let mut command = user::bound(&own, Some(user));
     command.arg("--config").arg(&config.source).args(["helper", "check-postgresql"]);
     // libpq looks for certificates in the home directory, and ours is not that user's.
     command.env("CREDENTIALS_DIRECTORY", given.path()).env_remove("HOME").current_dir("/").stdin(Stdio::null());
-    let output = command.output().context("cannot run setpriv: is util-linux installed?")?;
+    let output = command.output().context("cannot run this program again")?;
     ensure!(output.status.success(), "asking as user '{}' failed: {}", user.name, process::tail(&output.stderr));
     serde_json::from_slice(&output.stdout).context("the answer about PostgreSQL cannot be understood")
 }

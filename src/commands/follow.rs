@@ -8,6 +8,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
 
 use crate::cli::{Exit, UNIT_FAILED};
+use crate::host::text;
+use crate::note;
 use crate::runs::{Kind, Outcome, Record};
 use crate::systemd::{ActiveState, Manager};
 use crate::units::{Restore, Unit};
@@ -58,7 +60,7 @@ pub(super) fn succeeded(what: &str, record: &Record) -> Result<()> {
     }
     let reason = record.failure.as_ref().map_or("no reason on record", |failure| &failure.reason);
     for line in record.failure.iter().flat_map(|failure| &failure.log) {
-        eprintln!("  | {line}");
+        note!("  | {line}");
     }
     Err(Exit { code: UNIT_FAILED, message: format!("{what} failed: {reason}") }.into())
 }
@@ -103,10 +105,10 @@ impl View {
         match &self.bar {
             Some(bar) => {
                 let down = self.down_since.map(|since| format!(" (GitLab down for {:.1} s)", since.elapsed().as_secs_f64()));
-                bar.set_message(format!("{text}{}", down.unwrap_or_default()));
+                bar.set_message(text::clean(&format!("{text}{}", down.unwrap_or_default())).into_owned());
                 bar.tick();
             }
-            None if text != self.last => eprintln!("{text}"),
+            None if text != self.last => note!("{text}"),
             None => {}
         }
         self.last = text;

@@ -8,6 +8,8 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
+use crate::host::confined::Confine;
+use crate::host::text;
 use crate::runs::Kind;
 use crate::runs::restore::Request;
 use crate::steps::{
@@ -102,6 +104,8 @@ pub enum Helper {
     Verify,
     /// gitlab-backup-secrets.service of the NixOS module
     Secrets,
+    /// Becomes a program that must not do what we may.
+    Confine(Confine),
     /// What verify and restore have done in a process of its own.
     Extract {
         /// The snapshot's id.
@@ -198,7 +202,7 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         Helper::Preflight => preflight::preflight(config).await,
         Helper::PreflightPostgresql => postgresql::preflight(config).await,
         Helper::CheckPostgresql => {
-            println!("{}", serde_json::to_string(&postgresql::findings(config).await)?);
+            text::out(&text::json(&postgresql::findings(config).await)?);
             Ok(())
         }
         Helper::Fsplan => files::freeze(config),
@@ -220,7 +224,9 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         Helper::Verify => verify::newest(config).await,
         Helper::Secrets => install::first(config),
         Helper::Extract { snapshot, target, paths } => extract::extract(config, &snapshot, &target, &paths),
-        Helper::Conclude { .. }
+        // Before there is a runtime: see the command line.
+        Helper::Confine(_)
+        | Helper::Conclude { .. }
         | Helper::Unsilence
         | Helper::Staging(_)
         | Helper::Proxy(_)

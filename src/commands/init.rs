@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::cli::InitArgs;
 use crate::config::host::Host;
 use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress};
+use crate::say;
 use crate::steps::{object_storage, postgresql, readiness};
 
 /// Where GitLab may tell that it is usable; the first that answers is taken.
@@ -68,7 +69,7 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
         made => made.with_context(|| format!("cannot write {}", path.display()))?,
     };
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
+    say!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Proxy};
-use crate::host::random;
+use crate::host::{confined, own, random, text};
 use crate::runs::restore::Journal;
+use crate::say;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::steps::proxy;
 use crate::systemd::Manager;
@@ -21,7 +22,6 @@ use crate::units::{self, Plan, Restore, Unit, UnitFile};
 use crate::values::{SecretSource, UnitName};
 
 use super::generate::program;
-use super::place::place;
 
 /// Where the units are.
 pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
@@ -35,7 +35,7 @@ struct Changes(Vec<String>);
 
 impl Changes {
     fn add(&mut self, what: &str, path: &Path) {
-        println!("{what} {}", path.display());
+        say!("{what} {}", path.display());
         self.0.push(path.display().to_string());
     }
 }
@@ -72,9 +72,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     }
     remove(&directory, |name| !wanted.contains(name), &mut changes)?;
     secrets(&config, &host, &mut changes)?;
-    if config.postgresql.as_ref().is_some_and(|postgresql| postgresql.os_user == SERVICE_USER) {
-        service_user(&host, live, &mut changes)?;
-    }
+    accounts(&config, &host, live, &mut changes)?;
     if let Some(manager) = manager {
         if !changes.0.is_empty() {
             manager.reload().await?;
@@ -91,7 +89,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         }
     }
     if changes.0.is_empty() {
-        println!("nothing to do: {} units are as they should be", files.len());
+        say!("nothing to do: {} units are as they should be", files.len());
     }
     Ok(())
 }
@@ -128,7 +126,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
         manager.reload().await?;
     }
     if changes.0.is_empty() {
-        println!("nothing to do: no units of gitlab-backup in {}", directory.display());
+        say!("nothing to do: no units of gitlab-backup in {}", directory.display());
     }
     Ok(())
 }
@@ -168,7 +166,7 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
         return Ok(());
     }
     let what = if path.exists() { "updated" } else { "wrote" };
-    place(&path, file.content.as_bytes(), 0o644)?;
+    own::replace(&path, 0o644, true, |to| to.write_all(file.content.as_bytes()).map_err(Into::into))?;
     changes.add(what, &path);
     Ok(())
 }
@@ -209,29 +207,36 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     }
     let directory = path.parent().context("the password file has no directory")?;
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    place(&path, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
+    own::replace(&path, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
     changes.add("made", &path);
-    println!(
+    text::out(&format!(
         "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \
          Keep a copy of it somewhere else now: without it nothing can ever be restored.\n",
-        path.display()
-    );
+        text::path(&path)
+    ));
     Ok(())
 }
 
-/// The user of the PostgreSQL steps, by systemd-sysusers(8).
-fn service_user(host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
+/// The accounts that are made, by systemd-sysusers(8), and what each is for. They own nothing, and have no home and no shell.
+fn wanted(config: &Config) -> Vec<(&'static str, &'static str)> {
+    let asks = config.postgresql.as_ref().is_some_and(|postgresql| postgresql.os_user == SERVICE_USER);
+    let service = asks.then_some((SERVICE_USER, "GitLab backup"));
+    service.into_iter().chain([(confined::ACCOUNT, "GitLab backup sandbox")]).collect()
+}
+
+fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let path: PathBuf = host.path(SYSUSERS);
-    let content = format!("{HEADER}\nu {SERVICE_USER} - \"GitLab backup\" /nonexistent\n");
+    let lines: String = wanted(config).iter().map(|(name, what)| format!("u {name} - \"{what}\" /nonexistent\n")).collect();
+    let content = format!("{HEADER}\n{lines}");
     if !fs::read(&path).is_ok_and(|old| old == content.as_bytes()) {
         fs::create_dir_all(path.parent().context("no directory")?)?;
-        place(&path, content.as_bytes(), 0o644)?;
+        own::replace(&path, 0o644, true, |to| to.write_all(content.as_bytes()).map_err(Into::into))?;
         changes.add("wrote", &path);
     }
     if live {
         let status = std::process::Command::new("systemd-sysusers").arg(&path).status().context("cannot run systemd-sysusers")?;
         if !status.success() {
-            bail!("systemd-sysusers could not make the user {SERVICE_USER}");
+            bail!("systemd-sysusers could not make the accounts of {}", path.display());
         }
     }
     Ok(())

@@ -1,17 +1,17 @@
 //! `key`: the passwords that open the repository. Losing all of them loses every backup.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
 use crate::config::Config;
-use crate::host::random;
+use crate::host::{own, random, text};
 use crate::repository::{Engine, Key};
+use crate::say;
 use crate::steps::open;
 use crate::values::SecretSource;
-
-use super::place::place;
 
 /// What to do with the keys.
 #[derive(Debug, Subcommand)]
@@ -49,7 +49,7 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
             let [key] = found[..] else { bail!("{} keys begin with '{id}': see 'gitlab-backup key show'", found.len()) };
             ensure!(!key.current, "key {} is the configured one: 'gitlab-backup key rotate' replaces it", key.id);
             engine.remove_key(&key.id)?;
-            println!("removed key {}", key.id);
+            say!("removed key {}", key.id);
             Ok(())
         }
         KeyCommand::Rotate => rotate(config, &*engine),
@@ -58,26 +58,26 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
 
 fn show(keys: &[Key], json: bool) -> Result<()> {
     if json {
-        println!("{}", serde_json::to_string_pretty(keys)?);
+        text::out(&text::json(keys)?);
         return Ok(());
     }
     for key in keys {
         let mark = if key.current { '*' } else { ' ' };
-        println!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
+        say!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
     }
     if keys.len() == 1 {
-        println!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
+        say!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
     }
     Ok(())
 }
 
 fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     if !file.exists() {
-        place(file, format!("{}\n", random::hex(32)?).as_bytes(), 0o600)?;
-        println!("made {}", file.display());
+        own::replace(file, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
+        say!("made {}", file.display());
     }
     engine.add_key(file)?;
-    println!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
+    say!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
     Ok(())
 }
 
@@ -93,11 +93,11 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     let staged = tempfile::NamedTempFile::new_in(directory).with_context(|| format!("cannot write to {}", directory.display()))?;
     std::fs::write(staged.path(), &password)?;
     engine.add_key(staged.path())?;
-    place(path, password.as_bytes(), 0o600)?;
+    own::replace(path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
     // Opened anew: only what the new password opens may remove the old key.
     let engine = open::outside(config)?;
     engine.probe().context("the new password does not open the repository: the old key was kept")?;
     engine.remove_key(&old.id)?;
-    println!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
+    say!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
     Ok(())
 }

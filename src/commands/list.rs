@@ -4,7 +4,9 @@ use anyhow::Result;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::host::text;
 use crate::runs::{Downtime, Manifest, Record};
+use crate::say;
 use crate::steps::open;
 use crate::values::RunId;
 
@@ -14,21 +16,21 @@ pub fn list(config: &Config, json: bool) -> Result<()> {
     // The tables of every run would bury the runs; show has them.
     runs.iter_mut().flat_map(|run| &mut run.databases).for_each(|database| database.tables.clear());
     if json {
-        println!("{}", serde_json::to_string_pretty(&runs)?);
+        text::out(&text::json(&runs)?);
         return Ok(());
     }
     if runs.is_empty() {
-        println!("no complete runs in {}", config.repository.location);
+        say!("no complete runs in {}", config.repository.location);
         return Ok(());
     }
-    println!("{:<22} {:<24} {:>8} {:>6} {:>7} {:>6} {:>12}  PARTS", "RUN", "FINISHED", "DOWNTIME", "STOP", "CAPTURE", "START", "SIZE");
+    say!("{:<22} {:<24} {:>8} {:>6} {:>7} {:>6} {:>12}  PARTS", "RUN", "FINISHED", "DOWNTIME", "STOP", "CAPTURE", "START", "SIZE");
     for run in runs {
         let bytes: u64 = run.parts.iter().map(|part| part.bytes).sum();
         let parts: Vec<&str> = run.parts.iter().map(|part| part.name.as_str()).collect();
         let size = indicatif::BinaryBytes(bytes).to_string();
         let finished = run.finished.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
         let Downtime { stop, capture, start } = run.downtime;
-        println!(
+        say!(
             "{:<22} {finished:<24} {:>6.1} s {stop:>6.1} {capture:>7.1} {start:>6.1} {size:>12}  {}",
             run.id.to_string(),
             run.downtime_seconds,
@@ -53,7 +55,7 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
         (Err(error), None) => anyhow::bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}"),
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        text::out(&text::json(&found)?);
     } else {
         print(&found, 0);
     }
@@ -68,24 +70,24 @@ fn print(value: &serde_json::Value, depth: usize) {
         serde_json::Value::Object(map) => {
             for (key, value) in map {
                 if value.is_object() || value.is_array() {
-                    println!("{indent}{key}:");
+                    say!("{indent}{key}:");
                     print(value, depth + 1);
                 } else {
-                    println!("{indent}{key}: {}", scalar(value));
+                    say!("{indent}{key}: {}", scalar(value));
                 }
             }
         }
         serde_json::Value::Array(values) => {
             for value in values {
                 if value.is_object() {
-                    println!("{indent}-");
+                    say!("{indent}-");
                     print(value, depth + 1);
                 } else {
-                    println!("{indent}- {}", scalar(value));
+                    say!("{indent}- {}", scalar(value));
                 }
             }
         }
-        other => println!("{indent}{}", scalar(other)),
+        other => say!("{indent}{}", scalar(other)),
     }
 }
 

@@ -7,8 +7,10 @@ use serde::Serialize;
 use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
+use crate::host::text;
 use crate::repository::patience;
 use crate::runs::{Outcome, Record};
+use crate::say;
 use crate::steps::open;
 use crate::steps::prune::{Plan, apply, plan};
 use crate::systemd::Manager;
@@ -55,7 +57,7 @@ fn print(plan: &Plan, dry_run: bool, json: bool) -> Result<()> {
     let fates = plan.fates.iter().map(|fate| Row { id: fate.run.as_str(), complete: true, keep: fate.keep, reasons: &fate.reasons });
     let rows: Vec<Row<'_>> = leftovers.chain(fates).collect();
     if json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        text::out(&text::json(&rows)?);
         return Ok(());
     }
     for row in &rows {
@@ -64,10 +66,10 @@ fn print(plan: &Plan, dry_run: bool, json: bool) -> Result<()> {
             (false, true) => "would remove",
             (false, false) => "removed",
         };
-        println!("{:<22} {word:<13} {}", row.id, row.reasons.join(", "));
+        say!("{:<22} {word:<13} {}", row.id, row.reasons.join(", "));
     }
     if rows.is_empty() {
-        println!("there are no runs in the repository");
+        say!("there are no runs in the repository");
     }
     Ok(())
 }

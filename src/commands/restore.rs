@@ -12,12 +12,14 @@ use indicatif::BinaryBytes;
 use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
+use crate::host::text;
 use crate::runs::restore::{Journal, Request};
 use crate::runs::{Kind, Manifest, Record};
 use crate::steps::open;
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 use crate::values::RunId;
+use crate::{note, say};
 
 use super::follow::{follow, succeeded};
 
@@ -105,14 +107,14 @@ fn request(manifest: &Manifest, args: &RestoreArgs) -> Request {
 
 /// The plan, as far as it is known before the host is looked at.
 fn describe(config: &Config, manifest: &Manifest, request: &Request) {
-    println!("run {} of {}:", manifest.id, manifest.host);
+    say!("run {} of {}:", manifest.id, manifest.host);
     if let Some(path) = &request.path {
-        println!("  files       {}", path.display());
+        say!("  files       {}", path.display());
         return;
     }
     if request.wants("postgresql") {
         for database in &manifest.databases {
-            println!("  postgresql  {:>11}  {}", BinaryBytes(database.bytes).to_string(), database.name);
+            say!("  postgresql  {:>11}  {}", BinaryBytes(database.bytes).to_string(), database.name);
         }
     }
     for part in &manifest.parts {
@@ -120,7 +122,7 @@ fn describe(config: &Config, manifest: &Manifest, request: &Request) {
         if part.name == "redis" && request.wants("redis") {
             let names = manifest.versions.iter().filter_map(|component| component.name.strip_prefix("redis-"));
             let names: Vec<&str> = names.filter(|name| !request.skip_redis.iter().any(|skip| skip == name)).collect();
-            println!("  redis       {bytes:>11}  {}", names.join(", "));
+            say!("  redis       {bytes:>11}  {}", names.join(", "));
         }
         if part.name == "files" {
             for path in &part.paths {
@@ -131,7 +133,7 @@ fn describe(config: &Config, manifest: &Manifest, request: &Request) {
                     (false, _, true) => "files",
                     (_, _, false) => continue,
                 };
-                println!("  {word:<11} {:>11}  {}", "", path.display());
+                say!("  {word:<11} {:>11}  {}", "", path.display());
             }
         }
     }
@@ -160,26 +162,30 @@ async fn live(request: Option<Request>, args: &RestoreArgs, what: &str) -> Resul
     manager.start(&Unit::from(Restore::Target).to_string(), "replace").await?;
     let record = follow(&manager, Kind::Restore, before.as_ref()).await?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&record)?);
+        text::out(&text::json(&record)?);
     }
     for warning in &record.warnings {
-        eprintln!("note: {warning}");
+        note!("note: {warning}");
     }
     if let Some(why) = Journal::half_way() {
-        eprintln!("GITLAB IS DOWN: {why}");
+        note!("GITLAB IS DOWN: {why}");
     }
     succeeded(if args.undo { "putting back" } else { "the restore" }, &record)?;
     let downtime = record.downtime.map_or(0.0, |downtime| downtime.total());
     match args.undo {
-        true => eprintln!("what was there before the restore is back; GitLab was down for {downtime:.1} s"),
-        false => eprintln!("run {} is restored; GitLab was down for {downtime:.1} s", record.id),
+        true => note!("what was there before the restore is back; GitLab was down for {downtime:.1} s"),
+        false => note!("run {} is restored; GitLab was down for {downtime:.1} s", record.id),
     }
     Ok(())
 }
 
 fn confirm(what: &str) -> Result<()> {
     ensure!(std::io::stdin().is_terminal(), "nobody can be asked here: --yes answers for you");
-    eprint!("GitLab is stopped meanwhile. {}{}? Type 'yes': ", what[..1].to_uppercase(), &what[1..]);
+    // Without a line's end, and of our own words only.
+    #[expect(clippy::print_stderr, reason = "the answer is typed behind it")]
+    {
+        eprint!("GitLab is stopped meanwhile. {}{}? Type 'yes': ", what[..1].to_uppercase(), &what[1..]);
+    }
     std::io::stderr().flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).context("no answer could be read")?;

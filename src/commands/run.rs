@@ -3,6 +3,8 @@
 use anyhow::{Result, bail};
 
 use crate::cli::{ALREADY_RUNNING, Exit};
+use crate::host::text;
+use crate::note;
 use crate::runs::{Kind, Record};
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
@@ -26,7 +28,7 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
         return Err(Exit { code: ALREADY_RUNNING, message: "a backup is already going on".to_owned() }.into());
     }
     if joined {
-        eprintln!("a backup is already going on: following it");
+        note!("a backup is already going on: following it");
     } else {
         manager.hold(&executor).await?;
         manager.start(&Unit::Target.to_string(), "replace").await?;
@@ -36,10 +38,10 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     }
     let record = follow(&manager, Kind::Backup, if joined { None } else { before.as_ref() }).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&record)?);
+        text::out(&text::json(&record)?);
     }
     succeeded(&format!("run {}", record.id), &record)?;
     let downtime = record.downtime.map_or(0.0, |downtime| downtime.total());
-    eprintln!("run {} is complete; GitLab was down for {downtime:.1} s", record.id);
+    note!("run {} is complete; GitLab was down for {downtime:.1} s", record.id);
     Ok(())
 }

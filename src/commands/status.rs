@@ -5,9 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::finding::Finding;
+use crate::host::text;
 use crate::paths;
 use crate::runs::restore::Journal;
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
+use crate::say;
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 
@@ -47,10 +50,10 @@ pub async fn status(json: bool) -> Result<()> {
         verified: Verified::last()?,
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&status)?);
+        text::out(&text::json(&status)?);
         return Ok(());
     }
-    println!(
+    say!(
         "now:   {}",
         if status.running {
             "a backup is going on"
@@ -78,20 +81,20 @@ pub async fn status(json: bool) -> Result<()> {
         };
         format!("{} {outcome} in stage {}{away}{reason}", record.id, record.stage)
     };
-    println!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running)));
+    say!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running)));
     if let Some(record) = &status.last_complete {
-        println!("good:  {}", line(record, running));
+        say!("good:  {}", line(record, running));
     }
     if let Some(record) = &status.restore {
-        println!("restore: {}", line(record, restoring));
+        say!("restore: {}", line(record, restoring));
     }
-    println!("verify: {}", status.verified.as_ref().map_or("no run was verified yet".to_owned(), verified));
-    println!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
+    say!("verify: {}", status.verified.as_ref().map_or("no run was verified yet".to_owned(), verified));
+    say!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
     if let Some(why) = &status.half_restored {
-        println!("DOWN:  {why}");
+        say!("DOWN:  {why}");
     }
     if !status.paused.is_empty() {
-        println!("DOWN:  {} ({})", status.paused.join(", "), Path::new(paths::PAUSED).display());
+        say!("DOWN:  {} ({})", status.paused.join(", "), Path::new(paths::PAUSED).display());
     }
     Ok(())
 }
@@ -106,7 +109,6 @@ fn verified(last: &Verified) -> String {
     if last.ok {
         return format!("{run} {how}, nothing is wrong ({})", at(finished));
     }
-    let wrong: Vec<String> =
-        last.wrong.iter().map(|finding| format!("{}: {}", finding.what, finding.message.replace('\n', "; "))).collect();
+    let wrong: Vec<String> = last.wrong.iter().map(Finding::line).collect();
     format!("{run} {how}, and WRONG ({}): {}", at(finished), wrong.join("; "))
 }

@@ -10,7 +10,9 @@ use serde::Serialize;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::finding::{Finding, conclude};
+use crate::host::text;
 use crate::runs::Verified;
+use crate::say;
 use crate::steps::open;
 use crate::steps::verify::{self, Depth};
 use crate::values::RunId;
@@ -55,7 +57,7 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
     let mut findings = Vec::new();
     let done = recorded(config, args.run.as_ref(), (depth, &scratch), &mut |finding| {
         if !args.json {
-            println!("{finding}");
+            say!("{finding}");
         }
         findings.push(finding);
     })
@@ -65,7 +67,7 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
             let Finding { what, message, .. }: &Finding = finding;
             Row { what, ok: !finding.is_wrong(), message }
         };
-        println!("{}", serde_json::to_string_pretty(&findings.iter().map(row).collect::<Vec<_>>())?);
+        text::out(&text::json(&findings.iter().map(row).collect::<Vec<_>>())?);
     }
     done
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::host::mounts::{self, Mount};
+
 /// A host seen through its file system; `root` is a plain path, so that a test's tree is as good as `/`.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -12,6 +14,11 @@ impl Host {
     /// The host whose root directory is `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
+    }
+
+    /// What is mounted there; none where that cannot be told, as of a tree in which nothing runs.
+    pub fn mounts(&self) -> Option<Vec<Mount>> {
+        mounts::read(&self.path(mounts::OWN)).ok()
     }
 
     /// Where `path` (absolute) is in this host's tree.

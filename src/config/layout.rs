@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::host::own;
 use crate::values::UnitName;
 
 use super::Proxy;
@@ -79,7 +80,7 @@ impl Units {
     pub(super) fn of(host: &Host) -> io::Result<Self> {
         let mut files = BTreeMap::new();
         for directory in UNIT_DIRECTORIES {
-            let entries = match std::fs::read_dir(host.path(directory)) {
+            let entries = match own::entries(host.path(directory)) {
                 Ok(entries) => entries,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(io::Error::new(error.kind(), format!("{directory}: {error}"))),
@@ -101,7 +102,7 @@ impl Units {
 
     /// What `key` was last set to in the unit file `name`.
     pub(super) fn value(&self, name: &str, key: &str) -> Option<String> {
-        let text = std::fs::read_to_string(self.files.get(name)?.as_ref()?).ok()?;
+        let text = own::read_text(self.files.get(name)?.as_ref()?).ok()?;
         let mut assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(other, _)| other.trim() == key);
         assigned.next_back().map(|(_, value)| value.trim().to_owned())
     }
@@ -120,7 +121,7 @@ impl Units {
 
 /// What a unit file's entry leads to within the host's tree; nothing for a mask.
 fn followed(host: &Host, path: PathBuf) -> Option<PathBuf> {
-    match std::fs::read_link(&path) {
+    match own::link(&path) {
         Ok(target) if target == Path::new("/dev/null") => None,
         Ok(target) if target.is_absolute() => Some(host.path(target)),
         _ => Some(path),
@@ -129,7 +130,7 @@ fn followed(host: &Host, path: PathBuf) -> Option<PathBuf> {
 
 /// `Service=` of a socket, `Unit=` of a timer or a path.
 fn names_one_of(file: &Path, units: &[UnitName]) -> bool {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = own::read_text(file).unwrap_or_default();
     text.lines()
         .filter_map(|line| line.split_once('='))
         .filter(|(key, _)| matches!(key.trim(), "Service" | "Unit"))

@@ -1,11 +1,10 @@
 //! The executor of a restore. Like that of a backup it only starts stages and waits: what must be undone is undone by brackets.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::host::own;
 use crate::paths;
 use crate::runs::restore::{Journal, Request};
 use crate::runs::{Kind, Record, paused};
@@ -23,9 +22,7 @@ pub async fn restore(config: &Config) -> Result<()> {
     let mut record = Record::begin(request.run.clone().unwrap_or_else(|| run_id(started)), started);
     record.save(Kind::Restore)?;
     for stale in [paths::RESTORE_NOTES, paths::RESTORE_PLAN] {
-        if Path::new(stale).exists() {
-            std::fs::remove_file(stale).with_context(|| format!("cannot remove {stale}"))?;
-        }
+        own::remove(stale)?;
     }
     environment(&record)?;
     tracing::info!(run = ?request.run, "restore started");

@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::host::beneath::{Directory, Held};
+use crate::host::own;
 
 use super::Tree;
 use super::entry::Stat;
@@ -79,7 +79,7 @@ impl View {
 
     /// The view that was saved there; none if there is no such file.
     pub fn load(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
+        let file = match own::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.with_context(|| format!("cannot read {}", path.display()))?,
         };
@@ -90,16 +90,11 @@ impl View {
 
     /// Saves it under its final name when it is whole. It need not outlive the machine, so nothing waits for the disk.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let write = || -> Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(path.parent().context("no directory")?)?;
-            let mut writer = BufWriter::new(file.as_file_mut());
+        own::replace(path, 0o600, false, |file| {
+            let mut writer = BufWriter::new(file);
             postcard::to_io(self, &mut writer)?;
-            writer.flush()?;
-            drop(writer);
-            file.persist(path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("cannot write {}", path.display()))
+            writer.flush().map_err(Into::into)
+        })
     }
 
     /// Of what could not be stored, nothing is known: the next look takes it for changed.

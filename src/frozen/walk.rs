@@ -15,8 +15,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use rayon::Scope;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
+use rustix::io::Errno;
 
-use crate::host::beneath;
+use crate::host::{beneath, mounts, text};
 
 use super::entry::{Attribute, Content, Entry, Extra, Stat, Time};
 use super::staging::{self, Staging};
@@ -44,7 +45,7 @@ impl fmt::Display for Skipped {
         if self.path.as_os_str().is_empty() {
             return f.write_str(&self.error);
         }
-        write!(f, "{}: {}", self.path.display(), self.error)
+        write!(f, "{}: {}", text::path(&self.path), self.error)
     }
 }
 
@@ -211,6 +212,12 @@ impl Listings<'_, '_> {
             let path = work.path.join(name);
             let stat = match rustix::fs::statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => Stat::from(&stat),
+                // A user's own file system is nobody else's to read, and no part of GitLab's.
+                Err(Errno::ACCESS) if fuse(&path) => {
+                    let error = "a user has mounted a file system of his own there (FUSE)".to_owned();
+                    walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
+                    continue;
+                }
                 Err(error) => {
                     walk.skip(path, &error.into());
                     continue;
@@ -247,6 +254,12 @@ impl Listings<'_, '_> {
         }
         Ok(listing)
     }
+}
+
+/// Whether a file system of FUSE is mounted at `path`.
+fn fuse(path: &Path) -> bool {
+    let mounts = mounts::seen().unwrap_or_default();
+    mounts.iter().rev().find(|mount| mount.target == path).is_some_and(|mount| mount.kind.starts_with("fuse"))
 }
 
 /// The names in a directory, sorted as the repository sorts them.

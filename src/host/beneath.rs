@@ -124,6 +124,10 @@ impl Directory {
             // Between the two the owner of this directory may have put another in its place.
             let stat = new.stat()?;
             ensure!(stat.st_uid == rustix::process::geteuid().as_raw() && new.entries()?.is_empty(), "it was exchanged as it was made");
+            // What the directory above has its owner's new ones inherit. Where there is none, or no such thing, nothing is to be removed.
+            for list in ["system.posix_acl_default", "system.posix_acl_access"] {
+                let _ = rustix::fs::fremovexattr(&new.fd, list);
+            }
             rustix::fs::fchmod(&new.fd, Mode::from_raw_mode(mode))?;
             Ok(new)
         };

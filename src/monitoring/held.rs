@@ -1,14 +1,14 @@
 //! The record of the silences that are to be ended. In the state directory: it outlives the run, and a reboot. Holds no secret, and what is
 //! needed to end each silence, whatever became of the configuration.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::monitoring::SilenceConfig;
+use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 
@@ -51,12 +51,7 @@ impl Held {
         if !self.silences.is_empty() {
             return write_json(Path::new(paths::SILENCES), self);
         }
-        match fs::remove_file(paths::SILENCES) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", paths::SILENCES))
-            }
-            _ => Ok(()),
-        }
+        own::remove(paths::SILENCES)
     }
 
     /// What a run should know: which silences it does not have.

@@ -1,7 +1,6 @@
 //! HTTP as all the systems here need it: a time limit on everything, no redirects, own certificates, proxies, answers of bounded length, and
 //! errors that never repeat a secret.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode, Url, redirect};
 
 use crate::config::monitoring::{Endpoint, Hook, HookUrl};
+use crate::host::own;
 use crate::steps::{secret, tls};
 
 use super::retry::Away;
@@ -134,7 +134,7 @@ fn client(ca_file: Option<&Path>, proxy: Option<&str>) -> Result<Client> {
         .no_proxy()
         .user_agent(concat!("gitlab-backup/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = ca_file {
-        let pem = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let pem = own::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let certificates = Certificate::from_pem_bundle(&pem).with_context(|| format!("{} holds no certificates", path.display()))?;
         anyhow::ensure!(!certificates.is_empty(), "{} holds no certificates", path.display());
         builder = builder.tls_certs_merge(certificates);

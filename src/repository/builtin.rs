@@ -5,12 +5,12 @@
 
 mod extract;
 mod laid_out;
+mod names;
 mod net;
 mod node;
 mod source;
 
-use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,6 +26,7 @@ use rustic_core::{
 use rustix::fs::FlockOperation;
 
 use crate::config::host;
+use crate::host::own;
 
 use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
 use source::{Skips, Source};
@@ -87,17 +88,14 @@ impl Builtin {
     }
 
     fn kept(&self) -> Option<MasterKey> {
-        serde_json::from_slice(&fs::read(self.key_file.as_ref()?).ok()?).ok()
+        serde_json::from_slice(&own::read(self.key_file.as_ref()?).ok()?).ok()
     }
 
     /// Not being able to keep it costs time and nothing else.
     fn keep(&self, key: MasterKey) {
         let write = || -> Result<()> {
             let Some(path) = &self.key_file else { return Ok(()) };
-            let mut file = tempfile::NamedTempFile::new_in(path.parent().context("the key's file has no directory")?)?;
-            serde_json::to_writer(&mut file, &key)?;
-            file.persist(path)?;
-            Ok(())
+            own::replace(path, 0o600, false, |file| serde_json::to_writer(file, &key).map_err(Into::into))
         };
         if let Err(error) = write() {
             tracing::debug!("cannot keep the repository's key: {error:#}");
@@ -111,7 +109,7 @@ impl Builtin {
 
     /// Held by whoever changes the repository: the library itself takes no locks. Ends with the process, however that ends.
     fn lock(&self, patience: Duration) -> Result<File> {
-        let config = File::open(self.location.join("config")).context("cannot open the repository's config")?;
+        let config = own::open(&self.location.join("config")).context("cannot open the repository's config")?;
         let started = Instant::now();
         let mut told = false;
         while let Err(error) = rustix::fs::flock(&config, FlockOperation::NonBlockingLockExclusive) {
@@ -131,7 +129,7 @@ impl Builtin {
 
 /// As restic reads it: what an editor adds at the end of the line is not the password's.
 fn read_password(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read the repository's password from {}", path.display()))?;
+    let text = own::read_text(path).with_context(|| format!("cannot read the repository's password from {}", path.display()))?;
     let password = text.trim_end_matches(['\r', '\n']);
     ensure!(!password.is_empty(), "{} is empty: it must hold the repository's password", path.display());
     Ok(password.to_owned())
@@ -149,7 +147,7 @@ impl Engine for Builtin {
             return Ok(true);
         }
         let location = self.location.display();
-        let occupied = match fs::read_dir(&self.location) {
+        let occupied = match own::entries(&self.location) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             entries => entries.with_context(|| format!("cannot read {location}"))?.next().is_some(),
         };
@@ -163,7 +161,7 @@ impl Engine for Builtin {
             return Ok(false);
         }
         let location = self.location.display();
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.location).with_context(|| format!("cannot make {location}"))?;
+        own::make_closed(&self.location)?;
         let size = Some(bytesize::ByteSize(PACK_SIZE));
         let options = ConfigOptions::default().set_datapack_size(size).set_datapack_size_limit(size).set_datapack_growfactor(0_u32);
         let options = options.set_treepack_size_limit(size).set_treepack_growfactor(0_u32);
@@ -262,7 +260,7 @@ impl Engine for Builtin {
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()> {
         let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
         let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain)?;
-        for entry in repository.ls(&root, &LsOptions::default()).map_err(plain)? {
+        for entry in names::checked(repository.ls(&root, &LsOptions::default()).map_err(plain)?, 0) {
             let (path, node) = entry.map_err(plain)?;
             each(&Path::new("/").join(path), (!node.is_dir()).then_some(node.meta.size));
         }
@@ -300,10 +298,10 @@ impl Engine for Builtin {
         let current = self.open_by_password(Hidden)?.key_id().map(|id| hex(&id));
         let mut keys = Vec::new();
         let directory = self.location.join("keys");
-        for entry in fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        for entry in own::entries(&directory).with_context(|| format!("cannot read {}", directory.display()))? {
             let entry = entry?;
             let id = entry.file_name().to_string_lossy().into_owned();
-            let text = fs::read(entry.path()).with_context(|| format!("cannot read {}", entry.path().display()))?;
+            let text = own::read(entry.path()).with_context(|| format!("cannot read {}", entry.path().display()))?;
             // Who made it is not encrypted; the library does not tell it.
             let said: serde_json::Value = serde_json::from_slice(&text).with_context(|| format!("key {id} is damaged"))?;
             let word = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
@@ -379,14 +377,14 @@ fn parents(repository: &Repository<impl rustic_core::Open>, host: &str, parts: &
 
 /// Removes the library's temporary files that are older than `before`; nobody else does.
 fn remove_leftovers(directory: &Path, before: SystemTime) -> Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+    for entry in own::entries(directory).with_context(|| format!("cannot read {}", directory.display()))? {
         let entry = entry?;
         let path = entry.path();
         let metadata = entry.metadata()?;
         if metadata.is_dir() {
             remove_leftovers(&path, before)?;
         } else if entry.file_name().to_string_lossy().contains("-tmp-") && metadata.modified()? < before {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            own::remove(&path)?;
             tracing::info!(path = %path.display(), "removed what a killed process left half written");
         }
     }

@@ -1,7 +1,8 @@
 //! The `restic` program. Location and password reach it by its environment, never by its arguments.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -103,8 +104,12 @@ impl Restic {
     }
 
     fn succeed(&self, words: &[&str]) -> Result<Vec<u8>> {
-        let output = self.output(words)?;
-        ensure!(output.status.success(), "'restic {}' on {} failed: {}", words[0], self.location, process::tail(&output.stderr));
+        self.answered(&mut self.command(words), words[0])
+    }
+
+    fn answered(&self, command: &mut Command, word: &str) -> Result<Vec<u8>> {
+        let output = command.output().context("cannot run restic: is the package 'restic' installed?")?;
+        ensure!(output.status.success(), "'restic {word}' on {} failed: {}", self.location, process::tail(&output.stderr));
         Ok(output.stdout)
     }
 
@@ -265,11 +270,12 @@ impl Engine for Restic {
 
     fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
         let target = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
-        let mut words = vec!["restore", "--no-lock", "--verify", "--target", target, snapshot];
-        // Patterns to restic, so what would mean something in one is escaped.
-        let patterns: Vec<String> = paths.iter().map(|path| path.to_string_lossy().replace(['\\', '*', '?', '['], "?")).collect();
-        words.extend(patterns.iter().flat_map(|pattern| ["--include", pattern]));
-        self.succeed(&words)?;
+        let words = ["restore", "--no-lock", "--verify", "--target", target, snapshot];
+        let mut command = self.command(&words);
+        for path in paths {
+            command.arg("--include").arg(pattern(path));
+        }
+        self.answered(&mut command, words[0])?;
         for path in paths {
             let laid = Path::new(target).join(path.strip_prefix("/").unwrap_or(path));
             laid.symlink_metadata().with_context(|| format!("{} is not in snapshot {snapshot}", path.display()))?;
@@ -278,10 +284,11 @@ impl Engine for Restic {
     }
 
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()> {
-        for line in self.succeed(&["ls", "--json", "--no-lock", snapshot])?.split(|byte| *byte == b'\n') {
-            if let Ok(entry) = serde_json::from_slice::<Entry>(line) {
-                each(&entry.path, (entry.kind != "dir").then_some(entry.size));
-            }
+        let said = self.succeed(&["ls", "--json", "--no-lock", snapshot])?;
+        // The first line is of the snapshot. A byte that is not UTF-8 is restic's replacement for it.
+        for line in said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).skip(1) {
+            let entry: Entry = serde_json::from_slice(line).context("'restic ls' said what cannot be understood")?;
+            each(&entry.path, (entry.kind != "dir").then_some(entry.size));
         }
         Ok(())
     }
@@ -292,7 +299,7 @@ impl Engine for Restic {
     }
 
     fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>> {
-        self.succeed(&["dump", "--no-lock", snapshot, &path.to_string_lossy()])
+        self.answered(self.command(&["dump", "--no-lock", snapshot]).arg(path), "dump")
     }
 
     fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()> {
@@ -321,4 +328,16 @@ impl Engine for Restic {
     fn prune(&self, patience: Duration) -> Result<()> {
         self.in_turn(patience, || self.succeed(&["prune"])).map(drop)
     }
+}
+
+/// A pattern that means this path and nothing else, as restic's exclude patterns are read: filepath.Match of Go.
+fn pattern(path: &Path) -> OsString {
+    let mut escaped = Vec::with_capacity(path.as_os_str().len());
+    for byte in path.as_os_str().as_bytes() {
+        if matches!(byte, b'\\' | b'*' | b'?' | b'[' | b']') {
+            escaped.push(b'\\');
+        }
+        escaped.push(*byte);
+    }
+    OsString::from_vec(escaped)
 }

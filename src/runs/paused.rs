@@ -1,10 +1,10 @@
 //! The record of paused units. In /run: after a reboot there is nothing to resume.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use crate::host::own;
 use crate::paths;
 use crate::systemd::Paused;
 
@@ -22,12 +22,7 @@ pub fn save(units: &[Paused]) -> Result<()> {
 
 /// Everything runs again.
 pub fn clear() -> Result<()> {
-    match fs::remove_file(paths::PAUSED) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", paths::PAUSED))
-        }
-        _ => Ok(()),
-    }
+    own::remove(paths::PAUSED)
 }
 
 /// Takes a unit off the list that an admin has stopped: no other unit's start may bring it back either.

@@ -1,8 +1,7 @@
 //! The record of a run: written by the executor at every change, kept for failed runs too.
 
 use std::fmt;
-use std::fs;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -10,7 +9,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::host::beneath;
+use crate::host::{beneath, own};
 use crate::paths;
 use crate::values::RunId;
 
@@ -136,7 +135,7 @@ impl Record {
     /// All records, newest first. One that cannot be read is left out with a warning.
     pub fn all() -> Result<Vec<Self>> {
         let mut records = Vec::new();
-        let entries = match fs::read_dir(paths::RUNS) {
+        let entries = match own::entries(paths::RUNS) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(records),
             Err(error) => return Err(error).with_context(|| format!("cannot list {} (as root?)", paths::RUNS)),
@@ -178,15 +177,11 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 /// Writes a JSON file under its final name only when it is whole and on disk.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let write = || -> Result<()> {
-        let directory = path.parent().context("no directory")?;
-        fs::create_dir_all(directory)?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
-        serde_json::to_writer_pretty(&mut file, value)?;
-        file.write_all(b"\n")?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().with_context(|| format!("cannot write {}", path.display()))
+    own::make(path.parent().context("a file has a directory")?)?;
+    own::replace(path, 0o600, true, |file| {
+        let mut writer = BufWriter::new(file);
+        serde_json::to_writer_pretty(&mut writer, value)?;
+        writer.write_all(b"\n")?;
+        writer.flush().map_err(Into::into)
+    })
 }

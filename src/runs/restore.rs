@@ -3,7 +3,6 @@
 //! Nothing live is changed before everything new lies beside it. Then renames put the new in place and the old aside; the [`Journal`] says
 //! which, so that a restore that dies half way can be put back or done again.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::beneath::Held;
 use crate::host::identity::Account;
+use crate::host::own;
 use crate::paths;
 use crate::systemd::Paused;
 use crate::values::RunId;
@@ -49,7 +49,7 @@ impl Request {
     pub fn take() -> Result<Self> {
         let path = Path::new(paths::RESTORE_REQUEST);
         let request = read_json(path)?.context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
-        fs::rename(path, paths::RESTORE_ASKED).with_context(|| format!("cannot rename {}", path.display()))?;
+        own::rename(path, paths::RESTORE_ASKED)?;
         Ok(request)
     }
 
@@ -241,12 +241,7 @@ impl Journal {
 
     /// Nothing is left to put back or finish.
     pub fn clear() -> Result<()> {
-        match fs::remove_file(paths::RESTORE_JOURNAL) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove {}", paths::RESTORE_JOURNAL))
-            }
-            _ => Ok(()),
-        }
+        own::remove(paths::RESTORE_JOURNAL)
     }
 
     /// Why GitLab must not run, if it must not. A journal that cannot be read is a reason too.

@@ -3,12 +3,12 @@
 //! What is captured then is what a loss of power would have left: PostgreSQL, Redis and Git recover from that, each by itself. That a push
 //! which was under way is in all of them or in none is not promised.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use crate::config::Config;
+use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 use crate::systemd::{ActiveState, Manager};
@@ -62,5 +62,5 @@ pub async fn thaw() -> Result<()> {
         failed = manager.thaw(unit).await.and(failed);
     }
     failed?;
-    fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display()))
+    own::remove(path)
 }

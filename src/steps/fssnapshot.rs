@@ -1,12 +1,12 @@
 //! The bracket of the file systems' snapshots: made in the window, gone at the end of the run.
 
-use std::fs;
 use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::config::Config;
+use crate::host::own;
 use crate::paths;
 use crate::runs::record::read_json;
 use crate::systemd::notify;
@@ -48,7 +48,7 @@ pub fn end() -> Result<()> {
     }
     failures.extend(clear_clones(&plan.clones()).err().map(|error| format!("{error:#}")));
     if failures.is_empty() {
-        return fs::remove_file(paths::FREEZE).with_context(|| format!("cannot remove {}", paths::FREEZE));
+        return own::remove(paths::FREEZE);
     }
     Err(anyhow!("{}", failures.join("; ")).context("left to the next run"))
 }

@@ -1,6 +1,5 @@
 //! Writes the manifest, and with it makes the run complete.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +8,7 @@ use serde::Deserialize;
 
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::{Config, host};
-use crate::host::beneath;
+use crate::host::{beneath, own};
 use crate::paths;
 use crate::repository::patience;
 use crate::runs::record::{read_json, write_json};
@@ -76,7 +75,7 @@ pub fn write(config: &Config) -> Result<()> {
 /// What the parts left word of, while the run goes on.
 pub fn parts() -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
-    for entry in fs::read_dir(PARTS).with_context(|| format!("cannot read {PARTS}"))? {
+    for entry in own::entries(PARTS).with_context(|| format!("cannot read {PARTS}"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
             parts.extend(read_json::<Part>(&path)?);

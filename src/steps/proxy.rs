@@ -5,7 +5,6 @@
 
 mod service;
 
-use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Config, Proxy};
 use crate::finding::Finding;
+use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::Journal;
@@ -72,19 +72,14 @@ pub async fn adopt(config: &Config) -> Result<()> {
     for (proxy, standing) in proxies.iter().zip(ask_all(proxies).await) {
         standings.push((proxy.unit(), standing?));
     }
-    fs::write(paths::ADOPTING, "").with_context(|| format!("cannot write {}", paths::ADOPTING))?;
+    own::write(paths::ADOPTING, "")?;
     let adopted = follow(&Manager::connect().await?, &standings).await;
     adopted.and(adopted_end())
 }
 
 /// `ExecStopPost=` of what adopts.
 pub fn adopted_end() -> Result<()> {
-    match fs::remove_file(paths::ADOPTING) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", paths::ADOPTING))
-        }
-        _ => Ok(()),
-    }
+    own::remove(paths::ADOPTING)
 }
 
 /// Lets go of units that are about to be removed: systemd forgets them, and their services go on.
@@ -92,8 +87,8 @@ pub async fn let_go(manager: &Manager, units: &[UnitName]) -> Result<()> {
     if units.is_empty() {
         return Ok(());
     }
-    fs::create_dir_all(paths::RUNTIME).with_context(|| format!("cannot make {}", paths::RUNTIME))?;
-    fs::write(paths::ADOPTING, "").with_context(|| format!("cannot write {}", paths::ADOPTING))?;
+    own::make(paths::RUNTIME)?;
+    own::write(paths::ADOPTING, "")?;
     let standings: Vec<_> = units.iter().map(|unit| (unit.clone(), Standing::Down)).collect();
     let gone = follow(manager, &standings).await;
     gone.and(adopted_end())

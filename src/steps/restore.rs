@@ -12,11 +12,11 @@ mod redis;
 mod switch;
 mod undo;
 
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::host::own;
 use crate::paths;
 use crate::runs::Part;
 use crate::runs::record::{read_json, write_json};
@@ -35,8 +35,7 @@ pub use undo::{undo, unstage};
 
 /// The directory of what outlives a restore that dies.
 pub fn begin() -> Result<()> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(paths::RESTORE);
-    made.with_context(|| format!("cannot make {}", paths::RESTORE))
+    own::make_closed(paths::RESTORE)
 }
 
 /// What preflight planned; for units that are not root it is a credential.

@@ -1,6 +1,6 @@
 //! Where a process finds its secrets.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 
+use crate::host::own;
 use crate::process;
 use crate::values::SecretSource;
 
@@ -78,6 +79,6 @@ pub fn is_out_of_reach(source: &SecretSource) -> bool {
 /// The secret, without the line end that editors leave.
 pub fn read(source: &SecretSource, credential: &str) -> Result<String> {
     let path = file(source, credential)?;
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = own::read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }

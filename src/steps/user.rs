@@ -5,6 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use nix::unistd::User;
+use rustix::process::Signal;
+
+use crate::host::confined;
 
 /// The user to become, and none where this process is not root: then everything runs as who started it.
 pub fn to_become(name: &str) -> Result<Option<User>> {
@@ -15,14 +18,13 @@ pub fn to_become(name: &str) -> Result<Option<User>> {
     user.with_context(|| format!("there is no user '{name}' on this host")).map(Some)
 }
 
-/// `program` as `user`. The kernel sends it `signal` when this process is gone, however it went: setpriv(1). Must be spawned by the thread
-/// that lives as long as the process.
-pub fn bound(program: &Path, user: Option<&User>, signal: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", signal, "--no-new-privs"]);
-    if let Some(user) = user {
-        command.args(["--reuid", &user.uid.to_string(), "--regid", &user.gid.to_string(), "--init-groups"]);
-    }
-    command.arg("--").arg(program);
-    command
+/// Who looks at what comes from others.
+pub fn sandbox() -> Result<Option<User>> {
+    to_become(confined::ACCOUNT).context("what comes from others is looked at as an account of its own: 'gitlab-backup install' makes it")
+}
+
+/// `program` as `user`, which ends with this process: for our own programs, in our environment. Must be spawned by the thread that lives as
+/// long as the process.
+pub fn bound(program: &Path, user: Option<&User>) -> Command {
+    confined::bound(program, user, Signal::KILL)
 }

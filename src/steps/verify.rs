@@ -6,23 +6,37 @@ mod git;
 mod repository;
 mod scratch;
 
-use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use nix::unistd::User;
 
 use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::host::beneath::Directory;
+use crate::host::{confined, text};
 use crate::repository::Engine;
 use crate::runs::{Manifest, Part};
 
-use super::extract;
+use super::{extract, user};
 pub(super) use repository::unchanged;
 use scratch::Scratch;
 
 /// How many Git repositories are a sample.
 const SAMPLE: usize = 10;
+/// The parts that are laid out.
+const LAID_OUT: [&str; 3] = ["postgresql", "redis", "files"];
+/// How long a program may take to read nothing.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Bytes that it reads in a second at least, on a slow disk.
+const PACE: u64 = 1 << 20;
+
+/// How long a program may take to read so many bytes: what others made must not keep a verify for ever.
+fn patience(bytes: u64) -> Duration {
+    PATIENCE + Duration::from_secs(bytes / PACE)
+}
 
 /// How thorough to be.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +55,8 @@ struct Verify<'a> {
     engine: &'a dyn Engine,
     depth: Depth,
     scratch: Scratch,
+    /// Whom the programs become that read what others made.
+    user: Option<User>,
     tell: &'a mut dyn FnMut(Finding),
 }
 
@@ -62,7 +78,18 @@ pub async fn verify(
     let stored = Catalog::read_afresh(engine, id).and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
     let manifest = stored.as_ref().unwrap_or(&run.manifest).clone();
     tell(Finding::of("manifest", stored.map(|manifest| format!("written {}", manifest.finished))));
-    let mut verify = Verify { config, engine, depth, scratch: Scratch::new(scratch)?, tell };
+    let user = match user::sandbox() {
+        Ok(user) => user,
+        Err(error) => {
+            tell(Finding::of("sandbox", Err(error)));
+            return Ok(());
+        }
+    };
+    if user.is_none() {
+        let words = format!("only root can look at what others made as {}: it is looked at with your own rights", confined::ACCOUNT);
+        tell(Finding::warning("sandbox", words));
+    }
+    let mut verify = Verify { config, engine, depth, scratch: Scratch::new(scratch)?, user, tell };
     for part in &manifest.parts {
         (verify.tell)(Finding::of(format!("part {}", part.name), repository::unchanged(run, part)));
         verify.part(&manifest, part).await?;
@@ -71,37 +98,54 @@ pub async fn verify(
 }
 
 impl Verify<'_> {
-    /// Looks into one part, laid out in a place that is gone afterwards.
+    /// Looks into one part, laid out in a place that is gone afterwards. What is in it is others': it ends nothing but the look at itself.
     async fn part(&mut self, manifest: &Manifest, part: &Part) -> Result<()> {
-        let place = self.scratch.place(&part.name)?;
-        match part.name.as_str() {
-            "postgresql" | "redis" => {
-                if let Err(error) = extract::in_child(self.config, &part.snapshot, &place, &[]) {
-                    (self.tell)(Finding::of(format!("part {}", part.name), Err(error)));
-                } else if part.name == "redis" {
-                    self.redis(part, &place).await?;
-                } else {
-                    self.postgresql(manifest, part, &place).await?;
-                }
-            }
-            "files" => match git::repositories(self.engine, part) {
-                Ok(all) => {
-                    for path in git::sample(&all, (!self.depth.all_repositories).then_some(SAMPLE)) {
-                        let seen = git::fsck(self.config, part, path, &place);
-                        (self.tell)(Finding::of(format!("git {}", path.display()), seen));
-                    }
-                }
-                Err(error) => (self.tell)(Finding::of("git repositories", Err(error))),
-            },
-            _ => {}
+        if !LAID_OUT.contains(&part.name.as_str()) {
+            return Ok(());
         }
-        fs::remove_dir_all(&place).with_context(|| format!("cannot remove {}", place.display()))
+        let place = self.scratch.place(&part.name)?;
+        let looked = match part.name.as_str() {
+            "files" => self.repositories(part, &place),
+            name => match self.lay_out(part, &place) {
+                Ok(()) if name == "redis" => self.redis(part, &place).await,
+                Ok(()) => self.postgresql(manifest, part, &place).await,
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = looked {
+            (self.tell)(Finding::of(format!("part {}", part.name), Err(error)));
+        }
+        self.scratch.clear(&part.name)
+    }
+
+    /// The dumps, readable for the programs that look at them.
+    fn lay_out(&self, part: &Part, place: &Path) -> Result<()> {
+        extract::in_child(self.config, &part.snapshot, place, &[])?;
+        scratch::lend(&Directory::open(place)?, self.user.as_ref()).map(drop)
+    }
+
+    fn repositories(&mut self, part: &Part, place: &Path) -> Result<()> {
+        let all = match git::repositories(self.engine, part) {
+            Ok(all) => all,
+            Err(error) => {
+                (self.tell)(Finding::of("git repositories", Err(error)));
+                return Ok(());
+            }
+        };
+        if all.is_empty() {
+            return Ok(());
+        }
+        let mut desk = git::Desk::new(self.config, part, place, &self.scratch, self.user.as_ref())?;
+        for path in git::sample(&all, (!self.depth.all_repositories).then_some(SAMPLE)) {
+            (self.tell)(Finding::of(format!("git {}", text::path(path)), desk.fsck(path)));
+        }
+        desk.clear()
     }
 
     async fn postgresql(&mut self, manifest: &Manifest, part: &Part, place: &Path) -> Result<()> {
         let dumps = dumps::databases(part, place)?;
         for (name, path) in &dumps {
-            (self.tell)(Finding::of(format!("database {name}"), dumps::readable(self.config, path)));
+            (self.tell)(Finding::of(format!("database {name}"), dumps::readable(self.config, path, self.user.as_ref())));
         }
         if self.depth.drill {
             drill::postgresql(self.config, manifest, &dumps, &self.scratch, self.tell).await?;
@@ -111,7 +155,7 @@ impl Verify<'_> {
 
     async fn redis(&mut self, part: &Part, place: &Path) -> Result<()> {
         for (name, path) in dumps::instances(part, place)? {
-            let keys = dumps::keys(&path);
+            let keys = dumps::keys(&path, self.user.as_ref());
             let seen = keys.as_ref().map(|keys| format!("redis-check-rdb reads {} keys", keys.read));
             (self.tell)(Finding::of(format!("redis {name}"), seen.map_err(|error| anyhow::anyhow!("{error:#}"))));
             if self.depth.drill {

@@ -1,6 +1,5 @@
 //! The window's own check: every writer really is down, and so are its processes; or frozen, where that is asked for.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use anyhow::{Result, bail};
 use tokio::time::sleep;
 
 use crate::config::{Config, Quiesce};
+use crate::host::own;
 use crate::systemd::{ActiveState, Manager};
 
 use super::freeze;
@@ -63,7 +63,7 @@ fn processes(group: &str) -> Vec<String> {
     }
     ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
         .iter()
-        .filter_map(|root| fs::read_to_string(Path::new(root).join(group.trim_start_matches('/')).join("cgroup.procs")).ok())
+        .filter_map(|root| own::read_text(Path::new(root).join(group.trim_start_matches('/')).join("cgroup.procs")).ok())
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
         .collect()
 }

@@ -7,12 +7,12 @@ mod restore;
 mod steps;
 mod verify;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use askama::Template;
 
-use crate::config::{Config, Quiesce, Stage};
+use crate::config::{Config, Quiesce, RedisAddress, Stage};
 use crate::paths;
 
 use super::text::Text;
@@ -41,12 +41,18 @@ pub fn generate(config: &Config, program: &Path) -> Result<Vec<UnitFile>> {
 struct Sandbox {
     capabilities: &'static str,
     network: bool,
+    /// Talks to systemd.
+    bus: bool,
     /// Outside programs (restic, pg_dump) may do what ours need not.
     foreign: bool,
-    /// Puts GitLab's files in place, wherever they are.
-    everywhere: bool,
+    /// Looks for the process behind an address.
+    processes: bool,
+    /// What is writable may be below /home.
+    home: bool,
     /// Files are laid out as they were, with set-user-ID and set-group-ID bits.
     set_id: bool,
+    /// Runs programs that are confined by landlock(7) and seccomp(2).
+    confines: bool,
     /// Mounts file systems for others to see.
     mounts: bool,
     writable: Option<Text>,
@@ -54,7 +60,7 @@ struct Sandbox {
 
 impl Sandbox {
     fn new(capabilities: &'static str) -> Self {
-        Self { capabilities, ..Self::default() }
+        Self { capabilities, bus: true, ..Self::default() }
     }
 }
 
@@ -208,7 +214,7 @@ impl Renderer<'_> {
                 begin: self.helper(&["staging", "begin"]),
                 end: self.helper(&["staging", "end"]),
                 credentials: Vec::new(),
-                sandbox: Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER"),
+                sandbox: Sandbox { bus: false, ..Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER") },
             }
             .render(),
             Unit::Pause => Pause {
@@ -260,6 +266,38 @@ impl Renderer<'_> {
             Unit::Proxies => self.proxies(),
             step => self.step(step).render(),
         }
+    }
+
+    /// The directories at the top of the host in which the files lie: a rename stays within one mount, so within one writable path.
+    fn tops(&self) -> Vec<PathBuf> {
+        let top = |path: &PathBuf| path.components().take(2).collect::<PathBuf>();
+        let mut tops: Vec<PathBuf> = self.config.files.paths.iter().map(top).collect();
+        tops.sort();
+        tops.dedup();
+        tops
+    }
+
+    /// `ReadWritePaths=` of these, none inside another. With `-`: one that is missing is for the unit to say, in words.
+    fn writable(&self, paths: impl IntoIterator<Item = PathBuf>) -> Option<Text> {
+        let mut paths: Vec<PathBuf> = paths.into_iter().collect();
+        paths.sort();
+        paths.dedup();
+        let inside = |path: &PathBuf| paths.iter().any(|other| path != other && path.starts_with(other));
+        let named: Vec<String> = paths.iter().filter(|path| !inside(path)).map(|path| format!("-{}", path.display())).collect();
+        (!named.is_empty()).then(|| Text::paths(named.iter().map(Path::new)))
+    }
+
+    /// Whether PostgreSQL or a Redis is reached by an address, and not by a socket.
+    fn servers_by_network(&self) -> bool {
+        self.postgresql_by_network() || self.redis_by_network()
+    }
+
+    fn postgresql_by_network(&self) -> bool {
+        self.config.postgresql.as_ref().is_some_and(|postgresql| !postgresql.host.starts_with('/'))
+    }
+
+    fn redis_by_network(&self) -> bool {
+        self.config.redis.iter().any(|redis| matches!(redis.address, RedisAddress::Tcp { .. }))
     }
 
     /// Begins a pause, in which the writers are `stopped` or not.

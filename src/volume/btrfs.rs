@@ -1,17 +1,19 @@
 //! btrfs: snapshots of subvolumes, made in the file system's own top level, where no GitLab looks.
 
-use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::host::beneath::Directory;
+use crate::host::own;
 use crate::paths;
 use crate::process;
 
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours, mounts};
+use super::unmount::unmount;
+use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 
 /// The number that a subvolume's root has in it (linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
 const ROOT_INODE: u64 = 256;
@@ -55,12 +57,7 @@ impl Volumes for Btrfs {
 
     fn prepare(&self, snapshot: &Snapshot) -> Result<()> {
         let directory = top(Subvolume::parse(&snapshot.origin)?.device)?.join(DIRECTORY);
-        match fs::DirBuilder::new().mode(0o700).create(&directory) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                Err(error).with_context(|| format!("cannot make {}", directory.display()))
-            }
-            _ => Ok(()),
-        }
+        own::make_closed(&directory)
     }
 
     fn take(&self, snapshot: &Snapshot) -> Result<()> {
@@ -68,13 +65,15 @@ impl Volumes for Btrfs {
         let top = mounted(subvolume.device);
         let target = top.join(DIRECTORY).join(&snapshot.name);
         let mut command = Command::new("btrfs");
-        command.args(["-q", "subvolume", "snapshot", "-r"]).arg(top.join(subvolume.path)).arg(target);
+        // What is on the way to it may be others': it is opened as it is, and not looked for again.
+        let source = Directory::open(&top)?.below(subvolume.path)?;
+        command.args(["-q", "subvolume", "snapshot", "-r"]).arg(source.reachable()).arg(target);
         process::run(&mut command).map(drop)
     }
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         let source = mounted(Subvolume::parse(&snapshot.origin)?.device).join(DIRECTORY).join(&snapshot.name);
-        fs::create_dir_all(&snapshot.at).with_context(|| format!("cannot make {}", snapshot.at.display()))?;
+        own::make(&snapshot.at)?;
         process::run(Command::new("mount").args(["--bind", "-o", "ro"]).arg(source).arg(&snapshot.at)).map(drop)
     }
 
@@ -84,7 +83,7 @@ impl Volumes for Btrfs {
 
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
         if snapshot.at.is_absolute() {
-            mounts::unmount(&snapshot.at)?;
+            unmount(&snapshot.at)?;
         }
         let top = top(Subvolume::parse(&snapshot.origin)?.device)?;
         let path = top.join(DIRECTORY).join(&snapshot.name);
@@ -96,12 +95,11 @@ impl Volumes for Btrfs {
         if !ours(&directory)?.is_empty() {
             return Ok(());
         }
-        match fs::remove_dir(&directory) {
-            Err(error) if ![ErrorKind::DirectoryNotEmpty, ErrorKind::NotFound].contains(&error.kind()) => {
-                Err(error).with_context(|| format!("cannot remove {}", directory.display()))
-            }
-            _ => mounts::unmount(&top),
+        // What others have in it stays.
+        if own::entries(&directory).is_ok_and(|mut entries| entries.next().is_none()) {
+            own::remove_directory(&directory)?;
         }
+        unmount(&top)
     }
 
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
@@ -114,7 +112,7 @@ impl Volumes for Btrfs {
             let top = top(device)?;
             let names = ours(&top.join(DIRECTORY))?;
             if names.is_empty() {
-                mounts::unmount(&top)?;
+                unmount(&top)?;
             }
             let snapshot = |name| Snapshot { kind: Kind::Btrfs, origin: format!("{device}:"), name, at: PathBuf::new() };
             found.extend(names.into_iter().map(snapshot));
@@ -125,7 +123,7 @@ impl Volumes for Btrfs {
 
 /// The names of our snapshots in this directory.
 fn ours(directory: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(directory) {
+    let entries = match own::entries(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
     };
@@ -148,7 +146,7 @@ fn top(device: &str) -> Result<PathBuf> {
     if top.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_INODE) {
         return Ok(top);
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&top).with_context(|| format!("cannot make {}", top.display()))?;
+    own::make_closed(&top)?;
     process::run(Command::new("mount").args(["-t", "btrfs", "-o", "subvolid=5,noatime"]).arg(device).arg(&top))?;
     Ok(top)
 }

@@ -1,15 +1,16 @@
 //! LVM: thin snapshots, and classic ones where the volume group has the room.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
+use crate::host::own;
 use crate::process;
 
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours, mounts};
+use super::unmount::unmount;
+use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 
 /// On every snapshot of ours: a name alone is no proof.
 const TAG: &str = "gitlab-backup";
@@ -183,7 +184,7 @@ impl Volumes for Lvm {
             "ext3" | "ext4" => "ro,nosuid,nodev,noexec,noload",
             _ => "ro,nosuid,nodev,noexec",
         };
-        fs::create_dir_all(&snapshot.at).with_context(|| format!("cannot make {}", snapshot.at.display()))?;
+        own::make(&snapshot.at)?;
         let mut command = Command::new("mount");
         command.args(["-t", origin.files, "-o", options]).arg(device(origin.group, &snapshot.name)).arg(&snapshot.at);
         process::run(&mut command).map(drop)
@@ -195,7 +196,7 @@ impl Volumes for Lvm {
     }
 
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
-        mounts::unmount(&snapshot.at)?;
+        unmount(&snapshot.at)?;
         let origin = Origin::parse(&snapshot.origin)?;
         let volumes = list()?;
         let named = |name: &str| volumes.iter().find(|volume| volume.group == origin.group && volume.name == name);
@@ -205,7 +206,7 @@ impl Volumes for Lvm {
         }
         let Some(found) = named(&snapshot.name) else { return Ok(()) };
         ensure!(found.is_ours(), "{}/{} is not ours, in spite of its name: it has no tag {TAG}; left alone", found.group, found.name);
-        for mount in mounts::mounts()?.iter().filter(|mount| same(&mount.source, &found.device)) {
+        for mount in super::mounts()?.iter().filter(|mount| same(&mount.source, &found.device)) {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
         process::run(lvm("lvremove").args(["-qq", "--yes", "--force", &format!("{}/{}", found.group, found.name)])).map(drop)
@@ -253,7 +254,7 @@ fn device(group: &str, name: &str) -> PathBuf {
 
 /// Whether two names are of the same device: each has several.
 fn same(source: &str, device: &Path) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let real = |path: &Path| own::canonical(path).unwrap_or_else(|_| path.to_owned());
     Path::new(source) == device || source.starts_with("/dev/") && real(Path::new(source)) == real(device)
 }
 

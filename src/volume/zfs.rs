@@ -1,15 +1,16 @@
 //! ZFS: snapshots of datasets. Tested with a fake of zfs(8) only: no machine of ours has ZFS.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::host::own;
 use crate::process;
 
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours, mounts};
+use super::unmount::unmount;
+use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 
 /// Datasets.
 #[derive(Default)]
@@ -79,7 +80,7 @@ impl Volumes for Zfs {
     }
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
-        fs::create_dir_all(&snapshot.at).with_context(|| format!("cannot make {}", snapshot.at.display()))?;
+        own::make(&snapshot.at)?;
         // Not by way of .zfs/snapshot: what the kernel mounts there by itself it also unmounts by itself, it does so outside of a unit's
         // own view, and the dataset may hide it.
         let arguments = ["-t", "zfs", "-o", "ro,nosuid,nodev,noexec", &full(snapshot)];
@@ -94,8 +95,8 @@ impl Volumes for Zfs {
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
         // zfs(8) would take a list, or a range, or a whole dataset.
         ensure!(is_ours(&snapshot.name) && !snapshot.origin.contains('@'), "'{}' is no snapshot of ours", full(snapshot));
-        mounts::unmount(&snapshot.at)?;
-        for mount in mounts::mounts()?.iter().filter(|mount| mount.kind == "zfs" && mount.source == full(snapshot)) {
+        unmount(&snapshot.at)?;
+        for mount in super::mounts()?.iter().filter(|mount| mount.kind == "zfs" && mount.source == full(snapshot)) {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
         if self.ours(&snapshot.origin)?.contains(&snapshot.name) {
@@ -121,6 +122,8 @@ impl Volumes for Zfs {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::fs;
+
     use super::*;
 
     const NAME: &str = "gitlab-backup-20261124T023000Z-8f3c-0";

@@ -6,6 +6,7 @@
 #   power_off            ends it and removes what it left
 set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# LAB_PROGRAM: another one, such as an older one that must fail.
 PROGRAM=${LAB_PROGRAM:-$LAB/../../target/release/gitlab-backup}
 NO_CLOCK=/usr/lib/systemd/system/gitlab-backup.timer.d
 # A command that fails and says nothing ends a scenario too.

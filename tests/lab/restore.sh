@@ -46,7 +46,7 @@ as_it_was() {
 # A restore that is over left nothing beside.
 nothing_is_left() {
   wait_for 20 'the end' '! systemctl is-active gitlab-backup-restore-staging.service gitlab-backup-staging.service | grep -vE "^(inactive|failed)"'
-  inside '! ls -d /home/git/.gitlab-backup-* /home/git/*/.gitlab-backup-* /home/git/gitlab/public/.gitlab-backup-* /var/lib/redis/.gitlab-backup-* 2>/dev/null
+  inside '! ls -d /home/.gitlab-backup-* /home/git/.gitlab-backup-* /home/git/*/.gitlab-backup-* /home/git/gitlab/public/.gitlab-backup-* /var/lib/redis/.gitlab-backup-* 2>/dev/null
     ! runuser -u postgres -- psql -Atc "SELECT datname FROM pg_database" | grep -E "_(restored|replaced)_"
     ! test -e /var/lib/gitlab-backup/restore/journal.json && ! test -e /var/lib/gitlab-backup/staging' || fail "something is left beside"
 }

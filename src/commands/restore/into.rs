@@ -1,13 +1,13 @@
 //! `restore --into`: lay a run out in a directory; nothing live is touched.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::Config;
+use crate::host::beneath::{self, Directory};
 use crate::runs::{Manifest, Part};
+use crate::say;
 use crate::steps::{extract, space};
 
 use super::RestoreArgs;
@@ -16,28 +16,39 @@ use super::RestoreArgs;
 pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &RestoreArgs) -> Result<()> {
     let parts = chosen(manifest, args)?;
     let into = std::path::absolute(into).context("the current directory is gone")?;
-    if let Ok(mut entries) = fs::read_dir(&into) {
-        ensure!(entries.next().is_none(), "{} is not empty: name an empty directory or one that is not there yet", into.display());
+    let (above, name) = nearest(&into)?;
+    let found = match above.look(&name)? {
+        Some(_) => Some(above.below(&name)?),
+        None => None,
+    };
+    if let Some(found) = &found {
+        ensure!(found.entries()?.is_empty(), "{} is not empty: name an empty directory or one that is not there yet", into.display());
+        let stat = found.stat()?;
+        let closed = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0;
+        ensure!(closed, "others can change what is in {}: name a directory of your own, or one that is not there yet", into.display());
     }
     let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
-    println!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
+    say!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
     for part in &parts {
         let paths: Vec<String> = part.paths.iter().map(|path| path.display().to_string()).collect();
-        println!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
+        say!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
     }
     if args.dry_run {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&into).with_context(|| format!("cannot make {}", into.display()))?;
+    let target = match found {
+        Some(found) => found,
+        None => above.make_all(&name, None)?,
+    };
     if args.path.is_none() {
         let mut needed = space::Needed::default();
         needed.add(&into, bytes);
         needed.check()?;
     }
     for part in parts {
-        extract::in_child(config, &part.snapshot, &into, args.path.as_slice())
+        extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
-        println!("done: {}", part.name);
+        say!("done: {}", part.name);
     }
     Ok(())
 }
@@ -53,4 +64,15 @@ fn chosen<'a>(manifest: &'a Manifest, args: &RestoreArgs) -> Result<Vec<&'a Part
         bail!("run {} has no part '{unknown}': {}", manifest.id, names());
     }
     Ok(manifest.parts.iter().filter(|part| args.only.is_empty() || args.only.contains(&part.name)).collect())
+}
+
+/// The nearest directory above that is there, and the way from it.
+fn nearest(into: &Path) -> Result<(Directory, PathBuf)> {
+    for above in into.ancestors().skip(1) {
+        match Directory::open(above) {
+            Err(error) if beneath::is_missing(&error) => {}
+            found => return Ok((found?, into.strip_prefix(above).unwrap_or(into).to_owned())),
+        }
+    }
+    bail!("{} is no directory", into.display())
 }

@@ -2,7 +2,6 @@
 //!
 //! Each service that can write gets a proxy. The databases stay up: they are dumped, not copied.
 
-use std::fs;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use super::{Defaults, Layout, Server, Units};
 use crate::config::Proxy;
 use crate::config::host::Host;
-use crate::host::beneath;
+use crate::host::{beneath, own};
 
 pub(super) struct Omnibus;
 
@@ -103,7 +102,7 @@ impl Layout for Omnibus {
 
 /// What is in `directory`, sorted; nothing if it is not there.
 fn names(host: &Host, directory: &str) -> Vec<String> {
-    let entries = fs::read_dir(host.path(directory)).into_iter().flatten().flatten();
+    let entries = own::entries(host.path(directory)).into_iter().flatten().flatten();
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| !name.starts_with('.')).collect();
     names.sort();
@@ -123,7 +122,7 @@ fn proxy(host: &Host, name: &str) -> Proxy {
 
 /// The bundled server, as 'gitlab-psql' reaches it: never through PgBouncer.
 fn server(host: &Host) -> Server {
-    let text = fs::read_to_string(host.path(PSQL_SETTINGS)).unwrap_or_default();
+    let text = own::read_text(host.path(PSQL_SETTINGS)).unwrap_or_default();
     let setting = |name: &str| {
         let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))?;
         let value = value.trim_matches(['\'', '"', ' ']);

@@ -81,6 +81,8 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
         lvm_snapshot_size: checker
             .value(section, "lvm-snapshot-size", raw.lvm_snapshot_size.as_ref(), |text| lvm_size(text))
             .unwrap_or_else(|| LVM_SNAPSHOT_SIZE.to_owned()),
+        // Told when the host has been looked at.
+        volumes: true,
         // There is nothing to copy ahead where a program of its own does it all.
         presync: presync.unwrap_or(command.is_none()),
         command,

@@ -39,9 +39,12 @@ pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::R
 
 /// The same, a name at a time. `path` goes down only.
 pub(super) fn by_steps(mut here: OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let mut names = path.components().peekable();
+    let mut names = path.components().filter(|component| *component != Component::CurDir).peekable();
+    if names.peek().is_none() && !path.as_os_str().is_empty() {
+        return rustix::fs::openat(&here, ".", flags, Mode::empty());
+    }
     while let Some(component) = names.next() {
-        let Component::Normal(name) = component else { continue };
+        let name = component.as_os_str();
         if names.peek().is_none() {
             return rustix::fs::openat(&here, name, flags, Mode::empty());
         }

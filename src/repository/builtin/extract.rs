@@ -1,20 +1,26 @@
 //! Snapshot → directory. The library tells neither all errors nor whether it applied what it read, so the result is looked at afterwards.
+//!
+//! The library lays out whatever an archive names. So the whole listing is looked at before anything is written, see [`super::names`]: beneath
+//! the target, nothing through a link. What is beneath it is as it was: owners, set-user-ID bits, devices. For those an archive is trusted as
+//! far as whoever has its password.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use rustic_core::repofile::Node;
 use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticResult};
 
 use super::laid_out::{Accounts, compare};
+use super::names;
 use super::plain;
 
 /// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the directories above them.
 pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
     let heads = heads(repository, &root, snapshot, paths)?;
-    let listing = Listing::of(HELD, || walk(repository, &root, &heads))?;
+    let listing =
+        Listing::of(HELD, || Ok(Box::new(names::checked(walk(repository, &root, &heads)?, target.as_os_str().len())) as Entries<'_>))?;
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
     let mut options = RestoreOptions::default();
@@ -35,7 +41,7 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     }
 }
 
-type Entry = (PathBuf, Node);
+pub(super) type Entry = (PathBuf, Node);
 type Entries<'a> = Box<dyn Iterator<Item = RusticResult<Entry>> + 'a>;
 
 /// So many are compared at a time.
@@ -50,11 +56,16 @@ struct Listing<W> {
 }
 
 impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {
-    /// Holds them if there are no more than `most`.
+    /// Walks to the end, so that what is wrong with it is known; holds them if there are no more than `most`.
     fn of(most: usize, walk: W) -> Result<Self> {
-        let first: Vec<Entry> =
-            walk()?.take(most + 1).collect::<RusticResult<_>>().map_err(plain).context("the snapshot cannot be listed")?;
-        let held = (first.len() <= most).then_some(first);
+        let mut held = Some(Vec::new());
+        for entry in walk()? {
+            let entry = entry.map_err(plain).context("the snapshot cannot be listed")?;
+            match &mut held {
+                Some(entries) if entries.len() < most => entries.push(entry),
+                held => *held = None,
+            }
+        }
         Ok(Self { walk, held })
     }
 
@@ -112,6 +123,8 @@ fn heads(repository: &Repository<IndexedFullStatus>, root: &Node, snapshot: &str
             let tree = root.subtree.context("the snapshot is empty")?;
             let node = repository.node_from_path(tree, above).map_err(plain);
             let node = node.with_context(|| format!("/{} is not in snapshot {snapshot}", path.display()))?;
+            // The library would go on below whatever has something below it.
+            ensure!(above == path || node.is_dir(), "/{} is not a directory in snapshot {snapshot}", above.display());
             heads.push(Head { path: above.to_owned(), node, wanted: above == path });
         }
     }

@@ -1,7 +1,6 @@
 //! How each path is captured: decided before GitLab is touched, by what its file system can do, and written down for all that follows.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,6 +11,7 @@ use crate::config::{Config, EngineName, Method};
 use crate::finding::Finding;
 use crate::frozen::{self, At, How};
 use crate::host::beneath::{Directory, Held};
+use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 use crate::values::RunId;
@@ -150,7 +150,7 @@ pub fn explain(config: &Config) -> Vec<Finding> {
 /// Removes what a run before a crash or a reboot left, found by its name.
 fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
     let relevant: Vec<Mount> = config.files.paths.iter().filter_map(|path| volume::mount_of(mounts, path).ok().cloned()).collect();
-    for kind in Kind::ALL {
+    for kind in Kind::ALL.into_iter().filter(|kind| relevant.iter().any(|mount| kind.expected(mount))) {
         let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size);
         for snapshot in volumes.leftovers(&relevant)? {
             volumes.undo(&snapshot).with_context(|| format!("cannot remove what an earlier run left, {}", snapshot.name))?;
@@ -177,12 +177,7 @@ pub fn clear_clones(clones: &[Held]) -> Result<()> {
     if !failures.is_empty() {
         bail!("{}", failures.join("; "));
     }
-    match fs::remove_file(paths::CLONES) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", paths::CLONES))
-        }
-        _ => Ok(()),
-    }
+    own::remove(paths::CLONES)
 }
 
 fn plan(run: &RunId, choices: &[Choice]) -> Result<Plan> {
@@ -238,17 +233,15 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     };
     let mount = volume::mount_of(mounts, path)?;
     let mut why_not = Vec::new();
-    for kind in kinds {
+    // Where it is not to be expected, nobody is asked: the unit may have no rights to.
+    for kind in kinds.iter().filter(|kind| method != Method::Auto || kind.expected(mount)) {
         if let Some(inner) = volume::mounted_below(mounts, path) {
             why_not.push(format!("{} is mounted in it, which a snapshot would not have", inner.target.display()));
             break;
         }
         match volume::volumes(*kind, &files.lvm_snapshot_size).place(mount, path)? {
             Ok(place) => return answer(Can::Snapshot(*kind, place), format!("a snapshot of its {}", kind.noun())),
-            Err(reason) if method != Method::Auto || kind.expected(mount) => {
-                why_not.push(format!("no snapshot of a {}: {reason}", kind.noun()));
-            }
-            Err(_) => {}
+            Err(reason) => why_not.push(format!("no snapshot of a {}: {reason}", kind.noun())),
         }
     }
     let reasons = || why_not.join("; ");

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::host::beneath::Directory;
 use crate::host::identity::Account;
@@ -76,6 +77,21 @@ pub fn own(directory: &Path, account: Account) -> Result<Directory> {
         account.uid
     );
     Ok(open)
+}
+
+/// Checks that files can be put in place in it.
+///
+/// # Errors
+/// If its file system, or the sandbox of this process, forbids it.
+pub fn writable(directory: &Path) -> Result<()> {
+    let system = rustix::fs::statvfs(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+    ensure!(
+        !system.f_flag.contains(StatVfsMountFlags::RDONLY),
+        "{} is read-only for the units of a restore: ReadWritePaths={0} in a drop-in of gitlab-backup-restore-switch.service and the other \
+         gitlab-backup-restore-*.service opens it",
+        directory.display()
+    );
+    Ok(())
 }
 
 /// A file's name, and no way to elsewhere.

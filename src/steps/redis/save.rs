@@ -1,7 +1,7 @@
 //! Saves every instance at once. The window waits for the forks only.
 
 use std::cell::Cell;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Seek;
 use std::path::Path;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::rdb;
 use super::remote::{self, Transfer};
 use super::server::{Info, Server};
 use crate::config::{Config, Redis};
+use crate::host::own;
 use crate::paths;
 use crate::process;
 use crate::runs::record::write_json;
@@ -44,7 +45,7 @@ struct Save {
 /// Saves every instance into the staging area.
 pub async fn save(config: &Config) -> Result<()> {
     let staging = Path::new(paths::STAGING).join("redis");
-    fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
+    own::make(&staging)?;
     let pending = Pending(Cell::new(config.redis.len()));
     if config.redis.is_empty() {
         notify::ready("there is no Redis to save");
@@ -82,12 +83,7 @@ async fn instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Sa
     let name = format!("{}.rdb", redis.name);
     let target = staging.join(&name);
     // What another attempt left.
-    match fs::remove_file(&target) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", target.display()));
-        }
-        _ => {}
-    }
+    own::remove(&target)?;
     let info = idle(&server).await?;
     let saved = match local_files(&server).await {
         Some(source) => local(&server, &info, &source, &target, pending).await?,
@@ -179,7 +175,7 @@ async fn distant(server: &Server<'_>, target: &Path, pending: &Pending) -> Resul
     pending.forked();
     transfer.finish().await?;
     let end = server.clock().await;
-    let mut file = File::open(target).with_context(|| format!("cannot read {}", target.display()))?;
+    let mut file = own::open(target).with_context(|| format!("cannot read {}", target.display()))?;
     ours(&mut file, requested - 1, end).with_context(|| format!("{} is not the save asked for", target.display()))?;
     file.sync_all().with_context(|| format!("cannot sync {}", target.display()))?;
     Ok(true)
@@ -197,7 +193,7 @@ fn open(source: &Files, from: i64, to: i64) -> Result<File> {
 async fn copy(mut source: File, target: &Path) -> Result<()> {
     let path = target.to_owned();
     let copy = move || -> std::io::Result<()> {
-        let mut copy = File::create(path)?;
+        let mut copy = own::create(&path)?;
         std::io::copy(&mut source, &mut copy)?;
         copy.sync_all()
     };

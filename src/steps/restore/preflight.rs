@@ -7,10 +7,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
 use crate::host::beneath::{self, Directory};
+use crate::host::mounts;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::write_json;
@@ -164,7 +166,7 @@ fn roots(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec
 
 /// One layout for each mounted file system: everything in it can be renamed within it.
 fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
-    let mounts = mount_points()?;
+    let mounts: Vec<PathBuf> = mounts::seen()?.into_iter().map(|mount| mount.target).collect();
     let mut layouts: BTreeMap<(u64, PathBuf), Layout> = BTreeMap::new();
     for path in roots {
         let here = path.symlink_metadata().ok();
@@ -191,6 +193,13 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
         let within = mounts.iter().filter(|mount| base.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
         let within = within.cloned().unwrap_or_else(|| PathBuf::from("/"));
         let base = closed(&base, &within);
+        let system = rustix::fs::statvfs(&base).with_context(|| format!("cannot look at {}", base.display()))?;
+        ensure!(
+            !system.f_flag.contains(StatVfsMountFlags::RDONLY),
+            "{} is read-only for the units of a restore, and {} is to come there: name that path in [files] paths, and 'gitlab-backup install'",
+            base.display(),
+            path.display()
+        );
         let root = Root { path: path.clone(), mount };
         match layouts.entry((device, within)) {
             Entry::Occupied(mut layout) => layout.get_mut().roots.push(root),
@@ -224,22 +233,6 @@ fn unused(path: PathBuf) -> Result<PathBuf> {
 fn existing_above(path: &Path) -> Result<PathBuf> {
     let above = path.ancestors().skip(1).find(|path| path.is_dir());
     above.map(Path::to_owned).with_context(|| format!("nothing above {} is a directory", path.display()))
-}
-
-/// Where file systems are mounted, proc(5) mountinfo.
-fn mount_points() -> Result<Vec<PathBuf>> {
-    let text = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    let field = |line: &str| line.split(' ').nth(4).map(|path| PathBuf::from(unescaped(path)));
-    Ok(text.lines().filter_map(field).collect())
-}
-
-/// `\040` and the like back to what they stand for.
-fn unescaped(path: &str) -> String {
-    let mut text = path.to_owned();
-    for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        text = text.replace(code, character);
-    }
-    text
 }
 
 fn beside_layout(roots: Vec<PathBuf>, run: &RunId) -> Beside {

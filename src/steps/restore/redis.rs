@@ -13,7 +13,7 @@ use crate::config::{Config, Proxy, Redis};
 use crate::host::beneath::Directory;
 use crate::runs::Manifest;
 use crate::runs::restore::{Journal, Move, Moves, Places, Plan, Request, StagedRedis};
-use crate::steps::redis::files::{Files, own, plain};
+use crate::steps::redis::files::{Files, own, plain, writable};
 use crate::steps::redis::process::{Behind, behind};
 use crate::steps::redis::server::{Server, place};
 use crate::systemd::{ActiveState, Manager, notify};
@@ -56,6 +56,7 @@ async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<Sta
             place(&redis.address)
         )
     })?;
+    writable(&files.directory)?;
     let unit = unit(redis, files.process, manager).await?;
     let state = manager.state(&unit).await?;
     ensure!(state.load == "loaded", "{unit} is not there: correct [[redis]] unit");

@@ -1,12 +1,12 @@
 //! Back to what was there before, and away with what was laid out.
 
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::host::own;
 use crate::paths;
 use crate::runs::paused;
 use crate::runs::record::write_json;
@@ -87,10 +87,5 @@ fn unmake(places: &Places) -> Result<()> {
 
 /// Removes the list of what is not in the run.
 pub(super) fn forget_kept() -> Result<()> {
-    match fs::remove_file(paths::RESTORE_KEPT) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", paths::RESTORE_KEPT))
-        }
-        _ => Ok(()),
-    }
+    own::remove(paths::RESTORE_KEPT)
 }

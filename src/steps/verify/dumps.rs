@@ -1,48 +1,52 @@
-//! The dumps of PostgreSQL and Redis, read by the programs that know their formats.
+//! The dumps of PostgreSQL and Redis, read by the programs that know their formats, which are confined: the dumps are other people's.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
+use nix::unistd::User;
+use rustix::fs::FileType;
 
 use crate::config::Config;
-use crate::process;
+use crate::host::beneath::Directory;
+use crate::host::confined::{self, Confinement};
 use crate::runs::Part;
 use crate::steps::postgresql::client;
 use crate::steps::redis::remote;
 
+use super::patience;
+
 /// The dumps of databases in a part that was laid out at `place`: the directory's name and its path.
 pub(super) fn databases(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(entries(part, place)?.into_iter().filter(|path| path.is_dir()).map(|path| (name(&path), path)).collect())
+    let directories = entries(part, place)?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
+    Ok(directories.map(|(path, _)| (name(&path), path)).collect())
 }
 
 /// The files of Redis instances: each instance's name and its file.
 pub(super) fn instances(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
     let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let files = entries(part, place)?.into_iter().filter(|path| path.extension() == Some(OsStr::new("rdb")));
-    Ok(files.map(|path| (name(&path), path)).collect())
+    let files = entries(part, place)?.into_iter().filter(|(path, _)| path.extension() == Some(OsStr::new("rdb")));
+    Ok(files.map(|(path, _)| (name(&path), path)).collect())
 }
 
 /// What lies in the paths of a part.
-fn entries(part: &Part, place: &Path) -> Result<Vec<PathBuf>> {
+fn entries(part: &Part, place: &Path) -> Result<Vec<(PathBuf, FileType)>> {
     let mut all = Vec::new();
+    let place = Directory::open(place)?;
     for path in &part.paths {
-        let path = place.join(path.strip_prefix("/").unwrap_or(path));
-        for entry in fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))? {
-            all.push(entry?.path());
-        }
+        let directory = place.below(path.strip_prefix("/").unwrap_or(path))?;
+        all.extend(directory.entries()?.into_iter().map(|(name, kind)| (directory.path().join(name), kind)));
     }
-    all.sort();
+    all.sort_by(|one, other| one.0.cmp(&other.0));
     Ok(all)
 }
 
 /// Has `pg_restore` read a dump's list of contents.
-pub(super) fn readable(config: &Config, path: &Path) -> Result<String> {
+pub(super) fn readable(config: &Config, path: &Path, user: Option<&User>) -> Result<String> {
     let program = client::path_of("pg_restore", config.postgresql.as_ref());
-    let list = process::run(Command::new(program).arg("--list").arg(path))?;
+    let mut command = Confinement::new(user, path).command(&program);
+    let list = confined::run(command.arg("--list").arg(path), "pg_restore", patience(0))?;
     let tables = list.lines().filter(|line| line.contains(" TABLE DATA ")).count();
     Ok(format!("pg_restore reads it, {tables} tables with data"))
 }
@@ -57,9 +61,12 @@ pub(super) struct Keys {
 }
 
 /// Has `redis-check-rdb` read the whole file.
-pub(super) fn keys(path: &Path) -> Result<Keys> {
+pub(super) fn keys(path: &Path, user: Option<&User>) -> Result<Keys> {
     let program = remote::installed(&["redis-check-rdb", "valkey-check-rdb"]).context("redis-check-rdb is not installed")?;
-    let said = process::run(Command::new(program).arg(path))?;
+    let place = path.parent().context("a file has no directory")?;
+    let bytes = path.symlink_metadata().with_context(|| format!("cannot look at {}", path.display()))?.len();
+    let mut command = Confinement::new(user, place).command(&program);
+    let said = confined::run(command.arg(path), "redis-check-rdb", patience(bytes))?;
     Keys::parse(&said).with_context(|| format!("redis-check-rdb tells no number of keys of {}", path.display()))
 }
 

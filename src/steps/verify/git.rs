@@ -1,73 +1,60 @@
 //! The Git repositories in the stored tree: found by what each has, laid out one by one, and read by Git.
+//!
+//! They are other people's. Git runs confined, on a repository that is put together of what it judges (objects, references) and of nothing
+//! that it obeys: configuration, hooks, `commondir`, worktrees, grafts and attributes stay behind.
+
+mod desk;
+mod stores;
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::config::Config;
-use crate::process;
 use crate::repository::Engine;
 use crate::runs::Part;
-use crate::steps::extract;
 
-/// The directories that are Git repositories: those with the two directories that each has.
+pub(super) use desk::Desk;
+
+/// The directories that are Git repositories: those with the two directories that each has, or with all three names of one.
 pub(super) fn repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathBuf>> {
-    let (mut objects, mut refs) = (BTreeSet::new(), BTreeSet::new());
-    engine.list(&part.snapshot, &mut |path, size| {
-        let (None, Some(parent), Some(name)) = (size, path.parent(), path.file_name()) else { return };
-        if name == "objects" {
-            objects.insert(parent.to_owned());
-        } else if name == "refs" {
-            refs.insert(parent.to_owned());
+    let mut found = Found::default();
+    engine.list(&part.snapshot, &mut |path, size| found.add(path, size.is_none()))?;
+    Ok(found.repositories())
+}
+
+/// Directories that have something of a repository.
+#[derive(Default)]
+struct Found {
+    /// `objects` and `refs`, as directories.
+    directories: [BTreeSet<PathBuf>; 2],
+    /// `objects`, `refs` and `HEAD`, as anything: where one is a link, that is a finding and no reason to look away.
+    names: [BTreeSet<PathBuf>; 3],
+}
+
+impl Found {
+    fn add(&mut self, path: &Path, directory: bool) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
+        let Some(index) = ["objects", "refs", "HEAD"].iter().position(|known| name == *known) else { return };
+        self.names[index].insert(parent.to_owned());
+        if let Some(directories) = self.directories.get_mut(index).filter(|_| directory) {
+            directories.insert(parent.to_owned());
         }
-    })?;
-    Ok(objects.intersection(&refs).cloned().collect())
+    }
+
+    fn repositories(self) -> Vec<PathBuf> {
+        let [objects, refs] = self.directories;
+        let [any_objects, any_refs, heads] = self.names;
+        let named = any_objects.intersection(&any_refs).filter(|path| heads.contains(*path)).cloned();
+        let all: BTreeSet<PathBuf> = objects.intersection(&refs).cloned().chain(named).collect();
+        all.into_iter().collect()
+    }
 }
 
 /// At most `count` of `all`, spread evenly.
 pub(super) fn sample(all: &[PathBuf], count: Option<usize>) -> impl Iterator<Item = &PathBuf> {
     let step = count.map_or(1, |count| all.len().div_ceil(count.max(1)).max(1));
     all.iter().step_by(step)
-}
-
-/// Has Git check the repository that the part holds at `path`.
-pub(super) fn fsck(config: &Config, part: &Part, path: &Path, place: &Path) -> Result<String> {
-    extract::in_child(config, &part.snapshot, place, &[path.to_owned()])?;
-    let laid = place.join(path.strip_prefix("/").unwrap_or(path));
-    // A fork's objects may be in a pool, which is then needed as well.
-    if let Ok(alternates) = fs::read_to_string(laid.join("objects/info/alternates")) {
-        for line in alternates.lines().filter(|line| !line.is_empty()) {
-            let pool = normalised(&path.join("objects").join(line));
-            if !place.join(pool.strip_prefix("/").unwrap_or(&pool)).exists() {
-                extract::in_child(config, &part.snapshot, place, std::slice::from_ref(&pool))
-                    .with_context(|| format!("its pool {}", pool.display()))?;
-            }
-        }
-    }
-    // Owned by GitLab's user: to root, Git would not read it.
-    let safe = ["-c", "safe.directory=*", "-C"];
-    process::run(Command::new("git").args(safe).arg(&laid).args(["fsck", "--no-dangling", "--no-progress"]))?;
-    // All of them at once may be more than there is room for.
-    fs::remove_dir_all(&laid).with_context(|| format!("cannot remove {}", laid.display()))?;
-    Ok("git fsck is content".to_owned())
-}
-
-/// Without `..`, as text: what it means in the snapshot, not on this host.
-fn normalised(path: &Path) -> PathBuf {
-    let mut whole = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                whole.pop();
-            }
-            Component::CurDir => {}
-            other => whole.push(other),
-        }
-    }
-    whole
 }
 
 #[cfg(test)]
@@ -84,8 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_is_found_from_its_fork() {
-        let pool = normalised(Path::new("/r/@hashed/a/b.git/objects/../../../@pools/c.git/objects"));
-        assert_eq!(pool, Path::new("/r/@hashed/@pools/c.git/objects"));
+    fn a_repository_is_found_also_where_a_part_of_it_is_a_link() {
+        let mut found = Found::default();
+        for path in ["/a.git/objects", "/a.git/refs", "/b.git/refs", "/c/refs"] {
+            found.add(Path::new(path), true);
+        }
+        for path in ["/b.git/objects", "/b.git/HEAD", "/c/objects", "/d/HEAD"] {
+            found.add(Path::new(path), false);
+        }
+        assert_eq!(found.repositories(), ["/a.git", "/b.git"].map(PathBuf::from));
     }
 }

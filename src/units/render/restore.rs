@@ -1,10 +1,10 @@
 //! The units of a restore.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use askama::Template;
 
-use crate::config::Postgresql;
+use crate::config::{EngineName, Postgresql};
 use crate::paths;
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
@@ -17,8 +17,14 @@ use super::{Bracket, Entry, Pause, Renderer, Run, Sandbox, StageTarget, Window, 
 const LONG: Timespan = Timespan::from_secs(7 * 24 * 3600);
 /// What the renames may take, beside the servers' own start.
 const SWITCH: u64 = 30 * 60;
-/// Files keep their owner, mode and attributes; PostgreSQL is asked as its own user.
-const CAPABILITIES: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
+/// Files keep their owner, mode and attributes.
+const LAY: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_MKNOD";
+/// Dumps are handed over, and nobody else's files are touched.
+const DUMPS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN";
+/// Servers are asked as their own users.
+const LOOK: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID";
+/// Directories are renamed and get what they had, and servers' files are theirs to touch.
+const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
 
 /// To become the users that ask PostgreSQL, and to give the dumps to them.
 const LOADING: &str = "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
@@ -36,12 +42,18 @@ fn names<const N: usize>(units: [Restore; N]) -> Text {
     Text::names(units.map(Unit::Restore))
 }
 
-/// A sandbox for what puts GitLab's files in place.
-fn everywhere() -> Sandbox {
-    Sandbox { network: true, foreign: true, everywhere: true, ..Sandbox::new(CAPABILITIES) }
-}
-
 impl Renderer<'_> {
+    /// A sandbox for what looks at, lays out or replaces GitLab's files: the same in all of them, for what is one mount to one must be one to
+    /// the others.
+    fn in_place(&self, capabilities: &'static str) -> Sandbox {
+        // A Redis keeps its files where it says: mostly there.
+        let redis = (!self.config.redis.is_empty()).then(|| PathBuf::from("/var"));
+        let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
+        let writable = self.writable(own.into_iter().chain(redis).chain(self.tops()));
+        let (network, processes) = (self.servers_by_network(), self.redis_by_network());
+        Sandbox { network, processes, home: true, set_id: true, writable, ..Sandbox::new(capabilities) }
+    }
+
     pub(super) fn restore(&self, unit: Restore) -> askama::Result<String> {
         let helper = |words: &[&str]| self.helper(&[&["restore"], words].concat());
         match unit {
@@ -56,10 +68,11 @@ impl Renderer<'_> {
                 silence: self.plan.silence().is_some(),
                 report: false,
                 sandbox: Sandbox {
-                    network: true,
+                    network: self.redis_by_network(),
+                    processes: self.redis_by_network(),
                     writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
-                    // Asks Redis for its unit, where only GitLab may.
-                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH")
+                    // Asks who is behind Redis' socket, where only GitLab may.
+                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
                 },
             }
             .render(),
@@ -68,7 +81,7 @@ impl Renderer<'_> {
                 begin: helper(&["begin"]),
                 end: helper(&["unstage"]),
                 credentials: self.credentials(false, true, true),
-                sandbox: everywhere(),
+                sandbox: self.in_place(REPLACE),
             }
             .render(),
             Restore::Pause => Pause {
@@ -106,11 +119,24 @@ impl Renderer<'_> {
         }
     }
 
+    /// What lays out reads the repository, and asks no server.
+    fn laying_out(&self, unit: Restore) -> Sandbox {
+        let foreign = self.config.repository.engine == EngineName::Restic;
+        let network = self.repository_path().is_none();
+        match unit {
+            Restore::Dumps => {
+                let writable = self.writable([PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)]);
+                Sandbox { network, foreign, bus: false, writable, ..Sandbox::new(DUMPS) }
+            }
+            _ => Sandbox { network, foreign, bus: false, processes: false, ..self.in_place(LAY) },
+        }
+    }
+
     fn restore_step(&self, unit: Restore) -> StepService {
         let in_window = StepService {
             binds_to: names([Restore::Window, Restore::Run]),
             timeout: Text::plain(LONG),
-            sandbox: Some(everywhere()),
+            sandbox: Some(self.in_place(REPLACE)),
             ..StepService::base()
         };
         let behind = |units: Vec<Restore>| {
@@ -127,6 +153,7 @@ impl Renderer<'_> {
                 environment_file: self.repository_environment(),
                 mounts: self.repository_path(),
                 binds_to: names([Restore::Run]),
+                sandbox: Some(Sandbox { network: self.servers_by_network() || self.repository_path().is_none(), ..self.in_place(LOOK) }),
                 ..in_window
             },
             Restore::Undo => {
@@ -154,6 +181,7 @@ impl Renderer<'_> {
                     mounts: self.repository_path(),
                     after,
                     requires,
+                    sandbox: Some(self.laying_out(unit)),
                     ..in_window
                 }
             }
@@ -174,10 +202,9 @@ impl Renderer<'_> {
                         user: None,
                         credentials,
                         sandbox: Some(Sandbox {
-                            network: true,
                             foreign: true,
-                            // With `-`: a restore of other parts lays none out.
-                            writable: Some(Text::paths([Path::new(&format!("-{}", paths::RESTORE_DUMPS))])),
+                            bus: false,
+                            writable: self.writable([PathBuf::from(paths::RESTORE_DUMPS)]),
                             ..Sandbox::new(LOADING)
                         }),
                         ..step
@@ -208,6 +235,7 @@ impl Renderer<'_> {
             }
             // Finish; everything else has a template of its own.
             _ => StepService {
+                sandbox: Some(Sandbox { bus: false, processes: false, network: self.postgresql_by_network(), ..self.in_place(REPLACE) }),
                 description: Text::plain("GitLab restore: remove what was there before"),
                 exec: exec("finish"),
                 credentials: self.credentials(false, true, true),

@@ -1,10 +1,10 @@
 //! The steps of a backup's stages: what they have in common, and what makes each different.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use askama::Template;
 
-use crate::config::{EngineName, Files, Method, Stage, Step};
+use crate::config::{EngineName, Files, Method, ReadinessUrl, Stage, Step};
 use crate::paths;
 use crate::units::Unit;
 use crate::units::text::Text;
@@ -15,6 +15,9 @@ use super::{Renderer, Sandbox, credential, monitoring};
 /// mount(2) and ioctl(2) ask for SYS_ADMIN; directories of ours lie beside GitLab's, and lvm locks its memory and raises its priority.
 const SNAPSHOTS: &str =
     "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SYS_RESOURCE CAP_SYS_RAWIO";
+
+/// Directories of ours lie in those of others.
+const BESIDE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER";
 
 /// A unit of a stage: what all steps have in common, and what makes each different.
 #[derive(Template)]
@@ -71,11 +74,6 @@ impl StepService {
     }
 }
 
-/// A sandbox for what makes, mounts and removes snapshots with the file systems' own tools.
-fn snapshots() -> Sandbox {
-    Sandbox { mounts: true, foreign: true, ..Sandbox::new(SNAPSHOTS) }
-}
-
 impl Renderer<'_> {
     /// The steps of the stages, one arm for each.
     pub(super) fn step(&self, unit: &Unit) -> StepService {
@@ -92,7 +90,8 @@ impl Renderer<'_> {
                 environment_file: self.repository_environment(),
                 mounts: self.repository_path(),
                 sandbox: Some(Sandbox {
-                    network: true,
+                    network: self.servers_by_network() || self.repository_path().is_none() || self.readiness_by_network(),
+                    processes: self.redis_by_network(),
                     foreign: true,
                     writable: self.repository_writable(),
                     // Connects where only GitLab may, and looks at Redis' files as Redis.
@@ -111,7 +110,7 @@ impl Renderer<'_> {
                 exec: self.helper(&["fsplan"]),
                 after: after(self.before(Stage::Prepare, unit)),
                 requires: after(self.before(Stage::Prepare, unit)),
-                sandbox: Some(snapshots()),
+                sandbox: Some(self.snapshots()),
                 ..base
             },
             Unit::FsSnapshot => StepService {
@@ -121,7 +120,7 @@ impl Renderer<'_> {
                 kind: "notify",
                 after: after(vec![Unit::Window]),
                 timeout: Text::plain(config.gitlab.max_downtime),
-                sandbox: Some(snapshots()),
+                sandbox: Some(self.snapshots()),
                 ..base
             },
             Unit::Presync => StepService {
@@ -166,8 +165,10 @@ impl Renderer<'_> {
                 credentials: self.credentials(false, false, true),
                 staging: Some(Text::plain("redis")),
                 sandbox: Some(Sandbox {
-                    network: true,
+                    network: self.redis_by_network(),
+                    processes: self.redis_by_network(),
                     foreign: true,
+                    bus: false,
                     // The socket belongs to Redis, and dump.rdb is read as Redis.
                     ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
                 }),
@@ -189,8 +190,13 @@ impl Renderer<'_> {
                     _ => {
                         let step = StepService { exec: self.helper(&["files-live"]), kind: "notify", ..self.repository_step(window) };
                         // Clones are made where the files are.
-                        let sandbox = step.sandbox.map(|sandbox| Sandbox { everywhere: self.clones(), ..sandbox });
-                        StepService { sandbox, ..step }
+                        match step.sandbox {
+                            Some(sandbox) if self.clones() => {
+                                let writable = self.writable(self.repository_paths().into_iter().chain(self.tops()));
+                                StepService { sandbox: Some(Sandbox { writable, home: true, ..sandbox }), ..step }
+                            }
+                            sandbox => StepService { sandbox, ..step },
+                        }
                     }
                 }
             }
@@ -280,6 +286,17 @@ impl Renderer<'_> {
         files.paths.iter().map(|path| Text::prose(&format!("{}: snapshot = \"{}\"", path.display(), files.method(path)))).collect()
     }
 
+    /// A sandbox for what makes, mounts and removes snapshots with the file systems' own tools; where there are no such file systems, for what
+    /// makes and removes directories beside GitLab's.
+    fn snapshots(&self) -> Sandbox {
+        if self.config.files.volumes {
+            return Sandbox { mounts: true, foreign: true, ..Sandbox::new(SNAPSHOTS) };
+        }
+        let beside = if self.clones() { self.tops() } else { Vec::new() };
+        let writable = self.writable([PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)].into_iter().chain(beside));
+        Sandbox { foreign: true, home: true, bus: false, writable, ..Sandbox::new(BESIDE) }
+    }
+
     /// Whether a path may be captured by clones.
     fn clones(&self) -> bool {
         let files = &self.config.files;
@@ -298,7 +315,7 @@ impl Renderer<'_> {
             user: self.config.postgresql.as_ref().map(|postgresql| Text::names([&postgresql.os_user])),
             // The configuration comes as a credential too: its reader here is not root.
             credentials: [vec![credential::file(credential::CONFIG, &self.config.source)], self.credentials(false, true, false)].concat(),
-            sandbox: Some(Sandbox { network: true, foreign: true, ..Sandbox::new("") }),
+            sandbox: Some(Sandbox { network: self.postgresql_by_network(), foreign: true, ..Sandbox::new("") }),
             ..base
         }
     }
@@ -313,6 +330,7 @@ impl Renderer<'_> {
             sandbox: Some(Sandbox {
                 network: self.repository_path().is_none(),
                 foreign: true,
+                bus: false,
                 writable: self.repository_writable(),
                 ..Sandbox::new("CAP_DAC_READ_SEARCH")
             }),
@@ -326,13 +344,20 @@ impl Renderer<'_> {
         location.is_absolute().then(|| Text::paths([location]))
     }
 
-    /// The repository, and where its key is kept for the run. With `-`: that one is missing is for preflight to say, in words, and not for
-    /// the unit's start.
+    /// The repository, and where its key is kept for the run.
     pub(super) fn repository_writable(&self) -> Option<Text> {
-        let location = &self.config.repository.location;
-        let runtime = format!("-{}", paths::RUNTIME);
-        let local = Path::new(location).is_absolute().then(|| format!("-{location}"));
-        Some(Text::paths(local.iter().chain([&runtime]).map(Path::new)))
+        self.writable(self.repository_paths())
+    }
+
+    /// The same, as paths.
+    pub(super) fn repository_paths(&self) -> Vec<PathBuf> {
+        let location = PathBuf::from(&self.config.repository.location);
+        let local = location.is_absolute().then_some(location);
+        local.into_iter().chain([PathBuf::from(paths::RUNTIME)]).collect()
+    }
+
+    fn readiness_by_network(&self) -> bool {
+        matches!(self.config.gitlab.readiness, Some(ReadinessUrl::Http(_)))
     }
 
     pub(super) fn repository_environment(&self) -> Option<Text> {

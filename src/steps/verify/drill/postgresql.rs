@@ -27,8 +27,6 @@ use crate::steps::verify::scratch::{Scratch, give};
 
 /// The one that initdb makes where nothing else is known.
 const SUPERUSER: &str = "postgres";
-/// The user where none is configured any more.
-const NOBODY: &str = "nobody";
 const PORT: u16 = 5432;
 const TABLES: &str = "SELECT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
@@ -106,7 +104,7 @@ async fn begin(config: &Config, manifest: &Manifest, globals: Option<&Globals>, 
     ensure!(free > needed, "{} are free, but the databases take {}: --scratch names another place", words(free), words(needed));
     let version = manifest.versions.iter().find(|component| component.name == "postgresql").and_then(|found| major(&found.version));
     let programs = programs(configured.and_then(|postgresql| postgresql.bin_dir.as_deref()), version.unwrap_or(0))?;
-    let user = user::to_become(configured.map_or(NOBODY, |postgresql| &postgresql.os_user))?;
+    let user = user::sandbox()?;
     let place = scratch.place_of("drill-postgresql", user.as_ref())?;
     ensure_short(&place.join(format!(".s.PGSQL.{PORT}")))?;
 

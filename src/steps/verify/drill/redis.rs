@@ -1,6 +1,7 @@
 //! Every Redis file of the run, loaded by a server of its own, and its keys counted.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -17,15 +18,12 @@ use super::server::{Manner, Server, ensure_short};
 use crate::steps::verify::dumps::Keys;
 use crate::steps::verify::scratch::{Scratch, give};
 
-/// Whoever has nothing else: the file may come from anywhere.
-const USER: &str = "nobody";
-
 /// Loads `file`, which is moved away for it, and compares the number of keys with that of `redis-check-rdb`.
 pub(in crate::steps::verify) async fn load(name: &str, file: &Path, expected: Option<Keys>, scratch: &Scratch) -> Result<String> {
     notify::status(&format!("loading the file of Redis {name} for the drill"));
     let program =
         remote::installed(&["redis-server", "valkey-server"]).context("redis-server is not installed: install it, it need not run")?;
-    let user = user::to_become(USER)?;
+    let user = user::sandbox()?;
     let place = scratch.place_of(&format!("drill-redis-{name}"), user.as_ref())?;
     let socket = place.join("socket");
     ensure_short(&socket)?;
@@ -47,7 +45,8 @@ pub(in crate::steps::verify) async fn load(name: &str, file: &Path, expected: Op
     };
     let loaded = server
         .answering(async || {
-            if !socket.exists() {
+            // Nothing else is called: what lies under this name is the server's to say.
+            if !socket.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
                 return Ok(None);
             }
             let info = Connection::connect(&redis).await?.info().await?;

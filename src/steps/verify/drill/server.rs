@@ -1,8 +1,10 @@
 //! A server that lives as long as the value that stands for it.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -10,14 +12,16 @@ use nix::unistd::User;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::sleep;
 
+use crate::host::confined::{Confinement, Sockets};
 use crate::process;
-use crate::steps::user;
 
 /// How long a server may take until it answers: it may have to read a large file first.
 const START_PATIENCE: Duration = Duration::from_secs(600);
 /// How long it may take to end before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes of a log that are worth reading.
+const LAST: i64 = 16 << 10;
 /// Bytes of a socket's path that the kernel takes, unix(7), with its NUL.
 const SOCKET_PATH: usize = 108;
 
@@ -26,7 +30,8 @@ pub(super) struct Server {
     child: Child,
     signal: Signal,
     name: String,
-    log: PathBuf,
+    /// Open since before the server was: what lies under its name is the server's to say.
+    log: File,
 }
 
 /// How a program is started: as whom, where, and which signal ends it and its children at once.
@@ -37,13 +42,12 @@ pub(super) struct Manner<'a> {
 }
 
 impl Manner<'_> {
-    /// `program`, with nothing of our environment: secrets are in it.
+    /// `program`, confined to the place: it can be called by sockets in it, and calls nobody.
     pub fn command(&self, program: &Path) -> Command {
-        let signal = if self.signal == Signal::QUIT { "QUIT" } else { "KILL" };
-        let mut command = user::bound(program, self.user, signal);
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        command.env_clear().env("PATH", path).env("LC_ALL", "C").current_dir(self.place).stdin(Stdio::null());
-        command
+        let mut confinement = Confinement::new(self.user, self.place);
+        confinement.sockets = Sockets::Listening;
+        confinement.signal = self.signal;
+        confinement.command(program)
     }
 }
 
@@ -51,10 +55,12 @@ impl Server {
     /// Starts `program` with `words`; its log is in the place.
     pub fn start(manner: &Manner<'_>, program: &Path, words: &[String]) -> Result<Self> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let log = manner.place.join("log");
-        let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let child = manner.command(program).args(words).stdout(file.try_clone()?).stderr(file).spawn();
-        let child = child.context("cannot run setpriv: is util-linux installed?")?;
+        let path = manner.place.join("log");
+        // What is there already is not ours.
+        let log = OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&path);
+        let log = log.with_context(|| format!("cannot write {}", path.display()))?;
+        let child = manner.command(program).args(words).stdout(log.try_clone()?).stderr(log.try_clone()?).spawn();
+        let child = child.with_context(|| format!("cannot run {name}"))?;
         Ok(Self { child, signal: manner.signal, name, log })
     }
 
@@ -78,7 +84,14 @@ impl Server {
     }
 
     fn last_words(&self) -> String {
-        process::tail(&fs::read(&self.log).unwrap_or_default())
+        let read = || -> std::io::Result<Vec<u8>> {
+            let (mut log, mut said) = (&self.log, Vec::new());
+            let length = i64::try_from(log.metadata()?.len()).unwrap_or(i64::MAX);
+            log.seek(SeekFrom::End(-length.min(LAST)))?;
+            log.take(LAST.unsigned_abs()).read_to_end(&mut said)?;
+            Ok(said)
+        };
+        process::tail(&read().unwrap_or_default())
     }
 }
 
@@ -105,6 +118,8 @@ pub(super) fn ensure_short(socket: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::fs;
 
     use super::*;
 

@@ -1,0 +1,201 @@
+//! Programs that read what other people wrote (Git, PostgreSQL's, Redis') run confined: as an account that owns nothing, without
+//! capabilities, without our environment and open files, without network and bus, with only the system's programs and one directory in
+//! sight, and not longer than we.
+//!
+//! This program executes itself for it ([`enter`]), confines itself, and becomes the other program: no code of ours runs between fork(2) and
+//! execve(2).
+
+mod barriers;
+mod run;
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsString};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::unistd::User;
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+use rustix::thread::CapabilitySet;
+
+pub use barriers::Sockets;
+pub use run::run;
+
+/// The account that what comes from others is looked at with. `install` makes it.
+pub const ACCOUNT: &str = "gitlab-backup-sandbox";
+
+/// How a program is confined.
+#[derive(Debug, Clone)]
+pub struct Confinement<'a> {
+    /// Whom to become; this process's own user if `None`.
+    pub user: Option<&'a User>,
+    /// The one directory in which it may write, and in which it starts.
+    pub place: &'a Path,
+    /// Directories and files that it may read, besides the system's programs.
+    pub readable: Vec<PathBuf>,
+    /// The sockets that it may have.
+    pub sockets: Sockets,
+    /// What the kernel sends it when this process is gone.
+    pub signal: Signal,
+}
+
+impl<'a> Confinement<'a> {
+    /// In `place`, as `user`, with no sockets.
+    pub fn new(user: Option<&'a User>, place: &'a Path) -> Self {
+        Self { user, place, readable: Vec::new(), sockets: Sockets::None, signal: Signal::KILL }
+    }
+
+    /// `program`, with an environment of its own. Must be spawned by the thread that lives as long as the process.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = start(self.user, self.signal);
+        command.arg("--sockets").arg(self.sockets.word()).arg("--write").arg(self.place);
+        for path in &self.readable {
+            command.arg("--read").arg(path);
+        }
+        command.arg("--").arg(program);
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command.env_clear().env("PATH", path).env("LC_ALL", "C").env("HOME", self.place).env("TMPDIR", self.place);
+        command.current_dir(self.place).stdin(std::process::Stdio::null());
+        command
+    }
+}
+
+/// `program` as `user` with the groups that it has, and otherwise as we are: for programs of ours that ask a server as its user.
+pub fn bound(program: &Path, user: Option<&User>, signal: Signal) -> Command {
+    let mut command = start(user, signal);
+    if let Some(user) = user {
+        command.arg("--groups-of").arg(&user.name);
+    }
+    command.arg("--").arg(program);
+    command
+}
+
+fn start(user: Option<&User>, signal: Signal) -> Command {
+    let mut command = Command::new(own());
+    command.args(["helper", "confine", "--parent", &std::process::id().to_string(), "--signal", &signal.as_raw().to_string()]);
+    if let Some(user) = user {
+        command.args(["--user", &user.uid.to_string(), "--group", &user.gid.to_string()]);
+    }
+    command
+}
+
+/// This program. The library's tests are a program of their own: beside them lies the one that is meant.
+fn own() -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    if !cfg!(test) {
+        return own;
+    }
+    let built = own.ancestors().nth(2).map(|profile| profile.join("gitlab-backup"));
+    built.filter(|built| built.exists()).unwrap_or_else(|| panic!("the program is not built: 'cargo build' first"))
+}
+
+/// The arguments of `helper confine`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Confine {
+    /// Who started it: it ends when that process ends.
+    #[arg(long)]
+    parent: i32,
+    /// The signal that ends it then.
+    #[arg(long)]
+    signal: i32,
+    /// Whom to become.
+    #[arg(long, requires = "group")]
+    user: Option<u32>,
+    /// Its group.
+    #[arg(long, requires = "user")]
+    group: Option<u32>,
+    /// Have the other groups of this account.
+    #[arg(long, requires = "user", conflicts_with = "write")]
+    groups_of: Option<String>,
+    /// The directory in which it may write; without one it sees what its account sees.
+    #[arg(long)]
+    write: Option<PathBuf>,
+    /// What it may read.
+    #[arg(long)]
+    read: Vec<PathBuf>,
+    /// The sockets that it may have.
+    #[arg(long, value_enum, default_value_t = Sockets::All)]
+    sockets: Sockets,
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// Confines this process and becomes the program. To be called before there is another thread.
+///
+/// # Errors
+/// If a barrier cannot be put up, or the program cannot be run.
+pub fn enter(confine: &Confine) -> Result<Infallible> {
+    let (program, words) = confine.command.split_first().context("there is no program to run")?;
+    close_inherited();
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    // No terminal to type into. Who leads its group already has none either.
+    let _ = rustix::process::setsid();
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).context("cannot switch core dumps off")?;
+    rustix::thread::set_no_new_privs(true).context("cannot give up gaining rights")?;
+    // What it may see is opened as whom we are, and closed off as whom we become.
+    let sight = match &confine.write {
+        Some(place) => Some(barriers::Sight::new(Path::new(program), place, &confine.read, confine.sockets)?),
+        None => None,
+    };
+    if let (Some(user), Some(group)) = (confine.user, confine.group) {
+        ensure!(user != 0 || confine.write.is_none(), "root is no account for what others wrote");
+        become_account(user, group, confine.groups_of.as_deref())?;
+    }
+    // They go with root's user, unless somebody asked the kernel to keep them.
+    if confine.write.is_some() || confine.user.is_some_and(|user| user != 0) {
+        give_capabilities_up()?;
+    }
+    // A change of the user takes it back: not before.
+    let signal = Signal::from_named_raw(confine.signal).context("there is no such signal")?;
+    rustix::process::set_parent_process_death_signal(Some(signal)).context("cannot be bound to the parent's end")?;
+    ensure!(rustix::process::getppid().map(Pid::as_raw_nonzero).is_some_and(|pid| pid.get() == confine.parent), "the parent is gone");
+    if let Some(sight) = sight {
+        sight.close()?;
+    }
+    barriers::restrict(confine.sockets)?;
+    let error = Command::new(program).args(words).exec();
+    Err(error).with_context(|| format!("cannot run {}: is it installed?", Path::new(program).display()))
+}
+
+/// The files that whoever started us had open are nothing for the program.
+fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|fd| *fd > 2).collect();
+    for fd in numbers {
+        // The one of the list itself is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+fn become_account(user: u32, group: u32, groups_of: Option<&str>) -> Result<()> {
+    use rustix::process::{Gid, Uid, getegid, geteuid, getgid, getuid};
+    let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(group));
+    let become_it = || -> Result<()> {
+        match groups_of {
+            Some(name) => nix::unistd::initgroups(&CString::new(name)?, group.into())?,
+            None => rustix::thread::set_thread_groups(&[])?,
+        }
+        rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+        rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+        Ok(())
+    };
+    become_it().with_context(|| format!("cannot become user {user}"))?;
+    if getuid() != uid || geteuid() != uid || getgid() != gid || getegid() != gid {
+        bail!("cannot become user {user}: the kernel has kept another");
+    }
+    Ok(())
+}
+
+fn give_capabilities_up() -> Result<()> {
+    let none = CapabilitySet::empty();
+    // A kernel without them has no ambient ones.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets).context("cannot give capabilities up")?;
+    let left = rustix::thread::capabilities(None).context("cannot ask for capabilities")?;
+    ensure!(left.effective.is_empty() && left.permitted.is_empty(), "capabilities are left");
+    Ok(())
+}

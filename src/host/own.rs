@@ -1,0 +1,106 @@
+//! Files and directories that nobody but root can exchange: our own state, systemd's, the repository. By path, which is safe only there; what
+//! lies in directories of others is for [`beneath`](super::beneath).
+#![expect(clippy::disallowed_methods, reason = "the one place beside `beneath` where a path may lead to a file")]
+
+use std::fs::{self, DirBuilder, File, Permissions, ReadDir};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Opens a file for reading.
+pub fn open(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// Makes a file for writing, or empties the one that is there.
+pub fn create(path: &Path) -> io::Result<File> {
+    File::create(path)
+}
+
+/// The content of a file.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
+/// The same as text.
+pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
+    fs::read_to_string(path)
+}
+
+/// What is in a directory.
+pub fn entries(path: impl AsRef<Path>) -> io::Result<ReadDir> {
+    fs::read_dir(path)
+}
+
+/// Where a link leads to.
+pub fn link(path: &Path) -> io::Result<PathBuf> {
+    fs::read_link(path)
+}
+
+/// A path without links.
+pub fn canonical(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path)
+}
+
+/// Writes a small file that nobody reads before it is whole.
+pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
+    let path = path.as_ref();
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Puts a file under its name when `write` has written it whole; on disk by then, if it has to outlive the machine.
+pub fn replace(path: &Path, mode: u32, outlives: bool, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let replace = || -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(path.parent().context("it has no directory")?)?;
+        write(file.as_file_mut())?;
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        if outlives {
+            file.as_file().sync_all()?;
+        }
+        file.persist(path)?;
+        Ok(())
+    };
+    replace().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Makes a directory and those above it, where they are missing.
+pub fn make(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// The same, each closed to others.
+pub fn make_closed(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// Makes a directory of this mode, whatever the umask. That it is there is an error.
+pub fn make_new(path: &Path, mode: u32) -> Result<()> {
+    let make = || fs::create_dir(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
+    make().with_context(|| format!("cannot make {}", path.display()))
+}
+
+/// Renames.
+pub fn rename(from: &Path, to: impl AsRef<Path>) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))
+}
+
+/// Removes a file; that it is not there is no failure.
+pub fn remove(path: impl AsRef<Path>) -> Result<()> {
+    removed(path.as_ref(), fs::remove_file(&path))
+}
+
+/// Removes an empty directory; that it is not there is no failure.
+pub fn remove_directory(path: impl AsRef<Path>) -> Result<()> {
+    removed(path.as_ref(), fs::remove_dir(&path))
+}
+
+fn removed(path: &Path, result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,139 @@
+//! What is printed: names and messages of others may hold what a terminal obeys and what makes one line look like two.
+//!
+//! Control characters (C0, DEL, C1), line separators and those that change the direction of writing are written as escapes; bytes that are
+//! not UTF-8 as `\xNN`. Standard output and standard error are written here only, as the lints `print_stdout` and `print_stderr` see to.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// Whether a terminal or a reader would be misled by it.
+fn misleads(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// One line, whatever it was.
+pub fn clean(text: &str) -> Cow<'_, str> {
+    if !text.contains(misleads) {
+        return Cow::Borrowed(text);
+    }
+    let mut cleaned = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        match character {
+            '\n' | '\r' | '\t' => cleaned.extend(character.escape_default()),
+            character if misleads(character) && (character as u32) < 0x80 => cleaned.push_str(&format!("\\x{:02x}", character as u32)),
+            character if misleads(character) => cleaned.extend(character.escape_unicode()),
+            character => cleaned.push(character),
+        }
+    }
+    Cow::Owned(cleaned)
+}
+
+/// The same of bytes that need not be UTF-8.
+pub fn bytes(bytes: &[u8]) -> String {
+    let mut cleaned = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        cleaned.push_str(&clean(chunk.valid()));
+        cleaned.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    cleaned
+}
+
+/// A path in one line.
+pub fn path(path: &Path) -> String {
+    bytes(path.as_os_str().as_bytes())
+}
+
+/// Lines that are meant as such, each clean, and none but the first where a line of its own begins.
+pub fn lines(text: &str) -> String {
+    text.trim_end().lines().map(clean).collect::<Vec<_>>().join("\n  ")
+}
+
+/// As JSON, in which such characters are escapes as well.
+///
+/// # Errors
+/// If it cannot be JSON.
+pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    // They can stand nowhere but in a string, where \u means them.
+    let mut cleaned = String::new();
+    for character in serde_json::to_string_pretty(value)?.chars() {
+        match character {
+            '\n' => cleaned.push('\n'),
+            character if misleads(character) => cleaned.push_str(&format!("\\u{:04x}", character as u32)),
+            character => cleaned.push(character),
+        }
+    }
+    Ok(cleaned)
+}
+
+/// Writes a line to standard output; see [`say!`](crate::say).
+#[expect(clippy::print_stdout, reason = "the one place")]
+pub fn out(line: &str) {
+    println!("{line}");
+}
+
+/// Writes a line to standard error; see [`note!`](crate::note).
+#[expect(clippy::print_stderr, reason = "the one place")]
+pub fn err(line: &str) {
+    eprintln!("{line}");
+}
+
+/// Prints one clean line.
+#[macro_export]
+macro_rules! say {
+    ($($words:tt)*) => { $crate::host::text::out(&$crate::host::text::clean(&format!($($words)*))) };
+}
+
+/// Prints one clean line on standard error.
+#[macro_export]
+macro_rules! note {
+    ($($words:tt)*) => { $crate::host::text::err(&$crate::host::text::clean(&format!($($words)*))) };
+}
+
+/// Standard error, for what is logged: each event is a line.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let line = bytes(event.strip_suffix(b"\n").unwrap_or(event));
+        io::stderr().lock().write_all(format!("{line}\n").as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const HOSTILE: &str = "a\x1b]0;title\x07\r\n\u{9b}2J\u{202e}\u{2066}\x7f\u{2028}z";
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_left() {
+        let cleaned = clean(HOSTILE);
+        assert_eq!(cleaned, "a\\x1b]0;title\\x07\\r\\n\\u{9b}2J\\u{202e}\\u{2066}\\x7f\\u{2028}z");
+        assert!(!cleaned.contains(misleads));
+        assert!(matches!(clean("ümläut → /a b\\c"), Cow::Borrowed("ümläut → /a b\\c")));
+        assert_eq!(bytes(b"a\xff\x1bb\xc3\x28"), "a\\xff\\x1bb\\xc3(");
+        assert_eq!(path(Path::new("/a\nb")), "/a\\nb");
+        assert_eq!(lines("first\nok   x: y\r\n"), "first\n  ok   x: y");
+    }
+
+    #[test]
+    fn json_means_the_same_and_is_clean() {
+        let text = json(&vec![HOSTILE]).unwrap();
+        assert!(!text.replace('\n', "").contains(misleads), "{text}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [HOSTILE]);
+    }
+}

@@ -1,0 +1,219 @@
+//! A confined program: each barrier is tried. As root it becomes another account; the account of these tests is the host's `nobody`.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const NOBODY: u32 = 65534;
+
+fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A place that the account of the tests may enter and write in.
+fn place() -> tempfile::TempDir {
+    let place = tempfile::Builder::new().prefix("confined-").tempdir_in("/tmp").unwrap();
+    if root() {
+        chown(place.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    place
+}
+
+fn confined(place: &Path, sockets: &str, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gitlab-backup"));
+    command.args(["helper", "confine", "--signal", "9", "--sockets", sockets]).arg("--parent").arg(std::process::id().to_string());
+    command.arg("--write").arg(place);
+    if root() {
+        command.args(["--user", "65534", "--group", "65534"]);
+    }
+    command.arg("--").args(words).current_dir(place).stdin(Stdio::null());
+    command
+}
+
+fn shell(place: &Path, sockets: &str, script: &str) -> Output {
+    confined(place, sockets, &["/bin/sh", "-c", script]).output().unwrap()
+}
+
+fn python(place: &Path, sockets: &str, script: &str) -> Output {
+    confined(place, sockets, &["python3", "-c", script]).output().unwrap()
+}
+
+fn words(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn it_is_another_account_without_rights() {
+    let place = place();
+    let output = shell(
+        place.path(),
+        "none",
+        "id -u; id -G; umask; grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs|Seccomp):' /proc/self/status || cat /proc/self/status",
+    );
+    let said = words(&output);
+    // /proc is out of sight where the kernel has Landlock.
+    if root() {
+        assert!(said.starts_with("65534\n65534\n"), "{said}");
+    }
+    assert!(said.contains("0077"), "{said}");
+    for line in said.lines().filter(|line| line.starts_with("Cap")) {
+        assert!(line.ends_with("\t0000000000000000"), "{line}");
+    }
+    let python = python(
+        place.path(),
+        "none",
+        "import ctypes; l = ctypes.CDLL(None); print(l.prctl(39, 0, 0, 0, 0), l.prctl(21, 0, 0, 0, 0), l.getsid(0) == __import__('os').getpid())",
+    );
+    assert!(words(&python).starts_with("1 "), "no new privileges: {}", words(&python));
+    assert!(words(&python).trim().ends_with("True"), "a session of its own: {}", words(&python));
+}
+
+#[test]
+fn it_sees_neither_others_files_nor_ours() {
+    let (place, other) = (place(), tempfile::tempdir_in("/tmp").unwrap());
+    fs::set_permissions(other.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let secret = other.path().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o666)).unwrap();
+    let script = format!(
+        "ls /root; cat /etc/shadow; cat {0}; ls {1}; echo x > {1}/new; ls /home; echo written > here && cat here",
+        secret.display(),
+        other.path().display()
+    );
+    let said = words(&shell(place.path(), "none", &script));
+    assert!(said.contains("written"), "it cannot write where it may: {said}");
+    assert!(!said.contains("root:"), "{said}");
+    if landlock() {
+        assert!(!said.contains("secret\n") && !other.path().join("new").exists(), "{said}");
+        assert!(said.matches("denied").count() >= 5, "{said}");
+    } else if root() {
+        panic!("this kernel has no Landlock: what it refuses cannot be shown");
+    }
+}
+
+/// landlock(7): whether the kernel has it.
+fn landlock() -> bool {
+    let ask = "import ctypes; print(ctypes.CDLL(None, use_errno=True).syscall(444, None, 0, 1) > 0)";
+    words(&Command::new("python3").args(["-c", ask]).output().unwrap()).contains("True")
+}
+
+#[test]
+fn it_reaches_neither_the_network_nor_a_socket() {
+    let place = place();
+    // One that everybody may call: as the bus is.
+    let listener = UnixListener::bind(place.path().join("bus")).unwrap();
+    fs::set_permissions(place.path().join("bus"), fs::Permissions::from_mode(0o777)).unwrap();
+    let script = |family: &str, kind: &str, then: &str| {
+        format!(
+            "import socket\ntry:\n s = socket.socket(socket.{family}, socket.{kind})\n {then}\n print('reached')\nexcept OSError as e: print('refused', e)"
+        )
+    };
+    for (family, kind) in [
+        ("AF_INET", "SOCK_STREAM"),
+        ("AF_INET6", "SOCK_STREAM"),
+        ("AF_INET", "SOCK_DGRAM"),
+        ("AF_NETLINK", "SOCK_RAW"),
+        ("AF_UNIX", "SOCK_DGRAM"),
+    ] {
+        for sockets in ["none", "listening"] {
+            let said = words(&python(place.path(), sockets, &script(family, kind, "pass")));
+            assert!(said.contains("refused"), "{sockets} {family} {kind}: {said}");
+        }
+    }
+    for sockets in ["none", "listening"] {
+        let said = words(&python(place.path(), sockets, &script("AF_UNIX", "SOCK_STREAM", "s.connect('bus')")));
+        assert!(said.contains("refused"), "{sockets}: {said}");
+    }
+    let said = words(&python(place.path(), "listening", &script("AF_UNIX", "SOCK_STREAM", "s.bind('own'); s.listen()")));
+    assert!(said.contains("reached"), "a server has its socket: {said}");
+    // The same without the barrier, so that the test can fail.
+    let said = words(&python(place.path(), "all", &script("AF_UNIX", "SOCK_STREAM", "s.connect('bus')")));
+    assert!(said.contains("reached"), "{said}");
+    drop(listener);
+}
+
+#[test]
+fn system_calls_that_reach_others_are_refused() {
+    let place = place();
+    let script = "import ctypes, os
+l = ctypes.CDLL(None, use_errno=True)
+for name, call in [('unshare', (272, 0x10000000)), ('io_uring', (425, 1, 0)), ('ptrace', (101, 0, 0, 0, 0)), ('keyctl', (250, 0, -3, 0)), ('clone3', (435, 0, 0))]:
+    print(name, l.syscall(*call), ctypes.get_errno())
+print('forked', os.waitpid(os.fork() or os._exit(7), 0)[1] >> 8)";
+    let said = words(&python(place.path(), "none", script));
+    if cfg!(target_arch = "x86_64") {
+        for name in ["unshare -1 1", "io_uring -1 1", "ptrace -1 1", "keyctl -1 1", "clone3 -1 38"] {
+            assert!(said.contains(name), "{name}: {said}");
+        }
+    }
+    assert!(said.contains("forked 7"), "{said}");
+}
+
+#[test]
+fn it_has_none_of_our_open_files() {
+    let place = place();
+    let secret = place.path().join("secret");
+    fs::write(&secret, "of ours").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    chown(&secret, Some(0), Some(0)).ok();
+    let program = env!("CARGO_BIN_EXE_gitlab-backup");
+    let account = if root() { "--user 65534 --group 65534" } else { "" };
+    let script = format!(
+        "exec 7<{}; exec {program} helper confine --parent {} --signal 9 --sockets none --write {} {account} -- /bin/sh -c 'cat <&7'",
+        secret.display(),
+        std::process::id(),
+        place.path().display()
+    );
+    let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
+    assert!(!words(&output).contains("of ours") && !output.status.success(), "{}", words(&output));
+}
+
+#[test]
+fn it_ends_with_its_parent_and_does_not_begin_without() {
+    let place = place();
+    let program = env!("CARGO_BIN_EXE_gitlab-backup");
+    let account = if root() { "--user 65534 --group 65534" } else { "" };
+    let confine = |parent: &str| {
+        format!(
+            "{program} helper confine --parent {parent} --signal 9 --sockets none --write {} {account} -- /bin/sh -c 'echo $$; exec sleep 1000'",
+            place.path().display()
+        )
+    };
+    let file = place.path().join("pid");
+    let mut parent = Command::new("/bin/sh").args(["-c", &format!("{} > {} & wait", confine("$$"), file.display())]).spawn().unwrap();
+    let started = Instant::now();
+    let pid = loop {
+        match fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok()) {
+            Some(pid) => break pid,
+            None => assert!(started.elapsed() < Duration::from_secs(20), "it did not begin"),
+        }
+        sleep(Duration::from_millis(20));
+    };
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    let alive = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    let killed = Instant::now();
+    while alive() {
+        assert!(killed.elapsed() < Duration::from_secs(10), "it lives on without its parent");
+        sleep(Duration::from_millis(20));
+    }
+    let output = Command::new("/bin/sh").args(["-c", &format!("{}; exit $?", confine("1"))]).output().unwrap();
+    assert!(words(&output).contains("the parent is gone"), "{}", words(&output));
+}
+
+#[test]
+fn root_is_no_account_for_it() {
+    if !root() {
+        return;
+    }
+    let place = place();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gitlab-backup"));
+    command.args(["helper", "confine", "--signal", "9", "--user", "0", "--group", "0"]).arg("--parent").arg(std::process::id().to_string());
+    let output = command.arg("--write").arg(place.path()).args(["--", "/bin/true"]).output().unwrap();
+    assert!(!output.status.success() && words(&output).contains("root is no account"), "{}", words(&output));
+}

@@ -1,0 +1,55 @@
+# What scenarios of attackers share; sourced after lib.sh. An attacker has the rights of one account, and nothing else.
+#
+#   as ACCOUNT CMD          runs a shell command as that account
+#   attack ACCOUNT CMD      the same in the background, again and again, until truce
+#   truce                   ends what attack began
+#   canaries                what only root can change or read is made, and written down
+#   unhurt VARIANT          it is as it was, and no secret of root's came out; tells the variant as held
+
+as() { inside "runuser -u $1 -- bash -c $(printf %q "$2")"; }
+attack() { inside "systemd-run -q --collect --unit=attack -p KillMode=control-group runuser -u $1 -- bash -c $(printf %q "while :; do $2; done 2>/dev/null")"; }
+truce() { inside 'systemctl stop attack 2>/dev/null || true'; }
+
+# Of /etc what a run or a restore itself changes is left out.
+STATE_OF_ROOT='{ find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*; }'
+canaries() {
+  inside 'install -d /srv/canary /root/.ssh; echo precious > /srv/canary/file; echo key > /root/.ssh/authorized_keys; chmod 700 /root/.ssh
+    # A line that nobody could find elsewhere by chance.
+    echo "canary:$(head -c 24 /dev/urandom | base64 | tr -d /+=):1:0:99999:7:::" >> /etc/shadow
+    grep ^canary: /etc/shadow | cut -d: -f2 > /srv/secret; chmod 600 /srv/secret; '"$STATE_OF_ROOT"' > /srv/root-before'
+}
+told=0
+unhurt() {
+  local out
+  out=$(inside "$STATE_OF_ROOT > /srv/root-now; diff /srv/root-before /srv/root-now" || true)
+  [ -z "$out" ] || fail "$1: root's files have changed: $(head -5 <<< "$out")"
+  out=$(inside 'secret=$(cat /srv/secret); { journalctl -o cat -u "gitlab-backup*" | grep -aF "$secret"; grep -raF -- "$secret" /srv/out* /var/lib/gitlab-backup /run/gitlab-backup; } 2>/dev/null | head -3' || true)
+  [ -z "$out" ] || fail "$1: a secret of root's came out: $out"
+  told=$((told + 1))
+  echo "variant: $1 → ${2:-held}"
+}
+# no_secret_stored: no file of the newest run has it. Restored by restic, into a place that only root sees.
+no_secret_stored() {
+  inside 'export RESTIC_REPOSITORY=/var/backups/gitlab RESTIC_PASSWORD_FILE=/etc/gitlab-backup/repository.password; secret=$(cat /srv/secret)
+    for s in $(restic --no-cache snapshots --json | python3 -c "import json,sys; print(*[s[\"id\"] for s in json.load(sys.stdin)])"); do
+      restic --no-cache -q dump "$s" / 2>/dev/null | grep -aF -- "$secret" >/dev/null && exit 1
+    done; exit 0' || fail "$1: a secret of root's is in the repository"
+}
+# bounded SECONDS CMD: it ends in that time, well or not. Its output is in /srv/out.
+bounded() {
+  local code=0
+  inside "timeout -k 5 $1 bash -c $(printf %q "$2") > /srv/out 2>&1" || code=$?
+  [ $code != 124 ] && [ $code != 137 ] || fail "not over after $1 s: $2: $(inside 'tail -3 /srv/out')"
+  return 0
+}
+settled() { wait_for 90 'everything to end' '! systemctl is-active gitlab-backup-run.service gitlab-backup-restore-run.service gitlab-backup-staging.service gitlab-backup-restore-staging.service | grep -qvE "^(inactive|failed)"'; }
+# With HOSTILE_COUNT, for a program that does not hold: what is broken is counted, and the next attack begins from there.
+if [ -n "${HOSTILE_COUNT:-}" ]; then
+  set +e
+  trap - ERR
+  fail() {
+    echo "BROKEN: $*" | head -3 | cut -c1-250
+    inside 'systemctl stop attack; systemctl kill -s KILL gitlab-backup-run.service gitlab-backup-restore-run.service; systemctl stop gitlab-backup.target gitlab-backup-restore.target; sleep 1; journalctl --rotate --vacuum-time=1s; rm -f /srv/out*
+      '"$STATE_OF_ROOT"' > /srv/root-before' >/dev/null 2>&1
+  }
+fi
