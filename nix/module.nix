@@ -50,8 +50,9 @@ let
   silences = monitoring ? zabbix || monitoring ? alertmanager || monitoring ? broadcast;
   dumps = postgresql.enable or true;
   elsewhere = dumps && postgresql ? host && !hasPrefix "/" postgresql.host;
-  # Nobody in particular asks a PostgreSQL that is reached by name.
-  serviceUser = elsewhere && !(postgresql ? os-user);
+  # Nobody in particular asks a PostgreSQL that is reached by name, or by a role of its own.
+  serviceUser =
+    elsewhere && !(postgresql ? os-user) || dumps && (postgresql.os-user or postgresql.user or "") == "gitlab-backup";
 
   # `KEY-file` is a secret, but for certificates.
   isSecret =

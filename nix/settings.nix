@@ -75,13 +75,15 @@ in
     port = derived int host.postgresql.port "that of `services.postgresql`" "Port, also part of the socket's name.";
     user = derived str host.postgresql.user "`services.postgresql.superUser`, or `services.gitlab.databaseUsername` elsewhere" "The role.";
     os-user = key str "The user of the units that ask PostgreSQL; left out, the role for sockets and `gitlab-backup` for hosts.";
+    restore-user = key str "The role that restores; left out, `user`.";
+    restore-os-user = key str "The user that connects as it; left out, the role for a role that is named, and else `os-user`.";
     databases = derived (listOf str) host.postgresql.databases "[ services.gitlab.databaseName ]" "What is dumped.";
     jobs = key int "How many tables are dumped at a time.";
     password-file = derived str host.postgresql.passwordFile "services.gitlab.databasePasswordFile, where the database is elsewhere" (
       secret "the role's password"
     );
     password-credential = key str (credential "the role's password");
-    bin-dir = derived str host.postgresql.binDir ''"''${services.postgresql.package}/bin"'' "Where psql and pg_dump are.";
+    bin-dir = derived str host.postgresql.binDir ''"''${services.postgresql.package}/bin"'' "Where pg_dump and pg_restore are.";
   };
   redis = derived (tables {
     name = key str "Names it in messages; each has one of its own.";

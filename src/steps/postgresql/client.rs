@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::AtomicU32;
 
 use anyhow::{Context, Result};
 use nix::unistd::User;
@@ -31,6 +32,8 @@ pub(in crate::steps) struct Client {
     pub password: Option<String>,
     /// Whom root becomes.
     pub account: Option<Account>,
+    /// What of our settings the server knows, as far as is known.
+    pub level: AtomicU32,
     /// libpq's password file; removed with this value.
     passfile: Option<NamedTempFile>,
 }
@@ -55,7 +58,7 @@ impl Client {
         let user = user::to_become(&config.os_user).context("correct [postgresql] os-user")?;
         let account = user.map(|user: User| Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
         let passfile = password.as_deref().map(|password| passfile(password, account)).transpose()?;
-        Ok(Self { config, password, account, passfile })
+        Ok(Self { config, password, account, level: AtomicU32::new(u32::MAX), passfile })
     }
 
     /// Whether it is reached by a socket of this host.
@@ -71,7 +74,7 @@ impl Client {
     /// One of libpq's programs, about to talk to `database` of a server of this major version.
     pub fn command(&self, program: &str, database: &str, major: u32) -> Command {
         let mut command = self.command_offline(program);
-        let options: Vec<String> = settings(Some(major)).map(|(name, value)| format!("-c {name}={value}")).collect();
+        let options: Vec<String> = settings(major).map(|(name, value)| format!("-c {name}={value}")).collect();
         command
             .env("PGHOST", &self.config.host)
             .env("PGPORT", self.config.port.to_string())

@@ -136,7 +136,7 @@ impl Loader<'_> {
         let session = self.admin.connect(name).await?;
         let privileged = |entry: &&Entry| PRIVILEGED.contains(&entry.kind.as_str());
         let (now, last): (Vec<&Entry>, Vec<&Entry>) =
-            entries.iter().filter(|entry| !SPECIAL.contains(&entry.kind.as_str())).partition(|entry| !comes_last(entry));
+            entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
         let mut rest = &now[..];
         while let Some(first) = rest.first() {
             let its = rest.iter().take_while(|entry| privileged(entry) == privileged(&first)).count();
@@ -189,6 +189,12 @@ impl Loader<'_> {
             .with_context(|| format!("cannot give what is in '{name}' to {most}"))?;
         session.run(&format!("DROP OWNED BY {sandbox}")).await
     }
+}
+
+/// Whether it is not for the database's content. What is about the database itself names it as it was called.
+fn is_special(entry: &Entry) -> bool {
+    let of_database = LAST.contains(&entry.kind.as_str()) && entry.schema.is_none() && entry.tag.starts_with("DATABASE ");
+    of_database || SPECIAL.contains(&entry.kind.as_str())
 }
 
 /// Whether it is made when everything else is there.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -31,9 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A value for a statement.
 pub(in crate::steps) type Value<'a> = &'a (dyn ToSql + Sync);
 
-/// What every session of ours begins with, whatever is set for its server, role or database, by name; for a server of this major version, of
-/// any if it is not known yet: one that a server does not know would end the session.
-pub(super) fn settings(major: Option<u32>) -> impl Iterator<Item = (&'static str, &'static str)> {
+/// What every session of ours begins with, whatever is set for its server, role or database, by name; for a server of this major version: one
+/// that a server does not know ends the session.
+pub(super) fn settings(major: u32) -> impl Iterator<Item = (&'static str, &'static str)> {
     let all = [
         (0, "search_path", ""),
         (0, "role", "none"),
@@ -47,9 +48,12 @@ pub(super) fn settings(major: Option<u32>) -> impl Iterator<Item = (&'static str
         (14, "idle_session_timeout", "0"),
         (17, "transaction_timeout", "0"),
     ];
-    let major = major.unwrap_or(0);
     all.into_iter().filter(move |(since, _, _)| *since <= major).map(|(_, name, value)| (name, value))
 }
+
+/// Versions that know one more of them, the newest first: which one a server is, it says when the session is open, and then its owner's
+/// limits could have ended it.
+const LEVELS: [u32; 3] = [17, 14, 0];
 
 /// An open session. It ends with this value.
 pub(in crate::steps) struct Session {
@@ -70,33 +74,51 @@ impl Drop for Session {
 
 impl Session {
     pub(super) async fn open(client: &Client, database: &str) -> Result<Self> {
+        let from = client.level.load(Ordering::Relaxed);
+        for level in LEVELS.into_iter().filter(|level| *level <= from) {
+            match Self::enter(client, database, level).await {
+                Err(error) if code(&error) == Some(&SqlState::UNDEFINED_OBJECT) && level > 0 => {}
+                Err(error) => return Err(error),
+                Ok(session) => {
+                    client.level.store(level, Ordering::Relaxed);
+                    return session.settle().await;
+                }
+            }
+        }
+        Err(anyhow!("the server knows none of our settings"))
+    }
+
+    async fn enter(client: &Client, database: &str, level: u32) -> Result<Self> {
         let mut config = tokio_postgres::Config::new();
-        let options: Vec<String> = settings(None).map(|(name, value)| format!("-c {name}={value}")).collect();
+        let options: Vec<String> = settings(level).map(|(name, value)| format!("-c {name}={value}")).collect();
         config.user(&client.config.user).dbname(database).application_name("gitlab-backup").options(options.join(" "));
         config.connect_timeout(PATIENCE);
         if let Some(password) = &client.password {
             config.password(password);
         }
-        let session = match client.by_socket() {
-            true => within(by_socket(client, &config)).await?,
-            false => {
-                config.host(&client.config.host).port(client.config.port);
-                // As libpq does: encrypted where the server offers it, and else not. Whose certificate it is, is not asked.
-                config.ssl_mode(SslMode::Prefer);
-                match within(by_tls(&config)).await {
-                    Ok(session) => session,
-                    Err(refused) => {
-                        config.ssl_mode(SslMode::Disable);
-                        within(by_tls(&config)).await.map_err(|_| refused)?
-                    }
-                }
+        if client.by_socket() {
+            return within(by_socket(client, &config)).await;
+        }
+        config.host(&client.config.host).port(client.config.port);
+        // As libpq does: encrypted where the server offers it, and else not. Whose certificate it is, is not asked.
+        config.ssl_mode(SslMode::Prefer);
+        match within(by_tls(&config)).await {
+            Ok(session) => Ok(session),
+            Err(refused) if code(&refused) == Some(&SqlState::UNDEFINED_OBJECT) => Err(refused),
+            Err(refused) => {
+                config.ssl_mode(SslMode::Disable);
+                within(by_tls(&config)).await.map_err(|_| refused)
             }
-        };
-        // By each of its names: a pooler in between may have kept the options for itself.
-        let (names, values): (Vec<&str>, Vec<&str>) = settings(Some(session.major)).unzip();
-        let sql = "SELECT pg_catalog.set_config(s.n, s.v, false) FROM pg_catalog.unnest($1::text[], $2::text[]) AS s(n, v)";
-        session.rows(sql, &[&names, &values]).await?;
-        Ok(session)
+        }
+    }
+
+    /// The same settings again: a pooler in between may have kept the options for itself.
+    async fn settle(self) -> Result<Self> {
+        let (names, values): (Vec<&str>, Vec<&str>) = settings(self.major).unzip();
+        let sql = "SELECT pg_catalog.set_config(s.n, s.v, false) \
+            FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS s(n, v)";
+        self.rows(sql, &[&names, &values]).await?;
+        Ok(self)
     }
 
     async fn begin<S, T>(client: tokio_postgres::Client, connection: Connection<S, T>) -> Result<Self>
