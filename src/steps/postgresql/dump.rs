@@ -30,6 +30,9 @@ const PROPERTIES: &str = "SELECT pg_catalog.jsonb_build_object('name', datname, 
     'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'provider', to_jsonb(d)->>'datlocprovider', \
     'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0)::text \
     FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()";
+/// Of the dump, whatever its owner has set for the database. Two of the server's it can make UTF-8 of nothing.
+const ENCODING: &str = "SELECT CASE WHEN e IN ('SQL_ASCII', 'MULE_INTERNAL') THEN e ELSE 'UTF8' END \
+    FROM (SELECT pg_catalog.pg_encoding_to_char(encoding)::text AS e FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) d";
 const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
 
@@ -55,7 +58,8 @@ pub async fn dump(config: &Config) -> Result<()> {
         // An earlier attempt of this run.
         place.remove(OsStr::new(&directory))?;
         let session = client.connect(&database.name).await?;
-        one(&client, session.major, database, &path).await?;
+        let encoding: String = session.value(ENCODING, &[]).await?;
+        one(&client, session.major, &encoding, database, &path).await?;
         let tables = rows(&session, database, &path).await?;
         let properties: String = session.value(PROPERTIES, &[]).await?;
         let properties: Database =
@@ -66,10 +70,11 @@ pub async fn dump(config: &Config) -> Result<()> {
 }
 
 /// Dumps one database.
-async fn one(client: &Client, major: u32, database: &HeldDatabase, path: &Path) -> Result<()> {
+async fn one(client: &Client, major: u32, encoding: &str, database: &HeldDatabase, path: &Path) -> Result<()> {
     let mut command = client.command("pg_dump", &database.name, major);
     // Not compressed: the repository compresses, and finds yesterday's rows again only if it sees them.
     command.args(["--format=directory", "--compress=0"]);
+    command.arg(format!("--encoding={encoding}"));
     command.arg(format!("--jobs={}", client.config.jobs)).arg(format!("--snapshot={}", database.snapshot)).arg("--file").arg(path);
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot run pg_dump: is it installed?")?;
     let mut tick = interval(Duration::from_secs(1));

@@ -153,6 +153,7 @@ impl Loader<'_> {
         meanwhile().await?;
         self.hand_over(&session, &now, name, like).await?;
         for entry in last {
+            whole(entry)?;
             let definitions = if is_of_large_objects(entry) { one_by_one(entry, &entries)? } else { vec![entry.definition.clone()] };
             for definition in definitions {
                 session.script(&definition).await.with_context(|| format!("cannot make {}", called(entry)))?;
@@ -206,6 +207,7 @@ fn comes_last(entry: &Entry) -> bool {
 /// What only a superuser can make.
 async fn make(session: &Session, entries: &[&Entry]) -> Result<()> {
     for entry in entries {
+        whole(entry)?;
         session.script(&entry.definition).await.with_context(|| format!("cannot make {}", called(entry)))?;
         if entry.kind == "SERVER" {
             let grant = format!("GRANT USAGE ON FOREIGN SERVER {} TO {}", identifier(&entry.tag), identifier(sandbox::NAME));
@@ -215,9 +217,16 @@ async fn make(session: &Session, entries: &[&Entry]) -> Result<()> {
     Ok(())
 }
 
+/// Fails if an entry is not what stands in the dump.
+fn whole(entry: &Entry) -> Result<()> {
+    ensure!(entry.is_whole, "{} is in an encoding that is not known: restore it by hand, with pg_restore", called(entry));
+    Ok(())
+}
+
 /// Gives one thing to its owner.
 async fn own(session: &Session, entry: &Entry) -> Result<()> {
     let Some(owner) = &entry.owner else { return Ok(()) };
+    whole(entry)?;
     for thing in things(entry)? {
         let sql = format!("ALTER {thing} OWNER TO {}", identifier(owner));
         session.run(&sql).await.with_context(|| format!("cannot give {} to role '{owner}'", called(entry)))?;

@@ -38,6 +38,7 @@ pub(super) fn settings(major: u32) -> impl Iterator<Item = (&'static str, &'stat
     let all = [
         (0, "search_path", ""),
         (0, "role", "none"),
+        (0, "client_encoding", "UTF8"),
         (0, "default_transaction_read_only", "off"),
         (0, "standard_conforming_strings", "on"),
         (0, "quote_all_identifiers", "off"),

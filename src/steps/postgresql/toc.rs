@@ -3,6 +3,7 @@
 //! Read by us because pg_restore tells it as lines of text, which do not say where a name ends. The format is that of PostgreSQL's archives
 //! 1.12 (9.0) to 1.16 (17, 18): numbers of a fixed size with a sign before them, strings with their length.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -37,6 +38,8 @@ pub(in crate::steps) struct Entry {
     pub owner: Option<String>,
     /// What it needs, by number.
     pub needs: Vec<i64>,
+    /// All of that is UTF-8. It is not in a database whose server does not know the encoding.
+    pub is_whole: bool,
 }
 
 /// Reads the table of contents of the dump at `directory`, in its order: what is needed comes first.
@@ -47,7 +50,7 @@ pub(in crate::steps) fn read(directory: &Path) -> Result<Vec<Entry>> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
-    let mut reader = Reader { rest: bytes, integer: 0 };
+    let mut reader = Reader { rest: bytes, integer: 0, is_whole: true };
     ensure!(reader.take(5)? == b"PGDMP", "it begins otherwise");
     let [major, minor, _, integer, _, _] = reader.array()?;
     let version = (major, minor);
@@ -79,6 +82,8 @@ struct Reader<'a> {
     rest: &'a [u8],
     /// Bytes of a number.
     integer: usize,
+    /// Every text so far was UTF-8.
+    is_whole: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -104,12 +109,15 @@ impl<'a> Reader<'a> {
             length if length < 0 => Ok(None),
             length => {
                 let bytes = self.take(usize::try_from(length)?)?;
-                Ok(Some(String::from_utf8(bytes.to_vec()).context("a name or a definition in it is not UTF-8")?))
+                let text = String::from_utf8_lossy(bytes);
+                self.is_whole &= matches!(text, Cow::Borrowed(_));
+                Ok(Some(text.into_owned()))
             }
         }
     }
 
     fn entry(&mut self, version: (u8, u8)) -> Result<Entry> {
+        self.is_whole = true;
         let id = self.number()?;
         // Whether it has data, and the catalog in which it is.
         self.number()?;
@@ -145,7 +153,7 @@ impl<'a> Reader<'a> {
             bail!("it has an entry {id} of kind '{kind}'");
         }
         let named = |name: Option<String>| name.filter(|name| !name.is_empty());
-        Ok(Entry { id, oid, tag, kind, definition, drop, schema: named(schema), owner: named(owner), needs })
+        Ok(Entry { id, oid, tag, kind, definition, drop, schema: named(schema), owner: named(owner), needs, is_whole: self.is_whole })
     }
 }
 
@@ -197,6 +205,7 @@ mod tests {
                 schema: Some("public".to_owned()),
                 owner: Some("git".to_owned()),
                 needs: vec![3],
+                is_whole: true,
             };
             assert_eq!(read, [expected], "1.{minor}");
         }
