@@ -14,9 +14,7 @@ use gitlab_backup::repository::{self, Engine};
 use gitlab_backup::values::SecretSource;
 use rustic_backend::BackendOptions;
 use rustic_core::repofile::{MasterKey, Metadata, Node, NodeType, SnapshotFile};
-use rustic_core::{
-    BackupOptions, Credentials, ReadSource, ReadSourceEntry, Repository, RepositoryOptions, RusticResult, SnapshotOptions,
-};
+use rustic_core::{BackupOptions, Credentials, ReadSource, ReadSourceEntry, Repository, RepositoryOptions, RusticResult, SnapshotOptions};
 
 type Content = Cursor<Vec<u8>>;
 
@@ -192,7 +190,10 @@ fn a_tree_is_as_deep_as_a_path_is_long_and_as_wide_as_it_likes() {
     let found = Command::new("find").arg(place.path("a/b/c/target")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout).lines().count(), room / 2 + 1);
 
-    let wide: Vec<_> = (0..50_000).map(|number| format!("{number:06}")).map(|name| at(&format!("/{name}"), node(name.as_bytes(), NodeType::Dir))).collect();
+    let wide: Vec<_> = (0..50_000)
+        .map(|number| format!("{number:06}"))
+        .map(|name| at(&format!("/{name}"), node(name.as_bytes(), NodeType::Dir)))
+        .collect();
     let snapshot = place.archive(wide).id.to_hex().as_str().to_owned();
     let mut count = 0;
     engine.list(&snapshot, &mut |_, _| count += 1).unwrap();
@@ -207,8 +208,7 @@ fn what_is_only_odd_is_laid_out_by_either_engine() {
     let root = place.path("odd");
     fs::create_dir(&root).unwrap();
     let longest = vec![b'x'; 255];
-    let names: [&[u8]; 12] =
-        [b"*", b"?", b"[a]", b"a", b"\\", b"\\*", b"new\nline", b"\x1b]0;x\x07", b"..x", b"...", b"\xff", &longest];
+    let names: [&[u8]; 12] = [b"*", b"?", b"[a]", b"a", b"\\", b"\\*", b"new\nline", b"\x1b]0;x\x07", b"..x", b"...", b"\xff", &longest];
     for name in names {
         fs::create_dir(root.join(OsStr::from_bytes(name))).unwrap();
         fs::write(root.join(OsStr::from_bytes(name)).join("file"), name).unwrap();
