@@ -60,7 +60,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     findings.push(on_path());
     findings.extend(permissions::findings(config));
     findings.push(installed(config).unwrap_or_else(|error| Finding::of("units", Err(error))));
-    findings.push(sandbox());
+    findings.extend(sandbox());
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
@@ -100,7 +100,7 @@ fn on_path() -> Finding {
 }
 
 /// Whether there is an account to look at what others made with.
-fn sandbox() -> Finding {
+fn sandbox() -> Option<Finding> {
     let found = User::from_name(confined::ACCOUNT).context("cannot ask for it").and_then(|user| {
         let user = user.with_context(|| {
             format!(
@@ -113,9 +113,9 @@ fn sandbox() -> Finding {
             "{} is root's: remove it, and 'gitlab-backup install' makes it anew",
             user.name
         );
-        Ok(format!("{} looks at what others made", user.name))
+        Ok(())
     });
-    Finding::of("sandbox", found)
+    found.err().map(|error| Finding::of("sandbox", Err(error)))
 }
 
 /// Whether the units on the host are those of the configuration.
