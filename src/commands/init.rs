@@ -11,8 +11,9 @@ use crate::config::host::Host;
 use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress};
 use crate::host::beneath::Directory;
 use crate::host::own;
-use crate::say;
+use crate::host::text;
 use crate::steps::{object_storage, postgresql, readiness};
+use crate::{note, say};
 
 /// Where GitLab may tell that it is usable; the first that answers is taken.
 const READINESS: [&str; 6] = [
@@ -77,11 +78,12 @@ async fn role_for(path: &Path, host: &Host) -> Result<()> {
     make_role(&config).await?;
     match &config.postgresql {
         Some(postgresql) if postgresql.user != postgresql::ROLE => {
-            println!("{} is left as it is. For backups by this role, let its [postgresql] have\n", path.display());
-            println!("{}", role_lines(postgresql));
-            println!("then 'gitlab-backup install' and 'gitlab-backup check'");
+            say!("{} is left as it is. For backups by this role, let its [postgresql] have", path.display());
+            text::out("");
+            text::out(&role_lines(postgresql));
+            say!("then 'gitlab-backup install' and 'gitlab-backup check'");
         }
-        _ => println!("{} names the role already", path.display()),
+        _ => say!("{} names the role already", path.display()),
     }
     Ok(())
 }
@@ -90,7 +92,7 @@ async fn role_for(path: &Path, host: &Host) -> Result<()> {
 async fn make_role(config: &Config) -> Result<()> {
     let postgresql = config.postgresql.as_ref().context("[postgresql] enable is false: there is no server to make a role on")?;
     for statement in postgresql::make_role(postgresql).await? {
-        eprintln!("ran: {statement};");
+        note!("ran: {statement};");
     }
     Ok(())
 }

@@ -112,7 +112,11 @@ impl Loader<'_> {
             (Some("b"), Some(locale)) => write!(sql, " LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale))?,
             _ => {}
         }
-        self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))
+        self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))?;
+        match self.sandbox {
+            Some(_) => sandbox::open_tablespaces(self.session).await,
+            None => Ok(()),
+        }
     }
 
     /// Fills the empty database `name` from the directory-format dump at `dump`, with `more` options for pg_restore, and gives it to the

@@ -50,13 +50,19 @@ pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &
         let (of, member): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         session.run(&format!("REVOKE {} FROM {}", identifier(&of), identifier(&member))).await?;
     }
+    let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.config.clone() };
+    Client::with(config, password)
+}
+
+/// Lets the role put tables where those of a dump were. What ends with a database that is handed over ends for all of them.
+pub(in crate::steps) async fn open_tablespaces(session: &Session) -> Result<()> {
+    let role = identifier(NAME);
     let tablespaces: Vec<String> =
         session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[]).await?;
     for tablespace in tablespaces {
         session.run(&format!("GRANT CREATE ON TABLESPACE {} TO {role}", identifier(&tablespace))).await?;
     }
-    let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.config.clone() };
-    Client::with(config, password)
+    Ok(())
 }
 
 /// Fails if the server would not let the role in, with what to do about it.
