@@ -7,13 +7,12 @@ use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use gitlab_backup::config::{EngineName, Repository as Configured};
 use gitlab_backup::repository::{self, Engine};
 use gitlab_backup::values::SecretSource;
 use rustic_backend::BackendOptions;
-use rustic_core::repofile::{MasterKey, Metadata, Node, NodeType, SnapshotFile};
+use rustic_core::repofile::{Metadata, Node, NodeType, SnapshotFile};
 use rustic_core::{BackupOptions, Credentials, ReadSource, ReadSourceEntry, Repository, RepositoryOptions, RusticResult, SnapshotOptions};
 
 type Content = Cursor<Vec<u8>>;
@@ -38,12 +37,11 @@ impl ReadSource for Hostile {
     }
 }
 
-/// The repository's key is derived once: each time takes half a second.
-struct Place(tempfile::TempDir, OnceLock<MasterKey>);
+struct Place(tempfile::TempDir);
 
 impl Place {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(), OnceLock::new());
+        let place = Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
         fs::write(place.path("password"), "secret\n").unwrap();
         fs::create_dir_all(place.path("a/b/c/target")).unwrap();
         place.engine(EngineName::Builtin).init().unwrap();
@@ -58,17 +56,14 @@ impl Place {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
         let config = Configured { engine, location, password: SecretSource::File(password.clone()), environment_file: None };
-        repository::open(&config, &password, Some(&self.path("key"))).unwrap()
+        repository::open(&config, &password, None).unwrap()
     }
 
     fn archive(&self, entries: Vec<(PathBuf, Node)>) -> SnapshotFile {
         let location = self.path("repository").to_str().unwrap().to_owned();
         let backends = BackendOptions::default().repository(location).to_backends().unwrap();
         let repository = Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
-        let credentials = self.1.get().cloned().map_or(Credentials::password("secret"), Credentials::Masterkey);
-        let repository = repository.open(&credentials).unwrap();
-        let _ = self.1.set(repository.key());
-        let repository = repository.to_indexed_ids().unwrap();
+        let repository = repository.open(&Credentials::password("secret")).unwrap().to_indexed_ids().unwrap();
         let snapshot = SnapshotOptions::default().host("x".to_owned()).to_snapshot().unwrap();
         let roots: Vec<PathBuf> = vec!["/".into()];
         repository.archive(&BackupOptions::default().no_scan(true), &Hostile(entries), snapshot, &roots).unwrap()
