@@ -210,8 +210,10 @@ impl Place {
     fn open(&self, path: &Path, content: Content, stat: &Stat) -> io::Result<File> {
         match (content, &self.staged) {
             (Content::InPlace, _) => {
-                let inside = path.strip_prefix(&self.path).unwrap_or(path);
-                frozen::open(&self.directory, &Path::new(&self.name).join(inside), stat)
+                // With nothing behind it: a slash at the end would ask for a directory.
+                let inside = path.strip_prefix(&self.path).into_iter().flatten();
+                let way: PathBuf = std::iter::once(self.name.as_os_str()).chain(inside).collect();
+                frozen::open(&self.directory, &way, stat)
             }
             (Content::Staged(number), Some(staged)) => {
                 staged.file(&Staging::file(number)).map_err(|error| io::Error::other(format!("{error:#}")))
