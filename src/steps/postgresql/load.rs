@@ -112,11 +112,7 @@ impl Loader<'_> {
             (Some("b"), Some(locale)) => write!(sql, " LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale))?,
             _ => {}
         }
-        self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))?;
-        match self.sandbox {
-            Some(_) => sandbox::open_tablespaces(self.session).await,
-            None => Ok(()),
-        }
+        self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))
     }
 
     /// Fills the empty database `name` from the directory-format dump at `dump`, with `more` options for pg_restore, and gives it to the
@@ -138,6 +134,7 @@ impl Loader<'_> {
         };
         let entries = toc::read(dump)?;
         let session = self.admin.connect(name).await?;
+        sandbox::equip(&session).await?;
         let privileged = |entry: &&Entry| PRIVILEGED.contains(&entry.kind.as_str());
         let (now, last): (Vec<&Entry>, Vec<&Entry>) =
             entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
@@ -192,7 +189,7 @@ impl Loader<'_> {
             .run(&format!("REASSIGN OWNED BY {sandbox} TO {most}"))
             .await
             .with_context(|| format!("cannot give what is in '{name}' to {most}"))?;
-        session.run(&format!("DROP OWNED BY {sandbox}")).await
+        sandbox::dismiss(session).await
     }
 }
 

@@ -54,8 +54,8 @@ pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &
     Client::with(config, password)
 }
 
-/// Lets the role put tables where those of a dump were. What ends with a database that is handed over ends for all of them.
-pub(in crate::steps) async fn open_tablespaces(session: &Session) -> Result<()> {
+/// Lets the role use what is not in the database that it fills; [`dismiss`] takes all of that back.
+pub(in crate::steps) async fn equip(session: &Session) -> Result<()> {
     let role = identifier(NAME);
     let tablespaces: Vec<String> =
         session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[]).await?;
@@ -63,6 +63,11 @@ pub(in crate::steps) async fn open_tablespaces(session: &Session) -> Result<()> 
         session.run(&format!("GRANT CREATE ON TABLESPACE {} TO {role}", identifier(&tablespace))).await?;
     }
     Ok(())
+}
+
+/// Takes from the role what it has in the session's database and on the server. What it owns there must have been given away.
+pub(in crate::steps) async fn dismiss(session: &Session) -> Result<()> {
+    session.run(&format!("DROP OWNED BY {}", identifier(NAME))).await
 }
 
 /// Fails if the server would not let the role in, with what to do about it.
@@ -97,8 +102,6 @@ pub(in crate::steps) async fn retire(session: &Session) -> Result<()> {
         return Ok(());
     }
     session.rows(BACKENDS, &[&NAME]).await?;
-    let role = identifier(NAME);
-    // Its privileges on tablespaces.
-    session.run(&format!("DROP OWNED BY {role}")).await?;
-    session.run(&format!("DROP ROLE {role}")).await.with_context(|| format!("cannot remove role '{NAME}'"))
+    dismiss(session).await?;
+    session.run(&format!("DROP ROLE {}", identifier(NAME))).await.with_context(|| format!("cannot remove role '{NAME}'"))
 }
