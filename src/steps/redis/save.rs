@@ -17,10 +17,13 @@ use super::rdb;
 use super::remote::{self, Transfer};
 use super::server::{Info, Server};
 use crate::config::{Config, Redis};
+use crate::host::beneath::Directory;
+use crate::host::confined::Confinement;
 use crate::host::own;
 use crate::paths;
 use crate::process;
 use crate::runs::record::write_json;
+use crate::steps::user;
 use crate::systemd::notify;
 
 /// How often an instance is asked how far it is.
@@ -207,13 +210,22 @@ fn ours(file: &mut File, from: i64, to: i64) -> Result<()> {
     Ok(())
 }
 
-/// Reads the file through, where there is a program that can.
+/// Has the file read through, where there is a program that can: as an account that owns nothing, for what is in it is the server's.
 async fn verify(redis: &Redis, file: &Path) -> Result<()> {
     let Some(program) = remote::installed(&["redis-check-rdb", "valkey-check-rdb"]) else {
         return Ok(());
     };
     notify::status(&format!("checking the file of Redis {}", redis.name));
-    let output = Command::new(&program).arg(file).kill_on_drop(true).output().await.context("cannot run redis-check-rdb")?;
+    let user = user::sandbox()?;
+    Directory::of(file)?.0.lend(user.as_ref().map(|user| user.gid.as_raw()))?;
+    let desk = tempfile::tempdir().context("cannot make a temporary directory")?;
+    if let Some(user) = &user {
+        Directory::open(desk.path())?.give(user.uid.as_raw(), user.gid.as_raw())?;
+    }
+    let mut confinement = Confinement::new(user.as_ref(), desk.path());
+    confinement.readable.push(file.to_owned());
+    let mut command = Command::from(confinement.command(&program));
+    let output = command.arg(file).kill_on_drop(true).output().await.context("cannot run redis-check-rdb")?;
     let words = process::tail(&output.stdout);
     if words.contains("Can't handle RDB format version") {
         tracing::warn!("Redis {}: {} is older than the server and cannot check its file", redis.name, program.display());

@@ -9,9 +9,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::User;
-use rustix::fs::{FileType, FlockOperation, Gid, Mode, fchmod, fchown, flock, fstatvfs};
+use rustix::fs::{FileType, FlockOperation, flock, fstatvfs};
 
 use crate::host::beneath::Directory;
 use crate::host::random;
@@ -100,51 +100,12 @@ pub(super) fn give(directory: &Directory, user: Option<&User>) -> Result<()> {
     user.map_or(Ok(()), |user| directory.give(user.uid.as_raw(), user.gid.as_raw()))
 }
 
-/// Lets `user`'s group read all that is in `directory`, which nobody else could enter so far, and nothing more: it stays ours. Returns its
-/// bytes.
+/// Lets `user`'s group read all that is in `directory`, which nobody else could enter so far. Returns its bytes.
 ///
 /// # Errors
 /// If there is anything but directories and regular files in it.
 pub(super) fn lend(directory: &Directory, user: Option<&User>) -> Result<u64> {
-    let mut bytes = 0_u64;
-    let mut pending = vec![directory.again()?];
-    while let Some(directory) = pending.pop() {
-        for (name, kind) in directory.entries()? {
-            let path = Path::new(&name);
-            match kind {
-                FileType::Directory => pending.push(directory.below(path)?),
-                FileType::RegularFile => {
-                    let file = directory.file(path)?;
-                    bytes = bytes.saturating_add(file.metadata()?.len());
-                    hand(&file, user, 0o640).with_context(|| format!("cannot hand {} over", directory.path().join(path).display()))?;
-                }
-                kind => bail!("{} is a {}: it is not looked at", directory.path().join(path).display(), word(kind)),
-            }
-        }
-        hand(&directory, user, 0o750).with_context(|| format!("cannot hand {} over", directory.path().display()))?;
-    }
-    Ok(bytes)
-}
-
-fn hand(file: impl AsFd, user: Option<&User>, mode: u32) -> Result<()> {
-    let Some(user) = user else { return Ok(()) };
-    // Set-user-ID bits go with the owner.
-    fchown(&file, Some(rustix::process::geteuid()), Some(Gid::from_raw(user.gid.as_raw())))?;
-    fchmod(&file, Mode::from_raw_mode(mode))?;
-    Ok(())
-}
-
-/// What there is instead of a file or directory.
-pub(super) fn word(kind: FileType) -> &'static str {
-    match kind {
-        FileType::Symlink => "symbolic link",
-        FileType::Fifo => "named pipe",
-        FileType::Socket => "socket",
-        FileType::CharacterDevice | FileType::BlockDevice => "device",
-        FileType::Directory => "directory",
-        FileType::RegularFile => "file",
-        FileType::Unknown => "thing of an unknown kind",
-    }
+    directory.lend(user.map(|user| user.gid.as_raw()))
 }
 
 /// Removes what killed verifies left. What cannot be removed is told, and left.

@@ -169,8 +169,9 @@ impl Renderer<'_> {
                     processes: self.redis_by_network(),
                     foreign: true,
                     bus: false,
-                    // The socket belongs to Redis, and dump.rdb is read as Redis.
-                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
+                    confines: true,
+                    // The socket belongs to Redis, dump.rdb is read as Redis, and looked at by an account that owns nothing.
+                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL")
                 }),
                 ..base
             },

@@ -13,13 +13,14 @@ use rustix::fs::FileType;
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
+use crate::host::beneath::word;
 use crate::host::confined::{self, Confinement};
 use crate::host::text;
 use crate::process;
 use crate::runs::Part;
 use crate::steps::extract;
 use crate::steps::verify::patience;
-use crate::steps::verify::scratch::{Scratch, lend, word};
+use crate::steps::verify::scratch::{Scratch, lend};
 
 use super::stores;
 
