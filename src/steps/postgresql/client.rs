@@ -4,16 +4,14 @@
 //! By a socket without a password a server goes by the user of the process behind it. Root is never that: a session is opened, and a program
 //! runs, as the OS user that the configuration names.
 
-use std::fs::File;
 use std::io::Write;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 
 use anyhow::{Context, Result};
 use nix::unistd::User;
-use rustix::fs::{Gid, Uid, fchown};
 use tempfile::NamedTempFile;
 use tokio::process::Command;
 
@@ -34,8 +32,8 @@ pub(in crate::steps) struct Client {
     pub account: Option<Account>,
     /// What of our settings the server knows, as far as is known.
     pub level: AtomicU32,
-    /// libpq's password file; removed with this value.
-    passfile: Option<NamedTempFile>,
+    /// libpq's password file, once one of its programs needs it; removed with this value.
+    passfile: OnceLock<NamedTempFile>,
 }
 
 impl Client {
@@ -57,8 +55,7 @@ impl Client {
     pub fn with(config: Postgresql, password: Option<String>) -> Result<Self> {
         let user = user::to_become(&config.os_user).context("correct [postgresql] os-user")?;
         let account = user.map(|user: User| Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
-        let passfile = password.as_deref().map(|password| passfile(password, account)).transpose()?;
-        Ok(Self { config, password, account, level: AtomicU32::new(u32::MAX), passfile })
+        Ok(Self { config, password, account, level: AtomicU32::new(u32::MAX), passfile: OnceLock::new() })
     }
 
     /// Whether it is reached by a socket of this host.
@@ -72,7 +69,7 @@ impl Client {
     }
 
     /// One of libpq's programs, about to talk to `database` of a server of this major version.
-    pub fn command(&self, program: &str, database: &str, major: u32) -> Command {
+    pub fn command(&self, program: &str, database: &str, major: u32) -> Result<Command> {
         let mut command = self.command_offline(program);
         let options: Vec<String> = settings(major).map(|(name, value)| format!("-c {name}={value}")).collect();
         command
@@ -84,10 +81,28 @@ impl Client {
             .env("PGCONNECT_TIMEOUT", "20")
             .env("PGOPTIONS", options.join(" "))
             .arg("--no-password");
-        if let Some(file) = &self.passfile {
-            command.env("PGPASSFILE", file.path());
+        if let Some(password) = &self.password {
+            command.env("PGPASSFILE", self.passfile(password)?);
         }
-        command
+        Ok(command)
+    }
+
+    /// For libpq: the password of every server, readable for whom the programs run as.
+    fn passfile(&self, password: &str) -> Result<&Path> {
+        if let Some(file) = self.passfile.get() {
+            return Ok(file.path());
+        }
+        let write = || -> Result<NamedTempFile> {
+            let mut file = NamedTempFile::new()?;
+            writeln!(file, "*:*:*:*:{}", password.replace('\\', "\\\\").replace(':', "\\:"))?;
+            Ok(file)
+        };
+        let file = match self.account {
+            Some(account) => account.act(write),
+            None => write(),
+        };
+        let file = file.context("cannot make a temporary file")?;
+        Ok(self.passfile.get_or_init(|| file).path())
     }
 
     /// One of libpq's programs that needs no server. With an environment of its own: ours may have secrets in it.
@@ -115,18 +130,6 @@ impl Client {
         let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
         self.connect("postgres").await?.column(sql, &[]).await
     }
-}
-
-/// For libpq: the password of every server, readable for whom the programs run as.
-fn passfile(password: &str, account: Option<Account>) -> Result<NamedTempFile> {
-    let mut file = NamedTempFile::new().context("cannot make a temporary file")?;
-    writeln!(file, "*:*:*:*:{}", password.replace('\\', "\\\\").replace(':', "\\:"))?;
-    if let Some(account) = account {
-        let file: &File = file.as_file();
-        fchown(file.as_fd(), Some(Uid::from_raw(account.uid)), Some(Gid::from_raw(account.gid)))
-            .context("cannot give the password to the user that asks PostgreSQL")?;
-    }
-    Ok(file)
 }
 
 /// Where Debian keeps the programs of each version.

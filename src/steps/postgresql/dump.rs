@@ -71,7 +71,7 @@ pub async fn dump(config: &Config) -> Result<()> {
 
 /// Dumps one database.
 async fn one(client: &Client, major: u32, encoding: &str, database: &HeldDatabase, path: &Path) -> Result<()> {
-    let mut command = client.command("pg_dump", &database.name, major);
+    let mut command = client.command("pg_dump", &database.name, major)?;
     // Not compressed: the repository compresses, and finds yesterday's rows again only if it sees them.
     command.args(["--format=directory", "--compress=0"]);
     command.arg(format!("--encoding={encoding}"));
@@ -131,7 +131,7 @@ fn lines(file: &Path) -> std::io::Result<u64> {
 async fn globals(client: &Client, staging: &Path, databases: &[String]) -> Result<Globals> {
     let session = client.connect("postgres").await?;
     let globals = Globals::read(&session, databases).await?;
-    let mut command = client.command("pg_dumpall", "postgres", session.major);
+    let mut command = client.command("pg_dumpall", "postgres", session.major)?;
     command.arg("--globals-only").arg("--file").arg(staging.join("globals.sql"));
     if !session.value::<bool>("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await? {
         command.arg("--no-role-passwords");

@@ -292,7 +292,7 @@ fn list(entries: &[&Entry]) -> Result<NamedTempFile> {
 
 /// Runs pg_restore as `client`'s role.
 async fn restore(client: &Client, major: u32, name: &str, dump: &Path, more: &[&str]) -> Result<()> {
-    let mut command = client.command("pg_restore", name, major);
+    let mut command = client.command("pg_restore", name, major)?;
     command.args(more).arg("--exit-on-error").arg(format!("--jobs={}", client.config.jobs));
     // libpq takes a name with '=' for more than a name.
     command.arg(format!("--dbname=dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))).arg(dump);

@@ -86,7 +86,7 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
     let filler = loader.sandbox.unwrap_or(loader.admin);
     let meanwhile = async || {
         load::sequences(&loader.admin.connect(name).await?, told).await?;
-        let mut analyze = filler.command("vacuumdb", name, loader.session.major);
+        let mut analyze = filler.command("vacuumdb", name, loader.session.major)?;
         analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.config.jobs));
         let output = analyze.stdout(Stdio::null()).output().await.context("cannot run vacuumdb: is it installed?")?;
         ensure!(output.status.success(), "ANALYZE of {}: {}", filler.place(name), String::from_utf8_lossy(&output.stderr).trim());
