@@ -41,7 +41,7 @@ pub fn tail(output: &[u8]) -> String {
 pub fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot run {program}: is it installed?"))?;
-    ensure!(output.status.success(), "{program}: {}", tail(&[output.stdout, output.stderr].concat()));
+    ensure!(output.status.success(), "{program}, {}: {}", output.status, tail(&[output.stdout, output.stderr].concat()));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

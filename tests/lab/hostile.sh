@@ -11,7 +11,7 @@ attack() { inside "systemd-run -q --collect --unit=attack -p KillMode=control-gr
 truce() { inside 'systemctl stop attack 2>/dev/null || true'; }
 
 # Of /etc what a run or a restore itself changes is left out.
-STATE_OF_ROOT='{ find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*; }'
+STATE_OF_ROOT='{ find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; find /root /srv/canary -printf "%p %T@\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*; }'
 canaries() {
   inside 'install -d /srv/canary /root/.ssh; echo precious > /srv/canary/file; echo key > /root/.ssh/authorized_keys; chmod 700 /root/.ssh
     # A line that nobody could find elsewhere by chance.
@@ -28,11 +28,13 @@ unhurt() {
   told=$((told + 1))
   echo "variant: $1 → ${2:-held}"
 }
-# no_secret_stored: no file of the newest run has it. Restored by restic, into a place that only root sees.
+# no_secret_stored WHAT: nothing that was stored since the last time has it. Read by restic.
 no_secret_stored() {
-  inside 'export RESTIC_REPOSITORY=/var/backups/gitlab RESTIC_PASSWORD_FILE=/etc/gitlab-backup/repository.password; secret=$(cat /srv/secret)
+  inside 'export RESTIC_REPOSITORY=/var/backups/gitlab RESTIC_PASSWORD_FILE=/etc/gitlab-backup/repository.password; secret=$(cat /srv/secret); touch /srv/dumped
     for s in $(restic --no-cache snapshots --json | python3 -c "import json,sys; print(*[s[\"id\"] for s in json.load(sys.stdin)])"); do
+      grep -q "^$s$" /srv/dumped && continue
       restic --no-cache -q dump "$s" / 2>/dev/null | grep -aF -- "$secret" >/dev/null && exit 1
+      echo "$s" >> /srv/dumped
     done; exit 0' || fail "$1: a secret of root's is in the repository"
 }
 # bounded SECONDS CMD: it ends in that time, well or not. Its output is in /srv/out.
