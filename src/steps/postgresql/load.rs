@@ -140,7 +140,7 @@ impl Loader<'_> {
             entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
         let mut rest = &now[..];
         while let Some(first) = rest.first() {
-            let its = rest.iter().take_while(|entry| privileged(entry) == privileged(&first)).count();
+            let its = rest.iter().take_while(|entry| privileged(entry) == privileged(first)).count();
             let (these, others) = rest.split_at(its);
             rest = others;
             if privileged(first) {

@@ -54,7 +54,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
     ensure!(reader.take(5)? == b"PGDMP", "it begins otherwise");
     let [major, minor, _, integer, _, _] = reader.array()?;
     let version = (major, minor);
-    ensure!((1, 12) <= version && version < (2, 0), "its format is {major}.{minor}");
+    ensure!(((1, 12)..(2, 0)).contains(&version), "its format is {major}.{minor}");
     ensure!((1..=8).contains(&integer), "its numbers have {integer} bytes");
     reader.integer = usize::from(integer);
     match version >= COMPRESSION_NAMED {
