@@ -240,6 +240,7 @@ fn every_key_is_read() {
     let postgresql = config.postgresql.unwrap();
     assert_eq!((postgresql.host.as_str(), postgresql.port, postgresql.jobs), ("db.example.org", 5433, 4));
     assert_eq!((postgresql.user.as_str(), postgresql.os_user.as_str()), ("gitlab", "git"));
+    assert_eq!((postgresql.restore_user.as_str(), postgresql.restore_os_user.as_str()), ("gitlab", "git"));
     assert_eq!(postgresql.databases.unwrap(), ["gitlabhq_production", "odd \"name\" $1"]);
     assert_eq!(postgresql.password, Some(SecretSource::Credential("gitlab.postgresql".into())));
     assert_eq!(postgresql.bin_dir, Some("/usr/lib/postgresql/15/bin".into()));
@@ -336,6 +337,16 @@ fn what_is_switched_off_is_absent() {
 fn a_missing_file_is_named_with_the_option_that_names_another() {
     let error = Config::load(Path::new("/nonexistent/config.toml"), &Host::new("/")).unwrap_err().to_string();
     assert_eq!(error, "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; --config FILE names another");
+}
+
+#[test]
+fn a_restore_may_be_by_another_role() {
+    let root = source_tree();
+    let config = parse("[postgresql]\nuser = \"gitlab-backup\"\nrestore-user = \"postgres\"\n", root.path()).unwrap();
+    let postgresql = config.postgresql.unwrap();
+    assert_eq!((postgresql.user.as_str(), postgresql.os_user.as_str()), ("gitlab-backup", "gitlab-backup"));
+    let restoring = postgresql.restoring();
+    assert_eq!((restoring.user.as_str(), restoring.os_user.as_str()), ("postgres", "postgres"));
 }
 
 #[test]
