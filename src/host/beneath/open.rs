@@ -22,7 +22,7 @@ pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::R
     /// Before Linux 5.6, and where a system call filter does not know it.
     static WITHOUT: AtomicBool = AtomicBool::new(false);
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    if path.components().any(|component| !matches!(component, Component::Normal(_) | Component::CurDir)) {
+    if !goes_down(path) {
         return Err(Errno::XDEV);
     }
     if !WITHOUT.load(Ordering::Relaxed) {
@@ -37,8 +37,16 @@ pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::R
     by_steps(directory.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?, path, flags)
 }
 
-/// The same, a name at a time. `path` goes down only.
+/// Whether a path leads nowhere but down.
+fn goes_down(path: &Path) -> bool {
+    path.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
+}
+
+/// The same, a name at a time.
 pub(super) fn by_steps(mut here: OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    if !goes_down(path) {
+        return Err(Errno::XDEV);
+    }
     let mut names = path.components().filter(|component| *component != Component::CurDir).peekable();
     if names.peek().is_none() && !path.as_os_str().is_empty() {
         return rustix::fs::openat(&here, ".", flags, Mode::empty());

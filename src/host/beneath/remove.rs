@@ -16,6 +16,8 @@ use crate::host::random;
 
 /// How many threads remove at once.
 const REMOVERS: usize = 8;
+/// How often a directory is emptied once more, in all.
+const AGAIN: u64 = 100_000;
 
 pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
@@ -28,11 +30,17 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(REMOVERS).build()?;
     let hoist = Hoist { top: &top, prefix: random::name()?, next: AtomicU64::new(0) };
     let mut pending = hoist.empty(&top)?;
+    let again = AtomicU64::new(0);
     while !pending.is_empty() {
         let one = |name: &OsString| {
             let inner = top.below(Path::new(name))?;
-            let found = hoist.empty(&inner)?;
-            rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR).map_err(|error| said(&top, name, error))?;
+            let mut found = hoist.empty(&inner)?;
+            match rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                // Somebody still has it open and goes on to make things in it: once more.
+                Err(Errno::NOTEMPTY | Errno::EXIST) if again.fetch_add(1, Ordering::Relaxed) < AGAIN => found.push(name.clone()),
+                Err(error) => return Err(said(&top, name, error).into()),
+            }
             Ok(found)
         };
         let next: Result<Vec<Vec<OsString>>> = pool.install(|| pending.par_iter().map(one).collect());
@@ -61,7 +69,7 @@ impl Hoist<'_> {
             }
             // An empty one needs no place.
             match rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR) {
-                Ok(()) => continue,
+                Ok(()) | Err(Errno::NOENT) => continue,
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(error) => return Err(said(directory, &name, error).into()),
             }
@@ -70,8 +78,11 @@ impl Hoist<'_> {
                 Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(directory, &name, self.top, &new),
                 moved => moved,
             };
-            moved.map_err(|error| said(directory, &name, error))?;
-            found.push(new);
+            match moved {
+                Ok(()) => found.push(new),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(said(directory, &name, error).into()),
+            }
         }
         Ok(found)
     }

@@ -152,7 +152,13 @@ impl Loader<'_> {
             restore(sandbox, session.major, name, dump, &[more, &["--no-owner", "--use-list", &*path]].concat()).await?;
         }
         meanwhile().await?;
-        self.hand_over(&session, &now, name, like).await?;
+        // From here on nobody's code runs, and nothing that it has made is taken for what stands in the dump.
+        sandbox::silence(&session).await?;
+        let superusers: Vec<String> = session.column("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper", &[]).await?;
+        for entry in now.iter().filter(|entry| entry.owner.as_ref().is_some_and(|owner| superusers.contains(owner))) {
+            made_anew(&session, entry).await?;
+        }
+        self.hand_over(&session, &now, name, (like, &superusers)).await?;
         for entry in last {
             whole(entry)?;
             let definitions = if is_of_large_objects(entry) { one_by_one(entry, &entries)? } else { vec![entry.definition.clone()] };
@@ -165,13 +171,16 @@ impl Loader<'_> {
     }
 
     /// Gives everything to whom it belongs, and takes the rest of its rights from the sandbox's role.
-    async fn hand_over(&self, session: &Session, entries: &[&Entry], name: &str, like: &Database) -> Result<()> {
+    async fn hand_over(&self, session: &Session, entries: &[&Entry], name: &str, (like, superusers): (&Database, &[String])) -> Result<()> {
         let sandbox = identifier(sandbox::NAME);
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         for owner in entries.iter().filter_map(|entry| entry.owner.as_deref()) {
             *counts.entry(owner).or_default() += 1;
         }
-        let most = counts.iter().max_by_key(|(_, count)| **count).map(|(owner, _)| *owner);
+        // What code has made beside the dump goes with the most: never to a superuser, if there was anybody else whose code it can have been.
+        let ordinary = |(owner, _): &(&&str, &usize)| !superusers.iter().any(|superuser| superuser == **owner);
+        let most = counts.iter().filter(ordinary).max_by_key(|(_, count)| **count);
+        let most = most.or_else(|| counts.iter().max_by_key(|(_, count)| **count)).map(|(owner, _)| *owner);
         // A sequence that belongs to a table goes with it, and must not go before it.
         let is_sequence = |entry: &&&Entry| entry.kind == "SEQUENCE";
         let ordered = entries.iter().filter(|entry| !is_sequence(entry)).chain(entries.iter().filter(is_sequence));
@@ -203,6 +212,25 @@ fn is_special(entry: &Entry) -> bool {
 fn comes_last(entry: &Entry) -> bool {
     // One of all tables only a superuser can make.
     LAST.contains(&entry.kind.as_str()) || entry.kind == "PUBLICATION" && entry.definition.contains(" FOR ALL TABLES")
+}
+
+/// A superuser's function again, from the dump: code that ran meanwhile could have put another in its place, and given it to whom it liked.
+async fn made_anew(session: &Session, entry: &Entry) -> Result<()> {
+    let Some(kind) = ["FUNCTION", "PROCEDURE"].into_iter().find(|kind| *kind == entry.kind) else { return Ok(()) };
+    whole(entry)?;
+    let (before, after) = (format!("CREATE {kind} "), format!("CREATE OR REPLACE {kind} "));
+    let definition = entry.definition.replacen(&before, &after, 1);
+    session.script(&definition).await.with_context(|| format!("cannot make {} as it was", called(entry)))?;
+    for thing in things(entry)? {
+        let sql = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
+            WHERE p.oid = $1::text::pg_catalog.regprocedure";
+        let signature = thing.split_once(' ').map_or(thing.as_str(), |(_, signature)| signature);
+        for grantee in session.column::<String>(sql, &[&signature]).await? {
+            session.run(&format!("REVOKE ALL ON {thing} FROM {} CASCADE", identifier(&grantee))).await?;
+        }
+        session.run(&format!("GRANT EXECUTE ON {thing} TO PUBLIC")).await?;
+    }
+    Ok(())
 }
 
 /// What only a superuser can make.

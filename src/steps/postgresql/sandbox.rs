@@ -4,7 +4,9 @@
 //! whoever loads, and can go back from any role that a session has only taken on. So the session itself is one of a role that has nothing:
 //! it owns the new database until it is full, and all in it, and then hands it over.
 
-use anyhow::{Context, Result};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 use postgres_protocol::password::scram_sha_256;
 use tokio_postgres::error::SqlState;
 
@@ -17,6 +19,10 @@ use super::session::{self, Session};
 
 /// The role, and the OS user that a server by socket knows it by.
 pub(in crate::steps) const NAME: &str = "gitlab-backup-sandbox";
+
+/// How often its sessions are ended, and between two times.
+const SILENCE: u32 = 300;
+const PAUSE: Duration = Duration::from_millis(100);
 
 const BACKENDS: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text";
 const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catalog.pg_auth_members a \
@@ -57,12 +63,27 @@ pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &
 /// Lets the role use what is not in the database that it fills; [`dismiss`] takes all of that back.
 pub(in crate::steps) async fn equip(session: &Session) -> Result<()> {
     let role = identifier(NAME);
+    session.run(&format!("ALTER ROLE {role} LOGIN")).await?;
     let tablespaces: Vec<String> =
         session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[]).await?;
     for tablespace in tablespaces {
         session.run(&format!("GRANT CREATE ON TABLESPACE {} TO {role}", identifier(&tablespace))).await?;
     }
     Ok(())
+}
+
+/// Ends the role's sessions, and lets it begin none until it is equipped again.
+pub(in crate::steps) async fn silence(session: &Session) -> Result<()> {
+    session.run(&format!("ALTER ROLE {} NOLOGIN", identifier(NAME))).await?;
+    let left = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text";
+    for _ in 0..SILENCE {
+        session.rows(BACKENDS, &[&NAME]).await?;
+        if session.value::<i64>(left, &[&NAME]).await? == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!("a session of role '{NAME}' does not end: look at pg_stat_activity")
 }
 
 /// Takes from the role what it has in the session's database and on the server. What it owns there must have been given away.

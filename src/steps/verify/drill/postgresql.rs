@@ -201,9 +201,21 @@ async fn database(loader: &Loader<'_>, name: &str, dump: &Path, recorded: Option
     let unknown = Database::default();
     let like = recorded.unwrap_or(&unknown);
     loader.create(name, like).await?;
-    loader.fill(name, like, dump, &[], async || Ok(())).await?;
+    let mut counted = Ok(String::new());
+    // Before it is handed over, and as who filled it: to plan a query runs the code of indexes.
+    loader
+        .fill(name, like, dump, &[], async || {
+            counted = count(loader, name, recorded).await;
+            Ok(())
+        })
+        .await?;
+    counted
+}
+
+/// Compares the rows of a database that is still the filler's with what the manifest has of it.
+async fn count(loader: &Loader<'_>, name: &str, recorded: Option<&Database>) -> Result<String> {
     let Some(recorded) = recorded else { return Ok("restored; the manifest is too old to tell how many rows there were".to_owned()) };
-    let session = loader.admin.connect(name).await?;
+    let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
     let mut there = BTreeMap::new();
     for row in session.rows(TABLES, &[]).await? {
         let (schema, table, quoted): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);

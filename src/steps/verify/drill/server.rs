@@ -135,8 +135,10 @@ mod tests {
         let error = runtime().block_on(dead.answering(async || Ok(None::<()>))).unwrap_err();
         assert!(format!("{error:#}").contains("no such file"), "{error:#}");
         // One that does not listen to the signal.
+        let other = tempfile::tempdir().unwrap();
+        let manner = Manner { place: other.path(), ..manner };
         let mut alive = Server::start(&manner, Path::new("/bin/sh"), &words("trap '' QUIT; echo up; exec sleep 1000")).unwrap();
-        let log = place.path().join("log");
+        let log = other.path().join("log");
         let up = async || Ok(fs::read_to_string(&log)?.starts_with("up").then_some(()));
         runtime().block_on(alive.answering(up)).unwrap();
         let pid = alive.child.id();
