@@ -222,8 +222,10 @@ async fn made_anew(session: &Session, entry: &Entry) -> Result<()> {
     let definition = entry.definition.replacen(&before, &after, 1);
     session.script(&definition).await.with_context(|| format!("cannot make {} as it was", called(entry)))?;
     for thing in things(entry)? {
-        let sql = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
-            WHERE p.oid = $1::text::pg_catalog.regprocedure";
+        // By its arguments as pg_dump writes them: with their names, which regprocedure does not take.
+        let sql = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+            CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
+            WHERE pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)) = $1::text";
         let signature = thing.split_once(' ').map_or(thing.as_str(), |(_, signature)| signature);
         for grantee in session.column::<String>(sql, &[&signature]).await? {
             session.run(&format!("REVOKE ALL ON {thing} FROM {} CASCADE", identifier(&grantee))).await?;

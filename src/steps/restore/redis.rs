@@ -83,9 +83,20 @@ async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<Sta
     })
 }
 
+/// The number of the process behind the address.
+async fn pid(redis: &Redis, process: Behind) -> Result<u32> {
+    match process.pid {
+        0 => Ok(u32::try_from(Server::connect(redis).await?.info().await?.number("process_id")?)?),
+        pid => Ok(pid),
+    }
+}
+
 /// The unit that runs the process behind the address: by its control group. One that is configured must be that one.
 async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<String> {
-    let found = manager.unit_of(process.pid).await;
+    let found = match pid(redis, process).await {
+        Ok(pid) => manager.unit_of(pid).await,
+        Err(error) => Err(error),
+    };
     match &redis.unit {
         // What is behind a unit of ours has another of its own.
         Some(unit) if unit.as_str().starts_with(Proxy::PREFIX) => Ok(unit.to_string()),
@@ -116,8 +127,9 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
         match &redis.unit {
             Some(unit) => units.push(unit.to_string()),
             None => {
-                if let Ok(process) = behind(&redis.address) {
-                    units.extend(manager.unit_of(process.pid).await.ok());
+                let pid = async { pid(redis, behind(&redis.address)?).await };
+                if let Ok(pid) = pid.await {
+                    units.extend(manager.unit_of(pid).await.ok());
                 }
             }
         }
