@@ -221,14 +221,17 @@ async fn made_anew(session: &Session, entry: &Entry) -> Result<()> {
     let (before, after) = (format!("CREATE {kind} "), format!("CREATE OR REPLACE {kind} "));
     let definition = entry.definition.replacen(&before, &after, 1);
     session.script(&definition).await.with_context(|| format!("cannot make {} as it was", called(entry)))?;
+    // The list of contents calls it by its bare name and its arguments' types; one that were not found would keep what it was granted.
+    let found = "SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
+        WHERE n.nspname = $1::text AND p.proname::text || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')' = $2::text";
+    let found: Vec<u32> = session.column(found, &[&entry.schema, &entry.tag]).await?;
+    let &[oid] = found.as_slice() else { bail!("{} is there {} times", called(entry), found.len()) };
+    let grantees = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a \
+        JOIN pg_catalog.pg_roles r ON r.oid = a.grantee WHERE p.oid = $1";
+    let grantees: Vec<String> = session.column(grantees, &[&oid]).await?;
     for thing in things(entry)? {
-        // By its arguments as pg_dump writes them: with their names, which regprocedure does not take.
-        let sql = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-            CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee \
-            WHERE pg_catalog.format('%I.%I(%s)', n.nspname, p.proname, pg_catalog.pg_get_function_identity_arguments(p.oid)) = $1::text";
-        let signature = thing.split_once(' ').map_or(thing.as_str(), |(_, signature)| signature);
-        for grantee in session.column::<String>(sql, &[&signature]).await? {
-            session.run(&format!("REVOKE ALL ON {thing} FROM {} CASCADE", identifier(&grantee))).await?;
+        for grantee in &grantees {
+            session.run(&format!("REVOKE ALL ON {thing} FROM {} CASCADE", identifier(grantee))).await?;
         }
         session.run(&format!("GRANT EXECUTE ON {thing} TO PUBLIC")).await?;
     }
