@@ -49,6 +49,12 @@ async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<Sta
     let info = server.info().await?;
     let here = info.version();
     ensure!(series(&here) >= series(version), "its file is of version {version}, which the server here, {here}, cannot read");
+    ensure!(
+        server.is_local(),
+        "it is at {}, and its files are not on this machine: a server takes a file only when it starts. 'restore --into DIR --only redis' lays the file \
+         out; put it in place as its dump.rdb there, while that server is stopped",
+        place(&redis.address)
+    );
     let files = Files::of(&server).await.with_context(|| {
         format!(
             "a server takes a file only when it starts, and that of {} cannot be put in place here. 'restore --into DIR --only redis' lays the file \
