@@ -257,7 +257,10 @@ fn each_restore_unit_has_the_rights_of_its_work() {
         lines(&by_socket, "restore-dumps", &["ReadWritePaths="]),
         ["ReadWritePaths=\"-/run/gitlab-backup\" \"-/var/lib/gitlab-backup\""]
     );
-    assert_eq!(lines(&by_socket, "restore-files", &["ReadWritePaths="]), ["ReadWritePaths=\"-/home\" \"-/run/gitlab-backup\" \"-/var\""]);
+    assert_eq!(
+        lines(&by_socket, "restore-files", &["ReadWritePaths="]),
+        ["ReadWritePaths=\"-/data\" \"-/home\" \"-/opt\" \"-/run/gitlab-backup\" \"-/srv\" \"-/var\""]
+    );
 }
 
 /// CAP_SYS_ADMIN is for those hosts that have a volume which can make snapshots.

@@ -26,6 +26,9 @@ const LOOK: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID";
 /// Directories are renamed and get what they had, and servers' files are theirs to touch.
 const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
 
+/// A Redis keeps its files where it says: mostly below one of these.
+const REDIS: [&str; 4] = ["/var", "/srv", "/opt", "/data"];
+
 /// To become the users that ask PostgreSQL, and to give the dumps to them.
 const LOADING: &str = "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
 
@@ -46,8 +49,7 @@ impl Renderer<'_> {
     /// A sandbox for what looks at, lays out or replaces GitLab's files: the same in all of them, for what is one mount to one must be one to
     /// the others.
     fn in_place(&self, capabilities: &'static str) -> Sandbox {
-        // A Redis keeps its files where it says: mostly there.
-        let redis = (!self.config.redis.is_empty()).then(|| PathBuf::from("/var"));
+        let redis = REDIS.iter().filter(|_| !self.config.redis.is_empty()).map(PathBuf::from);
         let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
         let writable = self.writable(own.into_iter().chain(redis).chain(self.tops()));
         let (network, processes) = (self.servers_by_network(), self.redis_by_network());
