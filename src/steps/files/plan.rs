@@ -150,7 +150,9 @@ pub fn explain(config: &Config) -> Vec<Finding> {
 /// Removes what a run before a crash or a reboot left, found by its name.
 fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
     let relevant: Vec<Mount> = config.files.paths.iter().filter_map(|path| volume::mount_of(mounts, path).ok().cloned()).collect();
-    for kind in Kind::ALL.into_iter().filter(|kind| relevant.iter().any(|mount| kind.expected(mount))) {
+    // Where no snapshot is asked for, this unit may not mount, and has nothing to look for.
+    let kinds = Kind::ALL.into_iter().filter(|kind| config.files.volumes && relevant.iter().any(|mount| kind.expected(mount)));
+    for kind in kinds {
         let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size);
         for snapshot in volumes.leftovers(&relevant)? {
             volumes.undo(&snapshot).with_context(|| format!("cannot remove what an earlier run left, {}", snapshot.name))?;
