@@ -10,8 +10,8 @@ as() { inside "runuser -u $1 -- bash -c $(printf %q "$2")"; }
 attack() { inside "systemd-run -q --collect --unit=attack -p KillMode=control-group runuser -u $1 -- bash -c $(printf %q "while :; do $2; done 2>/dev/null")"; }
 truce() { inside 'systemctl stop attack 2>/dev/null || true'; }
 
-# Of /etc what a run or a restore itself changes is left out.
-STATE_OF_ROOT='{ find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; find /root /srv/canary -printf "%p %T@\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*; }'
+# Of /etc what a run or a restore itself changes is left out, and what the lab's volumes need.
+STATE_OF_ROOT='{ find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -path /etc/lab-volumes -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; find /root /srv/canary -printf "%p %T@\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*; }'
 canaries() {
   inside 'install -d /srv/canary /root/.ssh; echo precious > /srv/canary/file; echo key > /root/.ssh/authorized_keys; chmod 700 /root/.ssh
     # A line that nobody could find elsewhere by chance.
