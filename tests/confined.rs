@@ -173,37 +173,68 @@ fn it_has_none_of_our_open_files() {
     assert!(!words(&output).contains("of ours") && !output.status.success(), "{}", words(&output));
 }
 
+/// The processes whose command line ends with `word`. Their numbers are the host's.
+fn running(word: &str) -> Vec<i32> {
+    let of = |pid: &i32| {
+        let said = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        said.trim_end_matches('\0').ends_with(&format!("\0{word}"))
+    };
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).filter(of).collect()
+}
+
+/// A number of seconds that nothing else sleeps for.
+fn seconds(own: u32) -> String {
+    format!("{own}.{}", std::process::id())
+}
+
 #[test]
 fn it_ends_with_its_parent_and_does_not_begin_without() {
     let place = place();
     let program = env!("CARGO_BIN_EXE_gitlab-backup");
     let account = if root() { "--user 65534 --group 65534" } else { "" };
+    let asleep = seconds(1000);
     let confine = |parent: &str| {
         format!(
-            "{program} helper confine --parent {parent} --signal 9 --sockets none --write {} {account} -- /bin/sh -c 'echo $$; exec sleep 1000'",
+            "{program} helper confine --parent {parent} --signal 9 --sockets none --write {} {account} -- /bin/sleep {asleep}",
             place.path().display()
         )
     };
-    let file = place.path().join("pid");
-    let mut parent = Command::new("/bin/sh").args(["-c", &format!("{} > {} & wait", confine("$$"), file.display())]).spawn().unwrap();
-    let started = Instant::now();
-    let pid = loop {
-        match fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok()) {
-            Some(pid) => break pid,
-            None => assert!(started.elapsed() < Duration::from_secs(20), "it did not begin"),
+    let mut parent = Command::new("/bin/sh").args(["-c", &format!("{} & wait", confine("$$"))]).spawn().unwrap();
+    let wait = |what: &str, until: &dyn Fn(&[i32]) -> bool| {
+        let started = Instant::now();
+        while !until(&running(&asleep)) {
+            assert!(started.elapsed() < Duration::from_secs(20), "{what}");
+            sleep(Duration::from_millis(20));
         }
-        sleep(Duration::from_millis(20));
     };
+    let is_asleep = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    wait("it did not begin", &|pids| pids.iter().any(is_asleep));
     parent.kill().unwrap();
     parent.wait().unwrap();
-    let alive = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
-    let killed = Instant::now();
-    while alive() {
-        assert!(killed.elapsed() < Duration::from_secs(10), "it lives on without its parent");
-        sleep(Duration::from_millis(20));
-    }
+    wait("it lives on without its parent", &<[i32]>::is_empty);
     let output = Command::new("/bin/sh").args(["-c", &format!("{}; exit $?", confine("1"))]).output().unwrap();
     assert!(words(&output).contains("the parent is gone"), "{}", words(&output));
+}
+
+#[test]
+fn what_it_has_started_ends_with_it_if_root_confines_it() {
+    let (place, asleep) = (place(), seconds(2000));
+    let script = format!(
+        "setsid sleep {asleep} >/dev/null 2>&1 </dev/null & (setsid sh -c 'sleep {asleep} & wait' >/dev/null 2>&1 &) ; sleep 0.3; exit 7"
+    );
+    let output = shell(place.path(), "none", &script);
+    assert_eq!(output.status.code(), Some(7), "{}", words(&output));
+    // They are killed when the first is gone, and not before it is.
+    let ended = Instant::now();
+    while root() && !running(&asleep).is_empty() && ended.elapsed() < Duration::from_secs(5) {
+        sleep(Duration::from_millis(20));
+    }
+    let left = running(&asleep);
+    for pid in &left {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    }
+    // Anybody else has no namespace, and a unit's control group in its place.
+    assert_eq!(left.is_empty(), root(), "{left:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! This program executes itself for it ([`enter`]), confines itself, and becomes the other program: no code of ours runs between fork(2) and
 //! execve(2).
 
+mod apart;
 mod barriers;
 mod run;
 
@@ -118,6 +119,9 @@ pub struct Confine {
     /// The sockets that it may have.
     #[arg(long, value_enum, default_value_t = Sockets::All)]
     sockets: Sockets,
+    /// It is the first process of a namespace of its own.
+    #[arg(long)]
+    within: bool,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -130,6 +134,12 @@ pub struct Confine {
 pub fn enter(confine: &Confine) -> Result<Infallible> {
     let (program, words) = confine.command.split_first().context("there is no program to run")?;
     close_inherited();
+    if confine.write.is_some() && !confine.within && apart::can() {
+        let signal = bind(confine)?;
+        if let Some(status) = apart::execute(signal)? {
+            std::process::exit(status);
+        }
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // No terminal to type into. Who leads its group already has none either.
     let _ = rustix::process::setsid();
@@ -150,15 +160,27 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
         give_capabilities_up()?;
     }
     // A change of the user takes it back: not before.
-    let signal = Signal::from_named_raw(confine.signal).context("there is no such signal")?;
-    rustix::process::set_parent_process_death_signal(Some(signal)).context("cannot be bound to the parent's end")?;
-    ensure!(rustix::process::getppid().map(Pid::as_raw_nonzero).is_some_and(|pid| pid.get() == confine.parent), "the parent is gone");
+    bind(confine)?;
     if let Some(sight) = sight {
         sight.close()?;
     }
     barriers::restrict(confine.sockets)?;
     let error = Command::new(program).args(words).exec();
     Err(error).with_context(|| format!("cannot run {}: is it installed?", Path::new(program).display()))
+}
+
+/// Has this process end with its parent, and fails if that is gone already. The signal that ends it.
+fn bind(confine: &Confine) -> Result<Signal> {
+    let signal = Signal::from_named_raw(confine.signal).context("there is no such signal")?;
+    // Who waits for one within passes the signal on, and is killed itself if that is not enough.
+    let last = if confine.within { Signal::KILL } else { signal };
+    rustix::process::set_parent_process_death_signal(Some(last)).context("cannot be bound to the parent's end")?;
+    if confine.within {
+        apart::ensure_waited_for()?;
+    } else {
+        ensure!(rustix::process::getppid().map(Pid::as_raw_nonzero).is_some_and(|pid| pid.get() == confine.parent), "the parent is gone");
+    }
+    Ok(signal)
 }
 
 /// The files that whoever started us had open are nothing for the program.

@@ -1,8 +1,9 @@
 //! The manifest: the last thing that a run writes, and what makes it complete.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,18 @@ pub struct Database {
     pub sequences: BTreeMap<String, i64>,
 }
 
+impl Database {
+    /// Where its dump lies below `dumps`. PostgreSQL's account had the words in its hands until they were stored.
+    ///
+    /// # Errors
+    /// If its directory is no name.
+    pub fn dump_in(&self, dumps: &Path) -> Result<PathBuf> {
+        let name = Path::new(&self.directory);
+        ensure!(name.file_name() == Some(name.as_os_str()), "the dump of database '{}' is said to lie in '{}'", self.name, self.directory);
+        Ok(dumps.join(name))
+    }
+}
+
 /// A program and its version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
@@ -91,4 +104,18 @@ pub struct Part {
     pub seconds: f64,
     /// `sha256-tree:ID`: the repository's hash over content and metadata of the whole part.
     pub checksum: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_lies_below_the_dumps_under_a_name() {
+        let dump = |directory: &str| Database { directory: directory.to_owned(), ..Database::default() }.dump_in(Path::new("/dumps")).ok();
+        assert_eq!(dump("gitlabhq_production"), Some(PathBuf::from("/dumps/gitlabhq_production")));
+        for directory in ["", ".", "..", "/etc", "a/b", "a/", "../dumps/a", "a/.."] {
+            assert_eq!(dump(directory), None, "{directory:?}");
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Who else can change what root obeys, and read what is secret.
+//! Who else can change what root obeys or relies upon, and read what is secret.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -32,6 +32,12 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         if let Err(error) = beneath::trusted(program) {
             findings.push(Finding::warning("permissions", format!("root runs {}: {error:#}", program.display())));
         }
+    }
+    // One elsewhere has no path here.
+    let repository = Path::new(config.repository.location.strip_prefix("local:").unwrap_or(&config.repository.location));
+    if repository.is_absolute() && repository.exists() {
+        let trusted = beneath::trusted(repository);
+        findings.extend(trusted.err().map(|error| Finding::warning("permissions", format!("the repository: {error:#}"))));
     }
     for path in secrets(config) {
         let Ok(metadata) = path.metadata() else { continue };

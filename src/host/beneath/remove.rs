@@ -29,24 +29,32 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     let top = directory.below(Path::new(name))?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(REMOVERS).build()?;
     let hoist = Hoist { top: &top, prefix: random::name()?, next: AtomicU64::new(0) };
-    let mut pending = hoist.empty(&top)?;
     let again = AtomicU64::new(0);
-    while !pending.is_empty() {
+    // Somebody may still have a directory open, and go on to make things in it: then once more.
+    let goes_on = |error| matches!(error, Errno::NOTEMPTY | Errno::EXIST) && again.fetch_add(1, Ordering::Relaxed) < AGAIN;
+    let mut pending = hoist.empty(&top)?;
+    loop {
         let one = |name: &OsString| {
             let inner = top.below(Path::new(name))?;
             let mut found = hoist.empty(&inner)?;
             match rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                // Somebody still has it open and goes on to make things in it: once more.
-                Err(Errno::NOTEMPTY | Errno::EXIST) if again.fetch_add(1, Ordering::Relaxed) < AGAIN => found.push(name.clone()),
+                Err(error) if goes_on(error) => found.push(name.clone()),
                 Err(error) => return Err(said(&top, name, error).into()),
             }
             Ok(found)
         };
         let next: Result<Vec<Vec<OsString>>> = pool.install(|| pending.par_iter().map(one).collect());
         pending = next?.concat();
+        if !pending.is_empty() {
+            continue;
+        }
+        match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(error) if goes_on(error) => pending = hoist.empty(&top)?,
+            Err(error) => return Err(error.into()),
+        }
     }
-    Ok(rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?)
 }
 
 /// Moves directories up into the topmost one.

@@ -162,3 +162,29 @@ fn a_tree_of_any_depth_is_removed() {
     assert!(open.remove_empty(OsStr::new("e")).is_err());
     assert!(place.path().join("e/m/file").exists());
 }
+
+/// Who has a directory open goes on to make things in it, until it is gone or he has had enough.
+#[test]
+fn what_somebody_still_writes_in_is_removed_when_he_ends() {
+    let (_place, open) = place();
+    for inside in ["tree", "tree/below"] {
+        open.make(OsStr::new("tree"), 0o700).unwrap().make(OsStr::new("below"), 0o700).unwrap();
+        let writers: Vec<Directory> = (0..4).map(|_| open.below(Path::new(inside)).unwrap()).collect();
+        std::thread::scope(|scope| {
+            for (writer, held) in writers.iter().enumerate() {
+                scope.spawn(move || {
+                    let began = std::time::Instant::now();
+                    for number in 0.. {
+                        let made = held.create(OsStr::new(&format!("{writer}-{number}")), 0o600);
+                        if made.is_err() || began.elapsed() > std::time::Duration::from_millis(500) {
+                            break;
+                        }
+                    }
+                });
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            open.remove(OsStr::new("tree")).unwrap();
+        });
+        assert!(open.entries().unwrap().is_empty(), "{inside}");
+    }
+}

@@ -24,7 +24,13 @@ pub(in crate::steps) const NAME: &str = "gitlab-backup-sandbox";
 const SILENCE: u32 = 300;
 const PAUSE: Duration = Duration::from_millis(100);
 
-const BACKENDS: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text";
+/// Who may take the role on, and is no superuser: itself, and whom its code has lent it to.
+const BORROWERS: &str = "SELECT r.oid FROM pg_catalog.pg_roles r \
+    WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, $1::text::name, 'MEMBER')";
+const SESSIONS: &str = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesysid = ANY($1::oid[])";
+const END: &str =
+    "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
+const LEFT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
 const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catalog.pg_auth_members a \
     JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
     WHERE r.rolname = $1::text OR m.rolname = $1::text";
@@ -52,12 +58,18 @@ pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &
     );
     session.run(&sql).await.with_context(|| format!("cannot make role '{NAME}', as which the dumps are loaded"))?;
     session.run(&format!("ALTER ROLE {role} RESET ALL")).await?;
-    for row in session.rows(MEMBERSHIPS, &[&NAME]).await? {
-        let (of, member): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        session.run(&format!("REVOKE {} FROM {}", identifier(&of), identifier(&member))).await?;
-    }
+    alone(session).await?;
     let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.config.clone() };
     Client::with(config, password)
+}
+
+/// Takes the role from whoever has it, and what it has from it.
+async fn alone(session: &Session) -> Result<()> {
+    for row in session.rows(MEMBERSHIPS, &[&NAME]).await? {
+        let (of, member): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        session.run(&format!("REVOKE {} FROM {} CASCADE", identifier(&of), identifier(&member))).await?;
+    }
+    Ok(())
 }
 
 /// Lets the role use what is not in the database that it fills; [`dismiss`] takes all of that back.
@@ -72,13 +84,16 @@ pub(in crate::steps) async fn equip(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Ends the role's sessions, and lets it begin none until it is equipped again.
+/// Ends the role's sessions, and those of others that may have taken it on, and lets nobody begin one until it is equipped again.
 pub(in crate::steps) async fn silence(session: &Session) -> Result<()> {
     session.run(&format!("ALTER ROLE {} NOLOGIN", identifier(NAME))).await?;
-    let left = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text";
+    let borrowers: Vec<u32> = session.column(BORROWERS, &[&NAME]).await?;
+    alone(session).await?;
+    // Whoever comes from here on cannot take it on any more, and is left alone.
+    let pids: Vec<i32> = session.column(SESSIONS, &[&borrowers]).await?;
     for _ in 0..SILENCE {
-        session.rows(BACKENDS, &[&NAME]).await?;
-        if session.value::<i64>(left, &[&NAME]).await? == 0 {
+        session.rows(END, &[&NAME, &pids]).await?;
+        if session.value::<i64>(LEFT, &[&NAME, &pids]).await? == 0 {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
@@ -122,7 +137,7 @@ pub(in crate::steps) async fn retire(session: &Session) -> Result<()> {
     if !exists(session).await? {
         return Ok(());
     }
-    session.rows(BACKENDS, &[&NAME]).await?;
+    silence(session).await?;
     dismiss(session).await?;
     session.run(&format!("DROP ROLE {}", identifier(NAME))).await.with_context(|| format!("cannot remove role '{NAME}'"))
 }

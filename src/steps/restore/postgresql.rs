@@ -41,14 +41,16 @@ pub async fn load(config: &Config) -> Result<()> {
             options = &["--no-tablespaces"];
         }
     }
-    let sandbox = match sandbox::is_needed(&session).await? {
-        true => Some(sandbox::make(&admin, &session, databases::loads_as(postgresql)).await?),
-        false => None,
-    };
-    let loader = Loader { admin: &admin, session: &session, sandbox: sandbox.as_ref() };
+    let is_needed = sandbox::is_needed(&session).await?;
     for (index, database) in plan.databases.iter().enumerate() {
+        // A new one for each: the code of one database could have lent the role to whom it liked, for the next.
+        let sandbox = match is_needed {
+            true => Some(sandbox::make(&admin, &session, databases::loads_as(postgresql)).await?),
+            false => None,
+        };
+        let loader = Loader { admin: &admin, session: &session, sandbox: sandbox.as_ref() };
         let told = told.databases.iter().find(|told| told.name == database.database.name).unwrap_or(&database.database);
-        let path = dumps.join(&database.database.directory);
+        let path = database.database.dump_in(&dumps)?;
         give(&path, &loader)?;
         let work = one(&loader, database, told, &path, options);
         tokio::pin!(work);
@@ -64,9 +66,9 @@ pub async fn load(config: &Config) -> Result<()> {
                 }
             }
         }
-    }
-    if sandbox.is_some() {
-        sandbox::retire(&session).await?;
+        if sandbox.is_some() {
+            sandbox::retire(&session).await?;
+        }
     }
     Ok(())
 }

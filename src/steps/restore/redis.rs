@@ -111,8 +111,20 @@ async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<Strin
             ensure!(found == unit.as_str(), "{found} runs the server, and not {unit}: correct [[redis]] unit or url");
             Ok(found)
         }
-        None => found.context("no unit of this host runs it: name its unit by [[redis]] unit"),
+        None => own_unit(&found.context("no unit of this host runs it: name its unit by [[redis]] unit")?, process, manager).await,
     }
+}
+
+/// Fails if the process is not what `unit` is there for: the server's account may have processes in units of others.
+async fn own_unit(unit: &str, process: Behind, manager: &Manager) -> Result<String> {
+    let main = manager.state(unit).await?.main_pid;
+    // Of root's own processes only root tells the number.
+    ensure!(
+        process.pid == 0 || process.pid == main,
+        "process {}, which listens there, is in {unit} and not its main process, which is {main}: name the server's unit by [[redis]] unit",
+        process.pid
+    );
+    Ok(unit.to_owned())
 }
 
 /// Major and minor version: a file is not read by an older one.
@@ -133,10 +145,8 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
         match &redis.unit {
             Some(unit) => units.push(unit.to_string()),
             None => {
-                let pid = async { pid(redis, behind(&redis.address)?).await };
-                if let Ok(pid) = pid.await {
-                    units.extend(manager.unit_of(pid).await.ok());
-                }
+                let found = async { unit(redis, behind(&redis.address)?, manager).await };
+                units.extend(found.await.ok());
             }
         }
     }

@@ -78,12 +78,19 @@ pub(in crate::steps::verify) async fn restore(
         None => owners(&session, dumps).await,
     };
     tell(Finding::of("drill roles", made));
-    let sandbox = sandbox::make(&admin, &session, &server.config.os_user).await?;
-    let loader = Loader { admin: &admin, session: &session, sandbox: Some(&sandbox) };
     for (number, (name, path)) in dumps.iter().enumerate() {
         notify::status(&format!("restoring database {name} for the drill"));
         let recorded = manifest.databases.iter().find(|database| database.directory == *name);
-        let seen = database(&loader, &format!("drill{number}"), path, recorded).await;
+        let sandbox = sandbox::make(&admin, &session, &server.config.os_user).await?;
+        let loader = Loader { admin: &admin, session: &session, sandbox: Some(&sandbox) };
+        let restored = format!("drill{number}");
+        let seen = database(&loader, &restored, path, recorded).await;
+        if seen.is_err() {
+            // It is the role's still, which could not be removed.
+            sandbox::silence(&session).await?;
+            session.run(&format!("DROP DATABASE IF EXISTS {}", identifier(&restored))).await?;
+        }
+        sandbox::retire(&session).await?;
         tell(Finding::of(format!("drill database {name}"), seen));
     }
     Ok(())
