@@ -3,7 +3,15 @@ RUNNING='gitlab.target gitlab-puma.service gitlab-sidekiq.service gitlab-workhor
 ANSWERS='curl -fsS -m 2 http://127.0.0.1:8080/-/readiness'
 
 # What the program says of the last run, restore and verify is told with it: a journal may be lost, or too long to find it in.
-fail() { echo "FAIL: $*"; inside 'gitlab-backup status' 2>&1 | grep -E '^(now|last|restore|verify|DOWN):' | sed 's/^/why: /' | cut -c1-400 || true; inside 'journalctl -n 60 --no-pager -o short-monotonic -u "gitlab*"' || true; exit 1; }
+fail() {
+  echo "FAIL: $*"
+  inside 'gitlab-backup status' 2>&1 | grep -E '^(now|last|restore|verify|DOWN):' | sed 's/^/why: /' | cut -c1-400 > "$M/why" || true
+  cat "$M/why"
+  # What the unit itself said that the run names.
+  for unit in $(grep -oE '^why: last:.*journalctl -u [^ )]+' "$M/why" | sed 's/.* //'); do inside "journalctl -n 6 -o cat -u $unit" 2>&1 | cut -c1-300 | sed 's/^/why:     /' || true; done
+  inside 'journalctl -n 60 --no-pager -o short-monotonic -u "gitlab*"' || true
+  exit 1
+}
 
 # gitlab_is_back SECONDS: what ran before runs and answers, what did not run does not.
 gitlab_is_back() {
