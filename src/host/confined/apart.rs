@@ -1,7 +1,6 @@
 //! A confined program is the first process of a process-id namespace of its own where this process may make one: with it go all that it has
 //! started, whatever they did to get away. In a unit that may not, systemd ends what is left.
 
-use std::fs::File;
 use std::io::pipe;
 use std::process::{Command, Stdio};
 
@@ -11,6 +10,8 @@ use nix::sys::signal::{SigSet, Signal as Number};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::CapabilitySet;
+
+use crate::host::own;
 
 /// Of `helper confine`, for the process within.
 pub(super) const WITHIN: &str = "--within";
@@ -64,6 +65,6 @@ pub(super) fn ensure_waited_for() -> Result<()> {
     let mut held = [PollFd::new(&stdin, PollFlags::empty())];
     poll(&mut held, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).context("cannot ask for the parent")?;
     ensure!(!held[0].revents().contains(PollFlags::HUP), "the parent is gone");
-    let nothing = File::open("/dev/null").context("cannot open /dev/null")?;
+    let nothing = own::open("/dev/null").context("cannot open /dev/null")?;
     rustix::stdio::dup2_stdin(&nothing).context("cannot close the standard input")
 }
