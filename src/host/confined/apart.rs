@@ -2,6 +2,7 @@
 //! started, whatever they did to get away. In a unit that may not, systemd ends what is left.
 
 use std::io::pipe;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -65,6 +66,6 @@ pub(super) fn ensure_waited_for() -> Result<()> {
     let mut held = [PollFd::new(&stdin, PollFlags::empty())];
     poll(&mut held, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).context("cannot ask for the parent")?;
     ensure!(!held[0].revents().contains(PollFlags::HUP), "the parent is gone");
-    let nothing = own::open("/dev/null").context("cannot open /dev/null")?;
+    let nothing = own::open(Path::new("/dev/null")).context("cannot open /dev/null")?;
     rustix::stdio::dup2_stdin(&nothing).context("cannot close the standard input")
 }
