@@ -63,6 +63,7 @@ in
       derived str host.readiness ''"unix:''${services.gitlab.statePath}/tmp/sockets/gitlab.socket"''
         "What answers 2xx when GitLab is usable: `http://…`, `https://…` or `unix:/path/to/socket`.";
     max-downtime = key str "How long GitLab may be down; then it is started again and the run fails.";
+    settle = key str "How long a unit of GitLab's that is being started or stopped is waited for, before GitLab is stopped.";
     stop-grace = key str "After a fault: how long a stop that hangs is waited for before it is killed.";
   };
   schedule = {

@@ -132,6 +132,9 @@ pub struct InstallArgs {
     /// Do not enable or start the timer.
     #[arg(long)]
     pub no_enable: bool,
+    /// Wait for a backup or a restore that is going on, and do not refuse.
+    #[arg(long)]
+    pub wait: bool,
     /// This program's path in the units, if not the one that runs now.
     #[arg(long, value_name = "PATH")]
     pub program: Option<PathBuf>,

@@ -120,6 +120,8 @@ pub struct Gitlab {
     /// How long resume lets a unit that still stops go on before it kills it (only after a fault: in a run that goes well every
     /// stop is complete before the window opens).
     pub stop_grace: Timespan,
+    /// `settle`: how long a unit that is being started or stopped is waited for, before GitLab is stopped.
+    pub settle: Timespan,
 }
 
 impl Gitlab {

@@ -139,6 +139,11 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         },
         driven: Vec::new(),
         paused: Vec::new(),
+        frozen: match config.gitlab.quiesce {
+            Quiesce::Stop => Vec::new(),
+            Quiesce::Freeze => config.gitlab.writers.iter().map(ToString::to_string).collect(),
+        },
+        must_answer: false,
     };
     let captured = capture::capture(config, manager, &window).await?;
     enter(record, Kind::Backup, "resume")?;

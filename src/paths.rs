@@ -37,6 +37,8 @@ pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
 /// The repository's master key for the units of this run, readable by root only: deriving it from the password again would cost each of
 /// them, also the one in the window, half a second. Gone with the run.
 pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";
+/// GitLab did not answer before it was stopped, so its answer is not waited for.
+pub const UNANSWERED: &str = "/run/gitlab-backup/unanswered";
 /// The proxies as they were configured when the run began.
 pub const PROXIES: &str = "/run/gitlab-backup/proxies.json";
 /// While it is there, proxy units follow their services and touch none.

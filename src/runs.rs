@@ -9,5 +9,5 @@ pub mod restore;
 mod verified;
 
 pub use manifest::{Component, Database, Manifest, Part};
-pub use record::{Downtime, Failure, Kind, Outcome, Record};
+pub use record::{Downtime, Failure, Kind, Outcome, Record, away};
 pub use verified::Verified;

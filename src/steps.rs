@@ -4,6 +4,7 @@ pub mod extract;
 pub mod files;
 pub mod freeze;
 pub mod fssnapshot;
+pub mod installed;
 pub mod manifest;
 pub mod object_storage;
 pub mod open;

@@ -10,8 +10,8 @@ pub mod notify;
 mod proxy;
 mod state;
 
-pub use closure::{Paused, stop_closure};
+pub use closure::{Paused, running, stop_closure};
 pub use journal::last_lines;
 pub use later::start_later;
-pub use manager::{JobEvent, Manager};
+pub use manager::{JobEvent, Jobs, Manager};
 pub use state::{ActiveState, UnitState, monotonic_micros};

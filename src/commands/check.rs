@@ -21,11 +21,8 @@ use crate::say;
 use crate::steps::user;
 use crate::steps::{files, object_storage, open, permissions, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
+use crate::units::Plan;
 use crate::units::render::credential;
-use crate::units::{self, Plan, Unit};
-
-use super::generate::program;
-use super::install::{UNIT_DIRECTORY, is_ours};
 
 /// The name by which a shell looks for this program.
 const PROGRAM: &str = "gitlab-backup";
@@ -59,7 +56,6 @@ async fn host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::of("configuration", Ok(config.source.display().to_string()))];
     findings.push(on_path());
     findings.extend(permissions::findings(config));
-    findings.push(installed(config).unwrap_or_else(|error| Finding::of("units", Err(error))));
     findings.extend(sandbox());
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.
@@ -116,37 +112,6 @@ fn sandbox() -> Option<Finding> {
         Ok(())
     });
     found.err().map(|error| Finding::of("sandbox", Err(error)))
-}
-
-/// Whether the units on the host are those of the configuration.
-fn installed(config: &Config) -> Result<Finding> {
-    let directory = Path::new(UNIT_DIRECTORY);
-    // On NixOS /etc has a link to the configuration, and the units name what it leads to.
-    let followed = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
-    let named = followed.as_ref().ok().filter(|followed| names(directory, followed)).unwrap_or(config);
-    let files = units::generate(named, &program(None)?)?;
-    let differs = |file: &&units::UnitFile| !own::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
-    let mut different: Vec<String> = files.iter().filter(differs).map(|file| file.name.clone()).collect();
-    if different.len() == files.len() && !files.iter().any(|file| directory.join(&file.name).exists()) {
-        return Ok(Finding::warning("units", "they are not installed: 'gitlab-backup install'"));
-    }
-    for entry in own::entries(directory).with_context(|| format!("cannot read {UNIT_DIRECTORY}"))? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(PROGRAM) && is_ours(&directory.join(&name)) && !files.iter().any(|file| file.name == name) {
-            different.push(name);
-        }
-    }
-    if different.is_empty() {
-        return Ok(Finding::of("units", Ok(format!("{} in {UNIT_DIRECTORY}", files.len()))));
-    }
-    let words = format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", different.join(", "));
-    Ok(Finding::warning("units", words))
-}
-
-/// Whether the units in `directory` are called with this configuration's file.
-fn names(directory: &Path, config: &Config) -> bool {
-    let source = config.source.to_string_lossy();
-    own::read_text(directory.join(Unit::Run.to_string())).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
 }
 
 /// Whether the clock starts what it should.

@@ -1,29 +1,31 @@
 //! `install` and `uninstall`: the units on a host.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tokio::time::sleep;
 
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Proxy};
 use crate::host::{confined, own, random, text};
 use crate::runs::restore::Journal;
-use crate::say;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
-use crate::steps::proxy;
+use crate::steps::{installed, proxy};
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
 use crate::units::{self, Plan, Restore, Unit, UnitFile};
 use crate::values::{SecretSource, UnitName};
+use crate::{note, say};
 
 use super::generate::program;
 
-/// Where the units are.
-pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
+/// Between two looks at what is going on.
+const PAUSE: Duration = Duration::from_millis(500);
 /// Who asks a PostgreSQL that is reached by name instead of by socket.
 const SERVICE_USER: &str = "gitlab-backup";
 
@@ -49,21 +51,26 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let program = program(args.program.as_deref())?;
     let files = units::generate(&config, &program)?;
     let host = Host::new(&args.root);
-    let directory = host.path(UNIT_DIRECTORY);
+    let directory = host.path(installed::DIRECTORY);
     own::make(&directory)?;
     let foreign: Vec<String> = files
         .iter()
         .map(|file| directory.join(&file.name))
-        .filter(|path| path.exists() && !is_ours(path))
+        .filter(|path| path.exists() && !installed::is_ours(path))
         .map(|path| path.display().to_string())
         .collect();
     ensure!(foreign.is_empty(), "not written by gitlab-backup, move away first: {}", foreign.join(", "));
 
+    let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let differs =
+        files.iter().any(|file| !is_as_wanted(&directory, file)) || !unwanted(&directory, |name| !wanted.contains(name))?.is_empty();
+    if let Some(manager) = manager.as_ref().filter(|_| differs) {
+        alone(manager, args.wait).await?;
+    }
     let mut changes = Changes::default();
     for file in &files {
         write(&directory, file, &mut changes)?;
     }
-    let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
     if let Some(manager) = &manager {
         retire(manager, &directory, |name| !wanted.contains(name)).await?;
         release(manager, &directory, |name| !wanted.contains(name)).await?;
@@ -94,15 +101,10 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
 
 /// Removes what `install` wrote. What was made for keeping, such as the password and the repository, stays.
 pub async fn uninstall(args: &InstallArgs) -> Result<()> {
-    let directory = Host::new(&args.root).path(UNIT_DIRECTORY);
+    let directory = Host::new(&args.root).path(installed::DIRECTORY);
     let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
-        for (unit, what) in [(Unit::Run, "backup"), (Restore::Run.into(), "restore")] {
-            if !manager.state(&unit.to_string()).await?.is_settled() {
-                let message = format!("a {what} is going on: wait for it, or 'systemctl stop {unit}'");
-                return Err(Exit { code: ALREADY_RUNNING, message }.into());
-            }
-        }
+        alone(manager, args.wait).await?;
         if let Some(why) = Journal::half_way() {
             bail!("{why}");
         }
@@ -116,7 +118,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     let mut changes = Changes::default();
     remove(&directory, |_| true, &mut changes)?;
     let sysusers = Host::new(&args.root).path(SYSUSERS);
-    if sysusers.exists() && is_ours(&sysusers) {
+    if sysusers.exists() && installed::is_ours(&sysusers) {
         own::remove(&sysusers)?;
         changes.add("removed", &sysusers);
     }
@@ -129,10 +131,33 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     Ok(())
 }
 
+/// What a run goes by is not changed under it: its window would end too early, or never, or nothing would start GitLab again.
+async fn alone(manager: &Manager, wait: bool) -> Result<()> {
+    let going_on = [
+        (Unit::Run, "a backup is going on"),
+        (Restore::Run.into(), "a restore is going on"),
+        (Unit::Resume, "GitLab is being started again"),
+    ];
+    for (unit, what) in going_on {
+        let mut told = false;
+        while !manager.state(&unit.to_string()).await?.is_settled() {
+            if !wait {
+                let message = format!("{what}: --wait waits for its end (systemctl status {unit})");
+                return Err(Exit { code: ALREADY_RUNNING, message }.into());
+            }
+            if !std::mem::replace(&mut told, true) {
+                note!("{what}: waiting for its end");
+            }
+            sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}
+
 /// Stops and disables our timers that are `unwanted`, while systemd can still read their files.
 async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
     for timer in [Unit::Timer, Unit::VerifyTimer, Unit::UnsilenceTimer].map(|timer| timer.to_string()) {
-        if unwanted(&timer) && is_ours(&directory.join(&timer)) {
+        if unwanted(&timer) && installed::is_ours(&directory.join(&timer)) {
             manager.stop(&timer).await?;
             manager.disable(&timer).await?;
         }
@@ -144,23 +169,20 @@ async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> 
 async fn release(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
     let Ok(entries) = own::entries(directory) else { return Ok(()) };
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let ours = names.filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name) && is_ours(&directory.join(name)));
+    let ours = names.filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name) && installed::is_ours(&directory.join(name)));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
     proxy::let_go(manager, &units).await
 }
 
-/// Whether we wrote a file: it says so in its first line, and it is a file.
-pub(super) fn is_ours(path: &Path) -> bool {
-    let mut start = vec![0; HEADER.len()];
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
-        && own::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
-        && start == HEADER.as_bytes()
+/// Whether a unit is there as it should be.
+fn is_as_wanted(directory: &Path, file: &UnitFile) -> bool {
+    own::read(directory.join(&file.name)).is_ok_and(|content| content == file.content.as_bytes())
 }
 
 /// Writes one unit if it differs: staged beside it, synced, renamed.
 fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()> {
     let path = directory.join(&file.name);
-    if own::read(&path).is_ok_and(|content| content == file.content.as_bytes()) {
+    if is_as_wanted(directory, file) {
         return Ok(());
     }
     let what = if path.exists() { "updated" } else { "wrote" };
@@ -171,16 +193,25 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
 
 /// Removes units that we wrote and that are `unwanted`.
 fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
-    let Ok(entries) = own::entries(directory) else { return Ok(()) };
+    for path in self::unwanted(directory, unwanted)? {
+        own::remove(&path)?;
+        changes.add("removed", &path);
+    }
+    Ok(())
+}
+
+/// Units that we wrote and that are `unwanted`.
+fn unwanted(directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let Ok(entries) = own::entries(directory) else { return Ok(Vec::new()) };
+    let mut paths = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("gitlab-backup") && unwanted(&name) && is_ours(&entry.path()) {
-            own::remove(entry.path())?;
-            changes.add("removed", &entry.path());
+        if name.starts_with("gitlab-backup") && unwanted(&name) && installed::is_ours(&entry.path()) {
+            paths.push(entry.path());
         }
     }
-    Ok(())
+    Ok(paths)
 }
 
 /// What `install` makes besides the units; on NixOS those come from elsewhere.

@@ -29,11 +29,19 @@ pub fn list(config: &Config, json: bool) -> Result<()> {
         let parts: Vec<&str> = run.parts.iter().map(|part| part.name.as_str()).collect();
         let size = indicatif::BinaryBytes(bytes).to_string();
         let finished = run.finished.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-        let Downtime { stop, capture, start } = run.downtime;
+        let part = |seconds: fn(&Downtime) -> f64| {
+            run.downtime.as_ref().map_or_else(|| "-".to_owned(), |downtime| format!("{:.1}", seconds(downtime)))
+        };
+        let away = match (run.downtime_seconds, run.downtime_longer_than) {
+            (None, Some(seconds)) => format!("> {seconds:.0} s"),
+            (seconds, _) => seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
+        };
         say!(
-            "{:<22} {finished:<24} {:>6.1} s {stop:>6.1} {capture:>7.1} {start:>6.1} {size:>12}  {}",
+            "{:<22} {finished:<24} {away:>8} {:>6} {:>7} {:>6} {size:>12}  {}",
             run.id.to_string(),
-            run.downtime_seconds,
+            part(|downtime| downtime.stop),
+            part(|downtime| downtime.capture),
+            part(|downtime| downtime.start),
             parts.join(", ")
         );
     }

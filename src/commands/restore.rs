@@ -171,10 +171,10 @@ async fn live(request: Option<Request>, args: &RestoreArgs, what: &str) -> Resul
         note!("GITLAB IS DOWN: {why}");
     }
     succeeded(if args.undo { "putting back" } else { "the restore" }, &record)?;
-    let downtime = record.downtime.map_or(0.0, |downtime| downtime.total());
+    let away = record.away();
     match args.undo {
-        true => note!("what was there before the restore is back; GitLab was down for {downtime:.1} s"),
-        false => note!("run {} is restored; GitLab was down for {downtime:.1} s", record.id),
+        true => note!("what was there before the restore is back; GitLab was down for {away}"),
+        false => note!("run {} is restored; GitLab was down for {away}", record.id),
     }
     Ok(())
 }

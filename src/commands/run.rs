@@ -41,7 +41,7 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
         text::out(&text::json(&record)?);
     }
     succeeded(&format!("run {}", record.id), &record)?;
-    let downtime = record.downtime.map_or(0.0, |downtime| downtime.total());
-    note!("run {} is complete; GitLab was down for {downtime:.1} s", record.id);
+    record.warnings.iter().for_each(|warning| note!("warning: {warning}"));
+    note!("run {} is complete; GitLab was down for {}", record.id, record.away());
     Ok(())
 }

@@ -74,6 +74,7 @@ pub async fn status(json: bool) -> Result<()> {
         };
         let away = match (record.downtime, record.expected) {
             (Some(away), _) => format!(", GitLab was away for {away}"),
+            (None, _) if record.downtime_longer_than.is_some() => format!(", GitLab was away for {}", record.away()),
             (None, Some(expected)) if record.outcome == Outcome::Running && running => {
                 format!(", GitLab is expected to be away for {expected}")
             }

@@ -45,6 +45,7 @@ tables! {
         readiness_url: Field<String>,
         max_downtime: Field<String>,
         stop_grace: Field<String>,
+        settle: Field<String>,
         proxy: Field<Vec<Spanned<Proxy>>>,
     }
     Proxy {

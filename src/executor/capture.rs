@@ -5,13 +5,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::sync::mpsc::UnboundedReceiver;
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Proxy};
 use crate::paths;
 use crate::runs::{Downtime, Record, paused};
-use crate::systemd::{ActiveState, JobEvent, Manager, Paused, UnitState, monotonic_micros, stop_closure};
+use crate::steps::readiness;
+use crate::systemd::{
+    ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, running, start_later, stop_closure,
+};
 use crate::units::Unit;
 
 use super::stage::{Failed, PAUSE, hold};
@@ -20,6 +23,11 @@ use super::stage::{Failed, PAUSE, hold};
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);
 /// When resume is asked for again, should the bracket's end not have done it.
 const RESUME_NUDGE: Duration = Duration::from_secs(3);
+
+/// Between two looks at units that are being started, with GitLab up.
+const SETTLE_PAUSE: Duration = Duration::from_millis(200);
+/// How long GitLab may fail to answer before it is stopped, and still be expected to afterwards.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The moments of a window, microseconds of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy)]
@@ -52,17 +60,14 @@ pub(super) struct Window {
     pub driven: Vec<String>,
     /// What is down already and is to be started with the rest.
     pub paused: Vec<Paused>,
+    /// What is frozen and not stopped.
+    pub frozen: Vec<String>,
+    /// GitLab is to answer afterwards, also where it did not before.
+    pub must_answer: bool,
 }
 
 /// Opens the window, waits until everything in it is done and it has closed again.
 pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window) -> Result<Captured> {
-    let mut running = stop_closure(manager, &[&bracket.stopped[..], &bracket.driven].concat(), &bracket.alone).await?;
-    running.retain(|paused| !bracket.driven.contains(&paused.unit));
-    tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
-    let known: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
-    running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
-    paused::save(&running)?;
-
     let Window { target, members, .. } = bracket;
     hold(manager, members).await?;
     hold(manager, &[target.clone(), bracket.window.clone(), bracket.pause.clone()]).await?;
@@ -75,13 +80,74 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
             sleep(PAUSE).await;
         }
     }
-    let mut watch = Watch { jobs: manager.jobs().await?, running, seen: HashMap::new() };
-    let since = monotonic_micros();
-    manager.start(&target.to_string(), "replace").await?;
+    let jobs = manager.jobs().await?;
+    let states = settle(config, manager, bracket).await?;
+    let closure: Vec<String> = states.iter().map(|state| state.name.clone()).collect();
+    let mut running = running(manager, &states).await?;
+    running.retain(|paused| !bracket.driven.contains(&paused.unit));
+    tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
+    let known: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
+    running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
+    answers(config, bracket).await?;
+    paused::save(&running)?;
+    let opened = open(config, manager, bracket, (jobs, closure, running)).await;
+    if opened.is_err() && !manager.state(&bracket.pause.to_string()).await.is_ok_and(|pause| pause.active.is_running() || pause.has_job) {
+        // Whatever became of the window, nothing stays on the record: what runs is taken off it at once.
+        start_later(&Unit::Resume.to_string()).await?;
+    }
+    opened
+}
+
+/// Waits until nothing of what is going to be stopped is being started or stopped: a start that is queued would be cancelled, and nobody knows
+/// of it afterwards. Returns all that is going to be stopped.
+async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<Vec<UnitState>> {
+    let started = Instant::now();
+    let units = [&bracket.stopped[..], &bracket.driven].concat();
     loop {
-        watch.admin_stops(manager).await?;
+        let states = stop_closure(manager, &units, &bracket.alone).await?;
+        let frozen = bracket.frozen.iter().map(|unit| manager.state(unit));
+        let others = join_all(frozen).await.into_iter().collect::<Result<Vec<_>>>()?;
+        let Some(busy) = states.iter().chain(&others).find(|state| state.has_job) else { return Ok(states) };
+        if started.elapsed() >= config.gitlab.settle.duration() {
+            let reason = format!(
+                "is being started or stopped, and was for {} ([gitlab] settle): GitLab was not touched; 'systemctl list-jobs' tells what it waits for",
+                config.gitlab.settle
+            );
+            return Err(Failed::new(busy, reason).into());
+        }
+        notify::status(&format!("waiting for {}, which is being started or stopped", busy.name));
+        sleep(SETTLE_PAUSE).await;
+    }
+}
+
+/// Leaves word whether GitLab answers while it runs: only then is its answer waited for afterwards.
+async fn answers(config: &Config, bracket: &Window) -> Result<()> {
+    let Some(url) = config.gitlab.readiness.as_ref().filter(|_| !bracket.must_answer) else { return paused::answered(true) };
+    let started = Instant::now();
+    while let Err(error) = readiness::ask(url).await {
+        if started.elapsed() > ANSWER_PATIENCE {
+            tracing::warn!("{error:#}: GitLab does not answer while it runs, so its answer is not waited for afterwards");
+            return paused::answered(false);
+        }
+        sleep(SETTLE_PAUSE).await;
+    }
+    paused::answered(true)
+}
+
+async fn open(
+    config: &Config,
+    manager: &Manager,
+    bracket: &Window,
+    (jobs, closure, running): (Jobs, Vec<String>, Vec<Paused>),
+) -> Result<Captured> {
+    let target = bracket.target.to_string();
+    let since = monotonic_micros();
+    let anchor = manager.start_job(&target, "replace").await?;
+    let mut watch = Watch { jobs, anchor, closure, running, ours: HashMap::new() };
+    loop {
+        watch.told(manager).await?;
         let up = first_running(manager, &bracket.alone).await?;
-        let state = manager.state(&target.to_string()).await?;
+        let state = manager.state(&target).await?;
         let window = manager.state(&bracket.window.to_string()).await?;
         // Seen running first, and the window open after that.
         if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running()) {
@@ -95,14 +161,26 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
                         return Err(started_within(&window, unit));
                     }
                 }
+                all_ran(manager, &bracket.members, since).await?;
                 let frozen = bracket.stopped.is_empty().then_some(window.inactive_exit);
                 return Ok(Captured { since, frozen, opened: window.active_enter, closed: window.inactive_enter });
             }
         } else if !state.has_job {
             return Err(why(config, manager, bracket, &window, since).await);
         }
-        sleep(PAUSE).await;
+        watch.jobs.wait().await;
     }
+}
+
+/// Fails with a member that did not run, and why: to its target, a condition that is not met is no failure.
+async fn all_ran(manager: &Manager, members: &[Unit], since: u64) -> Result<()> {
+    for member in members {
+        let state = manager.state(&member.to_string()).await?;
+        if state.inactive_exit < since {
+            return Err(Failed::idle(&state, "did not run in the window").into());
+        }
+    }
+    Ok(())
 }
 
 /// The first of `units` that runs.
@@ -165,6 +243,7 @@ pub(super) async fn answering_again(
     if let Err(error) = resume(manager, config).await {
         tracing::warn!("{error:#}: the backup goes on");
         record.warnings.push(format!("{error:#}"));
+        record.downtime_longer_than = Some(Duration::from_micros(monotonic_micros().saturating_sub(captured.since)).as_secs_f64());
         return Ok(None);
     }
     let seconds = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from)).as_secs_f64();
@@ -183,7 +262,9 @@ pub(super) async fn answering_again(
 pub(super) async fn resume(manager: &Manager, config: &Config) -> Result<()> {
     let started = Instant::now();
     let mut nudge = started + if Path::new(paths::PAUSED).exists() { Duration::ZERO } else { RESUME_NUDGE };
+    let mut jobs = manager.jobs().await?;
     while Path::new(paths::PAUSED).exists() {
+        while jobs.take().is_some() {}
         let unit = Unit::Resume.to_string();
         if Instant::now() >= nudge && manager.state(&unit).await?.is_settled() {
             manager.start(&unit, "replace").await?;
@@ -199,32 +280,51 @@ pub(super) async fn resume(manager: &Manager, config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Notices what an admin stops while it is down anyway, so that it stays down.
+/// Notices what others have systemd do with GitLab's units meanwhile.
 struct Watch {
-    jobs: UnboundedReceiver<JobEvent>,
+    jobs: Jobs,
+    /// The number of the target's own job: what has a lower one was queued before the window, what was queued with it follows.
+    anchor: u32,
+    /// All that the window stops.
+    closure: Vec<String>,
     running: Vec<Paused>,
-    /// How many jobs of a unit ended: the first is our own stop.
-    seen: HashMap<String, u32>,
+    /// Of each unit, the first job since: our own stop. Whatever comes after it is somebody else's.
+    ours: HashMap<String, u32>,
 }
 
 impl Watch {
-    async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
-        while let Ok(event) = self.jobs.try_recv() {
-            let JobEvent::Removed(unit, result) = event else { continue };
-            if !self.running.iter().any(|paused| paused.unit == unit) {
-                continue;
+    async fn told(&mut self, manager: &Manager) -> Result<()> {
+        while let Some(event) = self.jobs.take() {
+            match event {
+                JobEvent::New { id, unit } if id > self.anchor => {
+                    self.ours.entry(unit).or_insert(id);
+                }
+                JobEvent::New { .. } => {}
+                // It came between the last look and the window, which cancelled it: what was to run runs afterwards.
+                JobEvent::Removed { id, unit, result } if id < self.anchor => {
+                    let unknown = self.closure.contains(&unit) && !self.running.iter().any(|paused| paused.unit == unit);
+                    if result == "canceled" && unknown {
+                        tracing::info!(unit, "was being started when the window began: it is started afterwards");
+                        self.running.push(Paused { unit, left_down: Vec::new() });
+                        paused::save(&self.running)?;
+                    }
+                }
+                JobEvent::Removed { id, unit, result } => self.ended(manager, (id, unit, result)).await?,
             }
-            let seen = self.seen.entry(unit.clone()).or_insert(0);
-            *seen += 1;
-            if *seen < 2 || result != "done" {
-                continue;
-            }
-            let state = manager.state(&unit).await?;
-            if state.is_settled() {
-                tracing::info!(unit, "stopped by an admin in the window: it stays down");
-                paused::leave_down(&mut self.running, &unit);
-                paused::save(&self.running).context("cannot take a stopped unit off the record")?;
-            }
+        }
+        Ok(())
+    }
+
+    /// What an admin stops while it is down anyway stays down.
+    async fn ended(&mut self, manager: &Manager, (id, unit, result): (u32, String, String)) -> Result<()> {
+        let ours = *self.ours.entry(unit.clone()).or_insert(id);
+        if id == ours || result != "done" || !self.running.iter().any(|paused| paused.unit == unit) {
+            return Ok(());
+        }
+        if manager.state(&unit).await?.is_settled() {
+            tracing::info!(unit, "stopped by an admin in the window: it stays down");
+            paused::leave_down(&mut self.running, &unit);
+            paused::save(&self.running).context("cannot take a stopped unit off the record")?;
         }
         Ok(())
     }

@@ -56,6 +56,9 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: b
             Some(paused) => paused,
             None => Journal::load()?.map(|journal| journal.paused).unwrap_or_default(),
         },
+        frozen: Vec::new(),
+        // What was restored is only kept if it does.
+        must_answer: true,
     };
     let captured = capture::capture(config, manager, &window).await?;
 

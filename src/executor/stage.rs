@@ -1,5 +1,6 @@
 //! One stage: start its target, wait until every member is done, and read each result from the member itself.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,8 +11,11 @@ use crate::config::Stage;
 use crate::systemd::{Manager, UnitState, monotonic_micros};
 use crate::units::{Plan, Unit};
 
-/// Between two looks. States are looked at and not waited for, so that a reload, a re-execution or a lost bus cannot lose a result.
+/// Between two looks at what nobody tells of. States are looked at, also where a job's end is waited for: a reload, a re-execution or a lost
+/// bus cannot lose a result.
 pub(super) const PAUSE: Duration = Duration::from_millis(50);
+/// How often a member is started that does not run.
+const TRIES: u32 = 3;
 
 /// A unit that failed.
 #[derive(Debug)]
@@ -33,6 +37,12 @@ impl std::error::Error for Failed {}
 impl Failed {
     pub(super) fn new(state: &UnitState, reason: impl Into<String>) -> Self {
         Self { unit: state.name.clone(), reason: reason.into() }
+    }
+
+    /// Of one that systemd did not run.
+    pub(super) fn idle(state: &UnitState, what: &str) -> Self {
+        let why = state.condition.as_ref().map_or_else(String::new, |condition| format!(": {condition} is not met (see 'systemctl cat')"));
+        Self::new(state, format!("{what}{why}"))
     }
 
     fn of(state: &UnitState) -> Self {
@@ -72,10 +82,11 @@ pub(super) async fn drive(
     let target = Unit::Stage(stage).to_string();
     hold(manager, members).await?;
     manager.hold(&target).await?;
+    let mut jobs = manager.jobs().await?;
     let since = monotonic_micros();
     manager.start(&target, "replace").await?;
     let mut told = vec![false; members.len()];
-    let mut again = false;
+    let mut tried: HashMap<String, u32> = HashMap::new();
     loop {
         let whole = manager.state(&target).await?;
         let pending = whole.has_job;
@@ -103,16 +114,18 @@ pub(super) async fn drive(
             // (RestartMode=direct is newer than what we run on). What has not run yet is started alone: with its requirements, systemd
             // would run those that are done a second time.
             let missing: Vec<&UnitState> = states.iter().filter(|state| state.inactive_exit < since).collect();
-            if again && missing.len() == members.len() {
-                return Err(Failed::new(&whole, "could not be started").into());
+            let never = |state: &&&UnitState| state.condition.is_some() || tried.get(&state.name).is_some_and(|tries| *tries >= TRIES);
+            if let Some(state) = missing.iter().find(never) {
+                return Err(Failed::idle(state, "was started and did not run").into());
             }
-            again = true;
             for state in missing {
                 tracing::info!(unit = state.name, "starting what an earlier failed attempt had cancelled");
+                *tried.entry(state.name.clone()).or_default() += 1;
                 manager.start(&state.name, "ignore-requirements").await?;
             }
         }
-        sleep(PAUSE).await;
+        while jobs.take().is_some() {}
+        jobs.wait().await;
     }
 }
 
@@ -142,12 +155,18 @@ pub(super) async fn proxies(manager: &Manager, plan: &Plan<'_>) -> Result<()> {
 
 /// Waits for one unit's end and fails if it did not end well.
 pub(super) async fn settled(manager: &Manager, unit: &Unit, since: u64) -> Result<()> {
+    let mut jobs = manager.jobs().await?;
     loop {
         let state = manager.state(&unit.to_string()).await?;
         if state.is_settled() {
-            return if state.succeeded_since(since) { Ok(()) } else { Err(Failed::of(&state).into()) };
+            return match (state.succeeded_since(since), state.inactive_exit < since) {
+                (true, _) => Ok(()),
+                (false, true) => Err(Failed::idle(&state, "was started and did not run").into()),
+                (false, false) => Err(Failed::of(&state).into()),
+            };
         }
-        sleep(PAUSE).await;
+        while jobs.take().is_some() {}
+        jobs.wait().await;
     }
 }
 

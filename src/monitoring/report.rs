@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::config::host;
-use crate::runs::{Outcome, Part, Record};
+use crate::runs::{Outcome, Part, Record, away};
 use crate::values::RunId;
 
 /// How a run went. Its JSON is stable: fields are added, never renamed.
@@ -28,6 +28,8 @@ pub struct Report {
     pub duration_seconds: Option<f64>,
     /// How long GitLab was down; none if that is not known.
     pub downtime_seconds: Option<f64>,
+    /// Seconds that it was down at least, where its return was not seen.
+    pub downtime_longer_than: Option<f64>,
     /// The unit that failed.
     pub unit: Option<String>,
     /// Why it failed.
@@ -57,6 +59,7 @@ impl Report {
             finished,
             duration_seconds: Some(finished.duration_since(record.started).as_secs_f64()),
             downtime_seconds: record.downtime.map(|downtime| downtime.total()),
+            downtime_longer_than: record.downtime_longer_than,
             unit: failure.and_then(|failure| failure.unit.clone()),
             reason: failure.map(|failure| failure.reason.clone()),
             log: failure.map(|failure| failure.log.clone()).filter(|lines| !lines.is_empty()).unwrap_or(log),
@@ -78,6 +81,7 @@ impl Report {
             finished: Timestamp::now(),
             duration_seconds: None,
             downtime_seconds: None,
+            downtime_longer_than: None,
             unit: Some(unit.to_owned()),
             reason: Some(format!("{unit} could not be started")),
             log,
@@ -109,8 +113,8 @@ impl Report {
             Some(reason) if self.outcome == Outcome::Complete => format!("{run} on {} is complete, but: {reason}", self.host),
             Some(reason) => format!("{run} on {} failed: {reason}", self.host),
         };
-        if let Some(downtime) = self.downtime_seconds {
-            text.push_str(&format!("; GitLab was down for {downtime:.1} s"));
+        if self.downtime_seconds.or(self.downtime_longer_than).is_some() {
+            text.push_str(&format!("; GitLab was down for {}", away(self.downtime_seconds, self.downtime_longer_than)));
         }
         for line in self.warnings.iter().map(|warning| format!("warning: {warning}")).chain(self.log.iter().cloned()) {
             text.push('\n');

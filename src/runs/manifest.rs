@@ -24,10 +24,13 @@ pub struct Manifest {
     pub finished: Timestamp,
     /// Always true: a run without a manifest is not listed.
     pub complete: bool,
-    /// How long GitLab was down.
-    pub downtime_seconds: f64,
+    /// How long GitLab was down; none if its return was not seen.
+    pub downtime_seconds: Option<f64>,
     /// The same, split.
-    pub downtime: Downtime,
+    pub downtime: Option<Downtime>,
+    /// Seconds that it was down at least, where its return was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downtime_longer_than: Option<f64>,
     /// What was backed up: GitLab, PostgreSQL, each Redis, this program.
     pub versions: Vec<Component>,
     /// What is in the repository.

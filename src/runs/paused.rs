@@ -22,7 +22,18 @@ pub fn save(units: &[Paused]) -> Result<()> {
 
 /// Everything runs again.
 pub fn clear() -> Result<()> {
+    own::remove(paths::UNANSWERED)?;
     own::remove(paths::PAUSED)
+}
+
+/// Leaves word whether GitLab answered before it was stopped: one that did not need not answer to be as it was.
+pub fn answered(answered: bool) -> Result<()> {
+    if answered { own::remove(paths::UNANSWERED) } else { own::write(paths::UNANSWERED, "") }
+}
+
+/// Whether its answer is part of its return.
+pub fn is_to_answer() -> bool {
+    !Path::new(paths::UNANSWERED).exists()
 }
 
 /// Takes a unit off the list that an admin has stopped: no other unit's start may bring it back either.

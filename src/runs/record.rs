@@ -36,6 +36,9 @@ pub struct Record {
     pub expected: Option<Downtime>,
     /// How long GitLab was down; none before it is up again.
     pub downtime: Option<Downtime>,
+    /// Seconds that GitLab was down at least, where its return was not seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downtime_longer_than: Option<f64>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// What did not fail the run but should be known.
@@ -101,6 +104,15 @@ impl Downtime {
     }
 }
 
+/// A downtime in words; what is not known is not nothing.
+pub fn away(seconds: Option<f64>, longer_than: Option<f64>) -> String {
+    match (seconds, longer_than) {
+        (Some(seconds), _) => format!("{seconds:.1} s"),
+        (None, Some(seconds)) => format!("longer than {seconds:.0} s"),
+        (None, None) => "a time that is not known".to_owned(),
+    }
+}
+
 impl Record {
     /// A run that begins now.
     pub fn begin(id: RunId, started: Timestamp) -> Self {
@@ -113,10 +125,16 @@ impl Record {
             stage,
             expected: None,
             downtime: None,
+            downtime_longer_than: None,
             failure: None,
             warnings: Vec::new(),
             parts: Vec::new(),
         }
+    }
+
+    /// How long GitLab was down, in words.
+    pub fn away(&self) -> String {
+        away(self.downtime.map(|downtime| downtime.total()), self.downtime_longer_than)
     }
 
     /// The run that goes on, or the last that did since boot.

@@ -46,7 +46,6 @@ pub fn write(config: &Config) -> Result<()> {
     for name in expected {
         ensure!(parts.iter().any(|part| part.name == name), "part '{name}' is missing: the run is not complete");
     }
-    let downtime = record.downtime.unwrap_or_default();
     let mut dumped = read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
     dumped.iter_mut().flat_map(|dumped| &mut dumped.databases).for_each(|database| database.sequences.clear());
     let manifest = Manifest {
@@ -55,8 +54,9 @@ pub fn write(config: &Config) -> Result<()> {
         started: record.started,
         finished: Timestamp::now(),
         complete: true,
-        downtime_seconds: downtime.total(),
-        downtime,
+        downtime_seconds: record.downtime.map(|downtime| downtime.total()),
+        downtime: record.downtime,
+        downtime_longer_than: record.downtime_longer_than,
         versions: versions(dumped.as_ref())?,
         parts,
         databases: dumped.map(|dumped| dumped.databases).unwrap_or_default(),

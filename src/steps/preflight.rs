@@ -10,7 +10,7 @@ use crate::repository::patience;
 use crate::runs::{Outcome, Record};
 use crate::systemd::Manager;
 
-use super::{freeze, open, readiness, redis};
+use super::{freeze, installed, open, readiness, redis};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -51,7 +51,7 @@ async fn writers(config: &Config) -> Vec<Finding> {
         }
         Ok(format!("version {version}"))
     };
-    let mut findings = vec![Finding::of("systemd", version.await)];
+    let mut findings = vec![Finding::of("systemd", version.await), installed::finding(config).await];
     let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {

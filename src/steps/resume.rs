@@ -1,22 +1,22 @@
 //! Resume: starts again exactly what was running, and does not end before it runs and answers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Gitlab, ReadinessUrl};
 use crate::runs::paused;
 use crate::runs::restore::Journal;
-use crate::systemd::{ActiveState, JobEvent, Manager, Paused, notify};
+use crate::systemd::{ActiveState, JobEvent, Jobs, Manager, Paused, notify};
 use crate::units::{Restore, Unit};
 
 use super::{freeze, readiness};
 
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
+const READINESS_MOST: Duration = Duration::from_secs(1);
 /// Between two attempts to start a unit that fails: patient, but never giving up.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -56,15 +56,16 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     let Some(units) = paused::load()? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");
     let manager = Manager::connect().await?;
-    let mut resume =
-        Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), replaced: HashSet::new(), stopping: HashMap::new() };
+    let mut resume = Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), stopping: HashMap::new() };
     while !resume.all_running(manner, &manager).await? {
-        sleep(PAUSE).await;
+        resume.jobs.wait().await;
     }
-    if let Some(url) = manner.readiness.as_ref().filter(|_| !resume.units.is_empty()) {
+    if let Some(url) = manner.readiness.as_ref().filter(|_| !resume.units.is_empty() && paused::is_to_answer()) {
+        let started = Instant::now();
         while let Err(error) = readiness::ask(url).await {
             notify::status(&format!("GitLab's units run, waiting for its answer: {error}"));
-            sleep(READINESS_PAUSE).await;
+            // Often while it may come any moment, seldom when it is late.
+            sleep((started.elapsed() / 100).clamp(READINESS_PAUSE, READINESS_MOST)).await;
             // Something may have gone down again meanwhile.
             resume.all_running(manner, &manager).await?;
         }
@@ -97,13 +98,19 @@ async fn release(manager: &Manager) -> Result<()> {
     Ok(())
 }
 
+/// Starts of one unit.
+struct Attempts {
+    count: u32,
+    /// When it may be started next.
+    next: Instant,
+    /// The job of the last one.
+    job: u32,
+}
+
 struct Resume {
-    jobs: UnboundedReceiver<JobEvent>,
+    jobs: Jobs,
     units: Vec<Paused>,
-    /// How often a unit was started, and when it may be started next.
-    attempts: HashMap<String, (u32, Instant)>,
-    /// Units whose stop was still queued when they were started: that job is cancelled by the start, and by nobody else.
-    replaced: HashSet<String>,
+    attempts: HashMap<String, Attempts>,
     /// Since when a unit has been seen stopping.
     stopping: HashMap<String, Instant>,
 }
@@ -118,10 +125,15 @@ impl Resume {
                 // With a job, a stop may wait behind another's.
                 ActiveState::Active | ActiveState::Reloading if !state.has_job => continue,
                 ActiveState::Deactivating => self.hurry(manner, manager, &paused.unit).await?,
+                active if active.is_down() && ["not-found", "masked"].contains(&state.load.as_str()) => {
+                    tracing::error!(unit = paused.unit, "was running before and is {} now: it cannot be started again", state.load);
+                    self.leave(&paused.unit)?;
+                    continue;
+                }
                 _ => {}
             }
             waiting.push(paused.unit.clone());
-            let (attempt, next) = self.attempts.get(&paused.unit).copied().unwrap_or((0, Instant::now()));
+            let (attempt, next) = self.attempts.get(&paused.unit).map_or((0, Instant::now()), |attempts| (attempts.count, attempts.next));
             // A stop that still goes on gets the start queued behind it, once.
             let startable = match state.active {
                 ActiveState::Deactivating | ActiveState::Active | ActiveState::Reloading => attempt == 0,
@@ -129,13 +141,14 @@ impl Resume {
             };
             if startable && Instant::now() >= next {
                 let delay = (RETRY_FIRST * 2u32.saturating_pow(attempt)).min(RETRY_MOST);
-                self.attempts.insert(paused.unit.clone(), (attempt + 1, Instant::now() + delay));
-                if state.has_job {
-                    self.replaced.insert(paused.unit.clone());
-                }
-                if let Err(error) = start(manager, &paused).await {
-                    tracing::warn!(unit = paused.unit, attempt, "{error:#}");
-                }
+                let job = match start(manager, &paused).await {
+                    Ok(job) => job,
+                    Err(error) => {
+                        tracing::warn!(unit = paused.unit, attempt, "{error:#}");
+                        0
+                    }
+                };
+                self.attempts.insert(paused.unit.clone(), Attempts { count: attempt + 1, next: Instant::now() + delay, job });
             }
         }
         if !waiting.is_empty() {
@@ -155,28 +168,35 @@ impl Resume {
         Ok(())
     }
 
-    /// A start that was cancelled was cancelled by somebody: the unit stays down.
+    /// A start of ours that was cancelled was cancelled by somebody: the unit stays down.
     async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
-        while let Ok(event) = self.jobs.try_recv() {
-            let JobEvent::Removed(unit, result) = event else { continue };
-            let ours = self.attempts.contains_key(&unit) && self.units.iter().any(|paused| paused.unit == unit);
-            if ours && result == "canceled" && !self.replaced.remove(&unit) && !manager.state(&unit).await?.active.is_running() {
+        while let Some(event) = self.jobs.take() {
+            let JobEvent::Removed { id, unit, result } = event else { continue };
+            let ours = self.attempts.get(&unit).is_some_and(|attempts| attempts.job == id);
+            if ours && result == "canceled" && !manager.state(&unit).await?.active.is_running() {
                 tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
-                paused::leave_down(&mut self.units, &unit);
-                paused::save(&self.units)?;
+                self.leave(&unit)?;
             }
         }
         Ok(())
     }
+
+    /// Takes a unit off the record.
+    fn leave(&mut self, unit: &str) -> Result<()> {
+        paused::leave_down(&mut self.units, unit);
+        paused::save(&self.units)
+    }
 }
 
 /// Starts a unit; without its requirements where they would bring up what was down before.
-async fn start(manager: &Manager, paused: &Paused) -> Result<()> {
+async fn start(manager: &Manager, paused: &Paused) -> Result<u32> {
     let mut mode = "replace";
     for unit in &paused.left_down {
         if manager.state(unit).await?.active.is_down() {
             mode = "ignore-requirements";
         }
     }
-    manager.start(&paused.unit, mode).await
+    // GitLab's own units have a start limit, and starts of ours are no sign of a unit that cannot run.
+    manager.reset(&paused.unit).await?;
+    manager.start_job(&paused.unit, mode).await
 }

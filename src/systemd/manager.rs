@@ -1,7 +1,8 @@
 //! The connection to PID 1. Lives through `daemon-reload`, `daemon-reexec` and a lost bus: every call is made again on a new connection,
 //! and nothing is concluded from an answer that did not come.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,19 +24,67 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long PID 1 may be off the bus. `daemon-reexec` takes about a second.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(60);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// How long nothing may be told before it is looked whether something has changed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// PID 1, as seen from the system bus.
 pub struct Manager {
-    connection: Connection,
+    bus: Arc<Bus>,
 }
 
-/// A job that came or went: what `JobNew` and `JobRemoved` tell.
+/// The connection, which is made anew when the bus was started again.
+struct Bus {
+    connection: Mutex<Connection>,
+    /// Units that are kept in memory: a new connection has to ask for it again.
+    held: Mutex<BTreeSet<String>>,
+}
+
+impl Bus {
+    fn connection(&self) -> Connection {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn proxy(&self) -> zbus::Result<ManagerProxy<'static>> {
+        ManagerProxy::builder(&self.connection()).cache_properties(zbus::proxy::CacheProperties::No).build().await
+    }
+
+    /// Makes a new connection in place of `lost`, unless somebody has done so already.
+    async fn renew(&self, lost: &Connection) -> zbus::Result<()> {
+        if self.connection().unique_name() != lost.unique_name() {
+            return Ok(());
+        }
+        let new = Connection::system().await?;
+        tracing::info!("the system bus was started again: connected to it anew");
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let proxy = self.proxy().await?;
+        for unit in held {
+            proxy.load_unit(&unit).await?;
+            proxy.ref_unit(&unit).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A job that came or went: what `JobNew` and `JobRemoved` tell. Numbers grow, and what is queued together has numbers side by side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobEvent {
     /// A job was queued for the unit.
-    New(String),
-    /// A job of the unit ended with this result.
-    Removed(String, String),
+    New {
+        /// Its number.
+        id: u32,
+        /// The unit.
+        unit: String,
+    },
+    /// A job of the unit ended.
+    Removed {
+        /// Its number.
+        id: u32,
+        /// The unit.
+        unit: String,
+        /// How: `done`, `canceled`, `failed`, `dependency`, `skipped`, …
+        result: String,
+    },
 }
 
 impl Manager {
@@ -44,7 +93,9 @@ impl Manager {
         let deadline = Instant::now() + RECONNECT_PATIENCE;
         loop {
             match timeout(CALL_TIMEOUT, Connection::system()).await {
-                Ok(Ok(connection)) => return Ok(Self { connection }),
+                Ok(Ok(connection)) => {
+                    return Ok(Self { bus: Arc::new(Bus { connection: Mutex::new(connection), held: Mutex::default() }) });
+                }
                 Ok(Err(error)) if Instant::now() >= deadline => {
                     return Err(error).context("cannot connect to the system bus (is dbus.service running?)");
                 }
@@ -54,8 +105,18 @@ impl Manager {
         }
     }
 
-    async fn proxy(&self) -> zbus::Result<ManagerProxy<'_>> {
-        ManagerProxy::builder(&self.connection).cache_properties(zbus::proxy::CacheProperties::No).build().await
+    async fn proxy(&self) -> zbus::Result<ManagerProxy<'static>> {
+        self.bus.proxy().await
+    }
+
+    /// The properties of `path`.
+    async fn properties(&self, path: zbus::OwnedObjectPath) -> zbus::Result<PropertiesProxy<'static>> {
+        PropertiesProxy::builder(&self.bus.connection())
+            .destination("org.freedesktop.systemd1")
+            .path(path)
+            .cache_properties(zbus::proxy::CacheProperties::No)
+            .build()
+            .await
     }
 
     /// systemd's version, the number alone.
@@ -65,20 +126,26 @@ impl Manager {
         digits.parse().with_context(|| format!("systemd's version '{text}' has no number"))
     }
 
-    /// Queues a start; `mode` as in systemctl(1) `--job-mode=`. Asking again is harmless: if the answer to the first call was lost, the unit's
-    /// invocation tells whether it was heard.
+    /// Queues a start; `mode` as in systemctl(1) `--job-mode=`.
     pub async fn start(&self, unit: &str, mode: &str) -> Result<()> {
+        self.start_job(unit, mode).await.map(drop)
+    }
+
+    /// The same, and tells its job's number, 0 if that was lost. Asking again is harmless: if the answer to the first call was lost, the unit's
+    /// invocation tells whether it was heard.
+    pub async fn start_job(&self, unit: &str, mode: &str) -> Result<u32> {
         let before = self.state(unit).await?;
         let mut asked = false;
-        self.retry(&format!("start {unit}"), async || {
+        self.retry(&format!("start {unit}"), async || -> zbus::Result<u32> {
             if asked {
                 let now = self.state(unit).await.map_err(|error| zbus::Error::Failure(error.to_string()))?;
                 if now.has_job || now.invocation != before.invocation {
-                    return Ok(());
+                    return Ok(0);
                 }
             }
             asked = true;
-            self.proxy().await?.start_unit(unit, mode).await.map(drop)
+            let job = self.proxy().await?.start_unit(unit, mode).await?;
+            Ok(job.as_str().rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0))
         })
         .await
     }
@@ -128,7 +195,9 @@ impl Manager {
             proxy.ref_unit(unit).await?;
             absent_is_fine(proxy.reset_failed_unit(unit).await)
         })
-        .await
+        .await?;
+        self.bus.held.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+        Ok(())
     }
 
     /// Forgets that a unit failed.
@@ -140,12 +209,7 @@ impl Manager {
     pub async fn unit_of(&self, pid: u32) -> Result<String> {
         self.retry(&format!("tell the unit of process {pid}"), async || {
             let path = self.proxy().await?.get_unit_by_pid(pid).await?;
-            let unit = PropertiesProxy::builder(&self.connection)
-                .destination("org.freedesktop.systemd1")
-                .path(path)
-                .cache_properties(zbus::proxy::CacheProperties::No)
-                .build()
-                .await?;
+            let unit = self.properties(path).await?;
             let id = unit.get(InterfaceName::try_from("org.freedesktop.systemd1.Unit")?, "Id").await?;
             Ok(<&str>::try_from(&id)?.to_owned())
         })
@@ -171,12 +235,7 @@ impl Manager {
     /// Reads the unit. A unit that does not exist has `load` = `not-found`.
     pub async fn state(&self, unit: &str) -> Result<UnitState> {
         let all = async |path: zbus::OwnedObjectPath, interface: &'static str| {
-            let properties = PropertiesProxy::builder(&self.connection)
-                .destination("org.freedesktop.systemd1")
-                .path(path)
-                .cache_properties(zbus::proxy::CacheProperties::No)
-                .build()
-                .await?;
+            let properties = self.properties(path).await?;
             let interface = InterfaceName::try_from(interface)?;
             Ok::<HashMap<String, OwnedValue>, zbus::Error>(properties.get_all(interface).await?)
         };
@@ -193,31 +252,43 @@ impl Manager {
     }
 
     /// Every job that comes and goes from now on. The task behind it lives as long as the receiver and subscribes again after a
-    /// `daemon-reexec`; jobs in between are missed, so a caller must not rely on having seen all.
-    pub async fn jobs(&self) -> Result<mpsc::UnboundedReceiver<JobEvent>> {
+    /// `daemon-reexec` or a new start of the bus; jobs in between are missed, so a caller must not rely on having seen all.
+    pub async fn jobs(&self) -> Result<Jobs> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let connection = self.connection.clone();
+        let bus = Arc::clone(&self.bus);
+        let (ready, subscribed) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {
+            let mut ready = Some(ready);
             while !sender.is_closed() {
-                if let Err(error) = forward_jobs(&connection, &sender).await {
+                let connection = bus.connection();
+                if let Err(error) = forward_jobs(&connection, &sender, &mut ready).await {
                     tracing::debug!(%error, "job signals interrupted");
                 }
                 sleep(RECONNECT_PAUSE).await;
+                if connection.is_closed() {
+                    let _ = bus.renew(&connection).await;
+                }
             }
         });
-        Ok(receiver)
+        // What is asked for from here on is told. If not even that can be had, looks have to do.
+        let _ = timeout(CALL_TIMEOUT, subscribed).await;
+        Ok(Jobs { receiver, seen: VecDeque::new() })
     }
 
     /// Makes a call, again and again while PID 1 is away from the bus.
     async fn retry<T>(&self, what: &str, mut call: impl AsyncFnMut() -> zbus::Result<T>) -> Result<T> {
         let deadline = Instant::now() + RECONNECT_PATIENCE;
         loop {
+            let connection = self.bus.connection();
             let error = match timeout(CALL_TIMEOUT, call()).await {
                 Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) if is_away(&error) => anyhow!(error),
+                Ok(Err(error)) if is_away(&error) || connection.is_closed() => anyhow!(error),
                 Ok(Err(error)) => return Err(error).with_context(|| format!("systemd would not {what}")),
                 Err(_) => anyhow!("no answer within {CALL_TIMEOUT:?}"),
             };
+            if connection.is_closed() {
+                let _ = timeout(CALL_TIMEOUT, self.bus.renew(&connection)).await;
+            }
             if Instant::now() >= deadline {
                 return Err(error).with_context(|| format!("cannot {what}: systemd is not on the bus"));
             }
@@ -227,19 +298,50 @@ impl Manager {
     }
 }
 
-async fn forward_jobs(connection: &Connection, sender: &mpsc::UnboundedSender<JobEvent>) -> Result<()> {
+/// What is told of jobs, and how to wait for it.
+pub struct Jobs {
+    receiver: mpsc::UnboundedReceiver<JobEvent>,
+    seen: VecDeque<JobEvent>,
+}
+
+impl Jobs {
+    /// What has been told and not been taken yet.
+    pub fn take(&mut self) -> Option<JobEvent> {
+        self.seen.pop_front().or_else(|| self.receiver.try_recv().ok())
+    }
+
+    /// Returns as soon as something is told, and at the latest after [`LOOK`]: what is not told is looked at.
+    pub async fn wait(&mut self) {
+        if let Ok(Some(event)) = timeout(LOOK, self.receiver.recv()).await {
+            self.seen.push_back(event);
+        }
+    }
+}
+
+async fn forward_jobs(
+    connection: &Connection,
+    sender: &mpsc::UnboundedSender<JobEvent>,
+    ready: &mut Option<tokio::sync::oneshot::Sender<()>>,
+) -> Result<()> {
     let proxy = ManagerProxy::new(connection).await?;
     let mut new = proxy.receive_job_new().await?;
     let mut removed = proxy.receive_job_removed().await?;
     let mut owner = proxy.inner().receive_owner_changed().await?;
     timeout(CALL_TIMEOUT, proxy.subscribe()).await??;
+    ready.take().map(|ready| ready.send(()));
     loop {
+        // In the order in which they were sent, as far as two streams keep it: a job comes before it goes.
         let event = tokio::select! {
-            signal = new.next() => JobEvent::New(signal.context("connection lost")?.args()?.unit.to_owned()),
+            biased;
+            signal = new.next() => {
+                let signal = signal.context("connection lost")?;
+                let args = signal.args()?;
+                JobEvent::New { id: args.id, unit: args.unit.to_owned() }
+            }
             signal = removed.next() => {
                 let signal = signal.context("connection lost")?;
                 let args = signal.args()?;
-                JobEvent::Removed(args.unit.to_owned(), args.result.to_owned())
+                JobEvent::Removed { id: args.id, unit: args.unit.to_owned(), result: args.result.to_owned() }
             }
             change = owner.next() => match change.context("connection lost")? {
                 // Re-executed: its subscribers may be forgotten.

@@ -64,6 +64,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     let readiness = checker.value(section, "readiness-url", raw.readiness_url.as_ref(), |url| readiness(url));
     let downtime = checker.value(section, "max-downtime", raw.max_downtime.as_ref(), |text| rules::timespan_above_zero(text));
     let grace = checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
+    let settle = checker.value(section, "settle", raw.settle.as_ref(), |text| rules::timespan(text));
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
         stopped_alone: defaults.stopped_alone.iter().filter(|unit| writers.contains(unit)).cloned().collect(),
@@ -74,6 +75,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
         readiness,
         max_downtime: downtime.unwrap_or(Timespan::from_secs(30 * 60)),
         stop_grace: grace.unwrap_or(Timespan::from_secs(10)),
+        settle: settle.unwrap_or(Timespan::from_secs(5 * 60)),
     };
     (gitlab, defaults)
 }

@@ -1,0 +1,107 @@
+//! Whether the units on the host are those of the configuration: a run by others is one that nobody has asked for.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::host::own;
+use crate::systemd::Manager;
+use crate::units::render::HEADER;
+use crate::units::{self, Unit, UnitFile};
+
+/// Where the units are.
+pub const DIRECTORY: &str = "/etc/systemd/system";
+/// What the names of all begin with.
+const PREFIX: &str = "gitlab-backup";
+/// How many are named.
+const NAMED: usize = 5;
+
+/// Compares the files, and asks systemd whether it has read them.
+pub async fn finding(config: &Config) -> Finding {
+    const WHAT: &str = "units";
+    let files = match expected(config) {
+        Ok(files) => files,
+        Err(error) => return Finding::of(WHAT, Err(error)),
+    };
+    let directory = Path::new(DIRECTORY);
+    if !files.iter().any(|file| directory.join(&file.name).exists()) {
+        return Finding::warning(WHAT, "they are not installed: 'gitlab-backup install'");
+    }
+    let wrong = match different(directory, &files) {
+        Ok(names) if names.is_empty() => unread(&files).await,
+        Ok(names) => Ok(Some(format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", some(&names)))),
+        Err(error) => Err(error),
+    };
+    match wrong {
+        Ok(None) => Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len()))),
+        Ok(Some(words)) => Finding::of(WHAT, Err(anyhow!("{words}"))),
+        Err(error) => Finding::of(WHAT, Err(error)),
+    }
+}
+
+fn expected(config: &Config) -> Result<Vec<UnitFile>> {
+    // On NixOS /etc has a link to the configuration, and the units name what it leads to.
+    let followed = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
+    let named = followed.as_ref().ok().filter(|followed| names(followed)).unwrap_or(config);
+    let own = std::env::current_exe().context("cannot find this program's own path")?;
+    // A link that leads here is as good.
+    let called = called().filter(|called| called.canonicalize().is_ok_and(|called| called == own));
+    Ok(units::generate(named, &called.unwrap_or(own))?)
+}
+
+/// The program that the units call.
+fn called() -> Option<PathBuf> {
+    let content = own::read_text(Path::new(DIRECTORY).join(Unit::Run.to_string())).ok()?;
+    let words = content.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
+    let program = words.trim_start_matches('"').split(['"', ' ']).next()?;
+    Some(program.into())
+}
+
+/// Whether the units are called with this configuration's file.
+fn names(config: &Config) -> bool {
+    let source = config.source.to_string_lossy();
+    let run = Path::new(DIRECTORY).join(Unit::Run.to_string());
+    own::read_text(run).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
+}
+
+/// The files that are not there or have another content, and those of ours that are not wanted any more.
+fn different(directory: &Path, files: &[UnitFile]) -> Result<Vec<String>> {
+    let differs = |file: &&UnitFile| !own::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
+    let mut different: Vec<String> = files.iter().filter(differs).map(|file| file.name.clone()).collect();
+    for entry in own::entries(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) && is_ours(&directory.join(&name)) && !files.iter().any(|file| file.name == name) {
+            different.push(name);
+        }
+    }
+    Ok(different)
+}
+
+/// What to do about units that systemd has not read as they are, drop-ins included.
+async fn unread(files: &[UnitFile]) -> Result<Option<String>> {
+    let manager = Manager::connect().await?;
+    let mut old = Vec::new();
+    for file in files {
+        if manager.state(&file.name).await?.needs_reload {
+            old.push(file.name.clone());
+        }
+    }
+    Ok((!old.is_empty()).then(|| format!("systemd has not read them as they are now: {}: 'systemctl daemon-reload'", some(&old))))
+}
+
+fn some(names: &[String]) -> String {
+    let more = names.len().saturating_sub(NAMED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", names[..names.len().min(NAMED)].join(", "))
+}
+
+/// Whether we wrote a file: it says so in its first line, and it is a file.
+pub fn is_ours(path: &Path) -> bool {
+    let mut start = vec![0; HEADER.len()];
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())
+        && own::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == HEADER.as_bytes()
+}
