@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep};
 use crate::config::{Config, Proxy};
 use crate::paths;
 use crate::runs::{Downtime, Record, paused};
-use crate::steps::readiness;
 use crate::systemd::{
     ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, running, start_later, stop_closure,
 };
@@ -26,8 +25,6 @@ const RESUME_NUDGE: Duration = Duration::from_secs(3);
 
 /// Between two looks at units that are being started, with GitLab up.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
-/// How long GitLab may fail to answer before it is stopped, and still be expected to afterwards.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The moments of a window, microseconds of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy)]
@@ -81,14 +78,17 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
         }
     }
     let jobs = manager.jobs().await?;
-    let states = settle(config, manager, bracket).await?;
+    let (states, settled) = settle(config, manager, bracket).await?;
     let closure: Vec<String> = states.iter().map(|state| state.name.clone()).collect();
     let mut running = running(manager, &states).await?;
     running.retain(|paused| !bracket.driven.contains(&paused.unit));
     tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
     let known: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
     running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
-    answers(config, bracket).await?;
+    if bracket.must_answer || settled.is_some() {
+        // One that was starting will answer, whatever it did as the run began.
+        paused::answered(true)?;
+    }
     paused::save(&running)?;
     let opened = open(config, manager, bracket, (jobs, closure, running)).await;
     if opened.is_err() && !manager.state(&bracket.pause.to_string()).await.is_ok_and(|pause| pause.active.is_running() || pause.has_job) {
@@ -99,15 +99,16 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
 }
 
 /// Waits until nothing of what is going to be stopped is being started or stopped: a start that is queued would be cancelled, and nobody knows
-/// of it afterwards. Returns all that is going to be stopped.
-async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<Vec<UnitState>> {
+/// of it afterwards. Returns all that is going to be stopped, and what was waited for last.
+async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<(Vec<UnitState>, Option<String>)> {
     let started = Instant::now();
     let units = [&bracket.stopped[..], &bracket.driven].concat();
+    let mut waited_for = None;
     loop {
         let states = stop_closure(manager, &units, &bracket.alone).await?;
         let frozen = bracket.frozen.iter().map(|unit| manager.state(unit));
         let others = join_all(frozen).await.into_iter().collect::<Result<Vec<_>>>()?;
-        let Some(busy) = states.iter().chain(&others).find(|state| state.has_job) else { return Ok(states) };
+        let Some(busy) = states.iter().chain(&others).find(|state| state.has_job) else { return Ok((states, waited_for)) };
         if started.elapsed() >= config.gitlab.settle.duration() {
             let reason = format!(
                 "is being started or stopped, and was for {} ([gitlab] settle): GitLab was not touched; 'systemctl list-jobs' tells what it waits for",
@@ -116,22 +117,9 @@ async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<
             return Err(Failed::new(busy, reason).into());
         }
         notify::status(&format!("waiting for {}, which is being started or stopped", busy.name));
+        waited_for = Some(busy.name.clone());
         sleep(SETTLE_PAUSE).await;
     }
-}
-
-/// Leaves word whether GitLab answers while it runs: only then is its answer waited for afterwards.
-async fn answers(config: &Config, bracket: &Window) -> Result<()> {
-    let Some(url) = config.gitlab.readiness.as_ref().filter(|_| !bracket.must_answer) else { return paused::answered(true) };
-    let started = Instant::now();
-    while let Err(error) = readiness::ask(url).await {
-        if started.elapsed() > ANSWER_PATIENCE {
-            tracing::warn!("{error:#}: GitLab does not answer while it runs, so its answer is not waited for afterwards");
-            return paused::answered(false);
-        }
-        sleep(SETTLE_PAUSE).await;
-    }
-    paused::answered(true)
 }
 
 async fn open(

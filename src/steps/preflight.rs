@@ -1,25 +1,45 @@
 //! Everything that can be known before GitLab is touched. Tells all findings, not the first.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
+use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, conclude};
 use crate::repository::patience;
-use crate::runs::{Outcome, Record};
+use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
 
 use super::{freeze, installed, open, readiness, redis};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
+/// How long GitLab may fail to answer as a run begins, and still be expected to at its end.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Fails with every reason for which a run could not succeed.
 pub async fn preflight(config: &Config) -> Result<()> {
     let mut findings = host(config).await;
     findings.push(Finding::of("repository", repository(config)));
-    conclude(&findings)
+    conclude(&findings)?;
+    paused::answered(answers(config).await)
+}
+
+/// Whether GitLab answers while it runs: only then is its answer waited for when it is back.
+async fn answers(config: &Config) -> bool {
+    let Some(url) = &config.gitlab.readiness else { return true };
+    let started = Instant::now();
+    while let Err(error) = readiness::ask(url).await {
+        if started.elapsed() > ANSWER_PATIENCE {
+            tracing::warn!("{error:#}: GitLab does not answer while it runs, so its answer is not waited for afterwards");
+            return false;
+        }
+        sleep(PAUSE).await;
+    }
+    true
 }
 
 /// Everything but the repository, which a run makes or makes good, and PostgreSQL, which answers its own user only. Changes nothing.
@@ -29,9 +49,7 @@ pub async fn host(config: &Config) -> Vec<Finding> {
         // GitLab may well be down: an admin's own maintenance is no reason for no backup.
         findings.push(match readiness::ask(url).await {
             Ok(()) => Finding::of("readiness", Ok("GitLab answers".to_owned())),
-            Err(error) => {
-                Finding::warning("readiness", format!("{error:#}: a run would go on, and wait in vain for this answer at its end"))
-            }
+            Err(error) => Finding::warning("readiness", format!("{error:#}: a run goes on, and does not wait for this answer at its end")),
         });
     }
     findings.extend(files(config));

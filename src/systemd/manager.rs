@@ -327,7 +327,7 @@ async fn forward_jobs(
     let mut new = proxy.receive_job_new().await?;
     let mut removed = proxy.receive_job_removed().await?;
     let mut owner = proxy.inner().receive_owner_changed().await?;
-    timeout(CALL_TIMEOUT, proxy.subscribe()).await??;
+    subscribe(&proxy).await?;
     ready.take().map(|ready| ready.send(()));
     loop {
         // In the order in which they were sent, as far as two streams keep it: a job comes before it goes.
@@ -345,7 +345,7 @@ async fn forward_jobs(
             }
             change = owner.next() => match change.context("connection lost")? {
                 // Re-executed: its subscribers may be forgotten.
-                Some(_) => { timeout(CALL_TIMEOUT, proxy.subscribe()).await??; continue }
+                Some(_) => { subscribe(&proxy).await?; continue }
                 None => continue,
             },
             () = sender.closed() => return Ok(()),
@@ -353,6 +353,14 @@ async fn forward_jobs(
         if sender.send(event).is_err() {
             return Ok(());
         }
+    }
+}
+
+/// Asks for the signals; another receiver of this connection may have done so.
+async fn subscribe(proxy: &ManagerProxy<'_>) -> Result<()> {
+    match timeout(CALL_TIMEOUT, proxy.subscribe()).await? {
+        Err(error) if name(&error) == Some("org.freedesktop.systemd1.AlreadySubscribed") => Ok(()),
+        other => Ok(other?),
     }
 }
 
