@@ -30,14 +30,18 @@ pub async fn finding(config: &Config) -> Finding {
     if !files.iter().any(|file| directory.join(&file.name).exists()) {
         return Finding::warning(WHAT, "they are not installed: 'gitlab-backup install'");
     }
-    let wrong = match different(directory, &files) {
-        Ok(names) if names.is_empty() => unread(&files).await,
-        Ok(names) => Ok(Some(format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", some(&names)))),
-        Err(error) => Err(error),
-    };
-    match wrong {
+    match different(directory, &files) {
+        Ok(names) if names.is_empty() => {}
+        Ok(names) => {
+            let words = format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", some(&names));
+            return Finding::of(WHAT, Err(anyhow!("{words}")));
+        }
+        Err(error) => return Finding::of(WHAT, Err(error)),
+    }
+    match unread(&files).await {
         Ok(None) => Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len()))),
-        Ok(Some(words)) => Finding::of(WHAT, Err(anyhow!("{words}"))),
+        // What is not in memory is read anew when it is started: a drop-in that waits for a reload is no reason for no backup.
+        Ok(Some(words)) => Finding::warning(WHAT, words),
         Err(error) => Finding::of(WHAT, Err(error)),
     }
 }
