@@ -7,4 +7,5 @@ pub mod limits;
 pub mod mounts;
 pub mod own;
 pub mod random;
+pub mod socket;
 pub mod text;

@@ -369,6 +369,20 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
     String::from_utf8(read(path, limit)?).with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
+/// The socket at `path`, to be connected to by its descriptor: through no link that others could have made.
+///
+/// # Errors
+/// If there is none.
+pub fn socket(path: &Path) -> Result<OwnedFd> {
+    let found = (|| {
+        let (parent, name) = path.parent().zip(path.file_name()).context("it has no name")?;
+        let socket = open::openat(open::place(parent)?, Path::new(name), OFlags::PATH)?;
+        ensure!(FileType::from_raw_mode(rustix::fs::fstat(&socket)?.st_mode) == FileType::Socket, "it is not a socket");
+        anyhow::Ok(socket)
+    })();
+    found.with_context(|| format!("cannot look at {}", path.display()))
+}
+
 /// Whether an error says that there is nothing.
 pub fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref() == Some(&Errno::NOENT)

@@ -1,5 +1,6 @@
 //! Redis: every instance forks while GitLab is down; what the fork writes is secured while GitLab is up again.
 
+mod bounded;
 pub(super) mod files;
 pub(super) mod process;
 mod rdb;

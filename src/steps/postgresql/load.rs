@@ -135,6 +135,7 @@ impl Loader<'_> {
         let entries = toc::read(dump)?;
         let session = self.admin.connect(name).await?;
         sandbox::equip(&session).await?;
+        let guard = sandbox::Guard::up(&session).await?;
         let privileged = |entry: &&Entry| PRIVILEGED.contains(&entry.kind.as_str());
         let (now, last): (Vec<&Entry>, Vec<&Entry>) =
             entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
@@ -154,6 +155,7 @@ impl Loader<'_> {
         meanwhile().await?;
         // From here on nobody's code runs, and nothing that it has made is taken for what stands in the dump.
         sandbox::silence(&session).await?;
+        guard.down(&session).await?;
         let superusers: Vec<String> = session.column("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper", &[]).await?;
         for entry in now.iter().filter(|entry| entry.owner.as_ref().is_some_and(|owner| superusers.contains(owner))) {
             made_anew(&session, entry).await?;

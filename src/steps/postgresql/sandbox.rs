@@ -84,6 +84,45 @@ pub(in crate::steps) async fn equip(session: &Session) -> Result<()> {
     Ok(())
 }
 
+/// What keeps a database's own code from making or changing anything while it is loaded, when the role owns all of it: what belongs to others
+/// (a superuser's table, another role's function) would come back with an index, a rule or a body of that code's.
+pub(in crate::steps) struct Guard(String);
+
+impl Guard {
+    /// Puts it up in the session's database, for the role alone.
+    pub async fn up(session: &Session) -> Result<Self> {
+        // A name that nothing in a dump has.
+        let name = format!("gitlab_backup_{}", random::hex(16)?);
+        let role = literal(NAME);
+        // By itself a statement of pg_restore has one line of context, this function's; what code asks for has that code's too, and is
+        // asked for in the middle of another statement.
+        let sql = format!(
+            "CREATE SCHEMA {name};
+            CREATE FUNCTION {name}.guard () RETURNS event_trigger LANGUAGE plpgsql SET search_path = '' AS $guard$
+            DECLARE context text; BEGIN
+              IF session_user OPERATOR(pg_catalog.<>) {role}::pg_catalog.name THEN RETURN; END IF;
+              GET DIAGNOSTICS context = PG_CONTEXT;
+              IF pg_catalog.strpos(context, E'\n') OPERATOR(pg_catalog.>) 0
+                OR pg_catalog.current_query() OPERATOR(pg_catalog.~*) '^[[:space:]]*(copy|insert|select|with|update|delete|analyze|vacuum)[[:space:]]' THEN
+                RAISE EXCEPTION '% by code of the database, while it is loaded', tg_tag USING DETAIL = context;
+              END IF;
+            END $guard$;
+            CREATE EVENT TRIGGER {name} ON ddl_command_start EXECUTE PROCEDURE {name}.guard ();"
+        );
+        session.script(&sql).await.context("cannot keep the code of the database from changing it")?;
+        Ok(Self(name))
+    }
+
+    /// Takes it away, when no code runs any more.
+    pub async fn down(self, session: &Session) -> Result<()> {
+        let Self(name) = self;
+        session
+            .script(&format!("DROP EVENT TRIGGER {name}; DROP SCHEMA {name} CASCADE;"))
+            .await
+            .context("cannot remove the guard of a load")
+    }
+}
+
 /// Ends the role's sessions, and those of others that may have taken it on, and lets nobody begin one until it is equipped again.
 pub(in crate::steps) async fn silence(session: &Session) -> Result<()> {
     session.run(&format!("ALTER ROLE {} NOLOGIN", identifier(NAME))).await?;

@@ -4,7 +4,7 @@
 //! a role: only pg_catalog is searched. Values are parameters. Each text is one statement, whatever stands in it.
 
 use std::fmt;
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,6 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::SslMode;
@@ -23,6 +22,8 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql};
 use tokio_postgres::{Connection, NoTls, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::host::socket;
 
 use super::client::{Client, major};
 
@@ -193,16 +194,8 @@ async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// The server asks the kernel who has connected: that is done as the configured user, in a thread of its own.
 async fn by_socket(client: &Client, config: &tokio_postgres::Config) -> Result<Session> {
     let path = format!("{}/.s.PGSQL.{}", client.config.host.trim_end_matches('/'), client.config.port);
-    let connect = || {
-        let stream = StdUnixStream::connect(&path).with_context(|| format!("cannot connect to {path}: is the server running?"))?;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
-    };
-    let stream = match client.account {
-        Some(account) => account.act(connect)?,
-        None => connect()?,
-    };
-    let (client, connection) = config.connect_raw(UnixStream::from_std(stream)?, NoTls).await.map_err(said)?;
+    let stream = socket::connect(Path::new(&path), client.account, PATIENCE).await?;
+    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(said)?;
     Session::begin(client, connection).await
 }
 

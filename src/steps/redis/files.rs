@@ -10,7 +10,7 @@ use rustix::fs::StatVfsMountFlags;
 use crate::host::beneath::Directory;
 use crate::host::identity::Account;
 
-use super::process::{Behind, behind};
+use super::process::Behind;
 use super::server::Server;
 
 /// Where a server of this host keeps its file.
@@ -31,7 +31,7 @@ impl Files {
     /// If it runs elsewhere, or names a directory that is not its own.
     pub async fn of(server: &Server<'_>) -> Result<Self> {
         ensure!(server.is_local(), "it is on another machine");
-        let process = behind(&server.redis.address)?;
+        let process = server.process()?;
         let directory = PathBuf::from(server.setting("dir").await.context("it does not tell its directory: CONFIG GET is forbidden")?);
         let name = OsString::from(server.setting("dbfilename").await.context("it does not tell its file's name: CONFIG GET is forbidden")?);
         plain(&name)?;

@@ -1,13 +1,12 @@
 //! The process behind a server's address: asked of the kernel. What the server says of this host is a claim.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use procfs::net::{TcpNetEntry, TcpState};
 use procfs::process::{FDTarget, Process, all_processes};
 use rustix::net::sockopt::socket_peercred;
+use tokio::net::UnixStream;
 
 use crate::config::RedisAddress;
 use crate::host::identity::Account;
@@ -21,23 +20,25 @@ pub struct Behind {
     pub account: Account,
 }
 
-/// The process that listens at `address`.
+/// The process that listens at a port of this host.
 ///
 /// # Errors
 /// If it is none of this host, or cannot be told.
-pub fn behind(address: &RedisAddress) -> Result<Behind> {
+pub fn listening(address: &RedisAddress) -> Result<Behind> {
     match address {
-        RedisAddress::Unix(path) => of_socket(path),
+        RedisAddress::Unix(path) => bail!("the connection to {} tells who listens, and not its name", path.display()),
         RedisAddress::Tcp { host, port, .. } => of_port(host, *port),
     }
 }
 
-/// unix(7), `SO_PEERCRED`: who called listen(2).
-fn of_socket(path: &Path) -> Result<Behind> {
-    let stream = UnixStream::connect(path).with_context(|| format!("cannot connect to {}", path.display()))?;
-    let peer = socket_peercred(&stream).context("the kernel does not tell who listens")?;
+/// unix(7), `SO_PEERCRED`: who called listen(2) for the socket that this is a connection to.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn of_peer(stream: &UnixStream) -> Result<Behind> {
+    let peer = socket_peercred(stream).context("the kernel does not tell who listens")?;
     let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
-    ensure!(pid > 1, "the kernel does not tell which process listens at {}", path.display());
+    ensure!(pid > 1, "the kernel does not tell which process listens");
     Ok(Behind { pid, account: Account { uid: peer.uid.as_raw(), gid: peer.gid.as_raw() } })
 }
 
@@ -91,8 +92,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn this_process_is_found_behind_its_own_sockets() {
+    #[tokio::test]
+    async fn this_process_is_found_behind_its_own_sockets() {
         let me = Behind {
             pid: std::process::id(),
             account: Account { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
@@ -100,15 +101,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let _socket = UnixListener::bind(&path).unwrap();
-        assert_eq!(behind(&RedisAddress::Unix(path)).unwrap(), me);
+        assert_eq!(of_peer(&UnixStream::connect(&path).await.unwrap()).unwrap(), me);
+        assert!(listening(&RedisAddress::Unix(path)).is_err());
         for host in ["127.0.0.1", "0.0.0.0"] {
             let port = TcpListener::bind((host, 0)).unwrap();
             let number = port.local_addr().unwrap().port();
             let address = RedisAddress::Tcp { host: "127.0.0.1".to_owned(), port: number, tls: false };
-            assert_eq!(behind(&address).unwrap(), me);
+            assert_eq!(listening(&address).unwrap(), me);
             drop(port);
-            assert!(behind(&address).is_err());
+            assert!(listening(&address).is_err());
         }
-        assert!(behind(&RedisAddress::Tcp { host: "192.0.2.1".to_owned(), port: 1, tls: false }).is_err());
+        assert!(listening(&RedisAddress::Tcp { host: "192.0.2.1".to_owned(), port: 1, tls: false }).is_err());
     }
 }

@@ -7,10 +7,17 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
 use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::config::{Redis, RedisAddress};
+use crate::host::socket;
 use crate::steps::{secret, tls};
 use crate::units::render::credential;
+
+use super::bounded::{Allowance, Bounded};
+use super::process::{Behind, listening, of_peer};
 
 /// How long an instance may take to answer.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -22,6 +29,9 @@ pub struct Server<'a> {
     /// None where it asks for none.
     pub password: Option<String>,
     connection: MultiplexedConnection,
+    /// Who is at the other end, where the kernel tells.
+    process: Option<Behind>,
+    left: Allowance,
 }
 
 impl<'a> Server<'a> {
@@ -36,20 +46,23 @@ impl<'a> Server<'a> {
         if let Some(password) = &password {
             settings = settings.set_password(password);
         }
-        let address = match &redis.address {
-            RedisAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
-            RedisAddress::Tcp { host, port, tls: false } => ConnectionAddr::Tcp(host.clone(), *port),
-            RedisAddress::Tcp { host, port, tls: true } => {
-                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
-            }
-        };
-        let info = address.into_connection_info()?.set_redis_settings(settings);
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
-        let connection = Client::open(info)?
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
+        let left = Allowance::new();
+        let opened = timeout(ANSWER, open(&redis.address, settings, config, &left)).await.context("it does not answer").flatten();
+        let (connection, process) = opened
             .with_context(|| format!("cannot connect to {}: check that it runs, and the user and password", place(&redis.address)))?;
-        Ok(Self { redis, password, connection })
+        Ok(Self { redis, password, connection, process, left })
+    }
+
+    /// The process at the other end of this very connection. What has its name by now may be another's.
+    ///
+    /// # Errors
+    /// If it is none of this host, or cannot be told.
+    pub fn process(&self) -> Result<Behind> {
+        match self.process {
+            Some(process) => Ok(process),
+            None => listening(&self.redis.address),
+        }
     }
 
     /// A command whose answer is a string.
@@ -58,6 +71,7 @@ impl<'a> Server<'a> {
         for word in words {
             command.arg(*word);
         }
+        self.left.renew();
         command.query_async(&mut self.connection.clone()).await
     }
 
@@ -71,12 +85,14 @@ impl<'a> Server<'a> {
     pub async fn setting(&self, name: &str) -> Option<String> {
         let mut command = ::redis::cmd("CONFIG");
         command.arg("GET").arg(name);
+        self.left.renew();
         let answer: HashMap<String, String> = command.query_async(&mut self.connection.clone()).await.ok()?;
         answer.into_iter().find_map(|(key, value)| (key == name).then_some(value))
     }
 
     /// Seconds since 1970 by the server's clock, which is the one in its files; by ours where asking is forbidden.
     pub async fn clock(&self) -> i64 {
+        self.left.renew();
         let answer: Result<(i64, i64), _> = ::redis::cmd("TIME").query_async(&mut self.connection.clone()).await;
         answer.map_or_else(|_| jiff::Timestamp::now().as_second(), |(seconds, _)| seconds)
     }
@@ -89,6 +105,36 @@ impl<'a> Server<'a> {
         }
     }
 }
+
+/// Connects and authenticates. By a socket, to the very one that has the name, and to nothing that a link leads to.
+async fn open(
+    address: &RedisAddress,
+    settings: RedisConnectionInfo,
+    config: AsyncConnectionConfig,
+    left: &Allowance,
+) -> Result<(MultiplexedConnection, Option<Behind>)> {
+    let (stream, process): (Box<dyn Stream>, _) = match address {
+        RedisAddress::Unix(path) => {
+            let stream = socket::connect_to_named(path, ANSWER).await?;
+            let process = of_peer(&stream)?;
+            (Box::new(stream), Some(process))
+        }
+        RedisAddress::Tcp { host, port, tls: false } => (Box::new(TcpStream::connect((host.as_str(), *port)).await?), None),
+        RedisAddress::Tcp { host, port, tls: true } => {
+            let address = ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None };
+            let info = address.into_connection_info()?.set_redis_settings(settings);
+            let connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
+            return Ok((connection, None));
+        }
+    };
+    let (connection, driver) = MultiplexedConnection::new_with_config(&settings, Bounded::new(stream, left.clone()), config).await?;
+    tokio::spawn(driver);
+    Ok((connection, process))
+}
+
+/// What bytes come and go by.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// An address, for messages.
 pub fn place(address: &RedisAddress) -> String {

@@ -14,7 +14,7 @@ use crate::host::beneath::Directory;
 use crate::runs::Manifest;
 use crate::runs::restore::{Journal, Move, Moves, Places, Plan, Request, StagedRedis};
 use crate::steps::redis::files::{Files, own, plain, writable};
-use crate::steps::redis::process::{Behind, behind};
+use crate::steps::redis::process::Behind;
 use crate::steps::redis::server::{Server, place};
 use crate::systemd::{ActiveState, Manager, notify};
 
@@ -145,7 +145,7 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
         match &redis.unit {
             Some(unit) => units.push(unit.to_string()),
             None => {
-                let found = async { unit(redis, behind(&redis.address)?, manager).await };
+                let found = async { unit(redis, Server::connect(redis).await?.process()?, manager).await };
                 units.extend(found.await.ok());
             }
         }

@@ -1,0 +1,89 @@
+//! Connecting to a server by its socket, unix(7): without waiting for one that does not take anybody, and with whose process it is told by the
+//! connection itself.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
+
+use super::beneath;
+use super::identity::Account;
+
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Connects to the socket at `path`, with the rights of `account` if there is one. One whose queue is full is asked again for `patience`: the
+/// kernel would have us wait for ever.
+///
+/// # Errors
+/// If nobody listens there, or takes us in time.
+pub async fn connect(path: &Path, account: Option<Account>, patience: Duration) -> Result<UnixStream> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let once = || begin(path).with_context(|| format!("cannot connect to {}: is the server running?", path.display()));
+        let begun = match account {
+            Some(account) => account.act(once)?,
+            None => once()?,
+        };
+        if let Some(stream) = begun {
+            return UnixStream::from_std(stream).context("cannot wait for a socket");
+        }
+        if Instant::now() >= deadline {
+            bail!("nobody takes connections at {}, for {patience:?}", path.display());
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// The same, to the very socket that has this name now: it is reached through no link that others could have made.
+///
+/// # Errors
+/// As above, and if there is no socket.
+pub async fn connect_to_named(path: &Path, patience: Duration) -> Result<UnixStream> {
+    let socket = beneath::socket(path)?;
+    let by_number = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    connect(Path::new(&by_number), None, patience).await.with_context(|| format!("{} takes no connection", path.display()))
+}
+
+/// None if its queue is full.
+fn begin(path: &Path) -> io::Result<Option<StdUnixStream>> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &SocketAddrUnix::new(path)?) {
+        Ok(()) => Ok(Some(socket.into())),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_that_takes_nobody_is_not_waited_for_and_a_link_leads_nowhere() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("socket");
+        let socket = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&socket, 0).unwrap();
+        let first = connect_to_named(&path, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(first.peer_cred().unwrap().pid(), i32::try_from(std::process::id()).ok());
+        let error = connect(&path, None, Duration::from_millis(200)).await.unwrap_err();
+        assert!(format!("{error:#}").contains("nobody takes connections"), "{error:#}");
+        symlink(&path, place.path().join("link")).unwrap();
+        assert!(connect_to_named(&place.path().join("link"), Duration::from_secs(1)).await.is_err());
+        std::fs::write(place.path().join("file"), "").unwrap();
+        assert!(connect_to_named(&place.path().join("file"), Duration::from_secs(1)).await.is_err());
+    }
+}
