@@ -213,6 +213,36 @@ fn nothing_fools_it() {
     assert_eq!(lab.comes_back(view), expected);
 }
 
+/// In the window GitLab is down: a copy costs what the file has on the disk, and a file of several names is copied once.
+#[test]
+fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
+    const SIZE: u64 = 64 << 20;
+    let mut lab = Lab::new();
+    old(&lab.root.join("settled"), "settled");
+    let seen = lab.first_pass(|| {});
+    let (first, second) = (lab.root.join("first"), lab.root.join("second"));
+    let file = File::create(&first).unwrap();
+    file.set_len(SIZE).unwrap();
+    file.write_all_at(&[b'x'; 4096], SIZE / 2).unwrap();
+    file.sync_all().unwrap();
+    fs::hard_link(&first, &second).unwrap();
+    let ends = lab.root.join("ends");
+    let file = File::create(&ends).unwrap();
+    file.set_len(SIZE).unwrap();
+    file.write_all_at(b"begin", 0).unwrap();
+    file.write_all_at(b"end", SIZE - 3).unwrap();
+    file.sync_all().unwrap();
+    File::create(lab.root.join("hole")).unwrap().set_len(SIZE).unwrap();
+    let on_disk: u64 = [&first, &ends].iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
+
+    let (view, staging, expected) = lab.window(seen, How::Copy);
+    let (files, bytes) = staging.content();
+    assert_eq!(files, 3);
+    assert!(bytes <= on_disk, "{bytes} bytes are copied of files that have {on_disk} on the disk");
+    assert_eq!(content(&view, "first").content, content(&view, "second").content);
+    assert!(lab.comes_back(view) == expected, "what came back differs");
+}
+
 /// The kernel's clock for files is coarse: a file that changes twice within one tick has one time of change.
 #[test]
 fn a_change_within_one_tick_of_the_clock_is_found() {

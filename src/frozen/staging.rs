@@ -1,15 +1,17 @@
 //! Where the content is secured that changed since the first pass: cloned, or copied.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::Errno;
 
 use crate::host::beneath::{self, Directory, Held};
 use crate::values::RunId;
@@ -26,7 +28,7 @@ const CROWD: u64 = 4096;
 pub enum How {
     /// The file system shares the blocks; fails where it cannot.
     Clone,
-    /// Byte for byte.
+    /// Byte for byte, but for its holes: it costs what the file has on the disk.
     Copy,
 }
 
@@ -38,13 +40,29 @@ pub struct Staging {
     next: AtomicU64,
     bytes: AtomicU64,
     crowds: Mutex<Vec<Arc<Directory>>>,
+    /// Files of several names, by file system and number.
+    named: Mutex<HashMap<(u64, u64), Arc<Mutex<Option<Secured>>>>>,
+}
+
+/// A file that was secured under one of its names.
+struct Secured {
+    number: u64,
+    stat: Stat,
 }
 
 impl Staging {
     /// In a directory of ours that is empty. Fails if it cannot be opened, or is not the one that was made.
     pub fn new(held: &Held, how: How) -> Result<Self> {
         let directory = held.open()?;
-        Ok(Self { directory, held: held.clone(), how, next: AtomicU64::new(0), bytes: AtomicU64::new(0), crowds: Mutex::default() })
+        Ok(Self {
+            directory,
+            held: held.clone(),
+            how,
+            next: AtomicU64::default(),
+            bytes: AtomicU64::default(),
+            crowds: Mutex::default(),
+            named: Mutex::default(),
+        })
     }
 
     /// Where it is.
@@ -52,7 +70,7 @@ impl Staging {
         &self.held
     }
 
-    /// Files and bytes in it.
+    /// Files in it, and the bytes that it took to secure them: of a copy, those outside holes.
     pub fn content(&self) -> (u64, u64) {
         (self.next.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
@@ -62,8 +80,24 @@ impl Staging {
         Path::new(&(number / CROWD).to_string()).join(number.to_string())
     }
 
-    /// Secures the content of the file `name` in `directory` and tells its number. Fails if it is no longer the file that `stat` is of.
+    /// Secures the content of the file `name` in `directory` and tells its number: once, whatever the number of its names. Fails if it is no
+    /// longer the file that `stat` is of.
     pub(super) fn secure(&self, directory: impl AsFd, name: &OsStr, stat: &Stat) -> io::Result<u64> {
+        if stat.links < 2 {
+            return self.secure_content(directory, name, stat);
+        }
+        let file = Arc::clone(self.named.lock().unwrap_or_else(PoisonError::into_inner).entry((stat.device, stat.inode)).or_default());
+        // Who comes by another name meanwhile waits for this.
+        let mut secured = file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(earlier) = secured.as_ref().filter(|earlier| stat.unchanged_since(&earlier.stat)) {
+            return Ok(earlier.number);
+        }
+        let number = self.secure_content(directory, name, stat)?;
+        *secured = Some(Secured { number, stat: *stat });
+        Ok(number)
+    }
+
+    fn secure_content(&self, directory: impl AsFd, name: &OsStr, stat: &Stat) -> io::Result<u64> {
         let source = open(directory, Path::new(name), stat)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let crowd = self.crowd(number / CROWD)?;
@@ -77,13 +111,13 @@ impl Staging {
                 stat.size
             }
             How::Copy => {
-                let copied = io::copy(&mut &source, &mut &target);
+                let copied = copy(&source, &target, stat.size);
                 copied.map_err(|error| io::Error::new(error.kind(), format!("cannot copy it to {}: {error}", at())))?
             }
         };
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let now = Stat::from(&rustix::fs::fstat(&source)?);
-        if bytes != stat.size || !now.unchanged_since(stat) {
+        if !now.unchanged_since(stat) {
             return Err(io::Error::other("changed while it was read in the window: something other than GitLab writes to it"));
         }
         Ok(number)
@@ -97,6 +131,34 @@ impl Staging {
         }
         usize::try_from(number).ok().and_then(|number| crowds.get(number)).cloned().ok_or_else(|| io::Error::other("no such directory"))
     }
+}
+
+/// Copies a file of `size` bytes to an empty one, holes as holes. How many bytes were copied.
+///
+/// Fails if the file ends before that.
+fn copy(mut source: &File, mut target: &File, size: u64) -> io::Result<u64> {
+    let (mut copied, mut at) = (0, 0);
+    while at < size {
+        let data = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+            // Nothing but a hole up to its end.
+            Err(Errno::NXIO) => break,
+            data => data?,
+        };
+        let end = rustix::fs::seek(source, SeekFrom::Hole(data))?.min(size);
+        if data >= end {
+            break;
+        }
+        for mut file in [source, target] {
+            io::Seek::seek(&mut file, io::SeekFrom::Start(data))?;
+        }
+        let length = end - data;
+        if io::copy(&mut source.by_ref().take(length), &mut target)? != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        (copied, at) = (copied + length, end);
+    }
+    target.set_len(size)?;
+    Ok(copied)
 }
 
 fn said(error: anyhow::Error) -> io::Error {

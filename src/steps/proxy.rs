@@ -29,6 +29,8 @@ const FOLLOW: Duration = Duration::from_secs(60);
 /// How long what is to stay down may be up unseen.
 const LOOK: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
+/// Options of `docker exec` and `podman exec` that have a value, by their long names.
+const VALUED: [&str; 7] = ["user", "env", "workdir", "env-file", "detach-keys", "cidfile", "preserve-fds"];
 
 /// `ExecStart=` of a proxy: starts the service, also one that seems to run: a stop may be under way.
 pub async fn start(config: Result<Config>, name: &str) -> Result<()> {
@@ -193,11 +195,28 @@ fn containers(proxies: &[Proxy]) -> Vec<(String, String)> {
         if !engine || argv.get(1).is_none_or(|word| word != "exec") {
             continue;
         }
-        let name = argv[2..].iter().find(|word| !word.starts_with('-'));
-        let container = name.map(|name| (argv[0].clone(), name.clone()));
+        let container = container(&argv[2..]).map(|name| (argv[0].clone(), name.clone()));
         containers.extend(container.filter(|container| !containers.contains(container)));
     }
     containers
+}
+
+/// The container's name among the words behind `exec`: the first that is neither an option nor an option's value.
+fn container(words: &[String]) -> Option<&String> {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let takes_next = match (word.strip_prefix("--"), word.strip_prefix('-')) {
+            (Some(""), _) => return words.next(),
+            (Some(long), _) => VALUED.contains(&long),
+            // Letters in a row: the rest behind one that has a value is its value.
+            (None, Some(short)) => short.find(['u', 'e', 'w']).is_some_and(|at| at + 1 == short.len()),
+            (None, None) => return Some(word),
+        };
+        if takes_next {
+            words.next();
+        }
+    }
+    None
 }
 
 /// Whether somebody would take a stopped GitLab for a sick one. An engine that does not tell is told of by the status that it cannot give.
@@ -214,4 +233,26 @@ async fn health_check((engine, name): &(String, String)) -> Option<Finding> {
          would break into the window; give the check more time than [gitlab] max-downtime, or switch it off ({said})"
     );
     Some(Finding::warning(format!("container {name}"), words))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_found_behind_every_option() {
+        for (words, expected) in [
+            ("gitlab gitlab-ctl stop puma", Some("gitlab")),
+            ("-u git gitlab gitlab-ctl stop puma", Some("gitlab")),
+            ("-ugit -it gitlab x", Some("gitlab")),
+            ("-itu git gitlab x", Some("gitlab")),
+            ("--user git --env A=b -w /tmp gitlab x", Some("gitlab")),
+            ("--user=git --workdir /tmp --env-file f --detach-keys ctrl-a gitlab -u x", Some("gitlab")),
+            ("--privileged -e A -- gitlab x", Some("gitlab")),
+            ("-u git", None),
+        ] {
+            let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+            assert_eq!(container(&words).map(String::as_str), expected, "{words:?}");
+        }
+    }
 }

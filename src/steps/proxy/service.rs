@@ -114,6 +114,13 @@ async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     match standing(output.status.code(), &text) {
         Some(standing) => Ok((standing, tail(text.as_bytes()))),
+        None if output.status.success() && text.trim().is_empty() => bail!(
+            "the status of '{}' is not known: '{}' ended with {} and without a word; 'gitlab-ctl status NAME' says nothing of a service that is \
+             disabled or not there: correct [[gitlab.proxy]], and let another command's status print a word, as 'echo up'",
+            proxy.name,
+            argv.join(" "),
+            output.status
+        ),
         None => bail!(
             "the status of '{}' is not known: '{}' ended with {}: {}",
             proxy.name,
@@ -125,14 +132,16 @@ async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
 }
 
 /// What a status command says, in the words of those that say it in words (runit, supervisord, the inspection of a container, GitLab's own
-/// init script), else by its exit status, as init scripts have it. Anything that runs makes it run.
+/// init script), else by its exit status, as init scripts have it. Anything that runs makes it run. Success without a word is no answer: so
+/// gitlab-ctl ends where there is nothing to tell of.
 fn standing(code: Option<i32>, text: &str) -> Option<Standing> {
     let said: Vec<Standing> = text.lines().filter_map(line).collect();
     match (said.contains(&Standing::Up), code) {
         (true, _) => Some(Standing::Up),
+        _ if text.lines().any(is_unsure) => None,
         // sv(8) counts what it could not ask.
         (false, Some(0 | NOT_RUNNING)) if !said.is_empty() => Some(Standing::Down),
-        (false, Some(0)) => Some(Standing::Up),
+        (false, Some(0)) if !text.trim().is_empty() => Some(Standing::Up),
         (false, Some(NOT_RUNNING)) => Some(Standing::Down),
         _ => None,
     }
@@ -151,6 +160,11 @@ fn line(line: &str) -> Option<Standing> {
         _ if line.contains("is running") || line.contains("are up and running") => Some(Standing::Up),
         _ => None,
     }
+}
+
+/// Whether supervisord does not know itself.
+fn is_unsure(line: &str) -> bool {
+    line.split_whitespace().nth(1) == Some("UNKNOWN")
 }
 
 #[cfg(test)]
@@ -176,13 +190,18 @@ mod tests {
             (3, "gitlab:puma    STOPPED   Nov 25 11:00 AM", down),
             (3, "sidekiq  FATAL  Exited too quickly (process log may have details)", down),
             (3, "a STOPPED   Not started\nb RUNNING pid 1, uptime 0:00:01", up),
+            (3, "sidekiq  UNKNOWN", unknown),
+            (3, "a STOPPED   Not started\nb UNKNOWN", unknown),
+            (3, "a UNKNOWN\nb RUNNING pid 1, uptime 0:00:01", up),
             // docker inspect --format {{.State.Running}}
             (0, "true\n", up),
             (0, "false\n", down),
             (1, "Error: No such object: gitlab", unknown),
             (1, "Cannot connect to the Docker daemon", unknown),
             // Init scripts
-            (0, "", up),
+            (0, "", unknown),
+            (0, " \n", unknown),
+            (0, "up", up),
             (3, "", down),
             (3, "GitLab is not running.", down),
             (3, "The GitLab Unicorn web server with pid 33 is running.\nThe GitLab Sidekiq job dispatcher is not running.", up),
