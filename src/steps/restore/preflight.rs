@@ -16,30 +16,42 @@ use crate::host::mounts;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Beside, Layout, Places, Plan, Request, Root};
+use crate::runs::restore::{Beside, Journal, Layout, Places, Plan, Request, Root, State};
 use crate::runs::{Manifest, Part};
 use crate::steps::{manifest, open, space, verify};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
-use super::{databases, moves, redis};
+use super::{databases, moves, redis, undo};
 
 /// Checks, and leaves the plan for the units that follow.
 pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
     let plan = match &request.run {
         Some(run) => of_run(config, request, run).await?,
-        None => Plan {
-            run: None,
-            postgresql: None,
-            databases: Vec::new(),
-            redis_part: None,
-            redis: Vec::new(),
-            files: None,
-            layouts: Vec::new(),
-            beside: None,
-        },
+        None => {
+            let journal = Journal::load()?.context("no restore ended half way: there is nothing to put back")?;
+            // Before GitLab is stopped for it.
+            if journal.state != State::Staging {
+                undo::prove(config, &journal).await?;
+            }
+            nothing()
+        }
     };
     write_json(Path::new(paths::RESTORE_PLAN), &plan)
+}
+
+/// A plan to put back only.
+fn nothing() -> Plan {
+    Plan {
+        run: None,
+        postgresql: None,
+        databases: Vec::new(),
+        redis_part: None,
+        redis: Vec::new(),
+        files: None,
+        layouts: Vec::new(),
+        beside: None,
+    }
 }
 
 async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan> {
@@ -48,6 +60,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
     let run = catalog.pick(Some(run))?;
     let manifest = &run.manifest;
     let mut findings = Findings::default();
+    findings.add("names", request.known(manifest));
     if let Some(mismatch) = gitlab_mismatch(manifest) {
         match request.allow_version_mismatch {
             true => tracing::warn!("{mismatch}: restoring all the same, as asked for"),
