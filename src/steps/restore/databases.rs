@@ -380,3 +380,6 @@ async fn end(session: &Session, names: &[&str]) -> Result<()> {
         WHERE datname = ANY($1::text[]) AND pid <> pg_catalog.pg_backend_pid()";
     session.rows(sql, &[&names]).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests;

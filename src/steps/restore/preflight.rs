@@ -91,7 +91,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
         plan.layouts = findings.take("files", layouts(&put, &manifest.id));
         plan.beside = (!beside.is_empty()).then(|| beside_layout(beside, &manifest.id));
     }
-    findings.add("space", enough(&plan, &*engine));
+    findings.add("space", enough(&plan, &*engine, request.path.as_deref()));
     findings.end()?;
     ensure!(
         !plan.databases.is_empty() || !plan.redis.is_empty() || !plan.layouts.is_empty() || plan.beside.is_some(),
@@ -253,7 +253,7 @@ fn beside_layout(roots: Vec<PathBuf>, run: &RunId) -> Beside {
 }
 
 /// Room for everything beside what is there. What a database takes is asked of its server's file system only if that can be seen from here.
-fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
+fn enough(plan: &Plan, engine: &dyn Engine, asked: Option<&Path>) -> Result<()> {
     let mut needed = space::Needed::default();
     let dumps: u64 = [&plan.postgresql, &plan.redis_part].into_iter().flatten().map(|part| part.bytes).sum();
     needed.add(Path::new(paths::STATE), dumps);
@@ -268,8 +268,10 @@ fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
         let beside = plan.beside.iter().map(|beside| (&beside.directory, beside.roots.iter().collect()));
         let all: Vec<(&PathBuf, Vec<&PathBuf>)> = layouts.chain(beside).collect();
         let mut bytes = vec![0; all.len()];
+        let mut seen = false;
         engine
             .list(snapshot, &mut |path, size| {
+                seen |= asked.is_some_and(|asked| path.starts_with(asked));
                 let Some(size) = size else { return };
                 let within = |(_, roots): &(&PathBuf, Vec<&PathBuf>)| roots.iter().any(|root| path.starts_with(root));
                 if let Some(index) = all.iter().position(within) {
@@ -277,6 +279,9 @@ fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
                 }
             })
             .context("the run's files cannot be listed")?;
+        if let Some(asked) = asked.filter(|_| !seen) {
+            bail!("{} is not in the run", asked.display());
+        }
         for ((directory, _), bytes) in all.iter().zip(bytes) {
             needed.add(directory, bytes);
         }
