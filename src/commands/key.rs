@@ -92,6 +92,8 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     let mut staged = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
     staged.write_all(password.as_bytes()).context("cannot write a temporary file")?;
     engine.add_key(staged.path())?;
+    // The key first: a password that outlives a loss of power opens nothing without it.
+    rustix::fs::sync();
     own::replace(path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
     // Opened anew: only what the new password opens may remove the old key.
     let engine = open::outside(config)?;

@@ -50,16 +50,22 @@ pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Puts a file under its name when `write` has written it whole; on disk by then, if it has to outlive the machine.
+/// Puts a file under its name when `write` has written it whole; if it has to outlive the machine, both are on disk when this returns, so that
+/// what it stands for may be removed.
 pub fn replace(path: &Path, mode: u32, outlives: bool, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let replace = || -> Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(path.parent().context("it has no directory")?)?;
+        let directory = path.parent().context("it has no directory")?;
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
         write(file.as_file_mut())?;
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         if outlives {
             file.as_file().sync_all()?;
         }
         file.persist(path)?;
+        if outlives {
+            // The name is the directory's content.
+            File::open(directory)?.sync_all()?;
+        }
         Ok(())
     };
     replace().with_context(|| format!("cannot write {}", path.display()))

@@ -261,12 +261,13 @@ impl Manager {
             let mut ready = Some(ready);
             while !sender.is_closed() {
                 let connection = bus.connection();
-                if let Err(error) = forward_jobs(&connection, &sender, &mut ready).await {
-                    tracing::debug!(%error, "job signals interrupted");
-                }
+                let told = forward_jobs(&connection, &sender, &mut ready).await;
                 sleep(RECONNECT_PAUSE).await;
-                if connection.is_closed() {
-                    let _ = bus.renew(&connection).await;
+                if let Err(error) = told {
+                    tracing::debug!(%error, "job signals interrupted");
+                    if connection.is_closed() {
+                        let _ = bus.renew(&connection).await;
+                    }
                 }
             }
         });
@@ -280,13 +281,15 @@ impl Manager {
         let deadline = Instant::now() + RECONNECT_PATIENCE;
         loop {
             let connection = self.bus.connection();
-            let error = match timeout(CALL_TIMEOUT, call()).await {
+            let answer = timeout(CALL_TIMEOUT, call()).await;
+            let lost = connection.is_closed() || matches!(&answer, Ok(Err(zbus::Error::InputOutput(_))));
+            let error = match answer {
                 Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) if is_away(&error) || connection.is_closed() => anyhow!(error),
+                Ok(Err(error)) if is_away(&error) || lost => anyhow!(error),
                 Ok(Err(error)) => return Err(error).with_context(|| format!("systemd would not {what}")),
                 Err(_) => anyhow!("no answer within {CALL_TIMEOUT:?}"),
             };
-            if connection.is_closed() {
+            if lost {
                 let _ = timeout(CALL_TIMEOUT, self.bus.renew(&connection)).await;
             }
             if Instant::now() >= deadline {
