@@ -18,8 +18,8 @@ use crate::host::own;
 use crate::paths;
 use crate::runs::budget::budget;
 use crate::runs::record::read_json;
-use crate::runs::restore::Journal;
-use crate::runs::{Failure, Kind, Outcome, Record};
+use crate::runs::restore::{Journal, left};
+use crate::runs::{Failure, Kind, Outcome, Record, paused};
 use crate::steps::files::{Pass, left_out};
 use crate::steps::manifest::parts;
 use crate::steps::silence;
@@ -101,10 +101,16 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     if let Some(why) = Journal::half_way() {
         bail!("{why}");
     }
-    if Path::new(paths::PAUSED).exists() {
+    if paused::load()?.is_some() {
         tracing::warn!("an earlier run left GitLab paused: resuming it first");
         capture::resume(manager, config).await?;
     }
+    // GitLab is back with what was restored: what lies beside it goes.
+    if let Err(error) = restore::finish(manager).await {
+        tracing::warn!("{error:#}");
+        record.warnings.push(format!("what a restore has replaced is not removed: {error:#}"));
+    }
+    record.warnings.extend(left()?);
     enter(record, Kind::Backup, "prepare")?;
     if let Some(reason) = silence::forbids(config)? {
         return Err(Failed { unit: Unit::Silence.to_string(), reason }.into());

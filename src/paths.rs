@@ -49,6 +49,8 @@ pub const PGSNAPSHOT: &str = "/run/gitlab-backup-pgsnapshot";
 pub const RESTORE: &str = "/var/lib/gitlab-backup/restore";
 /// How far the replacement of a restore is. Outlives a reboot, as what it replaces does.
 pub const RESTORE_JOURNAL: &str = "/var/lib/gitlab-backup/restore/journal.json";
+/// What could not be removed when a restore was finished.
+pub const RESTORE_LEFT: &str = "/var/lib/gitlab-backup/restore/left.json";
 /// The last restore.
 pub const RESTORE_RECORD: &str = "/var/lib/gitlab-backup/restore/record.json";
 /// What is not in the run, found before anything is replaced.

@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
 use crate::host::text;
-use crate::runs::restore::{Journal, Request};
+use crate::runs::restore::{Journal, Request, State, left};
 use crate::runs::{Kind, Manifest, Record};
 use crate::steps::open;
 use crate::systemd::Manager;
@@ -66,8 +66,12 @@ pub struct RestoreArgs {
 /// Restores what is asked for.
 pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.undo {
-        ensure!(Journal::load()?.is_some(), "no restore ended half way: there is nothing to put back");
-        return live(None, args, "put back what was there before the restore").await;
+        let Some(journal) = Journal::load()? else { bail!("no restore ended half way: there is nothing to put back") };
+        loss(&journal)?;
+        return live(None, args, "put back what was there before the restore, and lose what was written since").await;
+    }
+    for line in left()? {
+        note!("note: {line}");
     }
     let engine = open::outside(config)?;
     let mut catalog = Catalog::read(&*engine)?;
@@ -75,6 +79,9 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         catalog = Catalog::read_afresh(&*engine, &id)?;
     }
     let manifest = &catalog.pick(args.run.as_ref())?.manifest;
+    if !args.skip_redis.is_empty() {
+        Request { only: Vec::new(), ..request(manifest, args) }.known(manifest)?;
+    }
     if let Some(into) = &args.into {
         return into::lay_out(config, manifest, into, args);
     }
@@ -87,11 +94,34 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         ensure!(within, "{} is not among the files of run {}", path.display(), manifest.id);
     }
     let request = request(manifest, args);
+    request.known(manifest)?;
     describe(config, manifest, &request);
     if args.dry_run {
         return Ok(());
     }
     live(Some(request), args, &format!("replace all that by what it was on {}", manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC"))).await
+}
+
+/// Tells what is lost if what has taken place is undone, before anybody is asked.
+fn loss(journal: &Journal) -> Result<()> {
+    ensure!(
+        journal.state != State::Finishing,
+        "what was there before is being removed, and cannot be put back any more: the next run or restore goes on with that"
+    );
+    let (State::Switched, plan) = (journal.state, &journal.plan) else { return Ok(()) };
+    let run = plan.run.as_ref().map_or("a run", RunId::as_str);
+    let since = journal.switched.unwrap_or(journal.started).strftime("%Y-%m-%d %H:%M:%S UTC");
+    say!("run {run} has taken place, and GitLab may have run with it since {since}. What was written since then is LOST if it is undone:");
+    for database in &plan.databases {
+        say!("  postgresql  every row of {}", database.database.name);
+    }
+    for redis in &plan.redis {
+        say!("  redis       every key of {}", redis.name);
+    }
+    for root in plan.layouts.iter().flat_map(|layout| &layout.roots) {
+        say!("  files       every commit and file in {}", root.path.display());
+    }
+    Ok(())
 }
 
 fn request(manifest: &Manifest, args: &RestoreArgs) -> Request {

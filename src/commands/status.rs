@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::finding::Finding;
 use crate::host::text;
 use crate::paths;
-use crate::runs::restore::Journal;
+use crate::runs::restore::{self, Journal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
 use crate::say;
 use crate::systemd::Manager;
@@ -25,8 +25,12 @@ struct Status {
     restore: Option<Record>,
     /// Why GitLab must not run, if a restore ended half way.
     half_restored: Option<String>,
+    /// What is left beside what is live, and what becomes of it.
+    left: Vec<String>,
     /// Units that are down because of a run and will be started again.
     paused: Vec<String>,
+    /// Why it is not known what is down.
+    unknown_paused: Option<String>,
     timer: String,
     /// How the last verify went, and of which run.
     verified: Option<Verified>,
@@ -39,12 +43,18 @@ pub async fn status(json: bool) -> Result<()> {
     let restoring = !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled();
     let records = Record::all()?;
     let timer = manager.state(&Unit::Timer.to_string()).await?;
+    let (paused, unknown_paused) = match paused::load() {
+        Ok(paused) => (paused, None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
     let status = Status {
         running,
         last_complete: records.iter().find(|record| record.outcome == Outcome::Complete).cloned(),
         last: records.into_iter().next(),
-        paused: paused::load()?.unwrap_or_default().into_iter().map(|paused| paused.unit).collect(),
+        paused: paused.unwrap_or_default().into_iter().map(|paused| paused.unit).collect(),
+        unknown_paused,
         restore: Record::last(Kind::Restore)?,
+        left: restore::left()?.into_iter().filter(|_| !restoring).collect(),
         half_restored: Journal::half_way().filter(|_| !restoring),
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
         verified: Verified::last()?,
@@ -91,7 +101,11 @@ pub async fn status(json: bool) -> Result<()> {
     }
     say!("verify: {}", status.verified.as_ref().map_or("no run was verified yet".to_owned(), verified));
     say!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
+    status.left.iter().for_each(|line| say!("left:  {line}"));
     if let Some(why) = &status.half_restored {
+        say!("DOWN:  {why}");
+    }
+    if let Some(why) = &status.unknown_paused {
         say!("DOWN:  {why}");
     }
     if !status.paused.is_empty() {

@@ -2,11 +2,12 @@
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
+use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::host::own;
 use crate::paths;
-use crate::runs::restore::{Journal, Request};
+use crate::runs::restore::{self, Journal, Request};
 use crate::runs::{Kind, Record, paused};
 use crate::steps::restore as steps;
 use crate::systemd::Manager;
@@ -37,6 +38,10 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: b
         bail!("a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'");
     }
     enter(record, Kind::Restore, "prepare")?;
+    match undo {
+        false => finish(manager).await?,
+        true => idle(manager).await?,
+    }
     stage::one(manager, &Restore::Preflight.into()).await?;
 
     enter(record, Kind::Restore, "restore")?;
@@ -67,11 +72,27 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: b
     if record.downtime.is_none() {
         bail!(match undo {
             false => {
-                "everything is restored, but GitLab does not answer: what was there before is kept, and 'gitlab-backup restore --undo' puts it back"
+                "everything is restored, but GitLab does not answer yet: when it does, what was there before is removed; until then \
+                 'gitlab-backup restore --undo' puts it back"
             }
             true => "what was there before is back, but GitLab does not answer",
         });
     }
     enter(record, Kind::Restore, "finish")?;
+    idle(manager).await?;
     stage::one(manager, &Restore::Finish.into()).await
+}
+
+/// Has the last step of an earlier restore done, if it waits for that: what has taken place is finished, and never undone by the way.
+pub(super) async fn finish(manager: &Manager) -> Result<()> {
+    idle(manager).await?;
+    if restore::is_to_finish() { stage::one(manager, &Restore::Finish.into()).await } else { Ok(()) }
+}
+
+/// Waits until the last step is not at work: GitLab's late answer may have begun it.
+async fn idle(manager: &Manager) -> Result<()> {
+    while !manager.state(&Unit::from(Restore::Finish).to_string()).await?.is_settled() {
+        sleep(stage::PAUSE).await;
+    }
+    Ok(())
 }

@@ -190,7 +190,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Err(error) if beneath::is_missing(&error) => return Ok(None),
         text => text?,
     };
-    serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged: remove it", path.display()))
+    serde_json::from_slice(&text).map(Some).with_context(|| {
+        let advice = match path == Path::new(paths::PAUSED) {
+            // Nothing else knows what is down: without it nothing would start it.
+            true => "it names what of GitLab is down. Start GitLab ('gitlab-ctl start', or 'systemctl start' of its target and units), then remove it",
+            false => "remove it",
+        };
+        format!("{} is damaged: {advice}", path.display())
+    })
 }
 
 /// Writes a JSON file under its final name only when it is whole and on disk.

@@ -1,11 +1,13 @@
 //! A restore, as its command, its executor and its units know it: what is asked for, what is planned, and how far the replacement is.
 //!
 //! Nothing live is changed before everything new lies beside it. Then renames put the new in place and the old aside; the [`Journal`] says
-//! which, so that a restore that dies half way can be put back or done again.
+//! which, so that a restore that dies half way can be put back or done again. What has taken place is only ever finished: GitLab may have run
+//! with it. It is put back if somebody asks for it, and never by the way.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +19,7 @@ use crate::systemd::Paused;
 use crate::values::RunId;
 
 use super::record::{read_json, write_json};
-use super::{Database, Part};
+use super::{Database, Manifest, Part};
 
 /// What `gitlab-backup restore` asks for; its units start only with one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -58,6 +60,24 @@ impl Request {
         read_json(Path::new(paths::RESTORE_ASKED))?.context("no restore is going on: this helper is started by its unit only")
     }
 
+    /// Checks every name that selects or protects something against what the run has.
+    ///
+    /// # Errors
+    /// With the first that the run does not have.
+    pub fn known(&self, manifest: &Manifest) -> Result<()> {
+        let servers: Vec<&str> = manifest.versions.iter().filter_map(|component| component.name.strip_prefix("redis-")).collect();
+        if let Some(unknown) = self.skip_redis.iter().find(|name| !servers.contains(&name.as_str())) {
+            bail!("run {} has no Redis '{unknown}' that --skip-redis could spare: it has {}", manifest.id, listed(&servers));
+        }
+        let parts: Vec<&str> = manifest.parts.iter().map(|part| part.name.as_str()).collect();
+        // Configuration is among the files.
+        let part = |name: &str| if name == "config" { "files" } else { name }.to_owned();
+        if let Some(unknown) = self.only.iter().find(|name| !parts.contains(&part(name).as_str())) {
+            bail!("run {} has no such part as '{unknown}': it has {}", manifest.id, listed(&parts));
+        }
+        Ok(())
+    }
+
     /// Whether `part` is asked for.
     pub fn wants(&self, part: &str) -> bool {
         let named = self.only.iter().any(|name| name == part);
@@ -68,6 +88,10 @@ impl Request {
             (Some(_), part) => matches!(part, "files" | "config"),
         }
     }
+}
+
+fn listed(names: &[&str]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// What preflight found out and the other units do.
@@ -100,6 +124,18 @@ pub struct StagedDatabase {
     pub staged: String,
     /// The name of the one that it replaces, until the restore is complete.
     pub replaced: String,
+    /// Which ones they are; not known before they are exchanged, nor in a journal of an older version.
+    #[serde(default)]
+    pub numbers: Option<Numbers>,
+}
+
+/// PostgreSQL's own numbers (OIDs) of two databases: a name may have come to mean another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Of the one that was laid out.
+    pub new: u32,
+    /// Of the one that it replaces; none if there was none.
+    pub old: Option<u32>,
 }
 
 /// A Redis of the run.
@@ -207,8 +243,17 @@ pub enum State {
     Staging,
     /// Some is new, some is old: GitLab must not run.
     Switching,
-    /// Everything is new; the old is still there.
+    /// Everything is new; the old is still there. GitLab may have run since.
     Switched,
+    /// Everything is new, and the old is being removed: there is no way back.
+    Finishing,
+}
+
+impl State {
+    /// Whether what was restored is what GitLab runs with.
+    pub fn has_taken_place(self) -> bool {
+        matches!(self, Self::Switched | Self::Finishing)
+    }
 }
 
 /// What is to be put back or finished, whoever died.
@@ -218,6 +263,9 @@ pub struct Journal {
     pub state: State,
     /// When it was begun.
     pub started: Timestamp,
+    /// When everything new was in place.
+    #[serde(default)]
+    pub switched: Option<Timestamp>,
     /// What is done.
     pub plan: Plan,
     /// What ran before; /run forgets it with a reboot.
@@ -253,5 +301,92 @@ impl Journal {
             Ok(_) => None,
             Err(error) => Some(format!("{words} ({error:#})")),
         }
+    }
+}
+
+/// What could not be removed when a restore was finished: nothing of it is live.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Leftover {
+    /// What it is.
+    pub thing: Thing,
+    /// Why it is still there.
+    pub why: String,
+    /// It holds what nobody has elsewhere, so that nothing of ours removes it.
+    pub by_hand: bool,
+}
+
+/// A thing that was put aside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Thing {
+    /// A database.
+    Database {
+        /// Its name.
+        name: String,
+        /// PostgreSQL's number of it; none in what a journal of an older version tells.
+        number: Option<u32>,
+    },
+    /// A directory.
+    Directory {
+        /// Which one.
+        held: Held,
+        /// Whose rights are enough; none: root's.
+        account: Option<Account>,
+    },
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.thing {
+            Thing::Database { name, .. } => write!(f, "database '{name}'")?,
+            Thing::Directory { held, .. } => write!(f, "{}", held.path.display())?,
+        }
+        let fate = if self.by_hand { "move away what you need of it and remove it" } else { "the next run or restore removes it" };
+        write!(f, " is left of a restore ({}): {fate}", self.why)
+    }
+}
+
+impl Leftover {
+    /// All that is left.
+    pub fn load() -> Result<Vec<Self>> {
+        Ok(read_json(Path::new(paths::RESTORE_LEFT))?.unwrap_or_default())
+    }
+
+    /// Replaces the list.
+    pub fn save(all: &[Self]) -> Result<()> {
+        if all.is_empty() { own::remove(paths::RESTORE_LEFT) } else { write_json(Path::new(paths::RESTORE_LEFT), &all) }
+    }
+}
+
+/// Whether something waits for the last step of a restore.
+pub fn is_to_finish() -> bool {
+    let due =
+        || -> Result<bool> { Ok(Journal::load()?.is_some_and(|journal| journal.state.has_taken_place()) || !Leftover::load()?.is_empty()) };
+    due().unwrap_or(false)
+}
+
+/// What is left beside what is live, and what becomes of it.
+pub fn left() -> Result<Vec<String>> {
+    let mut lines: Vec<String> = Leftover::load()?.iter().map(ToString::to_string).collect();
+    let Some(journal) = Journal::load()?.filter(|journal| journal.state.has_taken_place()) else { return Ok(lines) };
+    let aside = journal.aside();
+    if !aside.is_empty() {
+        let run = journal.plan.run.as_ref().map_or("a run", RunId::as_str);
+        lines.push(format!(
+            "run {run} is restored, and what was there before is still beside it ({}): it is removed as soon as GitLab answers, or by the next run \
+             or restore{}",
+            aside.join(", "),
+            if journal.state == State::Switched { "; 'gitlab-backup restore --undo' puts it back" } else { "" }
+        ));
+    }
+    Ok(lines)
+}
+
+impl Journal {
+    /// The names of what is put aside.
+    fn aside(&self) -> Vec<String> {
+        let databases = self.plan.databases.iter().map(|database| format!("database '{}'", database.replaced));
+        let places = self.plan.layouts.iter().map(|layout| &layout.places).chain(self.plan.redis.iter().map(|redis| &redis.places));
+        databases.chain(places.map(|places| places.aside.path.display().to_string())).collect()
     }
 }

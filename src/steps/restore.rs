@@ -20,8 +20,10 @@ use crate::host::own;
 use crate::paths;
 use crate::runs::Part;
 use crate::runs::record::{read_json, write_json};
-use crate::runs::restore::Plan;
+use crate::runs::restore::{Journal, Plan};
+use crate::systemd::{Manager, start_later};
 use crate::units::render::credential;
+use crate::units::{Restore, Unit};
 
 pub use dumps::dumps;
 pub use files::{beside, files};
@@ -32,6 +34,18 @@ pub use preflight::preflight;
 pub use redis::units as redis_units;
 pub use switch::switch;
 pub use undo::{undo, unstage};
+
+/// GitLab has answered: a restore whose executor has not waited for that is finished now.
+pub async fn finish_later(manager: &Manager) -> Result<()> {
+    let waits = Journal::load()?.is_some_and(|journal| journal.state.has_taken_place());
+    if !waits || !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
+        return Ok(());
+    }
+    let finish = Unit::from(Restore::Finish).to_string();
+    tracing::info!("GitLab runs with what was restored: what was there before is removed");
+    manager.reset(&finish).await?;
+    start_later(&finish).await
+}
 
 /// The directory of what outlives a restore that dies.
 pub fn begin() -> Result<()> {

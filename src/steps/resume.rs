@@ -12,7 +12,7 @@ use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, JobEvent, Jobs, Manager, Paused, notify};
 use crate::units::{Restore, Unit};
 
-use super::{freeze, readiness};
+use super::{freeze, readiness, restore};
 
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
@@ -72,6 +72,7 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     }
     paused::clear()?;
     release(&manager).await?;
+    restore::finish_later(&manager).await?;
     notify::status("GitLab is back");
     tracing::info!("GitLab is back");
     Ok(())

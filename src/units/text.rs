@@ -30,6 +30,11 @@ impl Text {
         Self(line.trim().trim_end_matches('\\').replace('%', "%%"))
     }
 
+    /// Whether it says nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Names separated by spaces: units, users.
     pub fn names(values: impl IntoIterator<Item = impl Display>) -> Self {
         let names: Vec<String> = values.into_iter().map(|value| value.to_string().replace('%', "%%")).collect();

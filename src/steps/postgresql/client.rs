@@ -24,12 +24,19 @@ use crate::units::render::credential;
 
 use super::session::{Session, settings};
 
+/// What the server shows our sessions as.
+const APPLICATION: &str = "gitlab-backup";
+/// The same, of those that lay out what a restore puts in place.
+pub(in crate::steps) const LOADING: &str = "gitlab-backup-restore";
+
 /// One role of one server.
 pub(in crate::steps) struct Client {
     pub config: Postgresql,
     pub password: Option<String>,
     /// Whom root becomes.
     pub account: Option<Account>,
+    /// What the server shows our sessions as.
+    pub application: &'static str,
     /// What of our settings the server knows, as far as is known.
     pub level: AtomicU32,
     /// libpq's password file, once one of its programs needs it; removed with this value.
@@ -48,6 +55,13 @@ impl Client {
         Self::new(&config.restoring())
     }
 
+    /// The same, under a name by which the sessions of a restore that was killed are known.
+    pub fn loading(config: &Postgresql) -> Result<Self> {
+        let mut client = Self::restoring(config)?;
+        client.application = LOADING;
+        Ok(client)
+    }
+
     /// The role that `config` names, by this password and no other.
     ///
     /// # Errors
@@ -55,7 +69,7 @@ impl Client {
     pub fn with(config: Postgresql, password: Option<String>) -> Result<Self> {
         let user = user::to_become(&config.os_user).context("correct [postgresql] os-user")?;
         let account = user.map(|user: User| Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
-        Ok(Self { config, password, account, level: AtomicU32::new(u32::MAX), passfile: OnceLock::new() })
+        Ok(Self { config, password, account, application: APPLICATION, level: AtomicU32::new(u32::MAX), passfile: OnceLock::new() })
     }
 
     /// Whether it is reached by a socket of this host.
@@ -77,7 +91,7 @@ impl Client {
             .env("PGPORT", self.config.port.to_string())
             .env("PGUSER", &self.config.user)
             .env("PGDATABASE", database)
-            .env("PGAPPNAME", "gitlab-backup")
+            .env("PGAPPNAME", self.application)
             .env("PGCONNECT_TIMEOUT", "20")
             .env("PGOPTIONS", options.join(" "))
             .arg("--no-password");

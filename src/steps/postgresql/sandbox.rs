@@ -60,7 +60,9 @@ pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &
     session.run(&format!("ALTER ROLE {role} RESET ALL")).await?;
     alone(session).await?;
     let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.config.clone() };
-    Client::with(config, password)
+    let mut client = Client::with(config, password)?;
+    client.application = admin.application;
+    Ok(client)
 }
 
 /// Takes the role from whoever has it, and what it has from it.

@@ -93,7 +93,7 @@ impl Session {
     async fn enter(client: &Client, database: &str, level: u32) -> Result<Self> {
         let mut config = tokio_postgres::Config::new();
         let options: Vec<String> = settings(level).map(|(name, value)| format!("-c {name}={value}")).collect();
-        config.user(&client.config.user).dbname(database).application_name("gitlab-backup").options(options.join(" "));
+        config.user(&client.config.user).dbname(database).application_name(client.application).options(options.join(" "));
         config.connect_timeout(PATIENCE);
         if let Some(password) = &client.password {
             config.password(password);

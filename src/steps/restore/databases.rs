@@ -1,13 +1,17 @@
 //! The databases of a restore: how they are named until they are in place, the renames, and back.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail, ensure};
+use tokio::time::sleep;
 
 use crate::config::{Config, Postgresql};
 use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, Plan, StagedDatabase};
+use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, State, Thing};
 use crate::runs::{Manifest, Part};
 use crate::steps::postgresql::Dumped;
-use crate::steps::postgresql::client::{Client, identifier, major};
+use crate::steps::postgresql::client::{Client, LOADING, identifier, literal, major};
 use crate::steps::postgresql::load::MAINTENANCE;
 use crate::steps::postgresql::sandbox;
 use crate::steps::postgresql::session::Session;
@@ -16,6 +20,13 @@ use super::{dump_directory, note};
 
 /// What is longer makes a staged database's name too long for PostgreSQL.
 const NAME_MAX: usize = 40;
+
+/// By this comment a database that a restore has laid out is known, until it takes its place.
+const OURS: &str = "laid out by gitlab-backup restore";
+/// How often others that come back into a database are sent away, and how long our own may take to end.
+const TRIES: u32 = 10;
+const ENDS: u32 = 600;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where text for people is that nothing of ours reads.
 const GLOBALS: &str = "globals.sql";
@@ -50,24 +61,32 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
     if let Some(there) = there.filter(|there| *there > here) {
         bail!("the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it");
     }
-    let there = names(&session).await?;
+    let there = numbers(&session).await?;
+    // What an earlier restore could not remove keeps its name.
+    let left = Leftover::load()?;
+    let left = |name: &String| left.iter().any(|left| matches!(&left.thing, Thing::Database { name: other, .. } if other == name));
     let staged: Vec<StagedDatabase> = manifest
         .databases
         .iter()
         .enumerate()
         .map(|(index, database)| {
             let plain: String = database.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(NAME_MAX).collect();
-            let name = |word: &str| format!("{plain}_{word}_{index}");
-            StagedDatabase { database: database.clone(), staged: name("restored"), replaced: name("replaced") }
+            let name = |word: &str| {
+                let numbered = |number: usize| format!("{plain}_{word}_{number}");
+                // By whole rounds: no two databases of a run come to the same.
+                (index..).step_by(manifest.databases.len()).map(numbered).find(|name| !left(name)).unwrap_or_else(|| numbered(index))
+            };
+            StagedDatabase { database: database.clone(), staged: name("restored"), replaced: name("replaced"), numbers: None }
         })
         .collect();
     // Those of an unfinished restore are put back or removed before they are made again.
     let known = Journal::load()?.map(|journal| journal.plan.databases).unwrap_or_default();
     let ours = |name: &String| known.iter().any(|database| [&database.staged, &database.replaced].contains(&name));
+    let marked = marked(&session).await?;
     let in_the_way: Vec<&String> = staged
         .iter()
         .flat_map(|database| [&database.staged, &database.replaced])
-        .filter(|name| there.contains(name) && !ours(name))
+        .filter(|name| there.contains_key(*name) && !ours(name) && !marked.contains(name))
         .collect();
     ensure!(in_the_way.is_empty(), "database {in_the_way:?} is in the way, and not made by an unfinished restore: rename or drop it");
     if sandbox::is_needed(&session).await? {
@@ -76,8 +95,44 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
     Ok(staged)
 }
 
-async fn names(session: &Session) -> Result<Vec<String>> {
-    session.column("SELECT datname::text FROM pg_catalog.pg_database", &[]).await
+/// Every database by its name, and the server's own number of it.
+async fn numbers(session: &Session) -> Result<HashMap<String, u32>> {
+    let rows = session.rows("SELECT datname::text, oid FROM pg_catalog.pg_database", &[]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+/// The databases that a restore has laid out, by their comment.
+async fn marked(session: &Session) -> Result<Vec<String>> {
+    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.shobj_description(oid, 'pg_database') = $1::text";
+    session.column(sql, &[&OURS]).await
+}
+
+/// Marks a database that is laid out as ours.
+pub(super) async fn mark(session: &Session, name: &str) -> Result<()> {
+    session.run(&format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(OURS))).await
+}
+
+/// Writes down which databases are going to be exchanged.
+pub(super) async fn number(config: &Config, plan: &mut Plan) -> Result<()> {
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
+    let there = numbers(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?).await?;
+    for database in &mut plan.databases {
+        let new = *there.get(&database.staged).with_context(|| format!("database '{}' is not laid out", database.staged))?;
+        database.numbers = Some(Numbers { new, old: there.get(&database.database.name).copied() });
+    }
+    Ok(())
+}
+
+/// Removes what is marked as ours under the names that this restore is going to use, and no journal knows any more.
+pub(super) async fn clear(config: &Config, plan: &Plan) -> Result<()> {
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
+    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    end_ours(&session).await?;
+    let marked = marked(&session).await?;
+    for database in plan.databases.iter().filter(|database| marked.contains(&database.staged)) {
+        drop_one(&session, &database.staged, None).await?;
+    }
+    Ok(())
 }
 
 /// Tells what will not be as it was: tablespaces that this server does not have, what a run of old did not record.
@@ -107,17 +162,23 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
-    let there = names(&session).await?;
+    let there = numbers(&session).await?;
     let mut statements = Vec::new();
     for database in &plan.databases {
-        let live = &database.database.name;
-        if there.contains(live) {
+        let (live, known) = (&database.database.name, database.numbers.context("a database is not numbered")?);
+        ensure!(
+            there.get(&database.staged) == Some(&known.new) && there.get(live).copied() == known.old,
+            "database '{live}' or '{}' was exchanged for another meanwhile",
+            database.staged
+        );
+        if known.old.is_some() {
             statements.push(rename(live, &database.replaced));
         }
         statements.push(rename(&database.staged, live));
+        // A live one is not ours to remove.
+        statements.push(format!("COMMENT ON DATABASE {} IS NULL", identifier(live)));
     }
-    alone(&session, plan).await?;
-    session.transaction(&statements).await.context("cannot rename the databases")?;
+    exchange(&session, plan, &statements).await.context("cannot rename the databases")?;
     let Some(globals) = told(part)?.globals else { return Ok(()) };
     for database in &plan.databases {
         for missing in globals.adorn(&session, &database.database.name).await? {
@@ -127,39 +188,176 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Puts the databases back under the names that they had.
-pub(super) async fn back(config: &Config, plan: &Plan) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
+/// Proves that the databases can be put back: that each which is to come back is there.
+///
+/// # Errors
+/// If one is not. Nothing was touched.
+pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
     let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
-    let there = names(&session).await?;
-    let mut statements = Vec::new();
-    for database in &plan.databases {
-        let live = &database.database.name;
-        // The new one is in place if it is not beside.
-        if !there.contains(&database.staged) && there.contains(live) {
-            statements.push(rename(live, &database.staged));
-        }
-        if there.contains(&database.replaced) {
-            statements.push(rename(&database.replaced, live));
-        }
-    }
+    way_back(&journal.plan, journal.state, &numbers(&session).await?).map(|_| ())
+}
+
+/// Puts the databases back under the names that they had.
+pub(super) async fn back(config: &Config, journal: &Journal) -> Result<()> {
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
+    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let statements = way_back(&journal.plan, journal.state, &numbers(&session).await?)?;
     if statements.is_empty() {
         return Ok(());
     }
-    alone(&session, plan).await?;
-    session.transaction(&statements).await.context("cannot rename the databases back")
+    exchange(&session, &journal.plan, &statements).await.context("cannot rename the databases back")
 }
 
-/// Drops databases that are ours, and the role that one of them may still belong to.
-pub(super) async fn drop(config: &Config, names: &[&str]) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !names.is_empty()) else { return Ok(()) };
+/// The renames that put every database back, by what is `there`.
+///
+/// # Errors
+/// If one that is to come back is gone: a live database does not make way for nothing.
+fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<Vec<String>> {
+    let mut statements = Vec::new();
+    for database in &plan.databases {
+        let StagedDatabase { staged, replaced, .. } = database;
+        let live = &database.database.name;
+        let (now, aside) = (there.get(live), there.get(replaced));
+        let gone = || {
+            format!(
+                "the database that '{live}' has replaced is gone: there is no '{replaced}' that it was. What is live stays as it is; \
+                 'gitlab-backup restore' restores a run"
+            )
+        };
+        let (came, comes) = match database.numbers {
+            Some(Numbers { old: Some(old), .. }) if now == Some(&old) => (false, false),
+            Some(Numbers { new, old: Some(old) }) => {
+                ensure!(aside == Some(&old), "{}", gone());
+                ensure!(now.is_none_or(|now| *now == new), "database '{live}' is not the one that was restored: rename or drop it");
+                (now.is_some(), true)
+            }
+            // Another that was made since is nothing of ours.
+            Some(Numbers { new, old: None }) => (now == Some(&new), false),
+            // Of an older version: by the names alone.
+            None if there.contains_key(staged) => (false, now.is_none() && aside.is_some()),
+            None => {
+                // GitLab has not run half way, so there was none before.
+                ensure!(aside.is_some() || state == State::Switching, "{}", gone());
+                (now.is_some(), aside.is_some())
+            }
+        };
+        ensure!(!came || !there.contains_key(staged), "database '{staged}' is in the way: rename or drop it");
+        if came {
+            statements.push(rename(live, staged));
+        }
+        if comes {
+            statements.push(rename(replaced, live));
+        }
+    }
+    Ok(statements)
+}
+
+/// Drops what was laid out, and the role that one of them may still belong to. Sessions of a restore that was killed are ended first: one of
+/// them may just be making a database.
+pub(super) async fn unmake(config: &Config, plan: &Plan) -> Result<()> {
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
     let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
-    end(&session, names).await?;
-    for name in names {
-        let sql = format!("DROP DATABASE IF EXISTS {}", identifier(name));
-        session.run(&sql).await.with_context(|| format!("cannot drop database '{name}'"))?;
+    end_ours(&session).await?;
+    for database in &plan.databases {
+        drop_one(&session, &database.staged, database.numbers.map(|numbers| numbers.new)).await?;
     }
     if sandbox::is_needed(&session).await? { sandbox::retire(&session).await } else { Ok(()) }
+}
+
+/// Drops the database that was put aside under this name.
+///
+/// # Errors
+/// With what holds it.
+pub(super) async fn forget(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
+    let Some(postgresql) = &config.postgresql else { bail!("[postgresql] enable is false") };
+    drop_one(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?, name, number).await
+}
+
+/// Removes the role as which the dumps were loaded.
+pub(super) async fn retire(config: &Config) -> Result<()> {
+    let Some(postgresql) = &config.postgresql else { return Ok(()) };
+    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    if sandbox::is_needed(&session).await? { sandbox::retire(&session).await } else { Ok(()) }
+}
+
+/// Drops one, if it is the one of this number, with all sessions in it. That it is gone is no failure.
+async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<()> {
+    for attempt in 1.. {
+        let Some(found) = numbers(session).await?.get(name).copied() else { return Ok(()) };
+        ensure!(number.is_none_or(|number| number == found), "database '{name}' is another than the one that was ours: it stays");
+        let force = if session.major >= 13 { " WITH (FORCE)" } else { "" };
+        if force.is_empty() {
+            end(session, &[name]).await?;
+        }
+        match session.run(&format!("DROP DATABASE IF EXISTS {}{force}", identifier(name))).await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                let holders = holders(session, name).await;
+                let only_sessions = holders.iter().all(|holder| holder.starts_with("session"));
+                if attempt >= TRIES || !only_sessions {
+                    return Err(error.context(match holders.is_empty() {
+                        true => format!("cannot drop database '{name}'"),
+                        false => format!("cannot drop database '{name}', held by {}", holders.join(", ")),
+                    }));
+                }
+            }
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// What keeps a database from being dropped or renamed, as far as the server tells it to us.
+async fn holders(session: &Session, name: &str) -> Vec<String> {
+    let queries = [
+        "SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
+         WHERE d.datname = $1::text",
+        "SELECT 'prepared transaction ' || gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1::text",
+        "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE database = $1::text",
+        "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' (' || coalesce(application_name, '') || ')' \
+         FROM pg_catalog.pg_stat_activity WHERE datname = $1::text AND pid <> pg_catalog.pg_backend_pid()",
+    ];
+    let mut found = Vec::new();
+    for sql in queries {
+        match session.column::<String>(sql, &[&name]).await {
+            Ok(some) => found.extend(some),
+            Err(error) => tracing::debug!("{error:#}"),
+        }
+    }
+    found
+}
+
+/// Ends the sessions that laid out for a restore, and waits until they have.
+async fn end_ours(session: &Session) -> Result<()> {
+    let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+        WHERE application_name = $1::text AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.pg_has_role(usesysid, 'USAGE')";
+    for _ in 0..ENDS {
+        if session.rows(sql, &[&LOADING]).await?.is_empty() {
+            return Ok(());
+        }
+        sleep(PAUSE).await;
+    }
+    bail!("a session of '{LOADING}' does not end: look at pg_stat_activity")
+}
+
+/// Renames in one transaction, with nobody in the databases: whoever comes back at once is sent away again.
+async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Result<()> {
+    for attempt in 1.. {
+        alone(session, plan).await?;
+        let Err(error) = session.transaction(statements).await else { break };
+        if attempt >= TRIES {
+            let mut holding = Vec::new();
+            for database in &plan.databases {
+                for name in [&database.database.name, &database.replaced] {
+                    holding.extend(holders(session, name).await.into_iter().map(|holder| format!("{holder} in '{name}'")));
+                }
+            }
+            return Err(if holding.is_empty() { error } else { error.context(format!("held by {}", holding.join(", "))) });
+        }
+        sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 fn rename(from: &str, to: &str) -> String {
@@ -182,3 +380,6 @@ async fn end(session: &Session, names: &[&str]) -> Result<()> {
         WHERE datname = ANY($1::text[]) AND pid <> pg_catalog.pg_backend_pid()";
     session.rows(sql, &[&names]).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests;

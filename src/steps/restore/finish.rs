@@ -5,39 +5,92 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::config::Config;
-use crate::host::beneath::Directory;
+use crate::host::beneath::{Directory, Held};
+use crate::host::identity::Account;
 use crate::paths;
 use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, Layout, State};
+use crate::runs::restore::{Journal, Layout, Leftover, Numbers, StagedDatabase, State, Thing};
 use crate::systemd::notify;
 
 use super::{databases, moves, note, undo};
 
-/// Removes what was replaced. Killed at any point, it goes on where it was.
+/// Removes what was replaced. Killed at any point, it goes on where it was. What cannot be removed is no failure: it is written down, told, and
+/// tried again the next time.
 pub async fn finish(config: &Config) -> Result<()> {
-    let Some(journal) = Journal::load()? else { return Ok(()) };
-    ensure!(journal.state == State::Switched, "the restore is not complete: nothing of what was there before is removed");
+    let mut left = Vec::new();
+    for leftover in Leftover::load()? {
+        left.extend(again(config, leftover).await?);
+    }
+    let Some(mut journal) = Journal::load()? else { return Leftover::save(&left) };
+    ensure!(journal.state.has_taken_place(), "the restore is not complete: nothing of what was there before is removed");
     notify::status("removing what was there before");
+    journal.state = State::Finishing;
+    journal.save()?;
     let only_here: Vec<PathBuf> = read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
     for layout in &journal.plan.layouts {
         let here: Vec<&PathBuf> = only_here.iter().filter(|path| layout.roots.iter().any(|root| path.starts_with(&root.path))).collect();
-        let count = keep(layout, &here)?;
-        if count > 0 {
-            note(format!("{count} paths that were here and are not in the run are kept in {}", layout.kept.display()))?;
-        }
-        layout.places.aside.remove()?;
-        layout.places.staged.remove()?;
+        let by_hand = match keep(layout, &here) {
+            Ok(0) => None,
+            Ok(count) => {
+                note(format!("{count} paths that were here and are not in the run are kept in {}", layout.kept.display()))?;
+                None
+            }
+            Err(error) => {
+                Some(format!("it has paths that are not in the run, which cannot be kept in {}: {error:#}", layout.kept.display()))
+            }
+        };
+        left.extend(without(&layout.places.aside, None, by_hand));
+        left.extend(without(&layout.places.staged, None, None));
     }
     for redis in &journal.plan.redis {
-        redis.account.act(|| {
-            redis.places.staged.remove()?;
-            redis.places.aside.remove()
-        })?;
+        left.extend([&redis.places.staged, &redis.places.aside].into_iter().filter_map(|held| without(held, Some(redis.account), None)));
     }
-    let names: Vec<&str> = journal.plan.databases.iter().map(|database| database.replaced.as_str()).collect();
-    databases::drop(config, &names).await?;
+    for StagedDatabase { replaced, numbers, .. } in &journal.plan.databases {
+        // There was none before.
+        if matches!(numbers, Some(Numbers { old: None, .. })) {
+            continue;
+        }
+        let number = numbers.and_then(|numbers| numbers.old);
+        if let Err(error) = databases::forget(config, replaced, number).await {
+            let thing = Thing::Database { name: replaced.clone(), number };
+            left.push(Leftover { thing, why: format!("{error:#}"), by_hand: false });
+        }
+    }
+    if !journal.plan.databases.is_empty()
+        && let Err(error) = databases::retire(config).await
+    {
+        tracing::warn!("{error:#}");
+    }
+    left.iter().try_for_each(|leftover| note(leftover.to_string()))?;
+    Leftover::save(&left)?;
     undo::forget_kept()?;
     Journal::clear()
+}
+
+/// Tries once more; what is still left.
+async fn again(config: &Config, leftover: Leftover) -> Result<Option<Leftover>> {
+    match &leftover.thing {
+        Thing::Database { name, number } => Ok(match databases::forget(config, name, *number).await {
+            Ok(()) => None,
+            Err(error) => Some(Leftover { why: format!("{error:#}"), ..leftover }),
+        }),
+        // Until somebody has removed it.
+        Thing::Directory { held, .. } if leftover.by_hand => Ok(held.open_if_there()?.map(|_| leftover)),
+        Thing::Directory { held, account } => Ok(without(held, *account, None)),
+    }
+}
+
+/// Removes a directory that was put aside, unless it has to be kept; what is left of it then.
+fn without(held: &Held, account: Option<Account>, by_hand: Option<String>) -> Option<Leftover> {
+    let removed = || match account {
+        Some(account) => account.act(|| held.remove()),
+        None => held.remove(),
+    };
+    let why = match &by_hand {
+        Some(why) => why.clone(),
+        None => format!("{:#}", removed().err()?),
+    };
+    Some(Leftover { thing: Thing::Directory { held: held.clone(), account }, why, by_hand: by_hand.is_some() })
 }
 
 /// Moves what was at `paths` to where it is kept; how many are there now. Some may have been moved before.

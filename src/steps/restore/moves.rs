@@ -5,7 +5,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::FileType;
 
 use crate::host::beneath::{Directory, Held, is_missing};
@@ -86,6 +86,32 @@ pub(super) fn forward(moves: &[Moves]) -> Result<()> {
                 let (live, live_name) = make_parents(&step.live, &staged, &step.inside)?;
                 from.rename(name, &live, &live_name)?;
             }
+        }
+        Ok(())
+    })
+}
+
+/// Proves that everything old which is to come back is there.
+///
+/// # Errors
+/// If something is not. Nothing was touched.
+pub(super) fn prove(moves: &[Moves]) -> Result<()> {
+    each(moves, |moves| {
+        if moves.steps.is_empty() {
+            return Ok(());
+        }
+        let gone = |path: &Path| format!("{} is gone, where what was there before was put aside: nothing is put back", path.display());
+        let aside = moves.places.aside.open_if_there()?.with_context(|| gone(&moves.places.aside.path))?;
+        let staged = moves.places.staged.open_if_there()?.with_context(|| gone(&moves.places.staged.path))?;
+        for step in moves.steps.iter().filter(|step| step.old) {
+            // Not aside it can only be where it was: then the new has not come.
+            let untouched = if step.new { staged.look(&step.inside)?.is_some() } else { is_there(&step.live)? };
+            ensure!(
+                aside.look(&step.inside)?.is_some() || untouched,
+                "what was at {} before is gone from {}: nothing is put back",
+                step.live.display(),
+                aside.path().display()
+            );
         }
         Ok(())
     })

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub async fn load(config: &Config) -> Result<()> {
     let plan = plan()?;
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
-    let admin = Client::restoring(postgresql)?;
+    let admin = Client::loading(postgresql)?;
     let session = admin.connect(MAINTENANCE).await?;
     let dumps = dump_directory(part)?;
     let told = databases::told(part)?;
@@ -84,6 +84,7 @@ fn give(dump: &Path, loader: &Loader<'_>) -> Result<()> {
 async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, dump: &Path, options: &[&str]) -> Result<()> {
     let name = &database.staged;
     loader.create(name, &database.database).await?;
+    databases::mark(loader.session, name).await?;
     // Whose indexes have expressions is still who has no rights.
     let filler = loader.sandbox.unwrap_or(loader.admin);
     let meanwhile = async || {

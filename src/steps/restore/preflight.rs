@@ -16,30 +16,42 @@ use crate::host::mounts;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Beside, Layout, Places, Plan, Request, Root};
+use crate::runs::restore::{Beside, Journal, Layout, Places, Plan, Request, Root, State};
 use crate::runs::{Manifest, Part};
 use crate::steps::{manifest, open, space, verify};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
-use super::{databases, moves, redis};
+use super::{databases, moves, redis, undo};
 
 /// Checks, and leaves the plan for the units that follow.
 pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
     let plan = match &request.run {
         Some(run) => of_run(config, request, run).await?,
-        None => Plan {
-            run: None,
-            postgresql: None,
-            databases: Vec::new(),
-            redis_part: None,
-            redis: Vec::new(),
-            files: None,
-            layouts: Vec::new(),
-            beside: None,
-        },
+        None => {
+            let journal = Journal::load()?.context("no restore ended half way: there is nothing to put back")?;
+            // Before GitLab is stopped for it.
+            if journal.state != State::Staging {
+                undo::prove(config, &journal).await?;
+            }
+            nothing()
+        }
     };
     write_json(Path::new(paths::RESTORE_PLAN), &plan)
+}
+
+/// A plan to put back only.
+fn nothing() -> Plan {
+    Plan {
+        run: None,
+        postgresql: None,
+        databases: Vec::new(),
+        redis_part: None,
+        redis: Vec::new(),
+        files: None,
+        layouts: Vec::new(),
+        beside: None,
+    }
 }
 
 async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan> {
@@ -48,6 +60,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
     let run = catalog.pick(Some(run))?;
     let manifest = &run.manifest;
     let mut findings = Findings::default();
+    findings.add("names", request.known(manifest));
     if let Some(mismatch) = gitlab_mismatch(manifest) {
         match request.allow_version_mismatch {
             true => tracing::warn!("{mismatch}: restoring all the same, as asked for"),
@@ -78,7 +91,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
         plan.layouts = findings.take("files", layouts(&put, &manifest.id));
         plan.beside = (!beside.is_empty()).then(|| beside_layout(beside, &manifest.id));
     }
-    findings.add("space", enough(&plan, &*engine));
+    findings.add("space", enough(&plan, &*engine, request.path.as_deref()));
     findings.end()?;
     ensure!(
         !plan.databases.is_empty() || !plan.redis.is_empty() || !plan.layouts.is_empty() || plan.beside.is_some(),
@@ -240,7 +253,7 @@ fn beside_layout(roots: Vec<PathBuf>, run: &RunId) -> Beside {
 }
 
 /// Room for everything beside what is there. What a database takes is asked of its server's file system only if that can be seen from here.
-fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
+fn enough(plan: &Plan, engine: &dyn Engine, asked: Option<&Path>) -> Result<()> {
     let mut needed = space::Needed::default();
     let dumps: u64 = [&plan.postgresql, &plan.redis_part].into_iter().flatten().map(|part| part.bytes).sum();
     needed.add(Path::new(paths::STATE), dumps);
@@ -255,8 +268,10 @@ fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
         let beside = plan.beside.iter().map(|beside| (&beside.directory, beside.roots.iter().collect()));
         let all: Vec<(&PathBuf, Vec<&PathBuf>)> = layouts.chain(beside).collect();
         let mut bytes = vec![0; all.len()];
+        let mut seen = false;
         engine
             .list(snapshot, &mut |path, size| {
+                seen |= asked.is_some_and(|asked| path.starts_with(asked));
                 let Some(size) = size else { return };
                 let within = |(_, roots): &(&PathBuf, Vec<&PathBuf>)| roots.iter().any(|root| path.starts_with(root));
                 if let Some(index) = all.iter().position(within) {
@@ -264,6 +279,9 @@ fn enough(plan: &Plan, engine: &dyn Engine) -> Result<()> {
                 }
             })
             .context("the run's files cannot be listed")?;
+        if let Some(asked) = asked.filter(|_| !seen) {
+            bail!("{} is not in the run", asked.display());
+        }
         for ((directory, _), bytes) in all.iter().zip(bytes) {
             needed.add(directory, bytes);
         }

@@ -1,6 +1,7 @@
 //! The replacement: everything new is there, and takes the place of the old. Done in moments, at any size.
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::runs::restore::{Journal, State};
@@ -40,6 +41,7 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     }
     journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<_>>()?;
     databases::tell(config, &journal.plan).await?;
+    databases::number(config, &mut journal.plan).await?;
     rustix::fs::sync();
     journal.state = State::Switching;
     journal.save()?;
@@ -56,5 +58,6 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     }
     rustix::fs::sync();
     journal.state = State::Switched;
+    journal.switched = Some(Timestamp::now());
     journal.save()
 }

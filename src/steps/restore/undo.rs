@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
 
 use crate::config::Config;
@@ -17,20 +17,33 @@ use super::{databases, moves, plan, redis};
 
 /// The first step of a restore that has the window: what an unfinished one has replaced is put back, and the new one's journal begun.
 pub async fn undo(config: &Config) -> Result<()> {
+    let plan = plan()?;
     if let Some(mut journal) = Journal::load()? {
+        // The executor has had it finished before.
+        ensure!(
+            plan.run.is_none() || !journal.state.has_taken_place(),
+            "what the restore before this one has put in place stays: it is finished first, which 'gitlab-backup restore' or 'run' does"
+        );
         tracing::warn!(run = ?journal.plan.run, state = ?journal.state, "putting back what an unfinished restore has replaced");
         notify::status("putting back what an unfinished restore has replaced");
         let manager = Manager::connect().await?;
         back(config, &manager, &mut journal).await?;
         away(config, &journal).await?;
     }
-    let plan = plan()?;
     if plan.run.is_none() {
         return Ok(());
     }
+    databases::clear(config, &plan).await?;
     let paused = paused::load()?.unwrap_or_default();
-    let mut journal =
-        Journal { state: State::Staging, started: Timestamp::now(), plan, paused, moves: Vec::new(), redis_moves: Vec::new() };
+    let mut journal = Journal {
+        state: State::Staging,
+        started: Timestamp::now(),
+        switched: None,
+        plan,
+        paused,
+        moves: Vec::new(),
+        redis_moves: Vec::new(),
+    };
     // Written down before it is made, and what was made afterwards.
     journal.save()?;
     for layout in &mut journal.plan.layouts {
@@ -54,10 +67,11 @@ pub async fn unstage(config: &Config) -> Result<()> {
 /// Everything old in place, everything new beside.
 pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journal) -> Result<()> {
     if journal.state != State::Staging {
+        prove(config, journal).await?;
         redis::stop(&journal.plan, manager).await?;
         moves::backward(&journal.moves)?;
         moves::backward(&journal.redis_moves)?;
-        databases::back(config, &journal.plan).await?;
+        databases::back(config, journal).await?;
         rustix::fs::sync();
         journal.state = State::Staging;
         journal.save()?;
@@ -65,10 +79,23 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
     redis::start(config, &journal.plan, manager).await
 }
 
+/// Proves that what was there before can be put back, before anything is moved.
+///
+/// # Errors
+/// If something of it is gone. Nothing was touched.
+pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
+    ensure!(
+        journal.state != State::Finishing,
+        "what was there before is being removed, and cannot be put back any more: the next run or restore goes on with that"
+    );
+    moves::prove(&journal.moves)?;
+    moves::prove(&journal.redis_moves)?;
+    databases::prove(config, journal).await
+}
+
 /// Removes what was laid out, and the journal with it.
 async fn away(config: &Config, journal: &Journal) -> Result<()> {
-    let names: Vec<&str> = journal.plan.databases.iter().map(|database| database.staged.as_str()).collect();
-    databases::drop(config, &names).await?;
+    databases::unmake(config, &journal.plan).await?;
     for redis in &journal.plan.redis {
         redis.account.act(|| unmake(&redis.places))?;
     }

@@ -242,7 +242,10 @@ impl Renderer<'_> {
                 exec: exec("finish"),
                 credentials: self.credentials(false, true, true),
                 retry: Some(10),
-                ..StepService { binds_to: names([Restore::Run]), ..in_window }
+                // Bound to no executor: it also comes when GitLab has answered late, or before the next run.
+                binds_to: names([]),
+                requires: names([]),
+                ..in_window
             },
         }
     }

@@ -34,6 +34,32 @@ fn place(mount: bool) -> (tempfile::TempDir, Layout) {
     (directory, layout)
 }
 
+/// A put-back that would find nothing to put back is refused before it moves anything.
+#[test]
+fn what_is_put_back_is_proved_to_be_there() {
+    for mount in [false, true] {
+        let (directory, layout) = place(mount);
+        let data = directory.path().join("data");
+        let (moves, old) = ([plan(&layout).unwrap()], tree(&data));
+        prove(&moves).unwrap();
+        forward(&moves).unwrap();
+        prove(&moves).unwrap();
+        let aside = layout.places.aside.path.join(below(&data));
+        fs::rename(aside.join("both"), directory.path().join("both")).unwrap();
+        if mount {
+            assert!(format!("{:#}", prove(&moves).unwrap_err()).contains("is gone from"), "mount {mount}");
+        }
+        fs::rename(directory.path().join("both"), aside.join("both")).unwrap();
+        prove(&moves).unwrap();
+        fs::rename(&layout.places.aside.path, directory.path().join("elsewhere")).unwrap();
+        assert!(format!("{:#}", prove(&moves).unwrap_err()).contains("is gone"), "mount {mount}");
+        fs::rename(directory.path().join("elsewhere"), &layout.places.aside.path).unwrap();
+        backward(&moves).unwrap();
+        prove(&moves).unwrap();
+        assert_eq!(tree(&data), old);
+    }
+}
+
 fn tree(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
