@@ -41,8 +41,11 @@ pub struct Staging {
     bytes: AtomicU64,
     crowds: Mutex<Vec<Arc<Directory>>>,
     /// Files of several names, by file system and number.
-    named: Mutex<HashMap<(u64, u64), Arc<Mutex<Option<Secured>>>>>,
+    named: Mutex<HashMap<(u64, u64), Named>>,
 }
+
+/// The same for all of its names; whoever comes first secures it.
+type Named = Arc<Mutex<Option<Secured>>>;
 
 /// A file that was secured under one of its names.
 struct Secured {

@@ -53,7 +53,7 @@ fn expected(config: &Config) -> Result<Vec<UnitFile>> {
     let own = std::env::current_exe().context("cannot find this program's own path")?;
     // A link that leads here is as good.
     let called = called().filter(|called| called.canonicalize().is_ok_and(|called| called == own));
-    Ok(units::generate(named, &called.unwrap_or(own))?)
+    units::generate(named, &called.unwrap_or(own))
 }
 
 /// The program that the units call.
