@@ -82,4 +82,4 @@ kill_at_work() {
 }
 
 # slow SECONDS: a step of that length in the window; none with ''.
-slow() { inside "sed -i '/^\[\[step\]\]/,\$d' /etc/gitlab-backup/config.toml; [ -z '$1' ] || printf '[[step]]\nname = \"slow\"\nstage = \"window\"\ncommand = [\"/bin/sleep\", \"$1\"]\n' >> /etc/gitlab-backup/config.toml; gitlab-backup install" >/dev/null; }
+slow() { inside "sed -i '/^\[\[step\]\]/,\$d' /etc/gitlab-backup/config.toml; [ -z '$1' ] || printf '[[step]]\nname = \"slow\"\nstage = \"window\"\ncommand = [\"/bin/sleep\", \"$1\"]\n' >> /etc/gitlab-backup/config.toml; timeout 120 gitlab-backup install --wait" >/dev/null; }

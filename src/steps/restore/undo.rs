@@ -13,7 +13,7 @@ use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, Places, State};
 use crate::systemd::{Manager, notify};
 
-use super::{databases, moves, plan, redis};
+use super::{databases, moves, note, plan, redis};
 
 /// The first step of a restore that has the window: what an unfinished one has replaced is put back, and the new one's journal begun.
 pub async fn undo(config: &Config) -> Result<()> {
@@ -27,6 +27,9 @@ pub async fn undo(config: &Config) -> Result<()> {
         tracing::warn!(run = ?journal.plan.run, state = ?journal.state, "putting back what an unfinished restore has replaced");
         notify::status("putting back what an unfinished restore has replaced");
         let manager = Manager::connect().await?;
+        if plan.run.is_some() && journal.state == State::Switching {
+            again(&mut journal)?;
+        }
         back(config, &manager, &mut journal).await?;
         away(config, &journal).await?;
     }
@@ -51,6 +54,22 @@ pub async fn undo(config: &Config) -> Result<()> {
     }
     journal.save()?;
     write_json(Path::new(paths::RESTORE_PLAN), &journal.plan)
+}
+
+/// A restore that is done again needs nothing of what was put aside: who owns a directory can have removed it there, and must not keep GitLab
+/// down by that. What cannot be put back stays as it is.
+fn again(journal: &mut Journal) -> Result<()> {
+    for moves in [&mut journal.moves, &mut journal.redis_moves] {
+        let mut kept = Vec::new();
+        for one in std::mem::take(moves) {
+            match moves::prove(std::slice::from_ref(&one)) {
+                Ok(()) => kept.push(one),
+                Err(error) => note(format!("{error:#}; it stays as it is, until it is restored"))?,
+            }
+        }
+        *moves = kept;
+    }
+    Ok(())
 }
 
 /// What a restore that replaced nothing laid out is removed; what was replaced stays for [`undo`] and [`super::finish`].
