@@ -62,9 +62,9 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     ensure!(foreign.is_empty(), "not written by gitlab-backup, move away first: {}", foreign.join(", "));
 
     let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
-    let differs =
-        files.iter().any(|file| !is_as_wanted(&directory, file)) || !unwanted(&directory, |name| !wanted.contains(name))?.is_empty();
-    if let Some(manager) = manager.as_ref().filter(|_| differs) {
+    if let Some(manager) = &manager
+        && !installed::different(&directory, &files)?.is_empty()
+    {
         alone(manager, args.wait).await?;
     }
     let mut changes = Changes::default();
@@ -167,22 +167,15 @@ async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> 
 
 /// Lets go of our proxies that are `unwanted`: their services go on.
 async fn release(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
-    let Ok(entries) = own::entries(directory) else { return Ok(()) };
-    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let ours = names.filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name) && installed::is_ours(&directory.join(name)));
+    let ours = installed::ours(directory)?.into_iter().filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
     proxy::let_go(manager, &units).await
-}
-
-/// Whether a unit is there as it should be.
-fn is_as_wanted(directory: &Path, file: &UnitFile) -> bool {
-    own::read(directory.join(&file.name)).is_ok_and(|content| content == file.content.as_bytes())
 }
 
 /// Writes one unit if it differs: staged beside it, synced, renamed.
 fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()> {
     let path = directory.join(&file.name);
-    if is_as_wanted(directory, file) {
+    if installed::is_as_wanted(directory, file) {
         return Ok(());
     }
     let what = if path.exists() { "updated" } else { "wrote" };
@@ -193,25 +186,12 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
 
 /// Removes units that we wrote and that are `unwanted`.
 fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
-    for path in self::unwanted(directory, unwanted)? {
+    for name in installed::ours(directory)?.into_iter().filter(|name| unwanted(name)) {
+        let path = directory.join(name);
         own::remove(&path)?;
         changes.add("removed", &path);
     }
     Ok(())
-}
-
-/// Units that we wrote and that are `unwanted`.
-fn unwanted(directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
-    let Ok(entries) = own::entries(directory) else { return Ok(Vec::new()) };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("gitlab-backup") && unwanted(&name) && installed::is_ours(&entry.path()) {
-            paths.push(entry.path());
-        }
-    }
-    Ok(paths)
 }
 
 /// What `install` makes besides the units; on NixOS those come from elsewhere.

@@ -104,10 +104,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
 
 /// Tells what is lost if what has taken place is undone, before anybody is asked.
 fn loss(journal: &Journal) -> Result<()> {
-    ensure!(
-        journal.state != State::Finishing,
-        "what was there before is being removed, and cannot be put back any more: the next run or restore goes on with that"
-    );
+    journal.ensure_whole()?;
     let (State::Switched, plan) = (journal.state, &journal.plan) else { return Ok(()) };
     let run = plan.run.as_ref().map_or("a run", RunId::as_str);
     let since = journal.switched.unwrap_or(journal.started).strftime("%Y-%m-%d %H:%M:%S UTC");

@@ -78,14 +78,14 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
         }
     }
     let jobs = manager.jobs().await?;
-    let (states, settled) = settle(config, manager, bracket).await?;
+    let (states, waited) = settle(config, manager, bracket).await?;
     let closure: Vec<String> = states.iter().map(|state| state.name.clone()).collect();
     let mut running = running(manager, &states).await?;
     running.retain(|paused| !bracket.driven.contains(&paused.unit));
     tracing::info!(units = ?running.iter().map(|paused| &paused.unit).collect::<Vec<_>>(), "GitLab's running units");
     let known: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
     running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
-    if bracket.must_answer || settled.is_some() {
+    if bracket.must_answer || waited {
         // One that was starting will answer, whatever it did as the run began.
         paused::answered(true)?;
     }
@@ -99,16 +99,16 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
 }
 
 /// Waits until nothing of what is going to be stopped is being started or stopped: a start that is queued would be cancelled, and nobody knows
-/// of it afterwards. Returns all that is going to be stopped, and what was waited for last.
-async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<(Vec<UnitState>, Option<String>)> {
+/// of it afterwards. Returns all that is going to be stopped, and whether anything was waited for.
+async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<(Vec<UnitState>, bool)> {
     let started = Instant::now();
     let units = [&bracket.stopped[..], &bracket.driven].concat();
-    let mut waited_for = None;
+    let mut waited = false;
     loop {
         let states = stop_closure(manager, &units, &bracket.alone).await?;
         let frozen = bracket.frozen.iter().map(|unit| manager.state(unit));
         let others = join_all(frozen).await.into_iter().collect::<Result<Vec<_>>>()?;
-        let Some(busy) = states.iter().chain(&others).find(|state| state.has_job) else { return Ok((states, waited_for)) };
+        let Some(busy) = states.iter().chain(&others).find(|state| state.has_job) else { return Ok((states, waited)) };
         if started.elapsed() >= config.gitlab.settle.duration() {
             let reason = format!(
                 "is being started or stopped, and was for {} ([gitlab] settle): GitLab was not touched; 'systemctl list-jobs' tells what it waits for",
@@ -117,7 +117,7 @@ async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<
             return Err(Failed::new(busy, reason).into());
         }
         notify::status(&format!("waiting for {}, which is being started or stopped", busy.name));
-        waited_for = Some(busy.name.clone());
+        waited = true;
         sleep(SETTLE_PAUSE).await;
     }
 }
@@ -250,9 +250,7 @@ pub(super) async fn answering_again(
 pub(super) async fn resume(manager: &Manager, config: &Config) -> Result<()> {
     let started = Instant::now();
     let mut nudge = started + if Path::new(paths::PAUSED).exists() { Duration::ZERO } else { RESUME_NUDGE };
-    let mut jobs = manager.jobs().await?;
     while Path::new(paths::PAUSED).exists() {
-        while jobs.take().is_some() {}
         let unit = Unit::Resume.to_string();
         if Instant::now() >= nudge && manager.state(&unit).await?.is_settled() {
             manager.start(&unit, "replace").await?;

@@ -45,7 +45,11 @@ impl Failed {
         Self::new(state, format!("{what}{why}"))
     }
 
-    fn of(state: &UnitState) -> Self {
+    /// Of one that was started after `since`.
+    fn of(state: &UnitState, since: u64) -> Self {
+        if state.inactive_exit < since {
+            return Self::idle(state, "was started and did not run");
+        }
         let reason = match state.result.as_str() {
             "timeout" => "ran out of time".to_owned(),
             "exit-code" => match by_systemd(state.exit_status) {
@@ -108,7 +112,7 @@ pub(super) async fn drive(
             // What others had started too often is not what went wrong.
             let failed = || states.iter().filter(|state| state.inactive_exit >= since && !state.succeeded_since(since));
             if let Some(state) = failed().find(|state| state.result != "start-limit-hit").or_else(|| failed().next()) {
-                return Err(Failed::of(state).into());
+                return Err(Failed::of(state, since).into());
             }
             // A failure fails every dependant's job at once, also where systemd restarts the failed unit and it then goes well
             // (RestartMode=direct is newer than what we run on). What has not run yet is started alone: with its requirements, systemd
@@ -116,7 +120,7 @@ pub(super) async fn drive(
             let missing: Vec<&UnitState> = states.iter().filter(|state| state.inactive_exit < since).collect();
             let never = |state: &&&UnitState| state.condition.is_some() || tried.get(&state.name).is_some_and(|tries| *tries >= TRIES);
             if let Some(state) = missing.iter().find(never) {
-                return Err(Failed::idle(state, "was started and did not run").into());
+                return Err(Failed::of(state, since).into());
             }
             for state in missing {
                 tracing::info!(unit = state.name, "starting what an earlier failed attempt had cancelled");
@@ -124,8 +128,7 @@ pub(super) async fn drive(
                 manager.start(&state.name, "ignore-requirements").await?;
             }
         }
-        while jobs.take().is_some() {}
-        jobs.wait().await;
+        jobs.another().await;
     }
 }
 
@@ -159,14 +162,9 @@ pub(super) async fn settled(manager: &Manager, unit: &Unit, since: u64) -> Resul
     loop {
         let state = manager.state(&unit.to_string()).await?;
         if state.is_settled() {
-            return match (state.succeeded_since(since), state.inactive_exit < since) {
-                (true, _) => Ok(()),
-                (false, true) => Err(Failed::idle(&state, "was started and did not run").into()),
-                (false, false) => Err(Failed::of(&state).into()),
-            };
+            return if state.succeeded_since(since) { Ok(()) } else { Err(Failed::of(&state, since).into()) };
         }
-        while jobs.take().is_some() {}
-        jobs.wait().await;
+        jobs.another().await;
     }
 }
 
@@ -178,7 +176,7 @@ pub(super) async fn up(manager: &Manager, unit: &Unit) -> Result<()> {
             return Ok(());
         }
         if state.active.is_down() && !state.has_job {
-            return Err(Failed::of(&state).into());
+            return Err(Failed::of(&state, 0).into());
         }
         sleep(PAUSE).await;
     }

@@ -383,6 +383,11 @@ pub fn socket(path: &Path) -> Result<OwnedFd> {
     found.with_context(|| format!("cannot look at {}", path.display()))
 }
 
+/// Whether `name` is one of something in a directory, and no way to elsewhere.
+pub fn is_name(name: &OsStr) -> bool {
+    Path::new(name).file_name() == Some(name)
+}
+
 /// Whether an error says that there is nothing.
 pub fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref() == Some(&Errno::NOENT)

@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::host::beneath;
 use crate::values::RunId;
 
 use super::Downtime;
@@ -75,9 +76,8 @@ impl Database {
     /// # Errors
     /// If its directory is no name.
     pub fn dump_in(&self, dumps: &Path) -> Result<PathBuf> {
-        let name = Path::new(&self.directory);
-        ensure!(name.file_name() == Some(name.as_os_str()), "the dump of database '{}' is said to lie in '{}'", self.name, self.directory);
-        Ok(dumps.join(name))
+        ensure!(beneath::is_name(self.directory.as_ref()), "the dump of database '{}' is said to lie in '{}'", self.name, self.directory);
+        Ok(dumps.join(&self.directory))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -285,6 +285,18 @@ impl Journal {
     /// Writes it, synced.
     pub fn save(&self) -> Result<()> {
         write_json(Path::new(paths::RESTORE_JOURNAL), self)
+    }
+
+    /// Fails if what was there before is being removed.
+    ///
+    /// # Errors
+    /// If so.
+    pub fn ensure_whole(&self) -> Result<()> {
+        ensure!(
+            self.state != State::Finishing,
+            "what was there before is being removed, and cannot be put back any more: the next run or restore goes on with that"
+        );
+        Ok(())
     }
 
     /// Nothing is left to put back or finish.

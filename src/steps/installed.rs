@@ -1,6 +1,6 @@
 //! Whether the units on the host are those of the configuration: a run by others is one that nobody has asked for.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -72,16 +72,37 @@ fn names(config: &Config) -> bool {
 }
 
 /// The files that are not there or have another content, and those of ours that are not wanted any more.
-fn different(directory: &Path, files: &[UnitFile]) -> Result<Vec<String>> {
-    let differs = |file: &&UnitFile| !own::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes());
-    let mut different: Vec<String> = files.iter().filter(differs).map(|file| file.name.clone()).collect();
-    for entry in own::entries(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn different(directory: &Path, files: &[UnitFile]) -> Result<Vec<String>> {
+    let mut different: Vec<String> = files.iter().filter(|file| !is_as_wanted(directory, file)).map(|file| file.name.clone()).collect();
+    different.extend(ours(directory)?.into_iter().filter(|name| !files.iter().any(|file| file.name == *name)));
+    Ok(different)
+}
+
+/// Whether a unit is there as it should be.
+pub fn is_as_wanted(directory: &Path, file: &UnitFile) -> bool {
+    own::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes())
+}
+
+/// The units that we wrote; none where there is no directory.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn ours(directory: &Path) -> Result<Vec<String>> {
+    let entries = match own::entries(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        if name.starts_with(PREFIX) && is_ours(&directory.join(&name)) && !files.iter().any(|file| file.name == name) {
-            different.push(name);
+        if name.starts_with(PREFIX) && is_ours(&directory.join(&name)) {
+            names.push(name);
         }
     }
-    Ok(different)
+    Ok(names)
 }
 
 /// What to do about units that systemd has not read as they are, drop-ins included.

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Quiesce};
-use crate::finding::{Finding, conclude};
+use crate::finding::{Finding, Verdict, conclude};
 use crate::repository::patience;
 use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
@@ -19,16 +19,18 @@ pub const SYSTEMD_MINIMUM: u32 = 247;
 /// How long GitLab may fail to answer as a run begins, and still be expected to at its end.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
+const READINESS: &str = "readiness";
 
 /// Fails with every reason for which a run could not succeed.
 pub async fn preflight(config: &Config) -> Result<()> {
     let mut findings = host(config).await;
     findings.push(Finding::of("repository", repository(config)));
     conclude(&findings)?;
-    paused::answered(answers(config).await)
+    let silent = findings.iter().any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
+    paused::answered(!silent || answers(config).await)
 }
 
-/// Whether GitLab answers while it runs: only then is its answer waited for when it is back.
+/// Whether GitLab, which was silent once, answers while it runs: only then is its answer waited for when it is back.
 async fn answers(config: &Config) -> bool {
     let Some(url) = &config.gitlab.readiness else { return true };
     let started = Instant::now();
@@ -48,8 +50,8 @@ pub async fn host(config: &Config) -> Vec<Finding> {
     if let Some(url) = &config.gitlab.readiness {
         // GitLab may well be down: an admin's own maintenance is no reason for no backup.
         findings.push(match readiness::ask(url).await {
-            Ok(()) => Finding::of("readiness", Ok("GitLab answers".to_owned())),
-            Err(error) => Finding::warning("readiness", format!("{error:#}: a run goes on, and does not wait for this answer at its end")),
+            Ok(()) => Finding::of(READINESS, Ok("GitLab answers".to_owned())),
+            Err(error) => Finding::warning(READINESS, format!("{error:#}: a run goes on, and does not wait for this answer at its end")),
         });
     }
     findings.extend(files(config));

@@ -313,6 +313,12 @@ impl Jobs {
         self.seen.pop_front().or_else(|| self.receiver.try_recv().ok())
     }
 
+    /// The same for whoever looks at everything then: what has been told already is no news.
+    pub async fn another(&mut self) {
+        while self.take().is_some() {}
+        self.wait().await;
+    }
+
     /// Returns as soon as something is told, and at the latest after [`LOOK`]: what is not told is looked at.
     pub async fn wait(&mut self) {
         if let Ok(Some(event)) = timeout(LOOK, self.receiver.recv()).await {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::StatVfsMountFlags;
 
-use crate::host::beneath::Directory;
+use crate::host::beneath::{self, Directory};
 use crate::host::identity::Account;
 
 use super::process::Behind;
@@ -96,6 +96,6 @@ pub fn writable(directory: &Path) -> Result<()> {
 
 /// A file's name, and no way to elsewhere.
 pub fn plain(name: &OsString) -> Result<()> {
-    ensure!(Path::new(name).file_name() == Some(name), "it says that its file is called '{}', which is no name", name.display());
+    ensure!(beneath::is_name(name), "it says that its file is called '{}', which is no name", name.display());
     Ok(())
 }

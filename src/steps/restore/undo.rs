@@ -103,10 +103,7 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
 /// # Errors
 /// If something of it is gone. Nothing was touched.
 pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
-    ensure!(
-        journal.state != State::Finishing,
-        "what was there before is being removed, and cannot be put back any more: the next run or restore goes on with that"
-    );
+    journal.ensure_whole()?;
     moves::prove(&journal.moves)?;
     moves::prove(&journal.redis_moves)?;
     databases::prove(config, journal).await
