@@ -238,6 +238,31 @@ fn what_it_has_started_ends_with_it_if_root_confines_it() {
 }
 
 #[test]
+fn it_cannot_give_up_being_ended_if_root_confines_it() {
+    let (place, asleep) = (place(), seconds(3000));
+    let script = format!("import ctypes, os; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); os.execv('/bin/sleep', ['sleep', '{asleep}'])");
+    let mut outside =
+        confined(place.path(), "none", &["python3", "-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let began = Instant::now();
+    while running(&asleep).is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it did not begin");
+        sleep(Duration::from_millis(20));
+    }
+    // Without a namespace the program is the process itself.
+    outside.kill().unwrap();
+    outside.wait().unwrap();
+    let ended = Instant::now();
+    while !running(&asleep).is_empty() && ended.elapsed() < Duration::from_secs(5) {
+        sleep(Duration::from_millis(20));
+    }
+    let left = running(&asleep);
+    for pid in &left {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    }
+    assert!(left.is_empty(), "it lives on: {left:?}");
+}
+
+#[test]
 fn root_is_no_account_for_it() {
     if !root() {
         return;

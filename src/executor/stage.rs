@@ -118,7 +118,8 @@ pub(super) async fn drive(
             // (RestartMode=direct is newer than what we run on). What has not run yet is started alone: with its requirements, systemd
             // would run those that are done a second time.
             let missing: Vec<&UnitState> = states.iter().filter(|state| state.inactive_exit < since).collect();
-            let never = |state: &&&UnitState| state.condition.is_some() || tried.get(&state.name).is_some_and(|tries| *tries >= TRIES);
+            // A condition may have been unmet long before this run: it counts from the first start on.
+            let never = |state: &&&UnitState| tried.get(&state.name).is_some_and(|tries| *tries >= TRIES || state.condition.is_some());
             if let Some(state) = missing.iter().find(never) {
                 return Err(Failed::of(state, since).into());
             }

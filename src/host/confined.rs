@@ -119,9 +119,9 @@ pub struct Confine {
     /// The sockets that it may have.
     #[arg(long, value_enum, default_value_t = Sockets::All)]
     sockets: Sockets,
-    /// It is the first process of a namespace of its own.
-    #[arg(long)]
-    within: bool,
+    /// In a namespace of its own: once its first process, twice the program.
+    #[arg(long, action = clap::ArgAction::Count)]
+    within: u8,
     /// The program and its arguments.
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -134,11 +134,13 @@ pub struct Confine {
 pub fn enter(confine: &Confine) -> Result<Infallible> {
     let (program, words) = confine.command.split_first().context("there is no program to run")?;
     close_inherited();
-    if confine.write.is_some() && !confine.within && apart::can() {
-        let signal = bind(confine)?;
-        if let Some(status) = apart::execute(signal)? {
-            std::process::exit(status);
-        }
+    let status = match confine.within {
+        0 if confine.write.is_some() && apart::can() => apart::execute(bind(confine)?)?,
+        1 => Some(apart::lead(bind(confine)?)?),
+        _ => None,
+    };
+    if let Some(status) = status {
+        std::process::exit(status);
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     // No terminal to type into. Who leads its group already has none either.
@@ -173,12 +175,16 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
 fn bind(confine: &Confine) -> Result<Signal> {
     let signal = Signal::from_named_raw(confine.signal).context("there is no such signal")?;
     // Who waits for one within passes the signal on, and is killed itself if that is not enough.
-    let last = if confine.within { Signal::KILL } else { signal };
+    let last = if confine.within > 0 { Signal::KILL } else { signal };
     rustix::process::set_parent_process_death_signal(Some(last)).context("cannot be bound to the parent's end")?;
-    if confine.within {
-        apart::ensure_waited_for()?;
-    } else {
-        ensure!(rustix::process::getppid().map(Pid::as_raw_nonzero).is_some_and(|pid| pid.get() == confine.parent), "the parent is gone");
+    match confine.within {
+        0 => {
+            let parent = rustix::process::getppid().map(Pid::as_raw_nonzero);
+            ensure!(parent.is_some_and(|pid| pid.get() == confine.parent), "the parent is gone");
+        }
+        1 => apart::ensure_waited_for()?,
+        // The namespace's first process: nothing within outlives it.
+        _ => {}
     }
     Ok(signal)
 }

@@ -1,5 +1,8 @@
-//! A confined program is the first process of a process-id namespace of its own where this process may make one: with it go all that it has
-//! started, whatever they did to get away. In a unit that may not, systemd ends what is left.
+//! A confined program runs in a process-id namespace of its own where this process may make one: what it has started ends with it, whatever it
+//! did to get away. In a unit that may not, systemd ends what is left.
+//!
+//! Three processes: one outside, which whoever asked for the program waits for and ends; the namespace's first, which is ours too, ends with
+//! the one outside, and takes all others with it; and the program, which can give up being bound to its parent and gains nothing by it.
 
 use std::io::pipe;
 use std::path::Path;
@@ -9,12 +12,12 @@ use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, Signal as Number};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use rustix::thread::CapabilitySet;
 
 use crate::host::own;
 
-/// Of `helper confine`, for the process within.
+/// Of `helper confine`: once for the first process within, twice for the program.
 pub(super) const WITHIN: &str = "--within";
 
 /// Whether a namespace can be made.
@@ -33,6 +36,19 @@ pub(super) fn execute(signal: Signal) -> Result<Option<i32>> {
     }
     // What this process holds until its end: one that is killed lets go of it.
     let (bound, _holding) = pipe().context("cannot make a pipe")?;
+    again(Stdio::from(bound), signal).map(Some)
+}
+
+/// The same within the namespace: its first process executes the program, and waits for whatever loses its parent, too.
+///
+/// # Errors
+/// If the program cannot be executed.
+pub(super) fn lead(signal: Signal) -> Result<i32> {
+    again(Stdio::null(), signal)
+}
+
+/// Executes this program once more, one step further within.
+fn again(stdin: Stdio, signal: Signal) -> Result<i32> {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     // helper confine
     let (names, options) = words.split_at(words.len().min(2));
@@ -42,20 +58,18 @@ pub(super) fn execute(signal: Signal) -> Result<Option<i32>> {
         watched.add(Number::try_from(signal.as_raw()).context("there is no such signal")?);
     }
     watched.thread_block().context("cannot wait for signals")?;
-    let mut child = Command::new("/proc/self/exe")
-        .args(names)
-        .arg(WITHIN)
-        .args(options)
-        .stdin(Stdio::from(bound))
-        .spawn()
-        .context("cannot execute this program once more")?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(names).arg(WITHIN).args(options).stdin(stdin);
+    let child = Pid::from_child(&command.spawn().context("cannot execute this program once more")?);
     loop {
-        if let Some(status) = child.try_wait().context("cannot wait for the program")? {
-            return Ok(Some(status.code().unwrap_or(1)));
+        while let Some((ended, status)) = wait(WaitOptions::NOHANG).context("cannot wait for the program")? {
+            if ended == child {
+                return Ok(status.exit_status().unwrap_or(1));
+            }
         }
         if watched.wait().context("cannot wait for signals")? != Number::SIGCHLD {
             // It may just have ended.
-            let _ = kill_process(Pid::from_child(&child), signal);
+            let _ = kill_process(child, signal);
         }
     }
 }
