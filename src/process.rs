@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::env;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::task::JoinHandle;
 
 /// How many lines of a failed program are worth an error message.
 const LINES: usize = 6;
+/// How many bytes are heard of a program that other people's data may make talk.
+const HEARD: usize = 64 << 10;
 
 /// The first executable `program` in `directories`.
 pub fn find(program: &str, directories: impl IntoIterator<Item = PathBuf>) -> Option<PathBuf> {
@@ -64,9 +66,64 @@ pub fn drain(stream: Option<impl AsyncRead + Unpin + 'static + Send>) -> JoinHan
     })
 }
 
+/// How a program ended, and the end of what it said on stderr.
+pub struct Ended {
+    /// Its status.
+    pub status: ExitStatus,
+    /// The last of it, up to [`HEARD`] bytes.
+    pub said: String,
+    /// There was more.
+    pub is_cut: bool,
+}
+
+/// Runs a program to its end that may say whatever it likes: other people's data may make it talk. What it says on stdout is not wanted.
+///
+/// # Errors
+/// If it cannot be run.
+pub async fn to_its_end(command: &mut tokio::process::Command) -> Result<Ended> {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("cannot run {program}: is it installed?"))?;
+    let (said, is_cut) = match child.stderr.take() {
+        Some(stream) => end_of(stream).await,
+        None => (Vec::new(), false),
+    };
+    let status = child.wait().await.with_context(|| format!("cannot wait for {program}"))?;
+    Ok(Ended { status, said: String::from_utf8_lossy(&said).trim().to_owned(), is_cut })
+}
+
+/// The end of a stream, and whether there was more.
+async fn end_of(mut stream: impl AsyncRead + Unpin) -> (Vec<u8>, bool) {
+    let (mut kept, mut is_cut, mut chunk) = (Vec::new(), false, [0; 8192]);
+    while let Ok(read @ 1..) = stream.read(&mut chunk).await {
+        kept.extend_from_slice(&chunk[..read]);
+        if let Some(more @ 1..) = kept.len().checked_sub(HEARD) {
+            kept.drain(..more);
+            is_cut = true;
+        }
+    }
+    (kept, is_cut)
+}
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+
+    #[tokio::test]
+    async fn of_a_program_that_talks_for_ever_the_end_is_heard() {
+        let talks = |script: &str| {
+            let mut command = tokio::process::Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let ended = to_its_end(&mut talks("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo at last >&2; exit 3")).await.unwrap();
+        assert_eq!((ended.status.code(), ended.said.len(), ended.is_cut), (Some(3), HEARD - 1, true));
+        assert!(ended.said.ends_with("x\nat last"));
+        let ended = to_its_end(&mut talks("echo so >&2; yes | head -c 300000")).await.unwrap();
+        assert_eq!((ended.status.code(), ended.said.as_str(), ended.is_cut), (Some(0), "so", false));
+    }
 
     #[test]
     fn tail_keeps_the_end() {

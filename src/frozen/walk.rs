@@ -231,6 +231,11 @@ impl Listings<'_, '_> {
                 walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
                 continue;
             }
+            if is_device(&stat) {
+                let error = "it is a device, and a restore could not make it".to_owned();
+                walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
+                continue;
+            }
             let mut earlier = None;
             while let (Some(seen), Some(directory), Some(number)) = (self.seen, work.seen, next) {
                 let entry = &seen.entries()[number];
@@ -253,6 +258,16 @@ impl Listings<'_, '_> {
             listing.push((entry, inside));
         }
         Ok(listing)
+    }
+}
+
+/// Whether it takes mknod(2) with a right that no unit of ours has. Anybody may make the one without a number, with which overlayfs hides what
+/// is below it.
+fn is_device(stat: &Stat) -> bool {
+    match stat.kind() {
+        FileType::BlockDevice => true,
+        FileType::CharacterDevice => stat.special != 0,
+        _ => false,
     }
 }
 
@@ -295,4 +310,23 @@ fn extra(directory: &OwnedFd, name: &OsStr, kind: FileType) -> io::Result<Option
         }
     }
     Ok((target.is_some() || !attributes.is_empty()).then(|| Box::new(Extra { target, attributes })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_takes_a_right_of_root_s_is_left_out() {
+        // A device of that kind and number.
+        fn stat(mode: u32, special: u64) -> Stat {
+            let now = Time { seconds: 0, nanoseconds: 0 };
+            Stat { mode, uid: 0, gid: 0, size: 0, links: 1, inode: 1, device: 1, special, modified: now, changed: now }
+        }
+        for (mode, special, expected) in
+            [(0o020_666, 0x103, true), (0o060_660, 0x700, true), (0o020_000, 0, false), (0o010_600, 0, false), (0o100_644, 0, false)]
+        {
+            assert_eq!(is_device(&stat(mode, special)), expected, "{mode:o}");
+        }
+    }
 }

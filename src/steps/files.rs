@@ -97,6 +97,18 @@ fn leave_out(skipped: &[Skipped]) -> Result<()> {
     write_json(Path::new(paths::LEFT_OUT), &words)
 }
 
+/// Leaves such words as they are, once.
+pub(super) fn leave_word<'a>(new: impl Iterator<Item = &'a String>) -> Result<()> {
+    let mut words = left_out()?;
+    let before = words.len();
+    for word in new {
+        if !words.contains(word) {
+            words.push(word.clone());
+        }
+    }
+    if words.len() == before { Ok(()) } else { write_json(Path::new(paths::LEFT_OUT), &words) }
+}
+
 /// What no backup can hold and was left out of the run that goes on.
 pub fn left_out() -> Result<Vec<String>> {
     Ok(read_json(Path::new(paths::LEFT_OUT))?.unwrap_or_default())

@@ -47,6 +47,7 @@ pub fn write(config: &Config) -> Result<()> {
         ensure!(parts.iter().any(|part| part.name == name), "part '{name}' is missing: the run is not complete");
     }
     let mut dumped = read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
+    files::leave_word(dumped.iter().flat_map(|dumped| &dumped.left_out))?;
     dumped.iter_mut().flat_map(|dumped| &mut dumped.databases).for_each(|database| database.sequences.clear());
     let manifest = Manifest {
         id: record.id.clone(),

@@ -8,6 +8,7 @@ pub(super) mod globals;
 mod hold;
 pub(super) mod load;
 mod preflight;
+mod programs;
 pub(super) mod role;
 pub(super) mod sandbox;
 pub(super) mod session;
@@ -49,4 +50,14 @@ pub(super) struct Dumped {
     /// Absent in runs that did not record it: what they had is in globals.sql, as text for people.
     #[serde(default)]
     pub globals: Option<Globals>,
+    /// What could not be dumped and is not missed, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
+}
+
+/// What is to be known of such a database.
+fn half_dropped(name: &str) -> String {
+    format!(
+        "left out: database '{name}', of which a DROP DATABASE was interrupted (datconnlimit -2): drop it, nobody can enter it any more"
+    )
 }

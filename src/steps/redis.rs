@@ -50,8 +50,13 @@ async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
     server.text(&["PING"]).await.context("PING failed: check the user and password")?;
     let info = server.info().await?;
     info.number("rdb_changes_since_last_save")?;
+    info.current()?;
+    let replica = info.master().map(|master| {
+        format!("it is a replica of {master}: what has not come from there yet is not saved, and a restore needs the master")
+    });
     // The next one may do better; the run will see.
-    let warning = info.last_save().err().map(|error| format!("{error:#}"));
+    let failed = info.last_save().err().map(|error| format!("{error:#}"));
+    let warning = [failed, replica].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"));
     if let Err(error) = readable(&server).await {
         remote::program().with_context(|| format!("its file cannot be read here: {error:#}"))?;
     }

@@ -9,6 +9,7 @@ mod moves;
 mod postgresql;
 mod preflight;
 mod redis;
+mod rehearsal;
 mod switch;
 mod undo;
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use askama::Template;
 
-use crate::config::{Config, Quiesce, RedisAddress, Stage};
+use crate::config::{Config, Quiesce, ReadinessUrl, RedisAddress, Stage};
 use crate::paths;
 
 use super::text::Text;
@@ -55,8 +55,13 @@ struct Sandbox {
     confines: bool,
     /// Mounts file systems for others to see.
     mounts: bool,
+    /// Sees the host's /tmp, because something is there.
+    tmp: bool,
     writable: Option<Text>,
 }
+
+/// What `PrivateTmp=` hides.
+const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 
 impl Sandbox {
     fn new(capabilities: &'static str) -> Self {
@@ -167,6 +172,23 @@ impl Renderer<'_> {
         Ok(UnitFile { name: unit.to_string(), content: format!("{HEADER}\n\n{}\n", content.trim_end()) })
     }
 
+    /// With what every unit here must see.
+    fn sandbox(&self, capabilities: &'static str) -> Sandbox {
+        let config = self.config;
+        let server = config.postgresql.iter().map(|postgresql| Path::new(&postgresql.host));
+        let redis = config.redis.iter().filter_map(|redis| match &redis.address {
+            RedisAddress::Unix(path) => Some(path.as_path()),
+            RedisAddress::Tcp { .. } => None,
+        });
+        let readiness = config.gitlab.readiness.iter().filter_map(|readiness| match readiness {
+            ReadinessUrl::Unix { socket, .. } => Some(socket.as_path()),
+            ReadinessUrl::Http(_) => None,
+        });
+        let stored = [Path::new(&config.repository.location)].into_iter().chain(config.files.paths.iter().map(PathBuf::as_path));
+        let tmp = server.chain(redis).chain(readiness).chain(stored).any(|path| TMP.iter().any(|tmp| path.starts_with(tmp)));
+        Sandbox { tmp, ..Sandbox::new(capabilities) }
+    }
+
     /// The command line of one of our own helpers.
     fn helper(&self, words: &[&str]) -> Text {
         let program = self.program.to_string_lossy();
@@ -206,7 +228,7 @@ impl Renderer<'_> {
                 wants: self.wanted(),
                 silence: self.plan.silence().is_some(),
                 report: self.plan.report().is_some(),
-                sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..Sandbox::new("") },
+                sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..self.sandbox("") },
             }
             .render(),
             Unit::Staging => Bracket {
@@ -214,7 +236,7 @@ impl Renderer<'_> {
                 begin: self.helper(&["staging", "begin"]),
                 end: self.helper(&["staging", "end"]),
                 credentials: Vec::new(),
-                sandbox: Sandbox { bus: false, ..Sandbox::new("CAP_DAC_OVERRIDE CAP_FOWNER") },
+                sandbox: Sandbox { bus: false, ..self.sandbox("CAP_DAC_OVERRIDE CAP_FOWNER") },
             }
             .render(),
             Unit::Pause => Pause {
@@ -222,7 +244,7 @@ impl Renderer<'_> {
                 run: Text::names([Unit::Run]),
                 begin: self.pause(config.gitlab.quiesce == Quiesce::Stop),
                 end: self.helper(&["unpause"]),
-                sandbox: Sandbox::new(""),
+                sandbox: self.sandbox(""),
             }
             .render(),
             Unit::Window => Window {
@@ -234,7 +256,7 @@ impl Renderer<'_> {
                 deadline: Some(Text::names([Unit::DeadlineTimer])),
                 exec: self.helper(&["window"]),
                 timeout: self.window_timeout(config.gitlab.quiesce == Quiesce::Stop),
-                sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..Sandbox::new("") },
+                sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..self.sandbox("") },
             }
             .render(),
             Unit::DeadlineTimer => DeadlineTimer { max_downtime: Text::plain(config.gitlab.max_downtime) }.render(),
@@ -245,7 +267,7 @@ impl Renderer<'_> {
                     // A readiness URL behind a unix socket may ask for the socket owner's rights.
                     network: true,
                     writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
-                    ..Sandbox::new("CAP_DAC_OVERRIDE")
+                    ..self.sandbox("CAP_DAC_OVERRIDE")
                 },
             }
             .render(),

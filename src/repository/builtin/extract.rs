@@ -4,12 +4,16 @@
 //! the target, nothing through a link. What is beneath it is as it was: owners, set-user-ID bits, devices. For those an archive is trusted as
 //! far as whoever has its password.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
-use rustic_core::repofile::Node;
+use rustic_core::repofile::{Node, NodeType};
 use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticResult};
+
+use rustix::thread::CapabilitySet;
 
 use super::laid_out::{Accounts, compare};
 use super::names;
@@ -19,8 +23,21 @@ use super::plain;
 pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
     let heads = heads(repository, &root, snapshot, paths)?;
-    let listing =
-        Listing::of(HELD, || Ok(Box::new(names::checked(walk(repository, &root, &heads)?, target.as_os_str().len())) as Entries<'_>))?;
+    let left = RefCell::new(BTreeSet::new());
+    let makes_devices = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::MKNOD));
+    // Of older runs: what this process may not make is no reason to lay out nothing.
+    let can_be_made = |entry: &RusticResult<Entry>| match entry {
+        Ok((path, node)) if !makes_devices && is_device(node) => {
+            if left.borrow_mut().insert(path.clone()) {
+                tracing::warn!("/{} is a device, which cannot be made here: left out ('mknod' makes it)", path.display());
+            }
+            false
+        }
+        _ => true,
+    };
+    let listing = Listing::of(HELD, || {
+        Ok(Box::new(names::checked(walk(repository, &root, &heads)?, target.as_os_str().len()).filter(can_be_made)) as Entries<'_>)
+    })?;
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
     let mut options = RestoreOptions::default();
@@ -38,6 +55,15 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
         some.par_iter().try_for_each(|(path, node)| {
             compare(&target.join(path), node, &accounts).with_context(|| format!("/{} was not restored as it was", path.display()))
         })?;
+    }
+}
+
+/// Whether it takes mknod(2) with a right of root's: all but the one with which overlayfs hides what is below it.
+fn is_device(node: &Node) -> bool {
+    match node.node_type {
+        NodeType::Dev { .. } => true,
+        NodeType::Chardev { device } => device != 0,
+        _ => false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::unistd::User;
 use tempfile::NamedTempFile;
 use tokio::process::Command;
@@ -22,7 +22,7 @@ use crate::process;
 use crate::steps::{secret, user};
 use crate::units::render::credential;
 
-use super::session::{Session, settings};
+use super::session::{self, Session, settings};
 
 /// What the server shows our sessions as.
 const APPLICATION: &str = "gitlab-backup";
@@ -84,7 +84,12 @@ impl Client {
 
     /// One of libpq's programs, about to talk to `database` of a server of this major version.
     pub fn command(&self, program: &str, database: &str, major: u32) -> Result<Command> {
-        let mut command = self.command_offline(program);
+        self.command_at(self.program(program, major), database, major)
+    }
+
+    /// The same, of the program at this path.
+    pub fn command_at(&self, program: PathBuf, database: &str, major: u32) -> Result<Command> {
+        let mut command = self.run(program);
         let options: Vec<String> = settings(major).map(|(name, value)| format!("-c {name}={value}")).collect();
         command
             .env("PGHOST", &self.config.host)
@@ -119,9 +124,25 @@ impl Client {
         Ok(self.passfile.get_or_init(|| file).path())
     }
 
-    /// One of libpq's programs that needs no server. With an environment of its own: ours may have secrets in it.
+    /// One of libpq's programs that needs no server.
     pub fn command_offline(&self, program: &str) -> Command {
-        let mut command = Command::new(path_of(program, Some(&self.config)));
+        self.run(path_of(program, Some(&self.config)))
+    }
+
+    /// The same, of the version that goes with a server of this major version.
+    pub fn command_for(&self, program: &str, major: u32) -> Command {
+        self.run(self.program(program, major))
+    }
+
+    /// The program of the version that goes with a server of this one, where it is: what a newer one writes, the server may not understand.
+    pub fn program(&self, program: &str, major: u32) -> PathBuf {
+        let own = self.config.bin_dir.is_none().then(|| of_version(program, major)).flatten();
+        own.unwrap_or_else(|| path_of(program, Some(&self.config)))
+    }
+
+    /// With an environment of its own: ours may have secrets in it.
+    pub fn run(&self, program: PathBuf) -> Command {
+        let mut command = Command::new(program);
         command.env_clear().envs(["PATH", "TMPDIR", "TZ"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.env("LC_ALL", "C").current_dir("/");
         if let Some(account) = self.account {
@@ -136,13 +157,41 @@ impl Client {
         format!("PostgreSQL at {} port {}, database '{database}' as '{}'", self.config.host, self.config.port, self.config.user)
     }
 
-    /// What to back up: the configured databases, or all but the templates.
+    /// What to back up: the configured databases, or all but the templates and those that are half dropped.
     pub async fn databases(&self) -> Result<Vec<String>> {
         if let Some(names) = &self.config.databases {
             return Ok(names.clone());
         }
-        let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname";
-        self.connect("postgres").await?.column(sql, &[]).await
+        let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 \
+            ORDER BY datname";
+        self.connect_anywhere().await?.0.column(sql, &[]).await
+    }
+
+    /// Databases of which a DROP DATABASE was interrupted: the server lets nobody in any more. None where the configuration names what to back up.
+    pub async fn half_dropped(&self) -> Result<Vec<String>> {
+        if self.config.databases.is_some() {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datconnlimit = -2 ORDER BY datname";
+        self.connect_anywhere().await?.0.column(sql, &[]).await
+    }
+
+    /// A session for what belongs to no database, in the first that lets the role in, and that database's name.
+    ///
+    /// # Errors
+    /// That of the first, if none does.
+    pub async fn connect_anywhere(&self) -> Result<(Session, String)> {
+        let configured = self.config.databases.iter().flatten().map(String::as_str);
+        let mut first = None;
+        for name in ["postgres", "template1"].into_iter().chain(configured) {
+            match self.connect(name).await {
+                Ok(session) => return Ok((session, name.to_owned())),
+                // Whom the server itself turns away here, it may let in elsewhere.
+                Err(error) if session::code(&error).is_some() => drop(first.get_or_insert(error)),
+                Err(error) => return Err(first.unwrap_or(error)),
+            }
+        }
+        Err(first.unwrap_or_else(|| anyhow!("no database")))
     }
 }
 
@@ -153,17 +202,28 @@ pub(in crate::steps) const DEBIAN: &str = "/usr/lib/postgresql";
 pub(in crate::steps) fn path_of(program: &str, config: Option<&Postgresql>) -> PathBuf {
     match config.and_then(|config| config.bin_dir.as_ref()) {
         Some(directory) => directory.join(program),
-        None => behind_wrapper(program).unwrap_or_else(|| PathBuf::from(program)),
+        None => all_of(program).into_iter().next().unwrap_or_else(|| PathBuf::from(program)),
     }
 }
 
-/// What Debian's `pg_wrapper`, a Perl script, would run: the newest. It looks into its caller's home directory, which is none of ours.
-fn behind_wrapper(program: &str) -> Option<PathBuf> {
-    let found = process::find(program, process::search_path())?;
-    if found.canonicalize().ok()?.file_name()? != "pg_wrapper" {
-        return None;
-    }
-    process::find(program, versions(DEBIAN, "").into_iter().rev())
+/// Every version of one of libpq's programs that is here: first what is on `PATH`, then what distributions keep, the newest first. What Debian's
+/// `pg_wrapper`, a Perl script, would run is the newest: it looks into its caller's home directory, which is none of ours.
+pub(in crate::steps) fn all_of(program: &str) -> Vec<PathBuf> {
+    let is_wrapper = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.ends_with("pg_wrapper"));
+    let on_path = process::find(program, process::search_path()).filter(|found| !is_wrapper(found));
+    let kept = versions(DEBIAN, "").into_iter().rev().chain(versions("/usr", "pgsql-").into_iter().rev());
+    on_path.into_iter().chain(kept.filter_map(|directory| process::find(program, [directory]))).collect()
+}
+
+/// Where distributions have it of the programs of this version.
+fn of_version(program: &str, major: u32) -> Option<PathBuf> {
+    let directories = [format!("{DEBIAN}/{major}/bin"), format!("/usr/pgsql-{major}/bin")];
+    process::find(program, directories.map(PathBuf::from).into_iter())
+}
+
+/// How libpq's programs take the name of a database, which is more than a name to them if it has a `=`.
+pub(in crate::steps) fn dbname(name: &str) -> String {
+    format!("dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 /// Where distributions keep several versions, `PARENT/PREFIX15/bin`; the newest last.

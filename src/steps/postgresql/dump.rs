@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,15 +14,16 @@ use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::own;
 use crate::paths;
+use crate::process;
 use crate::runs::Database;
 use crate::runs::record::{read_json, write_json};
 use crate::systemd::notify;
 
-use super::client::{Client, literal};
+use super::client::{Client, dbname, literal};
 use super::globals::Globals;
 use super::session::Session;
 use super::toc;
-use super::{Dumped, Held, HeldDatabase};
+use super::{Dumped, Held, HeldDatabase, half_dropped};
 
 /// What a dump does not say of its database. Through JSON: every version of the server has other columns.
 const PROPERTIES: &str = "SELECT pg_catalog.jsonb_build_object('name', datname, 'directory', '', 'owner', pg_catalog.pg_get_userbyid(datdba), \
@@ -51,7 +51,8 @@ pub async fn dump(config: &Config) -> Result<()> {
     let names: Vec<String> = held.databases.iter().map(|database| database.name.clone()).collect();
     let globals = globals(&client, &staging, &names).await?;
     let place = Directory::open(&staging)?;
-    let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new(), globals: Some(globals) };
+    let left_out = client.half_dropped().await?.iter().map(|name| half_dropped(name)).collect();
+    let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new(), globals: Some(globals), left_out };
     for database in &held.databases {
         let directory = directory(&database.name);
         let path = staging.join(&directory);
@@ -76,22 +77,20 @@ async fn one(client: &Client, major: u32, encoding: &str, database: &HeldDatabas
     command.args(["--format=directory", "--compress=0"]);
     command.arg(format!("--encoding={encoding}"));
     command.arg(format!("--jobs={}", client.config.jobs)).arg(format!("--snapshot={}", database.snapshot)).arg("--file").arg(path);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("cannot run pg_dump: is it installed?")?;
     let mut tick = interval(Duration::from_secs(1));
-    let end = child.wait_with_output();
+    let end = process::to_its_end(&mut command);
     tokio::pin!(end);
-    let output = loop {
+    let ended = loop {
         tokio::select! {
-            output = &mut end => break output?,
+            ended = &mut end => break ended?,
             _ = tick.tick() => {
                 let text = format!("dumping {} {} of {}", database.name, BinaryBytes(size(path)), BinaryBytes(database.bytes));
                 notify::status(&text);
             }
         }
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "pg_dump of {}: {}: {}", client.place(&database.name), output.status, said.trim());
-    let list = client.command_offline("pg_restore").arg("--list").arg(path).output().await.context("cannot run pg_restore")?;
+    ensure!(ended.status.success(), "pg_dump of {}: {}: {}", client.place(&database.name), ended.status, ended.said);
+    let list = client.command_for("pg_restore", major).arg("--list").arg(path).output().await.context("cannot run pg_restore")?;
     ensure!(list.status.success() && !list.stdout.is_empty(), "pg_restore cannot read the dump of '{}'", database.name);
     Ok(())
 }
@@ -129,15 +128,15 @@ fn lines(file: &Path) -> std::io::Result<u64> {
 
 /// Roles, tablespaces and what belongs to the databases; as text for people too. Passwords only where the role may read them.
 async fn globals(client: &Client, staging: &Path, databases: &[String]) -> Result<Globals> {
-    let session = client.connect("postgres").await?;
+    let (session, place) = client.connect_anywhere().await?;
     let globals = Globals::read(&session, databases).await?;
-    let mut command = client.command("pg_dumpall", "postgres", session.major)?;
-    command.arg("--globals-only").arg("--file").arg(staging.join("globals.sql"));
+    let mut command = client.command("pg_dumpall", &place, session.major)?;
+    command.arg(format!("--database={}", dbname(&place))).arg("--globals-only").arg("--file").arg(staging.join("globals.sql"));
     if !session.value::<bool>("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await? {
         command.arg("--no-role-passwords");
     }
-    let output = command.output().await.context("cannot run pg_dumpall: is it installed?")?;
-    ensure!(output.status.success(), "pg_dumpall: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let ended = process::to_its_end(&mut command).await?;
+    ensure!(ended.status.success(), "pg_dumpall: {}", ended.said);
     Ok(globals)
 }
 

@@ -82,7 +82,8 @@ async fn window_is_open() -> Result<bool> {
     Ok(Manager::connect().await?.state(&Unit::Window.to_string()).await?.active.is_running())
 }
 
-async fn export(client: &Client, name: String) -> Result<(Session, HeldDatabase)> {
+/// Everything that is asked in the window, with the same words; what it takes ends with the session.
+pub(super) async fn export(client: &Client, name: String) -> Result<(Session, HeldDatabase)> {
     let session = client.connect(&name).await?;
     session.run(LOCKS).await?;
     session.run(BEGIN).await?;

@@ -9,7 +9,6 @@ use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::NamedTempFile;
@@ -17,9 +16,10 @@ use tempfile::NamedTempFile;
 use crate::runs::Database;
 
 use super::client::{Client, identifier, literal};
+use super::programs::restore;
 use super::sandbox;
 use super::session::Session;
-use super::toc::{self, Entry};
+use super::toc::{self, Entry, Section};
 
 /// Where statements run that are about databases. Not `postgres`: that one may be restored itself.
 pub(in crate::steps) const MAINTENANCE: &str = "template1";
@@ -136,22 +136,9 @@ impl Loader<'_> {
         let session = self.admin.connect(name).await?;
         sandbox::equip(&session).await?;
         let guard = sandbox::Guard::up(&session).await?;
-        let privileged = |entry: &&Entry| PRIVILEGED.contains(&entry.kind.as_str());
         let (now, last): (Vec<&Entry>, Vec<&Entry>) =
             entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
-        let mut rest = &now[..];
-        while let Some(first) = rest.first() {
-            let its = rest.iter().take_while(|entry| privileged(entry) == privileged(first)).count();
-            let (these, others) = rest.split_at(its);
-            rest = others;
-            if privileged(first) {
-                make(&session, these).await?;
-                continue;
-            }
-            let list = list(these)?;
-            let path = list.path().to_string_lossy();
-            restore(sandbox, session.major, name, dump, &[more, &["--no-owner", "--use-list", &*path]].concat()).await?;
-        }
+        make_all(&session, sandbox, &now, name, dump, more).await?;
         meanwhile().await?;
         // From here on nobody's code runs, and nothing that it has made is taken for what stands in the dump.
         sandbox::silence(&session).await?;
@@ -170,6 +157,26 @@ impl Loader<'_> {
             own(&session, entry).await?;
         }
         Ok(())
+    }
+
+    /// Makes in the empty database `name` what comes before the data: with the programs, the role and the extensions that are here, and of the
+    /// dump at `dump` only its list of contents.
+    ///
+    /// # Errors
+    /// With the first statement that fails: a restore would fail with it.
+    pub async fn rehearse(&self, name: &str, dump: &Path, more: &[&str]) -> Result<()> {
+        let Some(sandbox) = self.sandbox else {
+            return restore(self.admin, self.session.major, name, dump, &[more, &["--section=pre-data"]].concat()).await;
+        };
+        let entries = toc::read(dump)?;
+        let session = self.admin.connect(name).await?;
+        sandbox::equip(&session).await?;
+        // It goes with the database.
+        sandbox::Guard::up(&session).await?;
+        let now: Vec<&Entry> =
+            entries.iter().filter(|entry| entry.section == Section::PreData && !is_special(entry) && !comes_last(entry)).collect();
+        make_all(&session, sandbox, &now, name, dump, more).await?;
+        sandbox::silence(&session).await
     }
 
     /// Gives everything to whom it belongs, and takes the rest of its rights from the sandbox's role.
@@ -236,6 +243,21 @@ async fn made_anew(session: &Session, entry: &Entry) -> Result<()> {
             session.run(&format!("REVOKE ALL ON {thing} FROM {} CASCADE", identifier(grantee))).await?;
         }
         session.run(&format!("GRANT EXECUTE ON {thing} TO PUBLIC")).await?;
+    }
+    Ok(())
+}
+
+/// Makes everything of `entries`, in their order: by the superuser's session what only a superuser can make, all else by pg_restore.
+async fn make_all(session: &Session, sandbox: &Client, entries: &[&Entry], name: &str, dump: &Path, more: &[&str]) -> Result<()> {
+    let privileged = |entry: &&Entry| PRIVILEGED.contains(&entry.kind.as_str());
+    for these in entries.chunk_by(|one, next| privileged(one) == privileged(next)) {
+        if these.first().is_some_and(privileged) {
+            make(session, these).await?;
+            continue;
+        }
+        let list = list(these)?;
+        let path = list.path().to_string_lossy();
+        restore(sandbox, session.major, name, dump, &[more, &["--no-owner", "--use-list", &*path]].concat()).await?;
     }
     Ok(())
 }
@@ -323,18 +345,6 @@ fn list(entries: &[&Entry]) -> Result<NamedTempFile> {
         Ok(file)
     };
     write().context("cannot make a temporary file")
-}
-
-/// Runs pg_restore as `client`'s role.
-async fn restore(client: &Client, major: u32, name: &str, dump: &Path, more: &[&str]) -> Result<()> {
-    let mut command = client.command("pg_restore", name, major)?;
-    command.args(more).arg("--exit-on-error").arg(format!("--jobs={}", client.config.jobs));
-    // libpq takes a name with '=' for more than a name.
-    command.arg(format!("--dbname=dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))).arg(dump);
-    let output = command.stdout(Stdio::null()).output().await.context("cannot run pg_restore: is it installed?")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "pg_restore of {} into {}: {}", dump.display(), client.place(name), said.trim());
-    Ok(())
 }
 
 /// Sets the sequences of the session's database to what they were at the capture.

@@ -5,9 +5,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, conclude};
 
-use super::client::{Client, major};
-use super::role;
+use super::client::Client;
 use super::session::Session;
+use super::{half_dropped, hold, programs, role};
 
 /// Fails if a database cannot be reached or pg_dump is too old for the server.
 pub async fn preflight(config: &Config) -> Result<()> {
@@ -21,24 +21,39 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
         Ok((session, seen)) => {
             let mut findings = vec![Finding::of("postgresql", Ok(seen)), Finding::of("pg_dump", pg_dump(postgresql, session.major).await)];
             findings.extend(role::finding(postgresql, &session).await);
+            findings.extend(left_out(postgresql).await);
             findings
         }
         Err(error) => vec![Finding::of("postgresql", Err(error))],
     }
 }
 
-/// A session with the server, and what was seen. Every database is asked.
+/// What a run leaves out.
+async fn left_out(postgresql: &Postgresql) -> Option<Finding> {
+    let names = async { Client::new(postgresql)?.half_dropped().await }.await.ok()?;
+    (!names.is_empty()).then(|| {
+        let words: Vec<String> = names.iter().map(|name| half_dropped(name)).collect();
+        Finding::warning("postgresql databases", words.join("\n"))
+    })
+}
+
+/// A session with the server, and what was seen. Every database is asked what it will be asked in the window, and what is asked behind it.
 async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     let client = Client::new(postgresql)?;
     let databases = client.databases().await?;
     let mut sessions = Vec::new();
     let mut failures = Vec::new();
     for database in &databases {
-        match client.connect(database).await {
-            Ok(session) => sessions.push(session),
-            Err(error) => failures.push(format!("{error:#}")),
+        match hold::export(&client, database.clone()).await {
+            Ok((session, _)) => {
+                session.run("ROLLBACK").await?;
+                sessions.push(session);
+            }
+            Err(error) => failures.push(format!("no snapshot of database '{database}' can be held: {error:#}")),
         }
     }
+    // For what belongs to none of them.
+    failures.extend(client.connect_anywhere().await.err().map(|error| format!("{error:#}")));
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
@@ -47,11 +62,12 @@ async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     Ok((session, seen))
 }
 
+/// The programs, and that they go together with the server.
 async fn pg_dump(postgresql: &Postgresql, server: u32) -> Result<String> {
     let client = Client::new(postgresql)?;
-    let output = client.command_offline("pg_dump").arg("--version").output().await.context("cannot run pg_dump: is it installed?")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let major = major(&text).with_context(|| format!("pg_dump does not tell its version: '{}'", text.trim()))?;
-    ensure!(major >= server, "pg_dump {major} is older than the server ({server}): name the server's programs by [postgresql] bin-dir");
-    Ok(format!("version {major}"))
+    for program in ["pg_dump", "pg_dumpall", "pg_restore"] {
+        let here = programs::version(&client, program, server).await?;
+        ensure!(here >= server, "{program} {here} is older than the server ({server}): name the server's programs by [postgresql] bin-dir");
+    }
+    Ok(format!("version {}", programs::prove(&client, server).await?))
 }

@@ -17,6 +17,16 @@ const TABLE_ACCESS_METHOD: (u8, u8) = (1, 14);
 const COMPRESSION_NAMED: (u8, u8) = (1, 15);
 const KIND: (u8, u8) = (1, 16);
 
+/// When something is made, by pg_dump's words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::steps) enum Section {
+    #[default]
+    None,
+    PreData,
+    Data,
+    PostData,
+}
+
 /// One thing in a dump.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::steps) struct Entry {
@@ -28,6 +38,8 @@ pub(in crate::steps) struct Entry {
     pub tag: String,
     /// What it is: `TABLE`, `TABLE DATA`, `ACL`.
     pub kind: String,
+    /// Before, with or after the data; nothing of it for what goes with another entry.
+    pub section: Section,
     /// The statements that make it.
     pub definition: String,
     /// The statement that would remove it.
@@ -125,8 +137,12 @@ impl<'a> Reader<'a> {
         let oid = self.text()?.unwrap_or_default().parse()?;
         let tag = self.text()?.unwrap_or_default();
         let kind = self.text()?.unwrap_or_default();
-        // Its section.
-        self.number()?;
+        let section = match self.number()? {
+            2 => Section::PreData,
+            3 => Section::Data,
+            4 => Section::PostData,
+            _ => Section::None,
+        };
         let definition = self.text()?.unwrap_or_default();
         let drop = self.text()?.unwrap_or_default();
         // How it is copied.
@@ -153,7 +169,19 @@ impl<'a> Reader<'a> {
             bail!("it has an entry {id} of kind '{kind}'");
         }
         let named = |name: Option<String>| name.filter(|name| !name.is_empty());
-        Ok(Entry { id, oid, tag, kind, definition, drop, schema: named(schema), owner: named(owner), needs, is_whole: self.is_whole })
+        Ok(Entry {
+            id,
+            oid,
+            tag,
+            kind,
+            section,
+            definition,
+            drop,
+            schema: named(schema),
+            owner: named(owner),
+            needs,
+            is_whole: self.is_whole,
+        })
     }
 }
 
@@ -200,6 +228,7 @@ mod tests {
                 oid: 16386,
                 tag: "a\nb; TABLE DATA".to_owned(),
                 kind: "TABLE".to_owned(),
+                section: Section::PreData,
                 definition: "CREATE".to_owned(),
                 drop: "DROP".to_owned(),
                 schema: Some("public".to_owned()),

@@ -88,6 +88,7 @@ async fn instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Sa
     // What another attempt left.
     own::remove(&target)?;
     let info = idle(&server).await?;
+    info.current()?;
     let saved = match local_files(&server).await {
         Some(source) => local(&server, &info, &source, &target, pending).await?,
         None => distant(&server, &target, pending).await?,

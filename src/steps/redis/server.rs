@@ -174,6 +174,27 @@ impl Info {
         self.0.iter().filter_map(count).sum()
     }
 
+    /// Where its data come from, if it is a replica.
+    pub fn master(&self) -> Option<String> {
+        let field = |key: &str| self.0.get(key).map_or("?", String::as_str);
+        (field("role") == "slave").then(|| format!("{} port {}", field("master_host"), field("master_port")))
+    }
+
+    /// Fails if it has not, or may not have, what it should hold: it is loading, or a replica that does not follow its master.
+    pub fn current(&self) -> Result<()> {
+        let says = |key: &str, value: &str| self.0.get(key).is_some_and(|said| said == value);
+        if self.0.get("loading").is_some_and(|value| value != "0") {
+            bail!("it is still loading its data: wait until it has (INFO, loading)");
+        }
+        if let Some(master) = self.master().filter(|_| !says("master_link_status", "up") || says("master_sync_in_progress", "1")) {
+            bail!(
+                "it is a replica of {master} that does not follow it (INFO, master_link_status), so its data are old: mend the link, or name the \
+                 master in [[redis]] url"
+            );
+        }
+        Ok(())
+    }
+
     /// A child of the server is at work, so that it refuses a save.
     pub fn is_busy(&self) -> bool {
         ["loading", "rdb_bgsave_in_progress", "aof_rewrite_in_progress"]
@@ -221,6 +242,22 @@ mod tests {
 
     const IDLE: &str = "# Persistence\r\nloading:0\r\naof_enabled:0\r\nrdb_changes_since_last_save:0\r\nrdb_bgsave_in_progress:0\r\n\
         rdb_last_save_time:1000\r\nrdb_last_bgsave_status:ok\r\nrdb_last_bgsave_time_sec:3\r\naof_rewrite_in_progress:0\r\n";
+
+    #[test]
+    fn a_replica_counts_while_it_follows_its_master() {
+        let replica =
+            "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:up\r\nmaster_sync_in_progress:0\r\nloading:0\r\n";
+        assert_eq!(Info::parse(replica).master().as_deref(), Some("10.0.0.1 port 6379"));
+        assert!(Info::parse(replica).current().is_ok());
+        for (from, to, word) in
+            [("status:up", "status:down", "10.0.0.1"), ("progress:0", "progress:1", "10.0.0.1"), ("loading:0", "loading:1", "loading")]
+        {
+            let error = Info::parse(&replica.replace(from, to)).current().expect_err(to);
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        let master = Info::parse("role:master\r\nloading:0\r\n");
+        assert!(master.current().is_ok() && master.master().is_none());
+    }
 
     #[test]
     fn an_unchanged_instance_needs_no_save() {

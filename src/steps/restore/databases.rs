@@ -281,6 +281,11 @@ pub(super) async fn retire(config: &Config) -> Result<()> {
     if sandbox::is_needed(&session).await? { sandbox::retire(&session).await } else { Ok(()) }
 }
 
+/// Drops the database of this name if it is marked as ours, with the sessions that a killed restore has left.
+pub(super) async fn drop_ours(session: &Session, name: &str) -> Result<()> {
+    if marked(session).await?.iter().any(|marked| marked == name) { drop_one(session, name, None).await } else { Ok(()) }
+}
+
 /// Drops one, if it is the one of this number, with all sessions in it. That it is gone is no failure.
 async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<()> {
     for attempt in 1.. {

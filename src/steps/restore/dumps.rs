@@ -1,12 +1,13 @@
 //! The dumps out of the repository, where PostgreSQL's user and Redis' step find them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::paths;
+use crate::runs::Part;
 use crate::steps::{extract, user};
 use crate::systemd::notify;
 
@@ -15,12 +16,23 @@ use super::{dump_directory, plan};
 /// Lays out what the plan needs of the dumps.
 pub fn dumps(config: &Config) -> Result<()> {
     let plan = plan()?;
-    let target = Path::new(paths::RESTORE_DUMPS);
     for part in [&plan.postgresql, &plan.redis_part].into_iter().flatten() {
         notify::status(&format!("laying out the dumps of {}", part.name));
-        extract::in_child(config, &part.snapshot, target, &[]).with_context(|| format!("part '{}' cannot be laid out", part.name))?;
+        lay(config, part, &[])?;
     }
-    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
+    plan.postgresql.as_ref().map_or(Ok(()), |part| give(config, part))
+}
+
+/// Lays `paths` of a part out; all of it if there are none.
+pub(super) fn lay(config: &Config, part: &Part, paths: &[PathBuf]) -> Result<()> {
+    extract::in_child(config, &part.snapshot, Path::new(paths::RESTORE_DUMPS), paths)
+        .with_context(|| format!("part '{}' cannot be laid out", part.name))
+}
+
+/// Gives the dumps of PostgreSQL's part to whom they are loaded by, or makes it possible.
+pub(super) fn give(config: &Config, part: &Part) -> Result<()> {
+    let Some(postgresql) = &config.postgresql else { return Ok(()) };
+    let target = Path::new(paths::RESTORE_DUMPS);
     // By a socket, root's own: the unit that loads them gives each to whom it has read it. By a host, the unit is the user.
     let (uid, gid) = match postgresql.by_socket() {
         true => (0, 0),

@@ -1,17 +1,18 @@
 //! Every database of the run, loaded into a new one beside the old.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use indicatif::BinaryBytes;
 use tokio::time::interval;
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
+use crate::process;
 use crate::runs::Database;
 use crate::runs::restore::StagedDatabase;
+use crate::steps::postgresql::Dumped;
 use crate::steps::postgresql::client::Client;
 use crate::steps::postgresql::load::{self, Loader, MAINTENANCE};
 use crate::steps::postgresql::sandbox;
@@ -31,16 +32,12 @@ pub async fn load(config: &Config) -> Result<()> {
     let session = admin.connect(MAINTENANCE).await?;
     let dumps = dump_directory(part)?;
     let told = databases::told(part)?;
-    let mut options: &[&str] = &[];
     if let Some(globals) = &told.globals {
         let (made, failed) = globals.make_roles(&session).await?;
         made.iter().for_each(|role| tracing::info!(role, "made a role that was not there"));
         failed.iter().for_each(|failure| tracing::warn!("{failure}"));
-        // All or none: pg_restore cannot leave out some.
-        if !globals.missing_tablespaces(&session).await?.is_empty() {
-            options = &["--no-tablespaces"];
-        }
     }
+    let options = options(&told, &session).await?;
     let is_needed = sandbox::is_needed(&session).await?;
     for (index, database) in plan.databases.iter().enumerate() {
         // A new one for each: the code of one database could have lent the role to whom it liked, for the next.
@@ -73,8 +70,15 @@ pub async fn load(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// What pg_restore is told besides.
+pub(super) async fn options(told: &Dumped, session: &Session) -> Result<&'static [&'static str]> {
+    let Some(globals) = &told.globals else { return Ok(&[]) };
+    // All or none: pg_restore cannot leave out some.
+    Ok(if globals.missing_tablespaces(session).await?.is_empty() { &[] } else { &["--no-tablespaces"] })
+}
+
 /// Lets whoever runs pg_restore read a dump.
-fn give(dump: &Path, loader: &Loader<'_>) -> Result<()> {
+pub(super) fn give(dump: &Path, loader: &Loader<'_>) -> Result<()> {
     match loader.sandbox.unwrap_or(loader.admin).account {
         Some(account) => Directory::open(dump)?.give(account.uid, account.gid),
         None => Ok(()),
@@ -91,8 +95,13 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
         load::sequences(&loader.admin.connect(name).await?, told).await?;
         let mut analyze = filler.command("vacuumdb", name, loader.session.major)?;
         analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.config.jobs));
-        let output = analyze.stdout(Stdio::null()).output().await.context("cannot run vacuumdb: is it installed?")?;
-        ensure!(output.status.success(), "ANALYZE of {}: {}", filler.place(name), String::from_utf8_lossy(&output.stderr).trim());
+        // Everything is there without it, and the server does it by itself after a while.
+        let failed = match process::to_its_end(&mut analyze).await {
+            Ok(ended) if ended.status.success() => return Ok(()),
+            Ok(ended) => ended.said,
+            Err(error) => format!("{error:#}"),
+        };
+        tracing::warn!("{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}", filler.place(name));
         Ok(())
     };
     loader.fill(name, &database.database, dump, options, meanwhile).await

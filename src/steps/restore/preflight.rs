@@ -22,12 +22,18 @@ use crate::steps::{manifest, open, space, verify};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
-use super::{databases, moves, redis, undo};
+use super::{databases, moves, redis, rehearsal, undo};
 
 /// Checks, and leaves the plan for the units that follow.
 pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
     let plan = match &request.run {
-        Some(run) => of_run(config, request, run).await?,
+        Some(run) => {
+            let plan = of_run(config, request, run).await?;
+            if let Some(part) = &plan.postgresql {
+                rehearsal::rehearse(config, part, &plan.databases).await.context("postgresql")?;
+            }
+            plan
+        }
         None => {
             let journal = Journal::load()?.context("no restore ended half way: there is nothing to put back")?;
             // Before GitLab is stopped for it.

@@ -6,7 +6,7 @@ use std::io::Seek;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Proxy, Redis};
@@ -47,6 +47,9 @@ pub(super) async fn plan(config: &Config, request: &Request, manifest: &Manifest
 async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<StagedRedis> {
     let server = Server::connect(redis).await?;
     let info = server.info().await?;
+    if let Some(master) = info.master() {
+        bail!("it is a replica of {master}, whose data would be back at once: name the master in [[redis]] url, and restore there");
+    }
     let here = info.version();
     ensure!(series(&here) >= series(version), "its file is of version {version}, which the server here, {here}, cannot read");
     ensure!(

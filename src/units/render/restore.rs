@@ -21,8 +21,8 @@ const SWITCH: u64 = 30 * 60;
 const LAY: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_MKNOD";
 /// Dumps are handed over, and nobody else's files are touched.
 const DUMPS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN";
-/// Servers are asked as their own users.
-const LOOK: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID";
+/// Servers are asked as their own users, and what is rehearsed with is handed over.
+const REHEARSE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN CAP_KILL CAP_SETUID CAP_SETGID";
 /// Directories are renamed and get what they had, and servers' files are theirs to touch.
 const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
 
@@ -53,7 +53,7 @@ impl Renderer<'_> {
         let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
         let writable = self.writable(own.into_iter().chain(redis).chain(self.tops()));
         let (network, processes) = (self.servers_by_network(), self.redis_by_network());
-        Sandbox { network, processes, home: true, set_id: true, writable, ..Sandbox::new(capabilities) }
+        Sandbox { network, processes, home: true, set_id: true, writable, ..self.sandbox(capabilities) }
     }
 
     pub(super) fn restore(&self, unit: Restore) -> askama::Result<String> {
@@ -74,7 +74,7 @@ impl Renderer<'_> {
                     processes: self.redis_by_network(),
                     writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
                     // Asks who is behind Redis' socket, where only GitLab may.
-                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
+                    ..self.sandbox("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
                 },
             }
             .render(),
@@ -91,7 +91,7 @@ impl Renderer<'_> {
                 run: names([Restore::Run]),
                 begin: self.pause(true),
                 end: self.helper(&["unpause"]),
-                sandbox: Sandbox::new(""),
+                sandbox: self.sandbox(""),
             }
             .render(),
             Restore::Window => Window {
@@ -104,7 +104,7 @@ impl Renderer<'_> {
                 deadline: None,
                 exec: self.helper(&["window", "--stopped"]),
                 timeout: self.window_timeout(true),
-                sandbox: Sandbox::new(""),
+                sandbox: self.sandbox(""),
             }
             .render(),
             Restore::Apply => StageTarget {
@@ -114,7 +114,7 @@ impl Renderer<'_> {
             }
             .render(),
             Restore::Guard => {
-                Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&["guard"]), sandbox: Sandbox::new("") }.render()
+                Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&["guard"]), sandbox: self.sandbox("") }.render()
             }
             Restore::KeepDown => self.keep_down(),
             step => self.restore_step(step).render(),
@@ -128,7 +128,7 @@ impl Renderer<'_> {
         match unit {
             Restore::Dumps => {
                 let writable = self.writable([PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)]);
-                Sandbox { network, foreign, bus: false, writable, ..Sandbox::new(DUMPS) }
+                Sandbox { network, foreign, bus: false, writable, ..self.sandbox(DUMPS) }
             }
             _ => Sandbox { network, foreign, bus: false, processes: false, ..self.in_place(LAY) },
         }
@@ -155,7 +155,11 @@ impl Renderer<'_> {
                 environment_file: self.repository_environment(),
                 mounts: self.repository_path(),
                 binds_to: names([Restore::Run]),
-                sandbox: Some(Sandbox { network: self.servers_by_network() || self.repository_path().is_none(), ..self.in_place(LOOK) }),
+                sandbox: Some(Sandbox {
+                    network: self.servers_by_network() || self.repository_path().is_none(),
+                    foreign: self.config.repository.engine == EngineName::Restic || self.config.postgresql.is_some(),
+                    ..self.in_place(REHEARSE)
+                }),
                 ..in_window
             },
             Restore::Undo => {
@@ -207,7 +211,7 @@ impl Renderer<'_> {
                             foreign: true,
                             bus: false,
                             writable: self.writable([PathBuf::from(paths::RESTORE_DUMPS)]),
-                            ..Sandbox::new(LOADING)
+                            ..self.sandbox(LOADING)
                         }),
                         ..step
                     },

@@ -95,7 +95,7 @@ impl Renderer<'_> {
                     foreign: true,
                     writable: self.repository_writable(),
                     // Connects where only GitLab may, and looks at Redis' files as Redis.
-                    ..Sandbox::new("CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_SETUID CAP_SETGID")
+                    ..self.sandbox("CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_SETUID CAP_SETGID")
                 }),
                 ..base
             },
@@ -171,7 +171,7 @@ impl Renderer<'_> {
                     bus: false,
                     confines: true,
                     // The socket belongs to Redis, dump.rdb is read as Redis, and looked at by an account that owns nothing.
-                    ..Sandbox::new("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL")
+                    ..self.sandbox("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL")
                 }),
                 ..base
             },
@@ -291,11 +291,11 @@ impl Renderer<'_> {
     /// makes and removes directories beside GitLab's.
     fn snapshots(&self) -> Sandbox {
         if self.config.files.volumes {
-            return Sandbox { mounts: true, foreign: true, ..Sandbox::new(SNAPSHOTS) };
+            return Sandbox { mounts: true, foreign: true, ..self.sandbox(SNAPSHOTS) };
         }
         let beside = if self.clones() { self.tops() } else { Vec::new() };
         let writable = self.writable([PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)].into_iter().chain(beside));
-        Sandbox { foreign: true, home: true, bus: false, writable, ..Sandbox::new(BESIDE) }
+        Sandbox { foreign: true, home: true, bus: false, writable, ..self.sandbox(BESIDE) }
     }
 
     /// Whether a path may be captured by clones.
@@ -316,7 +316,7 @@ impl Renderer<'_> {
             user: self.config.postgresql.as_ref().map(|postgresql| Text::names([&postgresql.os_user])),
             // The configuration comes as a credential too: its reader here is not root.
             credentials: [vec![credential::file(credential::CONFIG, &self.config.source)], self.credentials(false, true, false)].concat(),
-            sandbox: Some(Sandbox { network: self.postgresql_by_network(), foreign: true, ..Sandbox::new("") }),
+            sandbox: Some(Sandbox { network: self.postgresql_by_network(), foreign: true, ..self.sandbox("") }),
             ..base
         }
     }
@@ -333,7 +333,7 @@ impl Renderer<'_> {
                 foreign: true,
                 bus: false,
                 writable: self.repository_writable(),
-                ..Sandbox::new("CAP_DAC_READ_SEARCH")
+                ..self.sandbox("CAP_DAC_READ_SEARCH")
             }),
             ..base
         }

@@ -29,7 +29,7 @@ impl Renderer<'_> {
                 foreign: true,
                 set_id: true,
                 confines: true,
-                ..Sandbox::new(capabilities)
+                ..self.sandbox(capabilities)
             },
         }
     }
