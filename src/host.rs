@@ -2,6 +2,7 @@
 
 pub mod beneath;
 pub mod confined;
+pub mod holes;
 pub mod identity;
 pub mod limits;
 pub mod mounts;

@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use rustix::fs::{OFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
 use crate::host::beneath::{self, Directory, Held};
+use crate::host::holes;
 use crate::values::RunId;
 
 use super::entry::Stat;
@@ -114,7 +114,7 @@ impl Staging {
                 stat.size
             }
             How::Copy => {
-                let copied = copy(&source, &target, stat.size);
+                let copied = holes::copy(&source, &target, stat.size);
                 copied.map_err(|error| io::Error::new(error.kind(), format!("cannot copy it to {}: {error}", at())))?
             }
         };
@@ -134,34 +134,6 @@ impl Staging {
         }
         usize::try_from(number).ok().and_then(|number| crowds.get(number)).cloned().ok_or_else(|| io::Error::other("no such directory"))
     }
-}
-
-/// Copies a file of `size` bytes to an empty one, holes as holes. How many bytes were copied.
-///
-/// Fails if the file ends before that.
-fn copy(mut source: &File, mut target: &File, size: u64) -> io::Result<u64> {
-    let (mut copied, mut at) = (0, 0);
-    while at < size {
-        let data = match rustix::fs::seek(source, SeekFrom::Data(at)) {
-            // Nothing but a hole up to its end.
-            Err(Errno::NXIO) => break,
-            data => data?,
-        };
-        let end = rustix::fs::seek(source, SeekFrom::Hole(data))?.min(size);
-        if data >= end {
-            break;
-        }
-        for mut file in [source, target] {
-            io::Seek::seek(&mut file, io::SeekFrom::Start(data))?;
-        }
-        let length = end - data;
-        if io::copy(&mut source.by_ref().take(length), &mut target)? != length {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        (copied, at) = (copied + length, end);
-    }
-    target.set_len(size)?;
-    Ok(copied)
 }
 
 fn said(error: anyhow::Error) -> io::Error {

@@ -2,9 +2,9 @@
 //! connection itself.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -41,14 +41,20 @@ pub async fn connect(path: &Path, account: Option<Account>, patience: Duration) 
     }
 }
 
-/// The same, to the very socket that has this name now: it is reached through no link that others could have made.
+/// The same, to the very socket that has this name now: it is reached through no link that others could have made. With the socket: whoever
+/// opens [`by_number`] of it reaches the same, whatever has its name by then.
 ///
 /// # Errors
 /// As above, and if there is no socket.
-pub async fn connect_to_named(path: &Path, patience: Duration) -> Result<UnixStream> {
+pub async fn connect_to_named(path: &Path, patience: Duration) -> Result<(UnixStream, OwnedFd)> {
     let socket = beneath::socket(path)?;
-    let by_number = format!("/proc/self/fd/{}", socket.as_raw_fd());
-    connect(Path::new(&by_number), None, patience).await.with_context(|| format!("{} takes no connection", path.display()))
+    let stream = connect(&by_number(&socket), None, patience).await.with_context(|| format!("{} takes no connection", path.display()))?;
+    Ok((stream, socket))
+}
+
+/// A path to an open socket, for this process and for programs that it runs as who it is.
+pub fn by_number(socket: &OwnedFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), socket.as_raw_fd()).into()
 }
 
 /// None if its queue is full.
@@ -77,10 +83,15 @@ mod tests {
         let path = place.path().join("socket");
         let socket = UnixListener::bind(&path).unwrap();
         rustix::net::listen(&socket, 0).unwrap();
-        let first = connect_to_named(&path, Duration::from_secs(5)).await.unwrap();
+        let (first, held) = connect_to_named(&path, Duration::from_secs(5)).await.unwrap();
         assert_eq!(first.peer_cred().unwrap().pid(), i32::try_from(std::process::id()).ok());
         let error = connect(&path, None, Duration::from_millis(200)).await.unwrap_err();
         assert!(format!("{error:#}").contains("nobody takes connections"), "{error:#}");
+        // Another under its name is not the one that was asked.
+        std::fs::rename(&path, place.path().join("elsewhere")).unwrap();
+        drop(UnixListener::bind(&path).unwrap());
+        rustix::net::listen(&socket, 5).unwrap();
+        assert!(connect(&by_number(&held), None, Duration::from_secs(5)).await.is_ok());
         symlink(&path, place.path().join("link")).unwrap();
         assert!(connect_to_named(&place.path().join("link"), Duration::from_secs(1)).await.is_err());
         std::fs::write(place.path().join("file"), "").unwrap();

@@ -15,6 +15,8 @@ const ANSWER: usize = 64 << 20;
 /// Bytes of what it says of its failure.
 const WORDS: usize = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long the rest of what an ended program said may take to be read.
+const REST: Duration = Duration::from_secs(10);
 
 /// Runs it to its end, or for `limit`; what it said on stdout, and if it failed its last words.
 ///
@@ -36,10 +38,11 @@ pub fn run(command: &mut Command, what: &str, limit: Duration) -> Result<String>
         let _ = child.kill();
     }
     let status = child.wait().with_context(|| format!("cannot wait for {what}"))?;
-    let (answer, words) = (joined(answer), joined(words));
+    let (answer, words) = (joined(answer), joined(words).unwrap_or_default());
     if !in_time {
         bail!("{what} was at work for {limit:?} and was ended: {}", process::tail(&words.kept));
     }
+    let answer = answer.with_context(|| format!("{what} has left something behind that holds its output"))?;
     ensure!(status.success(), "{what}: {}", process::tail(&[answer.kept, words.kept].concat()));
     ensure!(!answer.cut, "{what} says more than {ANSWER} bytes");
     Ok(String::from_utf8_lossy(&answer.kept).into_owned())
@@ -69,6 +72,11 @@ fn keep(stream: Option<impl Read + Send + 'static>, most: usize) -> JoinHandle<K
     })
 }
 
-fn joined(thread: JoinHandle<Kept>) -> Kept {
-    thread.join().unwrap_or_default()
+/// What was kept, if nothing that got away from its group holds the other end open.
+fn joined(thread: JoinHandle<Kept>) -> Option<Kept> {
+    let began = Instant::now();
+    while !thread.is_finished() && began.elapsed() < REST {
+        thread::sleep(PAUSE);
+    }
+    if thread.is_finished() { thread.join().ok() } else { None }
 }

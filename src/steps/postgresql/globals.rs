@@ -200,13 +200,20 @@ impl Globals {
                 set(session, &whose, value).await.with_context(|| format!("cannot give database '{name}' its settings"))?;
             }
         }
-        let Some(properties) = self.databases.iter().find(|properties| properties.name == name) else { return Ok(failed) };
+        let Some(properties) = self.databases.iter().find(|properties| properties.name == name) else {
+            session.run(&open(name)).await?;
+            return Ok(failed);
+        };
         let mut statements = Vec::new();
         if properties.connection_limit != -1 {
             statements.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {}", properties.connection_limit));
         }
         if let Some(comment) = &properties.comment {
             statements.push(format!("COMMENT ON DATABASE {database} IS {}", literal(comment)));
+        }
+        // None: what every database has that nobody was given anything on.
+        if properties.privileges.is_none() {
+            statements.push(open(name));
         }
         if let Some(privileges) = &properties.privileges {
             let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = $1::text";
@@ -234,6 +241,11 @@ impl Globals {
 async fn roles(session: &Session) -> Result<BTreeSet<String>> {
     let names: Vec<String> = session.column("SELECT rolname::text FROM pg_catalog.pg_roles", &[]).await?;
     Ok(names.into_iter().collect())
+}
+
+/// Opens a database to everybody, as a new one is.
+pub(in crate::steps) fn open(name: &str) -> String {
+    format!("GRANT CONNECT, TEMPORARY ON DATABASE {} TO PUBLIC", identifier(name))
 }
 
 fn create(role: &Role) -> String {

@@ -25,7 +25,7 @@ use super::toc::{self, Entry, Section};
 pub(in crate::steps) const MAINTENANCE: &str = "template1";
 
 /// Made by the superuser where they stand: what comes later may need them.
-const PRIVILEGED: [&str; 12] = [
+const PRIVILEGED: [&str; 11] = [
     "ACCESS METHOD",
     "CAST",
     "EXTENSION",
@@ -37,10 +37,9 @@ const PRIVILEGED: [&str; 12] = [
     "TEXT SEARCH PARSER",
     "TEXT SEARCH TEMPLATE",
     "TRANSFORM",
-    "USER MAPPING",
 ];
-/// Made by the superuser when everything else is there and has its owner.
-const LAST: [&str; 9] = [
+/// Made by the superuser when everything else is there and has its owner. Without user mappings no code can reach another server as it is loaded.
+const LAST: [&str; 10] = [
     "ACL",
     "ACL LANGUAGE",
     "COMMENT",
@@ -50,6 +49,7 @@ const LAST: [&str; 9] = [
     "SECURITY LABEL",
     "SUBSCRIPTION",
     "SUBSCRIPTION TABLE",
+    "USER MAPPING",
 ];
 /// Belong to the dump, and not to what is in it: pg_restore knows when it needs them.
 const SPECIAL: [&str; 5] = ["ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES"];
@@ -98,9 +98,8 @@ impl Loader<'_> {
     /// If it is there already, or the server has no such locale.
     pub async fn create(&self, name: &str, like: &Database) -> Result<()> {
         let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", identifier(name));
-        let owner = self.sandbox.map_or(like.owner.as_str(), |sandbox| &sandbox.config.user);
-        if !owner.is_empty() {
-            write!(sql, " OWNER {}", identifier(owner))?;
+        if self.sandbox.is_none() && !like.owner.is_empty() {
+            write!(sql, " OWNER {}", identifier(&like.owner))?;
         }
         // Empty in runs that did not record it: then the server's own default.
         if !like.encoding.is_empty() {
@@ -112,7 +111,8 @@ impl Loader<'_> {
             (Some("b"), Some(locale)) => write!(sql, " LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale))?,
             _ => {}
         }
-        self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))
+        self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))?;
+        if self.sandbox.is_some() { sandbox::close(self.session, name).await } else { Ok(()) }
     }
 
     /// Fills the empty database `name` from the directory-format dump at `dump`, with `more` options for pg_restore, and gives it to the
@@ -140,14 +140,15 @@ impl Loader<'_> {
             entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
         make_all(&session, sandbox, &now, name, dump, more).await?;
         meanwhile().await?;
-        // From here on nobody's code runs, and nothing that it has made is taken for what stands in the dump.
+        // From here on nobody's code runs but an autovacuum worker's, which the guard keeps from changing anything until all belongs to its owner;
+        // and nothing that it has made is taken for what stands in the dump.
         sandbox::silence(&session).await?;
-        guard.down(&session).await?;
+        guard.ensure_alone(&session).await?;
         let superusers: Vec<String> = session.column("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper", &[]).await?;
         for entry in now.iter().filter(|entry| entry.owner.as_ref().is_some_and(|owner| superusers.contains(owner))) {
             made_anew(&session, entry).await?;
         }
-        self.hand_over(&session, &now, name, (like, &superusers)).await?;
+        hand_over(&session, &now, &superusers).await?;
         for entry in last {
             whole(entry)?;
             let definitions = if is_of_large_objects(entry) { one_by_one(entry, &entries)? } else { vec![entry.definition.clone()] };
@@ -156,7 +157,10 @@ impl Loader<'_> {
             }
             own(&session, entry).await?;
         }
-        Ok(())
+        guard.down(&session).await?;
+        let owner = if like.owner.is_empty() { self.admin.config.user.as_str() } else { &like.owner };
+        let give = format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(owner));
+        session.run(&give).await.with_context(|| format!("cannot give database '{name}' to role '{owner}'"))
     }
 
     /// Makes in the empty database `name` what comes before the data: with the programs, the role and the extensions that are here, and of the
@@ -178,37 +182,33 @@ impl Loader<'_> {
         make_all(&session, sandbox, &now, name, dump, more).await?;
         sandbox::silence(&session).await
     }
+}
 
-    /// Gives everything to whom it belongs, and takes the rest of its rights from the sandbox's role.
-    async fn hand_over(&self, session: &Session, entries: &[&Entry], name: &str, (like, superusers): (&Database, &[String])) -> Result<()> {
-        let sandbox = identifier(sandbox::NAME);
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        for owner in entries.iter().filter_map(|entry| entry.owner.as_deref()) {
-            *counts.entry(owner).or_default() += 1;
-        }
-        // What code has made beside the dump goes with the most: never to a superuser, if there was anybody else whose code it can have been.
-        let ordinary = |(owner, _): &(&&str, &usize)| !superusers.iter().any(|superuser| superuser == **owner);
-        let most = counts.iter().filter(ordinary).max_by_key(|(_, count)| **count);
-        let most = most.or_else(|| counts.iter().max_by_key(|(_, count)| **count)).map(|(owner, _)| *owner);
-        // A sequence that belongs to a table goes with it, and must not go before it.
-        let is_sequence = |entry: &&&Entry| entry.kind == "SEQUENCE";
-        let ordered = entries.iter().filter(|entry| !is_sequence(entry)).chain(entries.iter().filter(is_sequence));
-        for entry in ordered {
-            if entry.owner.as_deref() != most || PRIVILEGED.contains(&entry.kind.as_str()) || entry.kind == "SCHEMA" {
-                own(session, entry).await?;
-            }
-        }
-        // It stays the sandbox's until then: in a new database, its owner may make what belongs into the schema public.
-        let owner = if like.owner.is_empty() { self.admin.config.user.as_str() } else { &like.owner };
-        let give = format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(owner));
-        session.run(&give).await.with_context(|| format!("cannot give database '{name}' to role '{owner}'"))?;
-        let most = identifier(most.unwrap_or(owner));
-        session
-            .run(&format!("REASSIGN OWNED BY {sandbox} TO {most}"))
-            .await
-            .with_context(|| format!("cannot give what is in '{name}' to {most}"))?;
-        sandbox::dismiss(session).await
+/// Gives everything to whom it belongs, and takes the rest of its rights from the sandbox's role.
+async fn hand_over(session: &Session, entries: &[&Entry], superusers: &[String]) -> Result<()> {
+    let sandbox = identifier(sandbox::NAME);
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for owner in entries.iter().filter_map(|entry| entry.owner.as_deref()) {
+        *counts.entry(owner).or_default() += 1;
     }
+    // What code has made beside the dump goes with the most: never to a superuser, if there was anybody else whose code it can have been.
+    let ordinary = |(owner, _): &(&&str, &usize)| !superusers.iter().any(|superuser| superuser == **owner);
+    let most = counts.iter().filter(ordinary).max_by_key(|(_, count)| **count);
+    let most = most.or_else(|| counts.iter().max_by_key(|(_, count)| **count)).map(|(owner, _)| *owner);
+    // A sequence that belongs to a table goes with it, and must not go before it.
+    let is_sequence = |entry: &&&Entry| entry.kind == "SEQUENCE";
+    let ordered = entries.iter().filter(|entry| !is_sequence(entry)).chain(entries.iter().filter(is_sequence));
+    for entry in ordered {
+        if entry.owner.as_deref() != most || PRIVILEGED.contains(&entry.kind.as_str()) || entry.kind == "SCHEMA" {
+            own(session, entry).await?;
+        }
+    }
+    // With nobody's code in it, there is nothing that code can have made.
+    if let Some(most) = most {
+        let all = format!("REASSIGN OWNED BY {sandbox} TO {}", identifier(most));
+        session.run(&all).await.with_context(|| format!("cannot give what is left to role '{most}'"))?;
+    }
+    sandbox::dismiss(session).await
 }
 
 /// Whether it is not for the database's content. What is about the database itself names it as it was called.

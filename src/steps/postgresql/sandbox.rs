@@ -2,11 +2,11 @@
 //!
 //! What is loaded may be code of the database's owner: a check, the input of a domain, an index's expression, a generated column. It runs as
 //! whoever loads, and can go back from any role that a session has only taken on. So the session itself is one of a role that has nothing:
-//! it owns the new database until it is full, and all in it, and then hands it over.
+//! it owns all that is in the new database until that is full, and nobody else is let in before everything has been handed over.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use postgres_protocol::password::scram_sha_256;
 use tokio_postgres::error::SqlState;
 
@@ -78,6 +78,8 @@ async fn alone(session: &Session) -> Result<()> {
 pub(in crate::steps) async fn equip(session: &Session) -> Result<()> {
     let role = identifier(NAME);
     session.run(&format!("ALTER ROLE {role} LOGIN")).await?;
+    // A database's owner has it by itself.
+    session.run(&format!("GRANT CREATE, USAGE ON SCHEMA public TO {role}")).await?;
     let tablespaces: Vec<String> =
         session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[]).await?;
     for tablespace in tablespaces {
@@ -88,41 +90,84 @@ pub(in crate::steps) async fn equip(session: &Session) -> Result<()> {
 
 /// What keeps a database's own code from making or changing anything while it is loaded, when the role owns all of it: what belongs to others
 /// (a superuser's table, another role's function) would come back with an index, a rule or a body of that code's.
-pub(in crate::steps) struct Guard(String);
+///
+/// It lets through the session that put it up, in which no such code runs, and of the role's own sessions what pg_restore asks for by itself:
+/// not what code asks for in the middle of another statement, and nothing under settings that code has left behind in the session. Of
+/// everybody else, such as an autovacuum worker that computes the expression of an index, it lets nothing through.
+pub(in crate::steps) struct Guard {
+    name: String,
+    /// What the server knows the role's password by: only code in a session of the role can have changed it, to enter as the role.
+    password: Option<String>,
+}
+
+/// What the server knows the role's password by.
+const PASSWORD: &str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1::text";
 
 impl Guard {
-    /// Puts it up in the session's database, for the role alone.
+    /// Puts it up in the session's database.
     pub async fn up(session: &Session) -> Result<Self> {
         // A name that nothing in a dump has.
         let name = format!("gitlab_backup_{}", random::hex(16)?);
         let role = literal(NAME);
-        // By itself a statement of pg_restore has one line of context, this function's; what code asks for has that code's too, and is
-        // asked for in the middle of another statement.
+        let own: i32 = session.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
+        // By itself a statement of pg_restore has one line of context, this function's; what code asks for has that code's too. Every name is
+        // qualified, for the search path is looked at and so must be the session's. The encodings are those in which a backslash or a letter may
+        // be the second byte of a character.
         let sql = format!(
             "CREATE SCHEMA {name};
-            CREATE FUNCTION {name}.guard () RETURNS event_trigger LANGUAGE plpgsql SET search_path = '' AS $guard$
+            CREATE FUNCTION {name}.guard () RETURNS event_trigger LANGUAGE plpgsql AS $guard$
             DECLARE context text; BEGIN
-              IF session_user OPERATOR(pg_catalog.<>) {role}::pg_catalog.name THEN RETURN; END IF;
+              IF pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {own} THEN RETURN; END IF;
+              IF session_user OPERATOR(pg_catalog.<>) {role}::pg_catalog.name OR current_user OPERATOR(pg_catalog.<>) session_user THEN
+                RAISE EXCEPTION '% by somebody else, while the database is loaded', tg_tag;
+              END IF;
               GET DIAGNOSTICS context = PG_CONTEXT;
               IF pg_catalog.strpos(context, E'\n') OPERATOR(pg_catalog.>) 0
                 OR pg_catalog.current_query() OPERATOR(pg_catalog.~*) '^[[:space:]]*(copy|insert|select|with|update|delete|analyze|vacuum)[[:space:]]' THEN
                 RAISE EXCEPTION '% by code of the database, while it is loaded', tg_tag USING DETAIL = context;
               END IF;
+              IF pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) ''
+                OR pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.<>) 'on'
+                OR pg_catalog.current_setting('transform_null_equals') OPERATOR(pg_catalog.<>) 'off'
+                OR pg_catalog.current_setting('client_encoding')
+                  OPERATOR(pg_catalog.=) ANY (ARRAY['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']) THEN
+                RAISE EXCEPTION '% under settings of code of the database, while it is loaded', tg_tag;
+              END IF;
             END $guard$;
             CREATE EVENT TRIGGER {name} ON ddl_command_start EXECUTE PROCEDURE {name}.guard ();"
         );
         session.script(&sql).await.context("cannot keep the code of the database from changing it")?;
-        Ok(Self(name))
+        Ok(Self { name, password: session.value(PASSWORD, &[&NAME]).await? })
     }
 
-    /// Takes it away, when no code runs any more.
+    /// Fails if somebody may have entered as the role meanwhile.
+    pub async fn ensure_alone(&self, session: &Session) -> Result<()> {
+        let now: Option<String> = session.value(PASSWORD, &[&NAME]).await?;
+        ensure!(now == self.password, "code of the database has given role '{NAME}' another password, while it was loaded");
+        Ok(())
+    }
+
+    /// Takes it away, when everything belongs to whom it should.
     pub async fn down(self, session: &Session) -> Result<()> {
-        let Self(name) = self;
+        let Self { name, .. } = self;
         session
             .script(&format!("DROP EVENT TRIGGER {name}; DROP SCHEMA {name} CASCADE;"))
             .await
             .context("cannot remove the guard of a load")
     }
+}
+
+/// Closes a database that is new to everybody but the role, which may make in it what it likes. It is not the role's own: whose it is may give
+/// it settings and let others in.
+pub(in crate::steps) async fn close(session: &Session, database: &str) -> Result<()> {
+    let (database, role) = (identifier(database), identifier(NAME));
+    session
+        .transaction(&[
+            format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"),
+            format!("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {role}"),
+        ])
+        .await
+        .with_context(|| format!("cannot close database {database}"))
 }
 
 /// Ends the role's sessions, and those of others that may have taken it on, and lets nobody begin one until it is equipped again.

@@ -41,7 +41,7 @@ impl Transfer {
         let mut command = Command::new(program()?);
         match &redis.address {
             RedisAddress::Unix(path) => {
-                command.arg("-s").arg(path);
+                command.arg("-s").arg(server.path().as_deref().unwrap_or(path));
             }
             RedisAddress::Tcp { host, port, tls } => {
                 command.args(["-h", host, "-p", &port.to_string()]);

@@ -19,7 +19,7 @@ use super::server::{Info, Server};
 use crate::config::{Config, Redis};
 use crate::host::beneath::Directory;
 use crate::host::confined::Confinement;
-use crate::host::own;
+use crate::host::{holes, own};
 use crate::paths;
 use crate::process;
 use crate::runs::record::write_json;
@@ -194,11 +194,12 @@ fn open(source: &Files, from: i64, to: i64) -> Result<File> {
 }
 
 /// Copies an open file on a thread of its own: the other instances may not have forked yet.
-async fn copy(mut source: File, target: &Path) -> Result<()> {
+async fn copy(source: File, target: &Path) -> Result<()> {
     let path = target.to_owned();
     let copy = move || -> std::io::Result<()> {
-        let mut copy = own::create(&path)?;
-        std::io::copy(&mut source, &mut copy)?;
+        let copy = own::create(&path)?;
+        // It is the server's to write in: not more than it has on the disk, and not what it still appends.
+        holes::copy(&source, &copy, source.metadata()?.len())?;
         copy.sync_all()
     };
     tokio::task::spawn_blocking(copy).await?.with_context(|| format!("cannot write {}", target.display()))

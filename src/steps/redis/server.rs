@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -31,6 +33,8 @@ pub struct Server<'a> {
     connection: MultiplexedConnection,
     /// Who is at the other end, where the kernel tells.
     process: Option<Behind>,
+    /// The socket that it was reached by.
+    socket: Option<OwnedFd>,
     left: Allowance,
 }
 
@@ -49,9 +53,10 @@ impl<'a> Server<'a> {
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
         let left = Allowance::new();
         let opened = timeout(ANSWER, open(&redis.address, settings, config, &left)).await.context("it does not answer").flatten();
-        let (connection, process) = opened
+        let (connection, behind) = opened
             .with_context(|| format!("cannot connect to {}: check that it runs, and the user and password", place(&redis.address)))?;
-        Ok(Self { redis, password, connection, process, left })
+        let (process, socket) = behind.unzip();
+        Ok(Self { redis, password, connection, process, socket, left })
     }
 
     /// The process at the other end of this very connection. What has its name by now may be another's.
@@ -63,6 +68,11 @@ impl<'a> Server<'a> {
             Some(process) => Ok(process),
             None => listening(&self.redis.address),
         }
+    }
+
+    /// Where a program of ours reaches the same server: by the socket that was open all the time, and not by its name.
+    pub fn path(&self) -> Option<PathBuf> {
+        self.socket.as_ref().map(socket::by_number)
     }
 
     /// A command whose answer is a string.
@@ -112,12 +122,12 @@ async fn open(
     settings: RedisConnectionInfo,
     config: AsyncConnectionConfig,
     left: &Allowance,
-) -> Result<(MultiplexedConnection, Option<Behind>)> {
-    let (stream, process): (Box<dyn Stream>, _) = match address {
+) -> Result<(MultiplexedConnection, Option<(Behind, OwnedFd)>)> {
+    let (stream, behind): (Box<dyn Stream>, _) = match address {
         RedisAddress::Unix(path) => {
-            let stream = socket::connect_to_named(path, ANSWER).await?;
+            let (stream, socket) = socket::connect_to_named(path, ANSWER).await?;
             let process = of_peer(&stream)?;
-            (Box::new(stream), Some(process))
+            (Box::new(stream), Some((process, socket)))
         }
         RedisAddress::Tcp { host, port, tls: false } => (Box::new(TcpStream::connect((host.as_str(), *port)).await?), None),
         RedisAddress::Tcp { host, port, tls: true } => {
@@ -129,7 +139,7 @@ async fn open(
     };
     let (connection, driver) = MultiplexedConnection::new_with_config(&settings, Bounded::new(stream, left.clone()), config).await?;
     tokio::spawn(driver);
-    Ok((connection, process))
+    Ok((connection, behind))
 }
 
 /// What bytes come and go by.

@@ -12,6 +12,7 @@ use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, Sta
 use crate::runs::{Manifest, Part};
 use crate::steps::postgresql::Dumped;
 use crate::steps::postgresql::client::{Client, LOADING, identifier, literal, major};
+use crate::steps::postgresql::globals::open;
 use crate::steps::postgresql::load::MAINTENANCE;
 use crate::steps::postgresql::sandbox;
 use crate::steps::postgresql::session::Session;
@@ -163,6 +164,7 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
     }
     let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
     let there = numbers(&session).await?;
+    let globals = told(part)?.globals;
     let mut statements = Vec::new();
     for database in &plan.databases {
         let (live, known) = (&database.database.name, database.numbers.context("a database is not numbered")?);
@@ -177,9 +179,13 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
         statements.push(rename(&database.staged, live));
         // A live one is not ours to remove.
         statements.push(format!("COMMENT ON DATABASE {} IS NULL", identifier(live)));
+        // Nothing tells who was let in.
+        if globals.is_none() {
+            statements.push(open(live));
+        }
     }
     exchange(&session, plan, &statements).await.context("cannot rename the databases")?;
-    let Some(globals) = told(part)?.globals else { return Ok(()) };
+    let Some(globals) = globals else { return Ok(()) };
     for database in &plan.databases {
         for missing in globals.adorn(&session, &database.database.name).await? {
             note(missing)?;
