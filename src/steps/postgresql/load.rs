@@ -115,15 +115,14 @@ impl Loader<'_> {
         if self.sandbox.is_some() { sandbox::close(self.session, name).await } else { Ok(()) }
     }
 
-    /// Fills the empty database `name` from the directory-format dump at `dump`, with `more` options for pg_restore, and gives it to the
-    /// owner of `like`; on the way, while it is still the filler's, `meanwhile` is done.
+    /// Fills the empty database `name` from the directory-format dump at `dump`, with `more` options for pg_restore, and gives what is in
+    /// it to whom it belongs; on the way, while it is still the filler's, `meanwhile` is done. The database itself is closed, and the superuser's.
     ///
     /// # Errors
     /// With the first statement that fails.
     pub async fn fill(
         &self,
         name: &str,
-        like: &Database,
         dump: &Path,
         more: &[&str],
         meanwhile: impl AsyncFnOnce() -> Result<()>,
@@ -157,10 +156,7 @@ impl Loader<'_> {
             }
             own(&session, entry).await?;
         }
-        guard.down(&session).await?;
-        let owner = if like.owner.is_empty() { self.admin.config.user.as_str() } else { &like.owner };
-        let give = format!("ALTER DATABASE {} OWNER TO {}", identifier(name), identifier(owner));
-        session.run(&give).await.with_context(|| format!("cannot give database '{name}' to role '{owner}'"))
+        guard.down(&session).await
     }
 
     /// Makes in the empty database `name` what comes before the data: with the programs, the role and the extensions that are here, and of the

@@ -179,7 +179,12 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
         statements.push(rename(&database.staged, live));
         // A live one is not ours to remove.
         statements.push(format!("COMMENT ON DATABASE {} IS NULL", identifier(live)));
-        // Nothing tells who was let in.
+        // Only now: its owner is let in.
+        let owner = &database.database.owner;
+        if !owner.is_empty() {
+            statements.push(format!("ALTER DATABASE {} OWNER TO {}", identifier(live), identifier(owner)));
+        }
+        // Nothing tells who was let in besides.
         if globals.is_none() {
             statements.push(open(live));
         }

@@ -104,7 +104,7 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
         tracing::warn!("{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}", filler.place(name));
         Ok(())
     };
-    loader.fill(name, &database.database, dump, options, meanwhile).await
+    loader.fill(name, dump, options, meanwhile).await
 }
 
 /// Bytes that a database takes so far.

@@ -211,7 +211,7 @@ async fn database(loader: &Loader<'_>, name: &str, dump: &Path, recorded: Option
     let mut counted = Ok(String::new());
     // Before it is handed over, and as who filled it: to plan a query runs the code of indexes.
     loader
-        .fill(name, like, dump, &[], async || {
+        .fill(name, dump, &[], async || {
             counted = count(loader, name, recorded).await;
             Ok(())
         })
