@@ -83,3 +83,12 @@ kill_at_work() {
 
 # slow SECONDS: a step of that length in the window; none with ''.
 slow() { inside "sed -i '/^\[\[step\]\]/,\$d' /etc/gitlab-backup/config.toml; [ -z '$1' ] || printf '[[step]]\nname = \"slow\"\nstage = \"window\"\ncommand = [\"/bin/sleep\", \"$1\"]\n' >> /etc/gitlab-backup/config.toml; timeout 120 gitlab-backup install --wait" >/dev/null; }
+
+# chosen PART...: the parts of a scenario to play: those that LAB_CASES names, these if it names none. With the word all they are played at length.
+case " ${LAB_CASES:-} " in *' all '*) AT_LENGTH=yes ;; *) AT_LENGTH= ;; esac
+chosen() {
+  local names=" ${LAB_CASES:-} "
+  names=${names/ all / }
+  [ -n "${names// /}" ] || names=$*
+  echo $names
+}
