@@ -218,7 +218,7 @@ pub(in crate::steps) fn all_of(program: &str) -> Vec<PathBuf> {
 /// Where distributions have it of the programs of this version.
 fn of_version(program: &str, major: u32) -> Option<PathBuf> {
     let directories = [format!("{DEBIAN}/{major}/bin"), format!("/usr/pgsql-{major}/bin")];
-    process::find(program, directories.map(PathBuf::from).into_iter())
+    process::find(program, directories.map(PathBuf::from))
 }
 
 /// How libpq's programs take the name of a database, which is more than a name to them if it has a `=`.

@@ -120,13 +120,7 @@ impl Loader<'_> {
     ///
     /// # Errors
     /// With the first statement that fails.
-    pub async fn fill(
-        &self,
-        name: &str,
-        dump: &Path,
-        more: &[&str],
-        meanwhile: impl AsyncFnOnce() -> Result<()>,
-    ) -> Result<()> {
+    pub async fn fill(&self, name: &str, dump: &Path, more: &[&str], meanwhile: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
         let Some(sandbox) = self.sandbox else {
             restore(self.admin, self.session.major, name, dump, more).await?;
             return meanwhile().await;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, ensure};
 use tokio::process::Command;
 
+use crate::host::beneath::Directory;
 use crate::process::{self, Ended};
 
 use super::client::{Client, all_of, dbname, major};
@@ -97,7 +98,7 @@ pub(super) async fn prove(client: &Client, server: u32) -> Result<u32> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let dump = directory.path().join("dump");
     if let Some(account) = client.account {
-        std::os::unix::fs::chown(directory.path(), Some(account.uid), Some(account.gid)).context("cannot give a directory away")?;
+        Directory::open(directory.path())?.give(account.uid, account.gid)?;
     }
     let mut command = client.command("pg_dump", &place, server)?;
     command.args(["--format=directory", "--schema-only", "--exclude-schema=*", "--file"]).arg(&dump);
