@@ -127,6 +127,8 @@ impl Loader<'_> {
         };
         let entries = toc::read(dump)?;
         let session = self.admin.connect(name).await?;
+        // As pg_restore: what a body names need not be there yet, or not be found from here.
+        session.run("SET check_function_bodies = off").await?;
         sandbox::equip(&session).await?;
         let guard = sandbox::Guard::up(&session).await?;
         let (now, last): (Vec<&Entry>, Vec<&Entry>) =
@@ -166,11 +168,12 @@ impl Loader<'_> {
         let session = self.admin.connect(name).await?;
         sandbox::equip(&session).await?;
         // It goes with the database.
-        sandbox::Guard::up(&session).await?;
+        let guard = sandbox::Guard::up(&session).await?;
         let now: Vec<&Entry> =
             entries.iter().filter(|entry| entry.section == Section::PreData && !is_special(entry) && !comes_last(entry)).collect();
         make_all(&session, sandbox, &now, name, dump, more).await?;
-        sandbox::silence(&session).await
+        sandbox::silence(&session).await?;
+        guard.ensure_alone(&session).await
     }
 }
 
@@ -243,6 +246,7 @@ async fn make_all(session: &Session, sandbox: &Client, entries: &[&Entry], name:
     for these in entries.chunk_by(|one, next| privileged(one) == privileged(next)) {
         if these.first().is_some_and(privileged) {
             make(session, these).await?;
+            sandbox::equip_for_extensions(session).await?;
             continue;
         }
         let list = list(these)?;

@@ -43,14 +43,16 @@ pub(in crate::steps) async fn is_needed(session: &Session) -> Result<bool> {
 
 /// Makes the role, or makes of what is there under its name what it should be; `os_user` connects as it.
 pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &str) -> Result<Client> {
-    // A socket goes by the user; anything else by a password, which nobody has to know.
-    let password = match admin.by_socket() && admin.password.is_none() {
-        true => None,
-        false => Some(random::hex(32)?),
-    };
+    // A socket goes by the user; anything else by this password, which nobody has to know. Code that gives the role another one cannot put this
+    // one back, which [`Guard::ensure_alone`] looks for.
+    let password = random::hex(32)?;
     // The server is told what it keeps, and not what its log would keep.
-    let hash = password.as_ref().map_or_else(|| "NULL".to_owned(), |password| literal(&scram_sha_256(password.as_bytes())));
-    let word = if exists(session).await? { "ALTER" } else { "CREATE" };
+    let hash = literal(&scram_sha_256(password.as_bytes()));
+    let there = exists(session).await?;
+    if there {
+        silence(session).await?;
+    }
+    let word = if there { "ALTER" } else { "CREATE" };
     let role = identifier(NAME);
     let sql = format!(
         "{word} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT CONNECTION LIMIT -1 PASSWORD {hash} \
@@ -60,7 +62,8 @@ pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &
     session.run(&format!("ALTER ROLE {role} RESET ALL")).await?;
     alone(session).await?;
     let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.config.clone() };
-    let mut client = Client::with(config, password)?;
+    let by_user = admin.by_socket() && admin.password.is_none();
+    let mut client = Client::with(config, (!by_user).then_some(password))?;
     client.application = admin.application;
     Ok(client)
 }
@@ -97,7 +100,7 @@ pub(in crate::steps) async fn equip(session: &Session) -> Result<()> {
 pub(in crate::steps) struct Guard {
     name: String,
     /// What the server knows the role's password by: only code in a session of the role can have changed it, to enter as the role.
-    password: Option<String>,
+    password: String,
 }
 
 /// What the server knows the role's password by.
@@ -129,6 +132,9 @@ impl Guard {
               IF pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) ''
                 OR pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.<>) 'on'
                 OR pg_catalog.current_setting('transform_null_equals') OPERATOR(pg_catalog.<>) 'off'
+                OR pg_catalog.current_setting('array_nulls') OPERATOR(pg_catalog.<>) 'on'
+                OR pg_catalog.current_setting('IntervalStyle') OPERATOR(pg_catalog.<>) 'postgres'
+                OR pg_catalog.strpos(pg_catalog.current_setting('DateStyle'), 'ISO') OPERATOR(pg_catalog.<>) 1
                 OR pg_catalog.current_setting('client_encoding')
                   OPERATOR(pg_catalog.=) ANY (ARRAY['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']) THEN
                 RAISE EXCEPTION '% under settings of code of the database, while it is loaded', tg_tag;
@@ -143,7 +149,7 @@ impl Guard {
     /// Fails if somebody may have entered as the role meanwhile.
     pub async fn ensure_alone(&self, session: &Session) -> Result<()> {
         let now: Option<String> = session.value(PASSWORD, &[&NAME]).await?;
-        ensure!(now == self.password, "code of the database has given role '{NAME}' another password, while it was loaded");
+        ensure!(now.as_ref() == Some(&self.password), "code of the database has given role '{NAME}' another password, while it was loaded");
         Ok(())
     }
 
@@ -170,8 +176,26 @@ pub(in crate::steps) async fn close(session: &Session, database: &str) -> Result
         .with_context(|| format!("cannot close database {database}"))
 }
 
+/// Lets the role fill what extensions keep their configuration in, whose rows are in a dump.
+pub(in crate::steps) async fn equip_for_extensions(session: &Session) -> Result<()> {
+    let sql = "SELECT pg_catalog.format(CASE c.relkind WHEN 'S' THEN 'GRANT SELECT, UPDATE ON SEQUENCE %I.%I TO %I' \
+            ELSE 'GRANT SELECT, INSERT ON TABLE %I.%I TO %I' END, n.nspname, c.relname, $1::text), \
+            pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, $1::text) \
+        FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS kept (oid) \
+        JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.relkind IN ('r', 'p', 'S')";
+    for row in session.rows(sql, &[&NAME]).await? {
+        let statements: [String; 2] = [row.try_get(0)?, row.try_get(1)?];
+        session.transaction(&statements).await.context("cannot have an extension's configuration filled")?;
+    }
+    Ok(())
+}
+
 /// Ends the role's sessions, and those of others that may have taken it on, and lets nobody begin one until it is equipped again.
 pub(in crate::steps) async fn silence(session: &Session) -> Result<()> {
+    if !exists(session).await? {
+        return Ok(());
+    }
     session.run(&format!("ALTER ROLE {} NOLOGIN", identifier(NAME))).await?;
     let borrowers: Vec<u32> = session.column(BORROWERS, &[&NAME]).await?;
     alone(session).await?;

@@ -80,7 +80,8 @@ pub(super) async fn options(told: &Dumped, session: &Session) -> Result<&'static
 /// Lets whoever runs pg_restore read a dump.
 pub(super) fn give(dump: &Path, loader: &Loader<'_>) -> Result<()> {
     match loader.sandbox.unwrap_or(loader.admin).account {
-        Some(account) => Directory::open(dump)?.give(account.uid, account.gid),
+        // It stays root's: what the list of contents says is made by a superuser.
+        Some(account) => Directory::open(dump)?.lend(Some(account.gid)).map(drop),
         None => Ok(()),
     }
 }
@@ -92,7 +93,6 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
     // Whose indexes have expressions is still who has no rights.
     let filler = loader.sandbox.unwrap_or(loader.admin);
     let meanwhile = async || {
-        load::sequences(&loader.admin.connect(name).await?, told).await?;
         let mut analyze = filler.command("vacuumdb", name, loader.session.major)?;
         analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.config.jobs));
         // Everything is there without it, and the server does it by itself after a while.
@@ -104,7 +104,9 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
         tracing::warn!("{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}", filler.place(name));
         Ok(())
     };
-    loader.fill(name, dump, options, meanwhile).await
+    loader.fill(name, dump, options, meanwhile).await?;
+    // When no code of the database runs any more.
+    load::sequences(&loader.admin.connect(name).await?, told).await
 }
 
 /// Bytes that a database takes so far.

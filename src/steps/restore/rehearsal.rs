@@ -16,7 +16,7 @@ use crate::steps::postgresql::sandbox;
 use crate::steps::postgresql::session::Session;
 use crate::systemd::notify;
 
-use super::{databases, dump_directory, dumps, postgresql};
+use super::{databases, dump_directory, dumps, note, postgresql};
 
 /// The databases of others among these: who is neither a superuser nor their owner cannot rename them.
 const OF_OTHERS: &str = "SELECT d.datname::text FROM pg_catalog.pg_database d \
@@ -25,6 +25,13 @@ const OF_OTHERS: &str = "SELECT d.datname::text FROM pg_catalog.pg_database d \
 /// What helps against most of what a server refuses.
 const REMEDY: &str =
     "what it misses must be installed on the server or be granted to the role, or [postgresql] restore-user names one that may";
+
+/// What a role that is no superuser, and loads as itself, has beyond what it takes.
+const LENDS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (VALUES ('CREATEROLE', rolcreaterole), ('BYPASSRLS', rolbypassrls), \
+        ('REPLICATION', rolreplication)) AS kind (word, has) WHERE r.rolname = current_user AND NOT r.rolsuper AND has \
+    UNION ALL SELECT g.rolname::text FROM pg_catalog.pg_roles g JOIN pg_catalog.pg_roles r ON r.rolname = current_user AND NOT r.rolsuper \
+        WHERE g.rolname ~ '^pg_' AND g.rolname NOT IN ('pg_database_owner', 'pg_read_all_data', 'pg_read_all_settings', 'pg_read_all_stats') \
+        AND pg_catalog.pg_has_role(r.oid, g.oid, 'MEMBER')";
 
 /// Does it for every database, and leaves nothing.
 ///
@@ -43,6 +50,15 @@ pub(super) async fn rehearse(config: &Config, part: &Part, planned: &[StagedData
         "role '{}' may not make databases (CREATEDB): {REMEDY}",
         admin.config.user
     );
+    let lends: Vec<String> = session.column(LENDS, &[]).await?;
+    if !lends.is_empty() {
+        note(format!(
+            "role '{}' is no superuser and loads as itself, so code of the databases has its rights ({}): name one in [postgresql] restore-user that \
+             has CREATEDB and is a member of the databases' owners, and nothing more",
+            admin.config.user,
+            lends.join(", ")
+        ))?;
+    }
     let result = laid_out(config, postgresql, part, planned, (&admin, &session)).await;
     let cleared = clear(planned, &session).await.context("cannot remove what was rehearsed with");
     result.and(cleared)
@@ -101,7 +117,11 @@ async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     if above.look(Path::new(&name))?.is_some() {
         above.remove(&name)?;
     }
-    if Journal::load()?.is_none() && sandbox::is_needed(session).await? { sandbox::retire(session).await } else { Ok(()) }
+    match (sandbox::is_needed(session).await?, Journal::load()?) {
+        (false, _) => Ok(()),
+        (true, None) => sandbox::retire(session).await,
+        (true, Some(_)) => sandbox::silence(session).await,
+    }
 }
 
 /// Another name than that of what an unfinished restore may have laid out.
