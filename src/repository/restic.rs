@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use crate::frozen::Skipped;
@@ -109,8 +109,42 @@ impl Restic {
 
     fn answered(&self, command: &mut Command, word: &str) -> Result<Vec<u8>> {
         let output = command.output().context("cannot run restic: is the package 'restic' installed?")?;
-        ensure!(output.status.success(), "'restic {word}' on {} failed: {}", self.location, process::tail(&output.stderr));
-        Ok(output.stdout)
+        if output.status.success() { Ok(output.stdout) } else { Err(self.failure(word, &output)) }
+    }
+
+    fn failure(&self, word: &str, output: &Output) -> Error {
+        anyhow!("'restic {word}' on {} failed: {}", self.location, process::tail(&output.stderr))
+    }
+
+    /// Whether all that a restore could not lay out is devices, for which a unit has no right: no reason to lay out nothing.
+    fn only_devices(&self, snapshot: &str, said: &[u8]) -> Result<bool> {
+        let said = String::from_utf8_lossy(said);
+        let failed: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ignoring error for ")).collect();
+        let count = said.lines().find_map(|line| line.strip_prefix("Fatal: There were ")?.strip_suffix(" errors")?.parse().ok());
+        if failed.is_empty() || count != Some(failed.len()) {
+            return Ok(false);
+        }
+        let mut devices = Vec::new();
+        self.entries(snapshot, &mut |entry| {
+            if matches!(entry.kind.as_str(), "dev" | "chardev") {
+                devices.push(format!("{}: ", entry.path.display()));
+            }
+        })?;
+        let only = failed.iter().all(|line| devices.iter().any(|device| line.starts_with(device.as_str())));
+        if only {
+            failed.iter().for_each(|line| tracing::warn!("left out: a device, which cannot be made here ('mknod' makes it): {line}"));
+        }
+        Ok(only)
+    }
+
+    /// Everything in a snapshot.
+    fn entries(&self, snapshot: &str, each: &mut dyn FnMut(Entry)) -> Result<()> {
+        let said = self.succeed(&["ls", "--json", "--no-lock", snapshot])?;
+        // The first line is of the snapshot. A byte that is not UTF-8 is restic's replacement for it.
+        for line in said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).skip(1) {
+            each(serde_json::from_slice(line).context("'restic ls' said what cannot be understood")?);
+        }
+        Ok(())
     }
 
     /// The same, again and again while another restic has locked the repository.
@@ -275,7 +309,10 @@ impl Engine for Restic {
         for path in paths {
             command.arg("--include").arg(pattern(path));
         }
-        self.answered(&mut command, words[0])?;
+        let output = command.output().context("cannot run restic: is the package 'restic' installed?")?;
+        if !output.status.success() && !self.only_devices(snapshot, &output.stderr)? {
+            return Err(self.failure(words[0], &output));
+        }
         for path in paths {
             let laid = Path::new(target).join(path.strip_prefix("/").unwrap_or(path));
             laid.symlink_metadata().with_context(|| format!("{} is not in snapshot {snapshot}", path.display()))?;
@@ -284,13 +321,7 @@ impl Engine for Restic {
     }
 
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()> {
-        let said = self.succeed(&["ls", "--json", "--no-lock", snapshot])?;
-        // The first line is of the snapshot. A byte that is not UTF-8 is restic's replacement for it.
-        for line in said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).skip(1) {
-            let entry: Entry = serde_json::from_slice(line).context("'restic ls' said what cannot be understood")?;
-            each(&entry.path, (entry.kind != "dir").then_some(entry.size));
-        }
-        Ok(())
+        self.entries(snapshot, &mut |entry| each(&entry.path, (entry.kind != "dir").then_some(entry.size)))
     }
 
     fn check(&self, data: bool) -> Result<()> {

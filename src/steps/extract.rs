@@ -1,6 +1,7 @@
 //! From the repository to a directory, in a process of its own: what the engine's library does when a disk is full or a blob is bad may end
 //! its process, and must not end ours.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,7 +19,8 @@ pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf
     command.arg("--config").arg(&config.source).args(["helper", "extract", snapshot]).arg(target).args(paths);
     let output = command.stdin(Stdio::null()).output().context("cannot run this program again")?;
     ensure!(output.status.success(), "{}", process::tail(&output.stderr));
-    Ok(())
+    // What was left out is told there.
+    std::io::stderr().write_all(&output.stderr).context("cannot tell what was said")
 }
 
 /// What the child does.
