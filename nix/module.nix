@@ -247,12 +247,18 @@ in
       description = "GitLab backup";
     };
     users.groups.gitlab-backup = mkIf serviceUser { };
-    # Owns nothing: what comes from others is looked at as it.
+    # They own nothing: what comes from others is looked at as the one, and a restore loads it into PostgreSQL as the other.
     users.users.gitlab-backup-sandbox = {
       isSystemUser = true;
       group = "gitlab-backup-sandbox";
       description = "GitLab backup sandbox";
     };
     users.groups.gitlab-backup-sandbox = { };
+    users.users.gitlab-backup-loader = mkIf (dumps && !elsewhere) {
+      isSystemUser = true;
+      group = "gitlab-backup-loader";
+      description = "GitLab backup loader";
+    };
+    users.groups.gitlab-backup-loader = mkIf (dumps && !elsewhere) { };
   };
 }

@@ -9,6 +9,7 @@
 //! - [`values`]: newtypes that can only hold what systemd, PostgreSQL or a path may hold.
 //! - [`config`]: TOML → raw → validated [`config::Config`]; knows no bus and no processes.
 
+pub mod accounts;
 pub mod catalog;
 pub mod cli;
 pub mod commands;

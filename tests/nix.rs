@@ -136,7 +136,7 @@ fn a_location_is_all_that_must_be_said() {
     assert_eq!(system.host("etc")["gitlab-backup/config.toml"], source.to_str().unwrap());
     assert_eq!(system.host("timers").as_object().unwrap().keys().collect::<Vec<_>>(), ["gitlab-backup"]);
     assert_eq!(system.host("targets")["multi-user"]["wants"][0], "gitlab-backup-restore-guard.service");
-    assert_eq!(*system.host("users"), serde_json::json!(["gitlab-backup-sandbox"]));
+    assert_eq!(*system.host("users"), serde_json::json!(["gitlab-backup-loader", "gitlab-backup-sandbox"]));
     assert!(system.host("warnings")[0].as_str().unwrap().contains("for ever"));
 }
 

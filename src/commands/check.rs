@@ -9,12 +9,13 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::User;
 
+use crate::accounts;
 use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
 use crate::host::beneath::Directory;
 use crate::host::own;
-use crate::host::{confined, text};
+use crate::host::text;
 use crate::monitoring;
 use crate::process;
 use crate::say;
@@ -56,7 +57,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     let mut findings = vec![Finding::of("configuration", Ok(config.source.display().to_string()))];
     findings.push(on_path());
     findings.extend(permissions::findings(config));
-    findings.extend(sandbox());
+    findings.extend(accounts(config));
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
@@ -95,23 +96,25 @@ fn on_path() -> Finding {
     }
 }
 
-/// Whether there is an account to look at what others made with.
-fn sandbox() -> Option<Finding> {
-    let found = User::from_name(confined::ACCOUNT).context("cannot ask for it").and_then(|user| {
-        let user = user.with_context(|| {
-            format!(
-                "there is no account {}, with which 'verify' looks at what others made: 'gitlab-backup install' makes it",
-                confined::ACCOUNT
-            )
-        })?;
-        ensure!(
-            !user.uid.is_root() && user.gid.as_raw() != 0,
-            "{} is root's: remove it, and 'gitlab-backup install' makes it anew",
-            user.name
-        );
-        Ok(())
+/// Whether the accounts are there that what others made is looked at and loaded with.
+fn accounts(config: &Config) -> Vec<Finding> {
+    let loader = config.postgresql.as_ref().is_some_and(Postgresql::by_socket);
+    let wanted = [
+        (true, "sandbox", accounts::SANDBOX, "'verify' looks at what others made"),
+        (loader, "loader", accounts::LOADER, "a restore loads databases"),
+    ];
+    let missing = wanted.into_iter().filter(|(wanted, ..)| *wanted).filter_map(|(_, what, name, does)| {
+        let found = account(name).with_context(|| format!("{does} as {name}"));
+        found.err().map(|error| Finding::of(what, Err(error)))
     });
-    found.err().map(|error| Finding::of("sandbox", Err(error)))
+    missing.collect()
+}
+
+fn account(name: &str) -> Result<()> {
+    let user = User::from_name(name).context("cannot ask for it")?;
+    let user = user.context("there is no such account: 'gitlab-backup install' makes it")?;
+    ensure!(!user.uid.is_root() && user.gid.as_raw() != 0, "it is root's: remove it, and 'gitlab-backup install' makes it anew");
+    Ok(())
 }
 
 /// Whether the clock starts what it should.

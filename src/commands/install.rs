@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::sleep;
 
+use crate::accounts;
 use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
-use crate::config::{Config, EngineName, Proxy};
-use crate::host::{confined, own, random, text};
+use crate::config::{Config, EngineName, Postgresql, Proxy};
+use crate::host::{own, random, text};
 use crate::runs::restore::Journal;
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::steps::{installed, proxy};
@@ -27,7 +28,6 @@ const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
 /// Between two looks at what is going on.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Who asks a PostgreSQL that is reached by name instead of by socket.
-const SERVICE_USER: &str = "gitlab-backup";
 
 /// What an installation changed.
 #[derive(Default)]
@@ -225,11 +225,17 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     Ok(())
 }
 
-/// The accounts that are made, by systemd-sysusers(8), and what each is for. They own nothing, and have no home and no shell.
+/// The accounts that are made, by systemd-sysusers(8), and what each is for.
 fn wanted(config: &Config) -> Vec<(&'static str, &'static str)> {
-    let asks = config.postgresql.as_ref().is_some_and(|postgresql| postgresql.os_user == SERVICE_USER);
-    let service = asks.then_some((SERVICE_USER, "GitLab backup"));
-    service.into_iter().chain([(confined::ACCOUNT, "GitLab backup sandbox")]).collect()
+    let postgresql = config.postgresql.as_ref();
+    let service = postgresql.is_some_and(|postgresql| postgresql.os_user == accounts::SERVICE);
+    let loader = postgresql.is_some_and(Postgresql::by_socket);
+    let accounts = [
+        (service, accounts::SERVICE, "GitLab backup"),
+        (true, accounts::SANDBOX, "GitLab backup sandbox"),
+        (loader, accounts::LOADER, "GitLab backup loader"),
+    ];
+    accounts.into_iter().filter_map(|(wanted, name, what)| wanted.then_some((name, what))).collect()
 }
 
 fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {

@@ -24,9 +24,6 @@ use rustix::thread::CapabilitySet;
 pub use barriers::Sockets;
 pub use run::run;
 
-/// The account that what comes from others is looked at with. `install` makes it.
-pub const ACCOUNT: &str = "gitlab-backup-sandbox";
-
 /// How a program is confined.
 #[derive(Debug, Clone)]
 pub struct Confinement<'a> {

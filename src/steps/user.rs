@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use nix::unistd::User;
 use rustix::process::Signal;
 
+use crate::accounts;
 use crate::host::confined;
 
 /// The user to become, and none where this process is not root: then everything runs as who started it.
@@ -20,7 +21,7 @@ pub fn to_become(name: &str) -> Result<Option<User>> {
 
 /// Who looks at what comes from others.
 pub fn sandbox() -> Result<Option<User>> {
-    to_become(confined::ACCOUNT).context("what comes from others is looked at as an account of its own: 'gitlab-backup install' makes it")
+    to_become(accounts::SANDBOX).context("what comes from others is looked at as an account of its own: 'gitlab-backup install' makes it")
 }
 
 /// `program` as `user`, which ends with this process: for our own programs, in our environment. Must be spawned by the thread that lives as

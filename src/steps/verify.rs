@@ -12,11 +12,12 @@ use std::time::Duration;
 use anyhow::Result;
 use nix::unistd::User;
 
+use crate::accounts;
 use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::beneath::Directory;
-use crate::host::{confined, text};
+use crate::host::text;
 use crate::repository::Engine;
 use crate::runs::{Manifest, Part};
 
@@ -86,7 +87,7 @@ pub async fn verify(
         }
     };
     if user.is_none() {
-        let words = format!("only root can look at what others made as {}: it is looked at with your own rights", confined::ACCOUNT);
+        let words = format!("only root can look at what others made as {}: it is looked at with your own rights", accounts::SANDBOX);
         tell(Finding::warning("sandbox", words));
     }
     let mut verify = Verify { config, engine, depth, scratch: Scratch::new(scratch)?, user, tell };

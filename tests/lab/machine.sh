@@ -19,8 +19,11 @@ boot() {
   mkdir -p "$M/upper" "$M/work" "$M/root"
   mount -t overlay overlay -o "lowerdir=$root,upperdir=$M/upper,workdir=$M/work" "$M/root"
   install -m 755 "$PROGRAM" "$M/root/usr/local/bin/gitlab-backup"
-  # Whoever looks at what others made; an installation makes it.
-  grep -q '^gitlab-backup-sandbox:' "$M/root/etc/passwd" || chroot "$M/root" useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin gitlab-backup-sandbox
+  # Who looks at what others made, and who loads it; an installation makes them.
+  local account
+  for account in gitlab-backup-sandbox gitlab-backup-loader; do
+    grep -q "^$account:" "$M/root/etc/passwd" || chroot "$M/root" useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin "$account"
+  done
   # The clock is the host's: at 02:30 of it every machine would begin a run of its own, in the middle of whatever is tried.
   mkdir -p "$M/root/$NO_CLOCK"
   printf '[Timer]\nOnCalendar=\nOnCalendar=2099-01-01\n' > "$M/root/$NO_CLOCK/lab.conf"

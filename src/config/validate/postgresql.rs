@@ -2,10 +2,8 @@
 
 use super::rules::{self, Refusal};
 use super::{Checker, Defaults, Section};
+use crate::accounts;
 use crate::config::{Postgresql, raw};
-
-/// Who runs the units where the role cannot: a host is reached by password, as nobody in particular.
-const SERVICE_USER: &str = "gitlab-backup";
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgresql, defaults: &Defaults) -> Option<Postgresql> {
     // The layout's server is one thing: whoever names another host names the rest too.
@@ -22,7 +20,8 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
                 checker.refuse(&section.place("os-user"), Refusal::new(message, "the OS user to connect as"));
             })
             .ok(),
-        None => Some(SERVICE_USER.to_owned()),
+        // A host is reached by password, as nobody in particular.
+        None => Some(accounts::SERVICE.to_owned()),
     };
     let by_socket = host.starts_with('/');
     let restore_user = checker.value(section, "restore-user", raw.restore_user.as_ref(), |name| match by_socket {

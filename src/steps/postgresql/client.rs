@@ -15,6 +15,7 @@ use nix::unistd::User;
 use tempfile::NamedTempFile;
 use tokio::process::Command;
 
+use crate::accounts;
 use crate::config::Postgresql;
 use crate::host::identity::Account;
 use crate::host::own;
@@ -67,7 +68,10 @@ impl Client {
     /// # Errors
     /// If this is root, and there is no such OS user as `config` names.
     pub fn with(config: Postgresql, password: Option<String>) -> Result<Self> {
-        let user = user::to_become(&config.os_user).context("correct [postgresql] os-user")?;
+        let user = user::to_become(&config.os_user).with_context(|| match config.os_user.as_str() {
+            accounts::LOADER => "what is restored is loaded with an account of its own: 'gitlab-backup install' makes it",
+            _ => "correct [postgresql] os-user",
+        })?;
         let account = user.map(|user: User| Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
         Ok(Self { config, password, account, application: APPLICATION, level: AtomicU32::new(u32::MAX), passfile: OnceLock::new() })
     }

@@ -13,6 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::NamedTempFile;
 
+use crate::accounts;
 use crate::runs::Database;
 
 use super::client::{Client, identifier, literal};
@@ -179,7 +180,7 @@ impl Loader<'_> {
 
 /// Gives everything to whom it belongs, and takes the rest of its rights from the sandbox's role.
 async fn hand_over(session: &Session, entries: &[&Entry], superusers: &[String]) -> Result<()> {
-    let sandbox = identifier(sandbox::NAME);
+    let sandbox = identifier(accounts::LOADER);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for owner in entries.iter().filter_map(|entry| entry.owner.as_deref()) {
         *counts.entry(owner).or_default() += 1;
@@ -262,7 +263,7 @@ async fn make(session: &Session, entries: &[&Entry]) -> Result<()> {
         whole(entry)?;
         session.script(&entry.definition).await.with_context(|| format!("cannot make {}", called(entry)))?;
         if entry.kind == "SERVER" {
-            let grant = format!("GRANT USAGE ON FOREIGN SERVER {} TO {}", identifier(&entry.tag), identifier(sandbox::NAME));
+            let grant = format!("GRANT USAGE ON FOREIGN SERVER {} TO {}", identifier(&entry.tag), identifier(accounts::LOADER));
             session.run(&grant).await?;
         }
     }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use postgres_protocol::password::scram_sha_256;
 use tokio_postgres::error::SqlState;
 
+use crate::accounts;
 use crate::config::Postgresql;
 use crate::host::random;
 
@@ -17,8 +18,8 @@ use super::client::{Client, identifier, literal};
 use super::load::MAINTENANCE;
 use super::session::{self, Session};
 
-/// The role, and the OS user that a server by socket knows it by.
-pub(in crate::steps) const NAME: &str = "gitlab-backup-sandbox";
+/// The role.
+const NAME: &str = accounts::LOADER;
 
 /// How often its sessions are ended, and between two times.
 const SILENCE: u32 = 300;

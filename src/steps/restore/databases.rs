@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::sleep;
 
+use crate::accounts;
 use crate::config::{Config, Postgresql};
 use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, State, Thing};
@@ -34,7 +35,7 @@ const GLOBALS: &str = "globals.sql";
 
 /// As which OS user pg_restore runs: by a socket it is the role's name that counts.
 pub(super) fn loads_as(postgresql: &Postgresql) -> &str {
-    if postgresql.by_socket() { sandbox::NAME } else { &postgresql.restore_os_user }
+    if postgresql.by_socket() { accounts::LOADER } else { &postgresql.restore_os_user }
 }
 
 /// What lies beside the dumps.
