@@ -232,6 +232,18 @@ impl Directory {
         moved.with_context(|| format!("cannot rename {} to {}", self.named(Path::new(name)), to.named(Path::new(new))))
     }
 
+    /// Exchanges `name` and what is in `to` as `other`.
+    ///
+    /// # Errors
+    /// If one of them is not there ([`is_missing`]), or if the file system cannot do it ([`is_in_the_way`]).
+    pub fn exchange(&self, name: &OsStr, to: &Self, other: &OsStr) -> Result<()> {
+        let done = match rustix::fs::renameat_with(&self.fd, name, &to.fd, other, RenameFlags::EXCHANGE) {
+            Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST),
+            done => done,
+        };
+        done.with_context(|| format!("cannot exchange {} and {}", self.named(Path::new(name)), to.named(Path::new(other))))
+    }
+
     /// Removes `name`, with all below it at any depth; nothing there is no failure.
     pub fn remove(&self, name: &OsStr) -> Result<()> {
         remove::remove(self, name).with_context(|| format!("cannot remove {}", self.named(Path::new(name))))
@@ -391,6 +403,11 @@ pub fn is_name(name: &OsStr) -> bool {
 /// Whether an error says that there is nothing.
 pub fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref() == Some(&Errno::NOENT)
+}
+
+/// Whether an error says that there is something where nothing was to be.
+pub fn is_in_the_way(error: &anyhow::Error) -> bool {
+    error.downcast_ref() == Some(&Errno::EXIST)
 }
 
 fn regular(directory: &OwnedFd, relative: &Path) -> Result<File> {

@@ -236,7 +236,7 @@ impl Renderer<'_> {
                 begin: self.helper(&["staging", "begin"]),
                 end: self.helper(&["staging", "end"]),
                 credentials: Vec::new(),
-                sandbox: Sandbox { bus: false, ..self.sandbox("CAP_DAC_OVERRIDE CAP_FOWNER") },
+                sandbox: Sandbox { bus: false, ..self.sandbox("CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER") },
             }
             .render(),
             Unit::Pause => Pause {

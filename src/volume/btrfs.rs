@@ -1,11 +1,15 @@
 //! btrfs: snapshots of subvolumes, made in the file system's own top level, where no GitLab looks.
+//!
+//! The top level may be GitLab's account's, which can then move what we have in it and put something else in its place. So what is ours is held
+//! by descriptor, and removed and mounted by the subvolume's number, not by a path.
 
-use std::io::ErrorKind;
+use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use rustix::fs::FileType;
 
 use crate::host::beneath::Directory;
 use crate::host::own;
@@ -56,25 +60,33 @@ impl Volumes for Btrfs {
     }
 
     fn prepare(&self, snapshot: &Snapshot) -> Result<()> {
-        let directory = top(Subvolume::parse(&snapshot.origin)?.device)?.join(DIRECTORY);
-        own::make_closed(&directory)
+        let top = Directory::open(&top(Subvolume::parse(&snapshot.origin)?.device)?)?;
+        if ours(&top)?.is_some() {
+            return Ok(());
+        }
+        top.make(OsStr::new(DIRECTORY), 0o700).map(drop).with_context(|| {
+            format!("snapshots would be made in {DIRECTORY} at the top of the file system: what is there is not root's alone, remove it")
+        })
     }
 
     fn take(&self, snapshot: &Snapshot) -> Result<()> {
         let subvolume = Subvolume::parse(&snapshot.origin)?;
-        let top = mounted(subvolume.device);
-        let target = top.join(DIRECTORY).join(&snapshot.name);
+        let top = Directory::open(&mounted(subvolume.device))?;
+        let directory = ours(&top)?.with_context(|| format!("{DIRECTORY} is gone from the file system's top level"))?;
         let mut command = Command::new("btrfs");
         // What is on the way to it may be others': it is opened as it is, and not looked for again.
-        let source = Directory::open(&top)?.below(subvolume.path)?;
-        command.args(["-q", "subvolume", "snapshot", "-r"]).arg(source.reachable()).arg(target);
+        let source = top.below(subvolume.path)?;
+        command.args(["-q", "subvolume", "snapshot", "-r"]).arg(source.reachable()).arg(directory.reachable().join(&snapshot.name));
         process::run(&mut command).map(drop)
     }
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
-        let source = mounted(Subvolume::parse(&snapshot.origin)?.device).join(DIRECTORY).join(&snapshot.name);
+        let device = Subvolume::parse(&snapshot.origin)?.device;
+        let number = number(&Directory::open(&mounted(device))?, &snapshot.name)?;
+        let number = number.with_context(|| format!("snapshot {} is gone from {DIRECTORY} in {device}'s top level", snapshot.name))?;
         own::make(&snapshot.at)?;
-        process::run(Command::new("mount").args(["--bind", "-o", "ro"]).arg(source).arg(&snapshot.at)).map(drop)
+        let options = format!("ro,noatime,subvolid={number}");
+        process::run(Command::new("mount").args(["-t", "btrfs", "-o", &options]).arg(device).arg(&snapshot.at)).map(drop)
     }
 
     fn intact(&self, _: &Snapshot) -> Result<()> {
@@ -85,21 +97,28 @@ impl Volumes for Btrfs {
         if snapshot.at.is_absolute() {
             unmount(&snapshot.at)?;
         }
-        let top = top(Subvolume::parse(&snapshot.origin)?.device)?;
-        let path = top.join(DIRECTORY).join(&snapshot.name);
-        if path.exists() {
-            process::run(Command::new("btrfs").args(["-q", "subvolume", "delete"]).arg(&path))?;
+        let device = Subvolume::parse(&snapshot.origin)?.device;
+        let path = top(device)?;
+        let top = Directory::open(&path)?;
+        match number(&top, &snapshot.name)? {
+            Some(number) => {
+                let mut delete = Command::new("btrfs");
+                delete.args(["-q", "subvolume", "delete", "--subvolid", &number.to_string()]).arg(&path);
+                process::run(&mut delete)?;
+            }
+            None => absent(&path, &snapshot.name)?,
         }
-        // With the last one goes all that was there for them.
-        let directory = top.join(DIRECTORY);
-        if !ours(&directory)?.is_empty() {
-            return Ok(());
+        // With the last one goes all that was there for them; what others have in it stays.
+        if let Some(directory) = ours(&top)? {
+            if !names(&directory)?.is_empty() {
+                return Ok(());
+            }
+            if directory.entries()?.is_empty() {
+                top.remove_empty(OsStr::new(DIRECTORY))?;
+            }
         }
-        // What others have in it stays.
-        if own::entries(&directory).is_ok_and(|mut entries| entries.next().is_none()) {
-            own::remove_directory(&directory)?;
-        }
-        unmount(&top)
+        drop(top);
+        unmount(&path)
     }
 
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
@@ -109,10 +128,13 @@ impl Volumes for Btrfs {
         let mut found = Vec::new();
         for device in devices {
             // Looked at where it is mounted only for this.
-            let top = top(device)?;
-            let names = ours(&top.join(DIRECTORY))?;
+            let path = top(device)?;
+            let names = match ours(&Directory::open(&path)?)? {
+                Some(directory) => names(&directory)?,
+                None => Vec::new(),
+            };
             if names.is_empty() {
-                unmount(&top)?;
+                unmount(&path)?;
             }
             let snapshot = |name| Snapshot { kind: Kind::Btrfs, origin: format!("{device}:"), name, at: PathBuf::new() };
             found.extend(names.into_iter().map(snapshot));
@@ -121,18 +143,48 @@ impl Volumes for Btrfs {
     }
 }
 
-/// The names of our snapshots in this directory.
-fn ours(directory: &Path) -> Result<Vec<String>> {
-    let entries = match own::entries(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        names.extend(is_ours(&name).then_some(name));
+/// Our directory in the top level; none if what has its name there is not root's alone, or nothing.
+fn ours(top: &Directory) -> Result<Option<Directory>> {
+    let name = Path::new(DIRECTORY);
+    let is_directory = top.look(name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    if !is_directory {
+        return Ok(None);
     }
-    Ok(names)
+    let found = top.below(name)?;
+    let stat = found.stat()?;
+    Ok((stat.st_uid == 0 && stat.st_mode & 0o077 == 0).then_some(found))
+}
+
+/// The names of our snapshots in our directory.
+fn names(directory: &Directory) -> Result<Vec<String>> {
+    let entries = directory.entries()?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
+    Ok(entries.filter_map(|(name, _)| name.into_string().ok().filter(|name| is_ours(name))).collect())
+}
+
+/// The number of the snapshot of this name; none if there is none.
+fn number(top: &Directory, name: &str) -> Result<Option<u64>> {
+    let Some(directory) = ours(top)? else { return Ok(None) };
+    if directory.look(Path::new(name))?.is_none() {
+        return Ok(None);
+    }
+    let found = directory.below(Path::new(name))?;
+    if found.stat()?.st_ino != ROOT_INODE {
+        bail!("{name} in {DIRECTORY} of the file system's top level is no subvolume: remove it");
+    }
+    let said = process::run(Command::new("btrfs").args(["inspect-internal", "rootid"]).arg(found.reachable()))?;
+    said.trim().parse().map(Some).with_context(|| format!("'btrfs inspect-internal rootid' says '{}'", said.trim()))
+}
+
+/// Fails if a snapshot that is not in its place is elsewhere in the file system: only who owns the top level could have moved it.
+fn absent(top: &Path, name: &str) -> Result<()> {
+    let listed = process::run(Command::new("btrfs").args(["subvolume", "list"]).arg(top))?;
+    let moved = listed.lines().filter_map(|line| line.split_once(" path ")).find(|(_, path)| Path::new(path).ends_with(name));
+    match moved {
+        Some((_, path)) => {
+            bail!("snapshot {name} was moved to {path} in the file system's top level: 'btrfs subvolume delete' removes it there")
+        }
+        None => Ok(()),
+    }
 }
 
 /// Where the top level of the file system on `device` is, once it is mounted.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Result;
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, FileType, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::Directory;
@@ -30,7 +30,7 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(REMOVERS).build()?;
     let hoist = Hoist { top: &top, prefix: random::name()?, next: AtomicU64::new(0) };
     let again = AtomicU64::new(0);
-    // Somebody may still have a directory open, and go on to make things in it: then once more.
+    // Somebody may still have a directory open, and go on to make things in it: then once more, and as root's alone, where root may.
     let goes_on = |error| matches!(error, Errno::NOTEMPTY | Errno::EXIST) && again.fetch_add(1, Ordering::Relaxed) < AGAIN;
     let mut pending = hoist.empty(&top)?;
     loop {
@@ -39,7 +39,10 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
             let mut found = hoist.empty(&inner)?;
             match rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) if goes_on(error) => found.push(name.clone()),
+                Err(error) if goes_on(error) => {
+                    close(&inner);
+                    found.push(name.clone());
+                }
                 Err(error) => return Err(said(&top, name, error).into()),
             }
             Ok(found)
@@ -51,10 +54,19 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
         }
         match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(error) if goes_on(error) => pending = hoist.empty(&top)?,
+            Err(error) if goes_on(error) => {
+                close(&top);
+                pending = hoist.empty(&top)?;
+            }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Takes a directory from whom it belongs to, and closes it. That this may not be done is no failure: then it is emptied as often as may be.
+fn close(directory: &Directory) {
+    let _ = rustix::fs::fchown(directory, Some(rustix::process::geteuid()), None);
+    let _ = rustix::fs::fchmod(directory, Mode::RWXU);
 }
 
 /// Moves directories up into the topmost one.

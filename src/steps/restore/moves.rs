@@ -2,6 +2,8 @@
 //!
 //! What is live belongs to others, and so may the directories around it: each is held by descriptor for its rename, and no link leads elsewhere.
 
+mod placing;
+
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,8 @@ use rustix::fs::FileType;
 
 use crate::host::beneath::{Directory, Held, is_missing};
 use crate::runs::restore::{Layout, Move, Moves, Root};
+
+use placing::Placing;
 
 /// Left alone at the top of a file system: fsck's, and of no use to anybody else.
 const LOST_FOUND: &str = "lost+found";
@@ -75,16 +79,17 @@ fn parent(path: &Path) -> Result<Option<(Directory, OsString)>> {
 pub(super) fn forward(moves: &[Moves]) -> Result<()> {
     each(moves, |moves| {
         let (staged, aside) = (moves.places.staged.open()?, moves.places.aside.open()?);
+        let placing = Placing::new(&staged);
         for step in &moves.steps {
             let (above, name) = split(&step.inside);
+            [&staged, &aside].into_iter().try_for_each(|holder| placing.settle(holder, step))?;
             if step.old && aside.look(&step.inside)?.is_none() {
                 let (live, live_name) = Directory::of(&step.live)?;
                 live.rename(&live_name, &aside.make_all(above, None)?, name)?;
             }
             if step.new && staged.look(&step.inside)?.is_some() {
-                let from = staged.below(above)?;
                 let (live, live_name) = make_parents(&step.live, &staged, &step.inside)?;
-                from.rename(name, &live, &live_name)?;
+                placing.place(&staged, &step.inside, &live, &live_name)?;
             }
         }
         Ok(())
@@ -123,8 +128,10 @@ pub(super) fn backward(moves: &[Moves]) -> Result<()> {
         let (Some(staged), Some(aside)) = (moves.places.staged.open_if_there()?, moves.places.aside.open_if_there()?) else {
             return Ok(());
         };
+        let placing = Placing::new(&staged);
         for step in moves.steps.iter().rev() {
             let (above, name) = split(&step.inside);
+            [&staged, &aside].into_iter().try_for_each(|holder| placing.settle(holder, step))?;
             let old = aside.look(&step.inside)?.is_some();
             // What is in place is the new: either nothing was there, or the old is aside.
             let came = !step.old || old;
@@ -134,7 +141,7 @@ pub(super) fn backward(moves: &[Moves]) -> Result<()> {
             }
             if step.old && old {
                 let (live, live_name) = Directory::of(&step.live)?;
-                aside.below(above)?.rename(name, &live, &live_name)?;
+                placing.place(&aside, &step.inside, &live, &live_name)?;
             }
         }
         Ok(())

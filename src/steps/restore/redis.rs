@@ -120,6 +120,11 @@ async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<Strin
 
 /// Fails if the process is not what `unit` is there for: the server's account may have processes in units of others.
 async fn own_unit(unit: &str, process: Behind, manager: &Manager) -> Result<String> {
+    ensure!(
+        process.pid == 0 || process.is_there(),
+        "process {}, which began to listen there, is gone: who answers in its place cannot be told, name the server's unit by [[redis]] unit",
+        process.pid
+    );
     let main = manager.state(unit).await?.main_pid;
     // Of root's own processes only root tells the number.
     ensure!(

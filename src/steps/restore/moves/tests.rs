@@ -172,3 +172,60 @@ fn no_rename_goes_through_a_link_of_others() {
     assert!(error.contains("is not the directory that was made there"), "{error}");
     assert_eq!(fs::read_to_string(at("theirs/inner/data")).unwrap(), "live");
 }
+
+/// Who owns the directory above makes something in a place as soon as nothing is there.
+#[test]
+fn what_is_put_in_the_way_is_moved_aside() {
+    let (directory, layout) = place(false);
+    let data = directory.path().join("data");
+    let before = tree(&data);
+    let moves = [plan(&layout).unwrap()];
+    let going = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while going.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = fs::create_dir(&data);
+                }
+            });
+        }
+        let played = std::panic::catch_unwind(|| {
+            for _ in 0..50 {
+                forward(&moves).unwrap();
+                assert_eq!(fs::read_to_string(data.join("both")).unwrap(), "new");
+                backward(&moves).unwrap();
+                assert_eq!(tree(&data), before);
+            }
+        });
+        going.store(false, std::sync::atomic::Ordering::Relaxed);
+        played.unwrap();
+    });
+    layout.places.aside.remove_empty().unwrap();
+    layout.places.staged.remove().unwrap();
+}
+
+/// A process is killed between the exchange and what comes after it.
+#[test]
+fn an_exchange_is_not_done_twice() {
+    use std::os::unix::fs::MetadataExt;
+
+    let (directory, layout) = place(false);
+    let data = directory.path().join("data");
+    let moves = [plan(&layout).unwrap()];
+    forward(&moves).unwrap();
+    let aside = layout.places.aside.path.join(below(&data));
+    let staged = &layout.places.staged.path;
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    // The way back: what is new lies beside, the old is in place, and aside is what was in the way.
+    fs::rename(&data, staged.join(below(&data))).unwrap();
+    fs::write(staged.join(format!("placing-{}-{}", inode(&layout.places.aside.path), inode(&aside))), "").unwrap();
+    fs::rename(&aside, &data).unwrap();
+    fs::create_dir(&aside).unwrap();
+    backward(&moves).unwrap();
+    assert_eq!(fs::read_to_string(data.join("only old")).unwrap(), "old");
+    assert!(!aside.exists());
+    // And forward again, from there.
+    forward(&moves).unwrap();
+    assert_eq!(fs::read_to_string(data.join("both")).unwrap(), "new");
+    assert_eq!(fs::read_to_string(aside.join("only old")).unwrap(), "old");
+}
