@@ -27,3 +27,31 @@ pub async fn ask(url: &ReadinessUrl) -> Result<()> {
     ensure!(status.is_success(), "{url} answers {status}");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_leads_elsewhere_is_told_and_not_followed() {
+        let (server, elsewhere) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (address, there) = (server.local_addr().unwrap(), elsewhere.local_addr().unwrap());
+        let answers = |listener: TcpListener, answer: String| {
+            std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            })
+        };
+        answers(server, format!("HTTP/1.1 302 Found\r\nLocation: http://{there}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
+        let asked = answers(elsewhere, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned());
+        let error = ask(&ReadinessUrl::Http(format!("http://{address}/-/readiness"))).await.unwrap_err();
+        assert!(error.to_string().contains("which is not followed"), "{error:#}");
+        assert!(!asked.is_finished());
+    }
+}
