@@ -65,7 +65,7 @@ impl Volumes for Btrfs {
             return Ok(());
         }
         top.make(OsStr::new(DIRECTORY), 0o700).map(drop).with_context(|| {
-            format!("snapshots would be made in {DIRECTORY} at the top of the file system: what is there is not root's alone, remove it")
+            format!("snapshots would be made in {DIRECTORY} at the top of the file system: what is there is no directory that root alone can change, remove it")
         })
     }
 
@@ -143,7 +143,7 @@ impl Volumes for Btrfs {
     }
 }
 
-/// Our directory in the top level; none if what has its name there is not root's alone, or nothing.
+/// Our directory in the top level; none if others can change what has its name there, or if there is nothing.
 fn ours(top: &Directory) -> Result<Option<Directory>> {
     let name = Path::new(DIRECTORY);
     let is_directory = top.look(name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
@@ -152,7 +152,7 @@ fn ours(top: &Directory) -> Result<Option<Directory>> {
     }
     let found = top.below(name)?;
     let stat = found.stat()?;
-    Ok((stat.st_uid == 0 && stat.st_mode & 0o077 == 0).then_some(found))
+    Ok((stat.st_uid == 0 && stat.st_mode & 0o022 == 0).then_some(found))
 }
 
 /// The names of our snapshots in our directory.
