@@ -39,6 +39,8 @@ pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
 pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";
 /// GitLab did not answer before it was stopped, so its answer is not waited for.
 pub const UNANSWERED: &str = "/run/gitlab-backup/unanswered";
+/// What of GitLab ran when it was asked.
+pub const ASKED: &str = "/run/gitlab-backup/asked.json";
 /// The proxies as they were configured when the run began.
 pub const PROXIES: &str = "/run/gitlab-backup/proxies.json";
 /// While it is there, proxy units follow their services and touch none.

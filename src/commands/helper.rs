@@ -118,7 +118,7 @@ pub enum Helper {
 }
 
 /// The helpers of a restore, by unit.
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub enum Restore {
     /// gitlab-backup-restore-run.service
     Execute,
@@ -143,7 +143,11 @@ pub enum Restore {
     /// gitlab-backup-restore-finish.service
     Finish,
     /// gitlab-backup-restore-guard.service
-    Guard,
+    Guard {
+        /// Stop this one.
+        #[arg(long = "stop", value_name = "UNIT")]
+        writers: Vec<String>,
+    },
     /// gitlab-backup-restore-keep-down.service
     KeepDown,
 }
@@ -189,6 +193,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Proxies(Bracket::End) => proxy::adopted_end(),
         Helper::Thaw => freeze::thaw().await,
         Helper::Resume => resume::resume(&manner(file)).await,
+        Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
         helper => with(&load(file)?, helper).await,
     }
 }
@@ -249,9 +254,8 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
         Restore::Files => restore::beside(config).and_then(|()| restore::files(config)),
         Restore::Switch => restore::switch(config).await,
         Restore::Finish => restore::finish(config).await,
-        Restore::Guard => restore::guard(config).await,
         Restore::KeepDown => proxy::keep_down(config).await,
-        Restore::Conclude => Ok(()),
+        Restore::Conclude | Restore::Guard { .. } => Ok(()),
     }
 }
 

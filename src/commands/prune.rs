@@ -14,7 +14,7 @@ use crate::say;
 use crate::steps::open;
 use crate::steps::prune::{Plan, apply, plan};
 use crate::systemd::Manager;
-use crate::units::Unit;
+use crate::units::{Restore, Unit};
 
 /// The JSON of `prune`: fields are added, never renamed.
 #[derive(Serialize)]
@@ -40,10 +40,15 @@ pub async fn prune(config: &Config, dry_run: bool, json: bool) -> Result<()> {
 }
 
 async fn refuse_if_unsafe() -> Result<()> {
-    let executor = Manager::connect().await?.state(&Unit::Run.to_string()).await?;
-    if !executor.is_settled() {
-        let message = "a backup is going on: it prunes by itself when it is complete".to_owned();
-        return Err(Exit { code: ALREADY_RUNNING, message }.into());
+    let manager = Manager::connect().await?;
+    for (executor, message) in [
+        (Unit::Run, "a backup is going on: it prunes by itself when it is complete"),
+        // The run that is restored may be one that is to go.
+        (Restore::Run.into(), "a restore is going on: wait for it"),
+    ] {
+        if !manager.state(&executor.to_string()).await?.is_settled() {
+            return Err(Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into());
+        }
     }
     if let Some(last) = Record::all()?.first().filter(|last| last.outcome != Outcome::Complete) {
         bail!("the last run, {}, is not complete: nothing is pruned before one is", last.id);

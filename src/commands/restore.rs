@@ -68,7 +68,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.undo {
         let Some(journal) = Journal::load()? else { bail!("no restore ended half way: there is nothing to put back") };
         loss(&journal)?;
-        return live(None, args, "put back what was there before the restore, and lose what was written since").await;
+        return live(config, None, args, "put back what was there before the restore, and lose what was written since").await;
     }
     for line in left()? {
         note!("note: {line}");
@@ -99,16 +99,27 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    live(Some(request), args, &format!("replace all that by what it was on {}", manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC"))).await
+    live(config, Some(request), args, &format!("replace all that by what it was on {}", manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC")))
+        .await
 }
 
 /// Tells what is lost if what has taken place is undone, before anybody is asked.
 fn loss(journal: &Journal) -> Result<()> {
     journal.ensure_whole()?;
-    let (State::Switched, plan) = (journal.state, &journal.plan) else { return Ok(()) };
+    let plan = &journal.plan;
     let run = plan.run.as_ref().map_or("a run", RunId::as_str);
     let since = journal.switched.unwrap_or(journal.started).strftime("%Y-%m-%d %H:%M:%S UTC");
-    say!("run {run} has taken place, and GitLab may have run with it since {since}. What was written since then is LOST if it is undone:");
+    match journal.state {
+        State::Switched => {
+            say!(
+                "run {run} has taken place, and GitLab may have run with it since {since}. What was written since then is LOST if it is undone:"
+            );
+        }
+        State::Switching => {
+            say!("the restore of run {run} ended half way. If GitLab was started since {since}, what was written then is LOST:")
+        }
+        State::Staging | State::Finishing => return Ok(()),
+    }
     for database in &plan.databases {
         say!("  postgresql  every row of {}", database.database.name);
     }
@@ -167,16 +178,21 @@ fn describe(config: &Config, manifest: &Manifest, request: &Request) {
 }
 
 /// Asks, starts the restore and follows it.
-async fn live(request: Option<Request>, args: &RestoreArgs, what: &str) -> Result<()> {
+async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, what: &str) -> Result<()> {
     let manager = Manager::connect().await?;
     let executor = Unit::from(Restore::Run).to_string();
     let state = manager.state(&executor).await?;
     ensure!(state.load == "loaded", "{executor} is not installed: 'gitlab-backup install' first");
-    for (unit, word) in [(Unit::Run, "backup"), (Restore::Run.into(), "restore")] {
+    for (unit, message) in [
+        (Unit::Run, "a backup is going on: wait for it, or 'systemctl stop gitlab-backup-run.service'"),
+        (Restore::Run.into(), "a restore is going on: wait for it"),
+    ] {
         if !manager.state(&unit.to_string()).await?.is_settled() {
-            let message = format!("a {word} is going on: wait for it, or 'systemctl stop {unit}'");
-            return Err(Exit { code: ALREADY_RUNNING, message }.into());
+            return Err(Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into());
         }
+    }
+    if let Some(request) = request.as_ref().filter(|request| request.path.is_some() || !request.only.is_empty()) {
+        refuse_if_used(config, &manager, request).await?;
     }
     if !args.yes {
         confirm(what)?;
@@ -203,6 +219,26 @@ async fn live(request: Option<Request>, args: &RestoreArgs, what: &str) -> Resul
         true => note!("what was there before the restore is back; GitLab was down for {away}"),
         false => note!("run {} is restored; GitLab was down for {away}", record.id),
     }
+    Ok(())
+}
+
+/// A restore that is done again puts back what an unfinished one has replaced, which was not used: GitLab was down. If somebody has started it all the
+/// same, a restore of less would lose by the way what was written since.
+async fn refuse_if_used(config: &Config, manager: &Manager, request: &Request) -> Result<()> {
+    let half = Journal::load()?.is_some_and(|journal| journal.state == State::Switching);
+    let mut runs = Vec::new();
+    for writer in config.gitlab.writers.iter().filter(|_| half) {
+        if manager.state(writer.as_str()).await?.active.is_running() {
+            runs.push(writer.as_str());
+        }
+    }
+    let what = request.path.as_ref().map_or_else(|| request.only.join(", "), |path| path.display().to_string());
+    ensure!(
+        runs.is_empty(),
+        "a restore ended half way, and {} run with what it left: to restore {what} alone would put back what was there before, and lose what was \
+         written since. 'gitlab-backup restore --undo' does that, and asks; 'gitlab-backup restore RUN' makes all new",
+        runs.join(", ")
+    );
     Ok(())
 }
 

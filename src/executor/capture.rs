@@ -87,7 +87,7 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
     running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
     if bracket.must_answer || waited {
         // One that was starting will answer, whatever it did as the run began.
-        paused::answered(true)?;
+        paused::answered(true, &[])?;
     }
     paused::save(&running)?;
     let opened = open(config, manager, bracket, (jobs, closure, running)).await;

@@ -26,14 +26,21 @@ pub fn clear() -> Result<()> {
     own::remove(paths::PAUSED)
 }
 
-/// Leaves word whether GitLab answered before it was stopped: one that did not need not answer to be as it was.
-pub fn answered(answered: bool) -> Result<()> {
+/// Leaves word whether GitLab answered before it was stopped, when `units` ran: one that did not need not answer to be as it was.
+pub fn answered(answered: bool, units: &[String]) -> Result<()> {
+    write_json(Path::new(paths::ASKED), &units)?;
     if answered { own::remove(paths::UNANSWERED) } else { own::write(paths::UNANSWERED, "") }
 }
 
 /// Whether its answer is part of its return.
 pub fn is_to_answer() -> bool {
     !Path::new(paths::UNANSWERED).exists()
+}
+
+/// What ran when GitLab was asked, and is not on this record: somebody has stopped it since, and the answer may need it.
+pub fn missing(units: &[Paused]) -> Vec<String> {
+    let asked: Vec<String> = read_json(Path::new(paths::ASKED)).ok().flatten().unwrap_or_default();
+    asked.into_iter().filter(|asked| !units.iter().any(|paused| paused.unit == *asked)).collect()
 }
 
 /// Takes a unit off the list that an admin has stopped: no other unit's start may bring it back either.

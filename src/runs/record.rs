@@ -191,10 +191,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         text => text?,
     };
     serde_json::from_slice(&text).map(Some).with_context(|| {
-        let advice = match path == Path::new(paths::PAUSED) {
-            // Nothing else knows what is down: without it nothing would start it.
-            true => "it names what of GitLab is down. Start GitLab ('gitlab-ctl start', or 'systemctl start' of its target and units), then remove it",
-            false => "remove it",
+        // Nothing else knows what is down: without the first nothing would start it.
+        let advice = if path == Path::new(paths::PAUSED) {
+            "it names what of GitLab is down. Start GitLab ('gitlab-ctl start', or 'systemctl start' of its target and units), then remove it"
+        } else if path == Path::new(paths::RESTORE_JOURNAL) {
+            "it tells what of GitLab a restore has replaced. Look for databases and directories called '…_replaced_…', '.gitlab-backup-replaced-…': if \
+             there are any, GitLab may be half restored. Then move the file away, and restore a run as a whole"
+        } else {
+            "remove it"
         };
         format!("{} is damaged: {advice}", path.display())
     })

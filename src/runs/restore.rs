@@ -361,7 +361,14 @@ impl fmt::Display for Leftover {
 impl Leftover {
     /// All that is left.
     pub fn load() -> Result<Vec<Self>> {
-        Ok(read_json(Path::new(paths::RESTORE_LEFT))?.unwrap_or_default())
+        // It protects nothing: what cannot be read keeps nobody from anything.
+        match read_json(Path::new(paths::RESTORE_LEFT)) {
+            Ok(all) => Ok(all.unwrap_or_default()),
+            Err(error) => {
+                tracing::warn!("{error:#}; what restores have left beside what is live is not known any more");
+                Ok(Vec::new())
+            }
+        }
     }
 
     /// Replaces the list.
@@ -372,21 +379,29 @@ impl Leftover {
 
 /// Whether something waits for the last step of a restore.
 pub fn is_to_finish() -> bool {
-    let due =
-        || -> Result<bool> { Ok(Journal::load()?.is_some_and(|journal| journal.state.has_taken_place()) || !Leftover::load()?.is_empty()) };
+    let due = || -> Result<bool> {
+        Ok(Journal::load()?.is_some_and(|journal| journal.state != State::Switching) || !Leftover::load()?.is_empty())
+    };
     due().unwrap_or(false)
 }
 
 /// What is left beside what is live, and what becomes of it.
 pub fn left() -> Result<Vec<String>> {
     let mut lines: Vec<String> = Leftover::load()?.iter().map(ToString::to_string).collect();
-    let Some(journal) = Journal::load()?.filter(|journal| journal.state.has_taken_place()) else { return Ok(lines) };
+    let Some(journal) = Journal::load()?.filter(|journal| journal.state != State::Switching) else { return Ok(lines) };
+    if journal.state == State::Staging {
+        lines.push(
+            "a restore was cut off while it was laid out, and replaced nothing: what it left is removed by the next run or restore"
+                .to_owned(),
+        );
+        return Ok(lines);
+    }
     let aside = journal.aside();
     if !aside.is_empty() {
         let run = journal.plan.run.as_ref().map_or("a run", RunId::as_str);
         lines.push(format!(
-            "run {run} is restored, and what was there before is still beside it ({}): it is removed as soon as GitLab answers, or by the next run \
-             or restore{}",
+            "run {run} is restored, and what was there before is still beside it ({}): it is removed as soon as GitLab answers, or by the \
+             first run after that{}",
             aside.join(", "),
             if journal.state == State::Switched { "; 'gitlab-backup restore --undo' puts it back" } else { "" }
         ));

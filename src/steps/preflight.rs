@@ -27,7 +27,19 @@ pub async fn preflight(config: &Config) -> Result<()> {
     findings.push(Finding::of("repository", repository(config)));
     conclude(&findings)?;
     let silent = findings.iter().any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
-    paused::answered(!silent || answers(config).await)
+    let answered = !silent || answers(config).await;
+    paused::answered(answered, &running(config).await?)
+}
+
+/// What of GitLab runs.
+async fn running(config: &Config) -> Result<Vec<String>> {
+    let manager = Manager::connect().await?;
+    let mut running = Vec::new();
+    for writer in &config.gitlab.writers {
+        let state = manager.state(writer.as_str()).await?;
+        running.extend(state.active.is_running().then_some(state.name));
+    }
+    Ok(running)
 }
 
 /// Whether GitLab, which was silent once, answers while it runs: only then is its answer waited for when it is back.

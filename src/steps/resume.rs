@@ -17,6 +17,8 @@ use super::{freeze, readiness, restore};
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
 const READINESS_MOST: Duration = Duration::from_secs(1);
+/// How long an answer is waited for when somebody has stopped a part of GitLab: it may be the part that answers.
+const INCOMPLETE_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts to start a unit that fails: patient, but never giving up.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
@@ -56,13 +58,22 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     let Some(units) = paused::load()? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");
     let manager = Manager::connect().await?;
-    let mut resume = Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), stopping: HashMap::new() };
+    let mut resume = Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), stopping: HashMap::new(), ran: false };
     while !resume.all_running(manner, &manager).await? {
         resume.jobs.wait().await;
     }
     if let Some(url) = manner.readiness.as_ref().filter(|_| !resume.units.is_empty() && paused::is_to_answer()) {
         let started = Instant::now();
+        resume.ran = true;
         while let Err(error) = readiness::ask(url).await {
+            let missing = paused::missing(&resume.units);
+            if resume.units.is_empty() || !missing.is_empty() && started.elapsed() > INCOMPLETE_PATIENCE {
+                tracing::warn!(
+                    "GitLab does not answer ({error:#}), and is not waited for: {} ran before and were stopped meanwhile",
+                    missing.join(", ")
+                );
+                return over(&manager).await;
+            }
             notify::status(&format!("GitLab's units run, waiting for its answer: {error}"));
             // Often while it may come any moment, seldom when it is late.
             sleep((started.elapsed() / 100).clamp(READINESS_PAUSE, READINESS_MOST)).await;
@@ -70,12 +81,17 @@ pub async fn resume(manner: &Manner) -> Result<()> {
             resume.all_running(manner, &manager).await?;
         }
     }
-    paused::clear()?;
-    release(&manager).await?;
+    over(&manager).await?;
     restore::finish_later(&manager).await?;
     notify::status("GitLab is back");
     tracing::info!("GitLab is back");
     Ok(())
+}
+
+/// Nothing is paused any more.
+async fn over(manager: &Manager) -> Result<()> {
+    paused::clear()?;
+    release(manager).await
 }
 
 /// Ends the brackets of a run that is over. systemd looks once whether anybody needs it, when the executor ends; where that one was killed with
@@ -114,6 +130,8 @@ struct Resume {
     attempts: HashMap<String, Attempts>,
     /// Since when a unit has been seen stopping.
     stopping: HashMap<String, Instant>,
+    /// All of them have run: no stop is one of the window's any more.
+    ran: bool,
 }
 
 impl Resume {
@@ -169,12 +187,21 @@ impl Resume {
         Ok(())
     }
 
-    /// A start of ours that was cancelled was cancelled by somebody: the unit stays down.
+    /// A start of ours that was cancelled was cancelled by somebody, and what ran and was stopped as well: the unit stays down.
     async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
         while let Some(event) = self.jobs.take() {
             let JobEvent::Removed { id, unit, result } = event else { continue };
+            if !self.units.iter().any(|paused| paused.unit == unit) {
+                continue;
+            }
             let ours = self.attempts.get(&unit).is_some_and(|attempts| attempts.job == id);
-            if ours && result == "canceled" && !manager.state(&unit).await?.active.is_running() {
+            let cancelled = ours && result == "canceled";
+            let stopped = self.ran && !ours && result == "done";
+            if !cancelled && !stopped {
+                continue;
+            }
+            let state = manager.state(&unit).await?;
+            if cancelled && !state.active.is_running() || stopped && state.active == ActiveState::Inactive && !state.has_job {
                 tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
                 self.leave(&unit)?;
             }

@@ -25,6 +25,12 @@ use crate::units::render::credential;
 
 use super::session::{self, Session, settings};
 
+/// By this comment a database is known that a restore has laid out, until it takes its place, or could not remove.
+pub(in crate::steps) const OURS: &str = "laid out by gitlab-backup restore";
+/// Those, by the names that a restore gives: a comment alone is its owner's to write.
+const BESIDE: &str = "datname ~ '_(restored|replaced)_[0-9]+(_rehearsed)?$' \
+    AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = 'laid out by gitlab-backup restore', false)";
+
 /// What the server shows our sessions as.
 const APPLICATION: &str = "gitlab-backup";
 /// The same, of those that lay out what a restore puts in place.
@@ -161,14 +167,25 @@ impl Client {
         format!("PostgreSQL at {} port {}, database '{database}' as '{}'", self.config.host, self.config.port, self.config.user)
     }
 
-    /// What to back up: the configured databases, or all but the templates and those that are half dropped.
+    /// What to back up: the configured databases, or all but the templates, those that are half dropped and those of a restore.
     pub async fn databases(&self) -> Result<Vec<String>> {
         if let Some(names) = &self.config.databases {
             return Ok(names.clone());
         }
-        let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 \
-            ORDER BY datname";
-        self.connect_anywhere().await?.0.column(sql, &[]).await
+        let sql = format!(
+            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 AND NOT ({BESIDE}) \
+             ORDER BY datname"
+        );
+        self.connect_anywhere().await?.0.column(&sql, &[]).await
+    }
+
+    /// Databases that a restore has left beside GitLab's. None where the configuration names what to back up.
+    pub async fn beside(&self) -> Result<Vec<String>> {
+        if self.config.databases.is_some() {
+            return Ok(Vec::new());
+        }
+        let sql = format!("SELECT datname::text FROM pg_catalog.pg_database WHERE {BESIDE} ORDER BY datname");
+        self.connect_anywhere().await?.0.column(&sql, &[]).await
     }
 
     /// Databases of which a DROP DATABASE was interrupted: the server lets nobody in any more. None where the configuration names what to back up.

@@ -51,7 +51,9 @@ pub async fn dump(config: &Config) -> Result<()> {
     let names: Vec<String> = held.databases.iter().map(|database| database.name.clone()).collect();
     let globals = globals(&client, &staging, &names).await?;
     let place = Directory::open(&staging)?;
-    let left_out = client.half_dropped().await?.iter().map(|name| half_dropped(name)).collect();
+    let half_dropped = client.half_dropped().await?.into_iter().map(|name| half_dropped(&name));
+    let beside = client.beside().await?.into_iter().map(|name| format!("database '{name}' is left of a restore, and not in the backup"));
+    let left_out = half_dropped.chain(beside).collect();
     let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new(), globals: Some(globals), left_out };
     for database in &held.databases {
         let directory = directory(&database.name);

@@ -21,12 +21,11 @@ pub struct Behind {
 }
 
 impl Behind {
-    /// Whether a process of this number is the account's. A socket goes on naming who began to listen, and the number of one that is gone may
-    /// be anybody's.
-    pub fn is_there(self) -> bool {
-        // With the account's rights: what is another's may be hidden from a unit.
-        let found = self.account.act(|| Ok(Process::new(i32::try_from(self.pid)?)?.status()?.euid == self.account.uid));
-        found.unwrap_or(false)
+    /// Whether a process of this number is seen to be the account's. A socket goes on naming who began to listen, and the number of one that is
+    /// gone may be anybody's.
+    pub fn is_seen(self) -> bool {
+        let found = || -> Result<bool> { Ok(Process::new(i32::try_from(self.pid)?)?.status()?.euid == self.account.uid) };
+        found().unwrap_or(false)
     }
 }
 
@@ -106,13 +105,13 @@ mod tests {
     #[test]
     fn a_number_that_has_come_to_somebody_else_is_told() {
         let account = Account { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-        assert!(Behind { pid: std::process::id(), account }.is_there());
+        assert!(Behind { pid: std::process::id(), account }.is_seen());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
-        assert!(!Behind { pid: child.id(), account }.is_there());
+        assert!(!Behind { pid: child.id(), account }.is_seen());
         // Process 1 is root's.
         let other = if account.uid == 0 { Account { uid: 65534, gid: 65534 } } else { account };
-        assert!(!Behind { pid: 1, account: other }.is_there());
+        assert!(!Behind { pid: 1, account: other }.is_seen());
     }
 
     #[tokio::test]

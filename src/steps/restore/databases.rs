@@ -12,7 +12,7 @@ use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, State, Thing};
 use crate::runs::{Manifest, Part};
 use crate::steps::postgresql::Dumped;
-use crate::steps::postgresql::client::{Client, LOADING, identifier, literal, major};
+use crate::steps::postgresql::client::{Client, LOADING, OURS, identifier, literal, major};
 use crate::steps::postgresql::globals::open;
 use crate::steps::postgresql::load::MAINTENANCE;
 use crate::steps::postgresql::sandbox;
@@ -23,8 +23,6 @@ use super::{dump_directory, note};
 /// What is longer makes a staged database's name too long for PostgreSQL.
 const NAME_MAX: usize = 40;
 
-/// By this comment a database that a restore has laid out is known, until it takes its place.
-const OURS: &str = "laid out by gitlab-backup restore";
 /// How often others that come back into a database are sent away, and how long our own may take to end.
 const TRIES: u32 = 10;
 const ENDS: u32 = 600;
@@ -32,6 +30,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where text for people is that nothing of ours reads.
 const GLOBALS: &str = "globals.sql";
+
+/// What keeps a database from being renamed and dropped, and no session's end ends.
+const PREPARED: &str = "SELECT 'prepared transaction ' || gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1::text";
 
 /// As which OS user pg_restore runs: by a socket it is the role's name that counts.
 pub(super) fn loads_as(postgresql: &Postgresql) -> &str {
@@ -64,6 +65,15 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
         bail!("the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it");
     }
     let there = numbers(&session).await?;
+    for database in manifest.databases.iter().filter(|database| there.contains_key(&database.name)) {
+        let prepared: Vec<String> = session.column(PREPARED, &[&database.name]).await?;
+        ensure!(
+            prepared.is_empty(),
+            "database '{}' is held by {}, so it cannot be renamed: COMMIT PREPARED or ROLLBACK PREPARED in it",
+            database.name,
+            prepared.join(", ")
+        );
+    }
     // What an earlier restore could not remove keeps its name.
     let left = Leftover::load()?;
     let left = |name: &String| left.iter().any(|left| matches!(&left.thing, Thing::Database { name: other, .. } if other == name));
@@ -286,6 +296,12 @@ pub(super) async fn forget(config: &Config, name: &str, number: Option<u32>) -> 
     drop_one(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?, name, number).await
 }
 
+/// Marks what is left of one that was replaced: nothing but its removal awaits it.
+pub(super) async fn disown(config: &Config, name: &str) -> Result<()> {
+    let Some(postgresql) = &config.postgresql else { return Ok(()) };
+    mark(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?, name).await
+}
+
 /// Removes the role as which the dumps were loaded.
 pub(super) async fn retire(config: &Config) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
@@ -330,7 +346,7 @@ async fn holders(session: &Session, name: &str) -> Vec<String> {
     let queries = [
         "SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
          WHERE d.datname = $1::text",
-        "SELECT 'prepared transaction ' || gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1::text",
+        PREPARED,
         "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE database = $1::text",
         "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' (' || coalesce(application_name, '') || ')' \
          FROM pg_catalog.pg_stat_activity WHERE datname = $1::text AND pid <> pg_catalog.pg_backend_pid()",

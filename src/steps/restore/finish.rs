@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::Config;
 use crate::host::beneath::{Directory, Held};
@@ -10,6 +10,8 @@ use crate::host::identity::Account;
 use crate::paths;
 use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Layout, Leftover, Numbers, StagedDatabase, State, Thing};
+use crate::runs::{Kind, Record};
+use crate::steps::readiness;
 use crate::systemd::notify;
 
 use super::{databases, moves, note, undo};
@@ -22,7 +24,25 @@ pub async fn finish(config: &Config) -> Result<()> {
         left.extend(again(config, leftover).await?);
     }
     let Some(mut journal) = Journal::load()? else { return Leftover::save(&left) };
+    if journal.state == State::Staging {
+        // The machine went down while it was laid out: nothing of it is live.
+        notify::status("removing what a restore that was cut off has laid out");
+        Leftover::save(&left)?;
+        return undo::away(config, &journal).await;
+    }
     ensure!(journal.state.has_taken_place(), "the restore is not complete: nothing of what was there before is removed");
+    // Who restores anew does not want what is here, and may never get an answer of it.
+    let restoring = Record::last(Kind::Restore)?.is_some_and(|record| record.finished.is_none());
+    if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched && !restoring) {
+        // It may have gone down again, or the machine with it, before it ever answered.
+        let silent = readiness::ask(url).await.err();
+        if let Some(error) = silent {
+            bail!(
+                "GitLab does not answer with what was restored ({error:#}): what was there before is kept until it does, and until then \
+                 'gitlab-backup restore --undo' puts it back"
+            );
+        }
+    }
     notify::status("removing what was there before");
     journal.state = State::Finishing;
     journal.save()?;
@@ -52,6 +72,10 @@ pub async fn finish(config: &Config) -> Result<()> {
         }
         let number = numbers.and_then(|numbers| numbers.old);
         if let Err(error) = databases::forget(config, replaced, number).await {
+            // No backup takes it for a database of GitLab's.
+            if let Err(error) = databases::disown(config, replaced).await {
+                tracing::warn!("{error:#}");
+            }
             let thing = Thing::Database { name: replaced.clone(), number };
             left.push(Leftover { thing, why: format!("{error:#}"), by_hand: false });
         }

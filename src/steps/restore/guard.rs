@@ -7,15 +7,15 @@ use crate::runs::restore::Journal;
 use crate::systemd::Manager;
 use crate::units::{Plan, Unit};
 
-/// Cancels the start of every writer, whose start jobs wait behind this unit.
-pub async fn guard(config: &Config) -> Result<()> {
+/// Cancels the start of every writer, whose start jobs wait behind this unit: also where a configuration cannot be read.
+pub async fn guard(writers: &[String], config: Result<Config>) -> Result<()> {
     let Some(why) = Journal::half_way() else { return Ok(()) };
     tracing::error!("{why}");
     let manager = Manager::connect().await?;
-    for writer in &config.gitlab.writers {
-        manager.stop(writer.as_str()).await?;
+    for writer in writers {
+        manager.stop(writer).await?;
     }
-    match Plan::new(config).keep_down() {
+    match Plan::new(&config?).keep_down() {
         // What starts these comes later, and asks nobody.
         Some(unit) => manager.start(&Unit::from(unit).to_string(), "replace").await,
         None => Ok(()),

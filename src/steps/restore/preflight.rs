@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{AtFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 
 use crate::catalog::{Catalog, CompleteRun};
 use crate::config::Config;
@@ -183,6 +183,13 @@ fn roots(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec
     (put, configuration)
 }
 
+/// statx(2): whether it has the attribute immutable or append-only, chattr(1).
+fn immutable(path: &Path) -> Result<bool> {
+    let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    let found = found.with_context(|| format!("cannot look at {}", path.display()))?;
+    Ok(found.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND))
+}
+
 /// One layout for each mounted file system: everything in it can be renamed within it.
 fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
     let mounts: Vec<PathBuf> = mounts::seen()?.into_iter().map(|mount| mount.target).collect();
@@ -194,6 +201,8 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
             "{} is a symbolic link on this host: remove it, or restore with --into",
             path.display()
         );
+        let fixed = here.is_some() && immutable(path)?;
+        ensure!(!fixed, "{} may not be renamed, not even by root: 'chattr -i -a' first", path.display());
         if let Some(inside) = mounts.iter().find(|mount| mount.starts_with(path) && *mount != path) {
             bail!(
                 "{} is a file system of its own inside {}: restore with --into and move its content by hand",

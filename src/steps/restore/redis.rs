@@ -120,12 +120,15 @@ async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<Strin
 
 /// Fails if the process is not what `unit` is there for: the server's account may have processes in units of others.
 async fn own_unit(unit: &str, process: Behind, manager: &Manager) -> Result<String> {
+    let state = manager.state(unit).await?;
+    // Its processes may be hidden from this unit; whom it runs as systemd knows.
     ensure!(
-        process.pid == 0 || process.is_there(),
-        "process {}, which began to listen there, is gone: who answers in its place cannot be told, name the server's unit by [[redis]] unit",
-        process.pid
+        process.pid == 0 || state.uid == Some(process.account.uid) || process.is_seen(),
+        "process {}, which began to listen there as user {}, is gone, or {unit} runs as another: name the server's unit by [[redis]] unit",
+        process.pid,
+        process.account.uid
     );
-    let main = manager.state(unit).await?.main_pid;
+    let main = state.main_pid;
     // Of root's own processes only root tells the number.
     ensure!(
         process.pid == 0 || process.pid == main,

@@ -110,7 +110,7 @@ pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
 }
 
 /// Removes what was laid out, and the journal with it.
-async fn away(config: &Config, journal: &Journal) -> Result<()> {
+pub(super) async fn away(config: &Config, journal: &Journal) -> Result<()> {
     databases::unmake(config, &journal.plan).await?;
     for redis in &journal.plan.redis {
         redis.account.act(|| unmake(&redis.places))?;

@@ -114,7 +114,10 @@ impl Renderer<'_> {
             }
             .render(),
             Restore::Guard => {
-                Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&["guard"]), sandbox: self.sandbox("") }.render()
+                // Named here: what keeps a half restored GitLab down does not hang on a file that was broken meanwhile.
+                let writers = self.config.gitlab.writers.iter().flat_map(|writer| ["--stop", writer.as_str()]);
+                let guard: Vec<&str> = std::iter::once("guard").chain(writers).collect();
+                Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&guard), sandbox: self.sandbox("") }.render()
             }
             Restore::KeepDown => self.keep_down(),
             step => self.restore_step(step).render(),
@@ -241,7 +244,12 @@ impl Renderer<'_> {
             }
             // Finish; everything else has a template of its own.
             _ => StepService {
-                sandbox: Some(Sandbox { bus: false, processes: false, network: self.postgresql_by_network(), ..self.in_place(REPLACE) }),
+                sandbox: Some(Sandbox {
+                    bus: false,
+                    processes: false,
+                    network: self.postgresql_by_network() || self.readiness_by_network(),
+                    ..self.in_place(REPLACE)
+                }),
                 description: Text::plain("GitLab restore: remove what was there before"),
                 exec: exec("finish"),
                 credentials: self.credentials(false, true, true),

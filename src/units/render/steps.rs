@@ -357,7 +357,7 @@ impl Renderer<'_> {
         local.into_iter().chain([PathBuf::from(paths::RUNTIME)]).collect()
     }
 
-    fn readiness_by_network(&self) -> bool {
+    pub(super) fn readiness_by_network(&self) -> bool {
         matches!(self.config.gitlab.readiness, Some(ReadinessUrl::Http(_)))
     }
 
