@@ -27,8 +27,6 @@ use super::generate::program;
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
 /// Between two looks at what is going on.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Who asks a PostgreSQL that is reached by name instead of by socket.
-
 /// What an installation changed.
 #[derive(Default)]
 struct Changes(Vec<String>);
