@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::User;
 
 use crate::accounts;
@@ -18,11 +18,12 @@ use crate::host::own;
 use crate::host::text;
 use crate::monitoring;
 use crate::process;
+use crate::runs::restore::Journal;
 use crate::say;
 use crate::steps::user;
 use crate::steps::{files, object_storage, open, permissions, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
-use crate::units::Plan;
+use crate::units::{Plan, Restore, Unit};
 use crate::units::render::credential;
 
 /// The name by which a shell looks for this program.
@@ -37,7 +38,7 @@ pub async fn check(config: Result<Config>, json: bool) -> Result<()> {
         // Its error has a line for each.
         Err(error) => {
             let lines = format!("{error:#}");
-            lines.lines().map(|line| Finding::of("configuration", Err(anyhow::anyhow!("{line}")))).collect()
+            lines.lines().map(|line| Finding::of("configuration", Err(anyhow!("{line}")))).collect()
         }
     };
     if json {
@@ -58,6 +59,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     findings.push(on_path());
     findings.extend(permissions::findings(config));
     findings.extend(accounts(config));
+    findings.extend(half_restored().await);
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
@@ -94,6 +96,14 @@ fn on_path() -> Finding {
         }
         _ => Finding::of("program", Ok(own.display().to_string())),
     }
+}
+
+/// Whether a restore came to no end; one that is at work may be half way.
+async fn half_restored() -> Option<Finding> {
+    let why = Journal::half_way()?;
+    let manager = Manager::connect().await.ok()?;
+    let at_work = !manager.state(&Unit::from(Restore::Run).to_string()).await.ok()?.is_settled();
+    (!at_work).then(|| Finding::of("restore", Err(anyhow!("{why}"))))
 }
 
 /// Whether the accounts are there that what others made is looked at and loaded with.

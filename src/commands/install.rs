@@ -13,7 +13,7 @@ use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Postgresql, Proxy};
 use crate::host::{own, random, text};
-use crate::runs::restore::Journal;
+use crate::runs::restore::{Journal, left};
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::steps::{installed, proxy};
 use crate::systemd::Manager;
@@ -27,6 +27,7 @@ use super::generate::program;
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
 /// Between two looks at what is going on.
 const PAUSE: Duration = Duration::from_millis(500);
+
 /// What an installation changed.
 #[derive(Default)]
 struct Changes(Vec<String>);
@@ -106,6 +107,9 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
         if let Some(why) = Journal::half_way() {
             bail!("{why}");
         }
+        // Nothing else knows what is beside what is live, or removes it.
+        let left = left()?;
+        ensure!(left.is_empty(), "{}; after that, uninstall", left.join("; "));
         retire(manager, &directory, |_| true).await?;
         release(manager, &directory, |_| true).await?;
         let guard = Unit::from(Restore::Guard).to_string();

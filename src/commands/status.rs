@@ -54,7 +54,8 @@ pub async fn status(json: bool) -> Result<()> {
         paused: paused.unwrap_or_default().into_iter().map(|paused| paused.unit).collect(),
         unknown_paused,
         restore: Record::last(Kind::Restore)?,
-        left: restore::left()?.into_iter().filter(|_| !restoring).collect(),
+        // A journal that cannot be read is told below.
+        left: restore::left().unwrap_or_default().into_iter().filter(|_| !restoring).collect(),
         half_restored: Journal::half_way().filter(|_| !restoring),
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
         verified: Verified::last()?,

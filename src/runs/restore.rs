@@ -311,7 +311,7 @@ impl Journal {
         match Self::load() {
             Ok(Some(Self { state: State::Switching, .. })) => Some(words.to_owned()),
             Ok(_) => None,
-            Err(error) => Some(format!("{words} ({error:#})")),
+            Err(error) => Some(format!("it cannot be told whether a restore ended half way, and GitLab is not started: {error:#}")),
         }
     }
 }
