@@ -23,8 +23,8 @@ use crate::say;
 use crate::steps::user;
 use crate::steps::{files, object_storage, open, permissions, postgresql, preflight, proxy, secret};
 use crate::systemd::Manager;
-use crate::units::{Plan, Restore, Unit};
 use crate::units::render::credential;
+use crate::units::{Plan, Restore, Unit};
 
 /// The name by which a shell looks for this program.
 const PROGRAM: &str = "gitlab-backup";

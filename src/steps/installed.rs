@@ -38,6 +38,11 @@ pub async fn finding(config: &Config) -> Finding {
         }
         Err(error) => return Finding::of(WHAT, Err(error)),
     }
+    match conditional(&files).await {
+        Ok(None) => {}
+        Ok(Some(words)) => return Finding::of(WHAT, Err(anyhow!("{words}"))),
+        Err(error) => return Finding::of(WHAT, Err(error)),
+    }
     match unread(&files).await {
         Ok(None) => Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len()))),
         // What is not in memory is read anew when it is started: a drop-in that waits for a reload is no reason for no backup.
@@ -115,6 +120,21 @@ async fn unread(files: &[UnitFile]) -> Result<Option<String>> {
         }
     }
     Ok((!old.is_empty()).then(|| format!("systemd has not read them as they are now: {}: 'systemctl daemon-reload'", some(&old))))
+}
+
+/// What is wrong if somebody has made the start of GitLab depend on something.
+async fn conditional(files: &[UnitFile]) -> Result<Option<String>> {
+    let resume = Unit::Resume.to_string();
+    let Some(file) = files.iter().find(|file| file.name == resume) else { return Ok(None) };
+    let own: Vec<&str> = file.content.lines().collect();
+    let mut others = Manager::connect().await?.state(&resume).await?.conditions;
+    others.retain(|condition| !own.contains(&condition.as_str()));
+    Ok((!others.is_empty()).then(|| {
+        format!(
+            "{resume} has {} by a drop-in: where that is not so, nothing starts GitLab again. Remove it: 'systemctl cat {resume}'",
+            others.join(", ")
+        )
+    }))
 }
 
 fn some(names: &[String]) -> String {
