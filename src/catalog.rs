@@ -95,13 +95,59 @@ impl Catalog {
 fn manifest(engine: &dyn Engine, snapshot: &Snapshot, cache: &Path, afresh: bool) -> Result<Manifest> {
     // Snapshots never change: what was read once need not be read again.
     let cache = cache.join(format!("{}.json", snapshot.id));
-    if let Some(manifest) = read_json(&cache).ok().flatten().filter(|_| !afresh) {
+    let cached: Option<Manifest> = read_json(&cache).ok().flatten();
+    if let Some(manifest) = cached.filter(|manifest| !afresh && sound(manifest, snapshot).is_ok()) {
         return Ok(manifest);
     }
     let bytes = engine.read(&snapshot.id, Path::new(MANIFEST_PATH))?;
     let manifest = serde_json::from_slice(&bytes).with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
+    sound(&manifest, snapshot)?;
     if let Err(error) = write_json(&cache, &manifest) {
         tracing::debug!("{error:#}");
     }
     Ok(manifest)
+}
+
+/// Whoever can write the repository can write a manifest: it speaks of its own run, and of snapshots by their ids.
+fn sound(manifest: &Manifest, snapshot: &Snapshot) -> Result<()> {
+    ensure!(manifest.id == snapshot.run, "the manifest of run {} is damaged: it speaks of run {}", snapshot.run, manifest.id);
+    for part in &manifest.parts {
+        let is_id = (8..=64).contains(&part.snapshot.len()) && part.snapshot.bytes().all(|byte| byte.is_ascii_hexdigit());
+        ensure!(is_id, "the manifest of run {} is damaged: part '{}' names no snapshot", snapshot.run, part.name);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_speaks_of_its_own_run_and_of_snapshots() {
+        let of = |run: &str, snapshot: &str| -> Manifest {
+            let part = format!(r#"{{"name":"files","snapshot":"{snapshot}","paths":[],"bytes":0,"files":0,"seconds":0.0,"checksum":""}}"#);
+            let text = format!(
+                r#"{{"id":"{run}","host":"h","started":"2026-11-28T00:00:00Z","finished":"2026-11-28T00:00:00Z","complete":true,
+                    "downtime_seconds":null,"downtime":null,"versions":[],"parts":[{part}]}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        let run = "20261128T000000Z-aaaa";
+        let own = Snapshot {
+            id: "a".repeat(64),
+            tree: String::new(),
+            time: "2026-11-28T00:00:00Z".parse().unwrap(),
+            run: run.parse().unwrap(),
+            part: MANIFEST.to_owned(),
+        };
+        let id = "0123456789abcdef".repeat(4);
+        assert!(sound(&of(run, &id), &own).is_ok());
+        for (run, snapshot) in
+            [("20271128T000000Z-bbbb", id.as_str()), (run, "--help"), (run, ""), (run, "latest"), (run, "0123456 9abcdef")]
+        {
+            assert!(sound(&of(run, snapshot), &own).is_err(), "{run} {snapshot}");
+        }
+    }
 }

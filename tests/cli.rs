@@ -162,6 +162,16 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
     assert!(call(&["add", "--new-password-file", &path("spare")]).status.success());
     let spare = fs::read_to_string(path("spare")).unwrap();
     assert_eq!(fs::metadata(path("spare")).unwrap().permissions().mode() & 0o777, 0o600);
+    // A file that others can read, or that is none.
+    fs::write(path("theirs"), "theirs\n").unwrap();
+    fs::set_permissions(path("theirs"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", path("link")).unwrap();
+    for (name, words) in [("theirs", "not yours alone"), ("pipe", "not a regular file"), ("link", "")] {
+        let refused = call(&["add", "--new-password-file", &path(name)]);
+        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(words), "{name}: {refused:?}");
+    }
+    assert!(!restic("theirs", &["cat", "config"]));
     let rotated = call(&["rotate"]);
     assert!(rotated.status.success(), "{rotated:?}");
     let new = fs::read_to_string(path("password")).unwrap();

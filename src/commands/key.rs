@@ -7,11 +7,15 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand;
 
 use crate::config::Config;
+use crate::host::beneath::Directory;
 use crate::host::{own, random, text};
 use crate::repository::{Engine, Key};
 use crate::say;
 use crate::steps::open;
 use crate::values::SecretSource;
+
+/// No password is longer.
+const LARGEST: i64 = 1 << 16;
 
 /// What to do with the keys.
 #[derive(Debug, Subcommand)]
@@ -72,11 +76,26 @@ fn show(keys: &[Key], json: bool) -> Result<()> {
 }
 
 fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
-    if !file.exists() {
-        own::replace(file, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
-        say!("made {}", file.display());
+    let file = std::path::absolute(file).context("the current directory is gone")?;
+    let (directory, name) = Directory::of(&file)?;
+    if directory.look(Path::new(&name))?.is_none() {
+        own::replace(&file, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
+        say!("made {}", text::path(&file));
     }
-    engine.add_key(file)?;
+    // Whoever could have written it, or reads it, has every backup.
+    let mut found = directory.file(Path::new(&name))?;
+    let stat = rustix::fs::fstat(&found).with_context(|| format!("cannot look at {}", file.display()))?;
+    let closed = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0;
+    ensure!(
+        closed,
+        "{} is not yours alone: whoever made it or reads it would open every backup. 'chown root', 'chmod 600', or name another",
+        file.display()
+    );
+    ensure!(stat.st_size <= LARGEST, "{} is larger than a password", file.display());
+    // What was looked at, whatever has the name by now.
+    let mut staged = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    std::io::copy(&mut found, &mut staged).context("cannot write a temporary file")?;
+    engine.add_key(staged.path())?;
     say!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
     Ok(())
 }

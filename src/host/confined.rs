@@ -144,6 +144,10 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
     let _ = rustix::process::setsid();
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).context("cannot switch core dumps off")?;
+    // What others wrote may need any amount of memory: it goes before anything else of the host. Where this may not be said, it is not.
+    if confine.write.is_some() {
+        let _ = own::write("/proc/self/oom_score_adj", "500");
+    }
     rustix::thread::set_no_new_privs(true).context("cannot give up gaining rights")?;
     // What it may see is opened as whom we are, and closed off as whom we become.
     let sight = match &confine.write {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Gitlab, ReadinessUrl};
@@ -65,7 +65,13 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     if let Some(url) = manner.readiness.as_ref().filter(|_| !resume.units.is_empty() && paused::is_to_answer()) {
         let started = Instant::now();
         resume.ran = true;
-        while let Err(error) = readiness::ask(url).await {
+        loop {
+            let error = match readiness::ask(url).await {
+                // Somebody else may have answered in its place.
+                Ok(()) if resume.all_running(manner, &manager).await? => break,
+                Ok(()) => anyhow!("it answers, and not all of it runs"),
+                Err(error) => error,
+            };
             let missing = paused::missing(&resume.units);
             if resume.units.is_empty() || !missing.is_empty() && started.elapsed() > INCOMPLETE_PATIENCE {
                 tracing::warn!(

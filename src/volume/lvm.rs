@@ -12,6 +12,8 @@ use crate::process;
 use super::unmount::unmount;
 use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 
+/// The file systems of which a snapshot can be mounted beside them.
+const FILES: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];
 /// On every snapshot of ours: a name alone is no proof.
 const TAG: &str = "gitlab-backup";
 /// What is asked of every logical volume, lvs(8). An answer of the kernel's that is yes or no is 1 or 0, and -1 if there is none.
@@ -132,6 +134,9 @@ impl Volumes for Lvm {
             // It tells its parts by an identity inside them, and would take the snapshot for the volume.
             return Ok(Err("btrfs must not see a volume and its copy: its own snapshots are the way".to_owned()));
         }
+        if !FILES.contains(&mount.kind.as_str()) {
+            return Ok(Err(format!("it is {}, which is none of {}", mount.kind, FILES.join(", "))));
+        }
         if process::find("lvs", process::search_path()).is_none() {
             return Ok(Err(format!("it is on {}, and there is no lvs(8) to ask: lvm2 is not installed", mount.source)));
         }
@@ -186,7 +191,8 @@ impl Volumes for Lvm {
         };
         own::make(&snapshot.at)?;
         let mut command = Command::new("mount");
-        command.args(["-t", origin.files, "-o", options]).arg(device(origin.group, &snapshot.name)).arg(&snapshot.at);
+        // No helper of mount(8)'s: the kernel knows every file system that is taken.
+        command.args(["--internal-only", "-t", origin.files, "-o", options]).arg(device(origin.group, &snapshot.name)).arg(&snapshot.at);
         process::run(&mut command).map(drop)
     }
 

@@ -46,6 +46,8 @@ pub(super) struct StepService {
     pub(super) mounts: Option<Text>,
     pub(super) runtime: bool,
     pub(super) idle: bool,
+    /// Not ours: it may tell systemd nothing, such as that it needs more time.
+    pub(super) outside: bool,
     pub(super) sandbox: Option<Sandbox>,
 }
 
@@ -69,6 +71,7 @@ impl StepService {
             mounts: None,
             runtime: false,
             idle: false,
+            outside: false,
             sandbox: None,
         }
     }
@@ -277,6 +280,7 @@ impl Renderer<'_> {
             timeout: Text::plain(step.timeout),
             staging: Some(Text::plain(format!("steps/{}", step.name))),
             idle: step.stage != Stage::Window,
+            outside: true,
             ..base
         }
     }
