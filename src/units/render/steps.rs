@@ -36,6 +36,8 @@ pub(super) struct StepService {
     pub(super) binds_to: Text,
     pub(super) user: Option<Text>,
     pub(super) timeout: Text,
+    /// `TimeoutStopSec=`; none: systemd's own.
+    pub(super) stop_timeout: Option<Text>,
     /// Seconds between attempts; none: a failure is final at once.
     pub(super) retry: Option<u32>,
     pub(super) credentials: Vec<Text>,
@@ -64,6 +66,7 @@ impl StepService {
             binds_to: Text::names([Unit::Run]),
             user: None,
             timeout: Text::plain(Timespan::from_secs(300)),
+            stop_timeout: None,
             retry: None,
             credentials: Vec::new(),
             environment_file: None,
@@ -278,6 +281,7 @@ impl Renderer<'_> {
             binds_to: Text::names(binds_to),
             user: step.user.as_ref().map(|user| Text::names([user])),
             timeout: Text::plain(step.timeout),
+            stop_timeout: (step.stage == Stage::Window).then(|| Text::plain(self.config.gitlab.stop_grace)),
             staging: Some(Text::plain(format!("steps/{}", step.name))),
             idle: step.stage != Stage::Window,
             outside: true,
