@@ -27,9 +27,9 @@ use super::session::{self, Session, settings};
 
 /// By this comment a database is known that a restore has laid out, until it takes its place, or could not remove.
 pub(in crate::steps) const OURS: &str = "laid out by gitlab-backup restore";
-/// Those, by the names that a restore gives: a comment alone is its owner's to write.
+/// Those (`$1` is [`OURS`]), by the names that a restore gives: a comment alone is its owner's to write.
 const BESIDE: &str = "datname ~ '_(restored|replaced)_[0-9]+(_rehearsed)?$' \
-    AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = 'laid out by gitlab-backup restore', false)";
+    AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $1::text, false)";
 
 /// What the server shows our sessions as.
 const APPLICATION: &str = "gitlab-backup";
@@ -176,7 +176,7 @@ impl Client {
             "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 AND NOT ({BESIDE}) \
              ORDER BY datname"
         );
-        self.connect_anywhere().await?.0.column(&sql, &[]).await
+        self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
     }
 
     /// Databases that a restore has left beside GitLab's. None where the configuration names what to back up.
@@ -185,7 +185,7 @@ impl Client {
             return Ok(Vec::new());
         }
         let sql = format!("SELECT datname::text FROM pg_catalog.pg_database WHERE {BESIDE} ORDER BY datname");
-        self.connect_anywhere().await?.0.column(&sql, &[]).await
+        self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
     }
 
     /// Databases of which a DROP DATABASE was interrupted: the server lets nobody in any more. None where the configuration names what to back up.

@@ -296,10 +296,12 @@ pub(super) async fn forget(config: &Config, name: &str, number: Option<u32>) -> 
     drop_one(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?, name, number).await
 }
 
-/// Marks what is left of one that was replaced: nothing but its removal awaits it.
-pub(super) async fn disown(config: &Config, name: &str) -> Result<()> {
+/// Marks what is left of one that was replaced, if it is the one of this number: nothing but its removal awaits it.
+pub(super) async fn disown(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
-    mark(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?, name).await
+    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let is_it = number.is_some() && numbers(&session).await?.get(name).copied() == number;
+    if is_it { mark(&session, name).await } else { Ok(()) }
 }
 
 /// Removes the role as which the dumps were loaded.

@@ -32,7 +32,9 @@ pub async fn finish(config: &Config) -> Result<()> {
     }
     ensure!(journal.state.has_taken_place(), "the restore is not complete: nothing of what was there before is removed");
     // Who restores anew does not want what is here, and may never get an answer of it.
-    let restoring = Record::last(Kind::Restore)?.is_some_and(|record| record.finished.is_none());
+    // A record without an end is of a restore that goes on only in the boot in which it was asked for.
+    let asked = Path::new(paths::RESTORE_ASKED).exists();
+    let restoring = asked && Record::last(Kind::Restore)?.is_some_and(|record| record.finished.is_none());
     if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched && !restoring) {
         // It may have gone down again, or the machine with it, before it ever answered.
         let silent = readiness::ask(url).await.err();
@@ -73,7 +75,7 @@ pub async fn finish(config: &Config) -> Result<()> {
         let number = numbers.and_then(|numbers| numbers.old);
         if let Err(error) = databases::forget(config, replaced, number).await {
             // No backup takes it for a database of GitLab's.
-            if let Err(error) = databases::disown(config, replaced).await {
+            if let Err(error) = databases::disown(config, replaced, number).await {
                 tracing::warn!("{error:#}");
             }
             let thing = Thing::Database { name: replaced.clone(), number };

@@ -79,7 +79,7 @@ fn parent(path: &Path) -> Result<Option<(Directory, OsString)>> {
 pub(super) fn forward(moves: &[Moves]) -> Result<()> {
     each(moves, |moves| {
         let (staged, aside) = (moves.places.staged.open()?, moves.places.aside.open()?);
-        let placing = Placing::new(&staged);
+        let placing = Placing::new(&staged)?;
         for step in &moves.steps {
             let (above, name) = split(&step.inside);
             [&staged, &aside].into_iter().try_for_each(|holder| placing.settle(holder, step))?;
@@ -128,7 +128,7 @@ pub(super) fn backward(moves: &[Moves]) -> Result<()> {
         let (Some(staged), Some(aside)) = (moves.places.staged.open_if_there()?, moves.places.aside.open_if_there()?) else {
             return Ok(());
         };
-        let placing = Placing::new(&staged);
+        let placing = Placing::new(&staged)?;
         for step in moves.steps.iter().rev() {
             let (above, name) = split(&step.inside);
             [&staged, &aside].into_iter().try_for_each(|holder| placing.settle(holder, step))?;

@@ -20,11 +20,14 @@ const TRIES: u32 = 10_000;
 /// Where what was in the way goes: with all else in it, it is removed when the restore or the put-back is complete.
 pub(super) struct Placing<'a> {
     top: &'a Directory,
+    /// A process that was killed has left a mark.
+    marked: bool,
 }
 
 impl<'a> Placing<'a> {
-    pub fn new(top: &'a Directory) -> Self {
-        Self { top }
+    pub fn new(top: &'a Directory) -> Result<Self> {
+        let marked = top.entries()?.into_iter().any(|(name, _)| name.as_encoded_bytes().starts_with(MARK.as_bytes()));
+        Ok(Self { top, marked })
     }
 
     /// Moves what `holder` has as `inside` to `live`, whatever has come there.
@@ -62,8 +65,7 @@ impl<'a> Placing<'a> {
 
     /// Does what is left of an exchange by a process that was killed: `holder` has what was in the way in the place of what is live.
     pub fn settle(&self, holder: &Directory, step: &Move) -> Result<()> {
-        let marked = self.top.entries()?.into_iter().any(|(name, _)| name.as_encoded_bytes().starts_with(MARK.as_bytes()));
-        if !marked || holder.look(&step.inside)?.is_none() {
+        if !self.marked || holder.look(&step.inside)?.is_none() {
             return Ok(());
         }
         let Some((live, live_name)) = parent(&step.live)? else { return Ok(()) };
