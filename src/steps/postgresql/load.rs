@@ -99,7 +99,10 @@ impl Loader<'_> {
     /// If it is there already, or the server has no such locale.
     pub async fn create(&self, name: &str, like: &Database) -> Result<()> {
         let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", identifier(name));
-        if self.sandbox.is_none() && !like.owner.is_empty() {
+        if self.sandbox.is_some() {
+            // Everybody may enter a new database: whoever did before it is closed would still be there when it is handed over.
+            sql.push_str(" ALLOW_CONNECTIONS false");
+        } else if !like.owner.is_empty() {
             write!(sql, " OWNER {}", identifier(&like.owner))?;
         }
         // Empty in runs that did not record it: then the server's own default.
@@ -113,7 +116,7 @@ impl Loader<'_> {
             _ => {}
         }
         self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))?;
-        if self.sandbox.is_some() { sandbox::close(self.session, name).await } else { Ok(()) }
+        if self.sandbox.is_some() { sandbox::open_alone(self.session, name).await } else { Ok(()) }
     }
 
     /// Fills the empty database `name` from the directory-format dump at `dump`, with `more` options for pg_restore, and gives what is in

@@ -164,17 +164,18 @@ impl Guard {
     }
 }
 
-/// Closes a database that is new to everybody but the role, which may make in it what it likes. It is not the role's own: whose it is may give
-/// it settings and let others in.
-pub(in crate::steps) async fn close(session: &Session, database: &str) -> Result<()> {
+/// Opens a new database, in which nobody has been yet, to nobody but the role, which may make in it what it likes. It is not the role's own: whose
+/// it is may give it settings and let others in.
+pub(in crate::steps) async fn open_alone(session: &Session, database: &str) -> Result<()> {
     let (database, role) = (identifier(database), identifier(NAME));
     session
         .transaction(&[
             format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"),
             format!("GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {database} TO {role}"),
+            format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
         ])
         .await
-        .with_context(|| format!("cannot close database {database}"))
+        .with_context(|| format!("cannot keep others out of database {database}"))
 }
 
 /// Lets the role fill what extensions keep their configuration in, whose rows are in a dump.
