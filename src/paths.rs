@@ -16,6 +16,8 @@ pub const STAGING: &str = "/var/lib/gitlab-backup/staging";
 pub const CURRENT_RUN: &str = "/run/gitlab-backup/run.json";
 /// `GITLAB_BACKUP_RUN_ID=` for the units, systemd.exec(5) EnvironmentFile=.
 pub const ENVIRONMENT: &str = "/run/gitlab-backup/environment";
+/// The unified control group hierarchy.
+pub const CGROUP: &str = "/sys/fs/cgroup";
 /// The units that are frozen and have to be thawed.
 pub const FROZEN_UNITS: &str = "/run/gitlab-backup/frozen-units.json";
 /// Where snapshots of the files' volumes are mounted.

@@ -149,6 +149,9 @@ async fn open(
                         return Err(started_within(&window, unit));
                     }
                 }
+                if window.result != "success" {
+                    return Err(not_held(manager, bracket, &window).await);
+                }
                 all_ran(manager, &bracket.members, since).await?;
                 let frozen = bracket.stopped.is_empty().then_some(window.inactive_exit);
                 return Ok(Captured { since, frozen, opened: window.active_enter, closed: window.inactive_enter });
@@ -183,6 +186,18 @@ async fn first_running(manager: &Manager, units: &[String]) -> Result<Option<Str
 
 fn started_within(window: &UnitState, unit: &str) -> anyhow::Error {
     Failed::new(window, format!("{unit} was started in the window, which closed it")).into()
+}
+
+/// What was not frozen to the window's end, which the window itself has noticed.
+async fn not_held(manager: &Manager, bracket: &Window, window: &UnitState) -> anyhow::Error {
+    for unit in &bracket.frozen {
+        if let Ok(state) = manager.state(unit).await
+            && (state.inactive_exit.max(state.inactive_enter) >= window.inactive_exit || state.active == ActiveState::Deactivating)
+        {
+            return Failed::new(&state, "was ended while it was frozen, so that what was captured is not of one moment").into();
+        }
+    }
+    Failed::new(window, "GitLab was not frozen to its end, so that what was captured is not of one moment").into()
 }
 
 /// Why the window was for nothing, as precisely as the units can tell.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tokio::time::{Instant, sleep};
 
-use crate::config::{Gitlab, ReadinessUrl};
+use crate::config::{Gitlab, Quiesce, ReadinessUrl};
 use crate::runs::paused;
 use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, JobEvent, Jobs, Manager, Paused, notify};
@@ -29,18 +29,24 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Manner {
     readiness: Option<ReadinessUrl>,
     stop_grace: Duration,
+    /// Nothing is stopped for a backup: GitLab's answer shows that it goes on.
+    freezes: bool,
 }
 
 impl Default for Manner {
     /// For when the configuration cannot be read: a file that was broken meanwhile must not keep GitLab away.
     fn default() -> Self {
-        Self { readiness: None, stop_grace: Duration::from_secs(10) }
+        Self { readiness: None, stop_grace: Duration::from_secs(10), freezes: false }
     }
 }
 
 impl From<&Gitlab> for Manner {
     fn from(gitlab: &Gitlab) -> Self {
-        Self { readiness: gitlab.readiness.clone(), stop_grace: gitlab.stop_grace.duration() }
+        Self {
+            readiness: gitlab.readiness.clone(),
+            stop_grace: gitlab.stop_grace.duration(),
+            freezes: gitlab.quiesce == Quiesce::Freeze,
+        }
     }
 }
 
@@ -62,7 +68,7 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     while !resume.all_running(manner, &manager).await? {
         resume.jobs.wait().await;
     }
-    if let Some(url) = manner.readiness.as_ref().filter(|_| !resume.units.is_empty() && paused::is_to_answer()) {
+    if let Some(url) = manner.readiness.as_ref().filter(|_| (manner.freezes || !resume.units.is_empty()) && paused::is_to_answer()) {
         let started = Instant::now();
         resume.ran = true;
         loop {
@@ -73,11 +79,14 @@ pub async fn resume(manner: &Manner) -> Result<()> {
                 Err(error) => error,
             };
             let missing = paused::missing(&resume.units);
-            if resume.units.is_empty() || !missing.is_empty() && started.elapsed() > INCOMPLETE_PATIENCE {
-                tracing::warn!(
-                    "GitLab does not answer ({error:#}), and is not waited for: {} ran before and were stopped meanwhile",
-                    missing.join(", ")
-                );
+            let any = manner.freezes || !resume.units.is_empty();
+            if !any || !missing.is_empty() && started.elapsed() > INCOMPLETE_PATIENCE {
+                let missing = missing.join(", ");
+                if manner.freezes {
+                    tracing::warn!("GitLab does not answer ({error:#}), and is not waited for: {missing} were frozen and are not any more");
+                } else {
+                    tracing::warn!("GitLab does not answer ({error:#}), and is not waited for: {missing} ran before and were stopped meanwhile");
+                }
                 return over(&manager).await;
             }
             notify::status(&format!("GitLab's units run, waiting for its answer: {error}"));

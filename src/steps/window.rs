@@ -8,6 +8,7 @@ use tokio::time::sleep;
 
 use crate::config::{Config, Quiesce};
 use crate::host::own;
+use crate::paths;
 use crate::systemd::{ActiveState, Manager};
 
 use super::freeze;
@@ -61,7 +62,7 @@ fn processes(group: &str) -> Vec<String> {
     if group.is_empty() {
         return Vec::new();
     }
-    ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
+    [paths::CGROUP, "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
         .iter()
         .filter_map(|root| own::read_text(Path::new(root).join(group.trim_start_matches('/')).join("cgroup.procs")).ok())
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())

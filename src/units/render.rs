@@ -51,6 +51,8 @@ struct Sandbox {
     home: bool,
     /// Files are laid out as they were, with set-user-ID and set-group-ID bits.
     set_id: bool,
+    /// Thaws what systemd does not.
+    thaws: bool,
     /// Runs programs that are confined by landlock(7) and seccomp(2).
     confines: bool,
     /// Mounts file systems for others to see.
@@ -256,7 +258,11 @@ impl Renderer<'_> {
                 deadline: Some(Text::names([Unit::DeadlineTimer])),
                 exec: self.helper(&["window"]),
                 timeout: self.window_timeout(config.gitlab.quiesce == Quiesce::Stop),
-                sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..self.sandbox("") },
+                sandbox: Sandbox {
+                    thaws: config.gitlab.quiesce == Quiesce::Freeze,
+                    writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                    ..self.sandbox("")
+                },
             }
             .render(),
             Unit::DeadlineTimer => DeadlineTimer { max_downtime: Text::plain(config.gitlab.max_downtime) }.render(),
@@ -266,6 +272,7 @@ impl Renderer<'_> {
                 sandbox: Sandbox {
                     // A readiness URL behind a unix socket may ask for the socket owner's rights.
                     network: true,
+                    thaws: config.gitlab.quiesce == Quiesce::Freeze,
                     writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
                     ..self.sandbox("CAP_DAC_OVERRIDE")
                 },
