@@ -1,13 +1,13 @@
 //! Outside programs: found before they are needed, and heard when they fail.
 
-use std::collections::VecDeque;
 use std::env;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
 
 /// How many lines of a failed program are worth an error message.
@@ -47,22 +47,13 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Reads `stream` to its end in the background, so that the program never blocks on a full pipe; keeps the last lines.
+/// Reads `stream` to its end in the background, so that the program never blocks on a full pipe; the last lines are heard.
 pub fn drain(stream: Option<impl AsyncRead + Unpin + 'static + Send>) -> JoinHandle<String> {
     tokio::spawn(async move {
-        let mut kept = VecDeque::new();
-        if let Some(stream) = stream {
-            let mut reader = BufReader::new(stream);
-            let mut line = Vec::new();
-            while reader.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
-                kept.push_back(String::from_utf8_lossy(&line).into_owned());
-                if kept.len() > LINES {
-                    kept.pop_front();
-                }
-                line.clear();
-            }
+        match stream {
+            Some(stream) => tail(&end_of(stream).await.0),
+            None => tail(&[]),
         }
-        tail(kept.into_iter().collect::<String>().as_bytes())
     })
 }
 
@@ -83,12 +74,20 @@ pub struct Ended {
 pub async fn to_its_end(command: &mut tokio::process::Command) -> Result<Ended> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let mut child = child.with_context(|| format!("cannot run {program}: is it installed?"))?;
+    let child = child.with_context(|| format!("cannot run {program}: is it installed?"))?;
+    ended(child).await.with_context(|| format!("cannot wait for {program}"))
+}
+
+/// Waits for the end of a program that was started with its stderr piped.
+///
+/// # Errors
+/// If it cannot be waited for.
+pub async fn ended(mut child: tokio::process::Child) -> io::Result<Ended> {
     let (said, is_cut) = match child.stderr.take() {
         Some(stream) => end_of(stream).await,
         None => (Vec::new(), false),
     };
-    let status = child.wait().await.with_context(|| format!("cannot wait for {program}"))?;
+    let status = child.wait().await?;
     Ok(Ended { status, said: String::from_utf8_lossy(&said).trim().to_owned(), is_cut })
 }
 

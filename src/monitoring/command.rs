@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::process::tail;
+use crate::process::{ended, tail};
 
 use super::{Report, Reporter};
 
@@ -25,7 +25,7 @@ impl Program<'_> {
     async fn run(&self, report: &Report) -> Result<()> {
         let (program, arguments) = self.argv.split_first().context("the command is empty")?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         command.env("GITLAB_BACKUP_OUTCOME", if report.success { "success" } else { "failure" });
         command.env("GITLAB_BACKUP_RUN_ID", report.run.as_ref().map_or("", |run| run.as_str()));
         // What we were given is not for others.
@@ -37,13 +37,13 @@ impl Program<'_> {
                 // A program that does not read it is fine.
                 let _ = input.write_all(&json).await;
             }
-            child.wait_with_output().await
+            ended(child).await
         };
-        let Ok(output) = timeout(self.timeout, talk).await else {
+        let Ok(end) = timeout(self.timeout, talk).await else {
             bail!("{program} took longer than {:?}", self.timeout);
         };
-        let output = output.with_context(|| format!("cannot run {program}"))?;
-        ensure!(output.status.success(), "{program}: {}: {}", output.status, tail(&output.stderr));
+        let end = end.with_context(|| format!("cannot run {program}"))?;
+        ensure!(end.status.success(), "{program}: {}: {}", end.status, tail(end.said.as_bytes()));
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ mod node;
 mod source;
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -139,6 +140,25 @@ fn read_password(path: &Path) -> Result<String> {
 #[expect(clippy::boxed_local, reason = "the library's results hold it so")]
 fn plain(error: Box<RusticError>) -> anyhow::Error {
     anyhow!("{}", error.display_log().split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// What is read into memory of a repository that others can write too.
+struct Bounded(Vec<u8>);
+
+/// A manifest has some hundred bytes for each part, and for each path that was left out.
+const MOST: usize = 256 << 20;
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len().saturating_add(bytes.len()) > MOST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 256 MiB: this is no file of ours"));
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Engine for Builtin {
@@ -279,9 +299,9 @@ impl Engine for Builtin {
         let read = || {
             let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
             let node = repository.node_from_snapshot_path(&format!("{snapshot}:{}", path.display()), |_| true).map_err(plain)?;
-            let mut content = Vec::new();
+            let mut content = Bounded(Vec::new());
             repository.dump(&node, &mut content).map_err(plain)?;
-            anyhow::Ok(content)
+            anyhow::Ok(content.0)
         };
         read().with_context(|| format!("cannot read {} from snapshot {snapshot}", path.display()))
     }

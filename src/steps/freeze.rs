@@ -150,7 +150,8 @@ async fn let_go(manager: &Manager, unit: &str) -> Result<UnitState> {
     let state = manager.state(unit).await?;
     if is_frozen(&state) {
         tracing::warn!(unit, "systemd does not thaw it: {}", thawed.err().map_or_else(String::new, |error| format!("{error:#}")));
-        own::write(group(&state).join("cgroup.freeze"), "0").with_context(|| format!("{unit} stays frozen: systemctl kill -s KILL {unit}"))?;
+        own::write(group(&state).join("cgroup.freeze"), "0")
+            .with_context(|| format!("{unit} stays frozen: systemctl kill -s KILL {unit}"))?;
     }
     Ok(state)
 }

@@ -42,11 +42,7 @@ impl Default for Manner {
 
 impl From<&Gitlab> for Manner {
     fn from(gitlab: &Gitlab) -> Self {
-        Self {
-            readiness: gitlab.readiness.clone(),
-            stop_grace: gitlab.stop_grace.duration(),
-            freezes: gitlab.quiesce == Quiesce::Freeze,
-        }
+        Self { readiness: gitlab.readiness.clone(), stop_grace: gitlab.stop_grace.duration(), freezes: gitlab.quiesce == Quiesce::Freeze }
     }
 }
 
@@ -85,7 +81,9 @@ pub async fn resume(manner: &Manner) -> Result<()> {
                 if manner.freezes {
                     tracing::warn!("GitLab does not answer ({error:#}), and is not waited for: {missing} were frozen and are not any more");
                 } else {
-                    tracing::warn!("GitLab does not answer ({error:#}), and is not waited for: {missing} ran before and were stopped meanwhile");
+                    tracing::warn!(
+                        "GitLab does not answer ({error:#}), and is not waited for: {missing} ran before and were stopped meanwhile"
+                    );
                 }
                 return over(&manager).await;
             }
