@@ -99,7 +99,7 @@ in
     configuration =
       derived (listOf str) host.configuration "the configuration in `services.gitlab.statePath` and the files of `services.gitlab.secrets`"
         "Those of `paths` that a restore replaces only with `--with-config`.";
-    exclude = key (listOf str) "Globs as in {manpage}`gitignore(5)`.";
+    exclude = key (listOf str) "Patterns as in {manpage}`gitignore(5)`, from the root directory on.";
     command = key (listOf str) "An own file backup instead of `paths`; program and arguments.";
     presync = key bool "Whether there is a first pass while GitLab is up.";
     snapshot = key snapshot "How each path is captured.";

@@ -242,13 +242,15 @@ fn a_file_that_changes_while_it_is_read_is_noticed() {
 
 #[test]
 fn both_leave_out_the_same() {
-    let exclude = ["*.tmp", "a/b", "/nothing", "cache"];
+    let exclude = ["*.tmp", "!keep.tmp", "**/a/b", "/nothing", "cache/", "$HOME*", " *", "?*.odd"];
     let mut seen = Vec::new();
     for name in BOTH {
         let place = Place::new();
         let engine = place.made(name);
         let root = place.tree("tree");
-        for file in ["x.tmp", "a/y.tmp", "a/keep", "tmp", "ab"] {
+        for file in
+            ["x.tmp", "a/y.tmp", "a/keep", "a/keep.tmp", "tmp", "ab", "cache", "$HOME [*] $$", " x", "y ", "z", "*.odd", "n\nl.odd", ".odd"]
+        {
             fs::write(root.join(file), file).unwrap();
         }
         fs::create_dir_all(root.join("deep/cache")).unwrap();
@@ -259,7 +261,13 @@ fn both_leave_out_the_same() {
         seen.push(list.lines().filter_map(|line| line.split_once("/tree/").map(|(_, name)| name.to_owned())).collect::<Vec<_>>());
     }
     assert_eq!(seen[0], seen[1]);
-    assert!(seen[0].contains(&"a/keep".to_owned()) && !seen[0].iter().any(|name| name.contains("a/b/") || name == "ab"), "{seen:?}");
+    let is_there = |name: &str| seen[0].iter().any(|seen| seen == name);
+    for name in ["a/keep", "a/keep.tmp", "tmp", "cache", "y ", "z", ".odd"] {
+        assert!(is_there(name), "{name} is missing: {seen:?}");
+    }
+    for name in ["x.tmp", "a/y.tmp", "a/b", "a/b/file", "ab", "deep/cache", "deep/cache/file", "$HOME [*] $$", " x", "*.odd", "n\nl.odd"] {
+        assert!(!is_there(name), "{name} is there: {seen:?}");
+    }
 }
 
 #[test]

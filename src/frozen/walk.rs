@@ -52,6 +52,7 @@ impl fmt::Display for Skipped {
 /// How to walk.
 pub struct Walk<'a> {
     exclude: &'a Exclude,
+    excluded: Option<Mutex<Vec<PathBuf>>>,
     /// Files that changed later than this are not trusted to be found out by their metadata.
     settled: Option<Time>,
     staging: Option<&'a Staging>,
@@ -75,7 +76,7 @@ pub fn settled(path: &Path) -> Result<Time> {
 impl<'a> Walk<'a> {
     /// Everything that is not excluded, with its content in place.
     pub fn new(exclude: &'a Exclude) -> Self {
-        Self { exclude, settled: None, staging: None, skipped: Mutex::default(), left_out: Mutex::default() }
+        Self { exclude, settled: None, staging: None, excluded: None, skipped: Mutex::default(), left_out: Mutex::default() }
     }
 
     /// GitLab is up: a file whose last change is not [`settled`] is recorded with a time of change that it never had, so that no later look
@@ -83,6 +84,12 @@ impl<'a> Walk<'a> {
     #[must_use]
     pub fn while_it_changes(self, settled: Time) -> Self {
         Self { settled: Some(settled), ..self }
+    }
+
+    /// What is excluded can be asked for afterwards.
+    #[must_use]
+    pub fn noting_what_is_excluded(self) -> Self {
+        Self { excluded: Some(Mutex::default()), ..self }
     }
 
     /// The content of what changed is secured there.
@@ -114,6 +121,13 @@ impl<'a> Walk<'a> {
         let device = rustix::fs::lstat(path).map_or(stat.device, |stat| Stat::from(&stat).device);
         let staged = self.staging.map(|staging| staging.held().clone());
         Ok(Root { path: path.to_owned(), at: at.clone(), staged, device, tree: Tree::of(entry, all) })
+    }
+
+    /// What was excluded so far: with a directory, all that is in it.
+    pub fn excluded(&self) -> Vec<PathBuf> {
+        self.excluded
+            .as_ref()
+            .map_or_else(Vec::new, |excluded| std::mem::take(&mut *excluded.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// What could not be read so far.
@@ -206,12 +220,11 @@ impl Listings<'_, '_> {
         let mut listing = Listing::new();
         for bytes in names(&handle)? {
             let name = OsStr::from_bytes(&bytes);
-            if walk.exclude.matches(&work.path, name) {
-                continue;
-            }
             let path = work.path.join(name);
             let stat = match rustix::fs::statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => Stat::from(&stat),
+                // What it is decides nothing here.
+                Err(_) if [false, true].into_iter().any(|is_directory| walk.exclude.matches(&path, is_directory)) => continue,
                 // A user's own file system is nobody else's to read, and no part of GitLab's.
                 Err(Errno::ACCESS) if fuse(&path) => {
                     let error = "a user has mounted a file system of his own there (FUSE)".to_owned();
@@ -224,6 +237,12 @@ impl Listings<'_, '_> {
                 }
             };
             if stat.uid == 0 && staging::is_ours(name) {
+                continue;
+            }
+            if walk.exclude.matches(&path, stat.kind() == FileType::Directory) {
+                if let Some(excluded) = &walk.excluded {
+                    excluded.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+                }
                 continue;
             }
             if path.as_os_str().len() > LONGEST {

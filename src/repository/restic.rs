@@ -1,7 +1,7 @@
 //! The `restic` program. Location and password reach it by its environment, never by its arguments.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
-use crate::frozen::Skipped;
+use crate::frozen::{At, Exclude, Skipped, Walk};
 use crate::process;
 
 use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
@@ -181,8 +181,12 @@ impl Restic {
         let run = format!("{RUN_TAG}{}", request.run);
         let part = format!("{PART_TAG}{}", request.part);
         let mut command = self.command(&["backup", "--json", "--tag", TAG, "--tag", &run, "--tag", &part, "--host", request.host]);
-        for glob in *exclude {
-            command.arg("--exclude").arg(glob);
+        let excluded = excluded(paths, exclude)?;
+        if let Some((file, others)) = &excluded {
+            command.arg("--exclude-file").arg(file.path());
+            for path in others {
+                command.arg("--exclude").arg(pattern(path));
+            }
         }
         command.arg("--files-from-raw").arg(list.path());
         let mut child = command
@@ -359,6 +363,38 @@ impl Engine for Restic {
     fn prune(&self, patience: Duration) -> Result<()> {
         self.in_turn(patience, || self.succeed(&["prune"])).map(drop)
     }
+}
+
+/// What is to be left out, path by path: restic's own patterns are not those of gitignore(5). Most stand in a file, since arguments are short;
+/// those that no line of it can hold are told apart.
+fn excluded(paths: &[PathBuf], patterns: &[String]) -> Result<Option<(tempfile::NamedTempFile, Vec<PathBuf>)>> {
+    let exclude = Exclude::new(patterns)?;
+    if exclude.is_empty() {
+        return Ok(None);
+    }
+    let walk = Walk::new(&exclude).noting_what_is_excluded();
+    for path in paths {
+        walk.root(path, &At::itself(path), None)?;
+    }
+    let (others, lines): (Vec<PathBuf>, Vec<PathBuf>) = walk.excluded().into_iter().partition(|path| !is_a_line(path));
+    let mut file = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    let mut writer = BufWriter::new(&mut file);
+    for path in lines {
+        // There, restic puts the environment's variables in.
+        let bytes = pattern(&path).into_vec();
+        let parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'$').collect();
+        writer.write_all(&parts.join(&b"$$"[..]))?;
+        writer.write_all(b"\n")?;
+    }
+    writer.flush()?;
+    drop(writer);
+    Ok(Some((file, others)))
+}
+
+/// Whether restic reads it from one line of a file as it is: it takes the blanks from both ends.
+fn is_a_line(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    !bytes.contains(&b'\n') && path.to_str().is_some_and(|path| path.trim() == path)
 }
 
 /// A pattern that means this path and nothing else, as restic's exclude patterns are read: filepath.Match of Go.

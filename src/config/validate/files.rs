@@ -8,6 +8,7 @@ use super::rules::{self, Refusal};
 use super::{Checker, Defaults, Place, Section};
 use crate::config::raw::{self, Field};
 use crate::config::{EngineName, Files, Method};
+use crate::frozen::Exclude;
 
 /// What GitLab writes in the hours that a store may take, and not more than a volume group can spare.
 const LVM_SNAPSHOT_SIZE: &str = "10%ORIGIN";
@@ -62,6 +63,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
             paths.push(path.clone());
         }
     }
+    kept(checker, exclude.as_deref().unwrap_or_default(), &paths);
     for (place, path) in configuration.iter().flatten().filter(|(_, path)| !paths.contains(path)) {
         let refusal =
             Refusal::new(format!("'{}' is not one of files.paths", path.display()), "those of files.paths that hold configuration");
@@ -137,9 +139,20 @@ fn apart(checker: &mut Checker, paths: &[(Place, PathBuf)]) {
     }
 }
 
-/// A glob as in gitignore(5): `!` takes back, a `/` at the end means directories only.
+/// What is to be saved is not left out: by the first pattern that would do so.
+fn kept(checker: &mut Checker, exclude: &[(Place, String)], paths: &[PathBuf]) {
+    let patterns: Vec<String> = exclude.iter().map(|(_, pattern)| pattern.clone()).collect();
+    let leaves_out = |patterns: &[String], path: &PathBuf| Exclude::new(patterns).is_ok_and(|exclude| exclude.leaves_out(path));
+    for path in paths.iter().filter(|path| leaves_out(&patterns, path)) {
+        let Some((place, pattern)) = exclude.iter().find(|(_, pattern)| leaves_out(std::slice::from_ref(pattern), path)) else { continue };
+        let message = format!("'{pattern}' leaves out the whole of '{}', which is to be saved", path.display());
+        checker.refuse(place, Refusal::new(message, "what lies inside a path"));
+    }
+}
+
+/// A pattern as in gitignore(5): `!` takes back, a `/` at the end means directories only.
 fn exclude(text: &str) -> Result<String, Refusal> {
-    const ALLOWED: &str = "a glob as in gitignore(5), like '*.tmp' or '/home/git/gitlab/shared/cache/**'";
+    const ALLOWED: &str = "a pattern as in gitignore(5), like '*.tmp' or '/home/git/gitlab/shared/cache/**'";
     if text.chars().any(char::is_control) {
         return Err(Refusal::new("has a control character in it", ALLOWED));
     }
@@ -147,8 +160,14 @@ fn exclude(text: &str) -> Result<String, Refusal> {
     if glob.trim().is_empty() {
         return Err(Refusal::new("is blank", ALLOWED));
     }
-    match globset::GlobBuilder::new(glob).literal_separator(true).build() {
+    // It would mean '/shared/cache': hardly what anybody has in mind who writes it.
+    if !glob.starts_with(['/', '\\']) && !glob.starts_with("**/") && glob.trim_end_matches('/').contains('/') {
+        let message =
+            format!("'{text}' has a '/' inside: for a path from the root directory on write '/{glob}', for any place '**/{glob}'");
+        return Err(Refusal::new(message, ALLOWED));
+    }
+    match Exclude::new(&[text.to_owned()]) {
         Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(Refusal::new(format!("'{text}' is not a glob: {}", error.kind()), ALLOWED)),
+        Err(error) => Err(Refusal::new(format!("{error:#}"), ALLOWED)),
     }
 }
