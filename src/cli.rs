@@ -186,6 +186,7 @@ pub fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(dispatch(cli)));
     match result {
+        Ok(()) if let Some(error) = text::unheard() => failed(&anyhow::anyhow!("cannot write to standard output: {error}")),
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -197,17 +198,16 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn dispatch(cli: Cli) -> Result<()> {
-    // What only tells something ends quietly when nobody reads on ('gitlab-backup list | head').
-    if matches!(cli.command, Command::Generate(_) | Command::Status { .. } | Command::List { .. } | Command::Show { .. }) {
-        sigpipe::reset();
-    }
     let file = cli.config;
     let load = |root: &PathBuf| -> Result<Config> { Ok(Config::load(&file, &Host::new(root))?) };
     let slash = PathBuf::from("/");
     match cli.command {
         Command::Check { json } => check::check(load(&slash), json).await,
         Command::Init(args) => init::init(&file, &args).await,
-        Command::Generate(args) if args.zabbix_template => generate::zabbix_template(),
+        Command::Generate(args) if args.zabbix_template => {
+            generate::zabbix_template();
+            Ok(())
+        }
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {
             let source = Host::new(&args.root).path(&file);

@@ -187,3 +187,48 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
     assert!(call(&["remove", &id("  ")]).status.success());
     assert!(!restic(spare.trim(), &["cat", "config"]));
 }
+
+/// A command with its standard output where nobody reads, or where nothing can be written.
+fn unheard(root: &Path, words: &[&str], out: std::process::Stdio) -> Output {
+    let program = assert_cmd::cargo::cargo_bin("gitlab-backup");
+    let config = root.join("etc/gitlab-backup/config.toml");
+    let mut command = std::process::Command::new(program);
+    command.arg("--config").arg(config).args(words).stdout(out).stderr(std::process::Stdio::piped());
+    command.spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[test]
+fn nothing_dies_of_a_reader_that_has_gone_and_nothing_is_silent_where_it_cannot_be_written() {
+    let root = host("[gitlab]\nlayout = \"custom\"\n");
+    for words in [&["check"][..], &["generate", "--zabbix-template"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = unheard(root.path(), words, writer.into());
+        let said = String::from_utf8_lossy(&closed.stderr).into_owned();
+        assert!(
+            !said.contains("panicked") && closed.status.code().is_some_and(|code| code != 101),
+            "{words:?}: {:?} {said}",
+            closed.status
+        );
+    }
+    let full = unheard(root.path(), &["generate", "--zabbix-template"], fs::File::create("/dev/full").unwrap().into());
+    assert!(!full.status.success() && String::from_utf8_lossy(&full.stderr).contains("cannot write to standard output"), "{full:?}");
+}
+
+#[test]
+fn a_lost_password_is_not_made_anew_where_there_is_a_repository() {
+    let root = host("");
+    let first = call(root.path(), &["install"]);
+    assert!(first.status.success(), "{first:?}");
+    let password = root.path().join("etc/gitlab-backup/repository.password");
+    fs::remove_file(&password).unwrap();
+    // Nothing is in it yet.
+    assert!(call(root.path(), &["install"]).status.success());
+    fs::remove_file(&password).unwrap();
+    let repository = root.path().join("var/backups/gitlab");
+    assert!(repository.is_dir(), "{first:?}");
+    fs::write(repository.join("config"), "").unwrap();
+    let refused = call(root.path(), &["install"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("put your copy of its password back") && !password.exists(), "{said}");
+}

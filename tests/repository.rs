@@ -1,8 +1,11 @@
 //! Both engines on real directories, judged by the real restic. The same tests for each: they write one format.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -400,4 +403,145 @@ fn packs_stay_small() {
     }
     // A pack is closed by the blob that fills it: one blob more, of 8 MiB at most.
     assert!(largest > 4 << 20 && largest <= 17 << 20, "{largest}");
+}
+
+/// restic's REST protocol over a directory, as far as restic asks for it: answers everything with one status, or says that it has removed what it
+/// keeps. In place of rest-server, which Debian 12 does not have: `--append-only` answers 403, and it is restic 0.18 that then ends well.
+struct Server {
+    address: String,
+}
+
+impl Server {
+    fn new(directory: PathBuf, always: Option<u16>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let directory = directory.clone();
+                std::thread::spawn(move || while Self::answer(&stream, &directory, always).is_some() {});
+            }
+        });
+        Self { address }
+    }
+
+    fn answer(stream: &TcpStream, directory: &Path, always: Option<u16>) -> Option<()> {
+        let mut reader = BufReader::new(stream);
+        let (mut line, mut headers) = (String::new(), BTreeMap::new());
+        reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header).ok()?;
+            match header.trim().split_once(": ") {
+                Some((name, value)) => headers.insert(name.to_lowercase(), value.to_owned()),
+                None => break,
+            };
+        }
+        let mut words = line.split(' ');
+        let (method, path) = (words.next()?, words.next()?.split('?').next()?.trim_start_matches('/'));
+        let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+        reader.read_exact(&mut body).ok()?;
+        // Blobs of the default layout lie in a directory of their first two digits.
+        let (kind, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let file = if kind == "data" && !name.is_empty() { directory.join(kind).join(&name[..2]).join(name) } else { directory.join(path) };
+        let (status, content) = match (always, method) {
+            (Some(status), _) => (status, Vec::new()),
+            // Locks are removed, there as well.
+            (_, "DELETE") if kind == "locks" => (fs::remove_file(&file).map_or(404, |()| 200), Vec::new()),
+            (_, "DELETE") => (200, Vec::new()),
+            (_, "POST") => {
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(&file, &body).unwrap();
+                (200, Vec::new())
+            }
+            _ if path.ends_with('/') => {
+                let names: Vec<String> = walk(&file).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+                (200, serde_json::to_vec(&names).unwrap())
+            }
+            _ => match (fs::read(&file), headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'))) {
+                (Ok(content), Some((from, to))) => {
+                    let (from, to) = (from.parse::<usize>().unwrap(), to.parse().unwrap_or(content.len() - 1));
+                    (206, content[from..=to].to_vec())
+                }
+                (Ok(content), None) => (200, content),
+                (Err(_), _) => (404, Vec::new()),
+            },
+        };
+        let kind = "application/vnd.x.restic.rest.v1";
+        let head = format!("HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", content.len());
+        let mut writer = stream;
+        writer.write_all(head.as_bytes()).ok()?;
+        if method != "HEAD" {
+            writer.write_all(&content).ok()?;
+        }
+        Some(())
+    }
+}
+
+/// Every file below.
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).map_or_else(|_| Vec::new(), |entries| entries.map(|entry| entry.unwrap().path()).collect());
+    entries.into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn what_cannot_be_reached_or_is_denied_is_not_none() {
+    let place = Place::new();
+    let at = |location: String| {
+        let password = place.path("password");
+        let config =
+            Repository { engine: EngineName::Restic, location, password: SecretSource::File(password.clone()), environment_file: None };
+        repository::open(&config, &password, None).unwrap()
+    };
+    let answers = |status: u16| at(format!("rest:http://{}/", Server::new(place.path("nothing"), Some(status)).address));
+    assert!(!answers(404).is_there().unwrap());
+    assert!(!at(place.path("nothing").to_str().unwrap().to_owned()).is_there().unwrap());
+    for (engine, words) in [
+        (answers(403), "access is denied"),
+        (answers(401), "access is denied"),
+        (answers(500), "it cannot be reached"),
+        (at("rest:http://127.0.0.1:1/".into()), "it cannot be reached"),
+    ] {
+        let error = format!("{:#}", engine.is_there().unwrap_err());
+        assert!(error.contains(words), "{error}");
+        // None is made there either.
+        let error = format!("{:#}", engine.init().unwrap_err());
+        assert!(error.contains(words), "{error}");
+    }
+    place.made(EngineName::Restic);
+    fs::write(place.path("password"), "another\n").unwrap();
+    for engine in BOTH {
+        let error = format!("{:#}", place.engine(engine).init().unwrap_err());
+        assert!(error.contains("is the password"), "{error}");
+    }
+}
+
+#[test]
+fn a_server_that_removes_nothing_is_not_believed() {
+    let place = Place::new();
+    place.made(EngineName::Restic);
+    let server = Server::new(place.path("repository"), None);
+    let (password, location) = (place.path("password"), format!("rest:http://{}/", server.address));
+    let config =
+        Repository { engine: EngineName::Restic, location, password: SecretSource::File(password.clone()), environment_file: None };
+    let engine = repository::open(&config, &password, None).unwrap();
+    let stored = store(&*engine, &place.tree("tree"));
+    let error = format!("{:#}", engine.forget(&[stored.snapshot], std::time::Duration::from_secs(3)).unwrap_err());
+    assert!(error.contains("does not let it"), "{error}");
+}
+
+#[test]
+fn a_password_is_what_restic_reads_of_its_file() {
+    for text in [&b" secret"[..], b"secret \t\r\n\n", "\u{a0}secret\u{2003}\n".as_bytes(), b"two words\n"] {
+        for (maker, opener) in [(EngineName::Builtin, EngineName::Restic), (EngineName::Restic, EngineName::Builtin)] {
+            let place = Place::new();
+            fs::write(place.path("password"), text).unwrap();
+            place.made(maker);
+            place.engine(opener).probe().unwrap_or_else(|error| panic!("{:?}: {error:#}", String::from_utf8_lossy(text)));
+        }
+    }
+    for text in [&b"\xef\xbb\xbfsecret\n"[..], b"\xff\xfes\0e\0c\0", b"sec\xffret", b" \n"] {
+        let place = Place::new();
+        fs::write(place.path("password"), text).unwrap();
+        assert!(place.engine(EngineName::Builtin).init().is_err(), "{text:?}");
+    }
 }

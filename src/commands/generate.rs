@@ -1,13 +1,12 @@
 //! `generate`: the units on stdout as `systemctl cat` shows them, or as files.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cli::GenerateArgs;
 use crate::config::Config;
-use crate::host::own;
+use crate::host::{own, text};
 use crate::monitoring;
 use crate::units;
 
@@ -15,10 +14,9 @@ use crate::units;
 pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
     let files = units::generate(config, &program(args.program.as_deref())?)?;
     let Some(directory) = &args.output else {
-        let mut out = std::io::stdout().lock();
         for (index, file) in files.iter().enumerate() {
             let gap = if index == 0 { "" } else { "\n" };
-            write!(out, "{gap}# {}\n{}", file.name, file.content)?;
+            text::whole(&format!("{gap}# {}\n{}", file.name, file.content));
         }
         return Ok(());
     };
@@ -31,9 +29,8 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
 }
 
 /// Prints the template that Zabbix imports.
-pub fn zabbix_template() -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(monitoring::ZABBIX_TEMPLATE.as_bytes()).context("cannot print the template")
+pub fn zabbix_template() {
+    text::whole(monitoring::ZABBIX_TEMPLATE);
 }
 
 /// The program that the units call: the one given, or the one that runs now.

@@ -57,7 +57,8 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
         make_role(&Config::parse(&text, Path::new("init"), &host)?).await?;
     }
     if output == Path::new("-") {
-        return std::io::stdout().lock().write_all(text.as_bytes()).context("cannot print the configuration");
+        self::text::whole(&text);
+        return Ok(());
     }
     if let Some(directory) = path.parent() {
         own::make(directory)?;

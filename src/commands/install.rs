@@ -215,6 +215,13 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
+    let repository = host.path(&config.repository.location);
+    ensure!(
+        !Path::new(&config.repository.location).is_absolute() || !repository.join("config").exists(),
+        "{} is not there, and {} holds a repository: put your copy of its password back; a new one would not open it",
+        path.display(),
+        repository.display()
+    );
     let directory = path.parent().context("the password file has no directory")?;
     own::make(directory)?;
     own::replace(&path, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -71,16 +72,32 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     Ok(cleaned)
 }
 
-/// Writes a line to standard output; see [`say!`](crate::say).
-#[expect(clippy::print_stdout, reason = "the one place")]
+/// What kept a line from being written to standard output.
+static UNHEARD: OnceLock<io::Error> = OnceLock::new();
+
+/// Writes a line to standard output; see [`say!`](crate::say). That nobody reads on ends nothing: what is done is done to its end.
 pub fn out(line: &str) {
-    println!("{line}");
+    whole(&format!("{line}\n"));
+}
+
+/// The same for what has its own ends of lines: a file.
+pub fn whole(text: &str) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = UNHEARD.set(error);
+    }
+}
+
+/// Why not all of it has been written, other than that nobody wanted to read it.
+pub fn unheard() -> Option<&'static io::Error> {
+    UNHEARD.get()
 }
 
 /// Writes a line to standard error; see [`note!`](crate::note).
-#[expect(clippy::print_stderr, reason = "the one place")]
 pub fn err(line: &str) {
-    eprintln!("{line}");
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Prints one clean line.

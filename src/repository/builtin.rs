@@ -67,7 +67,7 @@ impl Builtin {
 
     fn open(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
         let location = self.location.display();
-        ensure!(self.exists(), "there is no repository at {location}");
+        ensure!(self.exists()?, "there is no repository at {location}");
         if let Some(key) = self.key.get().cloned().or_else(|| self.kept()) {
             // A key that does not fit is another repository's: then the password decides.
             if let Ok(repository) = self.repository(bars.clone())?.open(&Credentials::Masterkey(key.clone())) {
@@ -81,8 +81,24 @@ impl Builtin {
     }
 
     /// Only so opened does the repository know which of its keys it was opened with.
-    fn open_by_password(&self, bars: impl ProgressBars) -> Result<Repository<OpenStatus>> {
-        self.repository(bars)?.open(&self.password()?).map_err(plain).with_context(|| {
+    fn open_by_password(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
+        let opened = self.repository(bars.clone())?.open(&self.password()?);
+        // Ours once took the blanks for a part of it.
+        let opened = match (opened, own::read_text(&self.password_file)) {
+            (Err(error), Ok(text)) if text.trim() != text.trim_end_matches(['\r', '\n']) => {
+                let whole = Credentials::password(text.trim_end_matches(['\r', '\n']).to_owned());
+                let opened = self.repository(bars)?.open(&whole).map_err(|_| error);
+                if opened.is_ok() {
+                    let file = self.password_file.display();
+                    tracing::warn!(
+                        "the blanks around the password in {file} are a part of it, and restic does not read them: 'gitlab-backup key rotate'"
+                    );
+                }
+                opened
+            }
+            (opened, _) => opened,
+        };
+        opened.map_err(plain).with_context(|| {
             let (location, password) = (self.location.display(), self.password_file.display());
             format!("cannot open the repository at {location}: is the password in {password} its own?")
         })
@@ -104,8 +120,9 @@ impl Builtin {
         let _ = self.key.set(key);
     }
 
-    fn exists(&self) -> bool {
-        self.location.join("config").exists()
+    fn exists(&self) -> Result<bool> {
+        let config = self.location.join("config");
+        config.try_exists().with_context(|| format!("cannot look at {}", config.display()))
     }
 
     /// Held by whoever changes the repository: the library itself takes no locks. Ends with the process, however that ends.
@@ -128,10 +145,13 @@ impl Builtin {
     }
 }
 
-/// As restic reads it: what an editor adds at the end of the line is not the password's.
+/// As restic reads it: without white space at both ends. What it takes for another encoding is refused.
 fn read_password(path: &Path) -> Result<String> {
-    let text = own::read_text(path).with_context(|| format!("cannot read the repository's password from {}", path.display()))?;
-    let password = text.trim_end_matches(['\r', '\n']);
+    let text =
+        own::read(path).with_context(|| format!("cannot read the repository's password from {}: put your copy back", path.display()))?;
+    let text = String::from_utf8(text).ok().filter(|text| !text.starts_with('\u{feff}'));
+    let text = text.with_context(|| format!("{} is not plain UTF-8: restic would read another password", path.display()))?;
+    let password = text.trim();
     ensure!(!password.is_empty(), "{} is empty: it must hold the repository's password", path.display());
     Ok(password.to_owned())
 }
@@ -163,7 +183,7 @@ impl Write for Bounded {
 
 impl Engine for Builtin {
     fn is_there(&self) -> Result<bool> {
-        if self.exists() {
+        if self.exists()? {
             return Ok(true);
         }
         let location = self.location.display();

@@ -19,7 +19,13 @@ use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequ
 const INCOMPLETE: i32 = 3;
 /// restic(1): the repository does not exist.
 const NO_REPOSITORY: i32 = 10;
-const NO_REPOSITORY_WORDS: &str = "Is there a repository at the following location";
+/// restic(1): the password opens nothing.
+const WRONG_PASSWORD: i32 = 12;
+const WRONG_PASSWORD_WORDS: &str = "wrong password or no key found";
+/// What it says before "Is there a repository at the following location?", with which it ends whatever went wrong. What the place itself says in
+/// the end decides: of directories and SFTP, of a REST server, of S3.
+const NONE: [&str; 4] = ["no such file or directory", "does not exist", "file does not exist", "NoSuchKey"];
+const DENIED: [&str; 6] = ["401", "403", "Access Denied", "AccessDenied", "permission denied", "Forbidden"];
 /// What it says where another restic has locked the repository: the exit code for that is 0.17's, as is `--retry-lock` 0.16's.
 const LOCKED_WORDS: &str = "repository is already locked";
 /// Between two attempts then.
@@ -242,31 +248,34 @@ impl Restic {
 impl Engine for Restic {
     fn is_there(&self) -> Result<bool> {
         let local = Path::new(&self.location);
-        if local.is_absolute() && !local.join("config").exists() {
-            return Ok(false);
+        if local.is_absolute() {
+            let config = local.join("config");
+            if !config.try_exists().with_context(|| format!("cannot look at {}", config.display()))? {
+                return Ok(false);
+            }
         }
         let output = self.output(&["cat", "config", "--no-lock"])?;
-        // 0.17 and newer have an exit code for it, older ones only words.
-        let words = process::tail(&output.stderr);
         if output.status.success() {
             return Ok(true);
         }
-        ensure!(
-            output.status.code() == Some(NO_REPOSITORY) || words.contains(NO_REPOSITORY_WORDS),
-            "cannot open {}: {words}",
-            self.location
-        );
-        Ok(false)
+        let words = process::tail(&output.stderr);
+        // 0.17 and newer have exit codes, older ones only words.
+        let code = output.status.code();
+        if code == Some(NO_REPOSITORY) || code == Some(1) && is_none(&words) {
+            return Ok(false);
+        }
+        let hint = match () {
+            () if code == Some(WRONG_PASSWORD) || words.contains(WRONG_PASSWORD_WORDS) => "is the password its own?",
+            () if DENIED.iter().any(|denied| words.contains(denied)) => "access is denied: are the credentials right, and may they read?",
+            () => "it cannot be reached",
+        };
+        bail!("cannot open the repository at {}: {hint} ({words})", self.location)
     }
 
     fn init(&self) -> Result<bool> {
-        if self.output(&["cat", "config", "--no-lock"])?.status.success() {
-            return Ok(false);
-        }
-        let local = Path::new(&self.location);
         // A repository that is there but cannot be opened must never be taken for none.
-        if local.is_absolute() && local.join("config").exists() {
-            self.probe()?;
+        if self.is_there()? {
+            return Ok(false);
         }
         let output = self.output(&["init"])?;
         ensure!(
@@ -339,7 +348,16 @@ impl Engine for Restic {
 
     fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()> {
         let ids: Vec<&str> = snapshots.iter().map(String::as_str).collect();
-        self.in_turn(patience, || self.succeed(&[&["forget"], &ids[..]].concat())).map(drop)
+        self.in_turn(patience, || self.succeed(&[&["forget"], &ids[..]].concat()))?;
+        // Some versions end well although the server let them remove nothing.
+        let left = self.list(&[])?.into_iter().filter(|snapshot| snapshots.contains(&snapshot.id)).count();
+        ensure!(
+            left == 0,
+            "restic has removed nothing of {left} of {} snapshots in {}: the server does not let it (is it append-only?)",
+            snapshots.len(),
+            self.location
+        );
+        Ok(())
     }
 
     fn keys(&self) -> Result<Vec<Key>> {
@@ -363,6 +381,13 @@ impl Engine for Restic {
     fn prune(&self, patience: Duration) -> Result<()> {
         self.in_turn(patience, || self.succeed(&["prune"])).map(drop)
     }
+}
+
+/// Whether these words of restic's mean that the place can be asked, and that there is no repository.
+fn is_none(words: &str) -> bool {
+    let said = words.split("Is there a repository at the following location").next().unwrap_or_default();
+    !DENIED.iter().any(|denied| said.contains(denied))
+        && NONE.iter().any(|none| said.trim_end_matches(['?', ';', ' ', '.']).ends_with(none))
 }
 
 /// What is to be left out, path by path: restic's own patterns are not those of gitignore(5). Most stand in a file, since arguments are short;
