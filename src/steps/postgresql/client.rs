@@ -92,6 +92,11 @@ impl Client {
         Session::open(self, database).await.with_context(|| self.place(database))
     }
 
+    /// A session in `database` that waits for no lock of others: with GitLab down, nobody is waited for.
+    pub async fn insist(&self, database: &str) -> Result<Session> {
+        self.connect(database).await?.insisting(self.connect(database).await?).await.with_context(|| self.place(database))
+    }
+
     /// One of libpq's programs, about to talk to `database` of a server of this major version.
     pub fn command(&self, program: &str, database: &str, major: u32) -> Result<Command> {
         self.command_at(self.program(program, major), database, major)

@@ -130,7 +130,7 @@ impl Loader<'_> {
             return meanwhile().await;
         };
         let entries = toc::read(dump)?;
-        let session = self.admin.connect(name).await?;
+        let session = self.admin.insist(name).await?;
         // As pg_restore: what a body names need not be there yet, or not be found from here.
         session.run("SET check_function_bodies = off").await?;
         sandbox::equip(&session).await?;
@@ -142,6 +142,7 @@ impl Loader<'_> {
         // From here on nobody's code runs but an autovacuum worker's, which the guard keeps from changing anything until all belongs to its owner;
         // and nothing that it has made is taken for what stands in the dump.
         sandbox::silence(&session).await?;
+        sandbox::clear(&session).await?;
         guard.ensure_alone(&session).await?;
         let superusers: Vec<String> = session.column("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper", &[]).await?;
         for entry in now.iter().filter(|entry| entry.owner.as_ref().is_some_and(|owner| superusers.contains(owner))) {
@@ -156,7 +157,8 @@ impl Loader<'_> {
             }
             own(&session, entry).await?;
         }
-        guard.down(&session).await
+        guard.down(&session).await?;
+        sandbox::ensure_none(&session).await
     }
 
     /// Makes in the empty database `name` what comes before the data: with the programs, the role and the extensions that are here, and of the
@@ -169,7 +171,7 @@ impl Loader<'_> {
             return restore(self.admin, self.session.major, name, dump, &[more, &["--section=pre-data"]].concat()).await;
         };
         let entries = toc::read(dump)?;
-        let session = self.admin.connect(name).await?;
+        let session = self.admin.insist(name).await?;
         sandbox::equip(&session).await?;
         // It goes with the database.
         let guard = sandbox::Guard::up(&session).await?;

@@ -32,6 +32,11 @@ const SESSIONS: &str = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesys
 const END: &str =
     "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
 const LEFT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
+const END_OTHERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+    JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid WHERE a.datname = pg_catalog.current_database() AND NOT r.rolsuper";
+const OWNED: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d ON d.oid = s.dbid \
+    JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+    WHERE d.datname = pg_catalog.current_database() AND r.rolname = $1::text AND s.deptype = 'o'";
 const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catalog.pg_auth_members a \
     JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
     WHERE r.rolname = $1::text OR m.rolname = $1::text";
@@ -213,6 +218,24 @@ pub(in crate::steps) async fn silence(session: &Session) -> Result<()> {
     bail!("a session of role '{NAME}' does not end: look at pg_stat_activity")
 }
 
+/// Ends whoever else is in the session's database, in which nobody is to be but the role and superusers.
+pub(in crate::steps) async fn clear(session: &Session) -> Result<()> {
+    for _ in 0..SILENCE {
+        if session.rows(END_OTHERS, &[]).await?.is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    bail!("a session in a database that is laid out does not end: look at pg_stat_activity")
+}
+
+/// Fails if something in the session's database still is the role's.
+pub(in crate::steps) async fn ensure_none(session: &Session) -> Result<()> {
+    let count: i64 = session.value(OWNED, &[&NAME]).await?;
+    ensure!(count == 0, "{count} things in the database that was loaded still are role '{NAME}'s");
+    Ok(())
+}
+
 /// Takes from the role what it has in the session's database and on the server. What it owns there must have been given away.
 pub(in crate::steps) async fn dismiss(session: &Session) -> Result<()> {
     session.run(&format!("DROP OWNED BY {}", identifier(NAME))).await
@@ -251,5 +274,12 @@ pub(in crate::steps) async fn retire(session: &Session) -> Result<()> {
     }
     silence(session).await?;
     dismiss(session).await?;
-    session.run(&format!("DROP ROLE {}", identifier(NAME))).await.with_context(|| format!("cannot remove role '{NAME}'"))
+    match session.run(&format!("DROP ROLE {}", identifier(NAME))).await {
+        // Anybody may have given it something of his own, in any database. Nobody can enter as it, and the next restore takes it as it is.
+        Err(error) if session::code(&error) == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
+            tracing::warn!("role '{NAME}' stays, without a login: {error:#}");
+            Ok(())
+        }
+        done => done.with_context(|| format!("cannot remove role '{NAME}'")),
+    }
 }

@@ -60,9 +60,22 @@ pub(super) fn settings(major: u32) -> impl Iterator<Item = (&'static str, &'stat
 /// limits could have ended it.
 const LEVELS: [u32; 3] = [17, 14, 0];
 
+/// How long a session that insists waits for a lock before it looks who has it, and between two looks.
+const COURTESY: Duration = Duration::from_secs(1);
+/// When it gives up all the same: nobody could be ended.
+const INSISTENCE: &str = "60s";
+/// How soon a server notices, in the middle of a statement, that we are gone.
+const CHECK: &str = "10s";
+
+/// Ends whoever a session waits for.
+const END_BLOCKERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid), a.pid, coalesce(a.usename::text, '?'), coalesce(a.datname::text, '?') \
+    FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY(pg_catalog.pg_blocking_pids($1::int4))";
+
 /// An open session. It ends with this value.
 pub(in crate::steps) struct Session {
     client: tokio_postgres::Client,
+    /// With what it ends the sessions of others that it waits for, and its own number.
+    insistence: Option<(Box<Session>, i32)>,
     connection: JoinHandle<Result<()>>,
     /// The server's major version.
     pub major: u32,
@@ -134,12 +147,53 @@ impl Session {
         let version = connection.parameter("server_version").context("the server does not tell its version")?.to_owned();
         let major = major(&version).with_context(|| format!("'{version}' is no version of a server"))?;
         let connection = tokio::spawn(async move { connection.await.map_err(said) });
-        Ok(Self { client, connection, major, version })
+        Ok(Self { client, insistence: None, connection, major, version })
+    }
+
+    /// Has it wait for nobody: who keeps a lock that one of its statements needs is ended by `other`. Anybody who may log in can keep one on a
+    /// database or a role, from any database, for as long as he likes.
+    pub(super) async fn insisting(mut self, other: Self) -> Result<Self> {
+        let own: i32 = self.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
+        self.value::<String>("SELECT pg_catalog.set_config('lock_timeout', $1::text, false)", &[&INSISTENCE]).await?;
+        if self.major >= 14 {
+            let set = "SELECT pg_catalog.set_config('client_connection_check_interval', $1::text, false)";
+            // Not every system can.
+            if let Err(error) = self.value::<String>(set, &[&CHECK]).await {
+                tracing::debug!("{error:#}");
+            }
+        }
+        self.insistence = Some((Box::new(other), own));
+        Ok(self)
+    }
+
+    /// What becomes of a statement, which waits for nobody if this session insists.
+    async fn through<T>(&self, statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+        let Some((other, own)) = &self.insistence else { return statement.await.map_err(said) };
+        tokio::pin!(statement);
+        loop {
+            match timeout(COURTESY, &mut statement).await {
+                Ok(done) => return done.map_err(said),
+                Err(_) => other.end_blockers(*own).await,
+            }
+        }
+    }
+
+    /// A look that fails is made again: the statement that waits has its own limit.
+    async fn end_blockers(&self, pid: i32) {
+        match self.client.query(END_BLOCKERS, &[&pid]).await {
+            Ok(ended) => {
+                for row in ended {
+                    let (pid, user, database): (i32, String, String) = (row.get(1), row.get(2), row.get(3));
+                    tracing::warn!("session {pid} of '{user}' in database '{database}' kept a lock that this needs: it was ended");
+                }
+            }
+            Err(error) => tracing::debug!("{:#}", said(error)),
+        }
     }
 
     /// The rows of one statement.
     pub async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
-        self.client.query(sql, values).await.map_err(said)
+        self.through(self.client.query(sql, values)).await
     }
 
     /// The first column of each row.
@@ -150,18 +204,18 @@ impl Session {
 
     /// The only column of the only row.
     pub async fn value<T: FromSqlOwned>(&self, sql: &str, values: &[Value<'_>]) -> Result<T> {
-        let row = self.client.query_one(sql, values).await.map_err(said)?;
+        let row = self.through(self.client.query_one(sql, values)).await?;
         row.try_get(0).map_err(said)
     }
 
     /// One statement; a second in the same text is refused by the server.
     pub async fn run(&self, sql: &str) -> Result<()> {
-        self.client.execute(sql, &[]).await.map(drop).map_err(said)
+        self.through(self.client.execute(sql, &[])).await.map(drop)
     }
 
     /// All that stands in a text, as pg_dump wrote it.
     pub async fn script(&self, sql: &str) -> Result<()> {
-        self.client.batch_execute(sql).await.map_err(said)
+        self.through(self.client.batch_execute(sql)).await
     }
 
     /// What is done in one transaction: all of it, or nothing.

@@ -31,8 +31,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Where text for people is that nothing of ours reads.
 const GLOBALS: &str = "globals.sql";
 
-/// What keeps a database from being renamed and dropped, and no session's end ends.
-const PREPARED: &str = "SELECT 'prepared transaction ' || gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1::text";
+/// What keeps a database from being renamed and dropped, and no session's end ends: prepared in it, or elsewhere with a lock on it.
+const PREPARED: &str = "SELECT 'prepared transaction ' || x.gid FROM pg_catalog.pg_prepared_xacts x WHERE x.database = $1::text \
+    OR EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid WHERE d.datname = $1::text \
+      AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.virtualtransaction = '-1/' || x.transaction::text)";
 
 /// As which OS user pg_restore runs: by a socket it is the role's name that counts.
 pub(super) fn loads_as(postgresql: &Postgresql) -> &str {
@@ -127,7 +129,7 @@ pub(super) async fn mark(session: &Session, name: &str) -> Result<()> {
 /// Writes down which databases are going to be exchanged.
 pub(super) async fn number(config: &Config, plan: &mut Plan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let there = numbers(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?).await?;
+    let there = numbers(&Client::restoring(postgresql)?.insist(MAINTENANCE).await?).await?;
     for database in &mut plan.databases {
         let new = *there.get(&database.staged).with_context(|| format!("database '{}' is not laid out", database.staged))?;
         database.numbers = Some(Numbers { new, old: there.get(&database.database.name).copied() });
@@ -138,7 +140,7 @@ pub(super) async fn number(config: &Config, plan: &mut Plan) -> Result<()> {
 /// Removes what is marked as ours under the names that this restore is going to use, and no journal knows any more.
 pub(super) async fn clear(config: &Config, plan: &Plan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     end_ours(&session).await?;
     let marked = marked(&session).await?;
     for database in plan.databases.iter().filter(|database| marked.contains(&database.staged)) {
@@ -156,7 +158,7 @@ pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
              stand in {GLOBALS} of the dumps ('restore --into DIR --only postgresql' lays it out)"
         ));
     };
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     let missing: Vec<String> = globals.missing_tablespaces(&session).await?.iter().map(|name| identifier(name)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -173,7 +175,7 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
     if plan.databases.is_empty() {
         return Ok(());
     }
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     let there = numbers(&session).await?;
     let globals = told(part)?.globals;
     let mut statements = Vec::new();
@@ -216,14 +218,14 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
 /// If one is not. Nothing was touched.
 pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     way_back(&journal.plan, journal.state, &numbers(&session).await?).map(|_| ())
 }
 
 /// Puts the databases back under the names that they had.
 pub(super) async fn back(config: &Config, journal: &Journal) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     let statements = way_back(&journal.plan, journal.state, &numbers(&session).await?)?;
     if statements.is_empty() {
         return Ok(());
@@ -279,7 +281,7 @@ fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<V
 /// them may just be making a database.
 pub(super) async fn unmake(config: &Config, plan: &Plan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     end_ours(&session).await?;
     for database in &plan.databases {
         drop_one(&session, &database.staged, database.numbers.map(|numbers| numbers.new)).await?;
@@ -293,13 +295,13 @@ pub(super) async fn unmake(config: &Config, plan: &Plan) -> Result<()> {
 /// With what holds it.
 pub(super) async fn forget(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { bail!("[postgresql] enable is false") };
-    drop_one(&Client::restoring(postgresql)?.connect(MAINTENANCE).await?, name, number).await
+    drop_one(&Client::restoring(postgresql)?.insist(MAINTENANCE).await?, name, number).await
 }
 
 /// Marks what is left of one that was replaced, if it is the one of this number: nothing but its removal awaits it.
 pub(super) async fn disown(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     let is_it = number.is_some() && numbers(&session).await?.get(name).copied() == number;
     if is_it { mark(&session, name).await } else { Ok(()) }
 }
@@ -307,7 +309,7 @@ pub(super) async fn disown(config: &Config, name: &str, number: Option<u32>) -> 
 /// Removes the role as which the dumps were loaded.
 pub(super) async fn retire(config: &Config) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.connect(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     if sandbox::is_needed(&session).await? { sandbox::retire(&session).await } else { Ok(()) }
 }
 
@@ -366,9 +368,10 @@ async fn holders(session: &Session, name: &str) -> Vec<String> {
 /// Ends the sessions that laid out for a restore, and waits until they have.
 async fn end_ours(session: &Session) -> Result<()> {
     let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-        WHERE application_name = $1::text AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.pg_has_role(usesysid, 'USAGE')";
+        WHERE application_name = $1::text AND pid <> pg_catalog.pg_backend_pid() AND usename IN (current_user, $2::text)";
     for _ in 0..ENDS {
-        if session.rows(sql, &[&LOADING]).await?.is_empty() {
+        // Anybody may call himself so.
+        if session.rows(sql, &[&LOADING, &accounts::LOADER]).await?.is_empty() {
             return Ok(());
         }
         sleep(PAUSE).await;

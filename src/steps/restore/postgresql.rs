@@ -29,7 +29,7 @@ pub async fn load(config: &Config) -> Result<()> {
     let plan = plan()?;
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
     let admin = Client::loading(postgresql)?;
-    let session = admin.connect(MAINTENANCE).await?;
+    let session = admin.insist(MAINTENANCE).await?;
     let dumps = dump_directory(part)?;
     let told = databases::told(part)?;
     if let Some(globals) = &told.globals {

@@ -41,7 +41,7 @@ pub(super) async fn rehearse(config: &Config, part: &Part, planned: &[StagedData
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !planned.is_empty()) else { return Ok(()) };
     notify::status("rehearsing the load of the databases, without their data");
     let admin = Client::loading(postgresql)?;
-    let session = admin.connect(MAINTENANCE).await?;
+    let session = admin.insist(MAINTENANCE).await?;
     let live: Vec<&str> = planned.iter().map(|database| database.database.name.as_str()).collect();
     let foreign: Vec<String> = session.column(OF_OTHERS, &[&live]).await?;
     ensure!(foreign.is_empty(), "role '{}' does not own database {foreign:?}, so it cannot replace it: {REMEDY}", admin.config.user);

@@ -111,13 +111,12 @@ pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
 
 /// Removes what was laid out, and the journal with it.
 pub(super) async fn away(config: &Config, journal: &Journal) -> Result<()> {
-    databases::unmake(config, &journal.plan).await?;
-    for redis in &journal.plan.redis {
-        redis.account.act(|| unmake(&redis.places))?;
-    }
-    for layout in &journal.plan.layouts {
-        unmake(&layout.places)?;
-    }
+    let databases = databases::unmake(config, &journal.plan).await;
+    let redis = journal.plan.redis.iter().map(|redis| redis.account.act(|| unmake(&redis.places)));
+    let files = journal.plan.layouts.iter().map(|layout| unmake(&layout.places));
+    // What cannot be removed keeps nothing else.
+    let all: Vec<Result<()>> = [databases].into_iter().chain(redis).chain(files).collect();
+    all.into_iter().collect::<Result<()>>()?;
     forget_kept()?;
     Journal::clear()
 }
