@@ -59,6 +59,8 @@ pub const RESTORE_LEFT: &str = "/var/lib/gitlab-backup/restore/left.json";
 pub const RESTORE_RECORD: &str = "/var/lib/gitlab-backup/restore/record.json";
 /// What is not in the run, found before anything is replaced.
 pub const RESTORE_KEPT: &str = "/var/lib/gitlab-backup/restore/kept.json";
+/// Held by the one that asks for a restore, until it is over.
+pub const RESTORE_TURN: &str = "/run/gitlab-backup/restore.lock";
 /// What the next restore is asked for.
 pub const RESTORE_REQUEST: &str = "/run/gitlab-backup/restore-request.json";
 /// What the restore that goes on was asked for.

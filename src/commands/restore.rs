@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
 use crate::host::text;
-use crate::runs::restore::{Journal, Request, State, left};
+use crate::runs::restore::{Journal, Request, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};
 use crate::steps::open;
 use crate::systemd::Manager;
@@ -183,27 +183,33 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
     let executor = Unit::from(Restore::Run).to_string();
     let state = manager.state(&executor).await?;
     ensure!(state.load == "loaded", "{executor} is not installed: 'gitlab-backup install' first");
-    for (unit, message) in [
-        (Unit::Run, "a backup is going on: wait for it, or 'systemctl stop gitlab-backup-run.service'"),
-        (Restore::Run.into(), "a restore is going on: wait for it"),
-    ] {
-        if !manager.state(&unit.to_string()).await?.is_settled() {
-            return Err(Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into());
-        }
-    }
+    refuse_if_busy(&manager).await?;
     if let Some(request) = request.as_ref().filter(|request| request.path.is_some() || !request.only.is_empty()) {
         refuse_if_used(config, &manager, request).await?;
     }
+    let before = Record::last(Kind::Restore)?;
     if !args.yes {
         confirm(what)?;
     }
+    let Some(turn) = Turn::take()? else { return Err(busy("another restore is asked for, or goes on: wait for it")) };
+    // While somebody thought about the answer, somebody else may have been quicker.
+    refuse_if_busy(&manager).await?;
+    let last = Record::last(Kind::Restore)?;
+    ensure!(
+        last.as_ref().map(|record| (&record.id, record.started)) == before.as_ref().map(|record| (&record.id, record.started)),
+        "another restore has ended meanwhile: nothing was done; look at 'gitlab-backup status', and ask again"
+    );
     let undo =
         Request { run: None, only: Vec::new(), path: None, with_config: false, allow_version_mismatch: false, skip_redis: Vec::new() };
-    let before = Record::last(Kind::Restore)?;
-    request.unwrap_or(undo).leave()?;
     manager.hold(&executor).await?;
-    manager.start(&Unit::from(Restore::Target).to_string(), "replace").await?;
-    let record = follow(&manager, Kind::Restore, before.as_ref()).await?;
+    request.unwrap_or(undo).leave(&turn)?;
+    let followed = async {
+        manager.start(&Unit::from(Restore::Target).to_string(), "replace").await?;
+        follow(&manager, Kind::Restore, before.as_ref()).await
+    };
+    let followed = followed.await;
+    Request::withdraw(&turn)?;
+    let record = followed?;
     if args.json {
         text::out(&text::json(&record)?);
     }
@@ -220,6 +226,23 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
         false => note!("run {} is restored; GitLab was down for {away}", record.id),
     }
     Ok(())
+}
+
+/// One of the two goes on already.
+async fn refuse_if_busy(manager: &Manager) -> Result<()> {
+    for (unit, message) in [
+        (Unit::Run, "a backup is going on: wait for it, or 'systemctl stop gitlab-backup-run.service'"),
+        (Restore::Run.into(), "a restore is going on: wait for it"),
+    ] {
+        if !manager.state(&unit.to_string()).await?.is_settled() {
+            return Err(busy(message));
+        }
+    }
+    Ok(())
+}
+
+fn busy(message: &str) -> anyhow::Error {
+    Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into()
 }
 
 /// A restore that is done again puts back what an unfinished one has replaced, which was not used: GitLab was down. If somebody has started it all the

@@ -12,7 +12,7 @@ use crate::config::{Config, Proxy};
 use crate::paths;
 use crate::runs::{Downtime, Record, paused};
 use crate::systemd::{
-    ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, running, start_later, stop_closure,
+    ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, running, start_later, stop_closure, stopped_along,
 };
 use crate::units::Unit;
 
@@ -194,10 +194,11 @@ async fn not_held(manager: &Manager, bracket: &Window, window: &UnitState) -> an
         if let Ok(state) = manager.state(unit).await
             && (state.inactive_exit.max(state.inactive_enter) >= window.inactive_exit || state.active == ActiveState::Deactivating)
         {
-            return Failed::new(&state, "was ended while it was frozen, so that what was captured is not of one moment").into();
+            let reason = "was started, or ended while it was frozen, in the window: what was captured is not of one moment";
+            return Failed::new(&state, reason).into();
         }
     }
-    Failed::new(window, "GitLab was not frozen to its end, so that what was captured is not of one moment").into()
+    Failed::new(window, "GitLab was not frozen to its end: what was captured is not of one moment").into()
 }
 
 /// Why the window was for nothing, as precisely as the units can tell.
@@ -324,7 +325,9 @@ impl Watch {
         }
         if manager.state(&unit).await?.is_settled() {
             tracing::info!(unit, "stopped by an admin in the window: it stays down");
-            paused::leave_down(&mut self.running, &unit);
+            for stopped in stopped_along(manager, &unit).await? {
+                paused::leave_down(&mut self.running, &stopped);
+            }
             paused::save(&self.running).context("cannot take a stopped unit off the record")?;
         }
         Ok(())

@@ -86,7 +86,7 @@ impl Builtin {
         // Ours once took the blanks for a part of it.
         let opened = match (opened, own::read_text(&self.password_file)) {
             (Err(error), Ok(text)) if text.trim() != text.trim_end_matches(['\r', '\n']) => {
-                let whole = Credentials::password(text.trim_end_matches(['\r', '\n']).to_owned());
+                let whole = Credentials::password(text.trim_end_matches(['\r', '\n']));
                 let opened = self.repository(bars)?.open(&whole).map_err(|_| error);
                 if opened.is_ok() {
                     let file = self.password_file.display();

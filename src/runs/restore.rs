@@ -5,10 +5,12 @@
 //! with it. It is put back if somebody asks for it, and never by the way.
 
 use std::fmt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::host::beneath::Held;
@@ -38,10 +40,32 @@ pub struct Request {
     pub skip_redis: Vec<String>,
 }
 
+/// The right to ask for a restore. Ends with this value, or the process.
+pub struct Turn(#[expect(dead_code, reason = "it is held")] File);
+
+impl Turn {
+    /// None if somebody else has it.
+    pub fn take() -> Result<Option<Self>> {
+        let path = Path::new(paths::RESTORE_TURN);
+        own::make(path.parent().context("a file has a directory")?)?;
+        let file = own::create(path).with_context(|| format!("cannot make {}", path.display()))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}
+
 impl Request {
-    /// Leaves the request for the executor.
-    pub fn leave(&self) -> Result<()> {
+    /// Leaves the request for the executor, in the caller's turn.
+    pub fn leave(&self, _: &Turn) -> Result<()> {
         write_json(Path::new(paths::RESTORE_REQUEST), self)
+    }
+
+    /// Takes back a request that nobody has taken: nothing is to be restored by the way, later.
+    pub fn withdraw(_: &Turn) -> Result<()> {
+        own::remove(paths::RESTORE_REQUEST)
     }
 
     /// Takes the request: each is good for one restore.

@@ -49,22 +49,27 @@ pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// A unit that was frozen, as it ran then.
+/// A unit of GitLab's, as it was when what ran was frozen.
 #[derive(Debug, Serialize, Deserialize)]
 struct Frozen {
     unit: String,
+    /// It ran, and was frozen; else it was down.
+    ran: bool,
     invocation: String,
     main_pid: u32,
 }
 
 impl Frozen {
     fn of(state: &UnitState) -> Self {
-        Self { unit: state.name.clone(), invocation: state.invocation.clone(), main_pid: state.main_pid }
+        Self { unit: state.name.clone(), ran: !state.active.is_down(), invocation: state.invocation.clone(), main_pid: state.main_pid }
     }
 
-    /// What has become of it, if it is not frozen as it was.
+    /// What has become of it, if it is not frozen, or down, as it was.
     fn lost(&self, now: &UnitState) -> Option<String> {
         let unit = &self.unit;
+        if !self.ran {
+            return (now.invocation != self.invocation || !now.active.is_down()).then(|| format!("{unit} was started in the window"));
+        }
         if now.invocation != self.invocation || now.main_pid != self.main_pid {
             return Some(format!("{unit} was ended in the window"));
         }
@@ -82,7 +87,7 @@ impl Frozen {
 /// Freezes every writer that runs. Fails if one cannot be frozen; the bracket's end thaws the others.
 pub(super) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
     possible()?;
-    let mut running = Vec::new();
+    let mut all = Vec::new();
     for writer in &config.gitlab.writers {
         // Only these have processes.
         if ![".service", ".scope"].iter().any(|kind| writer.as_str().ends_with(kind)) {
@@ -90,18 +95,19 @@ pub(super) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
         }
         let state = manager.state(writer.as_str()).await?;
         match state.active {
-            ActiveState::Active | ActiveState::Reloading => running.push(Frozen::of(&state)),
-            ActiveState::Inactive | ActiveState::Failed => {}
+            // An admin has, and it stays so.
+            ActiveState::Active if state.frozen && is_frozen(&state) => tracing::info!(unit = state.name, "is frozen already"),
+            ActiveState::Active | ActiveState::Reloading | ActiveState::Inactive | ActiveState::Failed => all.push(Frozen::of(&state)),
             ActiveState::Activating | ActiveState::Deactivating => bail!("{writer} is starting or stopping: nothing is captured"),
         }
     }
-    write_json(Path::new(paths::FROZEN_UNITS), &running)?;
-    for frozen in &running {
+    write_json(Path::new(paths::FROZEN_UNITS), &all)?;
+    for frozen in all.iter().filter(|frozen| frozen.ran) {
         manager.freeze(&frozen.unit).await?;
     }
-    for frozen in &running {
-        if frozen.lost(&manager.state(&frozen.unit).await?).is_some() {
-            bail!("{} is not frozen: nothing is captured", frozen.unit);
+    for frozen in &all {
+        if let Some(lost) = frozen.lost(&manager.state(&frozen.unit).await?) {
+            bail!("{lost}, or is not frozen: nothing is captured");
         }
     }
     Ok(())
@@ -124,7 +130,7 @@ pub async fn thaw() -> Result<()> {
     }
     let mut failed = Ok(());
     let mut ended = Vec::new();
-    for frozen in &units {
+    for frozen in units.iter().filter(|frozen| frozen.ran) {
         match let_go(&manager, &frozen.unit).await {
             Ok(state) if was_ended(&state) => ended.push(Paused { unit: frozen.unit.clone(), left_down: Vec::new() }),
             Ok(_) => {}

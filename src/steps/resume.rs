@@ -1,6 +1,6 @@
 //! Resume: starts again exactly what was running, and does not end before it runs and answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::config::{Gitlab, Quiesce, ReadinessUrl};
 use crate::runs::paused;
 use crate::runs::restore::Journal;
-use crate::systemd::{ActiveState, JobEvent, Jobs, Manager, Paused, notify};
+use crate::systemd::{ActiveState, JobEvent, Jobs, Manager, Paused, notify, stopped_along};
 use crate::units::{Restore, Unit};
 
 use super::{freeze, readiness, restore};
@@ -22,6 +22,10 @@ const INCOMPLETE_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts to start a unit that fails: patient, but never giving up.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
+/// How often a unit is started of which a condition is not met.
+const CONDITION_TRIES: u32 = 3;
+/// How long it may take until it is told who has stopped a unit.
+const NEWS: Duration = Duration::from_millis(1500);
 /// How long what is left of a window's jobs may keep a bracket from being ended.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -60,13 +64,19 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     let Some(units) = paused::load()? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");
     let manager = Manager::connect().await?;
-    let mut resume = Resume { jobs: manager.jobs().await?, units, attempts: HashMap::new(), stopping: HashMap::new(), ran: false };
+    let mut resume = Resume {
+        jobs: manager.jobs().await?,
+        units,
+        attempts: HashMap::new(),
+        stopping: HashMap::new(),
+        ran: HashSet::new(),
+        gone: HashMap::new(),
+    };
     while !resume.all_running(manner, &manager).await? {
         resume.jobs.wait().await;
     }
     if let Some(url) = manner.readiness.as_ref().filter(|_| (manner.freezes || !resume.units.is_empty()) && paused::is_to_answer()) {
         let started = Instant::now();
-        resume.ran = true;
         loop {
             let error = match readiness::ask(url).await {
                 // Somebody else may have answered in its place.
@@ -143,8 +153,10 @@ struct Resume {
     attempts: HashMap<String, Attempts>,
     /// Since when a unit has been seen stopping.
     stopping: HashMap<String, Instant>,
-    /// All of them have run: no stop is one of the window's any more.
-    ran: bool,
+    /// What has run since: no stop of it is the window's any more.
+    ran: HashSet<String>,
+    /// Since when something of that has been seen down.
+    gone: HashMap<String, Instant>,
 }
 
 impl Resume {
@@ -155,16 +167,38 @@ impl Resume {
             let state = manager.state(&paused.unit).await?;
             match state.active {
                 // With a job, a stop may wait behind another's.
-                ActiveState::Active | ActiveState::Reloading if !state.has_job => continue,
+                ActiveState::Active | ActiveState::Reloading if !state.has_job => {
+                    self.ran.insert(paused.unit.clone());
+                    self.gone.remove(&paused.unit);
+                    continue;
+                }
                 ActiveState::Deactivating => self.hurry(manner, manager, &paused.unit).await?,
                 active if active.is_down() && ["not-found", "masked"].contains(&state.load.as_str()) => {
                     tracing::error!(unit = paused.unit, "was running before and is {} now: it cannot be started again", state.load);
                     self.leave(&paused.unit)?;
                     continue;
                 }
+                active
+                    if active.is_down() && !state.has_job && self.tried(&paused.unit) >= CONDITION_TRIES && state.condition.is_some() =>
+                {
+                    let condition = state.condition.as_deref().unwrap_or_default();
+                    tracing::error!(
+                        unit = paused.unit,
+                        "was running before and cannot be started again: {condition} is not met (see 'systemctl cat')"
+                    );
+                    self.leave(&paused.unit)?;
+                    continue;
+                }
                 _ => {}
             }
             waiting.push(paused.unit.clone());
+            if self.ran.contains(&paused.unit) && state.active == ActiveState::Inactive {
+                // Who has stopped it is about to be told.
+                let since = *self.gone.entry(paused.unit.clone()).or_insert_with(Instant::now);
+                if since.elapsed() < NEWS {
+                    continue;
+                }
+            }
             let (attempt, next) = self.attempts.get(&paused.unit).map_or((0, Instant::now()), |attempts| (attempts.count, attempts.next));
             // A stop that still goes on gets the start queued behind it, once.
             let startable = match state.active {
@@ -189,6 +223,11 @@ impl Resume {
         Ok(waiting.is_empty())
     }
 
+    /// How often it was started.
+    fn tried(&self, unit: &str) -> u32 {
+        self.attempts.get(unit).map_or(0, |attempts| attempts.count)
+    }
+
     /// A stop that hangs would keep GitLab away for ever: after `stop-grace` the unit is killed.
     async fn hurry(&mut self, manner: &Manner, manager: &Manager, unit: &str) -> Result<()> {
         let since = *self.stopping.entry(unit.to_owned()).or_insert_with(Instant::now);
@@ -209,15 +248,29 @@ impl Resume {
             }
             let ours = self.attempts.get(&unit).is_some_and(|attempts| attempts.job == id);
             let cancelled = ours && result == "canceled";
-            let stopped = self.ran && !ours && result == "done";
-            if !cancelled && !stopped {
+            let done = result == "done";
+            if !cancelled && !done {
                 continue;
             }
             let state = manager.state(&unit).await?;
-            if cancelled && !state.active.is_running() || stopped && state.active == ActiveState::Inactive && !state.has_job {
-                tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
-                self.leave(&unit)?;
+            // A start that a condition has kept from anything is done too.
+            let stopped = done && !ours && self.ran.contains(&unit) && state.condition.is_none();
+            if done && ours && state.condition.is_none() {
+                self.ran.insert(unit.clone());
             }
+            if cancelled && !state.active.is_running() || stopped && state.active == ActiveState::Inactive && !state.has_job {
+                for unit in stopped_along(manager, &unit).await? {
+                    self.stays_down(&unit)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stays_down(&mut self, unit: &str) -> Result<()> {
+        if self.units.iter().any(|paused| paused.unit == unit) {
+            tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
+            self.leave(unit)?;
         }
         Ok(())
     }
