@@ -1,12 +1,13 @@
 //! What the repository holds, run by run: which are complete, which are left over from runs that failed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::config::host;
 use crate::paths;
-use crate::repository::{Engine, Snapshot};
+use crate::repository::{Engine, Reader, Snapshot};
 use crate::runs::Manifest;
 use crate::runs::record::{read_json, write_json};
 use crate::values::RunId;
@@ -16,15 +17,46 @@ pub const MANIFEST: &str = "manifest";
 /// Where the manifest is in its snapshot.
 pub const MANIFEST_PATH: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
 
-/// The repository's runs.
+/// What a part's checksum begins with: what follows is the hash over the content and the metadata of all of it.
+pub const TREE: &str = "sha256-tree:";
+
+/// Whose runs are looked at: several hosts may share a repository.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// This host's.
+    Own,
+    /// Those of the host of this name.
+    Host(&'a str),
+    /// Those of the host that this run is of, which is this one if it may be.
+    Run(&'a RunId),
+}
+
+impl<'a> Whose<'a> {
+    /// By what a command was told.
+    pub fn asked(host: Option<&'a str>, run: Option<&'a RunId>) -> Self {
+        match (host, run) {
+            (Some(host), _) => Self::Host(host),
+            (None, Some(run)) => Self::Run(run),
+            (None, None) => Self::Own,
+        }
+    }
+}
+
+/// The runs of one host.
 #[derive(Debug, Default)]
 pub struct Catalog {
+    /// The host.
+    pub host: String,
     /// With a manifest that can be read, oldest first.
     pub complete: Vec<CompleteRun>,
     /// With a manifest that cannot be read, and why.
     pub damaged: Vec<(RunId, String)>,
+    /// With a manifest that names what is not there, or is not what was stored, and why.
+    pub broken: Vec<(RunId, String)>,
     /// Without a manifest: what failed runs left, or a run that goes on, oldest first.
     pub incomplete: Vec<(RunId, Vec<Snapshot>)>,
+    /// How many runs other hosts have.
+    pub elsewhere: BTreeMap<String, usize>,
 }
 
 /// A complete run.
@@ -38,68 +70,136 @@ pub struct CompleteRun {
 
 impl Catalog {
     /// Asks the repository. Fails if it cannot be read; a single damaged manifest is no failure.
-    pub fn read(engine: &dyn Engine) -> Result<Self> {
-        Self::load(engine, Path::new(paths::MANIFESTS), |_| false)
+    pub fn read(engine: &dyn Engine, whose: Whose<'_>) -> Result<Self> {
+        Self::load(engine, whose, Path::new(paths::MANIFESTS), |_| false)
     }
 
     /// The same, with the manifest of `run` as the repository has it now, whatever was read of it before.
-    pub fn read_afresh(engine: &dyn Engine, run: &RunId) -> Result<Self> {
-        Self::load(engine, Path::new(paths::MANIFESTS), |other| other == run)
+    pub fn read_afresh(engine: &dyn Engine, whose: Whose<'_>, run: &RunId) -> Result<Self> {
+        Self::load(engine, whose, Path::new(paths::MANIFESTS), |other| other == run)
     }
 
     /// The same as [`Catalog::read`], with what was read once kept in the directory `cache`.
-    pub fn read_with(engine: &dyn Engine, cache: &Path) -> Result<Self> {
-        Self::load(engine, cache, |_| false)
+    pub fn read_with(engine: &dyn Engine, whose: Whose<'_>, cache: &Path) -> Result<Self> {
+        Self::load(engine, whose, cache, |_| false)
+    }
+
+    /// What has a manifest and cannot be restored, and why.
+    pub fn unusable(&self) -> impl Iterator<Item = &(RunId, String)> {
+        self.damaged.iter().chain(&self.broken)
+    }
+
+    /// What to say of the runs of others; nothing if there are none.
+    pub fn of_others(&self) -> Option<String> {
+        let others: Vec<String> = self.elsewhere.iter().map(|(host, count)| format!("{count} of '{host}'")).collect();
+        (!others.is_empty()).then(|| format!("runs of other hosts are here too: {} (--host)", others.join(", ")))
     }
 
     /// The complete run that is asked for, or the newest.
     pub fn pick(&self, id: Option<&RunId>) -> Result<&CompleteRun> {
         let Some(id) = id else {
             let newest = self.complete.last();
-            if let Some((run, why)) = self.damaged.last() {
-                ensure!(newest.is_some(), "there is no complete run whose manifest can be read; run {run}: {why}");
+            if let Some((run, why)) = self.unusable().max_by_key(|(run, _)| run) {
+                ensure!(newest.is_some(), "there is no complete run that can be used; run {run}: {why}");
                 if newest.is_some_and(|newest| newest.manifest.id < *run) {
                     tracing::warn!("run {run} is newer and cannot be used: {why}");
                 }
             }
-            return newest.context("there is no complete run in the repository");
+            return newest.with_context(|| {
+                let others = self.of_others().map_or_else(String::new, |others| format!("; {others}"));
+                format!("there is no complete run of host '{}' in the repository{others}", self.host)
+            });
         };
-        if let Some((_, why)) = self.damaged.iter().find(|(run, _)| run == id) {
+        if let Some((_, why)) = self.unusable().find(|(run, _)| run == id) {
             bail!("run {id} cannot be used: {why}");
         }
         let found = self.complete.iter().find(|run| run.manifest.id == *id);
         found.with_context(|| format!("there is no complete run {id}: see 'gitlab-backup list'"))
     }
 
-    fn load(engine: &dyn Engine, cache: &Path, afresh: impl Fn(&RunId) -> bool) -> Result<Self> {
+    fn load(engine: &dyn Engine, whose: Whose<'_>, cache: &Path, afresh: impl Fn(&RunId) -> bool) -> Result<Self> {
+        let all = engine.snapshots()?;
+        let own = host::name();
+        let host = match whose {
+            Whose::Own => own,
+            Whose::Host(host) => host.to_owned(),
+            Whose::Run(run) => of_run(&all, run, own)?,
+        };
         let mut runs: BTreeMap<RunId, Vec<Snapshot>> = BTreeMap::new();
-        for snapshot in engine.snapshots()? {
-            runs.entry(snapshot.run.clone()).or_default().push(snapshot);
+        let mut elsewhere: BTreeMap<String, BTreeSet<RunId>> = BTreeMap::new();
+        for snapshot in all {
+            if snapshot.host == host {
+                runs.entry(snapshot.run.clone()).or_default().push(snapshot);
+            } else if snapshot.part == MANIFEST {
+                elsewhere.entry(snapshot.host).or_default().insert(snapshot.run);
+            }
         }
-        let mut catalog = Self::default();
+        let elsewhere = elsewhere.into_iter().map(|(host, runs)| (host, runs.len())).collect();
+        let mut catalog = Self { host, elsewhere, ..Self::default() };
+        let mut reader = None;
         for (run, snapshots) in runs {
-            match snapshots
-                .iter()
-                .find(|snapshot| snapshot.part == MANIFEST)
-                .map(|snapshot| manifest(engine, snapshot, cache, afresh(&run)))
-            {
-                Some(Ok(manifest)) => catalog.complete.push(CompleteRun { manifest, snapshots }),
-                Some(Err(error)) => catalog.damaged.push((run, format!("{error:#}"))),
-                None => catalog.incomplete.push((run, snapshots)),
+            let Some(newest) = snapshots.iter().filter(|snapshot| snapshot.part == MANIFEST).max_by_key(|snapshot| snapshot.time) else {
+                catalog.incomplete.push((run, snapshots));
+                continue;
+            };
+            match manifest((engine, &mut reader), newest, cache, afresh(&run)) {
+                Ok(manifest) => match with_parts(manifest, &snapshots) {
+                    Ok(manifest) => catalog.complete.push(CompleteRun { manifest, snapshots }),
+                    Err(error) => catalog.broken.push((run, format!("{error:#}"))),
+                },
+                Err(error) => catalog.damaged.push((run, format!("{error:#}"))),
             }
         }
         Ok(catalog)
     }
 }
 
-fn manifest(engine: &dyn Engine, snapshot: &Snapshot, cache: &Path, afresh: bool) -> Result<Manifest> {
+/// The host that a run is of.
+fn of_run(all: &[Snapshot], run: &RunId, own: String) -> Result<String> {
+    let hosts: BTreeSet<&str> = all.iter().filter(|snapshot| snapshot.run == *run).map(|snapshot| snapshot.host.as_str()).collect();
+    if hosts.contains(own.as_str()) {
+        return Ok(own);
+    }
+    ensure!(hosts.len() < 2, "run {run} is of several hosts: --host tells which ({})", hosts.into_iter().collect::<Vec<_>>().join(", "));
+    Ok(hosts.first().map_or(own, |host| (*host).to_owned()))
+}
+
+/// The manifest with the parts as they are called now: a copy of a repository, a tag or a repair gives a snapshot another id. Its run and its part stand
+/// in its tags, and its tree proves that it is the one.
+fn with_parts(mut manifest: Manifest, snapshots: &[Snapshot]) -> Result<Manifest> {
+    for part in &mut manifest.parts {
+        let same: Vec<&Snapshot> = snapshots.iter().filter(|snapshot| snapshot.part == part.name).collect();
+        if same.iter().any(|snapshot| snapshot.id.starts_with(&part.snapshot)) {
+            continue;
+        }
+        let tree = part.checksum.strip_prefix(TREE);
+        if let Some(found) = same.iter().find(|snapshot| Some(snapshot.tree.as_str()) == tree) {
+            part.snapshot.clone_from(&found.id);
+            continue;
+        }
+        let why = if same.is_empty() { "is gone" } else { "is not what was stored: its snapshot was rewritten" };
+        bail!("part '{}' of run {} {why}", part.name, manifest.id);
+    }
+    Ok(manifest)
+}
+
+fn manifest<'a>(
+    (engine, reader): (&'a dyn Engine, &mut Option<Reader<'a>>),
+    snapshot: &Snapshot,
+    cache: &Path,
+    afresh: bool,
+) -> Result<Manifest> {
     // Snapshots never change: what was read once need not be read again.
     let cache = cache.join(format!("{}.json", snapshot.id));
     let cached: Option<Manifest> = read_json(&cache).ok().flatten();
     if let Some(manifest) = cached.filter(|manifest| !afresh && sound(manifest, snapshot).is_ok()) {
         return Ok(manifest);
     }
-    let bytes = engine.read(&snapshot.id, Path::new(MANIFEST_PATH))?;
+    let read = match reader {
+        Some(read) => read,
+        None => reader.insert(engine.reader()?),
+    };
+    let bytes = read(&snapshot.id, Path::new(MANIFEST_PATH))?;
     let manifest = serde_json::from_slice(&bytes).with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
     sound(&manifest, snapshot)?;
     if let Err(error) = write_json(&cache, &manifest) {
@@ -139,6 +239,7 @@ mod tests {
             id: "a".repeat(64),
             tree: String::new(),
             time: "2026-11-28T00:00:00Z".parse().unwrap(),
+            host: "h".to_owned(),
             run: run.parse().unwrap(),
             part: MANIFEST.to_owned(),
         };

@@ -59,6 +59,9 @@ enum Command {
     },
     /// The complete runs in the repository.
     List {
+        /// Those of the host of this name, and not of this one.
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -217,7 +220,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Uninstall(args) => install::uninstall(&args).await,
         Command::Run { no_wait, json } => run::run(no_wait, json).await,
         Command::Status { json } => status::status(json).await,
-        Command::List { json } => list::list(&load(&slash)?, json),
+        Command::List { host, json } => list::list(&load(&slash)?, host.as_deref(), json),
         Command::Show { run, json } => list::show(load(&slash), &run, json),
         Command::Verify(args) => verify::verify(&load(&slash)?, &args).await,
         Command::Restore(args) => restore::restore(&load(&slash)?, &args).await,

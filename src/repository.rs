@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::config::{self, EngineName};
 
-pub use engine::{Engine, Files, Key, Progress, Snapshot, StoreRequest, Stored, Tolerance, patience};
+pub use engine::{Engine, Files, Key, Progress, Reader, Snapshot, StoreRequest, Stored, Tolerance, patience};
 
 /// On every snapshot of ours.
 const TAG: &str = "gitlab-backup";

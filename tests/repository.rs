@@ -204,7 +204,7 @@ fn engines_read_each_other_and_find_the_parent() {
         let again = store(&*engine, &root);
         assert!(again.bytes_added < 20_000, "{second:?} stored {} bytes of an unchanged tree again", again.bytes_added);
         assert_eq!((again.bytes, engine.snapshots().unwrap().len()), (stored.bytes, 2));
-        assert_eq!(engine.read(&stored.snapshot, &root.join("a/b/file")).unwrap(), b"content");
+        assert_eq!(engine.reader().unwrap()(&stored.snapshot, &root.join("a/b/file")).unwrap(), b"content");
         let snapshot = &engine.snapshots().unwrap()[0];
         assert_eq!((&snapshot.run, snapshot.part.as_str()), (&id(), "files"));
         engine.forget(&[stored.snapshot], std::time::Duration::ZERO).unwrap();

@@ -1,12 +1,12 @@
 //! Retention: the same runs stay as with restic's own policy, and what is not known is not judged.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, MANIFEST_PATH};
+use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, MANIFEST_PATH, Whose};
 use gitlab_backup::config::{EngineName, Repository as Settings, Retention};
 use gitlab_backup::repository::retention::decide;
 use gitlab_backup::repository::{self, Engine, Snapshot};
@@ -25,6 +25,7 @@ use rustic_core::{
 
 const DAY: i64 = 24 * 3600;
 const PASSWORD: &str = "secret";
+const HOST: &str = "lab";
 const PARTS: [&str; 2] = ["files", "postgresql"];
 
 /// A year and more of nightly runs at about half past two, some nights without one, some with two.
@@ -113,7 +114,7 @@ fn no_retention_keeps_everything() {
 }
 
 fn snapshot(run: &RunId, part: &str, time: Timestamp) -> Snapshot {
-    Snapshot { id: format!("{run}-{part}"), tree: String::new(), time, run: run.clone(), part: part.to_owned() }
+    Snapshot { id: format!("{run}-{part}"), tree: String::new(), time, host: "lab".into(), run: run.clone(), part: part.to_owned() }
 }
 
 fn complete(time: Timestamp) -> CompleteRun {
@@ -133,8 +134,11 @@ fn a_manifest_goes_before_its_parts_and_old_leftovers_before_both() {
     let now = times[2] + SignedDuration::from_secs(3600);
     let (old, young) = (RunId::new(times[0], 1), RunId::new(times[2], 1));
     let catalog = Catalog {
+        host: "lab".into(),
         complete: times[..3].iter().map(|time| complete(*time)).collect(),
         damaged: vec![],
+        broken: vec![],
+        elsewhere: BTreeMap::new(),
         incomplete: vec![
             (old.clone(), vec![snapshot(&old, "files", times[0])]),
             (young.clone(), vec![snapshot(&young, "files", times[2])]),
@@ -156,8 +160,11 @@ fn nothing_is_judged_while_a_manifest_cannot_be_read() {
     let times = nights();
     let run = RunId::new(times[0], 0);
     let catalog = Catalog {
+        host: "lab".into(),
         complete: times[1..5].iter().map(|time| complete(*time)).collect(),
         damaged: vec![(run, "a bad blob".into())],
+        broken: vec![],
+        elsewhere: BTreeMap::new(),
         incomplete: vec![],
     };
     let policy = Retention { keep_last: Some(1), ..Retention::default() };
@@ -207,16 +214,20 @@ impl Year {
     }
 
     fn catalog(&self) -> Catalog {
-        Catalog::read_with(&*self.engine(), &self.path("cache")).unwrap()
+        self.catalog_of(Whose::Host(HOST))
+    }
+
+    fn catalog_of(&self, whose: Whose<'_>) -> Catalog {
+        Catalog::read_with(&*self.engine(), whose, &self.path("cache")).unwrap()
     }
 
     /// Stores `content` as one part of the run that started at `time`.
-    fn store(&self, run: &RunId, part: &str, (path, content): (&str, &str), time: Timestamp) -> SnapshotFile {
+    fn store(&self, host: &str, run: &RunId, part: &str, (path, content): (&str, &str), time: Timestamp) -> SnapshotFile {
         let (source, path) = (self.path("source"), Path::new(path));
         let _ = fs::remove_dir_all(&source);
         fs::create_dir(&source).unwrap();
         fs::write(source.join(path.file_name().unwrap()), content).unwrap();
-        let mut options = SnapshotOptions::default().host("lab".to_owned());
+        let mut options = SnapshotOptions::default().host(host.to_owned());
         for tag in ["gitlab-backup".to_owned(), format!("run={run}"), format!("part={part}")] {
             options = options.add_tags(&tag).unwrap();
         }
@@ -232,21 +243,25 @@ impl Year {
 
     /// A complete run; its manifest is cut off after `length` bytes, if that is given.
     fn run(&self, time: Timestamp, length: Option<usize>) -> RunId {
-        let id = RunId::new(time, 0);
+        self.run_of(HOST, RunId::new(time, 0), time, length)
+    }
+
+    /// The same, of another host.
+    fn run_of(&self, host: &str, id: RunId, time: Timestamp, length: Option<usize>) -> RunId {
         let mut parts = Vec::new();
         for part in PARTS {
-            let stored = self.store(&id, part, ("/srv/content", &format!("{part} of {id}")), time);
+            let stored = self.store(host, &id, part, ("/srv/content", &format!("{part} of {id}")), time);
             parts.push(serde_json::json!({
                 "name": part, "snapshot": stored.id.to_hex().as_str(), "paths": ["/srv/content"], "bytes": 1, "files": 1, "seconds": 0.1,
                 "checksum": format!("sha256-tree:{}", stored.tree.to_hex().as_str()),
             }));
         }
         let manifest = serde_json::json!({
-            "id": id, "host": "lab", "started": time, "finished": time, "complete": true, "downtime_seconds": 1.0,
+            "id": id, "host": host, "started": time, "finished": time, "complete": true, "downtime_seconds": 1.0,
             "downtime": { "stop": 0.0, "capture": 1.0, "start": 0.0 }, "versions": [], "parts": parts,
         });
         let manifest = manifest.to_string();
-        self.store(&id, MANIFEST, (MANIFEST_PATH, &manifest[..length.unwrap_or(manifest.len())]), time);
+        self.store(host, &id, MANIFEST, (MANIFEST_PATH, &manifest[..length.unwrap_or(manifest.len())]), time);
         id
     }
 }
@@ -300,4 +315,74 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
     let error = plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now()).unwrap_err().to_string();
     assert!(error.contains("nothing is pruned") && error.contains(damaged.as_str()), "{error}");
     assert_eq!(inventory(&ours), before);
+}
+
+#[tokio::test]
+async fn each_host_has_its_own_runs() {
+    let year = Year::new();
+    let times = &nights()[..6];
+    let ours: Vec<RunId> = times[..3].iter().map(|time| year.run(*time, None)).collect();
+    let theirs: Vec<RunId> = times[3..].iter().map(|time| year.run_of("staging", RunId::new(*time, 0), *time, None)).collect();
+    year.store("staging", &RunId::new(times[0], 7), "presync", ("/srv/content", "under way"), times[0]);
+    let catalog = year.catalog();
+    assert_eq!(catalog.pick(None).unwrap().manifest.id, ours[2]);
+    assert!(catalog.pick(Some(&theirs[2])).is_err());
+    assert!(catalog.of_others().unwrap().contains("3 of 'staging'"), "{:?}", catalog.of_others());
+    assert_eq!(year.catalog_of(Whose::Run(&theirs[0])).pick(Some(&theirs[0])).unwrap().manifest.host, "staging");
+    let none = year.catalog_of(Whose::Host("nobody")).pick(None).map(drop).unwrap_err().to_string();
+    assert!(none.contains("no complete run of host 'nobody'") && none.contains("3 of 'lab', 3 of 'staging'"), "{none}");
+    // One id, two hosts.
+    year.run_of("staging", ours[0].clone(), times[0], None);
+    year.run_of("third", ours[0].clone(), times[0], None);
+    assert!(Catalog::read_with(&*year.engine(), Whose::Run(&ours[0]), &year.path("cache")).unwrap_err().to_string().contains("--host"));
+    let policy = Retention { keep_last: Some(1), ..Retention::default() };
+    let planned = plan(&policy, &year.catalog(), Timestamp::now()).unwrap();
+    apply(&planned, &*year.engine(), std::time::Duration::ZERO, async || Ok(())).await.unwrap();
+    let kept = |host: &str| year.catalog_of(Whose::Host(host)).complete.iter().map(|run| run.manifest.id.clone()).collect::<Vec<_>>();
+    assert_eq!(kept(HOST), [ours[2].clone()]);
+    assert_eq!(kept("staging"), [&[ours[0].clone()], &theirs[..]].concat());
+    assert_eq!(year.catalog_of(Whose::Host("staging")).incomplete.len(), 1, "another host's first pass is under way");
+}
+
+#[test]
+fn a_run_is_found_again_whatever_its_snapshots_are_called() {
+    let year = Year::new();
+    let times = &nights()[..4];
+    let runs: Vec<RunId> = times.iter().map(|time| year.run(*time, None)).collect();
+    let whole = |catalog: &Catalog, engine: &dyn Engine| {
+        assert_eq!(catalog.complete.iter().map(|run| run.manifest.id.clone()).collect::<Vec<_>>(), runs, "{:?}", catalog.broken);
+        for part in catalog.complete.iter().flat_map(|run| &run.manifest.parts) {
+            let mut found = 0;
+            engine.list(&part.snapshot, &mut |_, size| found += usize::from(size.is_some())).unwrap();
+            assert_eq!(found, 1, "{}", part.name);
+        }
+    };
+    whole(&year.catalog(), &*year.engine());
+    restic(&year.path("ours"), &["tag", "--add", "kept"]);
+    whole(&year.catalog(), &*year.engine());
+    // Into another repository, in which every snapshot has another id.
+    let copy = year.path("copy");
+    let (ours, password) = (year.path("ours"), year.path("password"));
+    restic(&copy, &["init"]);
+    restic(&copy, &["copy", "--from-repo", ours.to_str().unwrap(), "--from-password-file", password.to_str().unwrap()]);
+    let location = copy.to_str().unwrap().to_owned();
+    let settings =
+        Settings { engine: EngineName::Builtin, location, password: SecretSource::File(password.clone()), environment_file: None };
+    let engine = repository::open(&settings, &password, None).unwrap();
+    whole(&Catalog::read_with(&*engine, Whose::Host(HOST), &year.path("cache-of-copy")).unwrap(), &*engine);
+    // What was rewritten, and what is gone, is named; the others stay as they are.
+    let id = |run: usize, part: usize| year.catalog().complete[run].manifest.parts[part].snapshot.clone();
+    let (rewritten, gone) = (id(0, 0), id(1, 1));
+    year.store(HOST, &runs[0], PARTS[0], ("/srv/content", "another"), times[0]);
+    year.engine().forget(&[rewritten, gone], std::time::Duration::ZERO).unwrap();
+    let catalog = year.catalog();
+    let broken: Vec<&str> = catalog.broken.iter().map(|(_, why)| why.as_str()).collect();
+    assert!(
+        matches!(broken[..], [one, two] if one.contains("was rewritten") && two.contains("'postgresql'") && two.contains("is gone")),
+        "{broken:?}"
+    );
+    assert!(catalog.pick(Some(&runs[0])).map(drop).unwrap_err().to_string().contains("was rewritten"));
+    assert_eq!(catalog.complete.len(), 2);
+    let planned = plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now()).unwrap();
+    assert_eq!(planned.fates.len(), 2, "what is broken is not judged");
 }

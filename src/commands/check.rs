@@ -1,5 +1,6 @@
 //! `check`: the configuration and the host, everything that a run would find wrong and what an admin should know. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -10,7 +11,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::User;
 
 use crate::accounts;
-use crate::config::host::Host;
+use crate::config::host::{self, Host};
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
 use crate::host::beneath::Directory;
@@ -198,7 +199,16 @@ fn repository(config: &Config) -> Vec<Finding> {
             ),
             count => Finding::of("keys", Ok(format!("{count} open the repository"))),
         };
-        Ok(vec![Finding::of("repository", Ok(format!("opens at {location}"))), keys])
+        let own = host::name();
+        let others: BTreeSet<String> = engine.snapshots()?.into_iter().map(|snapshot| snapshot.host).filter(|host| *host != own).collect();
+        let others = (!others.is_empty()).then(|| {
+            let others = others.into_iter().collect::<Vec<_>>().join(", ");
+            Finding::warning(
+                "hosts",
+                format!("the repository has runs of {others} too: 'list', 'restore' and retention go by this host's name, {own}"),
+            )
+        });
+        Ok([Finding::of("repository", Ok(format!("opens at {location}"))), keys].into_iter().chain(others).collect())
     };
     look().unwrap_or_else(|error: anyhow::Error| {
         let error = match &config.repository.environment_file {

@@ -66,6 +66,8 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     {
         alone(manager, args.wait).await?;
     }
+    let timers: Vec<String> = Plan::new(&config).timers().iter().map(ToString::to_string).collect();
+    let known: Vec<&String> = timers.iter().filter(|timer| directory.join(timer).exists()).collect();
     let mut changes = Changes::default();
     for file in &files {
         write(&directory, file, &mut changes)?;
@@ -87,9 +89,15 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         if !args.no_enable && Plan::new(&config).silence().is_some() {
             manager.enable(&Unit::UnsilenceTimer.to_string()).await?;
         }
-        for timer in Plan::new(&config).timers().iter().filter(|_| !args.no_enable) {
-            manager.enable(&timer.to_string()).await?;
-            manager.start(&timer.to_string(), "replace").await?;
+        for timer in timers.iter().filter(|_| !args.no_enable) {
+            // An admin's wish, unless it is new.
+            let state = if known.contains(&timer) { manager.enablement(timer).await? } else { String::new() };
+            if ["disabled", "masked"].iter().any(|off| state.starts_with(off)) {
+                say!("{timer} is {state} and stays so: 'systemctl enable --now {timer}' has it start runs again");
+                continue;
+            }
+            manager.enable(timer).await?;
+            manager.start(timer, "replace").await?;
         }
     }
     if changes.0.is_empty() {

@@ -2,17 +2,20 @@
 
 use anyhow::Result;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Whose};
 use crate::config::Config;
 use crate::host::text;
 use crate::runs::{Downtime, Manifest, Record};
-use crate::say;
 use crate::steps::open;
 use crate::values::RunId;
+use crate::{note, say};
 
 /// Prints the complete runs, oldest first.
-pub fn list(config: &Config, json: bool) -> Result<()> {
-    let mut runs = complete(config)?;
+pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
+    let (mut runs, of_others) = complete(config, host)?;
+    if let Some(of_others) = of_others {
+        note!("{of_others}");
+    }
     // The tables of every run would bury the runs; show has them.
     runs.iter_mut().flat_map(|run| &mut run.databases).for_each(|database| database.tables.clear());
     if json {
@@ -50,13 +53,13 @@ pub fn list(config: &Config, json: bool) -> Result<()> {
 
 /// Prints one run: its manifest, or the record of one that failed.
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
-    let catalog = config.and_then(|config| Catalog::read(&*open::outside(&config)?));
+    let catalog = config.and_then(|config| Catalog::read(&*open::outside(&config)?, Whose::Run(id)));
     let record = Record::all()?.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
             (Ok(run), _) => serde_json::to_value(&run.manifest)?,
             // That it was complete once does not help a run that is damaged.
-            (Err(_), Some(record)) if !catalog.damaged.iter().any(|(run, _)| run == id) => serde_json::to_value(record)?,
+            (Err(_), Some(record)) if !catalog.unusable().any(|(run, _)| run == id) => serde_json::to_value(record)?,
             (Err(error), _) => return Err(error),
         },
         (Err(_), Some(record)) => serde_json::to_value(record)?,
@@ -100,10 +103,11 @@ fn print(value: &serde_json::Value, depth: usize) {
 }
 
 /// Every complete run, oldest first. What cannot be read is told on stderr: it does not hide the others.
-fn complete(config: &Config) -> Result<Vec<Manifest>> {
-    let catalog = Catalog::read(&*open::outside(config)?)?;
-    for (_, why) in &catalog.damaged {
+fn complete(config: &Config, host: Option<&str>) -> Result<(Vec<Manifest>, Option<String>)> {
+    let catalog = Catalog::read(&*open::outside(config)?, Whose::asked(host, None))?;
+    for (_, why) in catalog.unusable() {
         tracing::error!("{why}");
     }
-    Ok(catalog.complete.into_iter().map(|run| run.manifest).collect())
+    let of_others = catalog.of_others();
+    Ok((catalog.complete.into_iter().map(|run| run.manifest).collect(), of_others))
 }

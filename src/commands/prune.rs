@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Whose};
 use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
 use crate::host::text;
@@ -31,7 +31,7 @@ pub async fn prune(config: &Config, dry_run: bool, json: bool) -> Result<()> {
         refuse_if_unsafe().await?;
     }
     let engine = open::outside(config)?;
-    let plan = plan(&config.retention, &Catalog::read(&*engine)?, Timestamp::now())?;
+    let plan = plan(&config.retention, &Catalog::read(&*engine, Whose::Own)?, Timestamp::now())?;
     if !dry_run {
         // A run that has begun meanwhile goes first, and must not find the repository taken when GitLab is down.
         apply(&plan, &*engine, patience::NONE, refuse_if_unsafe).await?;

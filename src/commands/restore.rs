@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::BinaryBytes;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Whose};
 use crate::cli::{ALREADY_RUNNING, Exit};
-use crate::config::Config;
+use crate::config::{Config, host};
 use crate::host::text;
 use crate::runs::restore::{Journal, Request, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};
@@ -31,6 +31,9 @@ const PARTS: [&str; 4] = ["postgresql", "redis", "files", "config"];
 pub struct RestoreArgs {
     /// The run; the newest complete one if left out.
     run: Option<RunId>,
+    /// Of the host of this name, and not of this one.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
     /// Lay it out in DIR, which is empty or not there yet, and touch nothing live.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
@@ -50,7 +53,7 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     skip_redis: Vec<String>,
     /// Put back what a restore that ended half way has replaced.
-    #[arg(long, conflicts_with_all = ["run", "into", "only", "path", "with_config"])]
+    #[arg(long, conflicts_with_all = ["run", "host", "into", "only", "path", "with_config"])]
     undo: bool,
     /// Do nothing, and tell what would be done.
     #[arg(long)]
@@ -74,9 +77,10 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         note!("note: {line}");
     }
     let engine = open::outside(config)?;
-    let mut catalog = Catalog::read(&*engine)?;
+    let whose = Whose::asked(args.host.as_deref(), args.run.as_ref());
+    let mut catalog = Catalog::read(&*engine, whose)?;
     if let Some(id) = args.run.clone().or_else(|| catalog.complete.last().map(|run| run.manifest.id.clone())) {
-        catalog = Catalog::read_afresh(&*engine, &id)?;
+        catalog = Catalog::read_afresh(&*engine, whose, &id)?;
     }
     let manifest = &catalog.pick(args.run.as_ref())?.manifest;
     if !args.skip_redis.is_empty() {
@@ -95,6 +99,9 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     }
     let request = request(manifest, args);
     request.known(manifest)?;
+    if manifest.host != host::name() {
+        say!("run {} is of host '{}', and this is '{}'", manifest.id, manifest.host, host::name());
+    }
     describe(config, manifest, &request);
     if args.dry_run {
         return Ok(());

@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Whose};
 use crate::config::Config;
 use crate::finding::{Finding, conclude};
 use crate::host::text;
@@ -25,6 +25,9 @@ const SCRATCH: &str = "/var/tmp";
 pub struct VerifyArgs {
     /// The run; the newest complete one if left out.
     run: Option<RunId>,
+    /// The newest of the host of this name, and not of this one.
+    #[arg(long, value_name = "NAME", conflicts_with = "run")]
+    host: Option<String>,
     /// Read every byte of the repository.
     #[arg(long)]
     read_data: bool,
@@ -55,7 +58,7 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
     let depth = Depth { read_data: args.read_data, all_repositories: args.all_repositories, drill: args.drill };
     let scratch = std::path::absolute(&args.scratch)?;
     let mut findings = Vec::new();
-    let done = recorded(config, args.run.as_ref(), (depth, &scratch), &mut |finding| {
+    let done = recorded(config, (args.run.as_ref(), args.host.as_deref()), (depth, &scratch), &mut |finding| {
         if !args.json {
             say!("{finding}");
         }
@@ -76,13 +79,18 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
 pub async fn newest(config: &Config) -> Result<()> {
     let depth = Depth { read_data: config.verify.read_data, all_repositories: config.verify.all_repositories, drill: config.verify.drill };
     let mut findings = Vec::new();
-    let done = recorded(config, None, (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding)).await;
+    let done = recorded(config, (None, None), (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding)).await;
     conclude(&findings)?;
     done
 }
 
 /// Verifies, and keeps how it went for `status`.
-async fn recorded(config: &Config, id: Option<&RunId>, how: (Depth, &Path), tell: &mut dyn FnMut(Finding)) -> Result<()> {
+async fn recorded(
+    config: &Config,
+    (id, host): (Option<&RunId>, Option<&str>),
+    how: (Depth, &Path),
+    tell: &mut dyn FnMut(Finding),
+) -> Result<()> {
     let (depth, _) = how;
     let mut record = Verified {
         run: id.cloned(),
@@ -95,7 +103,7 @@ async fn recorded(config: &Config, id: Option<&RunId>, how: (Depth, &Path), tell
     };
     keep(&record);
     let mut wrong = Vec::new();
-    let looked = look(config, id, how, &mut record, &mut |finding| {
+    let looked = look(config, (id, host), how, &mut record, &mut |finding| {
         wrong.extend(finding.is_wrong().then(|| finding.clone()));
         tell(finding);
     })
@@ -116,16 +124,16 @@ async fn recorded(config: &Config, id: Option<&RunId>, how: (Depth, &Path), tell
 
 async fn look(
     config: &Config,
-    id: Option<&RunId>,
+    (id, host): (Option<&RunId>, Option<&str>),
     (depth, scratch): (Depth, &Path),
     record: &mut Verified,
     tell: &mut dyn FnMut(Finding),
 ) -> Result<()> {
     let engine = open::outside(config)?;
-    let catalog = Catalog::read(&*engine)?;
+    let catalog = Catalog::read(&*engine, Whose::asked(host, id))?;
     if id.is_none() {
         // A newer run than the one that is looked at may be among them.
-        catalog.damaged.iter().for_each(|(run, why)| tell(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}")))));
+        catalog.unusable().for_each(|(run, why)| tell(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}")))));
     }
     let run = catalog.pick(id)?;
     record.run = Some(run.manifest.id.clone());

@@ -29,7 +29,7 @@ use rustix::fs::FlockOperation;
 use crate::config::host;
 use crate::host::own;
 
-use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
+use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
 use source::{Skips, Source};
 
 /// Bytes of a pack file, never growing: the library's restore holds a pack for each of its threads in memory.
@@ -315,15 +315,18 @@ impl Engine for Builtin {
         Ok(())
     }
 
-    fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>> {
-        let read = || {
-            let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
+    fn reader(&self) -> Result<Reader<'_>> {
+        // Once for all that is read: a large index takes seconds.
+        let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
+        let read = move |snapshot: &str, path: &Path| {
             let node = repository.node_from_snapshot_path(&format!("{snapshot}:{}", path.display()), |_| true).map_err(plain)?;
             let mut content = Bounded(Vec::new());
             repository.dump(&node, &mut content).map_err(plain)?;
             anyhow::Ok(content.0)
         };
-        read().with_context(|| format!("cannot read {} from snapshot {snapshot}", path.display()))
+        Ok(Box::new(move |snapshot, path| {
+            read(snapshot, path).with_context(|| format!("cannot read {} from snapshot {snapshot}", path.display()))
+        }))
     }
 
     fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()> {
@@ -402,6 +405,7 @@ fn ours(snapshot: &SnapshotFile) -> Option<Snapshot> {
         tree: hex(&snapshot.tree),
         // The library's time type is another version's.
         time: jiff::Timestamp::from_nanosecond(nanoseconds).ok()?,
+        host: snapshot.hostname.clone(),
         run: tagged(RUN_TAG)?.parse().ok()?,
         part: tagged(PART_TAG)?,
     })
@@ -410,7 +414,7 @@ fn ours(snapshot: &SnapshotFile) -> Option<Snapshot> {
 /// The newest snapshot of each of these parts.
 fn parents(repository: &Repository<impl rustic_core::Open>, host: &str, parts: &[&str]) -> Result<Vec<String>> {
     let all = repository.get_all_snapshots().map_err(plain)?;
-    let mine: Vec<Snapshot> = all.iter().filter(|snapshot| snapshot.hostname == host).filter_map(ours).collect();
+    let mine: Vec<Snapshot> = all.iter().filter_map(ours).filter(|snapshot| snapshot.host == host).collect();
     let newest = |part: &&str| mine.iter().filter(|snapshot| snapshot.part == **part).max_by_key(|snapshot| snapshot.time);
     Ok(parts.iter().filter_map(newest).map(|snapshot| snapshot.id.clone()).collect())
 }

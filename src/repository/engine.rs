@@ -33,8 +33,8 @@ pub trait Engine {
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()>;
     /// Checks the structure, and every byte with `data`. Fails with what is wrong.
     fn check(&self, data: bool) -> Result<()>;
-    /// One small file out of a snapshot.
-    fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>>;
+    /// What reads small files out of snapshots.
+    fn reader(&self) -> Result<Reader<'_>>;
     /// Removes snapshots, not the data that they share with others. Waits so long for its turn.
     fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()>;
     /// Every key.
@@ -136,11 +136,16 @@ pub struct Snapshot {
     pub tree: String,
     /// When it was made.
     pub time: Timestamp,
+    /// The host that it is of.
+    pub host: String,
     /// The run that it belongs to.
     pub run: RunId,
     /// The part's name.
     pub part: String,
 }
+
+/// Reads a small file, by the snapshot's id and its path there.
+pub type Reader<'a> = Box<dyn Fn(&str, &Path) -> Result<Vec<u8>> + 'a>;
 
 /// One of the passwords that open the repository; its JSON is stable.
 #[derive(Debug, Clone, Serialize)]

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::frozen::{At, Exclude, Skipped, Walk};
 use crate::process;
 
-use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
+use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
 
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
@@ -62,6 +62,8 @@ struct RawSnapshot {
     id: String,
     tree: String,
     time: jiff::Timestamp,
+    #[serde(default)]
+    hostname: String,
     tags: Option<Vec<String>>,
 }
 
@@ -310,7 +312,7 @@ impl Engine for Restic {
         let ours = |raw: RawSnapshot| {
             let tags = raw.tags.unwrap_or_default();
             let run = tagged(&tags, RUN_TAG)?.parse().ok()?;
-            Some(Snapshot { id: raw.id, tree: raw.tree, time: raw.time, run, part: tagged(&tags, PART_TAG)? })
+            Some(Snapshot { id: raw.id, tree: raw.tree, time: raw.time, host: raw.hostname, run, part: tagged(&tags, PART_TAG)? })
         };
         Ok(self.list(&[])?.into_iter().filter_map(ours).collect())
     }
@@ -342,8 +344,8 @@ impl Engine for Restic {
         self.succeed(words).map(drop)
     }
 
-    fn read(&self, snapshot: &str, path: &Path) -> Result<Vec<u8>> {
-        self.answered(self.command(&["dump", "--no-lock", snapshot]).arg(path), "dump")
+    fn reader(&self) -> Result<Reader<'_>> {
+        Ok(Box::new(|snapshot, path| self.answered(self.command(&["dump", "--no-lock", snapshot]).arg(path), "dump")))
     }
 
     fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()> {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::catalog::TREE;
 use crate::config::{Config, host};
 use crate::frozen::Skipped;
 use crate::paths;
@@ -76,7 +77,7 @@ fn store(
         bytes: stored.bytes,
         files: stored.files,
         seconds: started.elapsed().as_secs_f64(),
-        checksum: format!("sha256-tree:{}", stored.tree),
+        checksum: format!("{TREE}{}", stored.tree),
     };
     Ok((part, stored))
 }

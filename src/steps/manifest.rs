@@ -10,7 +10,7 @@ use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::{Config, host};
 use crate::host::{beneath, own};
 use crate::paths;
-use crate::repository::patience;
+use crate::repository::{Snapshot, patience};
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Part, Record};
 
@@ -65,8 +65,9 @@ pub fn write(config: &Config) -> Result<()> {
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
     let engine = open::in_run(config)?;
     files::live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
-    let passes: Vec<String> =
-        engine.snapshots()?.into_iter().filter(|snapshot| snapshot.part == PRESYNC).map(|snapshot| snapshot.id).collect();
+    // Another host's may be under way.
+    let ours = |snapshot: &Snapshot| snapshot.part == PRESYNC && snapshot.host == manifest.host;
+    let passes: Vec<String> = engine.snapshots()?.into_iter().filter(ours).map(|snapshot| snapshot.id).collect();
     if !passes.is_empty() {
         engine.forget(&passes, patience::LONG)?;
     }

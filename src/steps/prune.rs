@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::catalog::{Catalog, MANIFEST};
+use crate::catalog::{Catalog, MANIFEST, Whose};
 use crate::config::{Config, Retention};
 use crate::repository::retention::{self, Fate};
 use crate::repository::{Engine, Snapshot, patience};
@@ -42,6 +42,9 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
     if !catalog.damaged.is_empty() {
         let why: Vec<&str> = catalog.damaged.iter().map(|(_, why)| why.as_str()).collect();
         bail!("nothing is pruned while a manifest cannot be read: {}", why.join("; "));
+    }
+    for (_, why) in &catalog.broken {
+        tracing::warn!("{why}: this run is not judged");
     }
     let runs: Vec<_> = catalog.complete.iter().map(|run| (run.manifest.id.clone(), run.manifest.started)).collect();
     let fates = retention::decide(policy, &runs, &TimeZone::system());
@@ -84,7 +87,7 @@ pub async fn prune(config: &Config) -> Result<()> {
         bail!("the run is not complete: nothing is pruned");
     }
     let engine = open::in_run(config)?;
-    let plan = plan(&config.retention, &Catalog::read(&*engine)?, Timestamp::now())?;
+    let plan = plan(&config.retention, &Catalog::read(&*engine, Whose::Own)?, Timestamp::now())?;
     apply(&plan, &*engine, patience::LONG, async || Ok(())).await?;
     let kept = plan.fates.iter().filter(|fate| fate.keep).count();
     tracing::info!(kept, removed = plan.fates.len() - kept, leftovers = plan.leftovers.len(), "pruned");

@@ -3,7 +3,7 @@
 mod bounded;
 pub(super) mod files;
 pub(super) mod process;
-mod rdb;
+pub(super) mod rdb;
 pub(super) mod remote;
 pub(super) mod save;
 pub(super) mod server;

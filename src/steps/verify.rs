@@ -13,7 +13,7 @@ use anyhow::Result;
 use nix::unistd::User;
 
 use crate::accounts;
-use crate::catalog::{Catalog, CompleteRun};
+use crate::catalog::{Catalog, CompleteRun, Whose};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::beneath::Directory;
@@ -76,7 +76,7 @@ pub async fn verify(
     tell(repository::keys(engine));
     // What was read of it once is kept, and would hide what has become of it since.
     let id = &run.manifest.id;
-    let stored = Catalog::read_afresh(engine, id).and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
+    let stored = Catalog::read_afresh(engine, Whose::Run(id), id).and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
     let manifest = stored.as_ref().unwrap_or(&run.manifest).clone();
     tell(Finding::of("manifest", stored.map(|manifest| format!("written {}", manifest.finished))));
     let user = match user::sandbox() {
@@ -157,10 +157,13 @@ impl Verify<'_> {
     async fn redis(&mut self, part: &Part, place: &Path) -> Result<()> {
         for (name, path) in dumps::instances(part, place)? {
             let keys = dumps::keys(&path, self.user.as_ref());
-            let seen = keys.as_ref().map(|keys| format!("redis-check-rdb reads {} keys", keys.read));
-            (self.tell)(Finding::of(format!("redis {name}"), seen.map_err(|error| anyhow::anyhow!("{error:#}"))));
+            (self.tell)(match &keys {
+                Ok(Some(keys)) => Finding::of(format!("redis {name}"), Ok(format!("redis-check-rdb reads {} keys", keys.read))),
+                Ok(None) => Finding::warning(format!("redis {name}"), "its format is newer than the program here that could check it"),
+                Err(error) => Finding::of(format!("redis {name}"), Err(anyhow::anyhow!("{error:#}"))),
+            });
             if self.depth.drill {
-                let loaded = drill::redis(&name, &path, keys.ok(), &self.scratch).await;
+                let loaded = drill::redis(&name, &path, keys.ok().flatten(), &self.scratch).await;
                 (self.tell)(Finding::of(format!("drill redis {name}"), loaded));
             }
         }

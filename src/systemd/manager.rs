@@ -23,6 +23,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long PID 1 may be off the bus. `daemon-reexec` takes about a second.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(60);
+/// After how long that is told.
+const RECONNECT_NEWS: Duration = Duration::from_secs(2);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 /// How long nothing may be told before it is looked whether something has changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -90,7 +92,9 @@ pub enum JobEvent {
 impl Manager {
     /// Connects to the system bus. Fails after a minute of trying.
     pub async fn connect() -> Result<Self> {
-        let deadline = Instant::now() + RECONNECT_PATIENCE;
+        let started = Instant::now();
+        let deadline = started + RECONNECT_PATIENCE;
+        let mut told = false;
         loop {
             match timeout(CALL_TIMEOUT, Connection::system()).await {
                 Ok(Ok(connection)) => {
@@ -100,7 +104,14 @@ impl Manager {
                     return Err(error).context("cannot connect to the system bus (is dbus.service running?)");
                 }
                 Err(_) => bail!("the system bus did not answer within {CALL_TIMEOUT:?} (is dbus.service running?)"),
-                Ok(Err(_)) => sleep(RECONNECT_PAUSE).await,
+                Ok(Err(error)) => {
+                    // Whoever sits before it wants to know what is waited for.
+                    if !told && started.elapsed() > RECONNECT_NEWS {
+                        tracing::warn!("waiting for the system bus, {RECONNECT_PATIENCE:?} at most: {error} (is dbus.service running?)");
+                        told = true;
+                    }
+                    sleep(RECONNECT_PAUSE).await;
+                }
             }
         }
     }
@@ -225,6 +236,11 @@ impl Manager {
     /// `systemctl enable`.
     pub async fn enable(&self, unit: &str) -> Result<()> {
         self.retry(&format!("enable {unit}"), async || self.proxy().await?.enable_unit_files(&[unit], false, true).await.map(drop)).await
+    }
+
+    /// `systemctl is-enabled`: `enabled`, `disabled`, `masked`, …
+    pub async fn enablement(&self, unit: &str) -> Result<String> {
+        self.retry(&format!("tell whether {unit} is enabled"), async || self.proxy().await?.get_unit_file_state(unit).await).await
     }
 
     /// `systemctl disable`.

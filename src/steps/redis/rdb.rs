@@ -1,9 +1,14 @@
 //! The start of an RDB file, as far as needed to tell which save it is of.
 
 use std::io::Read;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::host::beneath::Directory;
+
+/// The format's name and its version.
+const MAGIC: u64 = 9;
 /// Opcode of a field of the header.
 const AUX: u8 = 0xFA;
 /// More fields than any server writes.
@@ -11,11 +16,53 @@ const FIELDS: usize = 64;
 /// Longer than any field that a server writes there.
 const LENGTH: u64 = 1 << 20;
 
+/// Whose format a file has. Valkey has had one of its own since version 9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Redis', and Valkey's before.
+    Redis,
+    /// Valkey's.
+    Valkey,
+}
+
+impl Format {
+    /// By the file's first bytes.
+    pub fn of(file: &mut impl Read) -> Result<Self> {
+        Self::by(&bytes(file, MAGIC).context("it is too short for an RDB file")?)
+    }
+
+    /// The same of a file that others may have made.
+    pub fn at(path: &Path) -> Result<Self> {
+        let (directory, name) = Directory::of(path)?;
+        Self::of(&mut directory.file(Path::new(&name))?).with_context(|| path.display().to_string())
+    }
+
+    fn by(magic: &[u8]) -> Result<Self> {
+        match magic {
+            magic if magic.starts_with(b"REDIS") => Ok(Self::Redis),
+            magic if magic.starts_with(b"VALKEY") => Ok(Self::Valkey),
+            _ => bail!("it is not an RDB file"),
+        }
+    }
+
+    /// What the servers that know the format call their program `tool`, the best first.
+    pub fn programs(self, tool: &str) -> Vec<String> {
+        let names: &[&str] = match self {
+            Self::Redis => &["redis", "valkey"],
+            Self::Valkey => &["valkey"],
+        };
+        names.iter().map(|name| format!("{name}-{tool}")).collect()
+    }
+}
+
+/// Whether a check's own words mean that it does not know the file's format: that says nothing of the file.
+pub fn is_unknown(said: &str) -> bool {
+    ["Can't handle RDB format version", "Wrong signature"].iter().any(|words| said.contains(words))
+}
+
 /// The server's time of the fork that wrote the file, in seconds since 1970.
 pub fn ctime(file: &mut impl Read) -> Result<i64> {
-    let magic = bytes(file, 9).context("it is too short for an RDB file")?;
-    // Valkey 9 has a magic of its own.
-    ensure!(magic.starts_with(b"REDIS") || magic.starts_with(b"VALKEY"), "it is not an RDB file");
+    Format::of(file)?;
     for _ in 0..FIELDS {
         if bytes(file, 1)? != [AUX] {
             break;
@@ -79,6 +126,20 @@ mod tests {
     #[test]
     fn ctime_as_digits() {
         assert_eq!(ctime(&mut b"VALKEY080\xfa\x05ctime\x0a4000000000".as_slice()).unwrap(), 4_000_000_000);
+    }
+
+    #[test]
+    fn a_format_has_programs_that_know_it() {
+        assert_eq!(Format::of(&mut &b"REDIS0011\xfa"[..]).unwrap().programs("check-rdb"), ["redis-check-rdb", "valkey-check-rdb"]);
+        assert_eq!(Format::of(&mut &b"VALKEY080\xfa"[..]).unwrap().programs("server"), ["valkey-server"]);
+        assert!(Format::of(&mut &b"GIF89a..."[..]).is_err());
+        for said in [
+            "[offset 0] Checking RDB file x\n--- RDB ERROR DETECTED ---\n[offset 9] Can't handle RDB format version 80",
+            "Wrong signature trying to load DB from file",
+        ] {
+            assert!(is_unknown(said));
+        }
+        assert!(!is_unknown("[offset 107] RDB CRC error"));
     }
 
     #[test]

@@ -23,9 +23,9 @@ pub struct Transfer {
 }
 
 /// The first of `names` that is installed.
-pub fn installed(names: &[&str]) -> Option<PathBuf> {
+pub fn installed(names: &[impl AsRef<str>]) -> Option<PathBuf> {
     let directories = || [process::search_path(), vec![PathBuf::from(OMNIBUS)]].concat();
-    names.iter().find_map(|name| process::find(name, directories()))
+    names.iter().find_map(|name| process::find(name.as_ref(), directories()))
 }
 
 /// `redis-cli`.

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use super::files::Files;
-use super::rdb;
+use super::rdb::{self, Format};
 use super::remote::{self, Transfer};
 use super::server::{Info, Server};
 use crate::config::{Config, Redis};
@@ -214,7 +214,8 @@ fn ours(file: &mut File, from: i64, to: i64) -> Result<()> {
 
 /// Has the file read through, where there is a program that can: as an account that owns nothing, for what is in it is the server's.
 async fn verify(redis: &Redis, file: &Path) -> Result<()> {
-    let Some(program) = remote::installed(&["redis-check-rdb", "valkey-check-rdb"]) else {
+    let format = Format::at(file)?;
+    let Some(program) = remote::installed(&format.programs("check-rdb")) else {
         return Ok(());
     };
     notify::status(&format!("checking the file of Redis {}", redis.name));
@@ -227,9 +228,9 @@ async fn verify(redis: &Redis, file: &Path) -> Result<()> {
     let mut confinement = Confinement::new(user.as_ref(), desk.path());
     confinement.readable.push(file.to_owned());
     let mut command = Command::from(confinement.command(&program));
-    let output = command.arg(file).kill_on_drop(true).output().await.context("cannot run redis-check-rdb")?;
+    let output = command.arg(file).kill_on_drop(true).output().await.with_context(|| format!("cannot run {}", program.display()))?;
     let words = process::tail(&output.stdout);
-    if words.contains("Can't handle RDB format version") {
+    if rdb::is_unknown(&words) {
         tracing::warn!("Redis {}: {} is older than the server and cannot check its file", redis.name, program.display());
         return Ok(());
     }

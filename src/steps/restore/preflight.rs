@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 
-use crate::catalog::{Catalog, CompleteRun};
+use crate::catalog::{Catalog, CompleteRun, Whose};
 use crate::config::Config;
 use crate::host::beneath::{self, Directory};
 use crate::host::mounts;
@@ -62,7 +62,7 @@ fn nothing() -> Plan {
 
 async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan> {
     let engine = open::in_run(config)?;
-    let catalog = Catalog::read_afresh(&*engine, run)?;
+    let catalog = Catalog::read_afresh(&*engine, Whose::Run(run), run)?;
     let run = catalog.pick(Some(run))?;
     let manifest = &run.manifest;
     let mut findings = Findings::default();

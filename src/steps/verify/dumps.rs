@@ -12,6 +12,7 @@ use crate::host::beneath::Directory;
 use crate::host::confined::{self, Confinement};
 use crate::runs::Part;
 use crate::steps::postgresql::client;
+use crate::steps::redis::rdb::{self, Format};
 use crate::steps::redis::remote;
 
 use super::patience;
@@ -60,14 +61,18 @@ pub(super) struct Keys {
     pub expires: u64,
 }
 
-/// Has `redis-check-rdb` read the whole file.
-pub(super) fn keys(path: &Path, user: Option<&User>) -> Result<Keys> {
-    let program = remote::installed(&["redis-check-rdb", "valkey-check-rdb"]).context("redis-check-rdb is not installed")?;
+/// Has `redis-check-rdb`, or Valkey's, read the whole file. None if it does not know the format.
+pub(super) fn keys(path: &Path, user: Option<&User>) -> Result<Option<Keys>> {
+    let programs = Format::at(path)?.programs("check-rdb");
+    let program = remote::installed(&programs).with_context(|| format!("{} is not installed", programs.join(" or ")))?;
     let place = path.parent().context("a file has no directory")?;
     let bytes = path.symlink_metadata().with_context(|| format!("cannot look at {}", path.display()))?.len();
     let mut command = Confinement::new(user, place).command(&program);
-    let said = confined::run(command.arg(path), "redis-check-rdb", patience(bytes))?;
-    Keys::parse(&said).with_context(|| format!("redis-check-rdb tells no number of keys of {}", path.display()))
+    let said = match confined::run(command.arg(path), "redis-check-rdb", patience(bytes)) {
+        Err(error) if rdb::is_unknown(&format!("{error:#}")) => return Ok(None),
+        said => said?,
+    };
+    Keys::parse(&said).with_context(|| format!("redis-check-rdb tells no number of keys of {}", path.display())).map(Some)
 }
 
 impl Keys {

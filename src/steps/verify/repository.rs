@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::catalog::CompleteRun;
+use crate::catalog::{CompleteRun, TREE};
 use crate::finding::Finding;
 use crate::repository::Engine;
 use crate::runs::{Outcome, Part, Record};
@@ -37,7 +37,7 @@ pub(super) fn keys(engine: &dyn Engine) -> Finding {
 pub(in crate::steps) fn unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
     let snapshot = run.snapshots.iter().find(|snapshot| snapshot.id == part.snapshot);
     let snapshot = snapshot.with_context(|| format!("snapshot {} is gone", part.snapshot))?;
-    let found = format!("sha256-tree:{}", snapshot.tree);
+    let found = format!("{TREE}{}", snapshot.tree);
     ensure!(found == part.checksum, "snapshot {} is another one than the manifest says ({found}, not {})", part.snapshot, part.checksum);
     Ok(format!("{} files, {}", part.files, indicatif::BinaryBytes(part.bytes)))
 }

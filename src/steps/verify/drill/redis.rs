@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::config::{Redis, RedisAddress};
 use crate::host::beneath::Directory;
+use crate::steps::redis::rdb::Format;
 use crate::steps::redis::remote;
 use crate::steps::redis::server::Server as Connection;
 use crate::steps::user;
@@ -22,8 +23,9 @@ use crate::steps::verify::scratch::{Scratch, give};
 /// Loads `file`, which is moved away for it, and compares the number of keys with that of `redis-check-rdb`.
 pub(in crate::steps::verify) async fn load(name: &str, file: &Path, expected: Option<Keys>, scratch: &Scratch) -> Result<String> {
     notify::status(&format!("loading the file of Redis {name} for the drill"));
+    let programs = Format::at(file)?.programs("server");
     let program =
-        remote::installed(&["redis-server", "valkey-server"]).context("redis-server is not installed: install it, it need not run")?;
+        remote::installed(&programs).with_context(|| format!("{} is not installed: install it, it need not run", programs.join(" or ")))?;
     let user = user::sandbox()?;
     let place = scratch.place_of(&format!("drill-redis-{name}"), user.as_ref())?;
     let socket = place.join("socket");
