@@ -173,6 +173,30 @@ fn nothing_is_judged_while_a_manifest_cannot_be_read() {
 }
 
 #[test]
+fn a_run_with_a_wrong_clock_counts_for_no_other() {
+    let times = nights();
+    let now = times[9] + SignedDuration::from_secs(3600);
+    let later = now + SignedDuration::from_hours(10 * 365 * 24);
+    let catalog = Catalog {
+        host: "lab".into(),
+        complete: times[..10].iter().chain([&later]).map(|time| complete(*time)).collect(),
+        damaged: vec![],
+        broken: vec![],
+        elsewhere: BTreeMap::new(),
+        incomplete: vec![],
+    };
+    for policy in [
+        Retention { keep_within: Some(Timespan::from_secs(84 * 3600)), ..Retention::default() },
+        Retention { keep_last: Some(4), ..Retention::default() },
+    ] {
+        let fates = plan(&policy, &catalog, now).unwrap().fates;
+        assert_eq!((&fates[0].run, fates[0].keep, &fates[0].reasons[..]), (&RunId::new(later, 0), true, &["dated in the future"][..]));
+        let kept: Vec<&RunId> = fates[1..].iter().filter(|fate| fate.keep).map(|fate| &fate.run).collect();
+        assert_eq!(kept, [9, 8, 7, 6].map(|night| RunId::new(times[night], 0)).iter().collect::<Vec<_>>(), "{policy:?}");
+    }
+}
+
+#[test]
 fn the_only_run_stays_whatever_the_policy_says() {
     let only = runs(&nights()[..1]);
     for policy in [

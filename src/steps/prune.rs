@@ -19,6 +19,9 @@ use super::open;
 /// What a failed run left is kept for so long: the next run uses its data again.
 const LEFTOVER_AGE: SignedDuration = SignedDuration::from_hours(24);
 
+/// By how much a host's clock may be behind another's that ran before.
+const CLOCK: SignedDuration = SignedDuration::from_hours(1);
+
 /// What is to be removed.
 #[derive(Debug)]
 pub struct Plan {
@@ -46,8 +49,14 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
     for (_, why) in &catalog.broken {
         tracing::warn!("{why}: this run is not judged");
     }
-    let runs: Vec<_> = catalog.complete.iter().map(|run| (run.manifest.id.clone(), run.manifest.started)).collect();
-    let fates = retention::decide(policy, &runs, &TimeZone::system());
+    let runs = catalog.complete.iter().map(|run| (run.manifest.id.clone(), run.manifest.started));
+    // By a clock that was wrong. It would be the newest for ever, and what is judged by the newest would go.
+    let (ahead, runs): (Vec<_>, Vec<_>) = runs.partition(|(_, started)| started.duration_since(now) > CLOCK);
+    let mut fates = retention::decide(policy, &runs, &TimeZone::system());
+    for (run, started) in ahead.into_iter().rev() {
+        tracing::warn!("run {run} is dated {started}, which is not yet: it stays, and does not count for the others");
+        fates.insert(0, Fate { run, keep: true, reasons: vec!["dated in the future"] });
+    }
     let mut leftovers = Vec::new();
     let mut snapshots = Vec::new();
     for (run, left) in &catalog.incomplete {
