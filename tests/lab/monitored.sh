@@ -41,7 +41,7 @@ gitlab-backup install >/dev/null" || fail "not taken: $1"
 }
 
 # last KEY PATTERN: what Zabbix last got for an item; it writes values down a moment after it took them
-last() { wait_for 20 "$1 to be $2" "zabbix values '$1' | grep -qE '(^| )$2\$'" || fail "$1 is not $2: $(inside "zabbix values '$1'")"; }
+last() { wait_for 20 "$1 to be $2" "zabbix values '$1' | grep -E >/dev/null '(^| )$2\$'" || fail "$1 is not $2: $(inside "zabbix values '$1'")"; }
 # checked PATTERN: a line of what check says; there may be more to say of the lab than is of interest here
 checked() { { inside 'gitlab-backup check' || true; } | grep -E "$1"; }
 # over SECONDS: the silence has ended on our side

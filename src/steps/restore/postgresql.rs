@@ -98,7 +98,7 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
         // Everything is there without it, and the server does it by itself after a while.
         let failed = match process::to_its_end(&mut analyze).await {
             Ok(ended) if ended.status.success() => return Ok(()),
-            Ok(ended) => ended.said,
+            Ok(ended) => process::tail(ended.said.as_bytes()),
             Err(error) => format!("{error:#}"),
         };
         tracing::warn!("{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}", filler.place(name));
