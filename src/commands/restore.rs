@@ -4,10 +4,12 @@ mod into;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::BinaryBytes;
+use tokio::time::{Instant, sleep};
 
 use crate::catalog::{Catalog, Whose};
 use crate::cli::{ALREADY_RUNNING, Exit};
@@ -25,6 +27,10 @@ use super::follow::{follow, succeeded};
 
 /// What `--only` takes, where it is about what is live.
 const PARTS: [&str; 4] = ["postgresql", "redis", "files", "config"];
+
+/// How long another command may still have its turn when its restore is over, and between two looks.
+const TURN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Options of `restore`.
 #[derive(Debug, Args)]
@@ -198,9 +204,7 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
     if !args.yes {
         confirm(what)?;
     }
-    let Some(turn) = Turn::take()? else { return Err(busy("another restore is asked for, or goes on: wait for it")) };
-    // While somebody thought about the answer, somebody else may have been quicker.
-    refuse_if_busy(&manager).await?;
+    let turn = turn(&manager).await?;
     let last = Record::last(Kind::Restore)?;
     ensure!(
         last.as_ref().map(|record| (&record.id, record.started)) == before.as_ref().map(|record| (&record.id, record.started)),
@@ -233,6 +237,21 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
         false => note!("run {} is restored; GitLab was down for {away}", record.id),
     }
     Ok(())
+}
+
+/// The right to ask, when nothing goes on: while somebody thought about the answer, somebody else may have been quicker. Who has followed one that is
+/// over has it for a moment more.
+async fn turn(manager: &Manager) -> Result<Turn> {
+    let started = Instant::now();
+    loop {
+        let turn = Turn::take()?;
+        refuse_if_busy(manager).await?;
+        match turn {
+            Some(turn) => return Ok(turn),
+            None if started.elapsed() > TURN => return Err(busy("another restore is asked for: wait for it")),
+            None => sleep(PAUSE).await,
+        }
+    }
 }
 
 /// One of the two goes on already.
