@@ -1,11 +1,13 @@
 //! `generate`: the units on stdout as `systemctl cat` shows them, or as files.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::cli::GenerateArgs;
 use crate::config::Config;
+use crate::host::beneath::Directory;
 use crate::host::{own, text};
 use crate::monitoring;
 use crate::units;
@@ -21,9 +23,10 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
         return Ok(());
     };
     own::make(directory)?;
+    // It may be anybody's.
+    let place = Directory::open(directory)?;
     for file in files {
-        let path = directory.join(&file.name);
-        own::write(&path, file.content)?;
+        place.replace(OsStr::new(&file.name), file.content.as_bytes(), 0o644)?;
     }
     Ok(())
 }

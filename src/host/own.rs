@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions, ReadDir};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -17,6 +17,11 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Makes a file for writing, or empties the one that is there.
 pub fn create(path: &Path) -> io::Result<File> {
     File::create(path)
+}
+
+/// Opens a file of ours for writing that nobody else may open, and makes it if it is not there.
+pub fn closed(path: &Path) -> io::Result<File> {
+    File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 /// The content of a file.

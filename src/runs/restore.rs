@@ -48,7 +48,7 @@ impl Turn {
     pub fn take() -> Result<Option<Self>> {
         let path = Path::new(paths::RESTORE_TURN);
         own::make(path.parent().context("a file has a directory")?)?;
-        let file = own::create(path).with_context(|| format!("cannot make {}", path.display()))?;
+        let file = own::closed(path).with_context(|| format!("cannot make {}", path.display()))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),

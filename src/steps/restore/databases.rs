@@ -1,6 +1,6 @@
 //! The databases of a restore: how they are named until they are in place, the renames, and back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +10,7 @@ use crate::accounts;
 use crate::config::{Config, Postgresql};
 use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, State, Thing};
-use crate::runs::{Manifest, Part};
+use crate::runs::{Database, Manifest, Part};
 use crate::steps::postgresql::Dumped;
 use crate::steps::postgresql::client::{Client, LOADING, OURS, identifier, literal, major};
 use crate::steps::postgresql::globals::open;
@@ -90,7 +90,9 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
                 // By whole rounds: no two databases of a run come to the same.
                 (index..).step_by(manifest.databases.len()).map(numbered).find(|name| !left(name)).unwrap_or_else(|| numbered(index))
             };
-            StagedDatabase { database: database.clone(), staged: name("restored"), replaced: name("replaced"), numbers: None }
+            // It travels as a credential, of a mebibyte at most, and needs no names of tables.
+            let database = Database { tables: BTreeMap::new(), ..database.clone() };
+            StagedDatabase { database, staged: name("restored"), replaced: name("replaced"), numbers: None }
         })
         .collect();
     // Those of an unfinished restore are put back or removed before they are made again.
@@ -205,7 +207,12 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
     exchange(&session, plan, &statements).await.context("cannot rename the databases")?;
     let Some(globals) = globals else { return Ok(()) };
     for database in &plan.databases {
-        for missing in globals.adorn(&session, &database.database.name).await? {
+        let name = &database.database.name;
+        // What cannot be given to it is no reason to take it back.
+        let missing = globals.adorn(&session, name).await;
+        let missing =
+            missing.unwrap_or_else(|error| vec![format!("database '{name}' is without all of its settings and privileges: {error:#}")]);
+        for missing in missing {
             note(missing)?;
         }
     }
