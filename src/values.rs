@@ -1,12 +1,14 @@
 //! Value types: each can only be built holding what its field may hold, so that no later stage checks it again.
 
 mod calendar;
+pub mod raw_path;
 mod run_id;
 mod secret;
 mod timespan;
 mod unit_name;
 
 pub use calendar::Calendar;
+pub use raw_path::RawPath;
 pub use run_id::RunId;
 pub use secret::SecretSource;
 pub use timespan::Timespan;

@@ -15,7 +15,7 @@ use crate::values::RunId;
 
 use super::Part;
 
-/// Bytes of a JSON file: what is larger was not written by us.
+/// Bytes of a JSON file that does not lie among our own state: what is larger was not written by us.
 const LARGEST: u64 = 1 << 28;
 
 /// A run as its executor saw it.
@@ -186,7 +186,9 @@ impl Record {
 
 /// Reads a JSON file, which may lie in a directory of others; none if it is not there.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    let text = match beneath::read(path, LARGEST) {
+    // A restore may have a million files to remember.
+    let largest = if path.starts_with(paths::STATE) { u64::MAX } else { LARGEST };
+    let text = match beneath::read(path, largest) {
         Err(error) if beneath::is_missing(&error) => return Ok(None),
         text => text?,
     };

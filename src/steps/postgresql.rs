@@ -54,10 +54,3 @@ pub(super) struct Dumped {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
 }
-
-/// What is to be known of such a database.
-fn half_dropped(name: &str) -> String {
-    format!(
-        "left out: database '{name}', of which a DROP DATABASE was interrupted (datconnlimit -2): drop it, nobody can enter it any more"
-    )
-}

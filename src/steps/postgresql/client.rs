@@ -9,11 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::unistd::User;
 use tempfile::NamedTempFile;
 use tokio::process::Command;
+use tokio::time::sleep;
+use tokio_postgres::error::SqlState;
 
 use crate::accounts;
 use crate::config::Postgresql;
@@ -30,6 +33,13 @@ pub(in crate::steps) const OURS: &str = "laid out by gitlab-backup restore";
 /// Those (`$1` is [`OURS`]), by the names that a restore gives: a comment alone is its owner's to write.
 const BESIDE: &str = "datname ~ '_(restored|replaced)_[0-9]+(_rehearsed)?$' \
     AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $1::text, false)";
+
+/// All but those that every server has, of which nothing is missed.
+pub(super) const NOT_EMPTY: &str = "datname NOT IN ('template0', 'template1')";
+
+/// How long a session that insists tries to enter a server that is full, and between two tries.
+const PERSISTENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the server shows our sessions as.
 const APPLICATION: &str = "gitlab-backup";
@@ -94,7 +104,20 @@ impl Client {
 
     /// A session in `database` that waits for no lock of others: with GitLab down, nobody is waited for.
     pub async fn insist(&self, database: &str) -> Result<Session> {
-        self.connect(database).await?.insisting(self.connect(database).await?).await.with_context(|| self.place(database))
+        self.enter(database).await?.insisting(self.enter(database).await?).await.with_context(|| self.place(database))
+    }
+
+    /// A session in `database`, if need be after others that fill the server: anybody may, for as long as each is asked who he is.
+    async fn enter(&self, database: &str) -> Result<Session> {
+        let until = Instant::now() + PERSISTENCE;
+        loop {
+            match self.connect(database).await {
+                Err(error) if session::code(&error) == Some(&SqlState::TOO_MANY_CONNECTIONS) && Instant::now() < until => {
+                    sleep(PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// One of libpq's programs, about to talk to `database` of a server of this major version.
@@ -172,13 +195,14 @@ impl Client {
         format!("PostgreSQL at {} port {}, database '{database}' as '{}'", self.config.host, self.config.port, self.config.user)
     }
 
-    /// What to back up: the configured databases, or all but the templates, those that are half dropped and those of a restore.
+    /// What to back up: the configured databases, or all but the server's own templates, those that let nobody in and those of a restore. That an
+    /// owner has made a template of his own hides nothing.
     pub async fn databases(&self) -> Result<Vec<String>> {
         if let Some(names) = &self.config.databases {
             return Ok(names.clone());
         }
         let sql = format!(
-            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate AND datconnlimit <> -2 AND NOT ({BESIDE}) \
+            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND {NOT_EMPTY} AND datconnlimit <> -2 AND NOT ({BESIDE}) \
              ORDER BY datname"
         );
         self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
@@ -193,13 +217,29 @@ impl Client {
         self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
     }
 
-    /// Databases of which a DROP DATABASE was interrupted: the server lets nobody in any more. None where the configuration names what to back up.
-    pub async fn half_dropped(&self) -> Result<Vec<String>> {
+    /// Databases that the server lets nobody into, in words. None where the configuration names what to back up.
+    pub async fn closed(&self) -> Result<Vec<String>> {
         if self.config.databases.is_some() {
             return Ok(Vec::new());
         }
-        let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datconnlimit = -2 ORDER BY datname";
-        self.connect_anywhere().await?.0.column(sql, &[]).await
+        let sql = format!(
+            "SELECT datname::text, datconnlimit = -2 FROM pg_catalog.pg_database \
+             WHERE (datconnlimit = -2 OR NOT datallowconn AND {NOT_EMPTY}) AND NOT ({BESIDE}) ORDER BY datname"
+        );
+        let rows = self.connect_anywhere().await?.0.rows(&sql, &[&OURS]).await?;
+        let words = |row: &tokio_postgres::Row| -> Result<String> {
+            let (name, half): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+            Ok(match half {
+                true => format!(
+                    "left out: database '{name}', of which a DROP DATABASE was interrupted (datconnlimit -2): drop it, nobody can enter it any more"
+                ),
+                false => format!(
+                    "left out: database '{name}', which lets nobody in: ALTER DATABASE … ALLOW_CONNECTIONS true, or drop it, or name in [postgresql] \
+                     databases what to back up"
+                ),
+            })
+        };
+        rows.iter().map(words).collect()
     }
 
     /// A session for what belongs to no database, in the first that lets the role in, and that database's name.

@@ -23,7 +23,7 @@ use super::client::{Client, dbname, literal};
 use super::globals::Globals;
 use super::session::Session;
 use super::toc;
-use super::{Dumped, Held, HeldDatabase, half_dropped};
+use super::{Dumped, Held, HeldDatabase};
 
 /// What a dump does not say of its database. Through JSON: every version of the server has other columns.
 const PROPERTIES: &str = "SELECT pg_catalog.jsonb_build_object('name', datname, 'directory', '', 'owner', pg_catalog.pg_get_userbyid(datdba), \
@@ -51,9 +51,9 @@ pub async fn dump(config: &Config) -> Result<()> {
     let names: Vec<String> = held.databases.iter().map(|database| database.name.clone()).collect();
     let globals = globals(&client, &staging, &names).await?;
     let place = Directory::open(&staging)?;
-    let half_dropped = client.half_dropped().await?.into_iter().map(|name| half_dropped(&name));
+    let closed = client.closed().await?;
     let beside = client.beside().await?.into_iter().map(|name| format!("database '{name}' is left of a restore, and not in the backup"));
-    let left_out = half_dropped.chain(beside).collect();
+    let left_out = closed.into_iter().chain(beside).collect();
     let mut dumped = Dumped { server_version: held.server_version, databases: Vec::new(), globals: Some(globals), left_out };
     for database in &held.databases {
         let directory = directory(&database.name);

@@ -115,7 +115,7 @@ impl Loader<'_> {
             (Some("b"), Some(locale)) => write!(sql, " LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale))?,
             _ => {}
         }
-        self.session.run(&sql).await.with_context(|| format!("cannot make database '{name}'"))?;
+        self.session.run_with_all(&sql).await.with_context(|| format!("cannot make database '{name}'"))?;
         if self.sandbox.is_some() { sandbox::open_alone(self.session, name).await } else { Ok(()) }
     }
 

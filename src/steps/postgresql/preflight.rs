@@ -7,7 +7,7 @@ use crate::finding::{Finding, conclude};
 
 use super::client::Client;
 use super::session::Session;
-use super::{half_dropped, hold, programs, role};
+use super::{hold, programs, role};
 
 /// Fails if a database cannot be reached or pg_dump is too old for the server.
 pub async fn preflight(config: &Config) -> Result<()> {
@@ -30,11 +30,8 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
 
 /// What a run leaves out.
 async fn left_out(postgresql: &Postgresql) -> Option<Finding> {
-    let names = async { Client::new(postgresql)?.half_dropped().await }.await.ok()?;
-    (!names.is_empty()).then(|| {
-        let words: Vec<String> = names.iter().map(|name| half_dropped(name)).collect();
-        Finding::warning("postgresql databases", words.join("\n"))
-    })
+    let words = async { Client::new(postgresql)?.closed().await }.await.ok()?;
+    (!words.is_empty()).then(|| Finding::warning("postgresql databases", words.join("\n")))
 }
 
 /// A session with the server, and what was seen. Every database is asked what it will be asked in the window, and what is asked behind it.

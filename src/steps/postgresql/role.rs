@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use crate::config::Postgresql;
 use crate::finding::Finding;
 
-use super::client::{Client, identifier};
+use super::client::{Client, NOT_EMPTY, identifier};
 use super::load::MAINTENANCE;
 use super::session::Session;
 
@@ -42,10 +42,12 @@ pub async fn make(config: &Postgresql) -> Result<Vec<String>> {
     }
     statements.extend(STATEMENTS.map(str::to_owned));
     // Everybody may enter a database, unless that was taken from everybody.
-    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate \
-        AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba))) x \
-        WHERE x.grantee = 0 AND x.privilege_type = 'CONNECT') ORDER BY datname";
-    for database in session.column::<String>(sql, &[]).await? {
+    let sql = format!(
+        "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND {NOT_EMPTY} \
+         AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba))) x \
+         WHERE x.grantee = 0 AND x.privilege_type = 'CONNECT') ORDER BY datname"
+    );
+    for database in session.column::<String>(&sql, &[]).await? {
         statements.push(format!("GRANT CONNECT ON DATABASE {} TO {}", identifier(&database), identifier(ROLE)));
     }
     for statement in &statements {

@@ -63,7 +63,12 @@ const LEVELS: [u32; 3] = [17, 14, 0];
 /// How long a session that insists waits for a lock before it looks who has it, and between two looks.
 const COURTESY: Duration = Duration::from_secs(1);
 /// When it gives up all the same: nobody could be ended.
-const INSISTENCE: &str = "60s";
+const INSISTENCE: &str = "20s";
+/// How long a server may wait for every session to look up.
+const LOOKING_UP: &str = "120s";
+/// Who has been at one statement for longest.
+const BUSY: &str = "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' in ' || coalesce(datname, '?') FROM pg_catalog.pg_stat_activity \
+    WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid() ORDER BY query_start LIMIT 3";
 /// How soon a server notices, in the middle of a statement, that we are gone.
 const CHECK: &str = "10s";
 
@@ -211,6 +216,23 @@ impl Session {
     /// One statement; a second in the same text is refused by the server.
     pub async fn run(&self, sql: &str) -> Result<()> {
         self.through(self.client.execute(sql, &[])).await.map(drop)
+    }
+
+    /// One that makes or drops a database, which waits for every session of every database to look up. One that computes may not for hours.
+    ///
+    /// # Errors
+    /// With those that it may be, if the server has waited for as long as is reasonable.
+    pub async fn run_with_all(&self, sql: &str) -> Result<()> {
+        let set = "SELECT pg_catalog.set_config('statement_timeout', $1::text, false)";
+        self.value::<String>(set, &[&LOOKING_UP]).await?;
+        let done = self.run(sql).await;
+        self.value::<String>(set, &[&"0"]).await?;
+        let Err(error) = done else { return Ok(()) };
+        if code(&error) != Some(&SqlState::QUERY_CANCELED) {
+            return Err(error);
+        }
+        let busy: Vec<String> = self.column(BUSY, &[]).await?;
+        Err(error.context(format!("the server has waited for {LOOKING_UP} for a session that does not look up: {}", busy.join(", "))))
     }
 
     /// All that stands in a text, as pg_dump wrote it.

@@ -1,7 +1,7 @@
 //! The databases of a restore: how they are named until they are in place, the renames, and back.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::sleep;
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use crate::accounts;
 use crate::config::{Config, Postgresql};
 use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, State, Thing};
+use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, State, Thing, Was};
 use crate::runs::{Database, Manifest, Part};
 use crate::steps::postgresql::Dumped;
 use crate::steps::postgresql::client::{Client, LOADING, OURS, identifier, literal, major};
@@ -23,8 +23,9 @@ use super::{dump_directory, note};
 /// What is longer makes a staged database's name too long for PostgreSQL.
 const NAME_MAX: usize = 40;
 
-/// How often others that come back into a database are sent away, and how long our own may take to end.
-const TRIES: u32 = 10;
+/// How long others that are in a database, or come back into it, are sent away, and how long our own may take to end. A session that computes
+/// may look at nothing else for as long as it likes: then the restore fails with its number.
+const PATIENCE: Duration = Duration::from_secs(30);
 const ENDS: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,7 +93,7 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
             };
             // It travels as a credential, of a mebibyte at most, and needs no names of tables.
             let database = Database { tables: BTreeMap::new(), ..database.clone() };
-            StagedDatabase { database, staged: name("restored"), replaced: name("replaced"), numbers: None }
+            StagedDatabase { database, staged: name("restored"), replaced: name("replaced"), numbers: None, was: None }
         })
         .collect();
     // Those of an unfinished restore are put back or removed before they are made again.
@@ -131,10 +132,14 @@ pub(super) async fn mark(session: &Session, name: &str) -> Result<()> {
 /// Writes down which databases are going to be exchanged.
 pub(super) async fn number(config: &Config, plan: &mut Plan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let there = numbers(&Client::restoring(postgresql)?.insist(MAINTENANCE).await?).await?;
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
+    let there = numbers(&session).await?;
     for database in &mut plan.databases {
         let new = *there.get(&database.staged).with_context(|| format!("database '{}' is not laid out", database.staged))?;
         database.numbers = Some(Numbers { new, old: there.get(&database.database.name).copied() });
+        let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text, datconnlimit FROM pg_catalog.pg_database WHERE datname = $1::text";
+        let live = session.rows(sql, &[&database.database.name]).await?;
+        database.was = live.first().map(|row| anyhow::Ok(Was { owner: row.try_get(0)?, limit: row.try_get(1)? })).transpose()?;
     }
     Ok(())
 }
@@ -171,15 +176,12 @@ pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
     ))
 }
 
-/// Renames all databases in one transaction: all are new, or none. Then each gets what belongs to its name.
+/// Renames all databases in one transaction: all are new, or none. Nobody is let into one of them before [`let_in`], nor into what is put aside: a
+/// session that does not end would keep them from being renamed back.
 pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
-    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
-    if plan.databases.is_empty() {
-        return Ok(());
-    }
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
     let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     let there = numbers(&session).await?;
-    let globals = told(part)?.globals;
     let mut statements = Vec::new();
     for database in &plan.databases {
         let (live, known) = (&database.database.name, database.numbers.context("a database is not numbered")?);
@@ -190,21 +192,35 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
         );
         if known.old.is_some() {
             statements.push(rename(live, &database.replaced));
+            statements.extend(closed(&database.replaced));
         }
         statements.push(rename(&database.staged, live));
         // A live one is not ours to remove.
         statements.push(format!("COMMENT ON DATABASE {} IS NULL", identifier(live)));
-        // Only now: its owner is let in.
-        let owner = &database.database.owner;
+    }
+    exchange(&session, plan, &statements).await.context("cannot rename the databases")
+}
+
+/// Gives each new database to its owner, with what belongs to its name. The last of a restore that can fail: from here on others may be in them.
+pub(super) async fn let_in(config: &Config, plan: &Plan) -> Result<()> {
+    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
+    if plan.databases.is_empty() {
+        return Ok(());
+    }
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
+    let globals = told(part)?.globals;
+    let mut statements = Vec::new();
+    for database in &plan.databases {
+        let (live, owner) = (&database.database.name, &database.database.owner);
         if !owner.is_empty() {
-            statements.push(format!("ALTER DATABASE {} OWNER TO {}", identifier(live), identifier(owner)));
+            statements.push(owned(live, &identifier(owner)));
         }
         // Nothing tells who was let in besides.
         if globals.is_none() {
             statements.push(open(live));
         }
     }
-    exchange(&session, plan, &statements).await.context("cannot rename the databases")?;
+    session.transaction(&statements).await.context("cannot give the databases to their owners")?;
     let Some(globals) = globals else { return Ok(()) };
     for database in &plan.databases {
         let name = &database.database.name;
@@ -213,7 +229,9 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
         let missing =
             missing.unwrap_or_else(|error| vec![format!("database '{name}' is without all of its settings and privileges: {error:#}")]);
         for missing in missing {
-            note(missing)?;
+            if let Err(error) = note(missing) {
+                tracing::warn!("{error:#}");
+            }
         }
     }
     Ok(())
@@ -247,7 +265,7 @@ pub(super) async fn back(config: &Config, journal: &Journal) -> Result<()> {
 fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for database in &plan.databases {
-        let StagedDatabase { staged, replaced, .. } = database;
+        let StagedDatabase { staged, replaced, was, .. } = database;
         let live = &database.database.name;
         let (now, aside) = (there.get(live), there.get(replaced));
         let gone = || {
@@ -279,6 +297,11 @@ fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<V
         }
         if comes {
             statements.push(rename(replaced, live));
+            // None in a journal of an older version, which left it open.
+            if let Some(Was { owner, limit }) = was {
+                statements.push(limited(live, *limit));
+                statements.push(owned(live, &identifier(owner)));
+            }
         }
     }
     Ok(statements)
@@ -327,19 +350,26 @@ pub(super) async fn drop_ours(session: &Session, name: &str) -> Result<()> {
 
 /// Drops one, if it is the one of this number, with all sessions in it. That it is gone is no failure.
 async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<()> {
-    for attempt in 1.. {
+    let until = Instant::now() + PATIENCE;
+    loop {
         let Some(found) = numbers(session).await?.get(name).copied() else { return Ok(()) };
         ensure!(number.is_none_or(|number| number == found), "database '{name}' is another than the one that was ours: it stays");
+        if session
+            .value::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1::text AND datistemplate)", &[&name])
+            .await?
+        {
+            session.run(&format!("ALTER DATABASE {} IS_TEMPLATE false", identifier(name))).await?;
+        }
         let force = if session.major >= 13 { " WITH (FORCE)" } else { "" };
         if force.is_empty() {
             end(session, &[name]).await?;
         }
-        match session.run(&format!("DROP DATABASE IF EXISTS {}{force}", identifier(name))).await {
+        match session.run_with_all(&format!("DROP DATABASE IF EXISTS {}{force}", identifier(name))).await {
             Ok(()) => return Ok(()),
             Err(error) => {
                 let holders = holders(session, name).await;
                 let only_sessions = holders.iter().all(|holder| holder.starts_with("session"));
-                if attempt >= TRIES || !only_sessions {
+                if Instant::now() >= until || !only_sessions {
                     return Err(error.context(match holders.is_empty() {
                         true => format!("cannot drop database '{name}'"),
                         false => format!("cannot drop database '{name}', held by {}", holders.join(", ")),
@@ -349,7 +379,6 @@ async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<
         }
         sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 /// What keeps a database from being dropped or renamed, as far as the server tells it to us.
@@ -388,10 +417,11 @@ async fn end_ours(session: &Session) -> Result<()> {
 
 /// Renames in one transaction, with nobody in the databases: whoever comes back at once is sent away again.
 async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Result<()> {
-    for attempt in 1.. {
+    let until = Instant::now() + PATIENCE;
+    loop {
         alone(session, plan).await?;
-        let Err(error) = session.transaction(statements).await else { break };
-        if attempt >= TRIES {
+        let Err(error) = session.transaction(statements).await else { return Ok(()) };
+        if Instant::now() >= until {
             let mut holding = Vec::new();
             for database in &plan.databases {
                 for name in [&database.database.name, &database.replaced] {
@@ -402,11 +432,23 @@ async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Resu
         }
         sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 fn rename(from: &str, to: &str) -> String {
     format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to))
+}
+
+/// Nobody but superusers can enter it, nor change that.
+fn closed(name: &str) -> [String; 2] {
+    [owned(name, "CURRENT_USER"), limited(name, 0)]
+}
+
+fn owned(name: &str, owner: &str) -> String {
+    format!("ALTER DATABASE {} OWNER TO {owner}", identifier(name))
+}
+
+fn limited(name: &str, limit: i32) -> String {
+    format!("ALTER DATABASE {} CONNECTION LIMIT {limit}", identifier(name))
 }
 
 /// Ends the sessions of others in these databases, of a monitoring system for example: a database in use cannot be renamed.

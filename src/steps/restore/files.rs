@@ -15,6 +15,7 @@ use crate::paths;
 use crate::runs::record::write_json;
 use crate::steps::extract;
 use crate::systemd::notify;
+use crate::values::RawPath;
 
 use super::{moves, note, plan};
 
@@ -38,6 +39,7 @@ pub fn files(config: &Config) -> Result<()> {
         plan.layouts.iter().any(|layout| [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&path))
     };
     only_here.retain(|path| !ours(path));
+    let only_here: Vec<RawPath> = only_here.into_iter().map(RawPath).collect();
     write_json(Path::new(paths::RESTORE_KEPT), &only_here)
 }
 

@@ -13,6 +13,7 @@ use crate::runs::restore::{Journal, Layout, Leftover, Numbers, StagedDatabase, S
 use crate::runs::{Kind, Record};
 use crate::steps::readiness;
 use crate::systemd::notify;
+use crate::values::RawPath;
 
 use super::{databases, moves, note, undo};
 
@@ -48,9 +49,13 @@ pub async fn finish(config: &Config) -> Result<()> {
     notify::status("removing what was there before");
     journal.state = State::Finishing;
     journal.save()?;
-    let only_here: Vec<PathBuf> = read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
+    let only_here: Vec<RawPath> = read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
     for layout in &journal.plan.layouts {
-        let here: Vec<&PathBuf> = only_here.iter().filter(|path| layout.roots.iter().any(|root| path.starts_with(&root.path))).collect();
+        let here: Vec<&PathBuf> = only_here
+            .iter()
+            .map(|RawPath(path)| path)
+            .filter(|path| layout.roots.iter().any(|root| path.starts_with(&root.path)))
+            .collect();
         let by_hand = match keep(layout, &here) {
             Ok(0) => None,
             Ok(count) => {

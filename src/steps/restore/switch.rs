@@ -56,6 +56,7 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     for layout in &journal.plan.layouts {
         moves::adopt_mounts(layout)?;
     }
+    databases::let_in(config, &journal.plan).await?;
     rustix::fs::sync();
     journal.state = State::Switched;
     journal.switched = Some(Timestamp::now());

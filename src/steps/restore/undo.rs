@@ -88,9 +88,20 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
     if journal.state != State::Staging {
         prove(config, journal).await?;
         redis::stop(&journal.plan, manager).await?;
+        // First of all what others can keep from happening: all of it, or nothing. Killed behind it, GitLab would be half new and half old.
+        let before = journal.state;
+        journal.state = State::Switching;
+        journal.save()?;
+        if let Err(error) = databases::back(config, journal).await {
+            journal.state = before;
+            journal.save()?;
+            if before.has_taken_place() {
+                redis::start(config, &journal.plan, manager).await?;
+            }
+            return Err(error);
+        }
         moves::backward(&journal.moves)?;
         moves::backward(&journal.redis_moves)?;
-        databases::back(config, journal).await?;
         rustix::fs::sync();
         journal.state = State::Staging;
         journal.save()?;

@@ -1,0 +1,51 @@
+//! A path that others chose, in JSON: a string where it is UTF-8, else its bytes as numbers.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// One of a list of such paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RawPath(#[serde(with = "crate::values::raw_path")] pub PathBuf);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(PathBuf),
+    Bytes(Vec<u8>),
+}
+
+/// For `#[serde(with)]`.
+pub fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    match path.to_str() {
+        Some(text) => serializer.serialize_str(text),
+        None => serializer.collect_seq(path.as_os_str().as_bytes()),
+    }
+}
+
+/// For `#[serde(with)]`.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Ok(match Written::deserialize(deserializer)? {
+        Written::Text(path) => path,
+        Written::Bytes(bytes) => OsString::from_vec(bytes).into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn any_name_comes_back() {
+        for bytes in [&b"/plain"[..], b"/a\xffb\n", b"", b"[1]"] {
+            let path = RawPath(OsString::from_vec(bytes.to_vec()).into());
+            assert_eq!(serde_json::from_str::<RawPath>(&serde_json::to_string(&path).unwrap()).unwrap(), path);
+        }
+        assert_eq!(serde_json::to_string(&RawPath("/a".into())).unwrap(), "\"/a\"");
+    }
+}
