@@ -80,6 +80,7 @@ in
     restore-os-user = key str "The user that connects as it; left out, the role for a role that is named, and else `os-user`.";
     databases = derived (listOf str) host.postgresql.databases "[ services.gitlab.databaseName ]" "What is dumped.";
     jobs = key int "How many tables are dumped at a time.";
+    ddl-wait = key str "How long a statement that changes a table waits for its dump; then the run fails and lets it go first.";
     password-file = derived str host.postgresql.passwordFile "services.gitlab.databasePasswordFile, where the database is elsewhere" (
       secret "the role's password"
     );

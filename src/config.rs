@@ -219,6 +219,8 @@ pub struct Postgresql {
     pub databases: Option<Vec<String>>,
     /// `pg_dump --jobs`.
     pub jobs: u16,
+    /// How long whoever changes a table waits for its dump, before the run gives way.
+    pub ddl_wait: Timespan,
     /// `password-file` or `password-credential`.
     pub password: Option<SecretSource>,
     /// Where pg_dump, pg_dumpall, pg_restore and vacuumdb are, if not on `PATH`.

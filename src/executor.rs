@@ -57,10 +57,13 @@ async fn conclude_with(record: &mut Record, kind: Kind, result: Result<()>) -> R
             Ok(())
         }
         Err(error) => {
-            let unit = error.downcast_ref::<Failed>().map(|failed| failed.unit.clone());
-            let log = match error.downcast_ref::<Failed>() {
-                Some(failed) => last_lines(&failed.unit, record.started, LOG_LINES).await,
-                None => Vec::new(),
+            let (error, unit, log) = match error.downcast::<Failed>() {
+                Ok(failed) => {
+                    let log = last_lines(&failed.unit, record.started, LOG_LINES).await;
+                    let unit = failed.unit.clone();
+                    (failed.told(&log).into(), Some(unit), log)
+                }
+                Err(error) => (error, None, Vec::new()),
             };
             // A run whose manifest is written is complete, whatever a later step did.
             if record.outcome == Outcome::Running {
@@ -113,7 +116,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     record.warnings.extend(left()?);
     enter(record, Kind::Backup, "prepare")?;
     if let Some(reason) = silence::forbids(config)? {
-        return Err(Failed { unit: Unit::Silence.to_string(), reason }.into());
+        return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
     }
     match stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await {
         // The last of them. Without its secrets it does not even start, and that is no reason for no backup.

@@ -70,6 +70,7 @@ tables! {
         restore_os_user: Field<String>,
         databases: List,
         jobs: Field<i64>,
+        ddl_wait: Field<String>,
         password_file: Field<String>,
         password_credential: Field<String>,
         bin_dir: Field<String>,

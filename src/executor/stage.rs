@@ -24,6 +24,8 @@ pub struct Failed {
     pub unit: String,
     /// Why, in words.
     pub reason: String,
+    /// Its program has ended by itself: what it said last is why.
+    pub spoke: bool,
 }
 
 impl fmt::Display for Failed {
@@ -36,7 +38,7 @@ impl std::error::Error for Failed {}
 
 impl Failed {
     pub(super) fn new(state: &UnitState, reason: impl Into<String>) -> Self {
-        Self { unit: state.name.clone(), reason: reason.into() }
+        Self { unit: state.name.clone(), reason: reason.into(), spoke: false }
     }
 
     /// Of one that systemd did not run.
@@ -60,7 +62,28 @@ impl Failed {
             "success" => "was stopped before it was done".to_owned(),
             other => format!("failed: {other}"),
         };
-        Self::new(state, reason)
+        let spoke = state.result == "exit-code" && by_systemd(state.exit_status).is_none();
+        Self { spoke, ..Self::new(state, reason) }
+    }
+
+    /// Of one that was stopped along with what it is bound to, if that has failed.
+    async fn cause(manager: &Manager, state: &UnitState, since: u64) -> Result<Self> {
+        let bound = [(Unit::Postgresql, Unit::PgSnapshot)];
+        if let Some((_, to)) = bound.iter().find(|(unit, _)| unit.to_string() == state.name) {
+            let to = manager.state(&to.to_string()).await?;
+            if to.active.is_down() && to.result != "success" {
+                return Ok(Self::of(&to, 0));
+            }
+        }
+        Ok(Self::of(state, since))
+    }
+
+    /// With what its program said last, in these lines of its log.
+    pub(super) fn told(self, log: &[String]) -> Self {
+        match log.iter().rev().find_map(|line| line.strip_prefix("gitlab-backup: ")).filter(|_| self.spoke) {
+            Some(said) => Self { reason: said.to_owned(), ..self },
+            None => self,
+        }
     }
 }
 
@@ -112,7 +135,7 @@ pub(super) async fn drive(
             // What others had started too often is not what went wrong.
             let failed = || states.iter().filter(|state| state.inactive_exit >= since && !state.succeeded_since(since));
             if let Some(state) = failed().find(|state| state.result != "start-limit-hit").or_else(|| failed().next()) {
-                return Err(Failed::of(state, since).into());
+                return Err(Failed::cause(manager, state, since).await?.into());
             }
             // A failure fails every dependant's job at once, also where systemd restarts the failed unit and it then goes well
             // (RestartMode=direct is newer than what we run on). What has not run yet is started alone: with its requirements, systemd

@@ -9,18 +9,22 @@ mod hold;
 pub(super) mod load;
 mod preflight;
 mod programs;
+mod queue;
 pub(super) mod role;
 pub(super) mod sandbox;
 pub(super) mod session;
 pub(super) mod toc;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::paths;
 use crate::runs::Database;
 
 use globals::Globals;
+use session::Session;
 
 pub use dump::dump;
 pub use hold::hold;
@@ -34,12 +38,37 @@ struct Held {
     databases: Vec<HeldDatabase>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct HeldDatabase {
     name: String,
     snapshot: String,
     bytes: u64,
     sequences: BTreeMap<String, i64>,
+    /// Where the rows of each table are, by its number.
+    nodes: BTreeMap<u32, u32>,
+}
+
+/// A session that holds a database as it was in the window.
+struct Holder {
+    session: Session,
+    pid: i32,
+    /// Its tables, by their numbers: nobody can empty or rewrite them.
+    tables: BTreeMap<u32, String>,
+    database: HeldDatabase,
+}
+
+/// Where the dump says that it has all of a database, and what is to be known of it.
+fn dumped(database: &str) -> PathBuf {
+    Path::new(paths::PGSNAPSHOT).join(format!("{}.json", directory(database)))
+}
+
+/// A database's name as a file name: anything unusual percent-encoded.
+fn directory(name: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    name.bytes().map(encode).collect()
 }
 
 /// What lies in the staging area beside the dumps.
@@ -53,4 +82,15 @@ pub(super) struct Dumped {
     /// What could not be dumped and is not missed, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_of_a_database_can_leave_its_directory() {
+        assert_eq!(directory("gitlabhq_production"), "gitlabhq_production");
+        assert_eq!(directory("../a b"), "%2E%2E%2Fa%20b");
+    }
 }

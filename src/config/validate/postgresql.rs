@@ -4,6 +4,7 @@ use super::rules::{self, Refusal};
 use super::{Checker, Defaults, Section};
 use crate::accounts;
 use crate::config::{Postgresql, raw};
+use crate::values::Timespan;
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgresql, defaults: &Defaults) -> Option<Postgresql> {
     // The layout's server is one thing: whoever names another host names the rest too.
@@ -53,6 +54,9 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
         os_user: os_user.unwrap_or_default(),
         databases: databases.map(|list| list.into_iter().map(|(_, name)| name).collect()),
         jobs: checker.value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256)).unwrap_or(2),
+        ddl_wait: checker
+            .value(section, "ddl-wait", raw.ddl_wait.as_ref(), |text| rules::timespan(text))
+            .unwrap_or(Timespan::from_secs(30)),
         password: checker.secret(section, &raw.password_file, &raw.password_credential),
         bin_dir: checker
             .value(section, "bin-dir", raw.bin_dir.as_ref(), |path| rules::path(path))

@@ -38,14 +38,12 @@ async fn left_out(postgresql: &Postgresql) -> Option<Finding> {
 async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     let client = Client::new(postgresql)?;
     let databases = client.databases().await?;
-    let mut sessions = Vec::new();
+    // All at once, as in the window: the server must have room for every lock.
+    let mut holders = Vec::new();
     let mut failures = Vec::new();
     for database in &databases {
         match hold::export(&client, database.clone()).await {
-            Ok((session, _)) => {
-                session.run("ROLLBACK").await?;
-                sessions.push(session);
-            }
+            Ok(holder) => holders.push(holder),
             Err(error) => failures.push(format!("no snapshot of database '{database}' can be held: {error:#}")),
         }
     }
@@ -54,7 +52,9 @@ async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
-    let session = sessions.pop().with_context(|| format!("PostgreSQL at {} has no database to back up", postgresql.host))?;
+    let session = holders.pop().with_context(|| format!("PostgreSQL at {} has no database to back up", postgresql.host))?.session;
+    drop(holders);
+    session.run("ROLLBACK").await?;
     let seen = format!("version {} at {}, {} databases", session.major, postgresql.host, databases.len());
     Ok((session, seen))
 }

@@ -66,9 +66,10 @@ const COURTESY: Duration = Duration::from_secs(1);
 const INSISTENCE: &str = "20s";
 /// How long a server may wait for every session to look up.
 const LOOKING_UP: &str = "120s";
-/// Who has been at one statement for longest.
+/// Who has been at one statement for longest, and does not wait for something else that could be ended.
 const BUSY: &str = "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' in ' || coalesce(datname, '?') FROM pg_catalog.pg_stat_activity \
-    WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid() ORDER BY query_start LIMIT 3";
+    WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid() \
+        AND coalesce(wait_event_type, '') NOT IN ('Activity', 'IPC', 'Lock', 'Timeout') ORDER BY query_start LIMIT 2";
 /// How soon a server notices, in the middle of a statement, that we are gone.
 const CHECK: &str = "10s";
 

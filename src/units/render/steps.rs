@@ -224,7 +224,10 @@ impl Renderer<'_> {
                     idle: true,
                     ..base
                 };
-                self.postgresql_step(dump)
+                let step = self.postgresql_step(dump);
+                // Where it tells the holder what it has.
+                let writable = Some(Text::paths([Path::new(paths::PGSNAPSHOT)]));
+                StepService { sandbox: step.sandbox.map(|sandbox| Sandbox { writable, ..sandbox }), ..step }
             }
             Unit::Files => StepService {
                 description: Text::plain("GitLab backup: put the files and the dumps into the repository"),

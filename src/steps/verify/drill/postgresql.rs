@@ -25,6 +25,7 @@ use crate::systemd::notify;
 
 use super::server::{Manner, Server, ensure_short};
 use crate::steps::verify::scratch::{Scratch, give};
+use crate::values::Timespan;
 
 /// The one that initdb makes where nothing else is known.
 const SUPERUSER: &str = "postgres";
@@ -140,6 +141,7 @@ async fn begin(config: &Config, manifest: &Manifest, globals: Option<&Globals>, 
         user: superuser,
         databases: None,
         jobs: configured.map_or(1, |postgresql| postgresql.jobs),
+        ddl_wait: Timespan::from_secs(0),
         password: None,
         bin_dir: Some(programs),
     };
