@@ -126,6 +126,7 @@ in
     keep-weekly = key int "The newest of each of so many weeks.";
     keep-monthly = key int "The newest of each of so many months.";
     keep-yearly = key int "The newest of each of so many years.";
+    keep-min = key int "Nothing is removed if fewer complete runs were left.";
     keep-within = key str "Everything that is not older than this before the newest.";
   };
   verify = {

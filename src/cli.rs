@@ -86,6 +86,9 @@ enum Command {
         /// Remove nothing, and tell each run's fate and its reasons.
         #[arg(long)]
         dry_run: bool,
+        /// Agree to the removal of so many complete runs: asked for where more than half would go, or fewer than keep-min be left.
+        #[arg(long, value_name = "N", conflicts_with = "dry_run")]
+        yes_remove: Option<usize>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -224,7 +227,7 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Show { run, json } => list::show(load(&slash), &run, json),
         Command::Verify(args) => verify::verify(&load(&slash)?, &args).await,
         Command::Restore(args) => restore::restore(&load(&slash)?, &args).await,
-        Command::Prune { dry_run, json } => prune::prune(&load(&slash)?, dry_run, json).await,
+        Command::Prune { dry_run, yes_remove, json } => prune::prune(&load(&slash)?, dry_run, yes_remove, json).await,
         Command::Key(command) => key::key(&load(&slash)?, &command),
         Command::Helper(helper) => helper::helper(&file, helper).await,
     }

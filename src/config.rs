@@ -385,12 +385,24 @@ pub struct Retention {
     pub keep_yearly: Option<u32>,
     /// Everything that is not older than this before the newest.
     pub keep_within: Option<Timespan>,
+    /// `keep-min`: nothing is removed if fewer complete runs were left.
+    pub keep_min: Option<u32>,
 }
+
+/// `keep-min`, if nobody says otherwise.
+const KEEP_MIN: u32 = 3;
 
 impl Retention {
     /// Whether anything is to be removed at all.
     pub fn is_set(&self) -> bool {
-        *self != Self::default()
+        Self { keep_min: None, ..self.clone() } != Self::default()
+    }
+
+    /// How many complete runs are left at least: no more than the policy itself would keep, unless somebody says so.
+    pub fn least(&self) -> u32 {
+        let counts = [self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
+        let kept = counts.into_iter().flatten().chain(self.keep_within.map(|_| KEEP_MIN)).max().unwrap_or(KEEP_MIN);
+        self.keep_min.unwrap_or(kept.min(KEEP_MIN))
     }
 }
 

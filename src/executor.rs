@@ -17,7 +17,7 @@ use crate::config::{Config, Quiesce, Stage};
 use crate::host::own;
 use crate::paths;
 use crate::runs::budget::budget;
-use crate::runs::record::read_json;
+use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::{Journal, left};
 use crate::runs::{Failure, Kind, Outcome, Record, paused};
 use crate::steps::files::{Pass, left_out};
@@ -179,6 +179,9 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     record.outcome = Outcome::Complete;
     record.parts = parts()?;
     record.warnings.extend(left_out()?);
+    if let Err(error) = write_json(Path::new(paths::NEWEST_RUN), &record.id) {
+        record.warnings.push(format!("the next run will not know what it came after: {error:#}"));
+    }
     let finish = plan.members(Stage::Finish);
     if !finish.is_empty() {
         enter(record, Kind::Backup, "finish")?;

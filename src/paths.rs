@@ -12,6 +12,8 @@ pub const VERIFIED: &str = "/var/lib/gitlab-backup/verified.json";
 pub const MANIFESTS: &str = "/var/lib/gitlab-backup/manifests";
 /// Dumps on their way into the repository. The same path in every run, so that the repository finds yesterday's as parent.
 pub const STAGING: &str = "/var/lib/gitlab-backup/staging";
+/// The newest complete run, by the order in which they came and not by their dates.
+pub const NEWEST_RUN: &str = "/var/lib/gitlab-backup/newest.json";
 /// The run that is going on.
 pub const CURRENT_RUN: &str = "/run/gitlab-backup/run.json";
 /// `GITLAB_BACKUP_RUN_ID=` for the units, systemd.exec(5) EnvironmentFile=.

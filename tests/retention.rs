@@ -11,7 +11,7 @@ use gitlab_backup::config::{EngineName, Repository as Settings, Retention};
 use gitlab_backup::repository::retention::decide;
 use gitlab_backup::repository::{self, Engine, Snapshot};
 use gitlab_backup::runs::Manifest;
-use gitlab_backup::steps::prune::{apply, plan};
+use gitlab_backup::steps::prune::{Doubt, apply, plan};
 use gitlab_backup::values::{RunId, SecretSource, Timespan};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -128,6 +128,10 @@ fn complete(time: Timestamp) -> CompleteRun {
     CompleteRun { manifest, snapshots }
 }
 
+fn catalog(complete: Vec<CompleteRun>) -> Catalog {
+    Catalog { host: "lab".into(), complete, damaged: vec![], broken: vec![], elsewhere: BTreeMap::new(), incomplete: vec![] }
+}
+
 #[test]
 fn a_manifest_goes_before_its_parts_and_old_leftovers_before_both() {
     let times = nights();
@@ -194,6 +198,50 @@ fn a_run_with_a_wrong_clock_counts_for_no_other() {
         let kept: Vec<&RunId> = fates[1..].iter().filter(|fate| fate.keep).map(|fate| &fate.run).collect();
         assert_eq!(kept, [9, 8, 7, 6].map(|night| RunId::new(times[night], 0)).iter().collect::<Vec<_>>(), "{policy:?}");
     }
+}
+
+/// The clock was set back for one night: by its date that run is the oldest, by its rows the newest.
+#[test]
+fn a_run_that_does_not_fit_the_order_stays() {
+    let times = nights();
+    let now = times[9] + SignedDuration::from_secs(3600);
+    let mut runs: Vec<CompleteRun> = times[..9].iter().map(|time| complete(*time)).collect();
+    let mut wrong = complete(times[0] - SignedDuration::from_hours(24 * 365));
+    wrong.manifest.after = Some(RunId::new(times[8], 0));
+    let wrong_id = wrong.manifest.id.clone();
+    // The night after it has the right date again.
+    let mut right = complete(times[9]);
+    right.manifest.after = Some(wrong_id.clone());
+    runs.insert(0, wrong);
+    runs.push(right);
+    let catalog = catalog(runs);
+    let policy = Retention { keep_last: Some(5), ..Retention::default() };
+    let fates = plan(&policy, &catalog, now).unwrap().fates;
+    let kept: Vec<&RunId> = fates.iter().filter(|fate| fate.keep).map(|fate| &fate.run).collect();
+    let expected: Vec<RunId> = [9, 8, 7, 6, 5].map(|night| RunId::new(times[night], 0)).into();
+    assert_eq!(kept, [&wrong_id].into_iter().chain(&expected).collect::<Vec<_>>());
+}
+
+/// What would take most runs, or leave few, is asked for.
+#[test]
+fn most_runs_go_only_if_somebody_agrees() {
+    let times = nights();
+    let now = times[9] + SignedDuration::from_secs(3600);
+    let of = |count: usize, policy: &Retention| {
+        plan(policy, &catalog(times[..count].iter().map(|time| complete(*time)).collect()), now).unwrap()
+    };
+    let last = |count: u32| Retention { keep_last: Some(count), ..Retention::default() };
+    assert_eq!(of(10, &last(5)).doubt(), None);
+    let most = of(10, &last(4));
+    assert!(matches!(most.doubt(), Some(Doubt::Many(words)) if words.contains("remove 6 of 10") && words.contains("--yes-remove 6")));
+    assert!(most.agreed(None).is_err() && most.agreed(Some(5)).is_err() && most.agreed(Some(6)).is_ok());
+    // One a night, of a policy that keeps one.
+    assert_eq!(of(2, &last(1)).doubt(), None);
+    let month = Retention { keep_monthly: Some(6), ..Retention::default() };
+    assert!(matches!(of(1, &month).doubt(), None));
+    let twice = Retention { keep_min: Some(2), ..last(1) };
+    assert!(matches!(of(2, &twice).doubt(), Some(Doubt::Few(words)) if words.contains("fewer than 2")));
+    assert!(of(2, &twice).agreed(None).is_err() && of(2, &twice).agreed(Some(1)).is_ok());
 }
 
 #[test]
@@ -314,6 +362,7 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
         keep_monthly: Some(12),
         keep_yearly: Some(2),
         keep_within: Some(Timespan::from_secs(10 * 24 * 3600)),
+        keep_min: None,
     };
     let catalog = year.catalog();
     assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (times.len(), 0), "{:?}", catalog.damaged.first());

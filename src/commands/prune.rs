@@ -12,7 +12,7 @@ use crate::repository::patience;
 use crate::runs::{Outcome, Record};
 use crate::say;
 use crate::steps::open;
-use crate::steps::prune::{Plan, apply, plan};
+use crate::steps::prune::{Doubt, Plan, apply, plan};
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 
@@ -26,17 +26,22 @@ struct Row<'a> {
 }
 
 /// Prunes; with `dry_run` only tells each run's fate.
-pub async fn prune(config: &Config, dry_run: bool, json: bool) -> Result<()> {
+pub async fn prune(config: &Config, dry_run: bool, yes_remove: Option<usize>, json: bool) -> Result<()> {
     if !dry_run {
         refuse_if_unsafe().await?;
     }
     let engine = open::outside(config)?;
     let plan = plan(&config.retention, &Catalog::read(&*engine, Whose::Own)?, Timestamp::now())?;
     if !dry_run {
+        plan.agreed(yes_remove)?;
         // A run that has begun meanwhile goes first, and must not find the repository taken when GitLab is down.
         apply(&plan, &*engine, patience::NONE, refuse_if_unsafe).await?;
     }
-    print(&plan, dry_run, json)
+    print(&plan, dry_run, json)?;
+    if let (true, Some(Doubt::Few(words) | Doubt::Many(words))) = (dry_run, plan.doubt()) {
+        tracing::warn!("{words}");
+    }
+    Ok(())
 }
 
 async fn refuse_if_unsafe() -> Result<()> {

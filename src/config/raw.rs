@@ -110,6 +110,7 @@ tables! {
         keep_weekly: Field<i64>,
         keep_monthly: Field<i64>,
         keep_yearly: Field<i64>,
+        keep_min: Field<i64>,
         keep_within: Field<String>,
     }
     Verify {

@@ -39,6 +39,9 @@ pub struct Manifest {
     /// The databases in part `postgresql`; empty in runs that did not record them.
     #[serde(default)]
     pub databases: Vec<Database>,
+    /// The complete run that this host made before; none if it was the first, or another host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<RunId>,
 }
 
 /// One database of PostgreSQL: what its dump does not say, and how much is in it.

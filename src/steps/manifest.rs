@@ -13,6 +13,7 @@ use crate::paths;
 use crate::repository::{Snapshot, patience};
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Part, Record};
+use crate::values::RunId;
 
 use super::files::{self, PARTS, PRESYNC};
 use super::open;
@@ -61,6 +62,7 @@ pub fn write(config: &Config) -> Result<()> {
         versions: versions(dumped.as_ref())?,
         parts,
         databases: dumped.map(|dumped| dumped.databases).unwrap_or_default(),
+        after: newest(),
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
     let engine = open::in_run(config)?;
@@ -72,6 +74,14 @@ pub fn write(config: &Config) -> Result<()> {
         engine.forget(&passes, patience::LONG)?;
     }
     Ok(())
+}
+
+/// The newest complete run. It only says in which order they came: what cannot be read fails no backup.
+fn newest() -> Option<RunId> {
+    read_json(Path::new(paths::NEWEST_RUN)).unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    })
 }
 
 /// What the parts left word of, while the run goes on.

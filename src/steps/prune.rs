@@ -1,5 +1,6 @@
 //! Retention: whole runs, complete ones only, and what failed runs left behind.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -31,12 +32,53 @@ pub struct Plan {
     pub leftovers: Vec<RunId>,
     /// The snapshots to remove, in this order: a manifest before the parts that it vouches for.
     snapshots: Vec<String>,
+    /// Of complete runs that count: how many go, how many stay, and how many must.
+    removed: usize,
+    kept: usize,
+    least: usize,
+}
+
+/// Why a plan is not carried out by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Too few would be left: no harm, while there are few.
+    Few(String),
+    /// Most would go.
+    Many(String),
 }
 
 impl Plan {
     /// The snapshots to remove, in their order.
     pub fn snapshots(&self) -> &[String] {
         &self.snapshots
+    }
+
+    /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than half would go.
+    pub fn doubt(&self) -> Option<Doubt> {
+        let Self { removed, kept, least, .. } = *self;
+        if removed == 0 {
+            return None;
+        }
+        let words = format!("this would remove {removed} of {} complete runs and leave {kept}", removed + kept);
+        let agree = format!("'gitlab-backup prune --dry-run' tells which, 'gitlab-backup prune --yes-remove {removed}' removes them");
+        if removed > kept {
+            return Some(Doubt::Many(format!("{words}, so nothing is removed: {agree}")));
+        }
+        (kept < least).then(|| Doubt::Few(format!("{words}, fewer than {least} ([retention] keep-min), so nothing is removed: {agree}")))
+    }
+
+    /// Fails unless there is no doubt, or somebody has agreed to the removal of exactly so many complete runs.
+    pub fn agreed(&self, removed: Option<usize>) -> Result<()> {
+        match (self.doubt(), removed) {
+            (_, Some(removed)) if removed != self.removed => {
+                bail!(
+                    "--yes-remove {removed}: it would be {} complete runs, so nothing is removed ('gitlab-backup prune --dry-run')",
+                    self.removed
+                )
+            }
+            (None, _) | (_, Some(_)) => Ok(()),
+            (Some(Doubt::Few(words) | Doubt::Many(words)), None) => bail!("{words}"),
+        }
     }
 }
 
@@ -52,7 +94,22 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
     let runs = catalog.complete.iter().map(|run| (run.manifest.id.clone(), run.manifest.started));
     // By a clock that was wrong. It would be the newest for ever, and what is judged by the newest would go.
     let (ahead, runs): (Vec<_>, Vec<_>) = runs.partition(|(_, started)| started.duration_since(now) > CLOCK);
+    // So is one that came after a run and is dated before it: it is newer than it looks, and would go too early.
+    let dates: HashMap<RunId, Timestamp> = runs.iter().cloned().collect();
+    let before = |run: &RunId, started: &Timestamp| {
+        let manifest = catalog.complete.iter().map(|complete| &complete.manifest).find(|manifest| manifest.id == *run)?;
+        let after = manifest.after.as_ref()?;
+        dates.get(after).filter(|date| date.duration_since(*started) > CLOCK).map(|_| after.clone())
+    };
+    let (behind, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(run, started)| before(run, started).is_some());
     let mut fates = retention::decide(policy, &runs, &TimeZone::system());
+    let removed = fates.iter().filter(|fate| !fate.keep).count();
+    let kept = fates.len() - removed;
+    for (run, started) in behind.into_iter().rev() {
+        let after = before(&run, &started).map_or_else(String::new, |after| after.to_string());
+        tracing::warn!("run {run} is dated {started}, and came after run {after}: it stays, and does not count for the others");
+        fates.insert(0, Fate { run, keep: true, reasons: vec!["dated before a run that it came after"] });
+    }
     for (run, started) in ahead.into_iter().rev() {
         tracing::warn!("run {run} is dated {started}, which is not yet: it stays, and does not count for the others");
         fates.insert(0, Fate { run, keep: true, reasons: vec!["dated in the future"] });
@@ -71,7 +128,8 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
             snapshots.extend(manifest.into_iter().chain(parts).map(|snapshot| snapshot.id.clone()));
         }
     }
-    Ok(Plan { fates, leftovers, snapshots })
+    let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
+    Ok(Plan { fates, leftovers, snapshots, removed, kept, least })
 }
 
 /// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any more. Killed at any point, it leaves
@@ -97,7 +155,14 @@ pub async fn prune(config: &Config) -> Result<()> {
     }
     let engine = open::in_run(config)?;
     let plan = plan(&config.retention, &Catalog::read(&*engine, Whose::Own)?, Timestamp::now())?;
-    apply(&plan, &*engine, patience::LONG, async || Ok(())).await?;
+    match plan.doubt() {
+        Some(Doubt::Many(words)) => bail!("{words}"),
+        Some(Doubt::Few(words)) => {
+            tracing::info!("{words}");
+            return Ok(());
+        }
+        None => apply(&plan, &*engine, patience::LONG, async || Ok(())).await?,
+    }
     let kept = plan.fates.iter().filter(|fate| fate.keep).count();
     tracing::info!(kept, removed = plan.fates.len() - kept, leftovers = plan.leftovers.len(), "pruned");
     Ok(())

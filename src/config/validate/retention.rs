@@ -19,7 +19,9 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Retentio
         count.map(i32::unsigned_abs).filter(|count| *count > 0)
     });
     let keep_within = checker.value(section, "keep-within", raw.keep_within.as_ref(), |text| rules::timespan_above_zero(text));
-    let retention = Retention { keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within };
+    let keep_min = checker.value(section, "keep-min", raw.keep_min.as_ref(), |value| rules::number(*value, 0, i32::MAX));
+    let keep_min = keep_min.map(i32::unsigned_abs);
+    let retention = Retention { keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, keep_min };
     // All left out keeps every run; all 0 would remove every run, the newest too.
     let zero = counts.into_iter().find(|(_, field)| field.as_ref().is_some_and(|value| *value.get_ref() == 0));
     if let (false, Some((name, field))) = (retention.is_set(), zero) {
