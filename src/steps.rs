@@ -1,5 +1,6 @@
 //! What the units execute, one file per helper. A step takes the configuration, works, and ends well or with an error that names what to do.
 
+pub mod alternates;
 pub mod extract;
 pub mod files;
 pub mod freeze;

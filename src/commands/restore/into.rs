@@ -6,9 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::Config;
 use crate::host::beneath::{self, Directory};
+use crate::host::text;
 use crate::runs::{Manifest, Part};
 use crate::say;
-use crate::steps::{extract, space};
+use crate::steps::{alternates, extract, space};
 
 use super::RestoreArgs;
 
@@ -48,7 +49,26 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
     for part in parts {
         extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
+        if let Some(path) = &args.path {
+            pools(config, part, &target, path).with_context(|| format!("what is in {} is not whole", into.display()))?;
+        }
         say!("done: {}", part.name);
+    }
+    Ok(())
+}
+
+/// Lays out what repositories share: a fork has most of its objects in a pool, and is unreadable without.
+fn pools(config: &Config, part: &Part, target: &Directory, path: &Path) -> Result<()> {
+    let mut asked = vec![path.to_owned()];
+    while let Some(path) = asked.pop() {
+        for store in alternates::missing(target, &path, &part.paths)? {
+            // The repository whose objects they are, for it may need others.
+            let pool = store.parent().unwrap_or(&store).to_owned();
+            say!("  {} too, of whose objects it has some", text::path(&pool));
+            extract::in_child(config, &part.snapshot, &target.reachable(), std::slice::from_ref(&pool))?;
+            ensure!(target.look(store.strip_prefix("/").unwrap_or(&store))?.is_some(), "{} is not in the run", text::path(&store));
+            asked.push(pool);
+        }
     }
     Ok(())
 }

@@ -4,7 +4,6 @@
 //! that it obeys: configuration, hooks, `commondir`, worktrees, grafts and attributes stay behind.
 
 mod desk;
-mod stores;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -18,11 +18,11 @@ use crate::host::confined::{self, Confinement};
 use crate::host::text;
 use crate::process;
 use crate::runs::Part;
+use crate::steps::alternates;
 use crate::steps::extract;
 use crate::steps::verify::patience;
 use crate::steps::verify::scratch::{Scratch, lend};
 
-use super::stores;
 
 /// Git of GitLab's Omnibus package.
 const OMNIBUS: &str = "/opt/gitlab/embedded/bin";
@@ -164,13 +164,13 @@ impl<'a> Desk<'a> {
         }
         let info = objects.below(Path::new("info"))?;
         let content = match info.look(Path::new("alternates"))? {
-            Some(_) => info.read(Path::new("alternates"), stores::LONGEST).context("its alternates")?,
+            Some(_) => info.read(Path::new("alternates"), alternates::LONGEST).context("its alternates")?,
             None => Vec::new(),
         };
         for name in ["alternates", "http-alternates"] {
             info.remove(OsStr::new(name))?;
         }
-        stores::named(path, &content, &self.part.paths)
+        alternates::named(path, &content, &self.part.paths)
     }
 
     /// A fork's objects may be in a pool, which is then needed as well, and what that needs. Returns where all of them are, and the bytes of
