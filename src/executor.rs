@@ -6,6 +6,7 @@ mod capture;
 mod conclude;
 mod restore;
 mod stage;
+mod stops;
 
 use std::path::Path;
 

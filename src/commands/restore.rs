@@ -61,6 +61,9 @@ pub struct RestoreArgs {
     /// Put back what a restore that ended half way has replaced.
     #[arg(long, conflicts_with_all = ["run", "host", "into", "only", "path", "with_config"])]
     undo: bool,
+    /// Keep what was restored, where --undo has failed: what was there before is removed.
+    #[arg(long, conflicts_with_all = ["run", "host", "into", "only", "path", "with_config", "undo", "dry_run"])]
+    keep: bool,
     /// Do nothing, and tell what would be done.
     #[arg(long)]
     dry_run: bool,
@@ -74,6 +77,9 @@ pub struct RestoreArgs {
 
 /// Restores what is asked for.
 pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
+    if args.keep {
+        return keep(args).await;
+    }
     if args.undo {
         let Some(journal) = Journal::load()? else { bail!("no restore ended half way: there is nothing to put back") };
         loss(&journal)?;
@@ -114,6 +120,32 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     }
     live(config, Some(request), args, &format!("replace all that by what it was on {}", manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC")))
         .await
+}
+
+/// Has what was there before removed, which was wanted back.
+async fn keep(args: &RestoreArgs) -> Result<()> {
+    let journal = Journal::load()?.context("no restore waits for that: there is nothing beside what is live")?;
+    ensure!(
+        journal.state.has_taken_place(),
+        "a restore ended half way, and nothing of it can be kept: 'gitlab-backup restore' makes it anew, 'gitlab-backup restore --undo' puts back what \
+         was there before"
+    );
+    if !args.yes {
+        confirm("Remove what was there before the restore")?;
+    }
+    let manager = Manager::connect().await?;
+    let _turn = Turn::take()?.ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
+    refuse_if_busy(&manager).await?;
+    Journal::want_back(false)?;
+    let finish = Unit::from(Restore::Finish).to_string();
+    manager.reset(&finish).await?;
+    manager.start(&finish, "replace").await?;
+    while !manager.state(&finish).await?.is_settled() {
+        sleep(PAUSE).await;
+    }
+    ensure!(Journal::load()?.is_none(), "what was there before is not removed: journalctl -u {finish}");
+    say!("what was restored is kept");
+    Ok(())
 }
 
 /// Tells what is lost if what has taken place is undone, before anybody is asked.
@@ -202,7 +234,7 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
     }
     let before = Record::last(Kind::Restore)?;
     if !args.yes {
-        confirm(what)?;
+        confirm(&format!("GitLab is stopped meanwhile. {}{}", what[..1].to_uppercase(), &what[1..]))?;
     }
     let turn = turn(&manager).await?;
     let last = Record::last(Kind::Restore)?;
@@ -229,6 +261,10 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
     }
     if let Some(why) = Journal::half_way() {
         note!("GITLAB IS DOWN: {why}");
+    } else if args.undo && Journal::load()?.is_some_and(|journal| journal.undo) {
+        for line in left()? {
+            note!("note: {line}");
+        }
     }
     succeeded(if args.undo { "putting back" } else { "the restore" }, &record)?;
     let away = record.away();
@@ -296,7 +332,7 @@ fn confirm(what: &str) -> Result<()> {
     // Without a line's end, and of our own words only.
     #[expect(clippy::print_stderr, reason = "the answer is typed behind it")]
     {
-        eprint!("GitLab is stopped meanwhile. {}{}? Type 'yes': ", what[..1].to_uppercase(), &what[1..]);
+        eprint!("{what}? Type 'yes': ");
     }
     std::io::stderr().flush()?;
     let mut answer = String::new();

@@ -1,6 +1,5 @@
 //! The window: record what runs, have it stopped, captured and started again.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::systemd::{
 use crate::units::Unit;
 
 use super::stage::{Failed, PAUSE, hold};
+use super::stops::Stops;
 
 /// How long the run waits for GitLab before it goes on without it; resume itself never gives up.
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);
@@ -87,7 +87,8 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
     running.extend(bracket.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
     if bracket.must_answer || waited {
         // One that was starting will answer, whatever it did as the run began.
-        paused::answered(true, &[])?;
+        let ran: Vec<String> = running.iter().map(|paused| paused.unit.clone()).collect();
+        paused::answered(true, &ran)?;
     }
     paused::save(&running)?;
     let opened = open(config, manager, bracket, (jobs, closure, running)).await;
@@ -131,7 +132,16 @@ async fn open(
     let target = bracket.target.to_string();
     let since = monotonic_micros();
     let anchor = manager.start_job(&target, "replace").await?;
-    let mut watch = Watch { jobs, anchor, closure, running, ours: HashMap::new() };
+    let driven = stop_closure(manager, &bracket.driven, &[]).await?.into_iter().map(|state| state.name).collect();
+    let mut watch = Watch { jobs, anchor, closure, driven, running, stops: Stops::default() };
+    let captured = watched(config, manager, bracket, since, &mut watch).await;
+    watch.stops.end(manager).await?;
+    captured
+}
+
+/// Watches the window from its start to its end.
+async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u64, watch: &mut Watch) -> Result<Captured> {
+    let target = bracket.target.to_string();
     loop {
         watch.told(manager).await?;
         let up = first_running(manager, &bracket.alone).await?;
@@ -289,41 +299,35 @@ struct Watch {
     anchor: u32,
     /// All that the window stops.
     closure: Vec<String>,
+    /// What the window's own members stop, and what goes down along with it: not everybody who stops that is an admin.
+    driven: Vec<String>,
     running: Vec<Paused>,
-    /// Of each unit, the first job since: our own stop. Whatever comes after it is somebody else's.
-    ours: HashMap<String, u32>,
+    stops: Stops,
 }
 
 impl Watch {
     async fn told(&mut self, manager: &Manager) -> Result<()> {
         while let Some(event) = self.jobs.take() {
-            match event {
-                JobEvent::New { id, unit } if id > self.anchor => {
-                    self.ours.entry(unit).or_insert(id);
-                }
-                JobEvent::New { .. } => {}
-                // It came between the last look and the window, which cancelled it: what was to run runs afterwards.
-                JobEvent::Removed { id, unit, result } if id < self.anchor => {
-                    let unknown = self.closure.contains(&unit) && !self.running.iter().any(|paused| paused.unit == unit);
-                    if result == "canceled" && unknown {
-                        tracing::info!(unit, "was being started when the window began: it is started afterwards");
-                        self.running.push(Paused { unit, left_down: Vec::new() });
-                        paused::save(&self.running)?;
-                    }
-                }
-                JobEvent::Removed { id, unit, result } => self.ended(manager, (id, unit, result)).await?,
+            // It came between the last look and the window, which cancelled it: what was to run runs afterwards.
+            let JobEvent::Removed { id, unit, result } = event else { continue };
+            let unknown = self.closure.contains(&unit) && !self.running.iter().any(|paused| paused.unit == unit);
+            if id < self.anchor && result == "canceled" && unknown {
+                tracing::info!(unit, "was being started when the window began: it is started afterwards");
+                self.running.push(Paused { unit, left_down: Vec::new() });
+                paused::save(&self.running)?;
             }
         }
-        Ok(())
+        self.admin_stops(manager).await
     }
 
     /// What an admin stops while it is down anyway stays down.
-    async fn ended(&mut self, manager: &Manager, (id, unit, result): (u32, String, String)) -> Result<()> {
-        let ours = *self.ours.entry(unit.clone()).or_insert(id);
-        if id == ours || result != "done" || !self.running.iter().any(|paused| paused.unit == unit) {
-            return Ok(());
-        }
-        if manager.state(&unit).await?.is_settled() {
+    async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
+        let watched: Vec<Paused> = self.running.iter().filter(|paused| !self.driven.contains(&paused.unit)).cloned().collect();
+        for unit in self.stops.look(manager, &watched).await? {
+            // Its own start has it back: whoever restarts it does not stop it.
+            if !manager.state(&unit).await?.is_settled() {
+                continue;
+            }
             tracing::info!(unit, "stopped by an admin in the window: it stays down");
             for stopped in stopped_along(manager, &unit).await? {
                 paused::leave_down(&mut self.running, &stopped);

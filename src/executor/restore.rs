@@ -39,10 +39,18 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: b
     }
     enter(record, Kind::Restore, "prepare")?;
     match undo {
-        false => finish(manager).await?,
+        false => {
+            // Whoever restores anew wants nothing back.
+            Journal::want_back(false)?;
+            finish(manager).await?;
+        }
         true => idle(manager).await?,
     }
     stage::one(manager, &Restore::Preflight.into()).await?;
+    if undo {
+        // Whatever becomes of it, it can be tried again.
+        Journal::want_back(true)?;
+    }
 
     enter(record, Kind::Restore, "restore")?;
     let plan = Plan::new(config);

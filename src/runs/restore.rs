@@ -304,6 +304,9 @@ pub struct Journal {
     /// When everything new was in place.
     #[serde(default)]
     pub switched: Option<Timestamp>,
+    /// Somebody wants back what was there before: until it is, or he wants it no longer, nothing of that is removed.
+    #[serde(default)]
+    pub undo: bool,
     /// What is done.
     pub plan: Plan,
     /// What ran before; /run forgets it with a reboot.
@@ -323,6 +326,22 @@ impl Journal {
     /// Writes it, synced.
     pub fn save(&self) -> Result<()> {
         write_json(Path::new(paths::RESTORE_JOURNAL), self)
+    }
+
+    /// Writes down whether what was there before is wanted back; nothing, if nothing has taken place.
+    ///
+    /// # Errors
+    /// If it is being removed.
+    pub fn want_back(undo: bool) -> Result<()> {
+        let Some(mut journal) = Self::load()? else { return Ok(()) };
+        if undo {
+            journal.ensure_whole()?;
+        }
+        if journal.undo == undo {
+            return Ok(());
+        }
+        journal.undo = undo;
+        journal.save()
     }
 
     /// Fails if what was there before is being removed.
@@ -418,7 +437,7 @@ impl Leftover {
 /// Whether something waits for the last step of a restore.
 pub fn is_to_finish() -> bool {
     let due = || -> Result<bool> {
-        Ok(Journal::load()?.is_some_and(|journal| journal.state != State::Switching) || !Leftover::load()?.is_empty())
+        Ok(Journal::load()?.is_some_and(|journal| journal.state != State::Switching && !journal.undo) || !Leftover::load()?.is_empty())
     };
     due().unwrap_or(false)
 }
@@ -437,6 +456,14 @@ pub fn left() -> Result<Vec<String>> {
     let aside = journal.aside();
     if !aside.is_empty() {
         let run = journal.plan.run.as_ref().map_or("a run", RunId::as_str);
+        if journal.undo {
+            lines.push(format!(
+                "run {run} is restored, and what was there before is wanted back, which has failed ({}): 'gitlab-backup restore --undo' tries again, \
+                 'gitlab-backup restore --keep' keeps what was restored",
+                aside.join(", ")
+            ));
+            return Ok(lines);
+        }
         lines.push(format!(
             "run {run} is restored, and what was there before is still beside it ({}): it is removed as soon as GitLab answers, or by the \
              first run after that{}",

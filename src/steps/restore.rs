@@ -38,7 +38,7 @@ pub use undo::{undo, unstage};
 
 /// GitLab has answered: a restore whose executor has not waited for that is finished now.
 pub async fn finish_later(manager: &Manager) -> Result<()> {
-    let waits = Journal::load()?.is_some_and(|journal| journal.state.has_taken_place());
+    let waits = Journal::load()?.is_some_and(|journal| journal.state.has_taken_place() && !journal.undo);
     if !waits || !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
         return Ok(());
     }

@@ -172,6 +172,11 @@ impl Resume {
                     self.gone.remove(&paused.unit);
                     continue;
                 }
+                // It has run since: its stop is not the window's, and somebody's who wants it, or is followed by systemd's own start.
+                ActiveState::Deactivating if self.ran.contains(&paused.unit) => {
+                    waiting.push(paused.unit.clone());
+                    continue;
+                }
                 ActiveState::Deactivating => self.hurry(manner, manager, &paused.unit).await?,
                 active if active.is_down() && ["not-found", "masked"].contains(&state.load.as_str()) => {
                     tracing::error!(unit = paused.unit, "was running before and is {} now: it cannot be started again", state.load);
@@ -192,7 +197,7 @@ impl Resume {
                 _ => {}
             }
             waiting.push(paused.unit.clone());
-            if self.ran.contains(&paused.unit) && state.active == ActiveState::Inactive {
+            if self.ran.contains(&paused.unit) && state.active.is_down() {
                 // Who has stopped it is about to be told.
                 let since = *self.gone.entry(paused.unit.clone()).or_insert_with(Instant::now);
                 if since.elapsed() < NEWS {
@@ -258,7 +263,7 @@ impl Resume {
             if done && ours && state.condition.is_none() {
                 self.ran.insert(unit.clone());
             }
-            if cancelled && !state.active.is_running() || stopped && state.active == ActiveState::Inactive && !state.has_job {
+            if cancelled && !state.active.is_running() || stopped && state.is_settled() {
                 for unit in stopped_along(manager, &unit).await? {
                     self.stays_down(&unit)?;
                 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use zbus::Connection;
 use zbus::OwnedVariant as OwnedValue;
+use zbus::Variant as Value;
 use zbus::fdo::PropertiesProxy;
 use zbus::names::InterfaceName;
 
@@ -157,6 +158,32 @@ impl Manager {
             asked = true;
             let job = self.proxy().await?.start_unit(unit, mode).await?;
             Ok(job.as_str().rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0))
+        })
+        .await
+    }
+
+    /// Has a unit of ours up that does nothing and is part of `unit`; one that is there already is another's, or of a run that was killed, and is
+    /// as good.
+    pub async fn mark(&self, name: &str, unit: &str) -> Result<()> {
+        let program = std::env::current_exe().context("cannot find this program's own path")?;
+        let program = program.to_str().context("the path of this program is not UTF-8")?;
+        let argv = vec![program, "--version"];
+        self.retry(&format!("start {name}"), async || {
+            let properties = [
+                ("Description", Value::from("GitLab backup: notices that a unit is stopped which is down")),
+                ("PartOf", Value::from(vec![unit])),
+                ("Type", Value::from("oneshot")),
+                ("RemainAfterExit", Value::from(true)),
+                ("ExecStart", Value::from(vec![(program, argv.clone(), false)])),
+                ("StandardOutput", Value::from("null")),
+                ("CollectMode", Value::from("inactive-or-failed")),
+                // It starts and stops in every window, which nobody wants to read of: warnings.
+                ("LogLevelMax", Value::from(4i32)),
+            ];
+            match self.proxy().await?.start_transient_unit(name, "replace", &properties, &[]).await {
+                Err(error) if self::name(&error) == Some("org.freedesktop.systemd1.UnitExists") => Ok(()),
+                done => done.map(drop),
+            }
         })
         .await
     }

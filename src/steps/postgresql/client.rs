@@ -4,7 +4,7 @@
 //! By a socket without a password a server goes by the user of the process behind it. Root is never that: a session is opened, and a program
 //! runs, as the OS user that the configuration names.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
@@ -107,14 +107,13 @@ impl Client {
         self.enter(database).await?.insisting(self.enter(database).await?).await.with_context(|| self.place(database))
     }
 
-    /// A session in `database`, if need be after others that fill the server: anybody may, for as long as each is asked who he is.
+    /// A session in `database`, if need be after others that fill the server (anybody may, for as long as each is asked who he is), or when a server
+    /// is back that was just restarted.
     async fn enter(&self, database: &str) -> Result<Session> {
         let until = Instant::now() + PERSISTENCE;
         loop {
             match self.connect(database).await {
-                Err(error) if session::code(&error) == Some(&SqlState::TOO_MANY_CONNECTIONS) && Instant::now() < until => {
-                    sleep(PAUSE).await;
-                }
+                Err(error) if passes(&error) && Instant::now() < until => sleep(PAUSE).await,
                 done => return done,
             }
         }
@@ -259,6 +258,14 @@ impl Client {
         }
         Err(first.unwrap_or_else(|| anyhow!("no database")))
     }
+}
+
+/// Whether a server that did not let us in may do so in a moment.
+fn passes(error: &anyhow::Error) -> bool {
+    let codes = [SqlState::TOO_MANY_CONNECTIONS, SqlState::CANNOT_CONNECT_NOW, SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
+    let kinds = [ErrorKind::NotFound, ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    let kind = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<std::io::Error>().is_some_and(|error| kinds.contains(&error.kind()));
+    session::code(error).is_some_and(|code| codes.contains(code)) || error.chain().any(kind)
 }
 
 /// Where Debian keeps the programs of each version.

@@ -26,6 +26,8 @@ const NAME_MAX: usize = 40;
 /// How long others that are in a database, or come back into it, are sent away, and how long our own may take to end. A session that computes
 /// may look at nothing else for as long as it likes: then the restore fails with its number.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server that is lost in the middle of the renames is asked again.
+const RETURN: Duration = Duration::from_secs(60);
 const ENDS: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -68,15 +70,7 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
         bail!("the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it");
     }
     let there = numbers(&session).await?;
-    for database in manifest.databases.iter().filter(|database| there.contains_key(&database.name)) {
-        let prepared: Vec<String> = session.column(PREPARED, &[&database.name]).await?;
-        ensure!(
-            prepared.is_empty(),
-            "database '{}' is held by {}, so it cannot be renamed: COMMIT PREPARED or ROLLBACK PREPARED in it",
-            database.name,
-            prepared.join(", ")
-        );
-    }
+    unprepared(&session, manifest.databases.iter().map(|database| &database.name)).await?;
     // What an earlier restore could not remove keeps its name.
     let left = Leftover::load()?;
     let left = |name: &String| left.iter().any(|left| matches!(&left.thing, Thing::Database { name: other, .. } if other == name));
@@ -110,6 +104,19 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
         sandbox::probe(&client, &session, loads_as(postgresql)).await?;
     }
     Ok(staged)
+}
+
+/// Fails with a transaction that is prepared in one of these databases: nobody's end ends it.
+async fn unprepared(session: &Session, names: impl Iterator<Item = &String>) -> Result<()> {
+    for name in names {
+        let prepared: Vec<String> = session.column(PREPARED, &[name]).await?;
+        ensure!(
+            prepared.is_empty(),
+            "database '{name}' is held by {}, so it cannot be renamed: COMMIT PREPARED or ROLLBACK PREPARED in it",
+            prepared.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// Every database by its name, and the server's own number of it.
@@ -180,8 +187,16 @@ pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
 /// session that does not end would keep them from being renamed back.
 pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    let there = numbers(&session).await?;
+    let client = Client::restoring(postgresql)?;
+    certain(&client, plan, async |there: &HashMap<String, u32>| way_there(plan, there)).await.context("cannot rename the databases")
+}
+
+/// The renames that put every new database in place, by what is `there`; none if they are.
+fn way_there(plan: &Plan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
+    let new = |database: &StagedDatabase| database.numbers.is_some_and(|known| there.get(&database.database.name) == Some(&known.new));
+    if plan.databases.iter().all(new) {
+        return Ok(Vec::new());
+    }
     let mut statements = Vec::new();
     for database in &plan.databases {
         let (live, known) = (&database.database.name, database.numbers.context("a database is not numbered")?);
@@ -198,7 +213,7 @@ pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
         // A live one is not ours to remove.
         statements.push(format!("COMMENT ON DATABASE {} IS NULL", identifier(live)));
     }
-    exchange(&session, plan, &statements).await.context("cannot rename the databases")
+    Ok(statements)
 }
 
 /// Gives each new database to its owner, with what belongs to its name. The last of a restore that can fail: from here on others may be in them.
@@ -244,18 +259,45 @@ pub(super) async fn let_in(config: &Config, plan: &Plan) -> Result<()> {
 pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
     let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    way_back(&journal.plan, journal.state, &numbers(&session).await?).map(|_| ())
+    way_back(&journal.plan, journal.state, &numbers(&session).await?)?;
+    unprepared(&session, journal.plan.databases.iter().flat_map(|database| [&database.database.name, &database.replaced])).await
+}
+
+/// What would put the databases back, by what the server has now.
+///
+/// # Errors
+/// If one that is to come back is gone, or the server cannot be asked.
+pub(super) async fn way(config: &Config, journal: &Journal) -> Result<Vec<String>> {
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(Vec::new()) };
+    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
+    way_back(&journal.plan, journal.state, &numbers(&session).await?)
 }
 
 /// Puts the databases back under the names that they had.
 pub(super) async fn back(config: &Config, journal: &Journal) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    let statements = way_back(&journal.plan, journal.state, &numbers(&session).await?)?;
-    if statements.is_empty() {
-        return Ok(());
+    let client = Client::restoring(postgresql)?;
+    let ask = async |there: &HashMap<String, u32>| way_back(&journal.plan, journal.state, there);
+    certain(&client, &journal.plan, ask).await.context("cannot rename the databases back")
+}
+
+/// Does what `statements` are, by what is there. A server that is lost in the middle may have done it: it is asked, and they are done again if not.
+async fn certain(client: &Client, plan: &Plan, statements: impl AsyncFn(&HashMap<String, u32>) -> Result<Vec<String>>) -> Result<()> {
+    let until = Instant::now() + RETURN;
+    loop {
+        let session = client.insist(MAINTENANCE).await?;
+        let statements = statements(&numbers(&session).await?).await?;
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let Err(error) = exchange(&session, plan, &statements).await else { return Ok(()) };
+        // It is known a moment later.
+        sleep(PAUSE).await;
+        if !session.is_lost() || Instant::now() >= until {
+            return Err(error);
+        }
+        tracing::warn!("{error:#}: asking the server again");
     }
-    exchange(&session, &journal.plan, &statements).await.context("cannot rename the databases back")
 }
 
 /// The renames that put every database back, by what is `there`.

@@ -32,10 +32,15 @@ pub async fn finish(config: &Config) -> Result<()> {
         return undo::away(config, &journal).await;
     }
     ensure!(journal.state.has_taken_place(), "the restore is not complete: nothing of what was there before is removed");
-    // Who restores anew does not want what is here, and may never get an answer of it.
+    ensure!(
+        !journal.undo,
+        "what was there before is wanted back: nothing of it is removed until 'gitlab-backup restore --undo' has brought it back, or \
+         'gitlab-backup restore --keep' keeps what was restored"
+    );
+    // Who restores anew does not want what is here, and may never get an answer of it: that is asked for at the very beginning of his restore.
     // A record without an end is of a restore that goes on only in the boot in which it was asked for.
     let asked = Path::new(paths::RESTORE_ASKED).exists();
-    let restoring = asked && Record::last(Kind::Restore)?.is_some_and(|record| record.finished.is_none());
+    let restoring = asked && Record::last(Kind::Restore)?.is_some_and(|record| record.finished.is_none() && record.stage == "prepare");
     if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched && !restoring) {
         // It may have gone down again, or the machine with it, before it ever answered.
         let silent = readiness::ask(url).await.err();

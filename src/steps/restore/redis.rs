@@ -164,7 +164,21 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
     Ok(units)
 }
 
-/// Stops the servers, and waits until they are down.
+/// Fails with a server that somebody has started after `since`: it has read what was to be replaced, and writes it when it ends.
+pub(super) async fn ensure_down(plan: &Plan, manager: &Manager, since: u64) -> Result<()> {
+    for redis in &plan.redis {
+        let state = manager.state(&redis.unit).await?;
+        ensure!(
+            state.is_settled() && state.inactive_exit < since,
+            "{} was started by somebody else while its file was replaced ('systemctl list-dependencies --reverse {}' tells what wants it)",
+            redis.unit,
+            redis.unit
+        );
+    }
+    Ok(())
+}
+
+/// Stops the servers, and waits until they are down. One that somebody starts meanwhile is stopped again.
 pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
     for redis in &plan.redis {
         notify::status(&format!("stopping {}", redis.unit));
@@ -172,8 +186,15 @@ pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
     }
     let started = Instant::now();
     for redis in &plan.redis {
-        while !manager.state(&redis.unit).await?.is_settled() {
+        loop {
+            let state = manager.state(&redis.unit).await?;
+            if state.is_settled() {
+                break;
+            }
             ensure!(started.elapsed() < STOP, "{} does not stop", redis.unit);
+            if state.active == ActiveState::Active && !state.has_job {
+                manager.stop(&redis.unit).await?;
+            }
             sleep(PAUSE).await;
         }
         // Of a unit's own processes nothing is left then; a proxy says so of a service that may run on.

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::runs::restore::{Journal, State};
-use crate::systemd::{Manager, notify};
+use crate::systemd::{Manager, monotonic_micros, notify};
 
 use super::{databases, dump_directory, moves, plan, redis, undo};
 
@@ -49,7 +49,11 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     notify::status("putting the databases in place");
     databases::put(config, &journal.plan).await?;
     notify::status("putting Redis' files in place");
+    // Once more: it may have been started by what wants it.
+    redis::stop(&journal.plan, manager).await?;
+    let down = monotonic_micros();
     moves::forward(&journal.redis_moves)?;
+    redis::ensure_down(&journal.plan, manager, down).await?;
     redis::start(config, &journal.plan, manager).await?;
     notify::status("putting the files in place");
     moves::forward(&journal.moves)?;

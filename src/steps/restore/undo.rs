@@ -42,6 +42,7 @@ pub async fn undo(config: &Config) -> Result<()> {
         state: State::Staging,
         started: Timestamp::now(),
         switched: None,
+        undo: false,
         plan,
         paused,
         moves: Vec::new(),
@@ -89,13 +90,14 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
         prove(config, journal).await?;
         redis::stop(&journal.plan, manager).await?;
         // First of all what others can keep from happening: all of it, or nothing. Killed behind it, GitLab would be half new and half old.
-        let before = journal.state;
+        let (before, way) = (journal.state, databases::way(config, journal).await?);
         journal.state = State::Switching;
         journal.save()?;
         if let Err(error) = databases::back(config, journal).await {
-            journal.state = before;
-            journal.save()?;
-            if before.has_taken_place() {
+            // Only if that is certain: a server that is lost may have done it.
+            if before.has_taken_place() && databases::way(config, journal).await.is_ok_and(|now| now == way) {
+                journal.state = before;
+                journal.save()?;
                 redis::start(config, &journal.plan, manager).await?;
             }
             return Err(error);
@@ -103,7 +105,7 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
         moves::backward(&journal.moves)?;
         moves::backward(&journal.redis_moves)?;
         rustix::fs::sync();
-        journal.state = State::Staging;
+        (journal.state, journal.undo) = (State::Staging, false);
         journal.save()?;
     }
     redis::start(config, &journal.plan, manager).await
