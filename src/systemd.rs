@@ -10,7 +10,7 @@ pub mod notify;
 mod proxy;
 mod state;
 
-pub use closure::{stop_mark, Paused, running, stop_closure, stopped_along};
+pub use closure::{Paused, running, stop_closure, stop_mark, stopped_along};
 pub use journal::last_lines;
 pub use later::start_later;
 pub use manager::{JobEvent, Jobs, Manager};

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cli::GenerateArgs;
 use crate::config::Config;
 use crate::host::beneath::Directory;
-use crate::host::{own, text};
+use crate::host::text;
 use crate::monitoring;
 use crate::units;
 
@@ -22,9 +22,8 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
         }
         return Ok(());
     };
-    own::make(directory)?;
     // It may be anybody's.
-    let place = Directory::open(directory)?;
+    let place = Directory::made(&std::path::absolute(directory).context("the current directory is gone")?)?;
     for file in files {
         place.replace(OsStr::new(&file.name), file.content.as_bytes(), 0o644)?;
     }

@@ -60,14 +60,13 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
         self::text::whole(&text);
         return Ok(());
     }
-    if let Some(directory) = path.parent() {
-        own::make(directory)?;
-    }
-    let (directory, name) = Directory::of(&std::path::absolute(&path)?)?;
-    if directory.look(Path::new(&name))?.is_some() {
+    let whole = std::path::absolute(&path)?;
+    let name = whole.file_name().with_context(|| format!("{} is no file", path.display()))?;
+    let directory = Directory::made(whole.parent().unwrap_or(&whole))?;
+    if directory.look(Path::new(name))?.is_some() {
         bail!("{} is there already and is left as it is: --output - prints what would be written", path.display());
     }
-    let mut file = directory.create(&name, 0o644)?;
+    let mut file = directory.create(name, 0o644)?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     say!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
     Ok(())

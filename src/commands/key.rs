@@ -79,7 +79,8 @@ fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     let file = std::path::absolute(file).context("the current directory is gone")?;
     let (directory, name) = Directory::of(&file)?;
     if directory.look(Path::new(&name))?.is_none() {
-        own::replace(&file, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
+        let password = format!("{}\n", random::hex(32)?);
+        directory.replace(&name, password.as_bytes(), 0o600)?;
         say!("made {}", text::path(&file));
     }
     // Whoever could have written it, or reads it, has every backup.

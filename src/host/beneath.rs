@@ -203,6 +203,22 @@ impl Directory {
         made.map(File::from).with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
+    /// The directory at `path`, an absolute one, which is made for everybody to look into, with what is missing above it.
+    pub fn made(path: &Path) -> Result<Self> {
+        let mut missing = Vec::new();
+        for above in path.ancestors() {
+            let found = match Self::open(above) {
+                Err(error) if is_missing(&error) => {
+                    missing.extend(above.file_name());
+                    continue;
+                }
+                found => found?,
+            };
+            return missing.into_iter().rev().try_fold(found, |here, name| here.make(name, 0o755));
+        }
+        bail!("nothing above {} is there", path.display())
+    }
+
     /// Puts a file under its name when it is whole and on disk; what was there is replaced.
     pub fn replace(&self, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
         let temporary = OsString::from(format!(".{}.{}", name.display(), random::name()?));

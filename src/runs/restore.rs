@@ -151,18 +151,6 @@ pub struct StagedDatabase {
     /// Which ones they are; not known before they are exchanged, nor in a journal of an older version.
     #[serde(default)]
     pub numbers: Option<Numbers>,
-    /// What is put back with the one that it replaces; none if there was none, as with `numbers`.
-    #[serde(default)]
-    pub was: Option<Was>,
-}
-
-/// Who may be in a database, which nobody may while it is aside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Was {
-    /// Whose it is.
-    pub owner: String,
-    /// How many sessions may be in it; -1: any number.
-    pub limit: i32,
 }
 
 /// PostgreSQL's own numbers (OIDs) of two databases: a name may have come to mean another.

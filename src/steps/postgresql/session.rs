@@ -190,7 +190,7 @@ impl Session {
             Ok(ended) => {
                 for row in ended {
                     let (pid, user, database): (i32, String, String) = (row.get(1), row.get(2), row.get(3));
-                    tracing::warn!("session {pid} of '{user}' in database '{database}' kept a lock that this needs: it was ended");
+                    tracing::warn!("session {pid} of '{user}' in database '{database}' kept a lock that this needs: it was told to end");
                 }
             }
             Err(error) => tracing::debug!("{:#}", said(error)),
@@ -243,6 +243,12 @@ impl Session {
 
     /// What is done in one transaction: all of it, or nothing.
     pub async fn transaction(&self, statements: &[String]) -> Result<()> {
+        self.hold(statements).await?;
+        self.run("COMMIT").await
+    }
+
+    /// The same, and not ended yet, unless one of them fails.
+    pub async fn hold(&self, statements: &[String]) -> Result<()> {
         self.run("BEGIN").await?;
         for statement in statements {
             if let Err(error) = self.run(statement).await {
@@ -250,7 +256,7 @@ impl Session {
                 return Err(error);
             }
         }
-        self.run("COMMIT").await
+        Ok(())
     }
 
     /// Whether it still goes on.

@@ -1,4 +1,6 @@
-//! The databases of a restore: how they are named until they are in place, the renames, and back.
+//! The databases of a restore: how they are named until they are in place, how they are made and removed.
+
+pub(super) mod exchange;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -9,11 +11,10 @@ use tokio::time::sleep;
 use crate::accounts;
 use crate::config::{Config, Postgresql};
 use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, Leftover, Numbers, Plan, StagedDatabase, State, Thing, Was};
+use crate::runs::restore::{Journal, Leftover, Plan, StagedDatabase, Thing};
 use crate::runs::{Database, Manifest, Part};
 use crate::steps::postgresql::Dumped;
 use crate::steps::postgresql::client::{Client, LOADING, OURS, identifier, literal, major};
-use crate::steps::postgresql::globals::open;
 use crate::steps::postgresql::load::MAINTENANCE;
 use crate::steps::postgresql::sandbox;
 use crate::steps::postgresql::session::Session;
@@ -26,8 +27,6 @@ const NAME_MAX: usize = 40;
 /// How long others that are in a database, or come back into it, are sent away, and how long our own may take to end. A session that computes
 /// may look at nothing else for as long as it likes: then the restore fails with its number.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a server that is lost in the middle of the renames is asked again.
-const RETURN: Duration = Duration::from_secs(60);
 const ENDS: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -87,7 +86,7 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
             };
             // It travels as a credential, of a mebibyte at most, and needs no names of tables.
             let database = Database { tables: BTreeMap::new(), ..database.clone() };
-            StagedDatabase { database, staged: name("restored"), replaced: name("replaced"), numbers: None, was: None }
+            StagedDatabase { database, staged: name("restored"), replaced: name("replaced"), numbers: None }
         })
         .collect();
     // Those of an unfinished restore are put back or removed before they are made again.
@@ -136,21 +135,6 @@ pub(super) async fn mark(session: &Session, name: &str) -> Result<()> {
     session.run(&format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(OURS))).await
 }
 
-/// Writes down which databases are going to be exchanged.
-pub(super) async fn number(config: &Config, plan: &mut Plan) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    let there = numbers(&session).await?;
-    for database in &mut plan.databases {
-        let new = *there.get(&database.staged).with_context(|| format!("database '{}' is not laid out", database.staged))?;
-        database.numbers = Some(Numbers { new, old: there.get(&database.database.name).copied() });
-        let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text, datconnlimit FROM pg_catalog.pg_database WHERE datname = $1::text";
-        let live = session.rows(sql, &[&database.database.name]).await?;
-        database.was = live.first().map(|row| anyhow::Ok(Was { owner: row.try_get(0)?, limit: row.try_get(1)? })).transpose()?;
-    }
-    Ok(())
-}
-
 /// Removes what is marked as ours under the names that this restore is going to use, and no journal knows any more.
 pub(super) async fn clear(config: &Config, plan: &Plan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
@@ -181,172 +165,6 @@ pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
         "this server has no tablespace {}: everything is in the default tablespace of its database ('ALTER TABLE … SET TABLESPACE' moves it)",
         missing.join(", ")
     ))
-}
-
-/// Renames all databases in one transaction: all are new, or none. Nobody is let into one of them before [`let_in`], nor into what is put aside: a
-/// session that does not end would keep them from being renamed back.
-pub(super) async fn put(config: &Config, plan: &Plan) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
-    let client = Client::restoring(postgresql)?;
-    certain(&client, plan, async |there: &HashMap<String, u32>| way_there(plan, there)).await.context("cannot rename the databases")
-}
-
-/// The renames that put every new database in place, by what is `there`; none if they are.
-fn way_there(plan: &Plan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
-    let new = |database: &StagedDatabase| database.numbers.is_some_and(|known| there.get(&database.database.name) == Some(&known.new));
-    if plan.databases.iter().all(new) {
-        return Ok(Vec::new());
-    }
-    let mut statements = Vec::new();
-    for database in &plan.databases {
-        let (live, known) = (&database.database.name, database.numbers.context("a database is not numbered")?);
-        ensure!(
-            there.get(&database.staged) == Some(&known.new) && there.get(live).copied() == known.old,
-            "database '{live}' or '{}' was exchanged for another meanwhile",
-            database.staged
-        );
-        if known.old.is_some() {
-            statements.push(rename(live, &database.replaced));
-            statements.extend(closed(&database.replaced));
-        }
-        statements.push(rename(&database.staged, live));
-        // A live one is not ours to remove.
-        statements.push(format!("COMMENT ON DATABASE {} IS NULL", identifier(live)));
-    }
-    Ok(statements)
-}
-
-/// Gives each new database to its owner, with what belongs to its name. The last of a restore that can fail: from here on others may be in them.
-pub(super) async fn let_in(config: &Config, plan: &Plan) -> Result<()> {
-    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
-    if plan.databases.is_empty() {
-        return Ok(());
-    }
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    let globals = told(part)?.globals;
-    let mut statements = Vec::new();
-    for database in &plan.databases {
-        let (live, owner) = (&database.database.name, &database.database.owner);
-        if !owner.is_empty() {
-            statements.push(owned(live, &identifier(owner)));
-        }
-        // Nothing tells who was let in besides.
-        if globals.is_none() {
-            statements.push(open(live));
-        }
-    }
-    session.transaction(&statements).await.context("cannot give the databases to their owners")?;
-    let Some(globals) = globals else { return Ok(()) };
-    for database in &plan.databases {
-        let name = &database.database.name;
-        // What cannot be given to it is no reason to take it back.
-        let missing = globals.adorn(&session, name).await;
-        let missing =
-            missing.unwrap_or_else(|error| vec![format!("database '{name}' is without all of its settings and privileges: {error:#}")]);
-        for missing in missing {
-            if let Err(error) = note(missing) {
-                tracing::warn!("{error:#}");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Proves that the databases can be put back: that each which is to come back is there.
-///
-/// # Errors
-/// If one is not. Nothing was touched.
-pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    way_back(&journal.plan, journal.state, &numbers(&session).await?)?;
-    unprepared(&session, journal.plan.databases.iter().flat_map(|database| [&database.database.name, &database.replaced])).await
-}
-
-/// What would put the databases back, by what the server has now.
-///
-/// # Errors
-/// If one that is to come back is gone, or the server cannot be asked.
-pub(super) async fn way(config: &Config, journal: &Journal) -> Result<Vec<String>> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(Vec::new()) };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    way_back(&journal.plan, journal.state, &numbers(&session).await?)
-}
-
-/// Puts the databases back under the names that they had.
-pub(super) async fn back(config: &Config, journal: &Journal) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !journal.plan.databases.is_empty()) else { return Ok(()) };
-    let client = Client::restoring(postgresql)?;
-    let ask = async |there: &HashMap<String, u32>| way_back(&journal.plan, journal.state, there);
-    certain(&client, &journal.plan, ask).await.context("cannot rename the databases back")
-}
-
-/// Does what `statements` are, by what is there. A server that is lost in the middle may have done it: it is asked, and they are done again if not.
-async fn certain(client: &Client, plan: &Plan, statements: impl AsyncFn(&HashMap<String, u32>) -> Result<Vec<String>>) -> Result<()> {
-    let until = Instant::now() + RETURN;
-    loop {
-        let session = client.insist(MAINTENANCE).await?;
-        let statements = statements(&numbers(&session).await?).await?;
-        if statements.is_empty() {
-            return Ok(());
-        }
-        let Err(error) = exchange(&session, plan, &statements).await else { return Ok(()) };
-        // It is known a moment later.
-        sleep(PAUSE).await;
-        if !session.is_lost() || Instant::now() >= until {
-            return Err(error);
-        }
-        tracing::warn!("{error:#}: asking the server again");
-    }
-}
-
-/// The renames that put every database back, by what is `there`.
-///
-/// # Errors
-/// If one that is to come back is gone: a live database does not make way for nothing.
-fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<Vec<String>> {
-    let mut statements = Vec::new();
-    for database in &plan.databases {
-        let StagedDatabase { staged, replaced, was, .. } = database;
-        let live = &database.database.name;
-        let (now, aside) = (there.get(live), there.get(replaced));
-        let gone = || {
-            format!(
-                "the database that '{live}' has replaced is gone: there is no '{replaced}' that it was. What is live stays as it is; \
-                 'gitlab-backup restore' restores a run"
-            )
-        };
-        let (came, comes) = match database.numbers {
-            Some(Numbers { old: Some(old), .. }) if now == Some(&old) => (false, false),
-            Some(Numbers { new, old: Some(old) }) => {
-                ensure!(aside == Some(&old), "{}", gone());
-                ensure!(now.is_none_or(|now| *now == new), "database '{live}' is not the one that was restored: rename or drop it");
-                (now.is_some(), true)
-            }
-            // Another that was made since is nothing of ours.
-            Some(Numbers { new, old: None }) => (now == Some(&new), false),
-            // Of an older version: by the names alone.
-            None if there.contains_key(staged) => (false, now.is_none() && aside.is_some()),
-            None => {
-                // GitLab has not run half way, so there was none before.
-                ensure!(aside.is_some() || state == State::Switching, "{}", gone());
-                (now.is_some(), aside.is_some())
-            }
-        };
-        ensure!(!came || !there.contains_key(staged), "database '{staged}' is in the way: rename or drop it");
-        if came {
-            statements.push(rename(live, staged));
-        }
-        if comes {
-            statements.push(rename(replaced, live));
-            // None in a journal of an older version, which left it open.
-            if let Some(Was { owner, limit }) = was {
-                statements.push(limited(live, *limit));
-                statements.push(owned(live, &identifier(owner)));
-            }
-        }
-    }
-    Ok(statements)
 }
 
 /// Drops what was laid out, and the role that one of them may still belong to. Sessions of a restore that was killed are ended first: one of
@@ -430,6 +248,10 @@ async fn holders(session: &Session, name: &str) -> Vec<String> {
          WHERE d.datname = $1::text",
         PREPARED,
         "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE database = $1::text",
+        "SELECT 'session ' || l.pid || ' of ' || coalesce(a.usename, '?') || ' (a lock, from ' || coalesce(a.datname, '?') || ')' \
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+         WHERE d.datname = $1::text AND l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.granted \
+           AND l.pid <> pg_catalog.pg_backend_pid()",
         "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' (' || coalesce(application_name, '') || ')' \
          FROM pg_catalog.pg_stat_activity WHERE datname = $1::text AND pid <> pg_catalog.pg_backend_pid()",
     ];
@@ -457,58 +279,8 @@ async fn end_ours(session: &Session) -> Result<()> {
     bail!("a session of '{LOADING}' does not end: look at pg_stat_activity")
 }
 
-/// Renames in one transaction, with nobody in the databases: whoever comes back at once is sent away again.
-async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        alone(session, plan).await?;
-        let Err(error) = session.transaction(statements).await else { return Ok(()) };
-        if Instant::now() >= until {
-            let mut holding = Vec::new();
-            for database in &plan.databases {
-                for name in [&database.database.name, &database.replaced] {
-                    holding.extend(holders(session, name).await.into_iter().map(|holder| format!("{holder} in '{name}'")));
-                }
-            }
-            return Err(if holding.is_empty() { error } else { error.context(format!("held by {}", holding.join(", "))) });
-        }
-        sleep(PAUSE).await;
-    }
-}
-
-fn rename(from: &str, to: &str) -> String {
-    format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to))
-}
-
-/// Nobody but superusers can enter it, nor change that.
-fn closed(name: &str) -> [String; 2] {
-    [owned(name, "CURRENT_USER"), limited(name, 0)]
-}
-
-fn owned(name: &str, owner: &str) -> String {
-    format!("ALTER DATABASE {} OWNER TO {owner}", identifier(name))
-}
-
-fn limited(name: &str, limit: i32) -> String {
-    format!("ALTER DATABASE {} CONNECTION LIMIT {limit}", identifier(name))
-}
-
-/// Ends the sessions of others in these databases, of a monitoring system for example: a database in use cannot be renamed.
-async fn alone(session: &Session, plan: &Plan) -> Result<()> {
-    let names: Vec<&str> = plan
-        .databases
-        .iter()
-        .flat_map(|database| [&database.database.name, &database.staged, &database.replaced])
-        .map(String::as_str)
-        .collect();
-    end(session, &names).await
-}
-
 async fn end(session: &Session, names: &[&str]) -> Result<()> {
     let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
         WHERE datname = ANY($1::text[]) AND pid <> pg_catalog.pg_backend_pid()";
     session.rows(sql, &[&names]).await.map(|_| ())
 }
-
-#[cfg(test)]
-mod tests;

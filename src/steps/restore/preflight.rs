@@ -22,6 +22,7 @@ use crate::steps::{manifest, open, space, verify};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
+use super::databases::exchange::Server;
 use super::{databases, moves, redis, rehearsal, undo};
 
 /// Checks, and leaves the plan for the units that follow.
@@ -38,7 +39,7 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
             let journal = Journal::load()?.context("no restore ended half way: there is nothing to put back")?;
             // Before GitLab is stopped for it.
             if journal.state != State::Staging {
-                undo::prove(config, &journal).await?;
+                undo::prove(&journal, &mut Server::of(config)?).await?;
             }
             nothing()
         }

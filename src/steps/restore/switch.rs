@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::runs::restore::{Journal, State};
 use crate::systemd::{Manager, monotonic_micros, notify};
 
+use super::databases::exchange::Server;
 use super::{databases, dump_directory, moves, plan, redis, undo};
 
 /// Replaces. An error is taken back at once, and then nothing has changed; killed, it leaves a journal by which GitLab stays down.
@@ -18,12 +19,14 @@ pub async fn switch(config: &Config) -> Result<()> {
     let manager = Manager::connect().await?;
     // Before the journal says so: a server that is only stopped is started again by whoever puts back.
     redis::stop(&journal.plan, &manager).await?;
-    match replace(config, &manager, &mut journal).await {
+    let mut server = Server::of(config)?;
+    match replace(config, &manager, &mut journal, &mut server).await {
         Ok(()) => Ok(()),
         Err(error) => {
             tracing::error!("{error:#}: putting back what was there before");
             notify::status("putting back what was there before");
-            undo::back(config, &manager, &mut journal)
+            server.take_back().await;
+            undo::back(config, &manager, &mut journal, &mut server)
                 .await
                 .with_context(|| format!("{error:#}; and what was there before cannot be put back"))?;
             Err(error.context("nothing is changed: what was there before is in place"))
@@ -31,7 +34,7 @@ pub async fn switch(config: &Config) -> Result<()> {
     }
 }
 
-async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> Result<()> {
+async fn replace(config: &Config, manager: &Manager, journal: &mut Journal, server: &mut Server) -> Result<()> {
     journal.redis_moves.clear();
     if let Some(part) = &journal.plan.redis_part {
         let dumps = dump_directory(part)?;
@@ -41,13 +44,13 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     }
     journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<_>>()?;
     databases::tell(config, &journal.plan).await?;
-    databases::number(config, &mut journal.plan).await?;
+    server.number(&mut journal.plan).await?;
     rustix::fs::sync();
     journal.state = State::Switching;
     journal.save()?;
 
     notify::status("putting the databases in place");
-    databases::put(config, &journal.plan).await?;
+    server.put(&journal.plan).await?;
     notify::status("putting Redis' files in place");
     // Once more: it may have been started by what wants it.
     redis::stop(&journal.plan, manager).await?;
@@ -60,7 +63,7 @@ async fn replace(config: &Config, manager: &Manager, journal: &mut Journal) -> R
     for layout in &journal.plan.layouts {
         moves::adopt_mounts(layout)?;
     }
-    databases::let_in(config, &journal.plan).await?;
+    server.commit(&journal.plan).await?;
     rustix::fs::sync();
     journal.state = State::Switched;
     journal.switched = Some(Timestamp::now());

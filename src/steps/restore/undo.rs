@@ -13,6 +13,7 @@ use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, Places, State};
 use crate::systemd::{Manager, notify};
 
+use super::databases::exchange::Server;
 use super::{databases, moves, note, plan, redis};
 
 /// The first step of a restore that has the window: what an unfinished one has replaced is put back, and the new one's journal begun.
@@ -30,7 +31,7 @@ pub async fn undo(config: &Config) -> Result<()> {
         if plan.run.is_some() && journal.state == State::Switching {
             again(&mut journal)?;
         }
-        back(config, &manager, &mut journal).await?;
+        back(config, &manager, &mut journal, &mut Server::of(config)?).await?;
         away(config, &journal).await?;
     }
     if plan.run.is_none() {
@@ -80,22 +81,22 @@ pub async fn unstage(config: &Config) -> Result<()> {
         return Ok(());
     }
     let manager = Manager::connect().await?;
-    back(config, &manager, &mut journal).await?;
+    back(config, &manager, &mut journal, &mut Server::of(config)?).await?;
     away(config, &journal).await
 }
 
 /// Everything old in place, everything new beside.
-pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journal) -> Result<()> {
+pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journal, server: &mut Server) -> Result<()> {
     if journal.state != State::Staging {
-        prove(config, journal).await?;
+        prove(journal, server).await?;
         redis::stop(&journal.plan, manager).await?;
         // First of all what others can keep from happening: all of it, or nothing. Killed behind it, GitLab would be half new and half old.
-        let (before, way) = (journal.state, databases::way(config, journal).await?);
+        let (before, way) = (journal.state, server.way(journal).await?);
         journal.state = State::Switching;
         journal.save()?;
-        if let Err(error) = databases::back(config, journal).await {
+        if let Err(error) = server.back(journal).await {
             // Only if that is certain: a server that is lost may have done it.
-            if before.has_taken_place() && databases::way(config, journal).await.is_ok_and(|now| now == way) {
+            if before.has_taken_place() && server.way(journal).await.is_ok_and(|now| now == way) {
                 journal.state = before;
                 journal.save()?;
                 redis::start(config, &journal.plan, manager).await?;
@@ -115,11 +116,11 @@ pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journ
 ///
 /// # Errors
 /// If something of it is gone. Nothing was touched.
-pub(super) async fn prove(config: &Config, journal: &Journal) -> Result<()> {
+pub(super) async fn prove(journal: &Journal, server: &mut Server) -> Result<()> {
     journal.ensure_whole()?;
     moves::prove(&journal.moves)?;
     moves::prove(&journal.redis_moves)?;
-    databases::prove(config, journal).await
+    server.prove(journal).await
 }
 
 /// Removes what was laid out, and the journal with it.

@@ -23,7 +23,6 @@ use crate::steps::extract;
 use crate::steps::verify::patience;
 use crate::steps::verify::scratch::{Scratch, lend};
 
-
 /// Git of GitLab's Omnibus package.
 const OMNIBUS: &str = "/opt/gitlab/embedded/bin";
 /// The place in the scratch directory.

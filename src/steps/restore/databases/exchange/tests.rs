@@ -2,12 +2,12 @@
 
 use super::*;
 
-fn plan(numbers: Option<Numbers>, was: Option<Was>) -> Plan {
+fn plan(numbers: Option<Numbers>) -> Plan {
     let database = serde_json::from_value(
         serde_json::json!({"name": "live", "directory": "live", "owner": "", "encoding": "", "collate": "", "ctype": "", "bytes": 0}),
     )
     .unwrap();
-    let staged = StagedDatabase { database, staged: "staged".to_owned(), replaced: "aside".to_owned(), numbers, was };
+    let staged = StagedDatabase { database, staged: "staged".to_owned(), replaced: "aside".to_owned(), numbers };
     Plan {
         run: None,
         postgresql: None,
@@ -23,7 +23,7 @@ fn plan(numbers: Option<Numbers>, was: Option<Was>) -> Plan {
 /// What a put-back does with these databases on the server.
 fn back(numbers: Option<Numbers>, state: State, there: &[(&str, u32)]) -> Option<Vec<String>> {
     let there = there.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
-    way_back(&plan(numbers, None), state, &there).ok()
+    way_back(&plan(numbers), state, &there).ok()
 }
 
 #[test]
@@ -51,14 +51,4 @@ fn no_live_database_makes_way_for_nothing() {
         assert_eq!(back(None, state, &[("live", 1), ("staged", 2)]), Some(vec![]));
     }
     assert_eq!(back(None, State::Switched, &[("live", 2)]), None);
-}
-
-/// Who may be in it comes back with its name.
-#[test]
-fn what_was_closed_is_opened_as_it_was() {
-    let was = Was { owner: "git\"x".to_owned(), limit: 7 };
-    let there = [("live", 2), ("aside", 1)].map(|(name, number)| (name.to_owned(), number)).into();
-    let statements = way_back(&plan(Some(Numbers { new: 2, old: Some(1) }), Some(was)), State::Switching, &there).unwrap();
-    let opened = ["ALTER DATABASE \"live\" CONNECTION LIMIT 7", "ALTER DATABASE \"live\" OWNER TO \"git\"\"x\""];
-    assert_eq!(statements[2..], opened.map(str::to_owned));
 }
