@@ -37,21 +37,24 @@ impl Calls {
 
     /// Where the directory of `path` is written out after `path` got its name, and what was renamed before that.
     fn durable(&self, path: &Path) -> usize {
-        let name = format!("\"{}\"", path.display());
+        let directory = path.parent().unwrap();
+        // By its path, or by the directory's descriptor.
+        let (whole, name) =
+            (format!("\"{}\"", path.display()), format!("<{}>, \"{}\"", directory.display(), path.file_name().unwrap().display()));
         let (number, call) = self
             .0
             .iter()
             .enumerate()
-            .find(|(_, call)| call.contains(" rename") && call.contains(&name))
+            .find(|(_, call)| call.contains(" rename") && (call.contains(&whole) || call.contains(&name)))
             .unwrap_or_else(|| panic!("nothing is renamed to {}:\n{}", path.display(), self.0.join("\n")));
-        let temporary = call.split('"').nth(1).unwrap();
+        let temporary = directory.join(call.split('"').nth(1).unwrap()).display().to_string();
         let content = self.find(0, &["sync(", &format!("<{temporary}>")]);
         assert!(
             content.is_some_and(|content| content < number),
             "{temporary} is not written out before it is renamed:\n{}",
             self.0.join("\n")
         );
-        let directory = format!("<{}>", path.parent().unwrap().display());
+        let directory = format!("<{}>", directory.display());
         let durable = self.find(number, &["sync(", &directory]);
         durable.unwrap_or_else(|| panic!("the name {} is not written out:\n{}", path.display(), self.0.join("\n")))
     }

@@ -134,6 +134,10 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     }
     if let Some(manager) = manager {
         manager.reload().await?;
+        // What has failed at last is still listed by systemctl --failed.
+        for unit in changes.0.iter().filter_map(|path| Path::new(path).file_name()?.to_str()) {
+            manager.reset(unit).await?;
+        }
     }
     if changes.0.is_empty() {
         say!("nothing to do: no units of gitlab-backup in {}", directory.display());

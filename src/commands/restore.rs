@@ -106,8 +106,11 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     }
     if let Some(path) = &args.path {
         let files = manifest.parts.iter().find(|part| part.name == "files");
-        let within = files.is_some_and(|files| files.paths.iter().any(|root| path.starts_with(root)));
-        ensure!(within, "{} is not among the files of run {}", path.display(), manifest.id);
+        let files = files.filter(|files| files.paths.iter().any(|root| path.starts_with(root)));
+        let files = files.with_context(|| format!("{} is not among the files of run {}", text::path(path), manifest.id))?;
+        let mut there = false;
+        engine.list(&files.snapshot, &mut |found, _| there |= found == path)?;
+        ensure!(there, "{} is not in run {}", text::path(path), manifest.id);
     }
     let request = request(manifest, args);
     request.known(manifest)?;

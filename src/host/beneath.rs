@@ -226,7 +226,9 @@ impl Directory {
             let mut file = self.create(&temporary, mode)?;
             file.write_all(content)?;
             file.sync_all()?;
-            Ok(rustix::fs::renameat(&self.fd, &temporary, &self.fd, one(name)?)?)
+            rustix::fs::renameat(&self.fd, &temporary, &self.fd, one(name)?)?;
+            // The name too: what it stands for may be removed elsewhere.
+            Ok(rustix::fs::fsync(&self.fd)?)
         };
         let written = write().with_context(|| format!("cannot write {}", self.named(Path::new(name))));
         if written.is_err() {

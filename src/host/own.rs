@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, Permissions, ReadDir};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -32,6 +33,11 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
 /// The same as text.
 pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     fs::read_to_string(path)
+}
+
+/// How long ago a file was written; no time, by a clock that was set back.
+pub fn age(path: &Path) -> io::Result<Duration> {
+    Ok(fs::metadata(path)?.modified()?.elapsed().unwrap_or_default())
 }
 
 /// What is in a directory.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
@@ -22,6 +23,9 @@ use crate::values::RunId;
 
 use super::record::{read_json, write_json};
 use super::{Database, Manifest, Part};
+
+/// How old a request may be.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// What `gitlab-backup restore` asks for; its units start only with one.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,6 +79,13 @@ impl Request {
     pub fn take() -> Result<Self> {
         let path = Path::new(paths::RESTORE_REQUEST);
         let request = read_json(path)?.context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
+        // Who asked has started the executor at once, or died before.
+        if own::age(path)? > LONGEST {
+            own::remove(path)?;
+            bail!(
+                "what was asked for was asked for long ago, by a command that did not come to its end: ask again by 'gitlab-backup restore'"
+            );
+        }
         own::rename(path, paths::RESTORE_ASKED)?;
         Ok(request)
     }

@@ -24,6 +24,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// How often a unit is started of which a condition is not met.
 const CONDITION_TRIES: u32 = 3;
+/// How often a unit is started that ends well by itself each time: it does what it has to, and does not stay.
+const END_TRIES: u32 = 5;
 /// How long it may take until it is told who has stopped a unit.
 const NEWS: Duration = Duration::from_millis(1500);
 /// How long what is left of a window's jobs may keep a bracket from being ended.
@@ -180,6 +182,14 @@ impl Resume {
                 ActiveState::Deactivating => self.hurry(manner, manager, &paused.unit).await?,
                 active if active.is_down() && ["not-found", "masked"].contains(&state.load.as_str()) => {
                     tracing::error!(unit = paused.unit, "was running before and is {} now: it cannot be started again", state.load);
+                    self.leave(&paused.unit)?;
+                    continue;
+                }
+                ActiveState::Inactive if !state.has_job && self.tried(&paused.unit) >= END_TRIES && state.result == "success" => {
+                    tracing::error!(
+                        unit = paused.unit,
+                        "was running before, and ends by itself each time that it is started: it is not waited for"
+                    );
                     self.leave(&paused.unit)?;
                     continue;
                 }
