@@ -1,10 +1,12 @@
 //! What is mounted where, as the kernel tells this process: proc(5), `/proc/self/mountinfo`.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use procfs::FromRead;
-use procfs::process::MountInfos;
+
+use super::{own, text};
 
 /// A mounted file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,26 +21,53 @@ pub struct Mount {
     pub root: PathBuf,
 }
 
-/// All of them, in the order in which they were mounted. `file` is mountinfo, of this process or of a tree that is looked at.
+/// All of them, in the order in which they were mounted. `file` is mountinfo, of this process or of a tree that is looked at. What cannot be a line
+/// of it is left out with a warning: one mount point of somebody's must not keep the others from being known.
 ///
 /// # Errors
-/// If it cannot be read or understood.
+/// If it cannot be read.
 pub fn read(file: &Path) -> Result<Vec<Mount>> {
-    let all = MountInfos::from_file(file).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(all
-        .0
-        .into_iter()
-        .map(|mount| {
-            // Whoever mounts a FUSE names its kind and its source as he likes.
-            let fuse = mount.fs_type.starts_with("fuse");
-            Mount {
-                target: mount.mount_point,
-                kind: if fuse { "fuse".to_owned() } else { mount.fs_type },
-                source: if fuse { String::new() } else { mount.mount_source.unwrap_or_default() },
-                root: mount.root.into(),
+    let text = own::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    Ok(lines
+        .filter_map(|line| {
+            let mount = parse(line);
+            if mount.is_none() {
+                tracing::warn!("{}: a line cannot be understood: {}", file.display(), text::bytes(line));
             }
+            mount
         })
         .collect())
+}
+
+/// A line, in bytes: a name need not be UTF-8, and a source may be missing. The libraries that there are know text only.
+fn parse(line: &[u8]) -> Option<Mount> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
+    let word = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
+    let end = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
+    let kind = word(fields.get(end + 1)?);
+    // Whoever mounts a FUSE names its kind and its source as he likes.
+    let fuse = kind.starts_with("fuse");
+    Some(Mount {
+        target: path(fields.get(4)?),
+        kind: if fuse { "fuse".to_owned() } else { kind },
+        source: fields.get(end + 2).filter(|_| !fuse).map(|field| word(field)).unwrap_or_default(),
+        root: path(fields.get(3)?),
+    })
+}
+
+/// What the kernel writes as `\040`: blanks, tabs, newlines, backslashes and, in some kinds, `#`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, more)) = rest.split_first() {
+        let digits = more.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        let value = digits.and_then(|digits| u8::try_from(digits.iter().fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0'))).ok());
+        bytes.push(value.unwrap_or(*first));
+        rest = if value.is_some() { &more[3..] } else { more };
+    }
+    bytes
 }
 
 /// Those that this process sees.
@@ -75,6 +104,21 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_mount_may_have_any_name_and_no_source() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = b"30 20 0:40 /a\\040b /srv/x\\011\xff rw shared:1 master:2 - tmpfs  rw\n31 20 0:41 / /y rw - tmpfs none rw\nnonsense\n\
+            32 20 0:42 / /a\\134b\\9 rw - nfs4 host:/\xe9 rw\n";
+        std::fs::write(file.path(), lines).unwrap();
+        let seen = read(file.path()).unwrap();
+        let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
+        assert_eq!((bytes(&seen[0].target), bytes(&seen[0].root)), (b"/srv/x\t\xff".to_vec(), b"/a b".to_vec()));
+        assert_eq!((seen.len(), seen[0].source.as_str(), seen[1].source.as_str()), (3, "", "none"));
+        assert_eq!((bytes(&seen[2].target), seen[2].source.as_str()), (b"/a\\b\\9".to_vec(), "host:/\u{fffd}"));
+        let own = read(Path::new(OWN)).unwrap();
+        assert_eq!(of(&own, Path::new("/proc/self")).unwrap().kind, "proc");
+    }
 
     #[test]
     fn what_a_user_calls_his_own_file_system_is_not_believed() {
