@@ -23,7 +23,7 @@ use crate::runs::restore::{Journal, left};
 use crate::runs::{Failure, Kind, Outcome, Record, paused};
 use crate::steps::files::{Pass, left_out};
 use crate::steps::manifest::parts;
-use crate::steps::silence;
+use crate::steps::{silence, strangers};
 use crate::systemd::{Manager, last_lines, notify};
 use crate::units::{Plan, Restore, Unit};
 use crate::values::RunId;
@@ -115,6 +115,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         record.warnings.push(format!("what a restore has replaced is not removed: {error:#}"));
     }
     record.warnings.extend(left()?);
+    record.warnings.extend(strangers::running(config, manager).await?);
     enter(record, Kind::Backup, "prepare")?;
     if let Some(reason) = silence::forbids(config)? {
         return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());

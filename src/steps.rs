@@ -24,6 +24,7 @@ pub mod secret;
 pub mod silence;
 pub mod space;
 pub mod staging;
+pub mod strangers;
 pub(crate) mod tls;
 pub mod user;
 pub mod verify;

@@ -63,7 +63,8 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut rest = field;
     while let Some((first, more)) = rest.split_first() {
         let digits = more.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
-        let value = digits.and_then(|digits| u8::try_from(digits.iter().fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0'))).ok());
+        let value =
+            digits.and_then(|digits| u8::try_from(digits.iter().fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0'))).ok());
         bytes.push(value.unwrap_or(*first));
         rest = if value.is_some() { &more[3..] } else { more };
     }

@@ -275,6 +275,16 @@ impl Manager {
         self.retry(&format!("disable {unit}"), async || self.proxy().await?.disable_unit_files(&[unit], false).await.map(drop)).await
     }
 
+    /// The names of all services that run.
+    pub async fn running_services(&self) -> Result<Vec<String>> {
+        self.retry("list the services", async || {
+            let units = self.proxy().await?.list_units_by_patterns(&["active", "reloading", "activating"], &["*.service"]).await?;
+            // A oneshot that is over is active, and does nothing.
+            Ok(units.into_iter().filter(|unit| unit.4 != "exited").map(|unit| unit.0).collect())
+        })
+        .await
+    }
+
     /// Reads the unit. A unit that does not exist has `load` = `not-found`.
     pub async fn state(&self, unit: &str) -> Result<UnitState> {
         let all = async |path: zbus::OwnedObjectPath, interface: &'static str| {

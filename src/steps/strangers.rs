@@ -1,0 +1,41 @@
+//! What belongs to GitLab by its name, its slice or its account, runs, and is not stopped for a backup: a copy of Sidekiq's unit, a second Gitaly.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use crate::config::Config;
+use crate::systemd::{Manager, UnitState, stop_closure};
+
+/// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), runs those that are stopped (gitlab-runsvdir), or is somebody's login.
+const KNOWN: [&str; 6] = ["gitlab-backup", "gitlab-runner", "gitlab-runsvdir", "user@", "user-runtime-dir@", "session-"];
+
+/// Such units, in words; none where the configuration says itself what writes.
+pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> {
+    let writers: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();
+    let stopped = stop_closure(manager, &writers, &[]).await?;
+    let names: BTreeSet<&str> = stopped.iter().map(|state| state.name.as_str()).collect();
+    let accounts: BTreeSet<u32> = stopped.iter().filter_map(|state| state.uid).filter(|uid| *uid != 0).collect();
+    let mut found = Vec::new();
+    for name in manager.running_services().await? {
+        if names.contains(name.as_str()) || KNOWN.iter().any(|known| name.starts_with(known)) {
+            continue;
+        }
+        if let Some(why) = why(&manager.state(&name).await?, &accounts) {
+            found.push(format!(
+                "{name} runs and is not stopped for a backup ({why}): what it writes meanwhile may be torn; name it in [gitlab] writers with the others"
+            ));
+        }
+    }
+    Ok(found)
+}
+
+fn why(state: &UnitState, accounts: &BTreeSet<u32>) -> Option<&'static str> {
+    if state.name.starts_with("gitlab") {
+        return Some("by its name it is GitLab's");
+    }
+    if state.control_group.split('/').any(|part| part.starts_with("gitlab") && part.ends_with(".slice")) {
+        return Some("it is in GitLab's slice");
+    }
+    state.uid.is_some_and(|uid| accounts.contains(&uid)).then_some("it runs as GitLab's account")
+}
