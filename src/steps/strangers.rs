@@ -7,11 +7,14 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::systemd::{Manager, UnitState, stop_closure};
 
-/// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), runs those that are stopped (gitlab-runsvdir), or is somebody's login.
-const KNOWN: [&str; 6] = ["gitlab-backup", "gitlab-runner", "gitlab-runsvdir", "user@", "user-runtime-dir@", "session-"];
+/// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), or is somebody's login.
+const KNOWN: [&str; 5] = ["gitlab-backup", "gitlab-runner", "user@", "user-runtime-dir@", "session-"];
 
-/// Such units, in words; none where the configuration says itself what writes.
+/// Such units, in words. None where something else than systemd runs GitLab (runit, a container): the unit that runs that is not to be stopped.
 pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> {
+    if config.gitlab.writing_proxies().next().is_some() {
+        return Ok(Vec::new());
+    }
     let writers: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();
     let stopped = stop_closure(manager, &writers, &[]).await?;
     let names: BTreeSet<&str> = stopped.iter().map(|state| state.name.as_str()).collect();
