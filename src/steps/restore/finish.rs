@@ -40,8 +40,11 @@ pub async fn finish(config: &Config) -> Result<()> {
     // Who restores anew does not want what is here, and may never get an answer of it: that is asked for at the very beginning of his restore.
     // A record without an end is of a restore that goes on only in the boot in which it was asked for.
     let asked = Path::new(paths::RESTORE_ASKED).exists();
-    let restoring = asked && Record::last(Kind::Restore)?.is_some_and(|record| record.finished.is_none() && record.stage == "prepare");
-    if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched && !restoring) {
+    let going_on = Record::last(Kind::Restore)?.filter(|record| asked && record.finished.is_none());
+    let anew = going_on.as_ref().is_some_and(|record| record.stage == "prepare");
+    // Nothing of it ran before this restore, and so nothing has been started.
+    let down = going_on.is_some() && journal.paused.is_empty();
+    if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched && !anew && !down) {
         // It may have gone down again, or the machine with it, before it ever answered.
         let silent = readiness::ask(url).await.err();
         if let Some(error) = silent {
