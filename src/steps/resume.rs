@@ -73,6 +73,7 @@ pub async fn resume(manner: &Manner) -> Result<()> {
         stopping: HashMap::new(),
         ran: HashSet::new(),
         gone: HashMap::new(),
+        cancelled: HashSet::new(),
     };
     while !resume.all_running(manner, &manager).await? {
         resume.jobs.wait().await;
@@ -159,6 +160,8 @@ struct Resume {
     ran: HashSet<String>,
     /// Since when something of that has been seen down.
     gone: HashMap<String, Instant>,
+    /// Somebody has cancelled their start; what for, is known when nothing more happens to them.
+    cancelled: HashSet<String>,
 }
 
 impl Resume {
@@ -207,6 +210,9 @@ impl Resume {
                 _ => {}
             }
             waiting.push(paused.unit.clone());
+            if self.cancelled.contains(&paused.unit) {
+                continue;
+            }
             if self.ran.contains(&paused.unit) && state.active.is_down() {
                 // Who has stopped it is about to be told.
                 let since = *self.gone.entry(paused.unit.clone()).or_insert_with(Instant::now);
@@ -273,11 +279,28 @@ impl Resume {
             if done && ours && state.condition.is_none() {
                 self.ran.insert(unit.clone());
             }
-            if cancelled && !state.active.is_running() || stopped && state.is_settled() {
-                for unit in stopped_along(manager, &unit).await? {
-                    self.stays_down(&unit)?;
-                }
+            if cancelled {
+                self.cancelled.insert(unit);
+            } else if stopped && state.is_settled() {
+                self.stay_down(manager, &unit).await?;
             }
+        }
+        for unit in self.cancelled.clone() {
+            let state = manager.state(&unit).await?;
+            // A start that is cut off takes a moment to end; a restart starts it again.
+            if state.is_settled() {
+                self.stay_down(manager, &unit).await?;
+            } else if state.has_job || state.active != ActiveState::Active {
+                continue;
+            }
+            self.cancelled.remove(&unit);
+        }
+        Ok(())
+    }
+
+    async fn stay_down(&mut self, manager: &Manager, unit: &str) -> Result<()> {
+        for unit in stopped_along(manager, unit).await? {
+            self.stays_down(&unit)?;
         }
         Ok(())
     }
