@@ -171,8 +171,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     let loaded = plan.members(Stage::Window);
     stage::drive(manager, Stage::Store, &plan.members(Stage::Store), async |state| {
         // A held snapshot keeps vacuum from cleaning up, and a file system from freeing space: it ends with its step, not with the stage.
-        let held = [(Unit::Postgresql, Unit::PgSnapshot), (Unit::Files, Unit::FsSnapshot)];
-        for (_, bracket) in held.into_iter().filter(|(step, bracket)| state.name == step.to_string() && loaded.contains(bracket)) {
+        for (_, bracket) in stage::HELD.into_iter().filter(|(step, bracket)| state.name == step.to_string() && loaded.contains(bracket)) {
             manager.stop(&bracket.to_string()).await?;
         }
         Ok(())

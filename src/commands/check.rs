@@ -22,7 +22,7 @@ use crate::process;
 use crate::runs::restore::Journal;
 use crate::say;
 use crate::steps::user;
-use crate::steps::{files, freeze, object_storage, open, permissions, postgresql, preflight, proxy, secret};
+use crate::steps::{files, freeze, object_storage, open, permissions, postgresql, preflight, proxy, secret, strangers};
 use crate::systemd::Manager;
 use crate::units::render::credential;
 use crate::units::{Plan, Restore, Unit};
@@ -65,6 +65,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     // A bus that does not answer is waited for long enough once.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
         findings.extend(timers(config).await.unwrap_or_else(|error| vec![Finding::of("timer", Err(error))]));
+        findings.extend(strangers::findings(config).await.unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]));
         findings.extend(freeze::findings(config).await.unwrap_or_else(|error| vec![Finding::of("freeze", Err(error))]));
     }
     findings.extend(preflight);

@@ -17,6 +17,9 @@ pub(super) const PAUSE: Duration = Duration::from_millis(50);
 /// How often a member is started that does not run.
 const TRIES: u32 = 3;
 
+/// Steps, and what is held for each until it is over.
+pub(super) const HELD: [(Unit, Unit); 2] = [(Unit::Postgresql, Unit::PgSnapshot), (Unit::Files, Unit::FsSnapshot)];
+
 /// A unit that failed.
 #[derive(Debug)]
 pub struct Failed {
@@ -68,8 +71,7 @@ impl Failed {
 
     /// Of one that was stopped along with what it is bound to, if that has failed.
     async fn cause(manager: &Manager, state: &UnitState, since: u64) -> Result<Self> {
-        let bound = [(Unit::Postgresql, Unit::PgSnapshot)];
-        if let Some((_, to)) = bound.iter().find(|(unit, _)| unit.to_string() == state.name) {
+        if let Some((_, to)) = HELD.iter().find(|(unit, _)| unit.to_string() == state.name) {
             let to = manager.state(&to.to_string()).await?;
             if to.active.is_down() && to.result != "success" {
                 return Ok(Self::of(&to, 0));

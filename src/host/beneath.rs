@@ -203,20 +203,21 @@ impl Directory {
         made.map(File::from).with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
-    /// The directory at `path`, an absolute one, which is made for everybody to look into, with what is missing above it.
-    pub fn made(path: &Path) -> Result<Self> {
-        let mut missing = Vec::new();
+    /// The directory at `path`, an absolute one, or the nearest above it that is there, and the way from it.
+    pub fn nearest(path: &Path) -> Result<(Self, &Path)> {
         for above in path.ancestors() {
-            let found = match Self::open(above) {
-                Err(error) if is_missing(&error) => {
-                    missing.extend(above.file_name());
-                    continue;
-                }
-                found => found?,
-            };
-            return missing.into_iter().rev().try_fold(found, |here, name| here.make(name, 0o755));
+            match Self::open(above) {
+                Err(error) if is_missing(&error) => {}
+                found => return Ok((found?, path.strip_prefix(above).unwrap_or(Path::new("")))),
+            }
         }
         bail!("nothing above {} is there", path.display())
+    }
+
+    /// The directory at `path`, an absolute one, which is made for everybody to look into, with what is missing above it.
+    pub fn made(path: &Path) -> Result<Self> {
+        let (found, missing) = Self::nearest(path)?;
+        missing.iter().try_fold(found, |here, name| here.make(name, 0o755))
     }
 
     /// Puts a file under its name when it is whole and on disk; what was there is replaced.

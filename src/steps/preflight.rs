@@ -12,7 +12,7 @@ use crate::repository::patience;
 use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
 
-use super::{freeze, installed, open, readiness, redis, strangers};
+use super::{freeze, installed, open, readiness, redis};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -94,10 +94,6 @@ async fn writers(config: &Config) -> Vec<Finding> {
             Ok(_) => {}
             Err(error) => missing.push(error),
         }
-    }
-    match strangers::running(config, &manager).await {
-        Ok(strangers) => findings.extend(strangers.into_iter().map(|words| Finding::warning("gitlab", words))),
-        Err(error) => missing.push(error),
     }
     if config.gitlab.quiesce == Quiesce::Freeze {
         missing.extend(freeze::possible().err());

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use crate::config::Config;
+use crate::finding::Finding;
 use crate::systemd::{Manager, UnitState, stop_closure};
 
 /// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), or is somebody's login.
@@ -31,6 +32,12 @@ pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> 
         }
     }
     Ok(found)
+}
+
+/// The same, for a look by hand.
+pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
+    let found = running(config, &Manager::connect().await?).await?;
+    Ok(found.into_iter().map(|words| Finding::warning("gitlab", words)).collect())
 }
 
 fn why(state: &UnitState, accounts: &BTreeSet<u32>) -> Option<&'static str> {

@@ -1,11 +1,11 @@
 //! `restore --into`: lay a run out in a directory; nothing live is touched.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::Config;
-use crate::host::beneath::{self, Directory};
+use crate::host::beneath::Directory;
 use crate::host::text;
 use crate::runs::{Manifest, Part};
 use crate::say;
@@ -17,7 +17,9 @@ use super::RestoreArgs;
 pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &RestoreArgs) -> Result<()> {
     let parts = chosen(manifest, args)?;
     let into = std::path::absolute(into).context("the current directory is gone")?;
-    let (above, name) = nearest(&into)?;
+    let parent = into.parent().with_context(|| format!("{} is no directory of its own", into.display()))?;
+    let (above, missing) = Directory::nearest(parent)?;
+    let name = missing.join(into.file_name().unwrap_or_default());
     let found = match above.look(&name)? {
         Some(_) => Some(above.below(&name)?),
         None => None,
@@ -84,15 +86,4 @@ fn chosen<'a>(manifest: &'a Manifest, args: &RestoreArgs) -> Result<Vec<&'a Part
         bail!("run {} has no part '{unknown}': {}", manifest.id, names());
     }
     Ok(manifest.parts.iter().filter(|part| args.only.is_empty() || args.only.contains(&part.name)).collect())
-}
-
-/// The nearest directory above that is there, and the way from it.
-fn nearest(into: &Path) -> Result<(Directory, PathBuf)> {
-    for above in into.ancestors().skip(1) {
-        match Directory::open(above) {
-            Err(error) if beneath::is_missing(&error) => {}
-            found => return Ok((found?, into.strip_prefix(above).unwrap_or(into).to_owned())),
-        }
-    }
-    bail!("{} is no directory", into.display())
 }

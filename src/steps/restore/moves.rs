@@ -164,16 +164,7 @@ fn split(path: &Path) -> (&Path, &OsStr) {
 /// The directory for `live`, and its name in it. What is missing is made as it is above `inside` in `like`.
 fn make_parents(live: &Path, like: &Directory, inside: &Path) -> Result<(Directory, OsString)> {
     let (above, name) = split(live);
-    let mut there = above;
-    let found = loop {
-        match Directory::open(there) {
-            Err(error) if is_missing(&error) => {
-                there = there.parent().with_context(|| format!("nothing above {} is there", live.display()))?;
-            }
-            found => break found?,
-        }
-    };
-    let missing = above.strip_prefix(there).unwrap_or(Path::new(""));
+    let (found, missing) = Directory::nearest(above)?;
     // So many levels above the laid out one as above the live one.
     let levels = missing.components().count();
     let model = inside.ancestors().nth(levels + 1).and_then(|model| like.below(model).ok());

@@ -136,9 +136,8 @@ impl Server {
     pub async fn back(&mut self, journal: &Journal) -> Result<()> {
         let until = Instant::now() + RETURN;
         loop {
-            let mut statements = self.way(journal).await?;
+            let statements = self.way(journal).await?;
             let Some(session) = self.session.as_ref().filter(|_| !statements.is_empty()) else { return Ok(()) };
-            statements.insert(0, LOCAL.to_owned());
             let done = async {
                 exchange(session, &journal.plan, &statements).await?;
                 session.run("COMMIT").await
@@ -162,7 +161,7 @@ fn is_done(plan: &Plan, there: &HashMap<String, u32>) -> bool {
 
 /// The renames that put every new database in place, by what is `there`.
 fn way_there(plan: &Plan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
-    let mut statements = vec![LOCAL.to_owned()];
+    let mut statements = Vec::new();
     for database in &plan.databases {
         let (live, known) = (&database.database.name, database.numbers.context("a database is not numbered")?);
         ensure!(
@@ -227,9 +226,10 @@ fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<V
 /// Renames in a transaction that stays open, with nobody in the databases: whoever comes back at once is sent away again.
 async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Result<()> {
     let until = Instant::now() + PATIENCE;
+    let statements = [&[LOCAL.to_owned()], statements].concat();
     loop {
         alone(session, plan).await?;
-        let Err(error) = session.hold(statements).await else { return Ok(()) };
+        let Err(error) = session.hold(&statements).await else { return Ok(()) };
         if Instant::now() >= until {
             let mut holding = Vec::new();
             for database in &plan.databases {
