@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::host;
+use crate::host::own;
 use crate::paths;
 use crate::repository::{Engine, Reader, Snapshot};
 use crate::runs::Manifest;
@@ -119,6 +120,7 @@ impl Catalog {
 
     fn load(engine: &dyn Engine, whose: Whose<'_>, cache: &Path, afresh: impl Fn(&RunId) -> bool) -> Result<Self> {
         let all = engine.snapshots()?;
+        forget(cache, &all);
         let own = host::name();
         let host = match whose {
             Whose::Own => own,
@@ -151,6 +153,20 @@ impl Catalog {
             }
         }
         Ok(catalog)
+    }
+}
+
+/// Removes what was read of snapshots that are no longer there: they come back under no such id.
+fn forget(cache: &Path, all: &[Snapshot]) {
+    let Ok(entries) = own::entries(cache) else { return };
+    let there: BTreeSet<&str> = all.iter().map(|snapshot| snapshot.id.as_str()).collect();
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")).filter(is_id);
+        if id.is_some_and(|id| !there.contains(id)) {
+            // Whoever may only read has not made it.
+            let _ = own::remove(&path);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{check, generate, helper, init, install, key, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::host::{confined, limits, text};
+use crate::host::{confined, limits, log, text};
 use crate::paths;
 use crate::values::RunId;
 
@@ -173,7 +173,7 @@ pub fn main() -> ExitCode {
     limits::raise();
     let cli = Cli::parse();
     tracing_subscriber::fmt()
-        .with_writer(|| text::Log)
+        .with_writer(log::Log)
         .without_time()
         .with_target(false)
         .with_ansi(false)
@@ -199,14 +199,21 @@ pub fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    text::err(&text::lines(&format!("gitlab-backup: {error:#}")));
-    ExitCode::from(error.downcast_ref::<Exit>().map_or(1, |exit| exit.code))
+    let code = error.downcast_ref::<Exit>().map_or(1, |exit| exit.code);
+    if text::why(error).to_lowercase().contains("permission denied") && !rustix::process::geteuid().is_root() {
+        log::failure(&anyhow::anyhow!("{}: run it as root", text::why(error)));
+    } else {
+        log::failure(error);
+    }
+    ExitCode::from(code)
 }
 
 async fn dispatch(cli: Cli) -> Result<()> {
     let file = cli.config;
     let load = |root: &PathBuf| -> Result<Config> { Ok(Config::load(&file, &Host::new(root))?) };
     let slash = PathBuf::from("/");
+    // On a host without GitLab too, after a disaster.
+    let stored = || -> Result<Config> { Ok(Config::load_for_repository(&file, &Host::new("/"))?) };
     match cli.command {
         Command::Check { json } => check::check(load(&slash), json).await,
         Command::Init(args) => init::init(&file, &args).await,
@@ -223,12 +230,13 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Uninstall(args) => install::uninstall(&args).await,
         Command::Run { no_wait, json } => run::run(no_wait, json).await,
         Command::Status { json } => status::status(json).await,
-        Command::List { host, json } => list::list(&load(&slash)?, host.as_deref(), json),
-        Command::Show { run, json } => list::show(load(&slash), &run, json),
-        Command::Verify(args) => verify::verify(&load(&slash)?, &args).await,
+        Command::List { host, json } => list::list(&stored()?, host.as_deref(), json),
+        Command::Show { run, json } => list::show(stored(), &run, json),
+        Command::Verify(args) => verify::verify(&stored()?, &args).await,
+        Command::Restore(args) if args.is_elsewhere() => restore::restore(&stored()?, &args).await,
         Command::Restore(args) => restore::restore(&load(&slash)?, &args).await,
         Command::Prune { dry_run, yes_remove, json } => prune::prune(&load(&slash)?, dry_run, yes_remove, json).await,
-        Command::Key(command) => key::key(&load(&slash)?, &command),
+        Command::Key(command) => key::key(&stored()?, &command),
         Command::Helper(helper) => helper::helper(&file, helper).await,
     }
 }

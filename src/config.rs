@@ -20,6 +20,7 @@ use crate::values::{SecretSource, Timespan, UnitName};
 
 pub use error::{ConfigError, Finding};
 use host::Host;
+pub use layout::{Found, is_recognised};
 use monitoring::Monitoring;
 
 /// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5) `LoadCredential=`.
@@ -50,6 +51,8 @@ pub struct Config {
     pub monitoring: Monitoring,
     /// The enabled `[[step]]`s, in the order of the file.
     pub steps: Vec<Step>,
+    /// What was found on the host, for whoever cannot see it.
+    pub found: Found,
 }
 
 impl Config {
@@ -58,13 +61,29 @@ impl Config {
     /// # Errors
     /// With every finding, if the file cannot be read or anything in it is refused.
     pub fn load(path: &Path, host: &Host) -> Result<Self, ConfigError> {
+        Self::parse(&Self::read(path)?, path, host)
+    }
+
+    fn read(path: &Path) -> Result<String, ConfigError> {
         let text = own::read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         // Whoever can change it has root run what he likes.
         if rustix::process::geteuid().is_root() {
             let own = beneath::trusted(path).map_err(|error| ConfigError::general(path, format!("{error:#}"), None));
             own?;
         }
-        Self::parse(&text, path, host)
+        Ok(text)
+    }
+
+    /// The same, for who only looks into the repository: what is silent about GitLab may stay so, on a host where there is none.
+    ///
+    /// # Errors
+    /// With every finding, if the file cannot be read or anything in it is refused.
+    pub fn load_for_repository(path: &Path, host: &Host) -> Result<Self, ConfigError> {
+        let text = Self::read(path)?;
+        Self::judge(&text, path, host, |finding| {
+            let section = finding.key.split(['.', '[']).next().unwrap_or_default();
+            finding.line.is_none() && ["gitlab", "files", "postgresql", "redis"].contains(&section)
+        })
     }
 
     /// Judges `text`, which was read from `source`.
@@ -72,6 +91,10 @@ impl Config {
     /// # Errors
     /// With every finding, if anything in it is refused.
     pub fn parse(text: &str, source: &Path, host: &Host) -> Result<Self, ConfigError> {
+        Self::judge(text, source, host, |_| false)
+    }
+
+    fn judge(text: &str, source: &Path, host: &Host, overlooked: impl Fn(&Finding) -> bool) -> Result<Self, ConfigError> {
         let absolute = std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;
         // Its path stands in the units, and its text reaches those helpers that are not root as a credential.
         if let Err(refusal) = validate::path(&absolute.to_string_lossy()) {
@@ -89,6 +112,7 @@ impl Config {
         findings.extend(
             judged.into_iter().filter(|finding| !reported.iter().any(|key| within(key, &finding.key) || within(&finding.key, key))),
         );
+        findings.retain(|finding| !overlooked(finding));
         if findings.is_empty() { Ok(config) } else { Err(ConfigError::new(source, findings)) }
     }
 }

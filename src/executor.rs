@@ -4,6 +4,7 @@
 
 mod capture;
 mod conclude;
+mod milestone;
 mod restore;
 mod stage;
 mod stops;
@@ -15,7 +16,7 @@ use jiff::Timestamp;
 
 use crate::config::monitoring::OnError;
 use crate::config::{Config, Quiesce, Stage};
-use crate::host::own;
+use crate::host::{own, text};
 use crate::paths;
 use crate::runs::budget::budget;
 use crate::runs::record::{read_json, write_json};
@@ -23,7 +24,7 @@ use crate::runs::restore::{Journal, left};
 use crate::runs::{Failure, Kind, Outcome, Record, paused};
 use crate::steps::files::{Pass, left_out};
 use crate::steps::manifest::parts;
-use crate::steps::{silence, strangers};
+use crate::steps::{Failed, silence, strangers};
 use crate::systemd::{Manager, last_lines, notify};
 use crate::units::{Plan, Restore, Unit};
 use crate::values::RunId;
@@ -31,7 +32,6 @@ use capture::Window;
 
 pub use conclude::conclude;
 pub use restore::restore;
-pub use stage::Failed;
 
 /// Lines of the journal that a failed run keeps.
 const LOG_LINES: usize = 15;
@@ -39,7 +39,7 @@ const LOG_LINES: usize = 15;
 /// Does one run. An error is a failed run, and has been recorded as such.
 pub async fn execute(config: &Config) -> Result<()> {
     let mut record = begin()?;
-    tracing::info!(run = %record.id, "run started");
+    milestone::begun(Kind::Backup, &record);
     let manager = Manager::connect().await?;
     let result = stages(config, &manager, &mut record).await;
     conclude_with(&mut record, Kind::Backup, result).await
@@ -53,8 +53,7 @@ async fn conclude_with(record: &mut Record, kind: Kind, result: Result<()>) -> R
             record.outcome = Outcome::Complete;
             record.save(kind)?;
             notify::status("complete");
-            let downtime = record.downtime.map(|downtime| downtime.total());
-            tracing::info!(run = %record.id, downtime, "complete");
+            milestone::ended(kind, record);
             Ok(())
         }
         Err(error) => {
@@ -70,8 +69,9 @@ async fn conclude_with(record: &mut Record, kind: Kind, result: Result<()>) -> R
             if record.outcome == Outcome::Running {
                 record.outcome = Outcome::Failed;
             }
-            record.failure = Some(Failure { unit, reason: format!("{error:#}"), log });
+            record.failure = Some(Failure { unit, reason: text::why(&error), log });
             record.save(kind)?;
+            milestone::ended(kind, record);
             Err(error)
         }
     }
@@ -83,6 +83,9 @@ fn begin() -> Result<Record> {
     let started = Timestamp::now();
     let record = Record::begin(run_id(started), started);
     record.save(Kind::Backup)?;
+    if let Err(error) = Record::prune() {
+        tracing::warn!("{error:#}");
+    }
     environment(&record)?;
     Ok(record)
 }
@@ -225,6 +228,6 @@ fn enter(record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     let expected =
         record.expected.filter(|_| stage == "capture").map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
     notify::status(&format!("{}: {stage}{expected}", record.id));
-    tracing::info!(run = %record.id, stage, "stage");
+    milestone::stage(kind, record, &expected);
     Ok(())
 }

@@ -35,7 +35,7 @@ impl Finding {
     pub fn of(what: impl Into<String>, result: Result<String>) -> Self {
         let (verdict, message) = match result {
             Ok(seen) => (Verdict::Ok, seen),
-            Err(error) => (Verdict::Wrong, format!("{error:#}")),
+            Err(error) => (Verdict::Wrong, text::why(&error)),
         };
         Self { what: what.into(), verdict, message }
     }

@@ -5,6 +5,7 @@ pub mod confined;
 pub mod holes;
 pub mod identity;
 pub mod limits;
+pub mod log;
 pub mod mounts;
 pub mod own;
 pub mod random;

@@ -8,6 +8,8 @@ pub const RUNTIME: &str = "/run/gitlab-backup";
 pub const RUNS: &str = "/var/lib/gitlab-backup/runs";
 /// How the last verify went.
 pub const VERIFIED: &str = "/var/lib/gitlab-backup/verified.json";
+/// How the last verify with a drill went.
+pub const DRILLED: &str = "/var/lib/gitlab-backup/drilled.json";
 /// Manifests that were read from the repository, so that `list` need not read them again.
 pub const MANIFESTS: &str = "/var/lib/gitlab-backup/manifests";
 /// Dumps on their way into the repository. The same path in every run, so that the repository finds yesterday's as parent.
@@ -77,6 +79,8 @@ pub const RESTORE_DUMPS: &str = "/var/lib/gitlab-backup/staging/restore";
 pub const RESTORED_CONFIGURATION: &str = "/var/lib/gitlab-backup/restored";
 /// The default configuration file.
 pub const CONFIG: &str = "/etc/gitlab-backup/config.toml";
+/// What was found on the host, by whoever could see all of it: install, and the first unit of each run.
+pub const HOST: &str = "/var/lib/gitlab-backup/host.json";
 /// The silences that are to be ended; outlives a reboot.
 pub const SILENCES: &str = "/var/lib/gitlab-backup/silences.json";
 /// Whom a run has been told to, and whom it has not yet.

@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinHandle;
 
+use crate::host::text;
+
 /// How many lines of a failed program are worth an error message.
 const LINES: usize = 6;
 /// How many bytes are heard of a program that other people's data may make talk.
@@ -42,7 +44,7 @@ pub fn tail(output: &[u8]) -> String {
 /// Runs it to its end; what it said on stdout, and if it failed the last lines of both.
 pub fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("cannot run {program}: is it installed?"))?;
+    let output = command.output().map_err(|error| text::cannot_run(&program, &error))?;
     ensure!(output.status.success(), "{program}, {}: {}", output.status, tail(&[output.stdout, output.stderr].concat()));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -74,7 +76,7 @@ pub struct Ended {
 pub async fn to_its_end(command: &mut tokio::process::Command) -> Result<Ended> {
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let child = child.with_context(|| format!("cannot run {program}: is it installed?"))?;
+    let child = child.map_err(|error| text::cannot_run(&program, &error))?;
     ended(child).await.with_context(|| format!("cannot wait for {program}"))
 }
 

@@ -2,6 +2,7 @@
 
 mod builtin;
 mod engine;
+mod environment;
 mod restic;
 pub mod retention;
 
@@ -20,11 +21,23 @@ const RUN_TAG: &str = "run=";
 /// Before the part's name.
 const PART_TAG: &str = "part=";
 
-/// The engine that `config` names; `password_file` is where this process can read the password. `key_file` keeps the key between the
+/// The engine that `config` names; `password_file` is where this process can read the password, `environment_file` where it can read the variables
+/// for restic. `key_file` keeps the key between the
 /// processes of one run, where the engine has a use for it; whoever names it removes it.
-pub fn open(config: &config::Repository, password_file: &Path, key_file: Option<&Path>) -> Result<Box<dyn Engine>> {
+///
+/// # Errors
+/// If the variables cannot be read.
+pub fn open(
+    config: &config::Repository,
+    password_file: &Path,
+    environment_file: Option<&Path>,
+    key_file: Option<&Path>,
+) -> Result<Box<dyn Engine>> {
     Ok(match config.engine {
         EngineName::Builtin => Box::new(builtin::Builtin::new(&config.location, password_file, key_file)),
-        EngineName::Restic => Box::new(restic::Restic::new(&config.location, password_file)),
+        EngineName::Restic => {
+            let environment = environment_file.map(environment::read).transpose()?.unwrap_or_default();
+            Box::new(restic::Restic::new(&config.location, password_file, environment))
+        }
     })
 }

@@ -2,10 +2,12 @@
 
 pub mod alternates;
 pub mod extract;
+mod failed;
 pub mod files;
 pub mod freeze;
 pub mod fssnapshot;
 pub mod installed;
+pub mod links;
 pub mod manifest;
 pub mod object_storage;
 pub mod open;
@@ -21,11 +23,16 @@ pub mod report;
 pub mod restore;
 pub mod resume;
 pub mod secret;
+mod settings;
 pub mod silence;
 pub mod space;
 pub mod staging;
 pub mod strangers;
 pub(crate) mod tls;
+mod unstarted;
 pub mod user;
 pub mod verify;
 pub mod window;
+
+pub use failed::Failed;
+pub use unstarted::{Unstarted, unstarted};

@@ -11,7 +11,7 @@ mod proxy;
 mod state;
 
 pub use closure::{Paused, running, stop_closure, stop_mark, stopped_along};
-pub use journal::last_lines;
+pub use journal::{Level, last_lines, send};
 pub use later::start_later;
 pub use manager::{JobEvent, Jobs, Manager};
 pub use state::{ActiveState, UnitState, monotonic_micros};

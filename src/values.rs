@@ -1,5 +1,6 @@
 //! Value types: each can only be built holding what its field may hold, so that no later stage checks it again.
 
+mod ago;
 mod calendar;
 pub mod raw_path;
 mod run_id;
@@ -7,6 +8,7 @@ mod secret;
 mod timespan;
 mod unit_name;
 
+pub use ago::ago;
 pub use calendar::Calendar;
 pub use raw_path::RawPath;
 pub use run_id::RunId;

@@ -56,7 +56,7 @@ impl Place {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
         let config = Configured { engine, location, password: SecretSource::File(password.clone()), environment_file: None };
-        repository::open(&config, &password, None).unwrap()
+        repository::open(&config, &password, None, None).unwrap()
     }
 
     fn archive(&self, entries: Vec<(PathBuf, Node)>) -> SnapshotFile {

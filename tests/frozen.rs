@@ -38,7 +38,7 @@ impl Lab {
             password: SecretSource::File(password.clone()),
             environment_file: None,
         };
-        let engine = repository::open(&config, &password, None).unwrap();
+        let engine = repository::open(&config, &password, None, None).unwrap();
         engine.init().unwrap();
         let root = directory.path().join("root");
         fs::create_dir(&root).unwrap();

@@ -46,7 +46,7 @@ impl Place {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
         let config = Repository { engine, location, password: SecretSource::File(password.clone()), environment_file: None };
-        repository::open(&config, &password, None).unwrap()
+        repository::open(&config, &password, None, None).unwrap()
     }
 
     fn made(&self, engine: EngineName) -> Box<dyn Engine> {
@@ -301,7 +301,7 @@ fn a_kept_key_opens_only_its_own_repository() {
         let password = place.path("password");
         let source = SecretSource::File(password.clone());
         let config = Repository { engine: EngineName::Builtin, location, password: source, environment_file: None };
-        repository::open(&config, &password, Some(&key)).unwrap()
+        repository::open(&config, &password, None, Some(&key)).unwrap()
     };
     assert!(with_key(&place).init().unwrap());
     assert_eq!(key.metadata().unwrap().mode() & 0o777, 0o600);
@@ -490,7 +490,7 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
         let password = place.path("password");
         let config =
             Repository { engine: EngineName::Restic, location, password: SecretSource::File(password.clone()), environment_file: None };
-        repository::open(&config, &password, None).unwrap()
+        repository::open(&config, &password, None, None).unwrap()
     };
     let answers = |status: u16| at(format!("rest:http://{}/", Server::new(place.path("nothing"), Some(status)).address));
     assert!(!answers(404).is_there().unwrap());
@@ -523,7 +523,7 @@ fn a_server_that_removes_nothing_is_not_believed() {
     let (password, location) = (place.path("password"), format!("rest:http://{}/", server.address));
     let config =
         Repository { engine: EngineName::Restic, location, password: SecretSource::File(password.clone()), environment_file: None };
-    let engine = repository::open(&config, &password, None).unwrap();
+    let engine = repository::open(&config, &password, None, None).unwrap();
     let stored = store(&*engine, &place.tree("tree"));
     let error = format!("{:#}", engine.forget(&[stored.snapshot], std::time::Duration::from_secs(3)).unwrap_err());
     assert!(error.contains("does not let it"), "{error}");

@@ -282,7 +282,7 @@ impl Year {
         let password = self.path("password");
         let settings =
             Settings { engine: EngineName::Builtin, location, password: SecretSource::File(password.clone()), environment_file: None };
-        repository::open(&settings, &password, None).unwrap()
+        repository::open(&settings, &password, None, None).unwrap()
     }
 
     fn catalog(&self) -> Catalog {
@@ -441,7 +441,7 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
     let location = copy.to_str().unwrap().to_owned();
     let settings =
         Settings { engine: EngineName::Builtin, location, password: SecretSource::File(password.clone()), environment_file: None };
-    let engine = repository::open(&settings, &password, None).unwrap();
+    let engine = repository::open(&settings, &password, None, None).unwrap();
     whole(&Catalog::read_with(&*engine, Whose::Host(HOST), &year.path("cache-of-copy")).unwrap(), &*engine);
     // What was rewritten, and what is gone, is named; the others stay as they are.
     let id = |run: usize, part: usize| year.catalog().complete[run].manifest.parts[part].snapshot.clone();

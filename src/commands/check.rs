@@ -22,7 +22,7 @@ use crate::process;
 use crate::runs::restore::Journal;
 use crate::say;
 use crate::steps::user;
-use crate::steps::{files, freeze, object_storage, open, permissions, postgresql, preflight, proxy, secret, strangers};
+use crate::steps::{files, freeze, links, object_storage, open, permissions, postgresql, preflight, proxy, secret, strangers};
 use crate::systemd::Manager;
 use crate::units::render::credential;
 use crate::units::{Plan, Restore, Unit};
@@ -71,6 +71,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     findings.extend(preflight);
     findings.extend(proxy::findings(config).await);
     findings.extend(object_storage::finding(&Host::new("/")));
+    findings.extend(links::findings(config));
     findings.extend(files::explain(config));
     if let Some(postgresql) = &config.postgresql {
         findings.extend(ask_postgresql(config, postgresql).await);
@@ -168,6 +169,7 @@ fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<F
         place.create(OsStr::new(name), 0o600)?.write_all(&content).with_context(|| format!("cannot write to {RUN}"))
     };
     give(credential::CONFIG, &config.source)?;
+    place.create(OsStr::new(credential::HOST), 0o600)?.write_all(text::json(&config.found)?.as_bytes())?;
     if let Some(source) = &postgresql.password {
         give(credential::POSTGRESQL, &secret::file(source, credential::POSTGRESQL)?)?;
     }
@@ -211,13 +213,5 @@ fn repository(config: &Config) -> Vec<Finding> {
         });
         Ok([Finding::of("repository", Ok(format!("opens at {location}"))), keys].into_iter().chain(others).collect())
     };
-    look().unwrap_or_else(|error: anyhow::Error| {
-        let error = match &config.repository.environment_file {
-            Some(file) => {
-                error.context(format!("in this environment ({} is read by the units: source it for a check by hand)", file.display()))
-            }
-            None => error,
-        };
-        vec![Finding::of("repository", Err(error))]
-    })
+    look().unwrap_or_else(|error: anyhow::Error| vec![Finding::of("repository", Err(error))])
 }

@@ -11,7 +11,8 @@ use crate::cli::{Exit, UNIT_FAILED};
 use crate::host::text;
 use crate::note;
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::{ActiveState, Manager};
+use crate::steps::unstarted;
+use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -41,16 +42,13 @@ pub(super) async fn follow(manager: &Manager, kind: Kind, before: Option<&Record
     }
 }
 
-/// What to say when what the executor requires kept it from starting.
+/// What to say when nothing is on record of a start that is over.
 async fn not_started(manager: &Manager, kind: Kind, executor: &str) -> Result<Exit> {
-    let staging = match kind {
-        Kind::Backup => Unit::Staging,
-        Kind::Restore => Restore::Staging.into(),
+    let why = match unstarted(manager, kind, Record::last(kind)?.as_ref()).await? {
+        Some(why) => format!("{}: {} (journalctl -u {})", why.unit, why.reason, why.unit),
+        None => "see 'journalctl -b -u \"gitlab-backup*\"'".to_owned(),
     };
-    let state = manager.state(&staging.to_string()).await?;
-    let why = if state.active == ActiveState::Failed { format!("{staging} failed: {}; ", state.result) } else { String::new() };
-    let message = format!("{executor} did not start: {why}see 'journalctl -b -u \"gitlab-backup*\"'");
-    Ok(Exit { code: UNIT_FAILED, message })
+    Ok(Exit { code: UNIT_FAILED, message: format!("{executor} did not start: {why}") })
 }
 
 /// An error if `what` failed, after the last words of the unit that did.
@@ -71,6 +69,8 @@ struct View {
     bar: Option<ProgressBar>,
     last: String,
     down_since: Option<Instant>,
+    /// The expected downtime has been told.
+    expected: bool,
 }
 
 impl View {
@@ -87,10 +87,14 @@ impl View {
             Kind::Backup => vec![Unit::Presync, Unit::FilesLive, Unit::Resume, Unit::Postgresql, Unit::Redis, Unit::Files],
             Kind::Restore => Restore::APPLY.into_iter().map(Unit::Restore).chain([Restore::Finish.into(), Unit::Resume]).collect(),
         };
-        Self { units, bar, last: String::new(), down_since: None }
+        Self { units, bar, last: String::new(), down_since: None, expected: false }
     }
 
     async fn show(&mut self, manager: &Manager, record: &Record) -> Result<()> {
+        if let Some(expected) = record.expected.filter(|_| !self.expected) {
+            self.expected = true;
+            self.line(&format!("{}: GitLab will be away for about {expected}", record.stage));
+        }
         let down = matches!(record.stage.as_str(), "capture" | "restore" | "resume");
         self.down_since = if down { self.down_since.or_else(|| Some(Instant::now())) } else { None };
         let mut said = Vec::new();
@@ -113,6 +117,14 @@ impl View {
         }
         self.last = text;
         Ok(())
+    }
+
+    /// What stays to be read.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text::clean(text)),
+            None => note!("{text}"),
+        }
     }
 
     fn end(&self) {

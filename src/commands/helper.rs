@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Subcommand;
 
 use crate::config::Config;
@@ -10,7 +10,9 @@ use crate::config::host::Host;
 use crate::executor;
 use crate::host::confined::Confine;
 use crate::host::text;
+use crate::paths;
 use crate::runs::Kind;
+use crate::runs::record::read_json;
 use crate::runs::restore::Request;
 use crate::steps::{
     extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence,
@@ -183,7 +185,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Restore(Restore::Conclude) => executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
         Helper::Silence(Bracket::End) => silence::end().await,
         Helper::Unsilence => silence::unsilence().await,
-        Helper::Staging(Bracket::Begin) => staging::begin(),
+        Helper::Staging(Bracket::Begin) => staging::begin(afresh(file)),
         Helper::Staging(Bracket::End) => staging::end(),
         Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
         Helper::Pause { alone } => pause::begin(&alone).await,
@@ -238,7 +240,7 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         | Helper::Pause { .. }
         | Helper::Unpause
         | Helper::Thaw
-        | Helper::Resume => Ok(()),
+        | Helper::Resume => bail!("this helper is called in another way"),
     }
 }
 
@@ -255,7 +257,7 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
         Restore::Switch => restore::switch(config).await,
         Restore::Finish => restore::finish(config).await,
         Restore::KeepDown => proxy::keep_down(config).await,
-        Restore::Conclude | Restore::Guard { .. } => Ok(()),
+        Restore::Conclude | Restore::Guard { .. } => bail!("this helper is called in another way"),
     }
 }
 
@@ -272,7 +274,23 @@ fn manner(file: &Path) -> resume::Manner {
 
 /// The configuration: from the credential where the unit has one, for its user need not be able to read the file.
 fn load(file: &Path) -> Result<Config> {
-    let credential = std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(credential::CONFIG));
-    let source = credential.filter(|path| path.exists()).unwrap_or_else(|| file.to_owned());
-    Ok(Config::load(&source, &Host::new("/"))?)
+    let source = given(credential::CONFIG).unwrap_or_else(|| file.to_owned());
+    let found = given(credential::HOST).unwrap_or_else(|| paths::HOST.into());
+    // It can be found again, by most.
+    let found = read_json(&found).unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    });
+    Ok(Config::load(&source, &Host::new("/").as_found(found))?)
+}
+
+/// The same, with the host as it is now.
+fn afresh(file: &Path) -> Result<Config> {
+    Ok(Config::load(file, &Host::new("/"))?)
+}
+
+/// A credential of this unit's.
+fn given(name: &str) -> Option<PathBuf> {
+    let path = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
+    path.exists().then_some(path)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::InitArgs;
 use crate::config::host::Host;
-use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress};
+use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress, is_recognised};
 use crate::host::beneath::Directory;
 use crate::host::own;
 use crate::host::text;
@@ -128,11 +128,14 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         Ok(config) => (Some(config), Vec::new()),
         Err(error) => {
             let scripts = init_scripts(host);
+            if is_recognised(host) {
+                return Err(error).context("there is a GitLab here, and it cannot be backed up as it is");
+            }
             if scripts.is_empty() {
-                return Err(error).context(format!(
+                bail!(
                     "no GitLab was found here: neither units such as gitlab-runsvdir.service or gitlab-puma.service nor an init script {INIT_SCRIPTS}/gitlab*; \
                      layout = \"custom\" takes any other, see the README"
-                ));
+                );
             }
             (None, scripts)
         }

@@ -13,6 +13,8 @@ use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Postgresql, Proxy};
 use crate::host::{own, random, text};
+use crate::paths;
+use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, left};
 use crate::steps::preflight::SYSTEMD_MINIMUM;
 use crate::steps::{installed, proxy};
@@ -79,6 +81,8 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     remove(&directory, |name| !wanted.contains(name), &mut changes)?;
     secrets(&config, &host, &mut changes)?;
     accounts(&config, &host, live, &mut changes)?;
+    // For the units that cannot see all of the host. Each run looks again.
+    write_json(&host.path(paths::HOST), &config.found)?;
     if let Some(manager) = manager {
         if !changes.0.is_empty() {
             manager.reload().await?;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::catalog::{Catalog, Whose};
 use crate::config::Config;
 use crate::host::text;
+use crate::repository::Engine;
 use crate::runs::{Downtime, Manifest, Record};
 use crate::steps::open;
 use crate::values::RunId;
@@ -12,7 +13,14 @@ use crate::{note, say};
 
 /// Prints the complete runs, oldest first.
 pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
-    let (mut runs, of_others) = complete(config, host)?;
+    let Some(engine) = open::existing(config)? else {
+        match json {
+            true => text::out("[]"),
+            false => say!("no complete runs: there is no repository at {} yet, the first run makes it", config.repository.location),
+        }
+        return Ok(());
+    };
+    let (mut runs, of_others) = complete(&*engine, host)?;
     if let Some(of_others) = of_others {
         note!("{of_others}");
     }
@@ -103,8 +111,8 @@ fn print(value: &serde_json::Value, depth: usize) {
 }
 
 /// Every complete run, oldest first. What cannot be read is told on stderr: it does not hide the others.
-fn complete(config: &Config, host: Option<&str>) -> Result<(Vec<Manifest>, Option<String>)> {
-    let catalog = Catalog::read(&*open::outside(config)?, Whose::asked(host, None))?;
+fn complete(engine: &dyn Engine, host: Option<&str>) -> Result<(Vec<Manifest>, Option<String>)> {
+    let catalog = Catalog::read(engine, Whose::asked(host, None))?;
     for (_, why) in catalog.unusable() {
         tracing::error!("{why}");
     }

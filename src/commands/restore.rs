@@ -75,6 +75,13 @@ pub struct RestoreArgs {
     json: bool,
 }
 
+impl RestoreArgs {
+    /// Whether nothing live is touched.
+    pub fn is_elsewhere(&self) -> bool {
+        self.into.is_some()
+    }
+}
+
 /// Restores what is asked for.
 pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.keep {

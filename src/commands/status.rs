@@ -1,22 +1,32 @@
-//! `status`: what goes on now and what came last.
+//! `status`: what is wrong, what goes on now and what came last.
+
+mod wrong;
 
 use std::path::Path;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::cli::{Exit, UNIT_FAILED};
 use crate::finding::Finding;
 use crate::host::text;
 use crate::paths;
 use crate::runs::restore::{self, Journal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
 use crate::say;
+use crate::steps::unstarted;
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
+use crate::values::ago;
+
+use wrong::{Clock, Facts};
 
 /// The JSON of `status`: fields are added, never renamed.
 #[derive(Serialize)]
 struct Status {
+    /// What somebody has to see to; the exit code is 3 unless there is nothing.
+    wrong: Vec<String>,
     running: bool,
     /// The run that goes on, or the last.
     last: Option<Record>,
@@ -34,20 +44,43 @@ struct Status {
     timer: String,
     /// How the last verify went, and of which run.
     verified: Option<Verified>,
+    /// How the last one with a drill went, which may be an earlier one.
+    drilled: Option<Verified>,
 }
 
-/// Prints where things stand.
+/// Prints where things stand; fails if anything is wrong.
 pub async fn status(json: bool) -> Result<()> {
     let manager = Manager::connect().await?;
+    let now = Timestamp::now();
     let running = !manager.state(&Unit::Run.to_string()).await?.is_settled();
     let restoring = !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled();
     let records = Record::all()?;
     let timer = manager.state(&Unit::Timer.to_string()).await?;
+    let resuming = !manager.state(&Unit::Resume.to_string()).await?.is_settled();
     let (paused, unknown_paused) = match paused::load() {
         Ok(paused) => (paused, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
+    let verified = Verified::last()?;
+    let half_restored = Journal::half_way().filter(|_| !restoring);
+    let facts = Facts {
+        now,
+        at_work: running || restoring || resuming,
+        running,
+        unstarted: unstarted(&manager, Kind::Backup, records.first()).await?,
+        clock: Clock {
+            load: timer.load.clone(),
+            enablement: manager.enablement(&timer.name).await.unwrap_or_default(),
+            runs: timer.active.is_running(),
+            last: manager.last_trigger(&timer.name).await.unwrap_or_default(),
+        },
+        last: records.first(),
+        paused: paused.iter().flatten().map(|paused| paused.unit.as_str()).collect(),
+        down: half_restored.iter().chain(&unknown_paused).map(String::as_str).collect(),
+        verified: verified.as_ref(),
+    };
     let status = Status {
+        wrong: wrong::wrong(&facts),
         running,
         last_complete: records.iter().find(|record| record.outcome == Outcome::Complete).cloned(),
         last: records.into_iter().next(),
@@ -56,14 +89,16 @@ pub async fn status(json: bool) -> Result<()> {
         restore: Record::last(Kind::Restore)?,
         // A journal that cannot be read is told below.
         left: restore::left().unwrap_or_default().into_iter().filter(|_| !restoring).collect(),
-        half_restored: Journal::half_way().filter(|_| !restoring),
+        half_restored,
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
-        verified: Verified::last()?,
+        verified,
+        drilled: Verified::last_drill()?,
     };
     if json {
         text::out(&text::json(&status)?);
-        return Ok(());
+        return judged(&status);
     }
+    status.wrong.iter().for_each(|line| say!("WRONG: {line}"));
     say!(
         "now:   {}",
         if status.running {
@@ -91,7 +126,7 @@ pub async fn status(json: bool) -> Result<()> {
             }
             _ => String::new(),
         };
-        format!("{} {outcome} in stage {}{away}{reason}", record.id, record.stage)
+        format!("{} {outcome} in stage {} ({}){away}{reason}", record.id, record.stage, ago(record.finished.unwrap_or(record.started), now))
     };
     say!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running)));
     if let Some(record) = &status.last_complete {
@@ -100,7 +135,10 @@ pub async fn status(json: bool) -> Result<()> {
     if let Some(record) = &status.restore {
         say!("restore: {}", line(record, restoring));
     }
-    say!("verify: {}", status.verified.as_ref().map_or("no run was verified yet".to_owned(), verified));
+    say!("verify: {}", status.verified.as_ref().map_or("no run was verified yet".to_owned(), |last| self::verified(last, now)));
+    if let Some(drilled) = status.drilled.as_ref().filter(|_| status.verified.as_ref().is_some_and(|last| !last.drill)) {
+        say!("drill:  {}", self::verified(drilled, now));
+    }
     say!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
     status.left.iter().for_each(|line| say!("left:  {line}"));
     if let Some(why) = &status.half_restored {
@@ -112,13 +150,18 @@ pub async fn status(json: bool) -> Result<()> {
     if !status.paused.is_empty() {
         say!("DOWN:  {} ({})", status.paused.join(", "), Path::new(paths::PAUSED).display());
     }
-    Ok(())
+    judged(&status)
 }
 
-fn verified(last: &Verified) -> String {
+/// Everything has been said: only the exit code is left.
+fn judged(status: &Status) -> Result<()> {
+    if status.wrong.is_empty() { Ok(()) } else { Err(Exit { code: UNIT_FAILED, message: String::new() }.into()) }
+}
+
+fn verified(last: &Verified, now: Timestamp) -> String {
     let run = last.run.as_ref().map_or("no run", |run| run.as_str());
     let how = if last.drill { "verified with a drill" } else { "verified" };
-    let at = |time: jiff::Timestamp| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
+    let at = |time: Timestamp| format!("{}, {}", time.strftime("%Y-%m-%d %H:%M:%S UTC"), ago(time, now));
     let Some(finished) = last.finished else {
         return format!("{run} is being {how} since {}, or that was cut off", at(last.started));
     };

@@ -2,18 +2,31 @@
 
 use std::path::{Path, PathBuf};
 
+use super::layout::Found;
 use crate::host::mounts::{self, Mount};
 
 /// A host seen through its file system; `root` is a plain path, so that a test's tree is as good as `/`.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
+    /// What somebody has found on it who could see more.
+    found: Option<Found>,
 }
 
 impl Host {
     /// The host whose root directory is `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), found: None }
+    }
+
+    /// The same host, of which this is known already.
+    pub fn as_found(self, found: Option<Found>) -> Self {
+        Self { found, ..self }
+    }
+
+    /// What is known of it already.
+    pub(super) fn found(&self) -> Option<&Found> {
+        self.found.as_ref()
     }
 
     /// What is mounted there; none where that cannot be told, as of a tree in which nothing runs.

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::host::own;
 use crate::values::UnitName;
 
@@ -17,6 +19,11 @@ use super::host::Host;
 
 /// All of them. `auto` takes the first that recognises the host.
 pub(super) const LAYOUTS: [&dyn Layout; 4] = [&omnibus::Omnibus, &nixos::Nixos, &source::Source, &custom::Custom];
+
+/// Whether one of them is on the host.
+pub fn is_recognised(host: &Host) -> bool {
+    Units::of(host).is_ok_and(|units| LAYOUTS.iter().any(|layout| layout.recognises(&units)))
+}
 
 /// One way to install GitLab. Goes by the files that are there, never by the name of a distribution.
 pub(super) trait Layout {
@@ -29,7 +36,7 @@ pub(super) trait Layout {
 }
 
 /// What a layout supplies; empty is "must be configured" for writers and paths.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Defaults {
     /// What can write GitLab's data.
     pub(super) writers: Vec<UnitName>,
@@ -48,11 +55,28 @@ pub(super) struct Defaults {
     /// Which of them are configuration and secrets.
     pub(super) configuration: Vec<PathBuf>,
     /// Why this GitLab cannot be backed up like this.
-    pub(super) refusal: Option<&'static str>,
+    pub(super) refusal: Option<String>,
+}
+
+/// What was found on a host by somebody who could see all of it. Not everybody can: where GitLab's home directory is closed to others, who has no
+/// capabilities sees no file of GitLab's there. So it is found once, by root, and every unit of a run goes by that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The layout's name.
+    pub(super) layout: String,
+    pub(super) defaults: Defaults,
+}
+
+impl Found {
+    /// What is on `host` if this is its layout: as it was found, or as it looks from here.
+    pub(super) fn of(layout: &dyn Layout, host: &Host, units: &Units) -> Self {
+        let found = host.found().filter(|found| found.layout == layout.name()).cloned();
+        found.unwrap_or_else(|| Self { layout: layout.name().to_owned(), defaults: layout.defaults(host, units) })
+    }
 }
 
 /// A PostgreSQL that comes with GitLab.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Server {
     /// Its socket's directory.
     pub(super) host: String,

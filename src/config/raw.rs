@@ -288,6 +288,8 @@ fn in_toml_words(allowed: &str) -> String {
         "i64" => "a whole number",
         "a sequence" => "a list",
         other if other.starts_with("struct ") => "a table",
+        // A sign by itself looks like one of the message's own.
+        sign if !sign.chars().any(char::is_alphanumeric) => return format!("'{sign}'"),
         other => other,
     }
     .to_owned()

@@ -46,7 +46,8 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         .filter_map(|redis| redis.get_ref().unit.as_ref())
         .map(|unit| unit.get_ref().clone())
         .collect();
-    let (gitlab, defaults) = gitlab::check(&mut checker, &section, inner(raw.gitlab), gitlab::Around { host, units: &units, servers });
+    let (gitlab, defaults, found) =
+        gitlab::check(&mut checker, &section, inner(raw.gitlab), gitlab::Around { host, units: &units, servers });
     let schedule = schedule::check(&mut checker, &Section::of("schedule", raw.schedule.as_ref()), inner(raw.schedule));
     let postgresql = postgresql::check(&mut checker, &Section::of("postgresql", raw.postgresql.as_ref()), inner(raw.postgresql), &defaults);
     let redis = redis::check(&mut checker, raw.redis, &defaults);
@@ -74,7 +75,7 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         checker.refuse(&location, Refusal::new(message, "a directory apart from all of files.paths"));
     }
     let source = source.to_owned();
-    let config = Config { source, gitlab, schedule, postgresql, redis, files, repository, retention, verify, monitoring, steps };
+    let config = Config { source, gitlab, schedule, postgresql, redis, files, repository, retention, verify, monitoring, steps, found };
     (config, checker.findings)
 }
 

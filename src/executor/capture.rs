@@ -15,8 +15,9 @@ use crate::systemd::{
 };
 use crate::units::Unit;
 
-use super::stage::{Failed, PAUSE, hold};
+use super::stage::{PAUSE, hold};
 use super::stops::Stops;
+use crate::steps::Failed;
 
 /// How long the run waits for GitLab before it goes on without it; resume itself never gives up.
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);

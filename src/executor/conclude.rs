@@ -3,6 +3,7 @@
 use anyhow::Result;
 use jiff::Timestamp;
 
+use super::milestone;
 use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::start_later;
 use crate::units::{Restore, Unit};
@@ -41,5 +42,7 @@ fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
         Kind::Restore => Restore::Run.into(),
     };
     record.failure = Some(Failure { unit: Some(unit.to_string()), reason, log: Vec::new() });
-    record.save(kind)
+    record.save(kind)?;
+    milestone::ended(kind, &record);
+    Ok(())
 }

@@ -14,7 +14,7 @@ use crate::systemd::Manager;
 use crate::units::{Plan, Restore, Unit};
 
 use super::capture::{self, Window};
-use super::{conclude_with, enter, environment, run_id, stage};
+use super::{conclude_with, enter, environment, milestone, run_id, stage};
 
 /// Does one restore. An error is a failed one, and has been recorded as such.
 pub async fn restore(config: &Config) -> Result<()> {
@@ -26,7 +26,7 @@ pub async fn restore(config: &Config) -> Result<()> {
         own::remove(stale)?;
     }
     environment(&record)?;
-    tracing::info!(run = ?request.run, "restore started");
+    milestone::begun(Kind::Restore, &record);
     let manager = Manager::connect().await?;
     let result = stages(config, &manager, &mut record, request.run.is_none()).await;
     record.warnings.extend(steps::notes()?);

@@ -1,13 +1,13 @@
 //! One stage: start its target, wait until every member is done, and read each result from the member itself.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::sleep;
 
 use crate::config::Stage;
+use crate::steps::Failed;
 use crate::systemd::{Manager, UnitState, monotonic_micros};
 use crate::units::{Plan, Unit};
 
@@ -20,84 +20,15 @@ const TRIES: u32 = 3;
 /// Steps, and what is held for each until it is over.
 pub(super) const HELD: [(Unit, Unit); 2] = [(Unit::Postgresql, Unit::PgSnapshot), (Unit::Files, Unit::FsSnapshot)];
 
-/// A unit that failed.
-#[derive(Debug)]
-pub struct Failed {
-    /// Its name.
-    pub unit: String,
-    /// Why, in words.
-    pub reason: String,
-    /// Its program has ended by itself: what it said last is why.
-    pub spoke: bool,
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} (journalctl -u {})", self.unit, self.reason, self.unit)
-    }
-}
-
-impl std::error::Error for Failed {}
-
-impl Failed {
-    pub(super) fn new(state: &UnitState, reason: impl Into<String>) -> Self {
-        Self { unit: state.name.clone(), reason: reason.into(), spoke: false }
-    }
-
-    /// Of one that systemd did not run.
-    pub(super) fn idle(state: &UnitState, what: &str) -> Self {
-        let why = state.condition.as_ref().map_or_else(String::new, |condition| format!(": {condition} is not met (see 'systemctl cat')"));
-        Self::new(state, format!("{what}{why}"))
-    }
-
-    /// Of one that was started after `since`.
-    fn of(state: &UnitState, since: u64) -> Self {
-        if state.inactive_exit < since {
-            return Self::idle(state, "was started and did not run");
-        }
-        let reason = match state.result.as_str() {
-            "timeout" => "ran out of time".to_owned(),
-            "exit-code" => match by_systemd(state.exit_status) {
-                Some(why) => format!("could not be started: {why} (exit status {})", state.exit_status),
-                None => format!("failed with exit status {}", state.exit_status),
-            },
-            "signal" | "core-dump" => format!("was killed by signal {}", state.exit_status),
-            "success" => "was stopped before it was done".to_owned(),
-            other => format!("failed: {other}"),
-        };
-        let spoke = state.result == "exit-code" && by_systemd(state.exit_status).is_none();
-        Self { spoke, ..Self::new(state, reason) }
-    }
-
-    /// Of one that was stopped along with what it is bound to, if that has failed.
-    async fn cause(manager: &Manager, state: &UnitState, since: u64) -> Result<Self> {
-        if let Some((_, to)) = HELD.iter().find(|(unit, _)| unit.to_string() == state.name) {
-            let to = manager.state(&to.to_string()).await?;
-            if to.active.is_down() && to.result != "success" {
-                return Ok(Self::of(&to, 0));
-            }
-        }
-        Ok(Self::of(state, since))
-    }
-
-    /// With what its program said last, in these lines of its log.
-    pub(super) fn told(self, log: &[String]) -> Self {
-        match log.iter().rev().find_map(|line| line.strip_prefix("gitlab-backup: ")).filter(|_| self.spoke) {
-            Some(said) => Self { reason: said.to_owned(), ..self },
-            None => self,
+/// Why a unit failed that was stopped along with what it is bound to, if that has failed.
+async fn cause(manager: &Manager, state: &UnitState, since: u64) -> Result<Failed> {
+    if let Some((_, to)) = HELD.iter().find(|(unit, _)| unit.to_string() == state.name) {
+        let to = manager.state(&to.to_string()).await?;
+        if to.active.is_down() && to.result != "success" {
+            return Ok(Failed::of(&to, 0));
         }
     }
-}
-
-/// What an exit status says that is systemd's and not the program's: systemd.exec(5) PROCESS EXIT CODES.
-fn by_systemd(status: i32) -> Option<&'static str> {
-    match status {
-        203 => Some("its program cannot be run"),
-        217 => Some("its user does not exist"),
-        226 => Some("its sandbox cannot be set up"),
-        243 => Some("a credential of its is not there or cannot be decrypted"),
-        _ => None,
-    }
+    Ok(Failed::of(state, since))
 }
 
 /// Starts `stage` and returns when all of `members` ended well (or, of those that stay up, are up). `done` sees each member once, when it has
@@ -137,7 +68,7 @@ pub(super) async fn drive(
             // What others had started too often is not what went wrong.
             let failed = || states.iter().filter(|state| state.inactive_exit >= since && !state.succeeded_since(since));
             if let Some(state) = failed().find(|state| state.result != "start-limit-hit").or_else(|| failed().next()) {
-                return Err(Failed::cause(manager, state, since).await?.into());
+                return Err(cause(manager, state, since).await?.into());
             }
             // A failure fails every dependant's job at once, also where systemd restarts the failed unit and it then goes well
             // (RestartMode=direct is newer than what we run on). What has not run yet is started alone: with its requirements, systemd

@@ -9,7 +9,7 @@ mod apart;
 mod barriers;
 mod run;
 
-use crate::host::own;
+use crate::host::{own, text};
 use std::convert::Infallible;
 use std::ffi::{CString, OsString};
 use std::os::unix::process::CommandExt;
@@ -169,7 +169,7 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
     }
     barriers::restrict(confine.sockets)?;
     let error = Command::new(program).args(words).exec();
-    Err(error).with_context(|| format!("cannot run {}: is it installed?", Path::new(program).display()))
+    Err(text::cannot_run(program, &error))
 }
 
 /// Has this process end with its parent, and fails if that is gone already. The signal that ends it.

@@ -45,6 +45,11 @@ pub fn entries(path: impl AsRef<Path>) -> io::Result<ReadDir> {
     fs::read_dir(path)
 }
 
+/// Whether a path leads to a directory, through whatever links.
+pub fn is_directory(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
 /// Where a link leads to.
 pub fn link(path: &Path) -> io::Result<PathBuf> {
     fs::read_link(path)
@@ -66,7 +71,8 @@ pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
 pub fn replace(path: &Path, mode: u32, outlives: bool, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let replace = || -> Result<()> {
         let directory = path.parent().context("it has no directory")?;
-        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        // Its error names the file, which nobody has heard of.
+        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(|error| io::Error::from(error.kind()))?;
         write(file.as_file_mut())?;
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         if outlives {

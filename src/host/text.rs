@@ -55,6 +55,29 @@ pub fn lines(text: &str) -> String {
     text.trim_end().lines().map(clean).collect::<Vec<_>>().join("\n  ")
 }
 
+/// Why something failed, from the outermost cause to the innermost, each said once: many an error has its cause in its own words already.
+pub fn why(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let core = cause.split(" (os error ").next().unwrap_or(&cause);
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(core) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    text
+}
+
+/// Why a program could not be started.
+pub fn cannot_run(program: impl AsRef<Path>, error: &io::Error) -> anyhow::Error {
+    let program = path(program.as_ref());
+    match error.kind() {
+        io::ErrorKind::NotFound => anyhow::anyhow!("cannot run {program}: it is not installed"),
+        _ => anyhow::anyhow!("cannot run {program}: {error}"),
+    }
+}
+
 /// As JSON, in which such characters are escapes as well.
 ///
 /// # Errors
@@ -112,22 +135,6 @@ macro_rules! note {
     ($($words:tt)*) => { $crate::host::text::err(&$crate::host::text::clean(&format!($($words)*))) };
 }
 
-/// Standard error, for what is logged: each event is a line.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Log;
-
-impl Write for Log {
-    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let line = bytes(event.strip_suffix(b"\n").unwrap_or(event));
-        io::stderr().lock().write_all(format!("{line}\n").as_bytes())?;
-        Ok(event.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -145,6 +152,20 @@ mod tests {
         assert_eq!(bytes(b"a\xff\x1bb\xc3\x28"), "a\\xff\\x1bb\\xc3(");
         assert_eq!(path(Path::new("/a\nb")), "/a\\nb");
         assert_eq!(lines("first\nok   x: y\r\n"), "first\n  ok   x: y");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let refused = || io::Error::from_raw_os_error(111);
+        let error = anyhow::Error::new(refused()).context("Connection refused (os error 111)").context("cannot ask Redis 'main'");
+        assert_eq!(why(&error), "cannot ask Redis 'main': Connection refused (os error 111)");
+        let error = anyhow::Error::new(refused()).context("cannot ask /run/a: Connection refused");
+        assert_eq!(why(&error), "cannot ask /run/a: Connection refused");
+        assert_eq!(why(&anyhow::anyhow!("b").context("a")), "a: b");
+        assert_eq!(
+            why(&cannot_run("/usr/bin/psql", &io::Error::from_raw_os_error(13))),
+            "cannot run /usr/bin/psql: Permission denied (os error 13)"
+        );
     }
 
     #[test]

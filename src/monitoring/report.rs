@@ -70,7 +70,7 @@ impl Report {
     }
 
     /// Of a run whose executor never started.
-    pub fn not_started(unit: &str, log: Vec<String>, last_complete: Option<Timestamp>) -> Self {
+    pub fn not_started(unit: &str, reason: Option<String>, log: Vec<String>, last_complete: Option<Timestamp>) -> Self {
         Self {
             run: None,
             host: host::name(),
@@ -83,7 +83,7 @@ impl Report {
             downtime_seconds: None,
             downtime_longer_than: None,
             unit: Some(unit.to_owned()),
-            reason: Some(format!("{unit} could not be started")),
+            reason: Some(reason.unwrap_or_else(|| format!("{unit} could not be started"))),
             log,
             warnings: Vec::new(),
             parts: Vec::new(),
@@ -145,6 +145,6 @@ mod tests {
         // Cut off while it was running: whoever reports it, it is not complete.
         record.outcome = Outcome::Running;
         assert_eq!((report(&record).status(), report(&record).outcome, report(&record).bytes()), (2, Outcome::Failed, None));
-        assert_eq!(Report::not_started("x.service", Vec::new(), None).status(), 2);
+        assert_eq!(Report::not_started("x.service", None, Vec::new(), None).status(), 2);
     }
 }

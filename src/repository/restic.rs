@@ -34,6 +34,8 @@ const LOCK_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Restic {
     location: String,
     password_file: PathBuf,
+    /// What `environment-file` sets: credentials of a store as a rule.
+    environment: Vec<(String, String)>,
 }
 
 #[derive(Deserialize)]
@@ -90,13 +92,17 @@ struct Entry {
 }
 
 impl Restic {
-    pub(super) fn new(location: &str, password_file: &Path) -> Self {
-        Self { location: location.to_owned(), password_file: password_file.to_owned() }
+    pub(super) fn new(location: &str, password_file: &Path, environment: Vec<(String, String)>) -> Self {
+        Self { location: location.to_owned(), password_file: password_file.to_owned(), environment }
     }
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("restic");
-        command.args(words).env("RESTIC_REPOSITORY", &self.location).env("RESTIC_PASSWORD_FILE", &self.password_file);
+        command
+            .args(words)
+            .envs(self.environment.iter().cloned())
+            .env("RESTIC_REPOSITORY", &self.location)
+            .env("RESTIC_PASSWORD_FILE", &self.password_file);
         // A cache would need a home; a local repository gains nothing from one.
         command.arg("--no-cache").stdin(Stdio::null());
         command

@@ -17,6 +17,8 @@ use super::Part;
 
 /// Bytes of a JSON file that does not lie among our own state: what is larger was not written by us.
 const LARGEST: u64 = 1 << 28;
+/// Records that are kept, those of failed runs among them: more than a year of nights.
+const KEPT: usize = 400;
 
 /// A run as its executor saw it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -170,6 +172,17 @@ impl Record {
         }
         records.sort_by(|a: &Self, b: &Self| b.id.cmp(&a.id));
         Ok(records)
+    }
+
+    /// Removes the oldest, but for so many: whoever looks back looks at every one.
+    pub fn prune() -> Result<()> {
+        let entries = own::entries(paths::RUNS).with_context(|| format!("cannot list {}", paths::RUNS))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let id = |name: &str| name.strip_suffix(".json")?.parse::<RunId>().ok();
+        let mut ours: Vec<RunId> = names.filter_map(|name| id(&name)).collect();
+        ours.sort_unstable();
+        let old = ours.len().saturating_sub(KEPT);
+        ours[..old].iter().try_for_each(|id| own::remove(Path::new(paths::RUNS).join(format!("{id}.json"))))
     }
 
     /// Writes the record where the helpers and commands look for the current run, and where it is kept.

@@ -37,8 +37,16 @@ impl Verified {
         read_json(Path::new(paths::VERIFIED))
     }
 
+    /// The last one with a drill that came to its end, whatever was verified without one since.
+    pub fn last_drill() -> Result<Option<Self>> {
+        read_json(Path::new(paths::DRILLED))
+    }
+
     /// Replaces the last one.
     pub fn save(&self) -> Result<()> {
+        if self.drill && self.finished.is_some() {
+            write_json(Path::new(paths::DRILLED), self)?;
+        }
         write_json(Path::new(paths::VERIFIED), self)
     }
 }

@@ -116,7 +116,7 @@ pub fn left_out() -> Result<Vec<String>> {
 }
 
 /// Leaves word of a part for the manifest.
-fn tell(part: &Part) -> Result<()> {
+pub(super) fn tell(part: &Part) -> Result<()> {
     write_json(&Path::new(PARTS).join(format!("{}.json", part.name)), part)
 }
 

@@ -18,6 +18,7 @@ use crate::values::RunId;
 use super::files::{self, PARTS, PRESYNC};
 use super::open;
 use super::postgresql::Dumped;
+use super::settings;
 
 /// GitLab's version, by layout.
 const GITLAB_VERSION: [&str; 2] = ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
@@ -39,6 +40,8 @@ struct RedisInstance {
 /// Checks that every part is there, stores the manifest and drops the first pass, whose content the run now holds.
 pub fn write(config: &Config) -> Result<()> {
     let record = Record::current()?.context("no run is going on: this helper is started by its unit only")?;
+    let engine = open::in_run(config)?;
+    files::tell(&settings::store(config, &*engine)?)?;
     let parts = parts()?;
     let mut expected = Vec::new();
     expected.extend(config.files.command.is_none().then_some("files"));
@@ -65,7 +68,6 @@ pub fn write(config: &Config) -> Result<()> {
         after: newest(),
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
-    let engine = open::in_run(config)?;
     files::live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
     // Another host's may be under way.
     let ours = |snapshot: &Snapshot| snapshot.part == PRESYNC && snapshot.host == manifest.host;

@@ -51,7 +51,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
 }
 
 /// The files with secrets.
-fn secrets(config: &Config) -> Vec<&Path> {
+pub(super) fn secrets(config: &Config) -> Vec<&Path> {
     let postgresql = config.postgresql.iter().filter_map(|postgresql| postgresql.password.as_ref());
     let redis = config.redis.iter().filter_map(|redis| redis.password.as_ref());
     let monitoring = config.monitoring.silences.iter().flat_map(SilenceConfig::secrets);

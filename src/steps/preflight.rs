@@ -12,7 +12,8 @@ use crate::repository::patience;
 use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
 
-use super::{freeze, installed, open, readiness, redis};
+use super::readiness::{self, Readiness};
+use super::{freeze, installed, open, redis};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -46,7 +47,8 @@ async fn running(config: &Config) -> Result<Vec<String>> {
 async fn answers(config: &Config) -> bool {
     let Some(url) = &config.gitlab.readiness else { return true };
     let started = Instant::now();
-    while let Err(error) = readiness::ask(url).await {
+    let Ok(readiness) = Readiness::of(url) else { return false };
+    while let Err(error) = readiness.ask().await {
         if started.elapsed() > ANSWER_PATIENCE {
             tracing::warn!("{error:#}: GitLab does not answer while it runs, so its answer is not waited for afterwards");
             return false;

@@ -10,7 +10,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use futures_util::future::join_all;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -134,28 +133,29 @@ async fn follow(manager: &Manager, standings: &[(UnitName, Standing)]) -> Result
     Ok(())
 }
 
+/// Asks of all of them, each tool once.
 async fn ask_all(proxies: &[Proxy]) -> Vec<Result<Standing>> {
-    join_all(proxies.iter().map(service::ask)).await
+    let answers = service::answers(&proxies.iter().collect::<Vec<_>>()).await;
+    answers.into_iter().map(|answer| answer.map(|(standing, _)| standing)).collect()
 }
 
 /// Fails with everything that runs although it was stopped: then what was captured is not worth keeping.
 pub async fn all_down(config: &Config) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
-    let wrong: Vec<String> = join_all(proxies.iter().map(|proxy| service::is(proxy, Standing::Down)))
-        .await
-        .into_iter()
-        .filter_map(|down| down.err().map(|error| format!("{error:#}")))
-        .collect();
+    let answers = proxies.iter().zip(service::answers(&proxies).await);
+    let down = answers.map(|(proxy, answer)| service::stands(proxy, answer, Standing::Down));
+    let wrong: Vec<String> = down.filter_map(|down| down.err().map(|error| format!("{error:#}"))).collect();
     ensure!(wrong.is_empty(), "{}: it was started in the window, so nothing that came of it can be relied on", wrong.join("; "));
     Ok(())
 }
 
 /// Stops what comes up, as long as GitLab is half restored: after a reboot its own supervisor starts it.
 pub async fn keep_down(config: &Config) -> Result<()> {
+    let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
     while let Some(why) = Journal::half_way() {
-        for proxy in config.gitlab.writing_proxies() {
+        for (proxy, answer) in proxies.iter().zip(service::answers(&proxies).await) {
             // What cannot be asked has no supervisor yet.
-            if matches!(service::ask(proxy).await, Ok(Standing::Up)) {
+            if matches!(answer, Ok((Standing::Up, _))) {
                 tracing::error!("'{}' was started, and is stopped: {why}", proxy.name);
                 if let Err(error) = service::bring(proxy, &proxy.stop, Standing::Down).await {
                     tracing::error!("{error:#}");

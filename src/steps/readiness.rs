@@ -12,20 +12,48 @@ use super::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asks once. Fails with what GitLab, or the way to it, said.
+/// The way to GitLab's answer, for whoever asks more than once: a client of its own for each would read the system's certificates each time.
+pub struct Readiness {
+    client: Client,
+    url: String,
+}
+
+impl Readiness {
+    /// The way there. Asks nobody.
+    ///
+    /// # Errors
+    /// If the system's certificates cannot be used.
+    pub fn of(url: &ReadinessUrl) -> Result<Self> {
+        tls::use_ring();
+        // Whoever answers there must not have root ask elsewhere.
+        let builder = Client::builder().timeout(TIMEOUT).no_proxy().redirect(Policy::none());
+        let (client, url) = match url {
+            ReadinessUrl::Http(url) => (builder.build()?, url.clone()),
+            ReadinessUrl::Unix { socket, path } => (builder.unix_socket(socket.as_path()).build()?, format!("http://localhost{path}")),
+        };
+        Ok(Self { client, url })
+    }
+
+    /// Asks once.
+    ///
+    /// # Errors
+    /// With what GitLab, or the way to it, said.
+    pub async fn ask(&self) -> Result<()> {
+        let url = &self.url;
+        let response = self.client.get(url).send().await.with_context(|| format!("{url} does not answer"))?;
+        let status = response.status();
+        ensure!(!status.is_redirection(), "{url} answers {status}, which is not followed: give the URL that it leads to");
+        ensure!(status.is_success(), "{url} answers {status}");
+        Ok(())
+    }
+}
+
+/// Asks once.
+///
+/// # Errors
+/// With what GitLab, or the way to it, said.
 pub async fn ask(url: &ReadinessUrl) -> Result<()> {
-    tls::use_ring();
-    // Whoever answers there must not have root ask elsewhere.
-    let builder = Client::builder().timeout(TIMEOUT).no_proxy().redirect(Policy::none());
-    let (client, url) = match url {
-        ReadinessUrl::Http(url) => (builder.build()?, url.clone()),
-        ReadinessUrl::Unix { socket, path } => (builder.unix_socket(socket.as_path()).build()?, format!("http://localhost{path}")),
-    };
-    let response = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
-    let status = response.status();
-    ensure!(!status.is_redirection(), "{url} answers {status}, which is not followed: give the URL that it leads to");
-    ensure!(status.is_success(), "{url} answers {status}");
-    Ok(())
+    Readiness::of(url)?.ask().await
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ use crate::config::monitoring::ReportConfig;
 use crate::monitoring::{Report, patiently, reporter};
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
-use crate::runs::{Outcome, Record};
-use crate::systemd::last_lines;
+use crate::runs::{Kind, Outcome, Record};
+use crate::systemd::{Manager, last_lines};
 use crate::units::Unit;
 use crate::values::RunId;
+
+use super::unstarted;
 
 /// Before each further attempt.
 const PAUSES: [Duration; 4] = [Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(240), Duration::from_secs(600)];
@@ -106,7 +108,11 @@ async fn report(told: &Told) -> Result<Report> {
             // What kept the executor from starting is one of the units before it.
             let since = records.first().and_then(|record| record.finished).unwrap_or(Timestamp::UNIX_EPOCH);
             let log = last_lines("gitlab-backup*", since, LOG_LINES).await;
-            Ok(Report::not_started(&unit, log, last_complete))
+            let why = unstarted(&Manager::connect().await?, Kind::Backup, records.first()).await?;
+            Ok(match why {
+                Some(why) => Report::not_started(&why.unit, Some(why.reason), log, last_complete),
+                None => Report::not_started(&unit, None, log, last_complete),
+            })
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::runs::restore::Journal;
 use crate::systemd::{ActiveState, JobEvent, Jobs, Manager, Paused, notify, stopped_along};
 use crate::units::{Restore, Unit};
 
-use super::{freeze, readiness, restore};
+use super::readiness::Readiness;
+use super::{freeze, restore};
 
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
@@ -80,8 +81,13 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     }
     if let Some(url) = manner.readiness.as_ref().filter(|_| (manner.freezes || !resume.units.is_empty()) && paused::is_to_answer()) {
         let started = Instant::now();
+        let readiness = Readiness::of(url);
         loop {
-            let error = match readiness::ask(url).await {
+            let asked = match &readiness {
+                Ok(readiness) => readiness.ask().await,
+                Err(error) => Err(anyhow!("{error:#}")),
+            };
+            let error = match asked {
                 // Somebody else may have answered in its place.
                 Ok(()) if resume.all_running(manner, &manager).await? => break,
                 Ok(()) => anyhow!("it answers, and not all of it runs"),

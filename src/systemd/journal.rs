@@ -1,12 +1,24 @@
-//! The journal, read through journalctl(1).
+//! The journal: read through journalctl(1), and written to by its own protocol where an entry has fields that are looked for.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use libsystemd::logging::{Priority, journal_send};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::host::text;
+
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How much an entry matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// It is as it should be.
+    Info,
+    /// Somebody has to do something.
+    Err,
+}
 
 /// The last `count` lines that `unit` wrote since `since`. Empty where the journal cannot be read: lines of a log are never worth failing for.
 ///
@@ -20,5 +32,20 @@ pub async fn last_lines(unit: &str, since: Timestamp, count: usize) -> Vec<Strin
     match timeout(PATIENCE, command.output()).await {
         Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect(),
         _ => Vec::new(),
+    }
+}
+
+/// Writes an entry with fields of its own; where there is no journal, a line of the log.
+pub fn send<'a>(level: Level, message: &str, fields: impl Iterator<Item = (&'a str, &'a str)>) {
+    let message = text::clean(message);
+    let priority = match level {
+        Level::Info => Priority::Info,
+        Level::Err => Priority::Error,
+    };
+    if journal_send(priority, &message, fields).is_err() {
+        match level {
+            Level::Info => tracing::info!("{message}"),
+            Level::Err => tracing::error!("{message}"),
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use zbus::Connection;
@@ -17,6 +18,7 @@ use zbus::names::InterfaceName;
 
 use super::UnitState;
 use super::proxy::ManagerProxy;
+use super::state::time;
 
 /// systemd's own limit for a call; zbus has none.
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
@@ -300,6 +302,17 @@ impl Manager {
                 false => HashMap::new(),
             };
             Ok(UnitState::new(unit, &general, &service))
+        })
+        .await
+    }
+
+    /// When a timer last started what it is for; outlives a reboot with `Persistent=yes`.
+    pub async fn last_trigger(&self, timer: &str) -> Result<Option<Timestamp>> {
+        self.retry(&format!("read {timer}"), async || {
+            let path = self.proxy().await?.load_unit(timer).await?;
+            let properties = self.properties(path).await?;
+            let value = properties.get(InterfaceName::try_from("org.freedesktop.systemd1.Timer")?, "LastTriggerUSec").await?;
+            Ok(time(u64::try_from(&value)?))
         })
         .await
     }

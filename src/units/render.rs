@@ -293,7 +293,7 @@ impl Renderer<'_> {
             Unit::Silence | Unit::UnsilenceTimer | Unit::Unsilence | Unit::ReportStart | Unit::Report => self.monitoring(unit),
             Unit::Proxy(name) => self.proxy(name),
             Unit::Proxies => self.proxies(),
-            step => self.step(step).render(),
+            step => self.step(step)?.render(),
         }
     }
 

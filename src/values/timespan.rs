@@ -99,8 +99,12 @@ impl FromStr for Timespan {
         let mut rest = skip_spaces(text);
         ensure!(!rest.is_empty(), "there is no time span in it");
         let mut total: u64 = 0;
+        // From the last unit on: what follows it without a number may be the rest of a word.
+        let mut word = "";
         while !rest.is_empty() {
             ensure!(!rest.starts_with('-'), "'{text}' is negative");
+            let letters = word.find(|c: char| !c.is_alphabetic()).unwrap_or(word.len());
+            ensure!(word.is_empty() || word.len() - letters >= rest.len(), "'{}' is not a unit of time", &word[..letters]);
             let unsigned = rest.strip_prefix('+').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(rest);
             let (whole, after) = digits(unsigned);
             let (fraction, after) = match after.strip_prefix('.') {
@@ -133,6 +137,7 @@ impl FromStr for Timespan {
                 .filter(|total| *total < u64::MAX)
                 .with_context(|| format!("'{text}' is longer than systemd can count"))?;
             rest = skip_spaces(next);
+            word = spaced;
         }
         Ok(Self(Duration::from_micros(total)))
     }

@@ -24,6 +24,9 @@ const ROOT_INODE: u64 = 256;
 /// Where our snapshots are, in the top level.
 const DIRECTORY: &str = ".gitlab-backup";
 
+/// Between the two in an origin: what is in neither.
+const BETWEEN: char = '\0';
+
 pub(super) struct Btrfs;
 
 /// A subvolume: its file system's device, and its path in the top level.
@@ -34,7 +37,7 @@ struct Subvolume<'a> {
 
 impl<'a> Subvolume<'a> {
     fn parse(origin: &'a str) -> Result<Self> {
-        let (device, path) = origin.split_once(':').with_context(|| format!("'{origin}' names no subvolume"))?;
+        let (device, path) = origin.split_once(BETWEEN).with_context(|| format!("'{origin}' names no subvolume"))?;
         Ok(Self { device, path: Path::new(path) })
     }
 }
@@ -56,7 +59,7 @@ impl Volumes for Btrfs {
             return Ok(Err(format!("there is another subvolume in it, {nested}, which a snapshot would not have")));
         }
         let inside = whole.strip_prefix(subvolume).unwrap_or(&whole).to_owned();
-        Ok(Ok(Place { origin: format!("{}:{}", mount.source, subvolume.display()), inside }))
+        Ok(Ok(Place { origin: format!("{}{BETWEEN}{}", mount.source, subvolume.display()), inside }))
     }
 
     fn prepare(&self, snapshot: &Snapshot) -> Result<()> {

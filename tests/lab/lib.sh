@@ -2,10 +2,13 @@
 RUNNING='gitlab.target gitlab-puma.service gitlab-sidekiq.service gitlab-workhorse.service gitlab-gitaly.service'
 ANSWERS='curl -fsS -m 2 http://127.0.0.1:8080/-/readiness'
 
+# said_by_status [--json]: what it says; that something is wrong is an exit code, and no failure of the question.
+said_by_status() { inside "gitlab-backup status $*" || [ $? = 3 ]; }
+
 # What the program says of the last run, restore and verify is told with it: a journal may be lost, or too long to find it in.
 fail() {
   echo "FAIL: $*"
-  inside 'gitlab-backup status' 2>&1 | grep -E '^(now|last|restore|verify|DOWN):' | sed 's/^/why: /' | cut -c1-400 > "$M/why" || true
+  said_by_status 2>&1 | grep -E '^(WRONG|now|last|restore|verify|DOWN):' | sed 's/^/why: /' | cut -c1-400 > "$M/why" || true
   cat "$M/why"
   # What the unit itself said that the run names.
   for unit in $(grep -oE '^why: last:.*journalctl -u [^ )]+' "$M/why" | sed 's/.* //'); do inside "journalctl -n 6 -o cat -u $unit" 2>&1 | cut -c1-300 | sed 's/^/why:     /' || true; done

@@ -56,7 +56,7 @@ untouched() {
   gitlab_is_back 20
   nothing_is_left
   as_it_was /srv/old || fail "what was there has changed"
-  [ "$(inside 'gitlab-backup status --json' | grep -c '"half_restored": null')" = 1 ] || fail "status takes it for half restored"
+  [ "$(said_by_status --json | grep -c '"half_restored": null')" = 1 ] || fail "status takes it for half restored"
 }
 
 # Something that is not in the run: what a restore that fails has to leave.

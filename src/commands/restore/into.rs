@@ -32,7 +32,10 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
     }
     let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
     say!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
-    for part in &parts {
+    if let Some(path) = &args.path {
+        say!("  {}", text::path(path));
+    }
+    for part in parts.iter().filter(|_| args.path.is_none()) {
         let paths: Vec<String> = part.paths.iter().map(|path| path.display().to_string()).collect();
         say!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
     }

@@ -91,10 +91,11 @@ impl Layout for Omnibus {
             redis_unit,
             configuration,
             paths,
-            refusal: has("praefect").then_some(
+            refusal: has("praefect").then(|| {
                 "Praefect runs here: what its database says of the repositories and what each node has on disk cannot be captured together, \
-                 and copies of the nodes' files would not fit it. GitLab's own gitaly-backup is made for that",
-            ),
+                 and copies of the nodes' files would not fit it. GitLab's own gitaly-backup is made for that"
+                    .to_owned()
+            }),
             ..Defaults::default()
         }
     }
@@ -109,15 +110,16 @@ fn names(host: &Host, directory: &str) -> Vec<String> {
     names
 }
 
-/// Started and stopped by the package's tool, and asked of runit itself, which answers at once.
+/// By runit itself: the package's own tool calls it, too, after a second in which it loads its commands. `up` and `down` wait for nothing, as the
+/// status is asked anyway.
 fn proxy(host: &Host, name: &str) -> Proxy {
-    let ctl = |word: &str| vec![CTL.to_owned(), word.to_owned(), name.to_owned()];
-    let status = match host.path(SV).exists() {
-        true => vec![SV.to_owned(), "status".to_owned(), format!("{SERVICES}/{name}")],
-        false => ctl("status"),
+    let tool = |ctl: &str, sv: &str| match host.path(SV).exists() {
+        true => vec![SV.to_owned(), sv.to_owned(), format!("{SERVICES}/{name}")],
+        false => vec![CTL.to_owned(), ctl.to_owned(), name.to_owned()],
     };
     let timeout = crate::config::validate::PROXY_TIMEOUT;
-    Proxy { name: name.to_owned(), start: ctl("start"), stop: ctl("stop"), status, timeout, after: Vec::new() }
+    let (start, stop, status) = (tool("start", "up"), tool("stop", "down"), tool("status", "status"));
+    Proxy { name: name.to_owned(), start, stop, status, timeout, after: Vec::new() }
 }
 
 /// The bundled server, as 'gitlab-psql' reaches it: never through PgBouncer.

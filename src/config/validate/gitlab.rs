@@ -3,7 +3,7 @@
 use super::rules::{self, Refusal};
 use super::{Checker, Defaults, Section, Units, proxy};
 use crate::config::host::Host;
-use crate::config::layout::{LAYOUTS, Layout};
+use crate::config::layout::{Found, LAYOUTS, Layout};
 use crate::config::{Gitlab, Proxy, Quiesce, ReadinessUrl, raw};
 use crate::values::{Timespan, UnitName};
 
@@ -17,10 +17,11 @@ pub(super) struct Around<'a> {
     pub(super) servers: Vec<String>,
 }
 
-pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, around: Around) -> (Gitlab, Defaults) {
+pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, around: Around) -> (Gitlab, Defaults, Found) {
     let layout = layout(checker, section, &raw, around.units);
-    let mut defaults = layout.map(|layout| layout.defaults(around.host, around.units)).unwrap_or_default();
-    if let Some(why) = defaults.refusal {
+    let found = layout.map(|layout| Found::of(layout, around.host, around.units)).unwrap_or_default();
+    let mut defaults = found.defaults.clone();
+    if let Some(why) = defaults.refusal.take() {
         let refusal = Refusal::new(why, "layout = \"custom\", with everything said");
         checker.refuse(&section.field("layout", raw.layout.as_ref()), refusal);
     }
@@ -77,7 +78,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
         stop_grace: grace.unwrap_or(Timespan::from_secs(10)),
         settle: settle.unwrap_or(Timespan::from_secs(5 * 60)),
     };
-    (gitlab, defaults)
+    (gitlab, defaults, found)
 }
 
 fn layout(checker: &mut Checker, section: &Section, raw: &raw::Gitlab, units: &Units) -> Option<&'static dyn Layout> {

@@ -10,11 +10,12 @@ use crate::frozen::{At, Exclude, View, Walk};
 use crate::host::beneath::Directory;
 use crate::paths;
 use crate::repository::{Engine, Files, Tolerance, patience};
+use crate::steps::links::{self, Outside};
 use crate::steps::open;
 use crate::systemd::notify;
 use crate::volume;
 
-use super::{FILES, PARTS, PRESYNC, Plan, Way, leave_out, live, store, tell};
+use super::{FILES, PARTS, PRESYNC, Plan, Way, leave_out, leave_word, live, store, tell};
 
 /// The files, where the window did not store them itself, the dumps, and what own commands left for the run.
 pub fn stored(config: &Config) -> Result<()> {
@@ -22,6 +23,8 @@ pub fn stored(config: &Config) -> Result<()> {
     if config.files.command.is_none() && !told(FILES) {
         let engine = engine.insert(open::in_run(config)?);
         frozen(config, &**engine)?;
+    } else if config.files.command.is_none() && Plan::current()?.live() {
+        leave_word(links::all(config)?.iter())?;
     }
     for name in ["postgresql", "redis", "steps"] {
         let path = Path::new(paths::STAGING).join(name);
@@ -62,6 +65,9 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         }
         leave_out(&walk.left_out())?;
     }
+    let mut outside = Outside::of(&config.files.paths);
+    outside.look(&view);
+    leave_word(outside.told().iter())?;
     let snapshots = !plan.snapshots.is_empty();
     // What is unchanged since the first pass is there, and nothing else need be.
     let parents: &[&str] = match (plan.walked().next().is_some() && config.files.presync, snapshots) {

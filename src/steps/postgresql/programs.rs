@@ -7,6 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tokio::process::Command;
 
 use crate::host::beneath::Directory;
+use crate::host::text;
 use crate::process::{self, Ended};
 
 use super::client::{Client, all_of, dbname, major};
@@ -83,7 +84,7 @@ pub(super) async fn version(client: &Client, program: &str, server: u32) -> Resu
 
 async fn told(program: &Path, mut command: Command) -> Result<u32> {
     let output = command.arg("--version").output().await;
-    let output = output.with_context(|| format!("cannot run {}: is it installed?", program.display()))?;
+    let output = output.map_err(|error| text::cannot_run(program, &error))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     major(&text).with_context(|| format!("{} does not tell its version: '{}'", program.display(), text.trim()))
 }

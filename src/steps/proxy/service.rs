@@ -1,10 +1,13 @@
 //! One service behind a proxy: its commands are run, and its status command is believed.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -36,14 +39,14 @@ impl fmt::Display for Standing {
     }
 }
 
-/// Asks once. Fails if the answer cannot be understood: unknown is not down.
-pub(super) async fn ask(proxy: &Proxy) -> Result<Standing> {
-    answer(proxy).await.map(|(standing, _)| standing)
-}
-
 /// Fails if the service stands otherwise.
 pub(super) async fn is(proxy: &Proxy, wanted: Standing) -> Result<()> {
-    let (standing, words) = answer(proxy).await?;
+    stands(proxy, answer(proxy).await, wanted)
+}
+
+/// Fails if the service stands otherwise by this answer, or if there is none.
+pub(super) fn stands(proxy: &Proxy, answer: Result<(Standing, String)>, wanted: Standing) -> Result<()> {
+    let (standing, words) = answer?;
     ensure!(standing == wanted, "'{}' {standing} ({words})", proxy.name);
     Ok(())
 }
@@ -98,9 +101,77 @@ fn kill(child: &Child) {
     }
 }
 
+/// The answers and their words, one for each of `proxies`: tools that can tell of many services at once (sv, supervisorctl, also in a container) are
+/// asked once. Unknown is not down: of what is not told so, each is asked by itself.
+pub(super) async fn answers(proxies: &[&Proxy]) -> Vec<Result<(Standing, String)>> {
+    let mut tools: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
+    for (number, proxy) in proxies.iter().enumerate() {
+        if let Some((tool, _)) = of_many(&proxy.status) {
+            tools.entry(tool).or_default().push(number);
+        }
+    }
+    let at_once = tools.into_iter().filter(|(_, numbers)| numbers.len() > 1).map(|(tool, numbers)| async move {
+        let names = numbers.iter().filter_map(|number| proxies[*number].status.last().cloned());
+        let argv: Vec<String> = tool.iter().cloned().chain(names).collect();
+        let text = match said(&argv, proxies[numbers[0]]).await {
+            Ok((_, text)) => text,
+            Err(_) => String::new(),
+        };
+        let told = numbers.into_iter().filter_map(|number| Some((number, told_of(proxies[number].status.last()?, &text)?)));
+        told.collect::<Vec<_>>()
+    });
+    let told: BTreeMap<usize, (Standing, String)> = join_all(at_once).await.into_iter().flatten().collect();
+    let each = proxies.iter().enumerate().map(|(number, proxy)| {
+        let told = told.get(&number).cloned();
+        async move {
+            match told {
+                Some(told) => Ok(told),
+                None => answer(proxy).await,
+            }
+        }
+    });
+    join_all(each).await
+}
+
+/// A status command without the service's name, and the name, if it takes more than one.
+fn of_many(argv: &[String]) -> Option<(&[String], &String)> {
+    let (name, tool) = argv.split_last()?;
+    let [.., program, word] = tool else { return None };
+    let known = Path::new(program).file_name().is_some_and(|name| name == "sv" || name == "supervisorctl");
+    (known && word == "status").then_some((tool, name))
+}
+
+/// What is said of this one service among others.
+fn told_of(name: &str, text: &str) -> Option<(Standing, String)> {
+    // 'run: NAME: (pid …' and 'NAME   RUNNING   pid …'.
+    let is_its = |line: &&str| {
+        let mut words = line.split_whitespace();
+        let (first, second) = (words.next(), words.next());
+        first == Some(name) || second.and_then(|second| second.strip_suffix(':')) == Some(name)
+    };
+    let mut lines = text.lines().filter(is_its);
+    let (own, None) = (lines.next()?, lines.next()) else { return None };
+    line(own).map(|standing| (standing, own.trim().to_owned()))
+}
+
 /// The answer and its words.
 async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
     let argv = &proxy.status;
+    let (status, text) = said(argv, proxy).await?;
+    match standing(status.code(), &text) {
+        Some(standing) => Ok((standing, tail(text.as_bytes()))),
+        None if status.success() && text.trim().is_empty() => bail!(
+            "the status of '{}' is not known: '{}' ended with {status} and without a word; 'gitlab-ctl status NAME' says nothing of a service that is \
+             disabled or not there: correct [[gitlab.proxy]], and let another command's status print a word, as 'echo up'",
+            proxy.name,
+            argv.join(" "),
+        ),
+        None => bail!("the status of '{}' is not known: '{}' ended with {status}: {}", proxy.name, argv.join(" "), tail(text.as_bytes())),
+    }
+}
+
+/// Runs a status command, of this proxy or of it and others.
+async fn said(argv: &[String], proxy: &Proxy) -> Result<(ExitStatus, String)> {
     let mut command = command(argv)?;
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {}", argv[0]))?;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -112,23 +183,7 @@ async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
         }
     };
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    match standing(output.status.code(), &text) {
-        Some(standing) => Ok((standing, tail(text.as_bytes()))),
-        None if output.status.success() && text.trim().is_empty() => bail!(
-            "the status of '{}' is not known: '{}' ended with {} and without a word; 'gitlab-ctl status NAME' says nothing of a service that is \
-             disabled or not there: correct [[gitlab.proxy]], and let another command's status print a word, as 'echo up'",
-            proxy.name,
-            argv.join(" "),
-            output.status
-        ),
-        None => bail!(
-            "the status of '{}' is not known: '{}' ended with {}: {}",
-            proxy.name,
-            argv.join(" "),
-            output.status,
-            tail(text.as_bytes())
-        ),
-    }
+    Ok((output.status, text))
 }
 
 /// What a status command says, in the words of those that say it in words (runit, supervisord, the inspection of a container, GitLab's own
@@ -170,6 +225,24 @@ fn is_unsure(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tells_of_many_is_asked_once_and_taken_apart() {
+        let argv = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let many = |words: &str| of_many(&argv(words)).is_some();
+        assert!(many("/opt/gitlab/embedded/bin/sv status /opt/gitlab/service/puma"));
+        assert!(many("/usr/bin/docker exec gitlab supervisorctl status gitlab:puma"));
+        assert!(!many("/usr/bin/docker exec gitlab gitlab-ctl status puma") && !many("/etc/init.d/gitlab status") && !many("sv status"));
+        let sv = "run: /s/puma: (pid 8) 5s; run: log: (pid 7) 5s\ndown: /s/sidekiq: 3s, normally up\nfail: /s/x: unable to change to service directory";
+        assert_eq!(told_of("/s/puma", sv).map(|told| told.0), Some(Standing::Up));
+        assert_eq!(told_of("/s/sidekiq", sv), Some((Standing::Down, "down: /s/sidekiq: 3s, normally up".to_owned())));
+        // Each is asked by itself then.
+        assert_eq!((told_of("/s/x", sv), told_of("/s/pum", sv), told_of("log", sv)), (None, None, None));
+        let supervisor = "gitlab:puma    RUNNING   pid 39, uptime 0:00:05\nsidekiq  UNKNOWN\nsidekiq2   STOPPED   Not started";
+        assert_eq!(told_of("gitlab:puma", supervisor).map(|told| told.0), Some(Standing::Up));
+        assert_eq!(told_of("sidekiq", supervisor), None);
+        assert_eq!(told_of("sidekiq2", supervisor).map(|told| told.0), Some(Standing::Down));
+    }
 
     #[test]
     fn what_says_it_in_words_is_taken_at_its_word() {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::Postgresql;
+use crate::paths;
 use crate::units::text::Text;
 use crate::values::SecretSource;
 
@@ -10,8 +11,12 @@ use super::Renderer;
 
 /// The repository's password.
 pub const REPOSITORY: &str = "repository.password";
+/// The variables for restic.
+pub const ENVIRONMENT: &str = "repository.environment";
 /// The configuration, for helpers that do not run as root.
 pub const CONFIG: &str = "config.toml";
+/// What was found on the host, likewise.
+pub const HOST: &str = "host.json";
 /// What a restore will do, likewise.
 pub const RESTORE_PLAN: &str = "restore-plan.json";
 /// PostgreSQL's password.
@@ -35,8 +40,15 @@ impl Renderer<'_> {
         for instance in self.config.redis.iter().filter(|_| redis) {
             wanted.extend(instance.password.as_ref().map(|password| (self::redis(&instance.name), password)));
         }
-        wanted.into_iter().map(|(id, source)| line(&id, source)).collect()
+        let lines = wanted.into_iter().map(|(id, source)| line(&id, source));
+        let environment = self.config.repository.environment_file.as_deref().filter(|_| repository);
+        lines.chain(environment.map(|path| file(ENVIRONMENT, path))).collect()
     }
+}
+
+/// The configuration and what was found on the host, for a helper that is not root.
+pub(super) fn configuration(source: &Path) -> Vec<Text> {
+    vec![file(CONFIG, source), file(HOST, Path::new(paths::HOST))]
 }
 
 /// The setting that gives a unit one secret.

@@ -117,7 +117,12 @@ pub(super) fn told() -> Sandbox {
 }
 
 /// Two systems may share a secret.
-fn lines(mut secrets: Vec<(&'static str, &SecretSource)>) -> Vec<Text> {
-    secrets.dedup();
-    secrets.into_iter().map(|(id, source)| line(id, source)).collect()
+fn lines(secrets: Vec<(&'static str, &SecretSource)>) -> Vec<Text> {
+    let mut once: Vec<(&str, &SecretSource)> = Vec::new();
+    for secret in secrets {
+        if !once.contains(&secret) {
+            once.push(secret);
+        }
+    }
+    once.into_iter().map(|(id, source)| line(id, source)).collect()
 }

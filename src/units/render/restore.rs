@@ -155,7 +155,6 @@ impl Renderer<'_> {
                 description: Text::plain("GitLab restore: check everything before GitLab is touched"),
                 exec: exec("preflight"),
                 credentials: self.credentials(true, true, true),
-                environment_file: self.repository_environment(),
                 mounts: self.repository_path(),
                 binds_to: names([Restore::Run]),
                 sandbox: Some(Sandbox {
@@ -186,7 +185,6 @@ impl Renderer<'_> {
                     description: Text::plain(what),
                     exec: exec(word),
                     credentials: self.credentials(true, false, false),
-                    environment_file: self.repository_environment(),
                     mounts: self.repository_path(),
                     after,
                     requires,

@@ -41,7 +41,6 @@ pub(super) struct StepService {
     /// Seconds between attempts; none: a failure is final at once.
     pub(super) retry: Option<u32>,
     pub(super) credentials: Vec<Text>,
-    pub(super) environment_file: Option<Text>,
     /// A directory of the unit's own below the staging area.
     pub(super) staging: Option<Text>,
     /// `RequiresMountsFor=`.
@@ -69,7 +68,6 @@ impl StepService {
             stop_timeout: None,
             retry: None,
             credentials: Vec::new(),
-            environment_file: None,
             staging: None,
             mounts: None,
             runtime: false,
@@ -80,20 +78,24 @@ impl StepService {
     }
 }
 
+/// A unit that nobody has said anything of.
+fn missing(unit: &Unit) -> askama::Error {
+    askama::Error::custom(std::io::Error::other(format!("there is no text for {unit}")))
+}
+
 impl Renderer<'_> {
     /// The steps of the stages, one arm for each.
-    pub(super) fn step(&self, unit: &Unit) -> StepService {
+    pub(super) fn step(&self, unit: &Unit) -> askama::Result<StepService> {
         let config = self.config;
         let base = StepService::base();
         let after = |units: Vec<Unit>| Text::names([vec![Unit::Staging], units].concat());
-        match unit {
+        let step = match unit {
             Unit::Preflight => StepService {
                 description: Text::plain("GitLab backup: check everything before GitLab is touched"),
                 exec: self.helper(&["preflight"]),
                 // It may have to wait until somebody else has done in the repository.
                 timeout: Text::plain(Timespan::from_secs(24 * 3600)),
                 credentials: self.credentials(true, false, true),
-                environment_file: self.repository_environment(),
                 mounts: self.repository_path(),
                 sandbox: Some(Sandbox {
                     network: self.servers_by_network() || self.repository_path().is_none() || self.readiness_by_network(),
@@ -258,11 +260,12 @@ impl Renderer<'_> {
             },
             Unit::Step(name) => match config.steps.iter().find(|step| step.name == *name) {
                 Some(step) => self.own_step(step, base),
-                None => base,
+                None => return Err(missing(unit)),
             },
             // Everything else has a template of its own.
-            _ => base,
-        }
+            _ => return Err(missing(unit)),
+        };
+        Ok(step)
     }
 
     /// A `[[step]]` of the configuration: an outside program with the rights that its user has, and no sandbox that could break it.
@@ -326,7 +329,7 @@ impl Renderer<'_> {
         StepService {
             user: self.config.postgresql.as_ref().map(|postgresql| Text::names([&postgresql.os_user])),
             // The configuration comes as a credential too: its reader here is not root.
-            credentials: [vec![credential::file(credential::CONFIG, &self.config.source)], self.credentials(false, true, false)].concat(),
+            credentials: [credential::configuration(&self.config.source), self.credentials(false, true, false)].concat(),
             sandbox: Some(Sandbox { network: self.postgresql_by_network(), foreign: true, ..self.sandbox("") }),
             ..base
         }
@@ -336,7 +339,6 @@ impl Renderer<'_> {
     pub(super) fn repository_step(&self, base: StepService) -> StepService {
         StepService {
             credentials: self.credentials(true, false, false),
-            environment_file: self.repository_environment(),
             staging: Some(Text::plain("parts")),
             mounts: self.repository_path(),
             sandbox: Some(Sandbox {
@@ -370,9 +372,5 @@ impl Renderer<'_> {
 
     pub(super) fn readiness_by_network(&self) -> bool {
         matches!(self.config.gitlab.readiness, Some(ReadinessUrl::Http(_)))
-    }
-
-    pub(super) fn repository_environment(&self) -> Option<Text> {
-        self.config.repository.environment_file.as_ref().map(|path| Text::path(&path.to_string_lossy()))
     }
 }

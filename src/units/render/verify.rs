@@ -9,7 +9,6 @@ use super::{Renderer, Sandbox, Text};
 pub(super) struct VerifyService {
     exec: Text,
     mounts: Option<Text>,
-    environment_file: Option<Text>,
     credentials: Vec<Text>,
     sandbox: Sandbox,
 }
@@ -22,7 +21,6 @@ impl Renderer<'_> {
         VerifyService {
             exec: self.helper(&["verify"]),
             mounts: self.repository_path(),
-            environment_file: self.repository_environment(),
             credentials: self.credentials(true, false, false),
             sandbox: Sandbox {
                 network: self.repository_path().is_none(),

@@ -1,0 +1,51 @@
+//! What of a run others look for in the journal: `journalctl RUN_ID=…`, or `MESSAGE_ID=…` for one kind of event in all runs.
+
+use crate::runs::{Kind, Outcome, Record};
+use crate::systemd::{Level, send};
+
+/// It has begun.
+const BEGUN: &str = "a3b21ce00ae14d7e8a5c31ea7b4b8f10";
+/// It has come to `STAGE=`.
+const STAGE: &str = "5f4f0ac3c1f54b1d9a9a0c2b7a1f6d22";
+/// It is complete.
+const COMPLETE: &str = "c0d6a0e1f4a7490d8b1be0a4c6b0de33";
+/// It has failed, or something after it was complete.
+const FAILED: &str = "e19f6a52b6c34c0c9df2a7d2b1c75e44";
+
+/// Tells of what has just begun.
+pub(super) fn begun(kind: Kind, record: &Record) {
+    tell(kind, record, BEGUN, Level::Info, "has begun", &[]);
+}
+
+/// Tells of the stage that it is in; `more` is for readers.
+pub(super) fn stage(kind: Kind, record: &Record, more: &str) {
+    tell(kind, record, STAGE, Level::Info, &format!("is in stage {}{more}", record.stage), &[]);
+}
+
+/// Tells how it ended.
+pub(super) fn ended(kind: Kind, record: &Record) {
+    let downtime = record.downtime.map(|downtime| ("DOWNTIME_SECONDS", format!("{:.1}", downtime.total())));
+    match &record.failure {
+        None if record.outcome == Outcome::Complete => {
+            let words = format!("is complete; GitLab was down for {}", record.away());
+            tell(kind, record, COMPLETE, Level::Info, &words, downtime.as_slice());
+        }
+        failure => {
+            let reason = failure.as_ref().map_or("for a reason that is not known", |failure| &failure.reason);
+            let unit = failure.as_ref().and_then(|failure| failure.unit.clone()).map(|unit| ("FAILED_UNIT", unit));
+            let fields: Vec<_> = unit.into_iter().chain(downtime).collect();
+            tell(kind, record, FAILED, Level::Err, &format!("failed in stage {}: {reason}", record.stage), &fields);
+        }
+    }
+}
+
+fn tell(kind: Kind, record: &Record, id: &str, level: Level, words: &str, more: &[(&str, String)]) {
+    let what = match kind {
+        Kind::Backup => "run",
+        Kind::Restore => "restore",
+    };
+    let run = record.id.to_string();
+    let fields = [("MESSAGE_ID", id), ("RUN_ID", &run), ("KIND", what), ("STAGE", &record.stage)];
+    let fields = fields.into_iter().chain(more.iter().map(|(name, value)| (*name, value.as_str())));
+    send(level, &format!("{what} {run} {words}"), fields);
+}

@@ -1,0 +1,94 @@
+//! What is logged: each event is a line on standard error, and where that is the journal, each line begins with its priority, sd-daemon(3), so
+//! that `journalctl -p warning` shows what deserves it.
+//!
+//! By the stream that a unit was given, and not by messages of the journal's own protocol: of a process that has ended, the journal no longer
+//! knows the unit, and the last words of a helper are the ones that count.
+
+use std::io::{self, Write};
+use std::sync::LazyLock;
+
+use rustix::fs::fstat;
+use tracing::Level;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::text;
+
+/// The priority of what ends a command, syslog(3) LOG_ERR.
+const ERR: &str = "<3>";
+
+/// Standard error, for what is logged.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Log;
+
+/// Standard error, for one event.
+#[derive(Debug, Clone, Copy)]
+pub struct Event {
+    priority: &'static str,
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Event;
+
+    fn make_writer(&self) -> Event {
+        Event { priority: priority(Level::INFO) }
+    }
+
+    fn make_writer_for(&self, meta: &tracing::Metadata<'_>) -> Event {
+        Event { priority: priority(*meta.level()) }
+    }
+}
+
+impl Write for Event {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        put(self.priority, &text::bytes(event.strip_suffix(b"\n").unwrap_or(event)));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Says why a command failed; lines that are meant as such stay lines. Nothing if that has been said.
+pub fn failure(error: &anyhow::Error) {
+    if !error.to_string().is_empty() {
+        put(ERR, &text::lines(&format!("gitlab-backup: {}", text::why(error))));
+    }
+}
+
+/// Writes lines that are clean already.
+fn put(priority: &str, lines: &str) {
+    text::err(&if *JOURNAL { marked(priority, lines) } else { lines.to_owned() });
+}
+
+/// Each line with the priority, since each is an entry of its own.
+fn marked(priority: &str, lines: &str) -> String {
+    lines.lines().map(|line| format!("{priority}{line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => ERR,
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        _ => "<7>",
+    }
+}
+
+/// Whether standard error is the journal, systemd.exec(5) `$JOURNAL_STREAM`: the variable is inherited by what has redirected it, too.
+static JOURNAL: LazyLock<bool> = LazyLock::new(|| {
+    let stream = std::env::var("JOURNAL_STREAM").ok();
+    let here = fstat(rustix::stdio::stderr()).ok();
+    here.zip(stream).is_some_and(|(here, stream)| stream == format!("{}:{}", here.st_dev, here.st_ino))
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_of_an_event_has_its_priority() {
+        assert_eq!(marked(priority(Level::ERROR), "gitlab-backup: a: b\n  c: d"), "<3>gitlab-backup: a: b\n<3>  c: d");
+        assert_eq!(marked(priority(Level::WARN), "old"), "<4>old");
+    }
+}

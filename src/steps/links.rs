@@ -1,0 +1,134 @@
+//! Links to directories that are in no backup: `@hashed` moved to a larger disk, with a link left in its place. What is stored of it is the link.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rustix::fs::FileType;
+
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::frozen::{Exclude, View};
+use crate::host::beneath::Directory;
+use crate::host::{own, text};
+
+/// How many such directories are named.
+const NAMED: usize = 10;
+/// How deep a look by hand goes: Gitaly's `@hashed/ab/cd`. A run looks at every entry anyway.
+const DEPTH: usize = 4;
+
+/// Directories outside of all that is saved, with the links that lead there.
+pub struct Outside {
+    saved: Vec<PathBuf>,
+    found: BTreeMap<PathBuf, (PathBuf, usize)>,
+}
+
+impl Outside {
+    /// None yet. `paths` are what is saved.
+    pub fn of(paths: &[PathBuf]) -> Self {
+        let real = paths.iter().filter_map(|path| own::canonical(path).ok());
+        Self { saved: paths.iter().cloned().chain(real).collect(), found: BTreeMap::new() }
+    }
+
+    /// Those in a view.
+    pub fn look(&mut self, view: &View) {
+        for root in &view.roots {
+            // The directories around an entry, each with the number of the last entry in it.
+            let mut around: Vec<(u64, PathBuf)> = Vec::new();
+            for (number, entry) in (0..).zip(root.tree.entries()) {
+                while around.last().is_some_and(|(last, _)| *last < number) {
+                    around.pop();
+                }
+                let directory = around.last().map(|(_, path)| path);
+                if let Some(target) = entry.extra.as_ref().and_then(|extra| extra.target.as_ref()) {
+                    let link = directory.map_or_else(|| root.path.clone(), |directory| directory.join(entry.name()));
+                    self.add(link, Path::new(OsStr::from_bytes(target)));
+                }
+                if entry.below > 0 {
+                    let path = directory.map_or_else(|| root.path.clone(), |directory| directory.join(entry.name()));
+                    around.push((number + entry.below, path));
+                }
+            }
+        }
+    }
+
+    /// Those in directories, so many levels deep. What cannot be read is for others to tell.
+    fn walk(&mut self, path: &Path, exclude: &Exclude, depth: usize) -> Result<()> {
+        let (above, name) = Directory::of(path)?;
+        let directory = above.below(Path::new(&name))?;
+        let mut open = vec![(directory.entries()?.into_iter(), directory)];
+        while let Some((names, directory)) = open.last_mut() {
+            let Some((name, kind)) = names.next() else {
+                open.pop();
+                continue;
+            };
+            let path = directory.path().join(&name);
+            match kind {
+                FileType::Symlink if !exclude.matches(&path, false) => {
+                    // It may be gone meanwhile.
+                    if let Ok(target) = directory.target(&name) {
+                        self.add(path, Path::new(OsStr::from_bytes(&target)));
+                    }
+                }
+                FileType::Directory if !exclude.matches(&path, true) => {
+                    let inner = directory.below(Path::new(&name)).and_then(|inner| Ok((inner.entries()?.into_iter(), inner)));
+                    if let Some(inner) = inner.ok().filter(|_| open.len() < depth) {
+                        open.push(inner);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, link: PathBuf, target: &Path) {
+        let target = link.parent().unwrap_or(Path::new("/")).join(target);
+        // Only looked at, to tell of it: nothing there is read or stored.
+        let Ok(real) = own::canonical(&target) else { return };
+        if self.saved.iter().any(|path| real.starts_with(path)) || !own::is_directory(&real) {
+            return;
+        }
+        self.found.entry(real).or_insert((link, 0)).1 += 1;
+    }
+
+    /// A line for each directory.
+    pub fn told(&self) -> Vec<String> {
+        let line = |(real, (link, count)): (&PathBuf, &(PathBuf, usize))| {
+            let more = if *count > 1 { format!(", as {} more do", count - 1) } else { String::new() };
+            format!(
+                "{} leads to {}{more}, and that directory is not in the backup: name it in [files] paths",
+                text::path(link),
+                text::path(real)
+            )
+        };
+        let mut lines: Vec<String> = self.found.iter().take(NAMED).map(line).collect();
+        if self.found.len() > NAMED {
+            lines.push(format!("links lead to {} more directories that are not in the backup", self.found.len() - NAMED));
+        }
+        lines
+    }
+}
+
+/// Every such directory, wherever in the files the link is.
+pub fn all(config: &Config) -> Result<Vec<String>> {
+    looked(config, usize::MAX)
+}
+
+/// Those that are seen at a look by hand.
+pub fn findings(config: &Config) -> Vec<Finding> {
+    // What keeps it from being looked at is found elsewhere.
+    let lines = looked(config, DEPTH).unwrap_or_default();
+    lines.into_iter().map(|line| Finding::warning("files", line)).collect()
+}
+
+fn looked(config: &Config, depth: usize) -> Result<Vec<String>> {
+    let exclude = Exclude::new(&config.files.exclude)?;
+    let mut outside = Outside::of(&config.files.paths);
+    for path in config.files.paths.iter().filter(|path| own::is_directory(path)) {
+        outside.walk(path, &exclude, depth)?;
+    }
+    Ok(outside.told())
+}
