@@ -92,6 +92,15 @@ pub(in crate::steps) struct Loader<'a> {
     pub sandbox: Option<&'a Client>,
 }
 
+/// Where a load is. What is in the database is the filler's still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::steps) enum Moment {
+    /// Extensions were just made, with what they bring, and nothing of the dump's data is there. It may come more than once, or not at all.
+    Extensions,
+    /// Everything is there.
+    Filled,
+}
+
 impl Loader<'_> {
     /// Makes the empty database `name` with the encoding and the locale of `like`, for whom it is filled by.
     ///
@@ -120,14 +129,14 @@ impl Loader<'_> {
     }
 
     /// Fills the empty database `name` from the directory-format dump at `dump`, with `more` options for pg_restore, and gives what is in
-    /// it to whom it belongs; on the way, while it is still the filler's, `meanwhile` is done. The database itself is closed, and the superuser's.
+    /// it to whom it belongs; on the way, while it is still the filler's, `meanwhile` is done at each moment. The database itself is closed, and the superuser's.
     ///
     /// # Errors
     /// With the first statement that fails.
-    pub async fn fill(&self, name: &str, dump: &Path, more: &[&str], meanwhile: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    pub async fn fill(&self, name: &str, dump: &Path, more: &[&str], mut meanwhile: impl AsyncFnMut(Moment) -> Result<()>) -> Result<()> {
         let Some(sandbox) = self.sandbox else {
             restore(self.admin, self.session.major, name, dump, more).await?;
-            return meanwhile().await;
+            return meanwhile(Moment::Filled).await;
         };
         let entries = toc::read(dump)?;
         let session = self.admin.insist(name).await?;
@@ -137,8 +146,8 @@ impl Loader<'_> {
         let guard = sandbox::Guard::up(&session).await?;
         let (now, last): (Vec<&Entry>, Vec<&Entry>) =
             entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
-        make_all(&session, sandbox, &now, name, dump, more).await?;
-        meanwhile().await?;
+        make_all(&session, sandbox, (&now, name, dump, more), &mut meanwhile).await?;
+        meanwhile(Moment::Filled).await?;
         // From here on nobody's code runs but an autovacuum worker's, which the guard keeps from changing anything until all belongs to its owner;
         // and nothing that it has made is taken for what stands in the dump.
         sandbox::silence(&session).await?;
@@ -177,7 +186,7 @@ impl Loader<'_> {
         let guard = sandbox::Guard::up(&session).await?;
         let now: Vec<&Entry> =
             entries.iter().filter(|entry| entry.section == Section::PreData && !is_special(entry) && !comes_last(entry)).collect();
-        make_all(&session, sandbox, &now, name, dump, more).await?;
+        make_all(&session, sandbox, (&now, name, dump, more), &mut async |_| Ok(())).await?;
         sandbox::silence(&session).await?;
         guard.ensure_alone(&session).await
     }
@@ -247,12 +256,20 @@ async fn made_anew(session: &Session, entry: &Entry) -> Result<()> {
 }
 
 /// Makes everything of `entries`, in their order: by the superuser's session what only a superuser can make, all else by pg_restore.
-async fn make_all(session: &Session, sandbox: &Client, entries: &[&Entry], name: &str, dump: &Path, more: &[&str]) -> Result<()> {
+async fn make_all(
+    session: &Session,
+    sandbox: &Client,
+    (entries, name, dump, more): (&[&Entry], &str, &Path, &[&str]),
+    meanwhile: &mut impl AsyncFnMut(Moment) -> Result<()>,
+) -> Result<()> {
     let privileged = |entry: &&Entry| PRIVILEGED.contains(&entry.kind.as_str());
     for these in entries.chunk_by(|one, next| privileged(one) == privileged(next)) {
         if these.first().is_some_and(privileged) {
             make(session, these).await?;
             sandbox::equip_for_extensions(session).await?;
+            if these.iter().any(|entry| entry.kind == "EXTENSION") {
+                meanwhile(Moment::Extensions).await?;
+            }
             continue;
         }
         let list = list(these)?;

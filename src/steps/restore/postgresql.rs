@@ -14,7 +14,7 @@ use crate::runs::Database;
 use crate::runs::restore::StagedDatabase;
 use crate::steps::postgresql::Dumped;
 use crate::steps::postgresql::client::Client;
-use crate::steps::postgresql::load::{self, Loader, MAINTENANCE};
+use crate::steps::postgresql::load::{self, Loader, MAINTENANCE, Moment};
 use crate::steps::postgresql::sandbox;
 use crate::steps::postgresql::session::Session;
 use crate::systemd::notify;
@@ -92,7 +92,10 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
     databases::mark(loader.session, name).await?;
     // Whose indexes have expressions is still who has no rights.
     let filler = loader.sandbox.unwrap_or(loader.admin);
-    let meanwhile = async || {
+    let meanwhile = async |moment| {
+        if moment != Moment::Filled {
+            return Ok(());
+        }
         let mut analyze = filler.command("vacuumdb", name, loader.session.major)?;
         analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.config.jobs));
         // Everything is there without it, and the server does it by itself after a while.

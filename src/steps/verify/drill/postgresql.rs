@@ -17,7 +17,7 @@ use crate::runs::record::read_json;
 use crate::runs::{Database, Manifest};
 use crate::steps::postgresql::client::{Client, DEBIAN, identifier, literal, major, versions};
 use crate::steps::postgresql::globals::{Globals, Role};
-use crate::steps::postgresql::load::{self, Loader};
+use crate::steps::postgresql::load::{self, Loader, Moment};
 use crate::steps::postgresql::session::Session;
 use crate::steps::postgresql::{Dumped, sandbox, toc};
 use crate::steps::user;
@@ -32,6 +32,10 @@ const SUPERUSER: &str = "postgres";
 const PORT: u16 = 5432;
 const TABLES: &str = "SELECT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
+/// The tables in which extensions keep their configuration: a dump has rows of theirs, and beside these are those that the extension brings.
+const OF_EXTENSIONS: &str = "SELECT DISTINCT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+    FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS kept (oid) \
+    JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'";
 /// How many tables that differ are worth naming.
 const NAMED: usize = 5;
 /// For a server that nobody will miss: fast, quiet and alone.
@@ -211,18 +215,43 @@ async fn database(loader: &Loader<'_>, name: &str, dump: &Path, recorded: Option
     let like = recorded.unwrap_or(&unknown);
     loader.create(name, like).await?;
     let mut counted = Ok(String::new());
+    let mut brought = BTreeMap::new();
     // Before it is handed over, and as who filled it: to plan a query runs the code of indexes.
     loader
-        .fill(name, dump, &[], async || {
-            counted = count(loader, name, recorded).await;
+        .fill(name, dump, &[], async |moment| {
+            match moment {
+                Moment::Extensions => bring(loader, name, &mut brought).await?,
+                Moment::Filled => counted = count(loader, name, recorded, &brought).await,
+            }
             Ok(())
         })
         .await?;
     counted
 }
 
-/// Compares the rows of a database that is still the filler's with what the manifest has of it.
-async fn count(loader: &Loader<'_>, name: &str, recorded: Option<&Database>) -> Result<String> {
+/// Counts the rows that extensions bring: they are in no dump.
+async fn bring(loader: &Loader<'_>, name: &str, brought: &mut BTreeMap<String, u64>) -> Result<()> {
+    let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
+    for row in session.rows(OF_EXTENSIONS, &[]).await? {
+        let (schema, table, quoted): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if !brought.contains_key(&quoted) {
+            let rows = rows(&session, &schema, &table, &quoted).await?;
+            brought.insert(quoted, rows);
+        }
+    }
+    Ok(())
+}
+
+/// The rows of one table.
+async fn rows(session: &Session, schema: &str, table: &str, quoted: &str) -> Result<u64> {
+    // ONLY: what inherits from a table is counted by itself.
+    let sql = format!("SELECT pg_catalog.count(*) FROM ONLY {}.{}", identifier(schema), identifier(table));
+    let count: i64 = session.value(&sql, &[]).await.with_context(|| format!("the rows of table {quoted} cannot be counted"))?;
+    u64::try_from(count).with_context(|| format!("table {quoted} has {count} rows"))
+}
+
+/// Compares the rows of a database that is still the filler's, but for those that were `brought` by extensions, with what the manifest has of it.
+async fn count(loader: &Loader<'_>, name: &str, recorded: Option<&Database>, brought: &BTreeMap<String, u64>) -> Result<String> {
     let Some(recorded) = recorded else { return Ok("restored; the manifest is too old to tell how many rows there were".to_owned()) };
     let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
     let mut there = BTreeMap::new();
@@ -236,11 +265,12 @@ async fn count(loader: &Loader<'_>, name: &str, recorded: Option<&Database>) -> 
             different.push(format!("table {table} is not there, and the manifest says that it has {rows} rows"));
             continue;
         };
-        // ONLY: what inherits from a table is counted by itself.
-        let sql = format!("SELECT pg_catalog.count(*) FROM ONLY {}.{}", identifier(schema), identifier(name));
-        let count: i64 = session.value(&sql, &[]).await.with_context(|| format!("the rows of table {table} cannot be counted"))?;
-        if u64::try_from(count).ok() != Some(*rows) {
-            different.push(format!("table {table} has {count} rows, and the manifest says {rows}"));
+        let count = self::rows(&session, schema, name, table).await?;
+        // The manifest has the rows that are in the dump, and no others.
+        let own = brought.get(table).copied().unwrap_or(0);
+        if count.checked_sub(own) != Some(*rows) {
+            let beside = if own > 0 { format!(", of which {own} come with its extension") } else { String::new() };
+            different.push(format!("table {table} has {count} rows{beside}, and the manifest says {rows}"));
         }
     }
     let rest = different.len().saturating_sub(NAMED);
