@@ -15,5 +15,5 @@ pub use entry::{Attribute, Content, Entry, Extra, Stat, Time};
 pub use exclude::Exclude;
 pub use staging::{How, Staging, open, place};
 pub use tree::Tree;
-pub use view::{At, Root, View};
+pub use view::{At, Devices, Root, View};
 pub use walk::{Skipped, Walk, settled};

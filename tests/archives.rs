@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Cursor;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,7 +31,8 @@ impl ReadSource for Hostile {
 
     fn entries(&self) -> Self::Iter {
         let entry = |(path, node): &(PathBuf, Node)| {
-            let open = node.is_file().then(|| Cursor::new(b"owned".to_vec()));
+            let content = if path.starts_with("/other") { b"other" } else { b"owned" };
+            let open = node.is_file().then(|| Cursor::new(content.to_vec()));
             Ok(ReadSourceEntry { path: path.clone(), node: node.clone(), open })
         };
         self.0.iter().map(entry).collect::<Vec<_>>().into_iter()
@@ -194,6 +196,38 @@ fn a_tree_is_as_deep_as_a_path_is_long_and_as_wide_as_it_likes() {
     engine.list(&snapshot, &mut |_, _| count += 1).unwrap();
     engine.extract(&snapshot, &place.path("wide"), &[]).unwrap();
     assert_eq!((count, fs::read_dir(place.path("wide")).unwrap().count()), (50_000, 50_000));
+}
+
+/// Runs of old have one number for all file systems below a path: what is two files there must not become one.
+#[test]
+fn a_name_is_never_linked_to_a_file_of_other_content() {
+    let place = Place::new();
+    let linked = |name: &[u8]| {
+        let Node { meta, .. } = file(name);
+        Node::new_node(OsStr::from_bytes(name), NodeType::File, Metadata { links: 2, inode: 7, device_id: 5, ..meta })
+    };
+    let entries = vec![
+        at("/one", node(b"one", NodeType::Dir)),
+        at("/one/a", linked(b"a")),
+        at("/one/b", linked(b"b")),
+        at("/other", node(b"other", NodeType::Dir)),
+        at("/other/a", linked(b"a")),
+        at("/other/b", linked(b"b")),
+    ];
+    let snapshot = place.archive(entries).id.to_hex().as_str().to_owned();
+    let engine = place.engine(EngineName::Builtin);
+    let target = place.path("a/b/c/target");
+    engine.extract(&snapshot, &target, &[]).unwrap();
+    for (directory, content) in [("one", "owned"), ("other", "other")] {
+        let [a, b] = ["a", "b"].map(|name| target.join(directory).join(name));
+        assert_eq!([&a, &b].map(|path| fs::read_to_string(path).unwrap()), [content, content]);
+        assert_eq!(a.metadata().unwrap().ino(), b.metadata().unwrap().ino(), "{directory}: one file of two names");
+    }
+    // restic itself knows no better, and verify tells.
+    assert_eq!(engine.confused(&snapshot).unwrap(), Some(2));
+    let honest = place.archive(vec![at("/a", linked(b"a")), at("/b", linked(b"b"))]).id.to_hex().as_str().to_owned();
+    assert_eq!(engine.confused(&honest).unwrap(), Some(0));
+    assert_eq!(place.engine(EngineName::Restic).confused(&snapshot).unwrap(), None);
 }
 
 /// Odd names are honest ones.

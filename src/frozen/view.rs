@@ -36,6 +36,32 @@ pub struct Root {
     pub tree: Tree,
 }
 
+/// The numbers of the file systems below a root, as the host has them: a file is known by its number in its file system, and by both only.
+#[derive(Debug, Clone, Copy)]
+pub struct Devices {
+    read: u64,
+    original: u64,
+}
+
+impl Root {
+    /// The numbers of the file systems below it.
+    pub fn devices(&self) -> Devices {
+        Devices { read: self.tree.entries().first().map_or(self.device, |entry| entry.stat.device), original: self.device }
+    }
+}
+
+impl Devices {
+    /// The number on the host of what was read as `device`. The snapshot's is exchanged for the original's, and every other is as it was read, so
+    /// two that differ always stay two.
+    pub fn original(self, device: u64) -> u64 {
+        match device {
+            device if device == self.read => self.original,
+            device if device == self.original => self.read,
+            device => device,
+        }
+    }
+}
+
 /// Where something can be read: beneath a directory that is reached as [`Directory::open`] does, and from there on through no link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct At {
@@ -112,4 +138,18 @@ impl View {
 
 fn unknown(stat: &mut Stat) {
     stat.changed.seconds = i64::MIN;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_file_systems_never_become_one() {
+        // Of a snapshot (7) of the original (1), with others mounted in it.
+        let devices = Devices { read: 7, original: 1 };
+        assert_eq!([7, 1, 3].map(|device| devices.original(device)), [1, 7, 3]);
+        let itself = Devices { read: 1, original: 1 };
+        assert_eq!([1, 7].map(|device| itself.original(device)), [1, 7]);
+    }
 }

@@ -5,6 +5,7 @@
 
 mod extract;
 mod laid_out;
+mod links;
 mod names;
 mod net;
 mod node;
@@ -30,6 +31,7 @@ use crate::config::host;
 use crate::host::own;
 
 use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
+use links::Links;
 use source::{Skips, Source};
 
 /// Bytes of a pack file, never growing: the library's restore holds a pack for each of its threads in memory.
@@ -305,6 +307,13 @@ impl Engine for Builtin {
             each(&Path::new("/").join(path), (!node.is_dir()).then_some(node.meta.size));
         }
         Ok(())
+    }
+
+    fn confused(&self, snapshot: &str) -> Result<Option<u64>> {
+        let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
+        let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain)?;
+        let entries = names::checked(repository.ls(&root, &LsOptions::default()).map_err(plain)?, 0);
+        Links::default().confused(entries).map(Some).map_err(plain)
     }
 
     fn check(&self, data: bool) -> Result<()> {

@@ -31,6 +31,9 @@ pub trait Engine {
     fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()>;
     /// Tells every path in a snapshot, and its bytes unless it is a directory.
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()>;
+    /// How many names in a snapshot have the numbers of another file, of other content: restic would lay them out as that one. None where the
+    /// engine cannot tell.
+    fn confused(&self, snapshot: &str) -> Result<Option<u64>>;
     /// Checks the structure, and every byte with `data`. Fails with what is wrong.
     fn check(&self, data: bool) -> Result<()>;
     /// What reads small files out of snapshots.

@@ -345,6 +345,11 @@ impl Engine for Restic {
         self.entries(snapshot, &mut |entry| each(&entry.path, (entry.kind != "dir").then_some(entry.size)))
     }
 
+    fn confused(&self, _: &str) -> Result<Option<u64>> {
+        // 'restic ls' tells neither the file system's number nor what a file holds.
+        Ok(None)
+    }
+
     fn check(&self, data: bool) -> Result<()> {
         let words: &[&str] = if data { &["check", "--no-lock", "--read-data"] } else { &["check", "--no-lock"] };
         self.succeed(words).map(drop)

@@ -106,7 +106,10 @@ impl Verify<'_> {
         }
         let place = self.scratch.place(&part.name)?;
         let looked = match part.name.as_str() {
-            "files" => self.repositories(part, &place),
+            "files" => {
+                repository::links(self.engine, part).into_iter().for_each(&mut *self.tell);
+                self.repositories(part, &place)
+            }
             name => match self.lay_out(part, &place) {
                 Ok(()) if name == "redis" => self.redis(part, &place).await,
                 Ok(()) => self.postgresql(manifest, part, &place).await,

@@ -16,6 +16,7 @@ use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, Re
 use rustix::thread::CapabilitySet;
 
 use super::laid_out::{Accounts, compare};
+use super::links::Links;
 use super::names;
 use super::plain;
 
@@ -35,8 +36,10 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
         }
         _ => true,
     };
+    let links = Links::default();
     let listing = Listing::of(HELD, || {
-        Ok(Box::new(names::checked(walk(repository, &root, &heads)?, target.as_os_str().len()).filter(can_be_made)) as Entries<'_>)
+        let entries = names::checked(walk(repository, &root, &heads)?, target.as_os_str().len()).filter(can_be_made);
+        Ok(Box::new(entries.map(|entry| links.told_apart(entry))) as Entries<'_>)
     })?;
     let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
     let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;

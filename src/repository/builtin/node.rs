@@ -27,7 +27,7 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// The node of `entry`, whose original lives on `device`. Fails if the library cannot take its attributes.
+    /// The node of `entry`, which lives on the host's `device`. Fails if the library cannot take its attributes.
     pub(super) fn node(&mut self, entry: &Entry, device: u64) -> Result<Node> {
         let stat = &entry.stat;
         let directory = stat.kind() == FileType::Directory;

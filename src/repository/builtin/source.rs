@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
 
-use crate::frozen::{self, At, Content, Entry, Exclude, Root, Skipped, Staging, Stat, View, Walk};
+use crate::frozen::{self, At, Content, Devices, Entry, Exclude, Root, Skipped, Staging, Stat, View, Walk};
 use crate::host::beneath::Directory;
 use crate::repository::Files;
 
@@ -97,7 +97,7 @@ struct Reading {
     /// The directories that the next entry may be in, outermost first, and how many entries of each are to come.
     open: Vec<(PathBuf, u64)>,
     path: PathBuf,
-    device: u64,
+    devices: Devices,
 }
 
 impl Reading {
@@ -134,9 +134,10 @@ impl Entries {
         }
         match Place::of(&root) {
             Ok(place) => {
-                let Root { path, device, tree, .. } = root;
+                let devices = root.devices();
+                let Root { path, tree, .. } = root;
                 self.reading =
-                    Some(Reading { entries: tree.into_entries().into_iter(), place: Arc::new(place), open: Vec::new(), path, device });
+                    Some(Reading { entries: tree.into_entries().into_iter(), place: Arc::new(place), open: Vec::new(), path, devices });
             }
             Err(error) => self.skips.add(&root.path, &format!("{error:#}")),
         }
@@ -161,7 +162,7 @@ impl Iterator for Entries {
                 (None, Some(reading)) => match reading.next() {
                     Some((path, entry)) => {
                         let content = (entry.content != Content::None).then(|| (Arc::clone(&reading.place), entry.content));
-                        (path, reading.device, entry, content)
+                        (path, reading.devices.original(entry.stat.device), entry, content)
                     }
                     None => {
                         self.reading = None;
