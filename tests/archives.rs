@@ -230,6 +230,19 @@ fn a_name_is_never_linked_to_a_file_of_other_content() {
     assert_eq!(place.engine(EngineName::Restic).confused(&snapshot).unwrap(), None);
 }
 
+/// The library sets no attribute of a file after the first that it cannot set.
+#[test]
+fn what_cannot_be_set_keeps_no_other_attribute_from_a_file() {
+    let place = Place::new();
+    let attributes = serde_json::json!([{ "name": "no.such", "value": "eA==" }, { "name": "user.note", "value": "a2VwdA==" }]);
+    let Node { meta, .. } = file(b"a");
+    let meta = Metadata { extended_attributes: serde_json::from_value(attributes).unwrap(), ..meta };
+    let snapshot = place.archive(vec![at("/a", Node::new_node(OsStr::new("a"), NodeType::File, meta))]).id.to_hex().as_str().to_owned();
+    let target = place.path("a/b/c/target");
+    place.engine(EngineName::Builtin).extract(&snapshot, &target, &[]).unwrap();
+    assert_eq!(xattr::get(target.join("a"), "user.note").unwrap().as_deref(), Some(&b"kept"[..]));
+}
+
 /// Odd names are honest ones.
 #[test]
 fn what_is_only_odd_is_laid_out_by_either_engine() {

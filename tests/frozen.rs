@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -373,6 +374,35 @@ fn a_directory_of_any_depth_is_captured() {
     lab.engine.extract(&stored.snapshot, target.path(), &[]).unwrap();
     let laid = target.path().join(lab.root.strip_prefix("/").unwrap());
     assert!(Directory::open(&laid).unwrap().look(&deepest).unwrap().is_some());
+}
+
+/// The window looks closer only at what changed since the first pass: what was left out of the rest is told all the same.
+#[test]
+fn an_attribute_that_was_left_out_is_told_by_the_window() {
+    let mut lab = Lab::new();
+    for name in ["settled", "changed"] {
+        old(&lab.root.join(name), name);
+    }
+    let expected = state(&lab.root);
+    for name in ["settled", "changed"] {
+        xattr::set(lab.root.join(name), OsStr::from_bytes(b"user.\xff"), b"x").unwrap();
+    }
+    let seen = lab.first_pass_settled(settled_now(), || ());
+    fs::set_permissions(lab.root.join("changed"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(lab.root.join("changed"), fs::Permissions::from_mode(0o644)).unwrap();
+    let mut held = Held::planned(lab.directory.path(), "staging-").unwrap();
+    held.make().unwrap();
+    let staging = Staging::new(&held, How::Copy).unwrap();
+    let exclude = Exclude::new(&[]).unwrap();
+    let walk = Walk::new(&exclude).securing(&staging);
+    let view = View { roots: vec![walk.root(&lab.root, &At::itself(&lab.root), Some(&seen.roots[0].tree)).unwrap()] };
+    assert_eq!(content(&view, "settled").content, Content::Seen);
+    let mut told: Vec<String> = walk.left_out().iter().map(ToString::to_string).collect();
+    told.sort();
+    let line = |name: &str| format!("{}: its attribute 'user.\\xff', whose name is not UTF-8", lab.root.join(name).display());
+    assert_eq!(told, [line("changed"), line("settled")]);
+    lab.rounds += 1;
+    assert_eq!(lab.comes_back(view), expected);
 }
 
 /// What no path can name cannot be laid out: it is left out and told, and all else is captured.

@@ -83,6 +83,13 @@ impl Place {
         fs::set_permissions(root.join("a"), fs::Permissions::from_mode(0o2770)).unwrap();
         fs::set_permissions(&root, fs::Permissions::from_mode(0o711)).unwrap();
         run("setfattr", &["-n", "user.note", "-v", "kept", root.join("empty").to_str().unwrap()]);
+        xattr::set(root.join("a"), "user.binary", b"\0\xff\n").unwrap();
+        xattr::set(root.join("a-b/file"), "user.none", b"").unwrap();
+        // The kernel hides them from whoever may not set them.
+        if rustix::thread::capabilities(None).unwrap().effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
+            xattr::set(root.join("a/b"), "trusted.note", b"kept").unwrap();
+            xattr::set(root.join("symbolic"), "trusted.note", b"of a link").unwrap();
+        }
         run("touch", &["-d", "2001-02-03T04:05:06.123456789Z", root.join("a/b").to_str().unwrap(), root.to_str().unwrap()]);
         root
     }
@@ -130,10 +137,11 @@ fn inventory(root: &Path) -> Vec<String> {
         };
         // restic sets no times on symbolic links.
         let time = if metadata.is_symlink() { (0, 0) } else { (metadata.mtime(), metadata.mtime_nsec()) };
-        let attribute = Command::new("getfattr").args(["-h", "--only-values", "-n", "user.note"]).arg(&path).output().unwrap().stdout;
+        let attributes: BTreeMap<_, _> =
+            xattr::list(&path).unwrap().map(|name| (name.clone(), xattr::get(&path, &name).unwrap())).collect();
         let owner = (metadata.uid(), metadata.gid());
         let size = if metadata.is_dir() { 0 } else { metadata.len() };
-        lines.push(format!("{name:?} {:o} {owner:?} {size} {time:?} {content} {attribute:?}", metadata.mode()));
+        lines.push(format!("{name:?} {:o} {owner:?} {size} {time:?} {content} {attributes:?}", metadata.mode()));
     }
     lines.sort();
     lines
@@ -159,6 +167,22 @@ fn restic_checks_and_restores_what_was_stored() {
         let restored = target.join(above.strip_prefix("/").unwrap()).metadata().unwrap();
         assert_eq!((restored.mode(), restored.uid()), (above.metadata().unwrap().mode(), above.metadata().unwrap().uid()), "{name:?}");
     }
+}
+
+/// Under another name it would be another attribute.
+#[test]
+fn an_attribute_whose_name_cannot_be_held_is_told() {
+    let place = Place::new();
+    let engine = place.made(EngineName::Builtin);
+    let root = place.tree("tree");
+    let before = inventory(&root);
+    xattr::set(root.join("empty"), OsStr::from_bytes(b"user.\xff"), b"x").unwrap();
+    let stored = store(&*engine, &root);
+    let target = place.path("restored");
+    engine.extract(&stored.snapshot, &target, &[]).unwrap();
+    assert_eq!(inventory(&target.join(root.strip_prefix("/").unwrap())), before, "all else comes back");
+    let left_out: Vec<String> = stored.left_out.iter().map(ToString::to_string).collect();
+    assert_eq!(left_out, [format!("{}: its attribute 'user.\\xff', whose name is not UTF-8", root.join("empty").display())]);
 }
 
 #[test]

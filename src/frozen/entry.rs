@@ -136,9 +136,17 @@ pub struct Extra {
 /// An extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attribute {
-    /// Its name.
-    pub name: String,
+    /// Its name; any bytes.
+    #[serde(with = "serde_bytes")]
+    pub name: Vec<u8>,
     /// Its value.
     #[serde(with = "serde_bytes")]
     pub value: Vec<u8>,
+}
+
+impl Attribute {
+    /// Its name, if it is one that the repository can hold: the format has text there.
+    pub fn name(&self) -> Option<&str> {
+        std::str::from_utf8(&self.name).ok()
+    }
 }

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -58,6 +58,7 @@ pub struct Walk<'a> {
     staging: Option<&'a Staging>,
     skipped: Mutex<Vec<Skipped>>,
     left_out: Mutex<Vec<Skipped>>,
+    attributes_left_out: Mutex<Vec<Skipped>>,
 }
 
 /// From which moment on a change of a file can be told from its metadata: what was changed before it was written out by the file system
@@ -76,7 +77,15 @@ pub fn settled(path: &Path) -> Result<Time> {
 impl<'a> Walk<'a> {
     /// Everything that is not excluded, with its content in place.
     pub fn new(exclude: &'a Exclude) -> Self {
-        Self { exclude, settled: None, staging: None, excluded: None, skipped: Mutex::default(), left_out: Mutex::default() }
+        Self {
+            exclude,
+            settled: None,
+            staging: None,
+            excluded: None,
+            skipped: Mutex::default(),
+            left_out: Mutex::default(),
+            attributes_left_out: Mutex::default(),
+        }
     }
 
     /// GitLab is up: a file whose last change is not [`settled`] is recorded with a time of change that it never had, so that no later look
@@ -137,7 +146,24 @@ impl<'a> Walk<'a> {
 
     /// What no backup can hold, so far: it is not missed, and should be known.
     pub fn left_out(&self) -> Vec<Skipped> {
-        std::mem::take(&mut *self.left_out.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut all = std::mem::take(&mut *self.left_out.lock().unwrap_or_else(PoisonError::into_inner));
+        all.extend(self.attributes_left_out());
+        all
+    }
+
+    /// The attributes that no backup can hold, so far: a part of what is [`left_out`](Self::left_out), which then has them no more.
+    pub fn attributes_left_out(&self) -> Vec<Skipped> {
+        std::mem::take(&mut *self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Each time anew: what the first pass saw is told by the window.
+    fn leave_attributes_out(&self, path: &Path, entry: &Entry) {
+        let attributes = entry.extra.iter().flat_map(|extra| &extra.attributes);
+        for attribute in attributes.filter(|attribute| attribute.name().is_none()) {
+            let error = format!("its attribute '{}', whose name is not UTF-8", text::bytes(&attribute.name));
+            let skipped = Skipped { path: path.to_owned(), error };
+            self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
+        }
     }
 
     fn skip(&self, path: PathBuf, error: &io::Error) {
@@ -150,6 +176,7 @@ impl<'a> Walk<'a> {
         let mut entry = Entry { name: called, stat: *stat, extra: None, content: Content::None, below: 0 };
         if let Some(earlier) = earlier.filter(|earlier| stat.unchanged_since(&earlier.stat)) {
             entry.extra.clone_from(&earlier.extra);
+            self.leave_attributes_out(path, &entry);
             if stat.kind() == FileType::RegularFile {
                 entry.content = Content::Seen;
             }
@@ -159,6 +186,7 @@ impl<'a> Walk<'a> {
             Ok(extra) => entry.extra = extra,
             Err(error) => self.skip(path.to_owned(), &error),
         }
+        self.leave_attributes_out(path, &entry);
         if stat.kind() == FileType::RegularFile {
             entry.content = match self.staging.map(|staging| staging.secure(directory, name, stat)) {
                 None => Content::InPlace,
@@ -325,7 +353,7 @@ fn extra(directory: &OwnedFd, name: &OsStr, kind: FileType) -> io::Result<Option
     };
     for name in list.into_iter().flatten() {
         if let Some(value) = xattr::get(&at, &name)? {
-            attributes.push(Attribute { name: name.to_string_lossy().into_owned(), value });
+            attributes.push(Attribute { name: name.into_vec(), value });
         }
     }
     Ok((target.is_some() || !attributes.is_empty()).then(|| Box::new(Extra { target, attributes })))

@@ -286,6 +286,7 @@ impl Engine for Builtin {
             bytes: summary.total_bytes_processed,
             bytes_added: summary.data_added_packed,
             skipped,
+            left_out: source.left_out().to_vec(),
         })
     }
 

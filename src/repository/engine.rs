@@ -128,6 +128,8 @@ pub struct Stored {
     pub bytes_added: u64,
     /// What could not be read; empty with [`Tolerance::None`].
     pub skipped: Vec<Skipped>,
+    /// What no backup can hold, of files that were looked at for this; of others it is known from the look at them.
+    pub left_out: Vec<Skipped>,
 }
 
 /// A snapshot of ours.

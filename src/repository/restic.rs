@@ -245,6 +245,7 @@ impl Restic {
             bytes: summary.total_bytes_processed,
             bytes_added: summary.data_added,
             skipped,
+            left_out: Vec::new(),
         })
     }
 

@@ -69,6 +69,10 @@ fn store(
     for skipped in &stored.skipped {
         tracing::info!(path = %skipped.path.display(), "left to the window: {}", skipped.error);
     }
+    // What the first pass left out is not a part of the run.
+    if name != PRESYNC {
+        leave_out(&stored.left_out)?;
+    }
     tracing::info!(part = name, files = stored.files, bytes = stored.bytes, added = stored.bytes_added, "stored");
     let part = Part {
         name: name.to_owned(),
@@ -87,15 +91,11 @@ const NAMED: usize = 20;
 
 /// Leaves word of what no backup can hold, beside what was left before.
 fn leave_out(skipped: &[Skipped]) -> Result<()> {
-    if skipped.is_empty() {
-        return Ok(());
-    }
-    let mut words = left_out()?;
-    words.extend(skipped.iter().take(NAMED).map(|skipped| format!("left out: {skipped}")));
+    let mut words: Vec<String> = skipped.iter().take(NAMED).map(|skipped| format!("left out: {skipped}")).collect();
     if skipped.len() > NAMED {
         words.push(format!("left out: {} more such paths", skipped.len() - NAMED));
     }
-    write_json(Path::new(paths::LEFT_OUT), &words)
+    leave_word(words.iter())
 }
 
 /// Leaves such words as they are, once.

@@ -15,7 +15,7 @@ use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, Re
 
 use rustix::thread::CapabilitySet;
 
-use super::laid_out::{Accounts, compare};
+use super::laid_out::{Accounts, Unlike, compare};
 use super::links::Links;
 use super::names;
 use super::plain;
@@ -49,14 +49,18 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     let plan = repository.prepare_restore(&options, listing.entries()?, &destination, false).map_err(plain)?;
     repository.restore(plan, &options, listing.entries()?, &destination).map_err(plain)?;
     let mut entries = listing.entries()?;
-    let accounts = Accounts::default();
+    let (accounts, unlike) = (Accounts::default(), Unlike::default());
     loop {
         let some: Vec<Entry> = entries.by_ref().take(AT_ONCE).collect::<RusticResult<_>>().map_err(plain)?;
         if some.is_empty() {
+            unlike.tell();
             return Ok(());
         }
         some.par_iter().try_for_each(|(path, node)| {
-            compare(&target.join(path), node, &accounts).with_context(|| format!("/{} was not restored as it was", path.display()))
+            let laid = target.join(path);
+            compare(&laid, node, &accounts)
+                .and_then(|()| unlike.attributes(path, &laid, node))
+                .with_context(|| format!("/{} was not restored as it was", path.display()))
         })?;
     }
 }

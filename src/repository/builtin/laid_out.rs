@@ -1,7 +1,10 @@
 //! What was laid out, against what the snapshot says of it.
 
-use crate::host::own;
+use crate::host::{own, text};
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -63,4 +66,62 @@ pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<(
     let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
     ensure!(node.meta.mtime.is_none_or(|mtime| mtime.as_nanosecond() == nanoseconds), "its time is another");
     Ok(())
+}
+
+/// How many attributes that are not as they were are named.
+const NAMED: usize = 20;
+
+/// The attributes that are not as they were. A file system may have none, and some need rights that nobody here has: no reason to restore nothing.
+#[derive(Default)]
+pub(super) struct Unlike(Mutex<(Vec<String>, usize)>);
+
+impl Unlike {
+    /// Compares the attributes of what was laid out at `laid`, and sets those that are missing: with the first that cannot be set, the library
+    /// goes on to the next file. What cannot be set is kept, as of `path`.
+    pub(super) fn attributes(&self, path: &Path, laid: &Path, node: &Node) -> Result<()> {
+        let wanted = &node.meta.extended_attributes;
+        for attribute in wanted {
+            let value = attribute.value.as_deref().unwrap_or_default();
+            let is_there = || xattr::get(laid, &attribute.name).ok().flatten().is_some_and(|found| found == value);
+            if is_there() {
+                continue;
+            }
+            match xattr::set(laid, &attribute.name, value) {
+                Ok(()) if is_there() => {}
+                Ok(()) => self.add(path, attribute.name.as_bytes(), "is not what it was"),
+                Err(error) => self.add(path, attribute.name.as_bytes(), &format!("cannot be set: {error}")),
+            }
+        }
+        let found = match xattr::list(laid) {
+            // A socket is not laid out.
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => return Ok(()),
+            found => found.context("its attributes cannot be read")?,
+        };
+        for name in found.filter(|name| is_of_files(name) && !wanted.iter().any(|attribute| *attribute.name == **name)) {
+            self.add(path, name.as_bytes(), "was not there, and cannot be removed");
+        }
+        Ok(())
+    }
+
+    fn add(&self, path: &Path, name: &[u8], words: &str) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match all.0.len() < NAMED {
+            true => all.0.push(format!("/{}: attribute '{}' {words}", text::path(path), text::bytes(name))),
+            false => all.1 += 1,
+        }
+    }
+
+    /// Tells them.
+    pub(super) fn tell(self) {
+        let (named, more) = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        named.iter().for_each(|line| tracing::warn!("{line}"));
+        if more > 0 {
+            tracing::warn!("{more} more attributes are not as they were");
+        }
+    }
+}
+
+/// Whether an attribute is a file's own: others come from its file system, or from the security module of this host.
+fn is_of_files(name: &OsStr) -> bool {
+    ["user.", "trusted.", "system.posix_acl_"].iter().any(|prefix| name.as_bytes().starts_with(prefix.as_bytes()))
 }

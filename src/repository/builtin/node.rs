@@ -97,10 +97,11 @@ fn time(time: Time) -> Option<rustic_core::jiff::Timestamp> {
 /// The library does not export their type, but reads it.
 fn attributes<T: DeserializeOwned + Default>(entry: &Entry) -> Result<T> {
     let Some(extra) = entry.extra.as_ref().filter(|extra| !extra.attributes.is_empty()) else { return Ok(T::default()) };
+    // One without a name here is told by the walk: under another name it would be another attribute.
     let list: Vec<_> = extra
         .attributes
         .iter()
-        .map(|attribute| json!({ "name": attribute.name, "value": BASE64_STANDARD.encode(&attribute.value) }))
+        .filter_map(|attribute| Some(json!({ "name": attribute.name()?, "value": BASE64_STANDARD.encode(&attribute.value) })))
         .collect();
     serde_json::from_value(list.into()).context("the extended attributes cannot be stored")
 }

@@ -37,11 +37,13 @@ pub(super) struct Source {
     /// Taken apart while it is read: there can be millions of entries.
     view: Mutex<View>,
     skips: Skips,
+    left_out: Vec<Skipped>,
 }
 
 impl Source {
     /// Fails if a root is not there, or a glob is none.
     pub(super) fn new(files: Files<'_>, skips: Skips) -> Result<Self> {
+        let mut left_out = Vec::new();
         let mut view = match files {
             Files::Frozen(view) => view,
             Files::Live { paths, exclude } => {
@@ -49,11 +51,17 @@ impl Source {
                 let walk = Walk::new(&exclude);
                 let roots = paths.iter().map(|path| walk.root(path, &At::itself(path), None)).collect::<Result<_>>()?;
                 walk.skipped().iter().for_each(|skipped| skips.add(&skipped.path, &skipped.error));
+                left_out = walk.left_out();
                 View { roots }
             }
         };
         view.roots.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Self { view: Mutex::new(view), skips })
+        Ok(Self { view: Mutex::new(view), skips, left_out })
+    }
+
+    /// What was left out of it, if it was looked at here.
+    pub(super) fn left_out(&self) -> &[Skipped] {
+        &self.left_out
     }
 }
 
