@@ -1,5 +1,6 @@
 //! Every database of the run, restored into a PostgreSQL of its own, and its rows counted.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -234,9 +235,10 @@ async fn bring(loader: &Loader<'_>, name: &str, brought: &mut BTreeMap<String, u
     let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
     for row in session.rows(OF_EXTENSIONS, &[]).await? {
         let (schema, table, quoted): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        if !brought.contains_key(&quoted) {
-            let rows = rows(&session, &schema, &table, &quoted).await?;
-            brought.insert(quoted, rows);
+        // Counted once, before anything else can be in it.
+        if let Entry::Vacant(place) = brought.entry(quoted) {
+            let rows = rows(&session, &schema, &table, place.key()).await?;
+            place.insert(rows);
         }
     }
     Ok(())
