@@ -159,11 +159,14 @@ impl<'a> Walk<'a> {
     /// Each time anew: what the first pass saw is told by the window.
     fn leave_attributes_out(&self, path: &Path, entry: &Entry) {
         let attributes = entry.extra.iter().flat_map(|extra| &extra.attributes);
-        for attribute in attributes.filter(|attribute| attribute.name().is_none()) {
-            let error = format!("its attribute '{}', whose name is not UTF-8", text::bytes(&attribute.name));
-            let skipped = Skipped { path: path.to_owned(), error };
-            self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
-        }
+        let mut unnamed = attributes.filter(|attribute| attribute.name().is_none());
+        // One line for a file: it can have thousands.
+        let Some(first) = unnamed.next() else { return };
+        let more = unnamed.count();
+        let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let error = format!("its attribute '{}'{others}, whose name is not UTF-8", text::bytes(&first.name));
+        let skipped = Skipped { path: path.to_owned(), error };
+        self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
     }
 
     fn skip(&self, path: PathBuf, error: &io::Error) {
