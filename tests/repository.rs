@@ -88,7 +88,6 @@ impl Place {
         // The kernel hides them from whoever may not set them.
         if rustix::thread::capabilities(None).unwrap().effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
             xattr::set(root.join("a/b"), "trusted.note", b"kept").unwrap();
-            xattr::set(root.join("symbolic"), "trusted.note", b"of a link").unwrap();
         }
         run("touch", &["-d", "2001-02-03T04:05:06.123456789Z", root.join("a/b").to_str().unwrap(), root.to_str().unwrap()]);
         root
@@ -175,6 +174,10 @@ fn an_attribute_whose_name_cannot_be_held_is_told() {
     let place = Place::new();
     let engine = place.made(EngineName::Builtin);
     let root = place.tree("tree");
+    // restic 0.14 stores none of a link, and gives one that is stored to what the link points to.
+    if rustix::thread::capabilities(None).unwrap().effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
+        xattr::set(root.join("symbolic"), "trusted.note", b"of a link").unwrap();
+    }
     let before = inventory(&root);
     xattr::set(root.join("empty"), OsStr::from_bytes(b"user.\xff"), b"x").unwrap();
     let stored = store(&*engine, &root);
