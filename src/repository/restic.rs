@@ -91,6 +91,13 @@ struct Entry {
     size: u64,
 }
 
+/// What it says of a failure, without what it says in JSON to programs, unless that is all.
+fn words(said: &[u8]) -> String {
+    let lines: Vec<&[u8]> = said.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"{\"message_type\"")).collect();
+    let plain = lines.join(&b'\n');
+    process::tail(if plain.trim_ascii().is_empty() { said } else { &plain })
+}
+
 impl Restic {
     pub(super) fn new(location: &str, password_file: &Path, environment: Vec<(String, String)>) -> Self {
         Self { location: location.to_owned(), password_file: password_file.to_owned(), environment }
@@ -127,7 +134,7 @@ impl Restic {
     }
 
     fn failure(&self, word: &str, output: &Output) -> Error {
-        anyhow!("'restic {word}' on {} failed: {}", self.location, process::tail(&output.stderr))
+        anyhow!("'restic {word}' on {} failed: {}", self.location, words(&output.stderr))
     }
 
     /// Whether all that a restore could not lay out is devices, for which a unit has no right: no reason to lay out nothing.
@@ -226,7 +233,7 @@ impl Restic {
             .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
             .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
             .collect();
-        let said = || process::tail(complaints.join("\n").as_bytes());
+        let said = || words(complaints.join("\n").as_bytes());
         if !status.success() && status.code() != Some(INCOMPLETE) {
             bail!("restic could not store part '{}' in {}: {status}: {}", request.part, self.location, said());
         }
@@ -267,7 +274,7 @@ impl Engine for Restic {
         if output.status.success() {
             return Ok(true);
         }
-        let words = process::tail(&output.stderr);
+        let words = words(&output.stderr);
         // 0.17 and newer have exit codes, older ones only words.
         let code = output.status.code();
         if code == Some(NO_REPOSITORY) || code == Some(1) && is_none(&words) {
@@ -291,7 +298,7 @@ impl Engine for Restic {
             output.status.success(),
             "there is no repository at {} and none can be made: {}",
             self.location,
-            process::tail(&output.stderr)
+            words(&output.stderr)
         );
         Ok(true)
     }
