@@ -8,7 +8,7 @@ use crate::units::Unit;
 use crate::values::ago;
 
 /// What a run may take to write its record after the timer has started it.
-const GRACE: SignedDuration = SignedDuration::from_secs(60);
+const GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 /// The timer that starts runs.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ mod tests {
         facts.clock.last = Some("2026-11-29T02:29:58Z".parse().unwrap());
         assert!(wrong(&facts).is_empty());
         // It came while the run went on, or a moment ago.
-        for time in ["2026-11-29T02:35:00Z", "2026-11-29T08:59:30Z"] {
+        for time in ["2026-11-29T02:35:00Z", "2026-11-29T08:59:45Z"] {
             facts.clock.last = Some(time.parse().unwrap());
             assert!(wrong(&facts).is_empty(), "{time}");
         }
