@@ -169,7 +169,7 @@ fn an_omnibus_package_has_its_writers_behind_proxies_and_its_databases_left_up()
     let puma = config.gitlab.proxies.iter().find(|proxy| proxy.name == "puma").unwrap();
     assert_eq!(
         (&puma.stop[..], &puma.after[..]),
-        (&["/opt/gitlab/bin/gitlab-ctl", "stop", "puma"].map(str::to_owned)[..], &["gitaly".to_owned()][..])
+        (&["/opt/gitlab/embedded/bin/sv", "down", "/opt/gitlab/service/puma"].map(str::to_owned)[..], &["gitaly".to_owned()][..])
     );
     assert_eq!(puma.status, ["/opt/gitlab/embedded/bin/sv", "status", "/opt/gitlab/service/puma"]);
     let postgresql = config.postgresql.unwrap();

@@ -196,6 +196,11 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Thaw => freeze::thaw().await,
         Helper::Resume => resume::resume(&manner(file)).await,
         Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
+        // For a command on a host without GitLab, too.
+        Helper::Extract { snapshot, target, paths } => {
+            let source = given(credential::CONFIG).unwrap_or_else(|| file.to_owned());
+            extract::extract(&Config::load_for_repository(&source, &Host::new("/"))?, &snapshot, &target, &paths)
+        }
         helper => with(&load(file)?, helper).await,
     }
 }
@@ -230,7 +235,6 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         Helper::Restore(step) => self::restore(config, step).await,
         Helper::Verify => verify::newest(config).await,
         Helper::Secrets => install::first(config),
-        Helper::Extract { snapshot, target, paths } => extract::extract(config, &snapshot, &target, &paths),
         // Before there is a runtime: see the command line.
         Helper::Confine(_)
         | Helper::Conclude { .. }
@@ -240,6 +244,7 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         | Helper::Pause { .. }
         | Helper::Unpause
         | Helper::Thaw
+        | Helper::Extract { .. }
         | Helper::Resume => bail!("this helper is called in another way"),
     }
 }

@@ -294,12 +294,7 @@ impl Engine for Restic {
             return Ok(false);
         }
         let output = self.output(&["init"])?;
-        ensure!(
-            output.status.success(),
-            "there is no repository at {} and none can be made: {}",
-            self.location,
-            words(&output.stderr)
-        );
+        ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, words(&output.stderr));
         Ok(true)
     }
 

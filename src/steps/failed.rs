@@ -42,6 +42,8 @@ impl Failed {
         }
         let reason = match state.result.as_str() {
             "timeout" => "ran out of time".to_owned(),
+            // Its own program never ran.
+            "exit-code" if state.exit_status == 0 => "could not be started: a command before its program failed (ExecStartPre=)".to_owned(),
             "exit-code" => match by_systemd(state.exit_status) {
                 Some(why) => format!("could not be started: {why} (exit status {})", state.exit_status),
                 None => format!("failed with exit status {}", state.exit_status),
@@ -50,7 +52,7 @@ impl Failed {
             "success" => "was stopped before it was done".to_owned(),
             other => format!("failed: {other}"),
         };
-        let spoke = state.result == "exit-code" && by_systemd(state.exit_status).is_none();
+        let spoke = state.result == "exit-code" && state.exit_status != 0 && by_systemd(state.exit_status).is_none();
         Self { spoke, ..Self::new(state, reason) }
     }
 

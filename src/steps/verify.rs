@@ -98,6 +98,30 @@ pub async fn verify(
     verify.scratch.remove()
 }
 
+/// Whether Git is here, and the account that it runs as: a host on which nothing is installed yet may have neither.
+///
+/// # Errors
+/// With what is missing.
+pub fn git_is_there() -> Result<()> {
+    user::sandbox()?;
+    git::program().map(drop)
+}
+
+/// Has Git check one repository of a part, by the account that looks at what others made.
+///
+/// # Errors
+/// If it is not whole, or cannot be looked at.
+pub fn fsck(config: &Config, part: &Part, path: &Path, scratch: &Path) -> Result<String> {
+    let user = user::sandbox()?;
+    let scratch = Scratch::new(scratch)?;
+    let place = scratch.place(&part.name)?;
+    let mut desk = git::Desk::new(config, part, &place, &scratch, user.as_ref())?;
+    let seen = desk.fsck(path);
+    desk.clear()?;
+    scratch.remove()?;
+    seen
+}
+
 impl Verify<'_> {
     /// Looks into one part, laid out in a place that is gone afterwards. What is in it is others': it ends nothing but the look at itself.
     async fn part(&mut self, manifest: &Manifest, part: &Part) -> Result<()> {

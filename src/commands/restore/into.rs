@@ -8,10 +8,13 @@ use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::text;
 use crate::runs::{Manifest, Part};
-use crate::say;
-use crate::steps::{alternates, extract, space};
+use crate::steps::{alternates, extract, space, verify};
+use crate::{note, say};
 
 use super::RestoreArgs;
+
+/// Where Git looks at a repository.
+const SCRATCH: &str = "/var/tmp";
 
 /// Lays out what is asked for.
 pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &RestoreArgs) -> Result<()> {
@@ -56,10 +59,26 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
         if let Some(path) = &args.path {
             pools(config, part, &target, path).with_context(|| format!("what is in {} is not whole", into.display()))?;
+            if is_repository(&target, path)? {
+                match verify::git_is_there() {
+                    Ok(()) => {
+                        let seen = verify::fsck(config, part, path, Path::new(SCRATCH));
+                        say!("git {}: {}", text::path(path), seen.with_context(|| format!("git fsck of {}", text::path(path)))?);
+                    }
+                    Err(error) => note!("{} is not checked by Git: {error:#}", text::path(path)),
+                }
+            }
         }
         say!("done: {}", part.name);
     }
     Ok(())
+}
+
+/// Whether what is laid out there has what every Git repository has.
+fn is_repository(target: &Directory, path: &Path) -> Result<bool> {
+    let inside = path.strip_prefix("/").unwrap_or(path);
+    let mut has = ["HEAD", "objects", "refs"].into_iter().map(|name| target.look(&inside.join(name)));
+    has.try_fold(true, |all, found| Ok(all && found?.is_some()))
 }
 
 /// Lays out what repositories share: a fork has most of its objects in a pool, and is unreadable without.

@@ -13,7 +13,7 @@ use anyhow::Result;
 use crate::repository::Engine;
 use crate::runs::Part;
 
-pub(super) use desk::Desk;
+pub(super) use desk::{Desk, program};
 
 /// The directories that are Git repositories: those with the two directories that each has, or with all three names of one.
 pub(super) fn repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathBuf>> {

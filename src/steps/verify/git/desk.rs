@@ -79,14 +79,22 @@ struct Store {
     further: Vec<PathBuf>,
 }
 
+/// Git, the host's or that of GitLab's package.
+///
+/// # Errors
+/// If there is none.
+pub fn program() -> Result<PathBuf> {
+    let directories = [process::search_path(), vec![PathBuf::from(OMNIBUS)]].concat();
+    process::find("git", directories).context("git is not installed")
+}
+
 impl<'a> Desk<'a> {
     /// For the repositories of `part`, which are laid out in `place`.
     ///
     /// # Errors
     /// If there is no Git, or no place.
     pub fn new(config: &'a Config, part: &'a Part, place: &Path, scratch: &'a Scratch, user: Option<&'a User>) -> Result<Self> {
-        let directories = [process::search_path(), vec![PathBuf::from(OMNIBUS)]].concat();
-        let program = process::find("git", directories).context("git is not installed")?;
+        let program = program()?;
         let desk = Directory::open(&scratch.place(DESK)?)?;
         let place = Directory::open(place)?;
         lend(&desk, user)?;
