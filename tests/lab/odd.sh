@@ -21,6 +21,8 @@ in_config() {
 }
 # all_databases: none is named in the configuration.
 all_databases() { sed -i '/^databases = /d' $CONFIG; }
+# databases NAME: that one alone, which is faster.
+databases() { sed -i "s|^databases = .*|databases = [\"$1\"]|" $CONFIG; }
 # more_paths 'PATH'...: beside those that are there; as TOML has it in '…'.
 more_paths() {
   local path
