@@ -34,7 +34,7 @@ more_paths() {
 # own_repository: another one than the other hosts', opened by the password in $PASSWORD.
 own_repository() { printf '[repository]\nlocation = "/srv/odd-repository"\npassword-file = "%s"\n' $PASSWORD >> $CONFIG; }
 # by_restic FILE: plain restic opens it with that password, and finds the run's parts.
-by_restic() { restic --no-cache -q -r /srv/odd-repository --password-file "$1" snapshots | grep -q part=manifest; }
+by_restic() { restic --no-cache -q -r /srv/odd-repository --password-file "$1" snapshots | grep >/dev/null part=manifest; }
 # second 'LINE'...: a second Redis, with these lines in its configuration, which listens at $SECOND and is in the configuration by second_in_config.
 second() {
   install -d -o redis -g redis -m 750 /srv/second
