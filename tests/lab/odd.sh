@@ -56,5 +56,5 @@ ordinary() {
   findmnt -rno TARGET | grep -E '^/(home|srv|etc|var)' | sort || true
   redis dbsize
   sort /etc/redis/redis.conf
-  ls -A /srv /home/git /home/git/repositories /etc/systemd/system /etc/gitlab-backup /var/lib/gitlab-backup | grep -vE '^(verified.json|newest.json|manifests|restore|restored)$'
+  ls -A /srv /home/git /home/git/repositories /etc/systemd/system /etc/gitlab-backup /var/lib/gitlab-backup | grep -vE '^(verified.json|drilled.json|newest.json|manifests|restore|restored)$'
 }
