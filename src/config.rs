@@ -106,6 +106,7 @@ impl Config {
         let (raw, mut findings) = raw::read(text);
         let Some(raw) = raw else { return Err(ConfigError::new(source, findings)) };
         let (mut config, judged) = validate::config(raw, text, &absolute, host);
+        config.files.behind_links = host.behind_links(&config.files.paths);
         config.files.volumes = config.repository.engine == EngineName::Builtin && config.files.may_be_on_volumes(host);
         // What was left out for its type must not be reported again as missing.
         let reported: Vec<_> = findings.iter().map(|finding| finding.key.clone()).collect();
@@ -315,6 +316,8 @@ pub struct Files {
     pub lvm_snapshot_size: String,
     /// A path may be on a file system that can make snapshots: told by the host's mounts, and taken for true where they cannot be seen.
     pub volumes: bool,
+    /// Where those of `paths` are that are reached through a link: the units of a restore write there.
+    pub behind_links: Vec<PathBuf>,
     /// Those of `paths` that hold configuration and secrets: a restore puts them in place only when asked to.
     pub configuration: Vec<PathBuf>,
 }

@@ -21,6 +21,14 @@ const RUN_TAG: &str = "run=";
 /// Before the part's name.
 const PART_TAG: &str = "part=";
 
+/// Judges a password before there is a repository that it could open.
+///
+/// # Errors
+/// If it is none, or restic would read another.
+pub fn judge_password(file: &Path) -> Result<()> {
+    builtin::read_password(file).map(drop)
+}
+
 /// The engine that `config` names; `password_file` is where this process can read the password, `environment_file` where it can read the variables
 /// for restic. `key_file` keeps the key between the
 /// processes of one run, where the engine has a use for it; whoever names it removes it.

@@ -192,9 +192,11 @@ fn repository(config: &Config) -> Vec<Finding> {
     let look = || {
         let engine = open::outside(config)?;
         if !engine.is_there()? {
+            open::judge_password(config)?;
             return Ok(vec![Finding::warning("repository", format!("there is none at {location} yet: the first run makes it"))]);
         }
         engine.probe()?;
+        open::writable(config)?;
         let keys = match engine.keys()?.len() {
             1 => Finding::warning(
                 "keys",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::Found;
 use crate::host::mounts::{self, Mount};
+use crate::host::own;
 
 /// A host seen through its file system; `root` is a plain path, so that a test's tree is as good as `/`.
 #[derive(Debug, Clone)]
@@ -32,6 +33,12 @@ impl Host {
     /// What is mounted there; none where that cannot be told, as of a tree in which nothing runs.
     pub fn mounts(&self) -> Option<Vec<Mount>> {
         mounts::read(&self.path(mounts::OWN)).ok()
+    }
+
+    /// Where those of `paths` really are that are reached through a link. Of a tree in which nothing runs it is not told: its links lead out of it.
+    pub(super) fn behind_links(&self, paths: &[PathBuf]) -> Vec<PathBuf> {
+        let real = |path: &PathBuf| own::canonical(path).ok().filter(|real| real != path);
+        if self.root == Path::new("/") { paths.iter().filter_map(real).collect() } else { Vec::new() }
     }
 
     /// Where `path` (absolute) is in this host's tree.

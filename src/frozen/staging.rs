@@ -16,6 +16,7 @@ use crate::host::beneath::{self, Directory, Held};
 use crate::host::holes;
 use crate::values::RunId;
 
+use super::At;
 use super::entry::Stat;
 
 /// What a directory of ours beside the files is called, before the run's id.
@@ -157,6 +158,9 @@ pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> 
 /// Fails if the file system cannot be asked.
 pub fn place(path: &Path, run: &RunId) -> Result<Held> {
     let device = |path: &Path| rustix::fs::lstat(path).map(|stat| Stat::from(&stat).device);
+    // What is above it is so by where it is, and not by the links of root's that lead there.
+    let (above, name) = At::itself(path).open()?;
+    let path = &above.real()?.join(name);
     let here = device(path).with_context(|| format!("cannot look at {}", path.display()))?;
     let same: Vec<&Path> = path.ancestors().skip(1).take_while(|above| device(above).is_ok_and(|there| there == here)).collect();
     let ours = same.iter().find(|above| beneath::trusted(above).is_ok());

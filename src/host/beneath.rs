@@ -72,6 +72,14 @@ impl Directory {
         &self.path
     }
 
+    /// Where it is, by no link: what the kernel says of this very directory.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    pub fn real(&self) -> Result<PathBuf> {
+        super::own::link(&self.reachable()).with_context(|| format!("cannot tell where {} is", self.path.display()))
+    }
+
     /// Another handle of the same directory.
     pub fn again(&self) -> Result<Self> {
         let fd = self.fd.try_clone().with_context(|| format!("cannot open {} again", self.path.display()))?;

@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions, ReadDir};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,6 +48,12 @@ pub fn entries(path: impl AsRef<Path>) -> io::Result<ReadDir> {
 /// Whether a path leads to a directory, through whatever links.
 pub fn is_directory(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
+/// A file system and a number in it: the same for all ways to the same thing.
+pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// Where a link leads to.

@@ -42,7 +42,7 @@ pub async fn connect(path: &Path, account: Option<Account>, patience: Duration) 
 }
 
 /// The same, to the very socket that has this name now: it is reached through no link that others could have made. With the socket: whoever
-/// opens [`by_number`] of it reaches the same, whatever has its name by then.
+/// opens [`by_number`] or [`handed_on`] of it reaches the same, whatever has its name by then.
 ///
 /// # Errors
 /// As above, and if there is no socket.
@@ -52,9 +52,20 @@ pub async fn connect_to_named(path: &Path, patience: Duration) -> Result<(UnixSt
     Ok((stream, socket))
 }
 
-/// A path to an open socket, for this process and for programs that it runs as who it is.
+/// A path to an open socket, for this process.
 pub fn by_number(socket: &OwnedFd) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), socket.as_raw_fd()).into()
+}
+
+/// A descriptor of the same socket that programs inherit which are run while it is there, and its path for them. Where this process has acted as
+/// another account, the kernel lets nobody look at its own descriptors any more.
+///
+/// # Errors
+/// If there are too many already.
+pub fn handed_on(socket: &OwnedFd) -> io::Result<(OwnedFd, PathBuf)> {
+    let handed = rustix::io::dup(socket)?;
+    let path = format!("/proc/self/fd/{}", handed.as_raw_fd()).into();
+    Ok((handed, path))
 }
 
 /// None if its queue is full.

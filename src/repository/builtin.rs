@@ -148,7 +148,7 @@ impl Builtin {
 }
 
 /// As restic reads it: without white space at both ends. What it takes for another encoding is refused.
-fn read_password(path: &Path) -> Result<String> {
+pub(super) fn read_password(path: &Path) -> Result<String> {
     let text =
         own::read(path).with_context(|| format!("cannot read the repository's password from {}: put your copy back", path.display()))?;
     let text = String::from_utf8(text).ok().filter(|text| !text.starts_with('\u{feff}'));
@@ -191,7 +191,10 @@ impl Engine for Builtin {
         let location = self.location.display();
         let occupied = match own::entries(&self.location) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-            entries => entries.with_context(|| format!("cannot read {location}"))?.next().is_some(),
+            // A new file system has that.
+            entries => entries
+                .with_context(|| format!("cannot read {location}"))?
+                .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == "lost+found")),
         };
         ensure!(!occupied, "{location} holds no repository, but other files: empty it or name another [repository] location");
         Ok(false)

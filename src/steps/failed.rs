@@ -69,9 +69,12 @@ impl Failed {
 fn by_systemd(status: i32) -> Option<&'static str> {
     match status {
         203 => Some("its program cannot be run"),
+        216 => Some("its group does not exist"),
         217 => Some("its user does not exist"),
+        233 => Some("its directory below /run cannot be made: what is there must be a directory of root's, and no link"),
+        238 => Some("its directory below /var/lib/gitlab-backup cannot be made: what is there must be a directory of root's, and no link"),
         226 => Some("its sandbox cannot be set up"),
-        243 => Some("a credential of its is not there or cannot be decrypted"),
+        243 => Some("a credential of its is not there or cannot be decrypted ('gitlab-backup check' tells which)"),
         _ => None,
     }
 }

@@ -1,9 +1,10 @@
 //! The repository, opened with the password where this process finds it.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use rustix::fs::StatVfsMountFlags;
 
 use crate::config::Config;
 use crate::host::own;
@@ -29,22 +30,79 @@ pub fn outside(config: &Config) -> Result<Box<dyn Engine>> {
 /// # Errors
 /// If it cannot be told, or opened.
 pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
-    let location = &config.repository.location;
-    let directory = Path::new(location.strip_prefix("local:").unwrap_or(location));
     // What is not there needs no password to be seen; what cannot be looked at may well be there.
-    let vacant = || match own::entries(directory) {
+    let vacant = |directory: &Path| match own::entries(directory) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == ErrorKind::NotFound,
     };
-    if directory.is_absolute() && vacant() {
+    if local(config).is_some_and(vacant) {
         return Ok(None);
     }
     let engine = outside(config)?;
     Ok(engine.is_there()?.then_some(engine))
 }
 
+/// Where this process can read the repository's password.
+fn password(config: &Config) -> Result<PathBuf> {
+    secret::file(&config.repository.password, credential::REPOSITORY).map_err(|error| match local(config) {
+        Some(directory) if directory.join("config").exists() => {
+            error.context(format!("{} holds a repository, and its password is gone: put your copy of it back", directory.display()))
+        }
+        _ => error,
+    })
+}
+
+/// Judges the password, which a repository is to be made with.
+///
+/// # Errors
+/// If it is not there, or is none.
+pub fn judge_password(config: &Config) -> Result<()> {
+    repository::judge_password(&password(config)?)
+}
+
+/// Whether the repository's file system takes anything.
+///
+/// # Errors
+/// If it is mounted read-only.
+pub fn writable(config: &Config) -> Result<()> {
+    let Some(directory) = local(config) else { return Ok(()) };
+    let system = rustix::fs::statvfs(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+    ensure!(!system.f_flag.contains(StatVfsMountFlags::RDONLY), "{} is on a file system that is mounted read-only", directory.display());
+    Ok(())
+}
+
+/// Whether the repository is apart from all that is saved, whatever links and mounts are on the way to either: else a backup would take itself.
+///
+/// # Errors
+/// With the path that it is in, or that is in it.
+pub fn apart(config: &Config) -> Result<()> {
+    let Some(directory) = local(config).and_then(|directory| own::canonical(directory).ok()) else { return Ok(()) };
+    let identity = |path: &Path| own::identity(path).ok();
+    let within = |inner: &Path, outer: &Path| {
+        let outer = identity(outer);
+        outer.is_some() && inner.ancestors().any(|above| identity(above) == outer)
+    };
+    for path in &config.files.paths {
+        let Ok(real) = own::canonical(path) else { continue };
+        ensure!(
+            !within(&directory, &real) && !within(&real, &directory),
+            "the repository {} and {} lie one inside the other, by a link or a mount: the backup would take itself",
+            directory.display(),
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// The repository's directory, if it is one of this host.
+pub fn local(config: &Config) -> Option<&Path> {
+    let location = &config.repository.location;
+    // With `local:` restic names a directory too.
+    Some(Path::new(location.strip_prefix("local:").unwrap_or(location))).filter(|path| path.is_absolute())
+}
+
 fn open(config: &Config, key_file: Option<&Path>) -> Result<Box<dyn Engine>> {
-    let password = secret::file(&config.repository.password, credential::REPOSITORY)?;
+    let password = password(config)?;
     let environment = config.repository.environment_file.as_ref();
     let environment = environment.map(|path| secret::file(&SecretSource::File(path.clone()), credential::ENVIRONMENT)).transpose()?;
     repository::open(&config.repository, &password, environment.as_deref(), key_file)

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, Verdict, conclude};
+use crate::frozen::At;
 use crate::repository::patience;
 use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
@@ -69,6 +70,7 @@ pub async fn host(config: &Config) -> Vec<Finding> {
         });
     }
     findings.extend(files(config));
+    findings.extend(open::apart(config).err().map(|error| Finding::of("repository", Err(error))));
     findings.extend(redis::preflight(config).await);
     findings
 }
@@ -114,7 +116,8 @@ fn files(config: &Config) -> Vec<Finding> {
                 path.display()
             );
         }
-        Ok(())
+        // As it will be opened: through no link that others could have made.
+        At::itself(path).open().map(drop)
     };
     let wrong = config.files.paths.iter().filter_map(|name| path(name).err()).collect();
     let own = config.files.command.iter().map(|command| &command[0]);

@@ -8,7 +8,7 @@ pub(super) mod remote;
 pub(super) mod save;
 pub(super) mod server;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::config::{Config, Redis};
 use crate::finding::Finding;
@@ -57,8 +57,17 @@ async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
     // The next one may do better; the run will see.
     let failed = info.last_save().err().map(|error| format!("{error:#}"));
     let warning = [failed, replica].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"));
-    if let Err(error) = readable(&server).await {
-        remote::program().with_context(|| format!("its file cannot be read here: {error:#}"))?;
+    match readable(&server).await {
+        Err(error) => {
+            remote::program().with_context(|| format!("its file cannot be read here: {error:#}"))?;
+            remote::reaches(&server).await?;
+        }
+        Ok(()) if server.knows("BGSAVE").await == Some(false) => {
+            bail!(
+                "it has no BGSAVE, by which it is saved: the command is renamed (rename-command in its configuration): take that line out"
+            )
+        }
+        Ok(()) => {}
     }
     Ok((format!("version {} at {}", info.version(), server::place(&redis.address)), warning))
 }

@@ -18,7 +18,7 @@ pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> 
     }
     let writers: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();
     let stopped = stop_closure(manager, &writers, &[]).await?;
-    let names: BTreeSet<&str> = stopped.iter().map(|state| state.name.as_str()).collect();
+    let names: BTreeSet<&str> = stopped.iter().flat_map(|state| [state.name.as_str(), state.id.as_str()]).collect();
     let accounts: BTreeSet<u32> = stopped.iter().filter_map(|state| state.uid).filter(|uid| *uid != 0).collect();
     let mut found = Vec::new();
     for name in manager.running_services().await? {

@@ -85,6 +85,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
             .unwrap_or_else(|| LVM_SNAPSHOT_SIZE.to_owned()),
         // Told when the host has been looked at.
         volumes: true,
+        behind_links: Vec::new(),
         // There is nothing to copy ahead where a program of its own does it all.
         presync: presync.unwrap_or(command.is_none()),
         command,

@@ -1,10 +1,11 @@
 //! An instance whose files are out of reach: `redis-cli --rdb` takes its memory over the replication protocol.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, anyhow};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -34,33 +35,56 @@ pub fn program() -> Result<PathBuf> {
         .context("its files cannot be read from here (or CONFIG GET is forbidden), and redis-cli, which could fetch them, is not installed: install it")
 }
 
+/// `redis-cli` on its way to the same server, and what has to be there while it is started.
+fn client(server: &Server<'_>) -> Result<(Command, Option<OwnedFd>)> {
+    let redis = server.redis;
+    let mut command = Command::new(program()?);
+    let (socket, path) = server.handed_on()?.unzip();
+    match &redis.address {
+        RedisAddress::Unix(named) => {
+            command.arg("-s").arg(path.as_ref().unwrap_or(named));
+        }
+        RedisAddress::Tcp { host, port, tls } => {
+            command.args(["-h", host, "-p", &port.to_string()]);
+            if *tls {
+                command.args(["--tls", "--sni", host]);
+            }
+        }
+    }
+    if let Some(username) = &redis.username {
+        command.args(["--user", username]);
+    }
+    command.env_remove("REDISCLI_AUTH");
+    if let Some(password) = &server.password {
+        // Not in argv, which everybody can read.
+        command.env("REDISCLI_AUTH", password);
+    }
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    Ok((command, socket))
+}
+
+/// Whether `redis-cli` comes to the server: asked before it has to.
+///
+/// # Errors
+/// With what it says.
+pub async fn reaches(server: &Server<'_>) -> Result<()> {
+    let (mut command, socket) = client(server)?;
+    let output = command.args(["-e", "PING"]).output().await.context("cannot run redis-cli")?;
+    drop(socket);
+    let said = process::tail(&[output.stdout, output.stderr].concat());
+    ensure!(said.ends_with("PONG"), "redis-cli, which would fetch its memory, does not reach it: {said}");
+    Ok(())
+}
+
 impl Transfer {
     /// Starts the transfer to `file`; returns when the server has forked.
     pub async fn start(server: &Server<'_>, file: &Path) -> Result<Self> {
-        let redis = server.redis;
-        let mut command = Command::new(program()?);
-        match &redis.address {
-            RedisAddress::Unix(path) => {
-                command.arg("-s").arg(server.path().as_deref().unwrap_or(path));
-            }
-            RedisAddress::Tcp { host, port, tls } => {
-                command.args(["-h", host, "-p", &port.to_string()]);
-                if *tls {
-                    command.args(["--tls", "--sni", host]);
-                }
-            }
-        }
-        if let Some(username) = &redis.username {
-            command.args(["--user", username]);
-        }
-        command.env_remove("REDISCLI_AUTH");
-        if let Some(password) = &server.password {
-            // Not in argv, which everybody can read.
-            command.env("REDISCLI_AUTH", password);
-        }
+        let (mut command, socket) = client(server)?;
         command.arg("--rdb").arg(file);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot run redis-cli")?;
+        // It has its own by now.
+        drop(socket);
         let words = process::drain(child.stderr.take());
         let mut transfer = Self { child, words };
         loop {

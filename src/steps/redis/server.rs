@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError};
+use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError, Value};
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -70,9 +70,18 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Where a program of ours reaches the same server: by the socket that was open all the time, and not by its name.
-    pub fn path(&self) -> Option<PathBuf> {
-        self.socket.as_ref().map(socket::by_number)
+    /// Where a program of ours reaches the same server while the descriptor is there: by the socket that was open all the time, and not by its name.
+    pub fn handed_on(&self) -> Result<Option<(OwnedFd, PathBuf)>> {
+        self.socket.as_ref().map(socket::handed_on).transpose().context("cannot hand the socket on")
+    }
+
+    /// Whether the server has a command of this name; none where asking is forbidden.
+    pub async fn knows(&self, command: &str) -> Option<bool> {
+        let mut question = ::redis::cmd("COMMAND");
+        question.arg("INFO").arg(command);
+        self.left.renew();
+        let answer: Vec<Value> = question.query_async(&mut self.connection.clone()).await.ok()?;
+        answer.first().map(|found| *found != Value::Nil)
     }
 
     /// A command whose answer is a string.

@@ -204,19 +204,23 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
         );
         let fixed = here.is_some() && immutable(path)?;
         ensure!(!fixed, "{} may not be renamed, not even by root: 'chattr -i -a' first", path.display());
-        if let Some(inside) = mounts.iter().find(|mount| mount.starts_with(path) && *mount != path) {
+        let parent = existing_above(path)?;
+        let opened = Directory::open(&parent)?;
+        let above = rustix::fs::fstat(&opened).with_context(|| format!("cannot read {}", parent.display()))?;
+        // What is above it, and mounted in it, is so by where it is, and not by the links of root's that lead there.
+        let real_parent = opened.real()?;
+        let real = real_parent.join(path.strip_prefix(&parent)?);
+        if let Some(inside) = mounts.iter().find(|mount| mount.starts_with(&real) && **mount != real) {
             bail!(
                 "{} is a file system of its own inside {}: restore with --into and move its content by hand",
                 inside.display(),
                 path.display()
             );
         }
-        let parent = existing_above(path)?;
-        let above = rustix::fs::fstat(&Directory::open(&parent)?).with_context(|| format!("cannot read {}", parent.display()))?;
-        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.st_dev || mounts.contains(path)));
+        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.st_dev || mounts.contains(&real)));
         let (base, device) = match (&here, mount) {
-            (Some(here), true) => (path.clone(), here.dev()),
-            _ => (parent, above.st_dev),
+            (Some(here), true) => (real, here.dev()),
+            _ => (real_parent, above.st_dev),
         };
         // Not even within one file system is there a rename from one mount to another.
         let within = mounts.iter().filter(|mount| base.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
