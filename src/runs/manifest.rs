@@ -63,6 +63,12 @@ pub struct Database {
     pub provider: Option<String>,
     /// The locale of a provider other than libc.
     pub locale: Option<String>,
+    /// The tablespace of what has none of its own; none for the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tablespace: Option<String>,
+    /// Others are made like it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub template: bool,
     /// Bytes that it takes on the server.
     pub bytes: u64,
     /// Rows of each table with data, by its quoted name.

@@ -29,7 +29,8 @@ use super::{Dumped, Held, HeldDatabase, directory, dumped as whole};
 /// What a dump does not say of its database. Through JSON: every version of the server has other columns.
 const PROPERTIES: &str = "SELECT pg_catalog.jsonb_build_object('name', datname, 'directory', '', 'owner', pg_catalog.pg_get_userbyid(datdba), \
     'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'provider', to_jsonb(d)->>'datlocprovider', \
-    'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0)::text \
+    'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0, 'template', datistemplate, 'tablespace', \
+    (SELECT t.spcname FROM pg_catalog.pg_tablespace t WHERE t.oid OPERATOR(pg_catalog.=) d.dattablespace AND t.spcname OPERATOR(pg_catalog.<>) 'pg_default'))::text \
     FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()";
 /// Of the dump, whatever its owner has set for the database. Two of the server's it can make UTF-8 of nothing.
 const ENCODING: &str = "SELECT CASE WHEN e IN ('SQL_ASCII', 'MULE_INTERNAL') THEN e ELSE 'UTF8' END \

@@ -124,6 +124,16 @@ impl Loader<'_> {
             (Some("b"), Some(locale)) => write!(sql, " LOCALE_PROVIDER builtin BUILTIN_LOCALE {}", literal(locale))?,
             _ => {}
         }
+        // That it is missing is told where the restore is planned.
+        if let Some(tablespace) = &like.tablespace {
+            let there: Vec<String> = self
+                .session
+                .column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname = $1::text::name", &[tablespace])
+                .await?;
+            if !there.is_empty() {
+                write!(sql, " TABLESPACE {}", identifier(tablespace))?;
+            }
+        }
         self.session.run_with_all(&sql).await.with_context(|| format!("cannot make database '{name}'"))?;
         if self.sandbox.is_some() { sandbox::open_alone(self.session, name).await } else { Ok(()) }
     }

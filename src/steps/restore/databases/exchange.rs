@@ -101,8 +101,13 @@ impl Server {
             let name = &database.database.name;
             // What cannot be given to it is no reason to take it back.
             let missing = globals.adorn(session, name).await;
-            let missing =
+            let mut missing =
                 missing.unwrap_or_else(|error| vec![format!("database '{name}' is without all of its settings and privileges: {error:#}")]);
+            if database.database.template
+                && let Err(error) = session.run(&format!("ALTER DATABASE {} IS_TEMPLATE true", identifier(name))).await
+            {
+                missing.push(format!("database '{name}' was a template, and is none now: {error:#}"));
+            }
             for missing in missing {
                 if let Err(error) = note(missing) {
                     tracing::warn!("{error:#}");
