@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::StatVfsMountFlags;
 
 use crate::config::Config;
@@ -44,12 +44,22 @@ pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
 
 /// Where this process can read the repository's password.
 fn password(config: &Config) -> Result<PathBuf> {
-    secret::file(&config.repository.password, credential::REPOSITORY).map_err(|error| match local(config) {
-        Some(directory) if directory.join("config").exists() => {
-            error.context(format!("{} holds a repository, and its password is gone: put your copy of it back", directory.display()))
-        }
-        _ => error,
-    })
+    password_is_there(config)?;
+    secret::file(&config.repository.password, credential::REPOSITORY)
+}
+
+/// Whether the password of a repository that is there already is there, too. Units are not even started without it, and systemd does not say why.
+///
+/// # Errors
+/// If it is gone, with what to do.
+pub fn password_is_there(config: &Config) -> Result<()> {
+    let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
+    let given = std::env::var_os("CREDENTIALS_DIRECTORY").is_some();
+    let repository = local(config).filter(|directory| directory.join("config").exists());
+    if let Some(directory) = repository.filter(|_| !given && !path.exists()) {
+        bail!("{} is not there, and {} holds a repository: put your copy back", path.display(), directory.display());
+    }
+    Ok(())
 }
 
 /// Judges the password, which a repository is to be made with.
