@@ -234,7 +234,7 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
     let repository = host.path(&config.repository.location);
     ensure!(
         !Path::new(&config.repository.location).is_absolute() || !repository.join("config").exists(),
-        "{} is not there, and {} holds a repository: put your copy back; a new password would not open it",
+        "{} is not there, and {} holds a repository: put your copy of its password back; a new one would not open it",
         path.display(),
         repository.display()
     );
