@@ -18,8 +18,8 @@ pub struct Entry {
     pub extra: Option<Box<Extra>>,
     /// Where its bytes are.
     pub content: Content,
-    /// How many entries are below it; in a [`Tree`](super::Tree) they follow it.
-    pub below: u64,
+    /// The number of a directory's listing in its [`Tree`](super::Tree).
+    pub listing: Option<usize>,
 }
 
 impl Entry {
@@ -90,6 +90,11 @@ impl Stat {
     /// What kind of entry it is.
     pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
+    }
+
+    /// From now on it is that of no file.
+    pub(super) fn forget(&mut self) {
+        self.changed.seconds = i64::MIN;
     }
 
     /// Whether it is the same file, changed or not.

@@ -137,7 +137,7 @@ impl Staging {
     }
 }
 
-fn said(error: anyhow::Error) -> io::Error {
+pub(super) fn said(error: anyhow::Error) -> io::Error {
     io::Error::other(format!("{error:#}"))
 }
 

@@ -1,91 +1,409 @@
-//! A directory with all below it, as one list: how deep it is, its makers decide, so nothing here calls itself, neither to build nor to count,
-//! store or free it.
+//! A directory with all below it, packed: of millions of entries each costs the bytes that it has to say and no more. How deep it is, its makers
+//! decide, so nothing here calls itself.
 
-use std::path::Path;
+use std::borrow::Borrow;
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
 
-/// The entries in the order of a walk: a directory, then what it holds by name, each with all below it. The first is the path itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tree(Vec<Entry>);
+/// The byte before each entry: whether a later look may take it for unchanged.
+const KNOWN: u8 = 1;
+const FORGOTTEN: u8 = 0;
 
-/// What a directory holds, by name, and of each directory the number of its own listing.
-pub(super) type Listing = Vec<(Entry, Option<usize>)>;
+/// A path's own entry, and all below it. What each directory holds is one listing; they lie in the order in which they were read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// All listings, one after the other; [`saved`](Self::save) as they are, beside the rest.
+    #[serde(skip)]
+    packed: Vec<u8>,
+    /// Where each listing is, by its number. The first has the path's own entry alone.
+    listings: Vec<Range<usize>>,
+    count: u64,
+}
+
+/// The entries of one directory, sorted by name.
+#[derive(Default)]
+pub(super) struct Listing {
+    packed: Vec<u8>,
+    count: u64,
+}
+
+impl Listing {
+    /// The next.
+    pub(super) fn push(&mut self, entry: &Entry) -> Result<()> {
+        self.packed.push(KNOWN);
+        self.packed = postcard::to_extend(entry, std::mem::take(&mut self.packed))?;
+        self.count += 1;
+        Ok(())
+    }
+}
 
 impl Tree {
-    /// Of the path's own entry, and the listings of all directories; the first is the path's own.
-    pub(super) fn of(first: Entry, mut listings: Vec<Listing>) -> Self {
-        let mut entries = vec![first];
-        let own = listings.first_mut().map(std::mem::take).unwrap_or_default();
-        // The directories that are not at their end, outermost first.
-        let mut open = vec![(0, own.into_iter())];
-        while let Some((at, rest)) = open.last_mut() {
-            match rest.next() {
-                Some((entry, listing)) => {
-                    entries.push(entry);
-                    if let Some(listing) = listing.and_then(|number| listings.get_mut(number)) {
-                        open.push((entries.len() - 1, std::mem::take(listing).into_iter()));
-                    }
-                }
-                None => {
-                    entries[*at].below = (entries.len() - *at - 1) as u64;
-                    open.pop();
-                }
-            }
-        }
-        Self(entries)
+    /// Nothing yet but room for the listing of the path itself.
+    pub(super) fn new() -> Self {
+        Self { packed: Vec::new(), listings: vec![0..0], count: 0 }
     }
 
-    /// The entries, in the order of a walk.
-    pub fn entries(&self) -> &[Entry] {
-        &self.0
+    /// A number for another listing, which is empty until it is [`put`](Self::put) there.
+    pub(super) fn number(&mut self) -> usize {
+        self.listings.push(0..0);
+        self.listings.len() - 1
     }
 
-    /// The same.
-    pub fn into_entries(self) -> Vec<Entry> {
-        self.0
+    /// The listing of this number.
+    pub(super) fn put(&mut self, number: usize, listing: &Listing) {
+        let start = self.packed.len();
+        self.packed.extend_from_slice(&listing.packed);
+        self.listings[number] = start..self.packed.len();
+        self.count += listing.count;
     }
 
     /// How many entries there are, the path itself included.
     pub fn count(&self) -> u64 {
-        self.0.len() as u64
+        self.count
     }
 
-    /// The number of the first entry in the directory of this number.
-    pub(super) fn first_in(&self, directory: usize) -> Option<usize> {
-        self.0.get(directory).filter(|entry| entry.below > 0).map(|_| directory + 1)
+    /// The path's own entry.
+    pub fn first(&self) -> Result<Entry> {
+        self.named(0)?.ahead()?.context("it is empty")
     }
 
-    /// The number of the next entry in the same directory, which is that of number `directory`.
-    pub(super) fn next_in(&self, directory: usize, entry: usize) -> Option<usize> {
-        let below = |number: usize| self.0.get(number).map_or(0, |entry| usize::try_from(entry.below).unwrap_or(usize::MAX));
-        let next = entry.saturating_add(below(entry)).saturating_add(1);
-        (next <= directory.saturating_add(below(directory))).then_some(next)
+    /// The entries in the order of a walk: a directory, then what it holds by name, each with all below it. `path` is that of the first.
+    pub fn entries(&self, path: &Path) -> Entries<&Self> {
+        Entries::of(self, path)
     }
 
-    /// The number of the entry at `path`, relative to the first.
-    fn find(&self, path: &Path) -> Option<usize> {
-        let mut at = 0;
-        for name in path {
-            let mut inside = self.first_in(at);
-            while let Some(number) = inside.filter(|number| self.0.get(*number).is_some_and(|entry| entry.name() != name)) {
-                inside = self.next_in(at, number);
-            }
-            at = inside?;
-        }
-        Some(at)
+    /// The same, to be kept with the tree.
+    pub fn into_entries(self, path: &Path) -> Entries<Self> {
+        Entries::of(self, path)
     }
 
     /// The entry at `path`, relative to the first.
-    pub fn get(&self, path: &Path) -> Option<&Entry> {
-        self.0.get(self.find(path)?)
+    pub fn get(&self, path: &Path) -> Result<Option<Entry>> {
+        Ok(self.find(path)?.map(|(_, entry)| entry))
     }
 
-    /// The same, to be changed.
-    pub(super) fn get_mut(&mut self, path: &Path) -> Option<&mut Entry> {
-        let at = self.find(path)?;
-        self.0.get_mut(at)
+    /// The entry at `path` is unknown from now on: whatever is found there has changed.
+    pub(super) fn forget(&mut self, path: &Path) -> Result<()> {
+        if let Some((at, _)) = self.find(path)?
+            && let Some(byte) = self.packed.get_mut(at)
+        {
+            *byte = FORGOTTEN;
+        }
+        Ok(())
+    }
+
+    /// The same with the number of its first byte.
+    fn find(&self, path: &Path) -> Result<Option<(usize, Entry)>> {
+        let mut rest = self.listing(0)?;
+        let mut found = (rest.start, self.take(&mut rest)?);
+        for name in path {
+            let Some(number) = found.1.listing else { return Ok(None) };
+            let mut rest = self.listing(number)?;
+            found = loop {
+                if rest.is_empty() {
+                    return Ok(None);
+                }
+                let at = rest.start;
+                let entry = self.take(&mut rest)?;
+                if entry.name() == name {
+                    break (at, entry);
+                }
+            };
+        }
+        Ok(Some(found))
+    }
+
+    /// The entries of a listing, to be asked for by name.
+    pub(super) fn named(&self, number: usize) -> Result<Named<'_>> {
+        Ok(Named { tree: self, rest: self.listing(number)?, ahead: None })
+    }
+
+    fn listing(&self, number: usize) -> Result<Range<usize>> {
+        self.listings.get(number).cloned().context("a directory has no listing")
+    }
+
+    /// The first of `rest`, which then begins after it.
+    fn take(&self, rest: &mut Range<usize>) -> Result<Entry> {
+        let (known, packed) = self.packed.get(rest.clone()).and_then(<[u8]>::split_first).context("a listing ends too early")?;
+        let (mut entry, after): (Entry, _) = postcard::take_from_bytes(packed).context("an entry is none")?;
+        if *known == FORGOTTEN {
+            entry.stat.forget();
+        }
+        rest.start = rest.end - after.len();
+        Ok(entry)
+    }
+
+    /// Writes what serde leaves out.
+    pub(super) fn save(&self, writer: &mut impl Write) -> io::Result<()> {
+        writer.write_all(&self.packed)
+    }
+
+    /// Reads it again, if `left` has so many bytes. In the window: nothing is looked at.
+    pub(super) fn load(&mut self, reader: &mut impl Read, left: &mut u64) -> Result<()> {
+        let length = self.listings.iter().try_fold(0_usize, |sum, listing| sum.checked_add(listing.len()));
+        let length = length.context("a listing is too long")?;
+        *left = left.checked_sub(length as u64).context("it ends too early")?;
+        self.packed = vec![0; length];
+        Ok(reader.read_exact(&mut self.packed)?)
+    }
+}
+
+/// The entries of one directory, asked for in the order of their names.
+pub(super) struct Named<'a> {
+    tree: &'a Tree,
+    rest: Range<usize>,
+    /// Read already, and greater than every name so far.
+    ahead: Option<Entry>,
+}
+
+impl Named<'_> {
+    /// The entry of this name, which is greater than the last one.
+    pub(super) fn find(&mut self, name: &OsStr) -> Result<Option<Entry>> {
+        loop {
+            match self.ahead()? {
+                Some(entry) if entry.name() < name => {}
+                Some(entry) if entry.name() == name => return Ok(Some(entry)),
+                entry => {
+                    self.ahead = entry;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn ahead(&mut self) -> Result<Option<Entry>> {
+        match self.ahead.take() {
+            None if !self.rest.is_empty() => self.tree.take(&mut self.rest).map(Some),
+            ahead => Ok(ahead),
+        }
+    }
+}
+
+/// Every entry of a tree in turn.
+pub struct Entries<T> {
+    tree: T,
+    /// What is left of each directory that is not at its end, outermost first.
+    open: Vec<Range<usize>>,
+    /// Of the last entry, and how many names below the first it is.
+    path: PathBuf,
+    depth: usize,
+    left: u64,
+}
+
+impl<T: Borrow<Tree>> Entries<T> {
+    fn of(tree: T, path: &Path) -> Self {
+        let open = tree.borrow().listings.iter().take(1).cloned().collect();
+        let left = tree.borrow().count;
+        Self { tree, open, path: path.to_owned(), depth: 0, left }
+    }
+
+    /// The path of the entry that was handed out last.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn step(&mut self) -> Result<Option<Entry>> {
+        while self.open.last().is_some_and(|rest| rest.is_empty()) {
+            self.open.pop();
+        }
+        let depth = self.open.len().saturating_sub(1);
+        let Some(rest) = self.open.last_mut() else {
+            ensure!(self.left == 0, "{} entries are missing", self.left);
+            return Ok(None);
+        };
+        let tree = self.tree.borrow();
+        let entry = tree.take(rest)?;
+        // So a tree that leads into itself ends too.
+        self.left = self.left.checked_sub(1).context("it has more entries than were counted")?;
+        if depth > 0 {
+            for _ in depth..=self.depth {
+                self.path.pop();
+            }
+            self.path.push(entry.name());
+        }
+        self.depth = depth;
+        if let Some(number) = entry.listing {
+            self.open.push(tree.listing(number)?);
+        }
+        Ok(Some(entry))
+    }
+}
+
+impl<T: Borrow<Tree>> Iterator for Entries<T> {
+    type Item = Result<Entry>;
+
+    /// Nothing follows an error.
+    fn next(&mut self) -> Option<Result<Entry>> {
+        let step = self.step();
+        if step.is_err() {
+            (self.left, self.open) = (0, Vec::new());
+        }
+        step.transpose()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::entry::{Attribute, Content, Extra, Stat, Time};
+    use super::*;
+
+    fn entry(name: &str, listing: Option<usize>) -> Entry {
+        let time = Time { seconds: 1_795_000_000, nanoseconds: 123_456_789 };
+        let (inode, mode) = if listing.is_some() { (2, 0o040_755) } else { (3, 0o100_644) };
+        let stat = Stat { mode, uid: 998, gid: 998, size: 1, links: 1, inode, device: 0xfe00, special: 0, modified: time, changed: time };
+        Entry { name: name.into(), stat, extra: None, content: Content::None, listing }
+    }
+
+    /// Of directories, each with its listing's number and what it holds; an entry is a directory if one has its name. Put there in this order.
+    fn tree(directories: &[(&str, usize, &[&str])]) -> Tree {
+        let mut tree = Tree::new();
+        tree.listings.resize(directories.len(), 0..0);
+        for (_, number, names) in directories {
+            let mut listing = Listing::default();
+            for name in *names {
+                let inside = directories.iter().find(|(directory, ..)| directory == name).map(|(_, number, _)| *number);
+                listing.push(&entry(name, inside)).unwrap();
+            }
+            tree.put(*number, &listing);
+        }
+        tree
+    }
+
+    /// The inner ones are done first.
+    fn nested() -> Tree {
+        tree(&[("b", 2, &["c", "file"]), ("c", 3, &[]), ("z", 4, &["last"]), ("root", 1, &["a", "b", "d", "z"]), ("", 0, &["root"])])
+    }
+
+    fn walked(tree: &Tree) -> Vec<String> {
+        let mut entries = tree.entries(Path::new("/srv/root"));
+        let mut paths = Vec::new();
+        while let Some(entry) = entries.next() {
+            assert_eq!(entries.path().file_name(), Some(entry.unwrap().name()));
+            paths.push(entries.path().to_str().unwrap().to_owned());
+        }
+        paths
+    }
+
+    #[test]
+    fn every_kind_of_entry_comes_back() {
+        let base = entry("file", None);
+        let extra = |target: Option<&[u8]>, values: &[&[u8]]| {
+            let attributes = values.iter().map(|value| Attribute { name: b"user.\xff".into(), value: value.to_vec() }).collect();
+            Some(Box::new(Extra { target: target.map(<[u8]>::to_vec), attributes }))
+        };
+        let largest = Stat {
+            mode: u32::MAX,
+            uid: u32::MAX,
+            gid: u32::MAX,
+            size: u64::MAX,
+            links: u64::MAX,
+            inode: u64::MAX,
+            device: u64::MAX,
+            special: u64::MAX,
+            modified: Time { seconds: i64::MAX, nanoseconds: i32::MAX },
+            changed: Time { seconds: i64::MIN, nanoseconds: i32::MIN },
+        };
+        let entries = [
+            base.clone(),
+            Entry { content: Content::InPlace, ..base.clone() },
+            Entry { content: Content::Seen, ..base.clone() },
+            Entry { content: Content::Staged(0), ..base.clone() },
+            Entry { content: Content::Staged(u64::MAX), stat: largest, ..base.clone() },
+            Entry { name: b"\xff\n".into(), extra: extra(Some(b"../\xfe"), &[]), ..base.clone() },
+            Entry { name: vec![b'x'; 255], extra: extra(Some(&[b'y'; 4095]), &[&[0; 65536], b""]), ..base.clone() },
+            Entry { extra: extra(None, &[b"value"]), ..base },
+            entry("directory", Some(usize::MAX)),
+        ];
+        let mut listing = Listing::default();
+        entries.iter().for_each(|entry| listing.push(entry).unwrap());
+        let mut tree = Tree::new();
+        tree.put(0, &listing);
+        let mut rest = tree.listing(0).unwrap();
+        for entry in &entries {
+            assert_eq!(&tree.take(&mut rest).unwrap(), entry);
+        }
+        assert!(rest.is_empty() && tree.take(&mut rest).is_err());
+        assert_eq!(tree.count(), 9);
+    }
+
+    #[test]
+    fn the_order_is_that_of_a_walk_whatever_was_read_first() {
+        let below = ["", "/a", "/b", "/b/c", "/b/file", "/d", "/z", "/z/last"];
+        assert_eq!(walked(&nested()), below.map(|path| format!("/srv/root{path}")));
+        assert_eq!(nested().into_entries(Path::new("/")).count(), 8);
+        assert_eq!(nested().first().unwrap().name(), "root");
+        let alone = tree(&[("", 0, &["root"])]);
+        assert_eq!(walked(&alone), ["/srv/root"]);
+    }
+
+    #[test]
+    fn what_is_asked_for_by_name_passes_over_what_is_below_the_others() {
+        let tree = nested();
+        let mut named = tree.named(1).unwrap();
+        for (name, there) in [("A", false), ("b", true), ("bb", false), ("c", false), ("z", true), ("zz", false)] {
+            assert_eq!(named.find(OsStr::new(name)).unwrap().is_some(), there, "{name}");
+        }
+        for (path, listing) in [("", Some(1)), ("b", Some(2)), ("b/c", Some(3)), ("b/file", None), ("z/last", None)] {
+            assert_eq!(tree.get(Path::new(path)).unwrap().unwrap().listing, listing, "{path}");
+        }
+        for path in ["c", "file", "last", "b/c/file", "a/file", "zz"] {
+            assert_eq!(tree.get(Path::new(path)).unwrap(), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_has_changed_and_nothing_else_has() {
+        let mut tree = nested();
+        for path in ["b", "b/file", "none", "z/none"] {
+            tree.forget(Path::new(path)).unwrap();
+        }
+        let known = nested();
+        for path in ["", "a", "b", "b/c", "b/file", "d", "z", "z/last"] {
+            let [now, before] = [&tree, &known].map(|tree| tree.get(Path::new(path)).unwrap().unwrap());
+            assert_eq!(now.stat.unchanged_since(&before.stat), !["b", "b/file"].contains(&path), "{path}");
+        }
+        assert_eq!(walked(&tree), walked(&known));
+    }
+
+    #[test]
+    fn no_depth_is_too_deep() {
+        const LEVELS: usize = 100_000;
+        let mut tree = Tree::new();
+        for level in 0..=LEVELS {
+            let mut listing = Listing::default();
+            listing.push(&entry("d", (level < LEVELS).then(|| tree.number()))).unwrap();
+            tree.put(level, &listing);
+        }
+        let deepest = "d/".repeat(LEVELS);
+        tree.forget(Path::new(&deepest)).unwrap();
+        let mut entries = tree.entries(Path::new("/d"));
+        assert_eq!(entries.by_ref().map(Result::unwrap).filter(|entry| entry.stat.changed.seconds == i64::MIN).count(), 1);
+        assert_eq!(entries.path(), Path::new("/d").join(&deepest));
+        assert_eq!(tree.clone(), tree);
+    }
+
+    #[test]
+    fn a_tree_that_leads_into_itself_or_nowhere_is_an_error() {
+        for names in [["root", "root"], ["root", "beyond"]] {
+            let mut tree = nested();
+            let mut listing = Listing::default();
+            names.iter().for_each(|name| listing.push(&entry(name, Some(if *name == "root" { 1 } else { 99 }))).unwrap());
+            tree.put(3, &listing);
+            let entries = tree.entries(Path::new("/"));
+            assert!(entries.take(1000).last().unwrap().is_err(), "{names:?}");
+        }
+        let mut tree = nested();
+        tree.count += 1;
+        assert!(tree.entries(Path::new("/")).last().unwrap().is_err());
+        tree.packed.truncate(10);
+        assert!(tree.entries(Path::new("/")).next().unwrap().is_err());
     }
 }

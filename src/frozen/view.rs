@@ -2,17 +2,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{BufReader, BufWriter, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::host::beneath::{Directory, Held};
 use crate::host::own;
 
 use super::Tree;
-use super::entry::Stat;
 
 /// The files, as they are to be archived.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +46,8 @@ pub struct Devices {
 
 impl Root {
     /// The numbers of the file systems below it.
-    pub fn devices(&self) -> Devices {
-        Devices { read: self.tree.entries().first().map_or(self.device, |entry| entry.stat.device), original: self.device }
+    pub fn devices(&self) -> Result<Devices> {
+        Ok(Devices { read: self.tree.first()?.stat.device, original: self.device })
     }
 }
 
@@ -109,40 +110,129 @@ impl View {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let mut buffer = Vec::new();
-        std::io::Read::read_to_end(&mut BufReader::new(file), &mut buffer).with_context(|| format!("cannot read {}", path.display()))?;
-        postcard::from_bytes(&buffer).map(Some).with_context(|| format!("{} is damaged", path.display()))
+        Self::read(file).map(Some).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    /// Allocates no more than the file has.
+    fn read(file: File) -> Result<Self> {
+        let mut left = file.metadata()?.len();
+        let mut file = Summed::new(file);
+        let length = file.number()?;
+        left = left.checked_sub(length).context("it ends too early")?;
+        let mut described = vec![0; usize::try_from(length)?];
+        file.read_exact(&mut described)?;
+        let mut view: Self = postcard::from_bytes(&described)?;
+        for root in &mut view.roots {
+            root.tree.load(&mut file, &mut left)?;
+        }
+        let sum = file.sum.digest();
+        ensure!(file.number()? == sum, "its checksum is another");
+        Ok(view)
     }
 
     /// Saves it under its final name when it is whole. It need not outlive the machine, so nothing waits for the disk.
     pub fn save(&self, path: &Path) -> Result<()> {
         own::replace(path, 0o600, false, |file| {
-            let mut writer = BufWriter::new(file);
-            postcard::to_io(self, &mut writer)?;
-            writer.flush().map_err(Into::into)
+            let mut file = Summed::new(file);
+            let described = postcard::to_stdvec(self)?;
+            file.write_all(&(described.len() as u64).to_le_bytes())?;
+            file.write_all(&described)?;
+            for root in &self.roots {
+                root.tree.save(&mut file)?;
+            }
+            let sum = file.sum.digest();
+            Ok(file.write_all(&sum.to_le_bytes())?)
         })
     }
 
     /// Of what could not be stored, nothing is known: the next look takes it for changed.
-    pub fn forget<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) {
+    pub fn forget<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) -> Result<()> {
         for path in paths {
             for root in &mut self.roots {
                 let Ok(below) = path.strip_prefix(&root.path) else { continue };
-                if let Some(entry) = root.tree.get_mut(below) {
-                    unknown(&mut entry.stat);
-                }
+                root.tree.forget(below)?;
             }
         }
+        Ok(())
     }
 }
 
-fn unknown(stat: &mut Stat) {
-    stat.changed.seconds = i64::MIN;
+/// A file, and the checksum of what was read of it or written to it.
+struct Summed<F> {
+    file: F,
+    sum: Xxh3,
+}
+
+impl<F> Summed<F> {
+    fn new(file: F) -> Self {
+        Self { file, sum: Xxh3::new() }
+    }
+}
+
+impl<F: Read> Summed<F> {
+    fn number(&mut self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        self.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}
+
+impl<F: Read> Read for Summed<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.sum.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+impl<F: Write> Write for Summed<F> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(buffer)?;
+        self.sum.update(&buffer[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::{Exclude, Walk};
     use super::*;
+
+    #[test]
+    fn a_damaged_file_is_an_error_that_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, path) = (directory.path().join("root"), directory.path().join("view"));
+        own::make(root.join("a/b")).unwrap();
+        own::write(root.join("a/file"), "content").unwrap();
+        let exclude = Exclude::new(&[]).unwrap();
+        let root = |_| Walk::new(&exclude).root(&root, &At::itself(&root), None).unwrap();
+        let mut view = View { roots: (0..2).map(root).collect() };
+        let missing = view.roots[0].path.join("a/file");
+        view.forget(std::iter::once(missing.as_path())).unwrap();
+        view.save(&path).unwrap();
+        let whole = own::read(&path).unwrap();
+        assert_eq!(View::load(&path).unwrap().unwrap(), view);
+        let damaged = |bytes: &[u8]| {
+            own::write(&path, bytes).unwrap();
+            let error = format!("{:#}", View::load(&path).unwrap_err());
+            assert!(error.starts_with(&format!("{} is damaged: ", path.display())), "{error}");
+        };
+        for end in 0..whole.len() {
+            damaged(&whole[..end]);
+        }
+        for at in 0..whole.len() {
+            for bits in [1, 0x80, 0xff] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= bits;
+                damaged(&bytes);
+            }
+        }
+    }
 
     #[test]
     fn two_file_systems_never_become_one() {

@@ -119,17 +119,23 @@ impl<'a> Walk<'a> {
         let directory = Arc::new(OwnedFd::from(directory));
         // Its own name, and not the snapshot's.
         let called = path.file_name().unwrap_or(OsStr::new("/")).as_bytes().to_owned();
-        let earlier = seen.and_then(|seen| seen.entries().first());
-        let entry = self.entry(&directory, &name, called, path, &stat, earlier);
-        let listings = Listings { walk: self, seen, all: Mutex::default() };
+        let earlier = seen.map(Tree::first).transpose()?;
+        let inside = earlier.as_ref().and_then(|entry| entry.listing);
+        let mut entry = self.entry(&directory, &name, called, path, &stat, earlier);
+        let listings = Listings { walk: self, seen, tree: Mutex::new(Tree::new()) };
         if stat.kind() == FileType::Directory {
-            let work = Work { number: listings.number(), parent: directory, name, stat, path: path.to_owned(), seen: earlier.map(|_| 0) };
+            let number = listings.number();
+            entry.listing = Some(number);
+            let work = Work { number, parent: directory, name, stat, path: path.to_owned(), seen: inside };
             pool.scope(|scope| listings.directory(scope, &work));
         }
-        let all = listings.all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut tree = listings.tree.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut own = Listing::default();
+        own.push(&entry)?;
+        tree.put(0, &own);
         let device = rustix::fs::lstat(path).map_or(stat.device, |stat| Stat::from(&stat).device);
         let staged = self.staging.map(|staging| staging.held().clone());
-        Ok(Root { path: path.to_owned(), at: at.clone(), staged, device, tree: Tree::of(entry, all) })
+        Ok(Root { path: path.to_owned(), at: at.clone(), staged, device, tree })
     }
 
     /// What was excluded so far: with a directory, all that is in it.
@@ -175,10 +181,10 @@ impl<'a> Walk<'a> {
     }
 
     /// The entry of `path`, which is `name` in `directory` and is called `called`.
-    fn entry(&self, directory: &OwnedFd, name: &OsStr, called: Vec<u8>, path: &Path, stat: &Stat, earlier: Option<&Entry>) -> Entry {
-        let mut entry = Entry { name: called, stat: *stat, extra: None, content: Content::None, below: 0 };
+    fn entry(&self, directory: &OwnedFd, name: &OsStr, called: Vec<u8>, path: &Path, stat: &Stat, earlier: Option<Entry>) -> Entry {
+        let mut entry = Entry { name: called, stat: *stat, extra: None, content: Content::None, listing: None };
         if let Some(earlier) = earlier.filter(|earlier| stat.unchanged_since(&earlier.stat)) {
-            entry.extra.clone_from(&earlier.extra);
+            entry.extra = earlier.extra;
             self.leave_attributes_out(path, &entry);
             if stat.kind() == FileType::RegularFile {
                 entry.content = Content::Seen;
@@ -214,29 +220,27 @@ struct Work {
     name: OsString,
     stat: Stat,
     path: PathBuf,
-    /// Its number in what the first pass saw.
+    /// The number of its listing in what the first pass saw.
     seen: Option<usize>,
 }
 
-/// What all directories of a walk hold, by their numbers.
+/// What all directories of a walk hold; each is packed as soon as it is listed.
 struct Listings<'w, 'a> {
     walk: &'w Walk<'a>,
     seen: Option<&'w Tree>,
-    all: Mutex<Vec<Listing>>,
+    tree: Mutex<Tree>,
 }
 
 impl Listings<'_, '_> {
     /// A number for another directory.
     fn number(&self) -> usize {
-        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(Listing::new());
-        all.len() - 1
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner).number()
     }
 
     /// Lists one directory, and has those in it listed side by side: each is a piece of work of its own, so no depth is too deep for a stack.
     fn directory<'s>(&'s self, scope: &Scope<'s>, work: &Work) {
         match self.list(scope, work) {
-            Ok(listing) => self.all.lock().unwrap_or_else(PoisonError::into_inner)[work.number] = listing,
+            Ok(listing) => self.tree.lock().unwrap_or_else(PoisonError::into_inner).put(work.number, &listing),
             Err(error) => self.walk.skip(work.path.clone(), &error),
         }
     }
@@ -247,8 +251,8 @@ impl Listings<'_, '_> {
         if !Stat::from(&rustix::fs::fstat(&handle)?).is_same_file(&work.stat) {
             return Err(io::Error::other("is another directory than it was"));
         }
-        let mut next = work.seen.and_then(|directory| self.seen?.first_in(directory));
-        let mut listing = Listing::new();
+        let mut seen = self.seen.zip(work.seen).map(|(seen, number)| seen.named(number)).transpose().map_err(staging::said)?;
+        let mut listing = Listing::default();
         for bytes in names(&handle)? {
             let name = OsStr::from_bytes(&bytes);
             let path = work.path.join(name);
@@ -286,26 +290,16 @@ impl Listings<'_, '_> {
                 walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
                 continue;
             }
-            let mut earlier = None;
-            while let (Some(seen), Some(directory), Some(number)) = (self.seen, work.seen, next) {
-                let entry = &seen.entries()[number];
-                if entry.name() > name {
-                    break;
-                }
-                next = seen.next_in(directory, number);
-                if entry.name() == name {
-                    earlier = Some((number, entry));
-                    break;
-                }
-            }
-            let name = name.to_owned();
-            let entry = walk.entry(&handle, &name, bytes, &path, &stat, earlier.map(|(_, entry)| entry));
-            let inside = (stat.kind() == FileType::Directory).then(|| self.number());
-            if let Some(number) = inside {
-                let work = Work { number, parent: Arc::clone(&handle), name, stat, path, seen: earlier.map(|(number, _)| number) };
+            let earlier = seen.as_mut().map_or(Ok(None), |seen| seen.find(name)).map_err(staging::said)?;
+            let inside = earlier.as_ref().and_then(|entry| entry.listing);
+            let mut entry = walk.entry(&handle, name, bytes.clone(), &path, &stat, earlier);
+            if stat.kind() == FileType::Directory {
+                let number = self.number();
+                entry.listing = Some(number);
+                let work = Work { number, parent: Arc::clone(&handle), name: name.to_owned(), stat, path, seen: inside };
                 scope.spawn(move |scope| self.directory(scope, &work));
             }
-            listing.push((entry, inside));
+            listing.push(&entry).map_err(staging::said)?;
         }
         Ok(listing)
     }

@@ -33,25 +33,16 @@ impl Outside {
     }
 
     /// Those in a view.
-    pub fn look(&mut self, view: &View) {
+    pub fn look(&mut self, view: &View) -> Result<()> {
         for root in &view.roots {
-            // The directories around an entry, each with the number of the last entry in it.
-            let mut around: Vec<(u64, PathBuf)> = Vec::new();
-            for (number, entry) in (0..).zip(root.tree.entries()) {
-                while around.last().is_some_and(|(last, _)| *last < number) {
-                    around.pop();
-                }
-                let directory = around.last().map(|(_, path)| path);
-                if let Some(target) = entry.extra.as_ref().and_then(|extra| extra.target.as_ref()) {
-                    let link = directory.map_or_else(|| root.path.clone(), |directory| directory.join(entry.name()));
-                    self.add(link, Path::new(OsStr::from_bytes(target)));
-                }
-                if entry.below > 0 {
-                    let path = directory.map_or_else(|| root.path.clone(), |directory| directory.join(entry.name()));
-                    around.push((number + entry.below, path));
+            let mut entries = root.tree.entries(&root.path);
+            while let Some(entry) = entries.next().transpose()? {
+                if let Some(target) = entry.extra.and_then(|extra| extra.target) {
+                    self.add(entries.path().to_owned(), Path::new(OsStr::from_bytes(&target)));
                 }
             }
         }
+        Ok(())
     }
 
     /// Those in directories, so many levels deep. What cannot be read is for others to tell.

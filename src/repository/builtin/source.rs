@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
 
-use crate::frozen::{self, At, Content, Devices, Entry, Exclude, Root, Skipped, Staging, Stat, View, Walk};
+use crate::frozen::{self, At, Content, Devices, Entry, Exclude, Root, Skipped, Staging, Stat, Tree, View, Walk};
 use crate::host::beneath::Directory;
 use crate::repository::Files;
 
@@ -100,31 +100,15 @@ pub(super) struct Entries {
 
 /// A root, and how far it is.
 struct Reading {
-    entries: std::vec::IntoIter<Entry>,
+    entries: frozen::Entries<Tree>,
     place: Arc<Place>,
-    /// The directories that the next entry may be in, outermost first, and how many entries of each are to come.
-    open: Vec<(PathBuf, u64)>,
-    path: PathBuf,
     devices: Devices,
 }
 
 impl Reading {
-    /// The next entry, and its path.
-    fn next(&mut self) -> Option<(PathBuf, Entry)> {
-        let entry = self.entries.next()?;
-        while self.open.last().is_some_and(|(_, left)| *left == 0) {
-            self.open.pop();
-        }
-        let path = match self.open.last_mut() {
-            // What is below it counts for every directory around it, which is not looked at before this one is done.
-            Some((directory, left)) => {
-                *left -= 1 + entry.below;
-                directory.join(entry.name())
-            }
-            None => self.path.clone(),
-        };
-        self.open.push((path.clone(), entry.below));
-        Some((path, entry))
+    fn of(root: Root) -> Result<Self> {
+        let (place, devices) = (Arc::new(Place::of(&root)?), root.devices()?);
+        Ok(Self { entries: root.tree.into_entries(&root.path), place, devices })
     }
 }
 
@@ -140,14 +124,10 @@ impl Entries {
                 }
             }
         }
-        match Place::of(&root) {
-            Ok(place) => {
-                let devices = root.devices();
-                let Root { path, tree, .. } = root;
-                self.reading =
-                    Some(Reading { entries: tree.into_entries().into_iter(), place: Arc::new(place), open: Vec::new(), path, devices });
-            }
-            Err(error) => self.skips.add(&root.path, &format!("{error:#}")),
+        let path = root.path.clone();
+        match Reading::of(root) {
+            Ok(reading) => self.reading = Some(reading),
+            Err(error) => self.skips.add(&path, &format!("{error:#}")),
         }
     }
 }
@@ -156,7 +136,7 @@ impl Entries {
 fn above(path: &Path) -> Result<Entry> {
     let stat = rustix::fs::stat(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let name = path.file_name().unwrap_or(OsStr::new("/")).as_encoded_bytes().to_owned();
-    Ok(Entry { name, stat: Stat::from(&stat), extra: None, content: Content::None, below: 0 })
+    Ok(Entry { name, stat: Stat::from(&stat), extra: None, content: Content::None, listing: None })
 }
 
 impl Iterator for Entries {
@@ -167,10 +147,14 @@ impl Iterator for Entries {
             let above = self.pending.pop();
             let (path, device, entry, open) = match (above, &mut self.reading) {
                 (Some((path, entry)), _) => (path, entry.stat.device, entry, None),
-                (None, Some(reading)) => match reading.next() {
-                    Some((path, entry)) => {
+                (None, Some(reading)) => match reading.entries.next() {
+                    Some(Ok(entry)) => {
                         let content = (entry.content != Content::None).then(|| (Arc::clone(&reading.place), entry.content));
-                        (path, reading.devices.original(entry.stat.device), entry, content)
+                        (reading.entries.path().to_owned(), reading.devices.original(entry.stat.device), entry, content)
+                    }
+                    Some(Err(error)) => {
+                        self.skips.add(&reading.place.path, &format!("{error:#}"));
+                        continue;
                     }
                     None => {
                         self.reading = None;

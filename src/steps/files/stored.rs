@@ -66,7 +66,7 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         leave_out(&walk.left_out())?;
     }
     let mut outside = Outside::of(&config.files.paths);
-    outside.look(&view);
+    outside.look(&view)?;
     leave_word(outside.told().iter())?;
     let snapshots = !plan.snapshots.is_empty();
     // What is unchanged since the first pass is there, and nothing else need be.
