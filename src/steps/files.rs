@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use crate::catalog::TREE;
 use crate::config::{Config, host};
 use crate::frozen::Skipped;
+use crate::host::limits;
 use crate::paths;
 use crate::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance, patience};
 use crate::runs::record::{read_json, write_json};
@@ -73,7 +74,14 @@ fn store(
     if name != PRESYNC {
         leave_out(&stored.left_out)?;
     }
-    tracing::info!(part = name, files = stored.files, bytes = stored.bytes, added = stored.bytes_added, "stored");
+    tracing::info!(
+        part = name,
+        files = stored.files,
+        bytes = stored.bytes,
+        added = stored.bytes_added,
+        memory_mib = limits::peak(),
+        "stored"
+    );
     let part = Part {
         name: name.to_owned(),
         snapshot: stored.snapshot.clone(),

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use crate::config::{Config, EngineName};
 use crate::frozen::{At, Exclude, Staging, Tree, View, Walk};
 use crate::host::beneath::Held;
+use crate::host::limits;
 use crate::paths;
 use crate::steps::open;
 use crate::systemd::notify;
@@ -30,7 +31,7 @@ pub fn capture(config: &Config) -> Result<()> {
     let view = walk(config, &plan)?;
     notify::ready("captured");
     let entries: u64 = view.roots.iter().map(|root| root.tree.count()).sum();
-    tracing::info!(entries, seconds = started.elapsed().as_secs_f64(), "captured");
+    tracing::info!(entries, seconds = started.elapsed().as_secs_f64(), memory_mib = limits::peak(), "captured");
     view.save(Path::new(paths::FROZEN))
 }
 
@@ -49,7 +50,7 @@ fn attributes(config: &Config) -> Result<()> {
 fn walk(config: &Config, plan: &Plan) -> Result<View> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
-    let seen = seen(config)?;
+    let mut seen = seen(config)?;
     let mut stagings: BTreeMap<PathBuf, Staging> = BTreeMap::new();
     let mut changed: Option<Held> = None;
     let mut left_out = Vec::new();
@@ -67,7 +68,8 @@ fn walk(config: &Config, plan: &Plan) -> Result<View> {
         }
         let staging = stagings.get(&held.path).context("no staging")?;
         let walk = Walk::new(&exclude).securing(staging);
-        view.roots.push(walk.root(path, &At::itself(path), seen.get(path))?);
+        let seen = seen.remove(path);
+        view.roots.push(walk.root(path, &At::itself(path), seen.as_ref())?);
         let skipped = walk.skipped();
         if !skipped.is_empty() {
             let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::frozen::{At, Exclude, View, Walk, settled};
+use crate::host::limits;
 use crate::paths;
 use crate::repository::{Files, Tolerance, patience};
 use crate::runs::budget::Ahead;
@@ -56,6 +57,7 @@ pub fn presync(config: &Config) -> Result<()> {
         settled(&capture.path)?;
     }
     pass.seconds = started.elapsed().as_secs_f64();
+    tracing::info!(entries = pass.entries, seconds = pass.seconds, memory_mib = limits::peak(), "first pass");
     write_json(Path::new(paths::PASS), &pass)
 }
 
@@ -82,7 +84,7 @@ fn first_look(config: &Config, plan: &Plan) -> Result<Pass> {
     }
     if !left.is_empty() {
         let Some(mut seen) = View::load(Path::new(paths::SEEN))? else { bail!("{} is gone", paths::SEEN) };
-        seen.forget(left.iter().map(|skipped| skipped.path.as_path()));
+        seen.forget(left.iter().map(|skipped| skipped.path.as_path()))?;
         seen.save(Path::new(paths::SEEN))?;
     }
     Ok(Pass { entries, walk: walk_seconds, bytes_added: stored.bytes_added, ..Pass::default() })
