@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
 use crate::commands::{check, generate, helper, init, install, key, list, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
+use crate::exit::Exit;
 use crate::host::{confined, limits, log, text};
 use crate::paths;
 use crate::values::RunId;
@@ -35,13 +36,13 @@ enum Command {
         json: bool,
     },
     /// Look at this host and write a commented configuration with what was found and why; never over another.
-    Init(InitArgs),
+    Init(init::InitArgs),
     /// Print the units, or write them as files.
-    Generate(GenerateArgs),
+    Generate(generate::GenerateArgs),
     /// Write the units, reload systemd, enable and start the timer; doing it again changes nothing.
-    Install(InstallArgs),
+    Install(install::InstallArgs),
     /// Remove what install wrote, and nothing else; the configuration, the password and the repository stay.
-    Uninstall(InstallArgs),
+    Uninstall(install::InstallArgs),
     /// Start a backup and follow it; joins one that is going on.
     Run {
         /// Start it and return; fails with exit code 4 if one is going on.
@@ -100,73 +101,6 @@ enum Command {
     #[command(hide = true, subcommand)]
     Helper(helper::Helper),
 }
-
-/// Options of `generate`.
-#[derive(Debug, Args)]
-pub struct GenerateArgs {
-    /// Write files into this directory instead of printing.
-    #[arg(long, value_name = "DIR")]
-    pub output: Option<PathBuf>,
-    /// This program's path in the units, if not the one that runs now.
-    #[arg(long, value_name = "PATH")]
-    pub program: Option<PathBuf>,
-    /// Print what to import into Zabbix instead: the items that a run is reported to.
-    #[arg(long, conflicts_with_all = ["output", "program"])]
-    pub zabbix_template: bool,
-}
-
-/// Options of `init`.
-#[derive(Debug, Args)]
-pub struct InitArgs {
-    /// Write it there instead of where --config says; - prints it.
-    #[arg(long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
-    /// Look at the tree below DIR.
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub root: PathBuf,
-    /// Make a PostgreSQL role that reads everything and is no superuser, and have backups made by it (14 or newer, by a socket).
-    #[arg(long, conflicts_with = "root")]
-    pub role: bool,
-}
-
-/// Options of `install` and `uninstall`.
-#[derive(Debug, Args)]
-pub struct InstallArgs {
-    /// Work on the tree below DIR and leave the running systemd alone.
-    #[arg(long, value_name = "DIR", default_value = "/")]
-    pub root: PathBuf,
-    /// Do not enable or start the timer.
-    #[arg(long)]
-    pub no_enable: bool,
-    /// Wait for a backup or a restore that is going on, and do not refuse.
-    #[arg(long)]
-    pub wait: bool,
-    /// This program's path in the units, if not the one that runs now.
-    #[arg(long, value_name = "PATH")]
-    pub program: Option<PathBuf>,
-}
-
-/// An error with an exit code of its own.
-#[derive(Debug)]
-pub struct Exit {
-    /// The code.
-    pub code: u8,
-    /// What to say.
-    pub message: String,
-}
-
-impl std::fmt::Display for Exit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Exit {}
-
-/// A run or unit failed.
-pub const UNIT_FAILED: u8 = 3;
-/// A run is going on.
-pub const ALREADY_RUNNING: u8 = 4;
 
 /// Runs the program.
 pub fn main() -> ExitCode {

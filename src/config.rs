@@ -3,6 +3,7 @@
 //! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the bus or processes.
 
 mod error;
+mod found;
 pub mod host;
 mod layout;
 pub mod monitoring;
@@ -19,8 +20,9 @@ use crate::host::{beneath, mounts, own};
 use crate::values::{SecretSource, Timespan, UnitName};
 
 pub use error::{ConfigError, Finding};
+pub use found::Found;
 use host::Host;
-pub use layout::{Found, is_recognised};
+pub use layout::is_recognised;
 use monitoring::Monitoring;
 
 /// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5) `LoadCredential=`.
@@ -186,6 +188,8 @@ pub struct Proxy {
 impl Proxy {
     /// What the names of their units begin with.
     pub const PREFIX: &'static str = "gitlab-backup-proxy-";
+    /// Seconds for a start or a stop, unless it says otherwise. GitLab's own tools wait half a minute; Gitaly gives what it is at a minute.
+    pub(crate) const TIMEOUT: u64 = 90;
 
     /// The unit in its place.
     pub fn unit(&self) -> UnitName {

@@ -15,6 +15,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod executor;
+pub mod exit;
 pub mod finding;
 pub mod frozen;
 pub mod host;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::{Instant, sleep};
 
-use crate::cli::{Exit, UNIT_FAILED};
+use crate::exit::{Exit, UNIT_FAILED};
 use crate::host::text;
 use crate::note;
 use crate::runs::{Kind, Outcome, Record};

@@ -4,13 +4,27 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 
-use crate::cli::GenerateArgs;
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::text;
 use crate::monitoring;
 use crate::units;
+
+/// Options of `generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// Write files into this directory instead of printing.
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// This program's path in the units, if not the one that runs now.
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
+    /// Print what to import into Zabbix instead: the items that a run is reported to.
+    #[arg(long, conflicts_with_all = ["output", "program"])]
+    pub zabbix_template: bool,
+}
 
 /// Prints or writes the units of `config`.
 pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 
-use crate::cli::InitArgs;
 use crate::config::host::Host;
 use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress, is_recognised};
 use crate::host::beneath::Directory;
@@ -42,6 +42,20 @@ const OWN_ROLE: &str = "# Backups are made by a role that only reads; restores b
 const NO_ROLE: &str =
     "# 'gitlab-backup init --role' makes a role that only reads, and has backups made by it instead of by the server's superuser.\n";
 const REDIS: [&str; 3] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock", "/run/redis/redis.sock"];
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Write it there instead of where --config says; - prints it.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Look at the tree below DIR.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Make a PostgreSQL role that reads everything and is no superuser, and have backups made by it (14 or newer, by a socket).
+    #[arg(long, conflicts_with = "root")]
+    pub role: bool,
+}
 
 /// Writes it to `target`, or to stdout for `-`.
 pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use tokio::time::sleep;
 
 use crate::accounts;
-use crate::cli::{ALREADY_RUNNING, Exit, InstallArgs};
 use crate::config::host::Host;
 use crate::config::{Config, EngineName, Postgresql, Proxy};
+use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::{own, random, text};
 use crate::paths;
 use crate::runs::record::write_json;
@@ -29,6 +30,23 @@ use super::generate::program;
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
 /// Between two looks at what is going on.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Options of `install` and `uninstall`.
+#[derive(Debug, Args)]
+pub struct InstallArgs {
+    /// Work on the tree below DIR and leave the running systemd alone.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Do not enable or start the timer.
+    #[arg(long)]
+    pub no_enable: bool,
+    /// Wait for a backup or a restore that is going on, and do not refuse.
+    #[arg(long)]
+    pub wait: bool,
+    /// This program's path in the units, if not the one that runs now.
+    #[arg(long, value_name = "PATH")]
+    pub program: Option<PathBuf>,
+}
 
 /// What an installation changed.
 #[derive(Default)]

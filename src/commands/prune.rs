@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{Catalog, Whose};
-use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::Config;
+use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::text;
 use crate::repository::patience;
 use crate::runs::{Outcome, Record};

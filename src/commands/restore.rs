@@ -12,8 +12,8 @@ use indicatif::BinaryBytes;
 use tokio::time::{Instant, sleep};
 
 use crate::catalog::{Catalog, Whose};
-use crate::cli::{ALREADY_RUNNING, Exit};
 use crate::config::{Config, host};
+use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::text;
 use crate::runs::restore::{Journal, Request, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};

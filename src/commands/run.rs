@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::cli::{ALREADY_RUNNING, Exit};
+use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::text;
 use crate::note;
 use crate::runs::{Kind, Record};

@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::cli::{Exit, UNIT_FAILED};
+use crate::exit::{Exit, UNIT_FAILED};
 use crate::finding::Finding;
 use crate::host::text;
 use crate::paths;

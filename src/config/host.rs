@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::layout::Found;
+use super::found::Found;
 use crate::host::mounts::{self, Mount};
 use crate::host::own;
 

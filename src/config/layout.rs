@@ -9,12 +9,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::host::own;
 use crate::values::UnitName;
 
-use super::Proxy;
+use super::found::{Defaults, Found};
 use super::host::Host;
 
 /// All of them. `auto` takes the first that recognises the host.
@@ -25,6 +23,12 @@ pub fn is_recognised(host: &Host) -> bool {
     Units::of(host).is_ok_and(|units| LAYOUTS.iter().any(|layout| layout.recognises(&units)))
 }
 
+/// What is on `host` if this is its layout: as it was found, or as it looks from here.
+pub(super) fn found(layout: &dyn Layout, host: &Host, units: &Units) -> Found {
+    let found = host.found().filter(|found| found.layout == layout.name()).cloned();
+    found.unwrap_or_else(|| Found { layout: layout.name().to_owned(), defaults: layout.defaults(host, units) })
+}
+
 /// One way to install GitLab. Goes by the files that are there, never by the name of a distribution.
 pub(super) trait Layout {
     /// What `gitlab.layout` calls it.
@@ -33,59 +37,6 @@ pub(super) trait Layout {
     fn recognises(&self, units: &Units) -> bool;
     /// What the configuration need not say.
     fn defaults(&self, host: &Host, units: &Units) -> Defaults;
-}
-
-/// What a layout supplies; empty is "must be configured" for writers and paths.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Defaults {
-    /// What can write GitLab's data.
-    pub(super) writers: Vec<UnitName>,
-    /// Those of them that systemd must stop without what hangs on them; named also where the writers are configured.
-    pub(super) stopped_alone: Vec<UnitName>,
-    /// What systemd does not manage itself.
-    pub(super) proxies: Vec<Proxy>,
-    /// The server that comes with it.
-    pub(super) server: Option<Server>,
-    /// The URL of the one Redis.
-    pub(super) redis: Option<String>,
-    /// The unit that runs it, where it cannot be asked for.
-    pub(super) redis_unit: Option<UnitName>,
-    /// The data, configuration and secrets too.
-    pub(super) paths: Vec<PathBuf>,
-    /// Which of them are configuration and secrets.
-    pub(super) configuration: Vec<PathBuf>,
-    /// Why this GitLab cannot be backed up like this.
-    pub(super) refusal: Option<String>,
-}
-
-/// What was found on a host by somebody who could see all of it. Not everybody can: where GitLab's home directory is closed to others, who has no
-/// capabilities sees no file of GitLab's there. So it is found once, by root, and every unit of a run goes by that.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// The layout's name.
-    pub(super) layout: String,
-    pub(super) defaults: Defaults,
-}
-
-impl Found {
-    /// What is on `host` if this is its layout: as it was found, or as it looks from here.
-    pub(super) fn of(layout: &dyn Layout, host: &Host, units: &Units) -> Self {
-        let found = host.found().filter(|found| found.layout == layout.name()).cloned();
-        found.unwrap_or_else(|| Self { layout: layout.name().to_owned(), defaults: layout.defaults(host, units) })
-    }
-}
-
-/// A PostgreSQL that comes with GitLab.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Server {
-    /// Its socket's directory.
-    pub(super) host: String,
-    /// Its own port, and not that of a pooler before it.
-    pub(super) port: u16,
-    /// The superuser, in it and on the host.
-    pub(super) user: String,
-    /// Its programs.
-    pub(super) bin_dir: PathBuf,
 }
 
 /// Where unit files are, in the order in which the first one counts, systemd.unit(5).

@@ -19,11 +19,11 @@ use toml::Spanned;
 
 use super::Config;
 use super::error::{Finding, position};
+use super::found::Defaults;
 use super::host::Host;
-use super::layout::{Defaults, Units};
+use super::layout::Units;
 use super::raw::{Field, List, Raw};
 use crate::values::SecretSource;
-pub(super) use proxy::TIMEOUT as PROXY_TIMEOUT;
 use rules::Refusal;
 pub(super) use rules::path;
 

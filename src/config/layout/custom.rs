@@ -1,6 +1,7 @@
 //! A GitLab that no layout knows: the configuration says everything.
 
-use super::{Defaults, Layout, Units};
+use super::{Layout, Units};
+use crate::config::found::Defaults;
 use crate::config::host::Host;
 
 pub(super) struct Custom;

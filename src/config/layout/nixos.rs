@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Defaults, Layout, Units};
+use super::{Layout, Units};
+use crate::config::found::Defaults;
 use crate::config::host::Host;
 use crate::values::UnitName;
 

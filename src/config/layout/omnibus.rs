@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Defaults, Layout, Server, Units};
+use super::{Layout, Units};
 use crate::config::Proxy;
+use crate::config::found::{Defaults, Server};
 use crate::config::host::Host;
 use crate::host::{beneath, own};
 
@@ -117,7 +118,7 @@ fn proxy(host: &Host, name: &str) -> Proxy {
         true => vec![SV.to_owned(), sv.to_owned(), format!("{SERVICES}/{name}")],
         false => vec![CTL.to_owned(), ctl.to_owned(), name.to_owned()],
     };
-    let timeout = crate::config::validate::PROXY_TIMEOUT;
+    let timeout = Proxy::TIMEOUT;
     let (start, stop, status) = (tool("start", "up"), tool("stop", "down"), tool("status", "status"));
     Proxy { name: name.to_owned(), start, stop, status, timeout, after: Vec::new() }
 }

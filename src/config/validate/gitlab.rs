@@ -1,9 +1,10 @@
 //! `[gitlab]`
 
 use super::rules::{self, Refusal};
-use super::{Checker, Defaults, Section, Units, proxy};
+use super::{Checker, Section, Units, proxy};
+use crate::config::found::{Defaults, Found};
 use crate::config::host::Host;
-use crate::config::layout::{Found, LAYOUTS, Layout};
+use crate::config::layout::{self, LAYOUTS, Layout};
 use crate::config::{Gitlab, Proxy, Quiesce, ReadinessUrl, raw};
 use crate::values::{Timespan, UnitName};
 
@@ -19,7 +20,7 @@ pub(super) struct Around<'a> {
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, around: Around) -> (Gitlab, Defaults, Found) {
     let layout = layout(checker, section, &raw, around.units);
-    let found = layout.map(|layout| Found::of(layout, around.host, around.units)).unwrap_or_default();
+    let found = layout.map(|layout| layout::found(layout, around.host, around.units)).unwrap_or_default();
     let mut defaults = found.defaults.clone();
     if let Some(why) = defaults.refusal.take() {
         let refusal = Refusal::new(why, "layout = \"custom\", with everything said");

@@ -8,8 +8,6 @@ use crate::config::{Proxy, raw};
 use crate::values::Timespan;
 
 const NAME: &str = "1 to 64 lower case letters, digits, '-' and '_', neither the first nor the last a '-'";
-/// GitLab's own tools wait half a minute; Gitaly gives what it is at a minute.
-pub(in crate::config) const TIMEOUT: u64 = 90;
 
 /// Those of the file take the place of the layout's of the same name, and come beside the others.
 pub(super) fn check(checker: &mut Checker, raw: Option<&Spanned<Vec<Spanned<raw::Proxy>>>>, defaults: Vec<Proxy>) -> Vec<Proxy> {
@@ -58,7 +56,7 @@ fn one(checker: &mut Checker, section: &Section, raw: &raw::Proxy) -> Proxy {
         start: checker.named_command(section, "start", &raw.start).unwrap_or_default(),
         stop: checker.named_command(section, "stop", &raw.stop).unwrap_or_default(),
         status: checker.named_command(section, "status", &raw.status).unwrap_or_default(),
-        timeout: timeout.unwrap_or(Timespan::from_secs(TIMEOUT)).duration().as_secs().max(1),
+        timeout: timeout.unwrap_or(Timespan::from_secs(Proxy::TIMEOUT)).duration().as_secs().max(1),
         after: checker
             .list(section, "after", &raw.after, |text| name(text))
             .unwrap_or_default()

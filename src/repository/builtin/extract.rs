@@ -18,6 +18,7 @@ use rustix::thread::CapabilitySet;
 use super::laid_out::{Accounts, Unlike, compare};
 use super::links::Links;
 use super::names;
+use super::node::Listed;
 use super::plain;
 
 /// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the directories above them.
@@ -27,7 +28,7 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     let left = RefCell::new(BTreeSet::new());
     let makes_devices = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::MKNOD));
     // Of older runs: what this process may not make is no reason to lay out nothing.
-    let can_be_made = |entry: &RusticResult<Entry>| match entry {
+    let can_be_made = |entry: &RusticResult<Listed>| match entry {
         Ok((path, node)) if !makes_devices && is_device(node) => {
             if left.borrow_mut().insert(path.clone()) {
                 tracing::warn!("/{} is a device, which cannot be made here: left out ('mknod' makes it)", path.display());
@@ -51,7 +52,7 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     let mut entries = listing.entries()?;
     let (accounts, unlike) = (Accounts::default(), Unlike::default());
     loop {
-        let some: Vec<Entry> = entries.by_ref().take(AT_ONCE).collect::<RusticResult<_>>().map_err(plain)?;
+        let some: Vec<Listed> = entries.by_ref().take(AT_ONCE).collect::<RusticResult<_>>().map_err(plain)?;
         if some.is_empty() {
             unlike.tell();
             return Ok(());
@@ -74,8 +75,7 @@ fn is_device(node: &Node) -> bool {
     }
 }
 
-pub(super) type Entry = (PathBuf, Node);
-type Entries<'a> = Box<dyn Iterator<Item = RusticResult<Entry>> + 'a>;
+type Entries<'a> = Box<dyn Iterator<Item = RusticResult<Listed>> + 'a>;
 
 /// So many are compared at a time.
 const AT_ONCE: usize = 4096;
@@ -85,7 +85,7 @@ const HELD: usize = 200_000;
 /// Everything that is to be laid out, in the order of a walk.
 struct Listing<W> {
     walk: W,
-    held: Option<Vec<Entry>>,
+    held: Option<Vec<Listed>>,
 }
 
 impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {

@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use rustic_core::RusticResult;
 use rustic_core::repofile::Node;
 
-use super::extract::Entry;
+use super::node::Listed;
 
 /// Names a file by what it holds too; for as long as this lives.
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(super) struct Links(RandomState);
 
 impl Links {
     /// `entry`, whose file system's number is another for other content: no name is linked to another's file.
-    pub(super) fn told_apart(&self, entry: RusticResult<Entry>) -> RusticResult<Entry> {
+    pub(super) fn told_apart(&self, entry: RusticResult<Listed>) -> RusticResult<Listed> {
         let (path, mut node) = entry?;
         if let Some(file) = file(&node) {
             // 0 would be none.
@@ -27,7 +27,7 @@ impl Links {
     }
 
     /// How many of `entries` have the numbers of a file that holds something else.
-    pub(super) fn confused(&self, entries: impl Iterator<Item = RusticResult<Entry>>) -> RusticResult<u64> {
+    pub(super) fn confused(&self, entries: impl Iterator<Item = RusticResult<Listed>>) -> RusticResult<u64> {
         let mut files: HashMap<(u64, u64), u64> = HashMap::new();
         let mut confused = 0;
         for entry in entries {

@@ -13,7 +13,7 @@ use rustic_core::{ErrorKind, RusticError, RusticResult};
 
 use crate::host::text;
 
-use super::extract::Entry;
+use super::node::Listed;
 
 /// Bytes of a name, NAME_MAX of limits.h(0p).
 const NAME: usize = 255;
@@ -23,7 +23,7 @@ const PATH: usize = 4095;
 const SHOWN: usize = 200;
 
 /// `entries` of a walk, up to the first that is refused. Their paths are laid out below one of `above` bytes.
-pub(super) fn checked(entries: impl Iterator<Item = RusticResult<Entry>>, above: usize) -> impl Iterator<Item = RusticResult<Entry>> {
+pub(super) fn checked(entries: impl Iterator<Item = RusticResult<Listed>>, above: usize) -> impl Iterator<Item = RusticResult<Listed>> {
     let mut names = Names { above, last: Vec::new() };
     let mut refused = false;
     entries.map_while(move |entry| {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -18,6 +18,9 @@ use crate::frozen::{Entry, Stat, Time};
 /// The bits of Go's os.FileMode, which the format keeps, for those of inode(7); the permissions are the same.
 const BITS: [(u32, u32); 3] = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
 const PERMISSIONS: u32 = 0o777;
+
+/// A node and its path, as a snapshot lists them.
+pub(super) type Listed = (PathBuf, Node);
 
 /// Makes nodes of entries.
 #[derive(Default)]

@@ -28,6 +28,9 @@ use crate::units::render::credential;
 
 use super::session::{self, Session, settings};
 
+/// Where statements run that are about databases. Not `postgres`: that one may be restored itself.
+pub(in crate::steps) const MAINTENANCE: &str = "template1";
+
 /// By this comment a database is known that a restore has laid out, until it takes its place, or could not remove.
 pub(in crate::steps) const OURS: &str = "laid out by gitlab-backup restore";
 /// Those (`$1` is [`OURS`]), by the names that a restore gives: a comment alone is its owner's to write.

@@ -22,9 +22,6 @@ use super::sandbox;
 use super::session::Session;
 use super::toc::{self, Entry, Section};
 
-/// Where statements run that are about databases. Not `postgres`: that one may be restored itself.
-pub(in crate::steps) const MAINTENANCE: &str = "template1";
-
 /// Made by the superuser where they stand: what comes later may need them.
 const PRIVILEGED: [&str; 11] = [
     "ACCESS METHOD",

@@ -5,8 +5,8 @@ use anyhow::{Context, Result, ensure};
 use crate::config::Postgresql;
 use crate::finding::Finding;
 
+use super::client::MAINTENANCE;
 use super::client::{Client, NOT_EMPTY, identifier};
-use super::load::MAINTENANCE;
 use super::session::Session;
 
 /// Its name; `install` makes an OS user of the same name for it.

@@ -14,8 +14,8 @@ use crate::accounts;
 use crate::config::Postgresql;
 use crate::host::random;
 
+use super::client::MAINTENANCE;
 use super::client::{Client, identifier, literal};
-use super::load::MAINTENANCE;
 use super::session::{self, Session};
 
 /// The role.

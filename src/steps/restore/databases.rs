@@ -14,8 +14,7 @@ use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Leftover, Plan, StagedDatabase, Thing};
 use crate::runs::{Database, Manifest, Part};
 use crate::steps::postgresql::Dumped;
-use crate::steps::postgresql::client::{Client, LOADING, OURS, identifier, literal, major};
-use crate::steps::postgresql::load::MAINTENANCE;
+use crate::steps::postgresql::client::{Client, LOADING, MAINTENANCE, OURS, identifier, literal, major};
 use crate::steps::postgresql::sandbox;
 use crate::steps::postgresql::session::Session;
 

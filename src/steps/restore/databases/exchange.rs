@@ -11,9 +11,8 @@ use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::runs::restore::{Journal, Numbers, Plan, StagedDatabase, State};
-use crate::steps::postgresql::client::{Client, identifier};
+use crate::steps::postgresql::client::{Client, MAINTENANCE, identifier};
 use crate::steps::postgresql::globals::open;
-use crate::steps::postgresql::load::MAINTENANCE;
 use crate::steps::postgresql::session::Session;
 
 use super::{PATIENCE, PAUSE, end, holders, note, numbers, told, unprepared};

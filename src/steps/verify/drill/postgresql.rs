@@ -16,9 +16,9 @@ use crate::host::beneath::Directory;
 use crate::process;
 use crate::runs::record::read_json;
 use crate::runs::{Database, Manifest};
-use crate::steps::postgresql::client::{Client, DEBIAN, identifier, literal, major, versions};
+use crate::steps::postgresql::client::{Client, DEBIAN, MAINTENANCE, identifier, literal, major, versions};
 use crate::steps::postgresql::globals::{Globals, Role};
-use crate::steps::postgresql::load::{self, Loader, Moment};
+use crate::steps::postgresql::load::{Loader, Moment};
 use crate::steps::postgresql::session::Session;
 use crate::steps::postgresql::{Dumped, sandbox, toc};
 use crate::steps::user;
@@ -78,7 +78,7 @@ pub(in crate::steps::verify) async fn restore(
         }
     };
     let admin = Client::new(&server.config)?;
-    let session = admin.connect(load::MAINTENANCE).await?;
+    let session = admin.connect(MAINTENANCE).await?;
     let made = match globals.ok().flatten() {
         Some(globals) => roles(&session, &globals, &server).await,
         None => owners(&session, dumps).await,
@@ -151,7 +151,7 @@ async fn begin(config: &Config, manifest: &Manifest, globals: Option<&Globals>, 
         bin_dir: Some(programs),
     };
     let client = Client::new(&config)?;
-    server.answering(async || client.connect(load::MAINTENANCE).await.map(Some)).await?;
+    server.answering(async || client.connect(MAINTENANCE).await.map(Some)).await?;
     drop(client);
     Ok(Running { config, place, user, _server: server })
 }

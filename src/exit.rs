@@ -1,0 +1,23 @@
+//! Errors that end the program with an exit code of their own.
+
+/// An error with an exit code of its own.
+#[derive(Debug)]
+pub struct Exit {
+    /// The code.
+    pub code: u8,
+    /// What to say.
+    pub message: String,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// A run or unit failed.
+pub const UNIT_FAILED: u8 = 3;
+/// A run is going on.
+pub const ALREADY_RUNNING: u8 = 4;
