@@ -47,7 +47,7 @@ impl Listing {
 impl Tree {
     /// Nothing yet but room for the listing of the path itself.
     pub(super) fn new() -> Self {
-        Self { packed: Vec::new(), listings: vec![0..0], count: 0 }
+        Self { packed: Vec::new(), listings: vec![Range::default()], count: 0 }
     }
 
     /// A number for another listing, which is empty until it is [`put`](Self::put) there.
