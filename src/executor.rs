@@ -120,7 +120,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     record.warnings.extend(left()?);
     record.warnings.extend(strangers::running(config, manager).await?);
     enter(record, Kind::Backup, "prepare")?;
-    open::password_is_there(config)?;
+    open::judge_password_file(config)?;
     if let Some(reason) = silence::forbids(config)? {
         return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
     }

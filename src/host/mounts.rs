@@ -97,7 +97,7 @@ impl Mount {
 /// The mount that `path` is below.
 pub fn of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     // Of two on the same directory, the later one is seen.
-    mounts.iter().rev().filter(|mount| path.starts_with(&mount.target)).max_by_key(|mount| mount.target.components().count())
+    mounts.iter().filter(|mount| path.starts_with(&mount.target)).max_by_key(|mount| mount.target.components().count())
 }
 
 #[cfg(test)]
@@ -105,6 +105,19 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn of_two_mounts_on_one_directory_the_later_is_seen() {
+        let mount = |target: &str, source: &str| Mount {
+            target: target.into(),
+            kind: "ext4".to_owned(),
+            source: source.to_owned(),
+            root: "/".into(),
+        };
+        let all = [mount("/", "root"), mount("/srv", "first"), mount("/srv", "second"), mount("/home", "home")];
+        assert_eq!(of(&all, Path::new("/srv/git")).map(|mount| mount.source.as_str()), Some("second"));
+        assert_eq!(of(&all, Path::new("/etc")).map(|mount| mount.source.as_str()), Some("root"));
+    }
 
     #[test]
     fn a_mount_may_have_any_name_and_no_source() {

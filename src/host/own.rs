@@ -50,10 +50,9 @@ pub fn is_directory(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// A file system and a number in it: the same for all ways to the same thing.
-pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+/// The number of the file system that a path leads to.
+pub fn device(path: &Path) -> io::Result<u64> {
+    fs::metadata(path).map(|metadata| metadata.dev())
 }
 
 /// Where a link leads to.

@@ -147,6 +147,9 @@ impl Builtin {
     }
 }
 
+/// Bytes of a password: half of what systemd takes as a unit's credentials, systemd.exec(5) `LoadCredential=`.
+const PASSWORD_MAX: usize = 512 * 1024;
+
 /// As restic reads it: without white space at both ends. What it takes for another encoding is refused.
 pub(super) fn read_password(path: &Path) -> Result<String> {
     let text =
@@ -155,6 +158,12 @@ pub(super) fn read_password(path: &Path) -> Result<String> {
     let text = text.with_context(|| format!("{} is not plain UTF-8: restic would read another password", path.display()))?;
     let password = text.trim();
     ensure!(!password.is_empty(), "{} is empty: it must hold the repository's password", path.display());
+    ensure!(
+        password.len() <= PASSWORD_MAX,
+        "{} has {} bytes, more than systemd gives a unit: {PASSWORD_MAX} at most",
+        path.display(),
+        password.len()
+    );
     Ok(password.to_owned())
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::StatVfsMountFlags;
 
 use crate::config::Config;
-use crate::host::own;
+use crate::host::{mounts, own};
 use crate::paths;
 use crate::repository::{self, Engine};
 use crate::units::render::credential;
@@ -48,11 +48,8 @@ fn password(config: &Config) -> Result<PathBuf> {
     secret::file(&config.repository.password, credential::REPOSITORY)
 }
 
-/// Whether the password of a repository that is there already is there, too. Units are not even started without it, and systemd does not say why.
-///
-/// # Errors
-/// If it is gone, with what to do.
-pub fn password_is_there(config: &Config) -> Result<()> {
+/// Whether a repository that is there has lost its password.
+fn password_is_there(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
     let given = std::env::var_os("CREDENTIALS_DIRECTORY").is_some();
     let repository = local(config).filter(|directory| directory.join("config").exists());
@@ -60,6 +57,21 @@ pub fn password_is_there(config: &Config) -> Result<()> {
         bail!("{} is not there, and {} holds a repository: put your copy back", path.display(), directory.display());
     }
     Ok(())
+}
+
+/// Judges the password's file before units are given it: without it, or with too much, they do not even start, and systemd does not say why.
+///
+/// # Errors
+/// If it is not there, or is none.
+pub fn judge_password_file(config: &Config) -> Result<()> {
+    let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
+    // Where the executor may not look, the service manager may.
+    let hidden = ["/tmp", "/var/tmp"].iter().any(|hidden| path.starts_with(hidden));
+    match own::open(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        _ if hidden => Ok(()),
+        _ => judge_password(config),
+    }
 }
 
 /// Judges the password, which a repository is to be made with.
@@ -86,16 +98,19 @@ pub fn writable(config: &Config) -> Result<()> {
 /// # Errors
 /// With the path that it is in, or that is in it.
 pub fn apart(config: &Config) -> Result<()> {
-    let Some(directory) = local(config).and_then(|directory| own::canonical(directory).ok()) else { return Ok(()) };
-    let identity = |path: &Path| own::identity(path).ok();
-    let within = |inner: &Path, outer: &Path| {
-        let outer = identity(outer);
-        outer.is_some() && inner.ancestors().any(|above| identity(above) == outer)
+    let Some(directory) = local(config) else { return Ok(()) };
+    let mounts = mounts::seen()?;
+    // The file system that a path is in, and where in that: the same for every mount of it.
+    let place = |path: &Path| {
+        let real = own::canonical(path).ok()?;
+        let mount = mounts::of(&mounts, &real)?;
+        Some((own::device(&real).ok()?, mount.root.join(real.strip_prefix(&mount.target).ok()?)))
     };
+    let Some((device, repository)) = place(directory) else { return Ok(()) };
     for path in &config.files.paths {
-        let Ok(real) = own::canonical(path) else { continue };
+        let Some((other, saved)) = place(path) else { continue };
         ensure!(
-            !within(&directory, &real) && !within(&real, &directory),
+            device != other || !repository.starts_with(&saved) && !saved.starts_with(&repository),
             "the repository {} and {} lie one inside the other, by a link or a mount: the backup would take itself",
             directory.display(),
             path.display()

@@ -40,7 +40,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         findings.extend(trusted.err().map(|error| Finding::warning("permissions", format!("the repository: {error:#}"))));
     }
     for path in secrets(config) {
-        let Ok(metadata) = path.metadata() else { continue };
+        let Some(metadata) = path.metadata().ok().filter(std::fs::Metadata::is_file) else { continue };
         if let Err(error) = beneath::trusted(path) {
             findings.push(Finding::warning("permissions", format!("{error:#}")));
         } else if metadata.permissions().mode() & OTHERS_READ != 0 {

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, Verdict, conclude};
 use crate::frozen::At;
+use crate::paths;
 use crate::repository::patience;
 use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
@@ -70,6 +71,7 @@ pub async fn host(config: &Config) -> Vec<Finding> {
         });
     }
     findings.extend(files(config));
+    findings.extend(state().err().map(|error| Finding::of("state", Err(error))));
     findings.extend(open::apart(config).err().map(|error| Finding::of("repository", Err(error))));
     findings.extend(redis::preflight(config).await);
     findings
@@ -131,6 +133,18 @@ fn files(config: &Config) -> Vec<Finding> {
         findings.extend(each_or("own commands", gone, format!("{} programs", programs.len())));
     }
     findings
+}
+
+/// Where the units keep what outlives a run: systemd makes it, and takes a link for none.
+fn state() -> Result<()> {
+    let path = Path::new(paths::STATE);
+    let linked = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
+    ensure!(
+        !linked,
+        "{} is no directory, and no unit can be started like this: where it is to be on another disk, mount that there, or bind a directory of it",
+        path.display()
+    );
+    Ok(())
 }
 
 /// One finding for each error, or what was seen.

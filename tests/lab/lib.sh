@@ -69,7 +69,7 @@ agrees() {
 # start_and_wait UNIT: starts a backup and returns when UNIT is at work.
 start_and_wait() {
   inside 'gitlab-backup run --no-wait' || fail "cannot start"
-  local end=$((SECONDS + 30))
+  local end=$((SECONDS + 90))
   until inside "systemctl is-active $1 | grep -qE '^(active|activating)'"; do [ $SECONDS -lt $end ] || fail "$1 never ran"; sleep 0.05; done
 }
 
