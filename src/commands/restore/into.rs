@@ -60,12 +60,10 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
         if let Some(path) = &args.path {
             pools(config, part, &target, path).with_context(|| format!("what is in {} is not whole", into.display()))?;
             if is_repository(&target, path)? {
-                match verify::git_is_there() {
-                    Ok(()) => {
-                        let seen = verify::fsck(config, part, path, Path::new(SCRATCH));
-                        say!("git {}: {}", text::path(path), seen.with_context(|| format!("git fsck of {}", text::path(path)))?);
-                    }
-                    Err(error) => note!("{} is not checked by Git: {error:#}", text::path(path)),
+                match verify::git_is_there().and_then(|()| verify::fsck(config, part, path, Path::new(SCRATCH))) {
+                    Ok(seen) => say!("git {}: {seen}", text::path(path)),
+                    // It may have been so before it was backed up.
+                    Err(error) => note!("warning: git fsck of {}: {}", text::path(path), text::why(&error)),
                 }
             }
         }
