@@ -35,9 +35,16 @@ struct Subvolume<'a> {
     path: &'a Path,
 }
 
+/// What a snapshot is of.
+fn origin(device: &str, path: &Path) -> String {
+    format!("{device}{BETWEEN}{}", path.display())
+}
+
 impl<'a> Subvolume<'a> {
     fn parse(origin: &'a str) -> Result<Self> {
-        let (device, path) = origin.split_once(BETWEEN).with_context(|| format!("'{origin}' names no subvolume"))?;
+        // An older program wrote a colon between them, which either may have.
+        let parts = origin.split_once(BETWEEN).or_else(|| origin.split_once(':'));
+        let (device, path) = parts.with_context(|| format!("'{origin}' names no subvolume"))?;
         Ok(Self { device, path: Path::new(path) })
     }
 }
@@ -59,7 +66,7 @@ impl Volumes for Btrfs {
             return Ok(Err(format!("there is another subvolume in it, {nested}, which a snapshot would not have")));
         }
         let inside = whole.strip_prefix(subvolume).unwrap_or(&whole).to_owned();
-        Ok(Ok(Place { origin: format!("{}{BETWEEN}{}", mount.source, subvolume.display()), inside }))
+        Ok(Ok(Place { origin: origin(&mount.source, subvolume), inside }))
     }
 
     fn prepare(&self, snapshot: &Snapshot) -> Result<()> {
@@ -139,7 +146,7 @@ impl Volumes for Btrfs {
             if names.is_empty() {
                 unmount(&path)?;
             }
-            let snapshot = |name| Snapshot { kind: Kind::Btrfs, origin: format!("{device}:"), name, at: PathBuf::new() };
+            let snapshot = |name| Snapshot { kind: Kind::Btrfs, origin: origin(device, Path::new("")), name, at: PathBuf::new() };
             found.extend(names.into_iter().map(snapshot));
         }
         Ok(found)
