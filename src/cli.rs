@@ -133,13 +133,10 @@ pub fn main() -> ExitCode {
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
-    let code = error.downcast_ref::<Exit>().map_or(1, |exit| exit.code);
-    if text::why(error).to_lowercase().contains("permission denied") && !rustix::process::geteuid().is_root() {
-        log::failure(&anyhow::anyhow!("{}: run it as root", text::why(error)));
-    } else {
-        log::failure(error);
-    }
-    ExitCode::from(code)
+    let why = text::why(error);
+    let denied = why.to_lowercase().contains("permission denied") && !rustix::process::geteuid().is_root();
+    log::failure(&if denied { format!("{why}: run it as root") } else { why });
+    ExitCode::from(error.downcast_ref::<Exit>().map_or(1, |exit| exit.code))
 }
 
 async fn dispatch(cli: Cli) -> Result<()> {

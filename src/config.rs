@@ -392,6 +392,14 @@ pub struct Repository {
     pub environment_file: Option<PathBuf>,
 }
 
+impl Repository {
+    /// Its directory, if it is one of this host.
+    pub fn directory(&self) -> Option<&Path> {
+        // With `local:` restic names a directory too.
+        Some(Path::new(self.location.strip_prefix("local:").unwrap_or(&self.location))).filter(|path| path.is_absolute())
+    }
+}
+
 /// `[repository] engine`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineName {

@@ -8,7 +8,7 @@ mod secret;
 mod timespan;
 mod unit_name;
 
-pub use ago::ago;
+pub use ago::{ago, dated};
 pub use calendar::Calendar;
 pub use raw_path::RawPath;
 pub use run_id::RunId;

@@ -15,8 +15,8 @@ use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
 use crate::steps::{
-    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence,
-    staging, window,
+    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, secret,
+    silence, staging, window,
 };
 use crate::units::render::credential;
 
@@ -198,8 +198,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
         // For a command on a host without GitLab, too.
         Helper::Extract { snapshot, target, paths } => {
-            let source = given(credential::CONFIG).unwrap_or_else(|| file.to_owned());
-            extract::extract(&Config::load_for_repository(&source, &Host::new("/"))?, &snapshot, &target, &paths)
+            extract::extract(&Config::load_for_repository(&source(file), &Host::new("/"))?, &snapshot, &target, &paths)
         }
         helper => with(&load(file)?, helper).await,
     }
@@ -277,16 +276,15 @@ fn manner(file: &Path) -> resume::Manner {
     }
 }
 
-/// The configuration: from the credential where the unit has one, for its user need not be able to read the file.
+/// The configuration, with the host as whoever could see all of it has found it.
 fn load(file: &Path) -> Result<Config> {
-    let source = given(credential::CONFIG).unwrap_or_else(|| file.to_owned());
-    let found = given(credential::HOST).unwrap_or_else(|| paths::HOST.into());
+    let found = secret::given(credential::HOST).unwrap_or_else(|| paths::HOST.into());
     // It can be found again, by most.
     let found = read_json(&found).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
     });
-    Ok(Config::load(&source, &Host::new("/").as_found(found))?)
+    Ok(Config::load(&source(file), &Host::new("/").as_found(found))?)
 }
 
 /// The same, with the host as it is now.
@@ -294,8 +292,7 @@ fn afresh(file: &Path) -> Result<Config> {
     Ok(Config::load(file, &Host::new("/"))?)
 }
 
-/// A credential of this unit's.
-fn given(name: &str) -> Option<PathBuf> {
-    let path = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
-    path.exists().then_some(path)
+/// The configuration's file: the unit's credential where it has one, for its user need not be able to read the other.
+fn source(file: &Path) -> PathBuf {
+    secret::given(credential::CONFIG).unwrap_or_else(|| file.to_owned())
 }

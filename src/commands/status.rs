@@ -18,7 +18,7 @@ use crate::say;
 use crate::steps::unstarted;
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
-use crate::values::ago;
+use crate::values::{ago, dated};
 
 use wrong::{Clock, Facts};
 
@@ -161,7 +161,7 @@ fn judged(status: &Status) -> Result<()> {
 fn verified(last: &Verified, now: Timestamp) -> String {
     let run = last.run.as_ref().map_or("no run", |run| run.as_str());
     let how = if last.drill { "verified with a drill" } else { "verified" };
-    let at = |time: Timestamp| format!("{}, {}", time.strftime("%Y-%m-%d %H:%M:%S UTC"), ago(time, now));
+    let at = |time: Timestamp| dated(time, now);
     let Some(finished) = last.finished else {
         return format!("{run} is being {how} since {}, or that was cut off", at(last.started));
     };

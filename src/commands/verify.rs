@@ -18,7 +18,7 @@ use crate::steps::verify::{self, Depth};
 use crate::values::RunId;
 
 /// Large, and there on every host.
-const SCRATCH: &str = "/var/tmp";
+pub(super) const SCRATCH: &str = "/var/tmp";
 
 /// Options of `verify`.
 #[derive(Debug, Args)]

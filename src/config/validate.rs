@@ -13,7 +13,7 @@ mod schedule;
 mod step;
 mod verify;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
@@ -64,9 +64,8 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
     let monitoring = monitoring::check(&mut checker, &Section::of("monitoring", raw.monitoring.as_ref()), inner(raw.monitoring));
     let steps = step::check(&mut checker, raw.step);
 
-    // With `local:` restic names a directory too.
-    let directory = Path::new(repository.location.strip_prefix("local:").unwrap_or(&repository.location));
-    if let Some(taken) = files.paths.iter().find(|path| directory.is_absolute() && rules::overlap(path, directory)) {
+    let overlaps = |path: &&PathBuf| repository.directory().is_some_and(|directory| rules::overlap(path, directory));
+    if let Some(taken) = files.paths.iter().find(overlaps) {
         let message = format!(
             "'{}' and '{}' of files.paths lie one inside the other: the backup would take itself",
             repository.location,

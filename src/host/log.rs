@@ -50,9 +50,9 @@ impl Write for Event {
 }
 
 /// Says why a command failed; lines that are meant as such stay lines. Nothing if that has been said.
-pub fn failure(error: &anyhow::Error) {
-    if !error.to_string().is_empty() {
-        put(ERR, &text::lines(&format!("gitlab-backup: {}", text::why(error))));
+pub fn failure(why: &str) {
+    if !why.is_empty() {
+        put(ERR, &text::lines(&format!("gitlab-backup: {why}")));
     }
 }
 

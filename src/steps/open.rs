@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::host::{mounts, own};
 use crate::paths;
 use crate::repository::{self, Engine};
-use crate::units::render::credential;
+use crate::units::render::{TMP, credential};
 use crate::values::SecretSource;
 
 use super::secret;
@@ -35,7 +35,7 @@ pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == ErrorKind::NotFound,
     };
-    if local(config).is_some_and(vacant) {
+    if config.repository.directory().is_some_and(vacant) {
         return Ok(None);
     }
     let engine = outside(config)?;
@@ -51,9 +51,8 @@ fn password(config: &Config) -> Result<PathBuf> {
 /// Whether a repository that is there has lost its password.
 fn password_is_there(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
-    let given = std::env::var_os("CREDENTIALS_DIRECTORY").is_some();
-    let repository = local(config).filter(|directory| directory.join("config").exists());
-    if let Some(directory) = repository.filter(|_| !given && !path.exists()) {
+    let repository = config.repository.directory().filter(|directory| directory.join("config").exists());
+    if let Some(directory) = repository.filter(|_| secret::given(credential::REPOSITORY).is_none() && !path.exists()) {
         bail!("{} is not there, and {} holds a repository: put your copy back", path.display(), directory.display());
     }
     Ok(())
@@ -66,7 +65,7 @@ fn password_is_there(config: &Config) -> Result<()> {
 pub fn judge_password_file(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
     // Where the executor may not look, the service manager may.
-    let hidden = ["/tmp", "/var/tmp"].iter().any(|hidden| path.starts_with(hidden));
+    let hidden = TMP.iter().any(|hidden| path.starts_with(hidden));
     match own::open(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         _ if hidden => Ok(()),
@@ -87,7 +86,7 @@ pub fn judge_password(config: &Config) -> Result<()> {
 /// # Errors
 /// If it is mounted read-only.
 pub fn writable(config: &Config) -> Result<()> {
-    let Some(directory) = local(config) else { return Ok(()) };
+    let Some(directory) = config.repository.directory() else { return Ok(()) };
     let system = rustix::fs::statvfs(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
     ensure!(!system.f_flag.contains(StatVfsMountFlags::RDONLY), "{} is on a file system that is mounted read-only", directory.display());
     Ok(())
@@ -98,7 +97,7 @@ pub fn writable(config: &Config) -> Result<()> {
 /// # Errors
 /// With the path that it is in, or that is in it.
 pub fn apart(config: &Config) -> Result<()> {
-    let Some(directory) = local(config) else { return Ok(()) };
+    let Some(directory) = config.repository.directory() else { return Ok(()) };
     let mounts = mounts::seen()?;
     // The file system that a path is in, and where in that: the same for every mount of it.
     let place = |path: &Path| {
@@ -117,13 +116,6 @@ pub fn apart(config: &Config) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The repository's directory, if it is one of this host.
-pub fn local(config: &Config) -> Option<&Path> {
-    let location = &config.repository.location;
-    // With `local:` restic names a directory too.
-    Some(Path::new(location.strip_prefix("local:").unwrap_or(location))).filter(|path| path.is_absolute())
 }
 
 fn open(config: &Config, key_file: Option<&Path>) -> Result<Box<dyn Engine>> {

@@ -34,8 +34,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         }
     }
     // One elsewhere has no path here.
-    let repository = Path::new(config.repository.location.strip_prefix("local:").unwrap_or(&config.repository.location));
-    if repository.is_absolute() && repository.exists() {
+    if let Some(repository) = config.repository.directory().filter(|repository| repository.exists()) {
         let trusted = beneath::trusted(repository);
         findings.extend(trusted.err().map(|error| Finding::warning("permissions", format!("the repository: {error:#}"))));
     }

@@ -22,6 +22,7 @@ use crate::paths;
 use crate::runs::Part;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::{Journal, Plan};
+use crate::steps::secret;
 use crate::systemd::{Manager, start_later};
 use crate::units::render::credential;
 use crate::units::{Restore, Unit};
@@ -55,8 +56,7 @@ pub fn begin() -> Result<()> {
 
 /// What preflight planned; for units that are not root it is a credential.
 pub fn plan() -> Result<Plan> {
-    let credential = std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(credential::RESTORE_PLAN));
-    let path = credential.filter(|path| path.exists()).unwrap_or_else(|| paths::RESTORE_PLAN.into());
+    let path = secret::given(credential::RESTORE_PLAN).unwrap_or_else(|| paths::RESTORE_PLAN.into());
     read_json(&path)?.context("nothing is planned: this helper is started by its unit only")
 }
 

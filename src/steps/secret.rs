@@ -27,8 +27,7 @@ pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
         SecretSource::Encrypted(name) => name,
         _ => credential,
     };
-    let given = std::env::var_os("CREDENTIALS_DIRECTORY").map(|directory| Path::new(&directory).join(name));
-    if let Some(path) = given.filter(|path| path.exists()) {
+    if let Some(path) = given(name) {
         return Ok(path);
     }
     let path = place(source)?;
@@ -36,6 +35,12 @@ pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
         SecretSource::Encrypted(name) => decrypt(&path, name),
         _ => Ok(path),
     }
+}
+
+/// The credential of this name, if this unit was given it: systemd.exec(5) `$CREDENTIALS_DIRECTORY`.
+pub fn given(name: &str) -> Option<PathBuf> {
+    let path = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
+    path.exists().then_some(path)
 }
 
 /// Where the secret is kept, encrypted or not.

@@ -13,7 +13,7 @@ use crate::runs::Part;
 use super::{files, permissions};
 
 /// The part that holds it.
-pub const SETTINGS: &str = "settings";
+const SETTINGS: &str = "settings";
 /// Bytes of a file that is taken for configuration, at most.
 const SIZE: u64 = 1 << 20;
 

@@ -63,7 +63,7 @@ struct Sandbox {
 }
 
 /// What `PrivateTmp=` hides.
-const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
+pub const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 
 impl Sandbox {
     fn new(capabilities: &'static str) -> Self {

@@ -14,6 +14,11 @@ pub fn ago(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
+/// A date, and beside it how long ago that was.
+pub fn dated(time: Timestamp, now: Timestamp) -> String {
+    format!("{}, {}", time.strftime("%Y-%m-%d %H:%M:%S UTC"), ago(time, now))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

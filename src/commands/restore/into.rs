@@ -12,9 +12,7 @@ use crate::steps::{alternates, extract, space, verify};
 use crate::{note, say};
 
 use super::RestoreArgs;
-
-/// Where Git looks at a repository.
-const SCRATCH: &str = "/var/tmp";
+use crate::commands::verify::SCRATCH;
 
 /// Lays out what is asked for.
 pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &RestoreArgs) -> Result<()> {

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::runs::{Outcome, Record, Verified};
 use crate::steps::Unstarted;
 use crate::units::Unit;
-use crate::values::ago;
+use crate::values::{ago, dated};
 
 /// What a run may take to write its record after the timer has started it.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
@@ -64,14 +64,17 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
     if facts.running {
         return None;
     }
-    let at = |time: Timestamp| format!("{}, {}", time.strftime("%Y-%m-%d %H:%M:%S UTC"), ago(time, facts.now));
     if let Some(Unstarted { unit, at: begun, reason }) = &facts.unstarted {
-        return Some(format!("the last run did not start ({}): {unit}: {reason} (journalctl -u {unit})", at(*begun)));
+        return Some(format!("the last run did not start ({}): {unit}: {reason} (journalctl -u {unit})", dated(*begun, facts.now)));
     }
     // One that went on when the timer came was joined by it.
     let known = facts.last.map(|last| last.finished.unwrap_or(last.started));
     let missed = facts.clock.last.filter(|time| known.is_none_or(|known| *time > known) && facts.now.duration_since(*time) > GRACE)?;
-    Some(format!("{} started a run of which nothing is on record ({}): journalctl -u 'gitlab-backup*'", Unit::Timer, at(missed)))
+    Some(format!(
+        "{} started a run of which nothing is on record ({}): journalctl -u 'gitlab-backup*'",
+        Unit::Timer,
+        dated(missed, facts.now)
+    ))
 }
 
 fn clock(clock: &Clock) -> Option<String> {
