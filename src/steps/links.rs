@@ -45,12 +45,14 @@ impl Outside {
         Ok(())
     }
 
-    /// Those in directories, so many levels deep. What cannot be read is for others to tell.
-    fn walk(&mut self, path: &Path, exclude: &Exclude, depth: usize) -> Result<()> {
+    /// Those in a directory and some levels below it. What cannot be read is for others to tell.
+    fn walk(&mut self, path: &Path, exclude: &Exclude) -> Result<()> {
         let (above, name) = Directory::of(path)?;
         let directory = above.below(Path::new(&name))?;
         let mut open = vec![(directory.entries()?.into_iter(), directory)];
-        while let Some((names, directory)) = open.last_mut() {
+        loop {
+            let level = open.len();
+            let Some((names, directory)) = open.last_mut() else { return Ok(()) };
             let Some((name, kind)) = names.next() else {
                 open.pop();
                 continue;
@@ -63,16 +65,13 @@ impl Outside {
                         self.add(path, Path::new(OsStr::from_bytes(&target)));
                     }
                 }
-                FileType::Directory if !exclude.matches(&path, true) => {
+                FileType::Directory if level < DEPTH && !exclude.matches(&path, true) => {
                     let inner = directory.below(Path::new(&name)).and_then(|inner| Ok((inner.entries()?.into_iter(), inner)));
-                    if let Some(inner) = inner.ok().filter(|_| open.len() < depth) {
-                        open.push(inner);
-                    }
+                    open.extend(inner.ok());
                 }
                 _ => {}
             }
         }
-        Ok(())
     }
 
     fn add(&mut self, link: PathBuf, target: &Path) {
@@ -103,23 +102,18 @@ impl Outside {
     }
 }
 
-/// Every such directory, wherever in the files the link is.
-pub fn all(config: &Config) -> Result<Vec<String>> {
-    looked(config, usize::MAX)
-}
-
 /// Those that are seen at a look by hand.
 pub fn findings(config: &Config) -> Vec<Finding> {
     // What keeps it from being looked at is found elsewhere.
-    let lines = looked(config, DEPTH).unwrap_or_default();
+    let lines = looked(config).unwrap_or_default();
     lines.into_iter().map(|line| Finding::warning("files", line)).collect()
 }
 
-fn looked(config: &Config, depth: usize) -> Result<Vec<String>> {
+fn looked(config: &Config) -> Result<Vec<String>> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut outside = Outside::of(&config.files.paths);
     for path in config.files.paths.iter().filter(|path| own::is_directory(path)) {
-        outside.walk(path, &exclude, depth)?;
+        outside.walk(path, &exclude)?;
     }
     Ok(outside.told())
 }

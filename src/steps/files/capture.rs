@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::config::{Config, EngineName};
+use crate::config::Config;
 use crate::frozen::{At, Exclude, Staging, Tree, View, Walk};
 use crate::host::beneath::Held;
 use crate::host::limits;
@@ -25,7 +25,7 @@ pub fn capture(config: &Config) -> Result<()> {
         let engine = open::in_run(config)?;
         tell(&live(config, &*engine, FILES, &config.files.paths)?)?;
         notify::ready("stored");
-        return if config.repository.engine == EngineName::Restic { attributes(config) } else { Ok(()) };
+        return Ok(());
     }
     let started = Instant::now();
     let view = walk(config, &plan)?;
@@ -33,18 +33,6 @@ pub fn capture(config: &Config) -> Result<()> {
     let entries: u64 = view.roots.iter().map(|root| root.tree.count()).sum();
     tracing::info!(entries, seconds = started.elapsed().as_secs_f64(), memory_mib = limits::peak(), "captured");
     view.save(Path::new(paths::FROZEN))
-}
-
-/// Leaves word of the attributes whose names restic changes without a word. GitLab is up again: what cannot be looked at any more was stored.
-fn attributes(config: &Config) -> Result<()> {
-    let exclude = Exclude::new(&config.files.exclude)?;
-    let walk = Walk::new(&exclude);
-    for path in &config.files.paths {
-        if let Err(error) = walk.root(path, &At::itself(path), None) {
-            tracing::warn!("the names of attributes in {} are not known: {error:#}", path.display());
-        }
-    }
-    leave_out(&walk.attributes_left_out())
 }
 
 fn walk(config: &Config, plan: &Plan) -> Result<View> {

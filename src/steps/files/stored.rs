@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::{Context, Error, Result, anyhow};
 use rustix::fs::FileType;
 
-use crate::config::Config;
+use crate::config::{Config, EngineName};
 use crate::frozen::{At, Exclude, View, Walk};
 use crate::host::beneath::Directory;
 use crate::paths;
 use crate::repository::{Engine, Files, Tolerance, patience};
-use crate::steps::links::{self, Outside};
+use crate::steps::links::Outside;
 use crate::steps::open;
 use crate::systemd::notify;
 use crate::volume;
@@ -24,7 +24,7 @@ pub fn stored(config: &Config) -> Result<()> {
         let engine = engine.insert(open::in_run(config)?);
         frozen(config, &**engine)?;
     } else if config.files.command.is_none() && Plan::current()?.live() {
-        leave_word(links::all(config)?.iter())?;
+        looked_at(config)?;
     }
     for name in ["postgresql", "redis", "steps"] {
         let path = Path::new(paths::STAGING).join(name);
@@ -38,6 +38,31 @@ pub fn stored(config: &Config) -> Result<()> {
         tell(&live(config, &**engine, name, &[path])?)?;
     }
     Ok(())
+}
+
+/// Leaves word of what the window has stored otherwise than it looks: links to directories that nobody saves, and attributes whose names restic changes
+/// without a word. What cannot be looked at any more was stored.
+fn looked_at(config: &Config) -> Result<()> {
+    let exclude = Exclude::new(&config.files.exclude)?;
+    let walk = Walk::new(&exclude);
+    let mut view = View::default();
+    for path in &config.files.paths {
+        match walk.root(path, &At::itself(path), None) {
+            Ok(root) => view.roots.push(root),
+            Err(error) => tracing::warn!("what is left out of {} is not known: {error:#}", path.display()),
+        }
+    }
+    if config.repository.engine == EngineName::Restic {
+        leave_out(&walk.attributes_left_out())?;
+    }
+    links_outside(config, &view)
+}
+
+/// Leaves word of the links in `view` to directories that nobody saves.
+fn links_outside(config: &Config, view: &View) -> Result<()> {
+    let mut outside = Outside::of(&config.files.paths);
+    outside.look(view)?;
+    leave_word(outside.told().iter())
 }
 
 /// Whether a part is stored already: by the window, or by an attempt before this one.
@@ -65,9 +90,7 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         }
         leave_out(&walk.left_out())?;
     }
-    let mut outside = Outside::of(&config.files.paths);
-    outside.look(&view)?;
-    leave_word(outside.told().iter())?;
+    links_outside(config, &view)?;
     let snapshots = !plan.snapshots.is_empty();
     // What is unchanged since the first pass is there, and nothing else need be.
     let parents: &[&str] = match (plan.walked().next().is_some() && config.files.presync, snapshots) {
