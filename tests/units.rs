@@ -113,6 +113,19 @@ fn secrets_reach_the_units_that_use_them_as_credentials() {
 }
 
 #[test]
+fn a_directory_of_this_host_is_written_whatever_restic_calls_it() {
+    let repository = |location: &str| {
+        let text = format!("[repository]\nengine = \"restic\"\nlocation = \"{location}\"\n");
+        units(&text, Path::new("/usr/local/bin/gitlab-backup"))
+    };
+    let same = repository("/srv/backup");
+    for unit in repository("local:/srv/backup") {
+        let other = same.iter().find(|other| other.name == unit.name).unwrap();
+        assert_eq!(unit.content.replace("local:", ""), other.content, "{}", unit.name);
+    }
+}
+
+#[test]
 fn the_monitoring_is_silent_during_a_backup_and_during_a_restore() {
     let text = "[monitoring.zabbix]\ntrapper = [\"z\"]\ntrapper-host = \"g\"";
     for (text, silent) in [(text, true), ("", false)] {

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::accounts;
 use crate::config::host::Host;
-use crate::config::{Config, EngineName, Postgresql, Proxy};
+use crate::config::{Config, Postgresql, Proxy};
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::{own, random, text};
 use crate::paths;
@@ -237,25 +237,23 @@ pub(super) fn first(config: &Config) -> Result<()> {
 
 /// Makes the repository's directory and password where there are none.
 fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
-    if config.repository.engine == EngineName::Builtin || Path::new(&config.repository.location).is_absolute() {
-        let location = host.path(&config.repository.location);
-        if !location.exists() {
-            own::make_closed(&location)?;
-            changes.add("made", &location);
-        }
+    let repository = config.repository.directory().map(|directory| host.path(directory));
+    if let Some(directory) = repository.as_ref().filter(|directory| !directory.exists()) {
+        own::make_closed(directory)?;
+        changes.add("made", directory);
     }
     let SecretSource::File(file) = &config.repository.password else { return Ok(()) };
     let path = host.path(file);
     if path.exists() {
         return Ok(());
     }
-    let repository = host.path(&config.repository.location);
-    ensure!(
-        !Path::new(&config.repository.location).is_absolute() || !repository.join("config").exists(),
-        "{} is not there, and {} holds a repository: put your copy of its password back; a new one would not open it",
-        path.display(),
-        repository.display()
-    );
+    if let Some(directory) = repository.filter(|directory| directory.join("config").exists()) {
+        bail!(
+            "{} is not there, and {} holds a repository: put your copy of its password back; a new one would not open it",
+            path.display(),
+            directory.display()
+        );
+    }
     let directory = path.parent().context("the password file has no directory")?;
     own::make(directory)?;
     own::replace(&path, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::host::{mounts, own};
 use crate::paths;
 use crate::repository::{self, Engine};
-use crate::units::render::{TMP, credential};
+use crate::units::render::credential;
 use crate::values::SecretSource;
 
 use super::secret;
@@ -65,10 +65,9 @@ fn password_is_there(config: &Config) -> Result<()> {
 pub fn judge_password_file(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
     // Where the executor may not look, the service manager may.
-    let hidden = TMP.iter().any(|hidden| path.starts_with(hidden));
     match own::open(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
-        _ if hidden => Ok(()),
+        _ if secret::is_hidden(path) => Ok(()),
         _ => judge_password(config),
     }
 }

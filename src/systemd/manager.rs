@@ -42,6 +42,8 @@ struct Bus {
     connection: Mutex<Connection>,
     /// Units that are kept in memory: a new connection has to ask for it again.
     held: Mutex<BTreeSet<String>>,
+    /// Units that were looked at.
+    looked: Mutex<BTreeSet<String>>,
 }
 
 impl Bus {
@@ -101,7 +103,9 @@ impl Manager {
         loop {
             match timeout(CALL_TIMEOUT, Connection::system()).await {
                 Ok(Ok(connection)) => {
-                    return Ok(Self { bus: Arc::new(Bus { connection: Mutex::new(connection), held: Mutex::default() }) });
+                    return Ok(Self {
+                        bus: Arc::new(Bus { connection: Mutex::new(connection), held: Mutex::default(), looked: Mutex::default() }),
+                    });
                 }
                 Ok(Err(error)) if Instant::now() >= deadline => {
                     return Err(error).context("cannot connect to the system bus (is dbus.service running?)");
@@ -289,6 +293,21 @@ impl Manager {
 
     /// Reads the unit. A unit that does not exist has `load` = `not-found`.
     pub async fn state(&self, unit: &str) -> Result<UnitState> {
+        let state = self.look(unit).await?;
+        let first = self.bus.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+        // What is down and needed by nobody is forgotten at once, and read from its files for every look: thousands of times in a run. One that
+        // has no files is gone when it is down, and must be.
+        if !first && state.load == "loaded" && !state.transient && state.active.is_down() {
+            let held = self.bus.held.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+            if held && let Err(error) = self.proxy().await?.ref_unit(unit).await {
+                // It costs time, and nothing else.
+                tracing::debug!(unit, %error, "cannot be kept in memory");
+            }
+        }
+        Ok(state)
+    }
+
+    async fn look(&self, unit: &str) -> Result<UnitState> {
         let all = async |path: zbus::OwnedObjectPath, interface: &'static str| {
             let properties = self.properties(path).await?;
             let interface = InterfaceName::try_from(interface)?;

@@ -186,7 +186,7 @@ impl Renderer<'_> {
             ReadinessUrl::Unix { socket, .. } => Some(socket.as_path()),
             ReadinessUrl::Http(_) => None,
         });
-        let stored = [Path::new(&config.repository.location)].into_iter().chain(config.files.paths.iter().map(PathBuf::as_path));
+        let stored = config.repository.directory().into_iter().chain(config.files.paths.iter().map(PathBuf::as_path));
         let tmp = server.chain(redis).chain(readiness).chain(stored).any(|path| TMP.iter().any(|tmp| path.starts_with(tmp)));
         Sandbox { tmp, ..Sandbox::new(capabilities) }
     }

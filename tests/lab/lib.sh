@@ -87,8 +87,15 @@ kill_at_work() {
 # slow SECONDS: a step of that length in the window; none with ''.
 slow() { inside "sed -i '/^\[\[step\]\]/,\$d' /etc/gitlab-backup/config.toml; [ -z '$1' ] || printf '[[step]]\nname = \"slow\"\nstage = \"window\"\ncommand = [\"/bin/sleep\", \"$1\"]\n' >> /etc/gitlab-backup/config.toml; timeout 120 gitlab-backup install --wait" >/dev/null; }
 
-# chosen PART...: the parts of a scenario to play: those that LAB_CASES names, these if it names none. With the word all they are played at length.
+# LAB_CASES=all: a scenario is played at length, with every variant of what it tries, as often as its first lines say.
 case " ${LAB_CASES:-} " in *' all '*) AT_LENGTH=yes ;; *) AT_LENGTH= ;; esac
+at_length() { [ -n "$AT_LENGTH" ]; }
+# some COUNT VARIANT...: sets SOME to the first so many of them; at length to all.
+some() {
+  SOME=("${@:2}")
+  at_length || SOME=("${@:2:$1}")
+}
+# chosen PART...: the parts of a scenario to play: those that LAB_CASES names, these if it names none.
 chosen() {
   local names=" ${LAB_CASES:-} "
   names=${names/ all / }

@@ -56,6 +56,9 @@ fn restic_location(text: &str) -> Result<String, Refusal> {
     if scheme(text).is_none() {
         return Ok(rules::path(text)?.to_string_lossy().into_owned());
     }
+    if let Some(path) = text.strip_prefix("local:") {
+        return Ok(format!("local:{}", rules::path(path)?.display()));
+    }
     // `rest:https://user:password@host/`: a location stands in units and logs, so it is not repeated here either.
     let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
     if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
@@ -80,7 +83,8 @@ mod tests {
         for text in ["/srv/backup", "s3:https://s3.example.org/backups", "sftp:backup@h:/srv", "rest:https://u@h/x", "b2:bucket:path"] {
             assert_eq!(restic_location(text).unwrap(), text);
         }
-        for text in ["", "backup", "s3:a\nb", "rest:https://u:hunter2@h/x"] {
+        assert_eq!(restic_location("local:/srv//backup/").unwrap(), "local:/srv/backup");
+        for text in ["", "backup", "local:backup", "s3:a\nb", "rest:https://u:hunter2@h/x"] {
             let refusal = restic_location(text).unwrap_err();
             assert!(!format!("{refusal:?}").contains("hunter2"));
         }

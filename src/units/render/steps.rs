@@ -354,8 +354,7 @@ impl Renderer<'_> {
 
     /// The repository's directory, if it is one.
     pub(super) fn repository_path(&self) -> Option<Text> {
-        let location = Path::new(&self.config.repository.location);
-        location.is_absolute().then(|| Text::paths([location]))
+        self.config.repository.directory().map(|directory| Text::paths([directory]))
     }
 
     /// The repository, and where its key is kept for the run.
@@ -365,8 +364,7 @@ impl Renderer<'_> {
 
     /// The same, as paths.
     pub(super) fn repository_paths(&self) -> Vec<PathBuf> {
-        let location = PathBuf::from(&self.config.repository.location);
-        let local = location.is_absolute().then_some(location);
+        let local = self.config.repository.directory().map(Path::to_owned);
         local.into_iter().chain([PathBuf::from(paths::RUNTIME)]).collect()
     }
 
