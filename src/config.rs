@@ -2,12 +2,14 @@
 //!
 //! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the bus or processes.
 
+pub mod declared;
 mod error;
 mod found;
 pub mod host;
 mod layout;
 pub mod monitoring;
 mod raw;
+mod unit_files;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -393,6 +395,10 @@ pub struct Repository {
 }
 
 impl Repository {
+    /// Where a password is made; the first is the default, the other that of the NixOS module. Any other file is somebody's to provide: one that is made
+    /// in its place would be lost with a tmpfs, or open nothing.
+    pub const OWN_PASSWORDS: [&str; 2] = ["/etc/gitlab-backup/repository.password", "/var/lib/gitlab-backup/repository.password"];
+
     /// Its directory, if it is one of this host.
     pub fn directory(&self) -> Option<&Path> {
         // With `local:` restic names a directory too.

@@ -27,6 +27,7 @@ mod settings;
 pub mod silence;
 pub mod space;
 pub mod staging;
+pub mod storages;
 pub mod strangers;
 pub(crate) mod tls;
 mod unstarted;

@@ -110,12 +110,12 @@ fn install_is_idempotent_updates_and_leaves_nothing_behind() {
 #[test]
 fn a_file_that_is_not_ours_is_never_touched() {
     let root = host("");
-    let foreign = root.path().join("etc/systemd/system/gitlab-backup.timer");
+    let foreign = root.path().join("etc/systemd/system/gitlab-backup-run.timer");
     fs::write(&foreign, "# an admin's own\n").unwrap();
     let output = call(root.path(), &["install"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("gitlab-backup.timer"));
-    assert_eq!(ours(root.path()), ["gitlab-backup.timer"], "nothing else was written");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("gitlab-backup-run.timer"));
+    assert_eq!(ours(root.path()), ["gitlab-backup-run.timer"], "nothing else was written");
     assert!(call(root.path(), &["uninstall"]).status.success());
     assert!(foreign.exists());
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -93,8 +93,10 @@ fn on_path() -> Finding {
         Ok(own) => own,
         Err(error) => return Finding::of("program", Err(error)),
     };
+    // A wrapper is called by its own path.
+    let called = env::args_os().next().map(PathBuf::from).unwrap_or_default();
     match process::find(PROGRAM, process::search_path()) {
-        Some(found) if !same(&found, &own) => {
+        Some(found) if !same(&found, &own) && !same(&found, &called) => {
             let words = format!("the shell finds another one first, {}: call {} by its path", found.display(), own.display());
             Finding::warning("program", words)
         }

@@ -1,6 +1,7 @@
 //! What the units execute.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
@@ -106,6 +107,12 @@ pub enum Helper {
     Verify,
     /// gitlab-backup-secrets.service of the NixOS module
     Secrets,
+    /// Before a switch of NixOS: waits until no backup and no restore is going on.
+    Idle {
+        /// How long, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u64,
+    },
     /// Becomes a program that must not do what we may.
     Confine(Confine),
     /// What verify and restore have done in a process of its own.
@@ -194,6 +201,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Proxy(Proxy::Stop { name }) => proxy::stop(load(file), &name).await,
         Helper::Proxies(Bracket::End) => proxy::adopted_end(),
         Helper::Thaw => freeze::thaw().await,
+        Helper::Idle { wait } => install::idle(Duration::from_secs(wait)).await,
         Helper::Resume => resume::resume(&manner(file)).await,
         Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
         // For a command on a host without GitLab, too.
@@ -243,6 +251,7 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         | Helper::Pause { .. }
         | Helper::Unpause
         | Helper::Thaw
+        | Helper::Idle { .. }
         | Helper::Extract { .. }
         | Helper::Resume => bail!("this helper is called in another way"),
     }

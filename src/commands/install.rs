@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::accounts;
 use crate::config::host::Host;
-use crate::config::{Config, Postgresql, Proxy};
+use crate::config::{Config, Postgresql, Proxy, Repository};
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::{own, random, text};
 use crate::paths;
@@ -28,6 +28,8 @@ use crate::{note, say};
 use super::generate::program;
 
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
+/// What the timer was called, until it was seen that GitLab's module of NixOS has a unit of that name.
+const FORMER_TIMER: &str = "gitlab-backup.timer";
 /// Between two looks at what is going on.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -88,6 +90,10 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     }
     let timers: Vec<String> = Plan::new(&config).timers().iter().map(ToString::to_string).collect();
     let known: Vec<&String> = timers.iter().filter(|timer| directory.join(timer).exists()).collect();
+    let former = match &manager {
+        Some(manager) if installed::is_ours(&directory.join(FORMER_TIMER)) => manager.enablement(FORMER_TIMER).await?,
+        _ => String::new(),
+    };
     let mut changes = Changes::default();
     for file in &files {
         write(&directory, file, &mut changes)?;
@@ -113,7 +119,11 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         }
         for timer in timers.iter().filter(|_| !args.no_enable) {
             // An admin's wish, unless it is new.
-            let state = if known.contains(&timer) { manager.enablement(timer).await? } else { String::new() };
+            let state = match known.contains(&timer) {
+                true => manager.enablement(timer).await?,
+                false if *timer == Unit::Timer.to_string() => former.clone(),
+                false => String::new(),
+            };
             if ["disabled", "masked"].iter().any(|off| state.starts_with(off)) {
                 say!("{timer} is {state} and stays so: 'systemctl enable --now {timer}' has it start runs again");
                 continue;
@@ -167,6 +177,18 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     Ok(())
 }
 
+/// For a switch of NixOS, which would start GitLab's target and stop what is not in the new system: waits until nothing of ours is at work.
+///
+/// # Errors
+/// With what is, after so long.
+pub(super) async fn idle(patience: Duration) -> Result<()> {
+    let manager = Manager::connect().await?;
+    match timeout(patience, alone(&manager, true)).await {
+        Ok(settled) => settled,
+        Err(_) => alone(&manager, false).await.context("what GitLab is held for is not to be changed meanwhile"),
+    }
+}
+
 /// What a run goes by is not changed under it: its window would end too early, or never, or nothing would start GitLab again.
 async fn alone(manager: &Manager, wait: bool) -> Result<()> {
     let going_on = [
@@ -192,7 +214,8 @@ async fn alone(manager: &Manager, wait: bool) -> Result<()> {
 
 /// Stops and disables our timers that are `unwanted`, while systemd can still read their files.
 async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
-    for timer in [Unit::Timer, Unit::VerifyTimer, Unit::UnsilenceTimer].map(|timer| timer.to_string()) {
+    let timers = [Unit::Timer, Unit::VerifyTimer, Unit::UnsilenceTimer].map(|timer| timer.to_string());
+    for timer in timers.into_iter().chain([FORMER_TIMER.to_owned()]) {
         if unwanted(&timer) && installed::is_ours(&directory.join(&timer)) {
             manager.stop(&timer).await?;
             manager.disable(&timer).await?;
@@ -254,6 +277,12 @@ fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
             directory.display()
         );
     }
+    ensure!(
+        Repository::OWN_PASSWORDS.iter().any(|own| file == Path::new(own)),
+        "{} is not there, and [repository] password-file names it: whoever provides it has not, or not yet. One is made only where none is named, in {}",
+        path.display(),
+        Repository::OWN_PASSWORDS[0]
+    );
     let directory = path.parent().context("the password file has no directory")?;
     own::make(directory)?;
     own::replace(&path, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;

@@ -5,15 +5,11 @@ mod nixos;
 mod omnibus;
 mod source;
 
-use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
-
-use crate::host::own;
-use crate::values::UnitName;
+use std::path::PathBuf;
 
 use super::found::{Defaults, Found};
 use super::host::Host;
+use super::unit_files::Units;
 
 /// All of them. `auto` takes the first that recognises the host.
 pub(super) const LAYOUTS: [&dyn Layout; 4] = [&omnibus::Omnibus, &nixos::Nixos, &source::Source, &custom::Custom];
@@ -39,75 +35,13 @@ pub(super) trait Layout {
     fn defaults(&self, host: &Host, units: &Units) -> Defaults;
 }
 
-/// Where unit files are, in the order in which the first one counts, systemd.unit(5).
-const UNIT_DIRECTORIES: [&str; 5] =
-    ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-
-/// The unit files of a host, without the masked ones.
-#[derive(Debug, Default)]
-pub(super) struct Units {
-    /// `None` for a masked one: it hides those in later directories.
-    files: BTreeMap<String, Option<PathBuf>>,
-}
-
-impl Units {
-    /// Lists them. Fails if a directory is there but cannot be read: defaults must not depend on who asks.
-    pub(super) fn of(host: &Host) -> io::Result<Self> {
-        let mut files = BTreeMap::new();
-        for directory in UNIT_DIRECTORIES {
-            let entries = match own::entries(host.path(directory)) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(io::Error::new(error.kind(), format!("{directory}: {error}"))),
-            };
-            for entry in entries {
-                let path = entry?.path();
-                let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_owned) else { continue };
-                files.entry(name).or_insert_with(|| followed(host, path));
-            }
+/// `paths` without those that are inside another, which are taken with it.
+fn outermost<'a>(paths: impl Iterator<Item = &'a PathBuf> + Clone) -> Vec<PathBuf> {
+    let mut outermost: Vec<PathBuf> = Vec::new();
+    for path in paths.clone() {
+        if !paths.clone().any(|other| path != other && path.starts_with(other)) && !outermost.contains(path) {
+            outermost.push(path.clone());
         }
-        Ok(Self { files })
     }
-
-    /// `name`, if there is a unit file of that name.
-    pub(super) fn find(&self, name: &str) -> Option<UnitName> {
-        self.files.get(name)?.as_ref()?;
-        UnitName::new(name).ok()
-    }
-
-    /// What `key` was last set to in the unit file `name`.
-    pub(super) fn value(&self, name: &str, key: &str) -> Option<String> {
-        let text = own::read_text(self.files.get(name)?.as_ref()?).ok()?;
-        let mut assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(other, _)| other.trim() == key);
-        assigned.next_back().map(|(_, value)| value.trim().to_owned())
-    }
-
-    /// The sockets, timers and paths that can start one of `units`: those of the same stem, and those of GitLab's that name one.
-    pub(super) fn triggers_of(&self, units: &[UnitName]) -> Vec<UnitName> {
-        let triggers = |name: &str, file: &Path| {
-            let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') else { return false };
-            let by_stem = units.iter().any(|unit| unit.as_str().rsplit_once('.').is_some_and(|(other, _)| other == stem));
-            by_stem || stem.starts_with("gitlab") && names_one_of(file, units)
-        };
-        let found = self.files.iter().filter_map(|(name, file)| file.as_ref().filter(|file| triggers(name, file)).map(|_| name));
-        found.filter_map(|name| UnitName::new(name.as_str()).ok()).collect()
-    }
-}
-
-/// What a unit file's entry leads to within the host's tree; nothing for a mask.
-fn followed(host: &Host, path: PathBuf) -> Option<PathBuf> {
-    match own::link(&path) {
-        Ok(target) if target == Path::new("/dev/null") => None,
-        Ok(target) if target.is_absolute() => Some(host.path(target)),
-        _ => Some(path),
-    }
-}
-
-/// `Service=` of a socket, `Unit=` of a timer or a path.
-fn names_one_of(file: &Path, units: &[UnitName]) -> bool {
-    let text = own::read_text(file).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| line.split_once('='))
-        .filter(|(key, _)| matches!(key.trim(), "Service" | "Unit"))
-        .any(|(_, value)| units.iter().any(|unit| unit.as_str() == value.trim()))
+    outermost
 }

@@ -15,7 +15,7 @@ use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
 
 use super::readiness::{self, Readiness};
-use super::{freeze, installed, open, redis};
+use super::{freeze, installed, open, redis, storages};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -71,6 +71,7 @@ pub async fn host(config: &Config) -> Vec<Finding> {
         });
     }
     findings.extend(files(config));
+    findings.extend(storages::findings(config));
     findings.extend(state().err().map(|error| Finding::of("state", Err(error))));
     findings.extend(open::apart(config).err().map(|error| Finding::of("repository", Err(error))));
     findings.extend(redis::preflight(config).await);

@@ -151,7 +151,7 @@ impl From<Restore> for Unit {
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rest = match self {
-            Self::Timer => ".timer",
+            Self::Timer => "-run.timer",
             Self::Target => ".target",
             Self::Run => "-run.service",
             Self::Staging => "-staging.service",

@@ -72,7 +72,7 @@ impl Sandbox {
 }
 
 #[derive(Template)]
-#[template(path = "gitlab-backup.timer")]
+#[template(path = "timer.timer")]
 struct Timer {
     description: Text,
     calendar: Text,

@@ -8,7 +8,7 @@ set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # LAB_PROGRAM: another one, such as an older one that must fail.
 PROGRAM=${LAB_PROGRAM:-$LAB/../../target/release/gitlab-backup}
-NO_CLOCK=/usr/lib/systemd/system/gitlab-backup.timer.d
+NO_CLOCK=/usr/lib/systemd/system/gitlab-backup-run.timer.d
 # A command that fails and says nothing ends a scenario too.
 trap 'echo "why: ended with $? at line $LINENO: ${BASH_COMMAND:0:200}" >&2' ERR
 

@@ -117,7 +117,7 @@ import_module() {
   unit gitlab-backup-secrets.service <<< "[Service]
 Type=oneshot
 ExecStart=$(jq_ 'told["services"]["gitlab-backup-secrets"]["serviceConfig"]["ExecStart"]' <<< "$evaluation")"
-  inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup.timer' || fail "the module's units"
+  inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup-run.timer' || fail "the module's units"
 }
 
 # jq_ EXPRESSION: of the evaluated host, which comes in on stdin.

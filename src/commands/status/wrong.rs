@@ -164,7 +164,7 @@ mod tests {
             "the last run did not start (2026-11-29 08:00:00 UTC, 60 min ago): gitlab-backup-run.service: could not be started: its program \
              cannot be run (exit status 203) (journalctl -u gitlab-backup-run.service)"
         );
-        assert!(lines[1].contains("gitlab-backup.timer is disabled") && lines[2].contains("disk full"), "{lines:?}");
+        assert!(lines[1].contains("gitlab-backup-run.timer is disabled") && lines[2].contains("disk full"), "{lines:?}");
         assert_eq!(lines.len(), 3);
     }
 

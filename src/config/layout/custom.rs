@@ -1,8 +1,9 @@
 //! A GitLab that no layout knows: the configuration says everything.
 
-use super::{Layout, Units};
+use super::Layout;
 use crate::config::found::Defaults;
 use crate::config::host::Host;
+use crate::config::unit_files::Units;
 
 pub(super) struct Custom;
 

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Layout, Units};
+use super::{Layout, outermost};
+use crate::config::declared;
 use crate::config::found::Defaults;
 use crate::config::host::Host;
+use crate::config::unit_files::Units;
 use crate::values::UnitName;
 
 pub(super) struct Nixos;
@@ -55,13 +57,15 @@ impl Layout for Nixos {
         let state = state(units);
         let below = |names: &[&str]| names.iter().map(|name| state.join(name)).collect::<Vec<PathBuf>>();
         let configuration = below(&CONFIGURATION);
-        let data = below(&DATA).into_iter().chain([PathBuf::from(REGISTRY)]);
+        let usual = below(&DATA).into_iter().chain([PathBuf::from(REGISTRY)]).chain(configuration.iter().cloned());
+        let declared = declared::data(host, &below(&["config"]));
+        let paths: Vec<PathBuf> = usual.filter(|path| host.path(path).exists()).chain(declared).collect();
         let socket = REDIS_SOCKETS.iter().find(|socket| host.path(socket).exists()).unwrap_or(&REDIS_SOCKETS[0]);
         Defaults {
             writers,
             stopped_alone: UnitName::new(APPLICATION).into_iter().collect(),
             redis: Some(format!("unix://{socket}")),
-            paths: data.chain(configuration.iter().cloned()).filter(|path| host.path(path).exists()).collect(),
+            paths: outermost(paths.iter()),
             configuration,
             ..Defaults::default()
         }

@@ -4,13 +4,13 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
-
-use super::{Layout, Units};
+use super::{Layout, outermost};
 use crate::config::Proxy;
+use crate::config::declared::{self, Gitaly};
 use crate::config::found::{Defaults, Server};
 use crate::config::host::Host;
-use crate::host::{beneath, own};
+use crate::config::unit_files::Units;
+use crate::host::own;
 
 pub(super) struct Omnibus;
 
@@ -31,9 +31,6 @@ const REDIS: &str = "redis";
 const GITALY: &str = "gitaly";
 
 const PSQL_SETTINGS: &str = "/opt/gitlab/etc/gitlab-psql-rc";
-const GITALY_CONFIGURATION: &str = "/var/opt/gitlab/gitaly/config.toml";
-/// Bytes of it, at most.
-const SIZE: u64 = 1 << 20;
 const REPOSITORIES: &str = "/var/opt/gitlab/git-data/repositories";
 const DATA: [&str; 3] = ["/var/opt/gitlab/gitlab-rails/uploads", "/var/opt/gitlab/gitlab-rails/shared", "/var/opt/gitlab/gitlab-ci/builds"];
 /// What GitLab's own backup leaves out: without the secrets the database cannot be decrypted.
@@ -64,26 +61,21 @@ impl Layout for Omnibus {
         let redis_unit = redis.as_ref().map(Proxy::unit);
         proxies.extend(redis);
 
-        let gitaly = gitaly(host);
+        // Only root and Gitaly can read it.
+        let gitaly: Vec<Gitaly> = declared::gitaly(host).into_iter().flatten().collect();
         let exists = |path: &PathBuf| host.path(path).exists();
         let mut configuration: Vec<PathBuf> = CONFIGURATION.map(PathBuf::from).into();
         configuration
             .extend(names(host, SSH).iter().filter(|name| name.starts_with("ssh_host_")).map(|name| PathBuf::from(SSH).join(name)));
-        configuration.extend(gitaly.hooks.custom_hooks_dir);
+        configuration.extend(gitaly.iter().filter_map(|gitaly| gitaly.hooks.clone()));
         configuration.retain(exists);
-        let mut data: Vec<PathBuf> = gitaly.storage.into_iter().map(|storage| storage.path).collect();
+        let mut data: Vec<PathBuf> = gitaly.into_iter().flat_map(|gitaly| gitaly.storages).map(|storage| storage.path).collect();
         if data.is_empty() {
             data.push(REPOSITORIES.into());
         }
         data.extend(DATA.map(PathBuf::from));
         data.retain(exists);
-        // One inside another is taken with it.
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for path in data.iter().chain(&configuration) {
-            if !data.iter().chain(&configuration).any(|other| path != other && path.starts_with(other)) && !paths.contains(path) {
-                paths.push(path.clone());
-            }
-        }
+        let paths = outermost(data.iter().chain(&configuration));
         Defaults {
             writers: Vec::new(),
             proxies,
@@ -137,29 +129,4 @@ fn server(host: &Host) -> Server {
         user: setting("psql_user").unwrap_or_else(|| "gitlab-psql".to_owned()),
         bin_dir: "/opt/gitlab/embedded/bin".into(),
     }
-}
-
-/// What Gitaly's generated configuration says of files; only root and Gitaly can read it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Gitaly {
-    storage: Vec<Storage>,
-    hooks: Hooks,
-}
-
-#[derive(Debug, Deserialize)]
-struct Storage {
-    path: PathBuf,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Hooks {
-    custom_hooks_dir: Option<PathBuf>,
-}
-
-fn gitaly(host: &Host) -> Gitaly {
-    // In a directory of GitLab's user: it may be anything.
-    let text = beneath::read_text(&host.path(GITALY_CONFIGURATION), SIZE).unwrap_or_default();
-    toml::from_str(&text).unwrap_or_default()
 }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{Layout, Units};
+use super::{Layout, outermost};
+use crate::config::declared;
 use crate::config::found::Defaults;
 use crate::config::host::Host;
+use crate::config::unit_files::Units;
 
 pub(super) struct Source;
 
@@ -55,7 +57,8 @@ impl Layout for Source {
             Some(socket) => format!("unix://{socket}"),
             None => "redis://127.0.0.1:6379".to_owned(),
         };
-        let paths = DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
+        let usual: Vec<PathBuf> = DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
+        let paths = outermost(usual.iter().chain(&declared::data(host, &[])));
         Defaults { writers, redis: Some(redis), paths, configuration: CONFIGURATION.map(PathBuf::from).into(), ..Defaults::default() }
     }
 }

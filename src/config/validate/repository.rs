@@ -9,7 +9,6 @@ use crate::values::SecretSource;
 
 const ENGINES: [(&str, EngineName); 2] = [("builtin", EngineName::Builtin), ("restic", EngineName::Restic)];
 const LOCATION: &str = "/var/backups/gitlab";
-const PASSWORD_FILE: &str = "/etc/gitlab-backup/repository.password";
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Repository) -> Repository {
     let engine = checker.value(section, "engine", raw.engine.as_ref(), |word| rules::word(word, &ENGINES));
@@ -29,7 +28,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Reposito
     Repository {
         engine: judged.unwrap_or(EngineName::Builtin),
         location: location.unwrap_or_else(|| LOCATION.to_owned()),
-        password: password.unwrap_or_else(|| SecretSource::File(PathBuf::from(PASSWORD_FILE))),
+        password: password.unwrap_or_else(|| SecretSource::File(PathBuf::from(Repository::OWN_PASSWORDS[0]))),
         environment_file,
     }
 }

@@ -1,0 +1,80 @@
+//! Whether what GitLab keeps on disk is in the backup: where it does is compared with what is saved.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+
+use crate::config::Config;
+use crate::config::declared::{self, Declared};
+use crate::config::host::Host;
+use crate::finding::Finding;
+use crate::frozen::Exclude;
+use crate::host::own;
+
+const WHAT: &str = "storages";
+
+/// One finding for each directory that GitLab keeps something in and that no path has, and for each configuration of GitLab's that cannot be read.
+/// A backup of one's own takes what it takes.
+pub fn findings(config: &Config) -> Vec<Finding> {
+    if config.files.command.is_some() {
+        return Vec::new();
+    }
+    let host = Host::new("/");
+    let (mut declared, mut findings) = (Vec::new(), Vec::new());
+    let unread =
+        |error: anyhow::Error| Finding::warning(WHAT, format!("{error:#}: it cannot be told whether all that GitLab keeps is saved"));
+    for rails in declared::rails(&host, &config.files.configuration) {
+        match rails {
+            Ok(rails) => declared.extend(rails.directories()),
+            Err(error) => findings.push(unread(error)),
+        }
+    }
+    for gitaly in declared::gitaly(&host) {
+        match gitaly {
+            Ok(gitaly) => declared.extend(gitaly.storages),
+            Err(error) => findings.push(unread(error)),
+        }
+    }
+    declared.sort_by(|one, other| one.path.cmp(&other.path));
+    declared.dedup_by(|one, other| one.path == other.path);
+    let saved = Saved::of(config);
+    let missing: Vec<Finding> = declared.iter().filter(|declared| !saved.has(&declared.path)).map(uncovered).collect();
+    if missing.is_empty() && !declared.is_empty() {
+        findings.push(Finding::of(WHAT, Ok(format!("{} directories that GitLab is configured with: all saved", declared.len()))));
+    }
+    findings.extend(missing);
+    findings
+}
+
+fn uncovered(declared: &Declared) -> Finding {
+    let Declared { what, path, key, file } = declared;
+    Finding::of(
+        WHAT,
+        Err(anyhow!(
+            "GitLab keeps {what} in {} ({key} of {}), and no backup has that: add it to [files] paths, or to [files] exclude if it is not to be saved",
+            path.display(),
+            file.display()
+        )),
+    )
+}
+
+/// What is saved, and what is left out on purpose.
+struct Saved {
+    paths: Vec<PathBuf>,
+    exclude: Option<Exclude>,
+}
+
+impl Saved {
+    fn of(config: &Config) -> Self {
+        let real = config.files.paths.iter().filter_map(|path| own::canonical(path).ok());
+        Self { paths: config.files.paths.iter().cloned().chain(real).collect(), exclude: Exclude::new(&config.files.exclude).ok() }
+    }
+
+    /// What is not there is nothing to be saved: GitLab makes it when it has something to keep there.
+    fn has(&self, path: &Path) -> bool {
+        let Ok(real) = own::canonical(path) else { return true };
+        let within = |path: &Path| self.paths.iter().any(|saved| path.starts_with(saved));
+        let left_out = |path: &Path| self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path));
+        within(path) || within(&real) || left_out(path) || left_out(&real)
+    }
+}
