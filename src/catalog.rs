@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 
 use crate::config::host;
 use crate::host::own;
 use crate::paths;
 use crate::repository::{Engine, Reader, Snapshot};
-use crate::runs::Manifest;
-use crate::runs::record::{read_json, write_json};
+use crate::runs::record::{is_ahead, read_json, write_json};
+use crate::runs::{Manifest, Outcome, Record};
 use crate::values::RunId;
 
 /// The part that holds the manifest.
@@ -96,10 +97,36 @@ impl Catalog {
         (!others.is_empty()).then(|| format!("runs of other hosts are here too: {} (--host)", others.join(", ")))
     }
 
+    /// The complete runs that are dated in the future.
+    pub fn ahead(&self) -> impl Iterator<Item = &CompleteRun> {
+        let now = Timestamp::now();
+        self.complete.iter().filter(move |run| is_ahead(run.manifest.started, now))
+    }
+
+    /// The newest complete run: by its date unless that is in the future, and after what it says that it came after. Where all are in the future, the
+    /// clock that is asked now is behind.
+    pub fn newest(&self) -> Option<&CompleteRun> {
+        let now = Timestamp::now();
+        let dated: Vec<&CompleteRun> = self.complete.iter().filter(|run| !is_ahead(run.manifest.started, now)).collect();
+        let mut newest = *dated.last().or(self.complete.last().as_ref())?;
+        // Each step is to another run: there are no more of them.
+        for _ in &dated {
+            let next =
+                dated.iter().find(|run| run.manifest.after.as_ref() == Some(&newest.manifest.id) && run.manifest.id < newest.manifest.id);
+            newest = next.copied().unwrap_or(newest);
+        }
+        Some(newest)
+    }
+
     /// The complete run that is asked for, or the newest.
     pub fn pick(&self, id: Option<&RunId>) -> Result<&CompleteRun> {
         let Some(id) = id else {
-            let newest = self.complete.last();
+            let newest = self.newest();
+            if let Some(newest) = newest {
+                for run in self.ahead().filter(|run| run.manifest.id != newest.manifest.id) {
+                    tracing::warn!("{}: {} is taken for the newest", ahead(run), newest.manifest.id);
+                }
+            }
             if let Some((run, why)) = self.unusable().max_by_key(|(run, _)| run) {
                 ensure!(newest.is_some(), "there is no complete run that can be used; run {run}: {why}");
                 if newest.is_some_and(|newest| newest.manifest.id < *run) {
@@ -141,7 +168,10 @@ impl Catalog {
         let mut reader = None;
         for (run, snapshots) in runs {
             let Some(newest) = snapshots.iter().filter(|snapshot| snapshot.part == MANIFEST).max_by_key(|snapshot| snapshot.time) else {
-                catalog.incomplete.push((run, snapshots));
+                match lost_its_manifest(&catalog.host, &run) {
+                    Some(why) => catalog.broken.push((run, why)),
+                    None => catalog.incomplete.push((run, snapshots)),
+                }
                 continue;
             };
             match manifest((engine, &mut reader), newest, cache, afresh(&run)) {
@@ -154,6 +184,20 @@ impl Catalog {
         }
         Ok(catalog)
     }
+}
+
+/// What to say of a run that is dated in the future.
+pub fn ahead(run: &CompleteRun) -> String {
+    format!("run {} is dated {}, which is not yet, by a clock that was wrong", run.manifest.id, run.manifest.started)
+}
+
+/// Why a run without a manifest is none that failed: this host knows that it was complete, and that nobody has removed it.
+fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
+    if host != host::name() {
+        return None;
+    }
+    let record = Record::of(run).ok().flatten()?;
+    (record.outcome == Outcome::Complete && record.removed.is_none()).then(|| format!("part '{MANIFEST}' of run {run} is gone"))
 }
 
 /// Removes what was read of snapshots that are no longer there: they come back under no such id.

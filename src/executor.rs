@@ -19,9 +19,9 @@ use crate::config::{Config, Quiesce, Stage};
 use crate::host::{own, text};
 use crate::paths;
 use crate::runs::budget::budget;
-use crate::runs::record::{read_json, write_json};
+use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, left};
-use crate::runs::{Failure, Kind, Outcome, Record, paused};
+use crate::runs::{Failure, Kind, Newest, Outcome, Record, paused};
 use crate::steps::files::{Pass, left_out};
 use crate::steps::manifest::parts;
 use crate::steps::{Failed, open, secret, silence, strangers};
@@ -185,7 +185,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     record.outcome = Outcome::Complete;
     record.parts = parts()?;
     record.warnings.extend(left_out()?);
-    if let Err(error) = write_json(Path::new(paths::NEWEST_RUN), &record.id) {
+    if let Err(error) = (Newest { run: record.id.clone(), location: Some(config.repository.location.clone()) }).save() {
         record.warnings.push(format!("the next run will not know what it came after: {error:#}"));
     }
     let finish = plan.members(Stage::Finish);
@@ -208,7 +208,10 @@ fn expect(config: &Config, record: &mut Record) -> Result<()> {
         true => read_json::<Pass>(Path::new(paths::PASS))?.unwrap_or_default(),
         false => Pass::default(),
     };
-    let Some(budget) = budget(&records, pass.ahead(since)) else { return Ok(()) };
+    let Some(budget) = budget(&records, pass.ahead(since)) else {
+        tracing::info!("how long GitLab will be away is told from the second run on");
+        return Ok(());
+    };
     record.expected = Some(budget.expected);
     tracing::info!(runs = budget.runs, entries = pass.entries, "{budget}");
     if budget.expected.total() > config.gitlab.max_downtime.duration().as_secs_f64() {

@@ -3,11 +3,13 @@
 
 pub mod budget;
 mod manifest;
+mod newest;
 pub mod paused;
 pub(crate) mod record;
 pub mod restore;
 mod verified;
 
 pub use manifest::{Component, Database, Manifest, Part};
+pub use newest::Newest;
 pub use record::{Downtime, Failure, Kind, Outcome, Record, away};
 pub use verified::Verified;

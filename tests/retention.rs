@@ -226,8 +226,8 @@ fn a_run_that_does_not_fit_the_order_stays() {
 #[test]
 fn most_runs_go_only_if_somebody_agrees() {
     let times = nights();
-    let now = times[9] + SignedDuration::from_secs(3600);
     let of = |count: usize, policy: &Retention| {
+        let now = times[count - 1] + SignedDuration::from_secs(3600);
         plan(policy, &catalog(times[..count].iter().map(|time| complete(*time)).collect()), now).unwrap()
     };
     let last = |count: u32| Retention { keep_last: Some(count), ..Retention::default() };
@@ -242,6 +242,53 @@ fn most_runs_go_only_if_somebody_agrees() {
     let twice = Retention { keep_min: Some(2), ..last(1) };
     assert!(matches!(of(2, &twice).doubt(), Some(Doubt::Few(words)) if words.contains("fewer than 2")));
     assert!(of(2, &twice).agreed(None).is_err() && of(2, &twice).agreed(Some(1)).is_ok());
+}
+
+/// The newest is not the one that is dated in the future, and may be one that is dated too early.
+#[test]
+fn the_newest_is_the_one_that_came_last() {
+    let named = |catalog: &Catalog| catalog.pick(None).unwrap().manifest.id.clone();
+    let times = nights();
+    let three: Vec<CompleteRun> = times[..3].iter().map(|time| complete(*time)).collect();
+    let last = three[2].manifest.id.clone();
+    assert_eq!(named(&catalog(times[..3].iter().map(|time| complete(*time)).collect())), last);
+    let ahead = complete(Timestamp::now() + SignedDuration::from_hours(10 * 365 * 24));
+    let of_the_future = ahead.manifest.id.clone();
+    let mut all = three;
+    all.push(ahead);
+    assert_eq!(named(&catalog(all)), last);
+    // A clock that is behind knows no better.
+    assert_eq!(
+        named(&catalog(vec![complete(Timestamp::now() + SignedDuration::from_hours(10 * 365 * 24))])).as_str()[..4],
+        of_the_future.as_str()[..4]
+    );
+    let mut early = complete(times[0] - SignedDuration::from_hours(1000));
+    early.manifest.after = Some(last);
+    let expected = early.manifest.id.clone();
+    let mut all: Vec<CompleteRun> = vec![early];
+    all.extend(times[..3].iter().map(|time| complete(*time)));
+    assert_eq!(named(&catalog(all)), expected);
+}
+
+/// By a clock that has jumped ahead, before the newest run or after it, everything is old.
+#[test]
+fn nothing_goes_by_a_clock_that_jumped() {
+    let hour = SignedDuration::from_secs(3600);
+    let policy = Retention { keep_last: Some(3), ..Retention::default() };
+    let (nights, years) = (nights(), SignedDuration::from_hours(10 * 365 * 24));
+    let of =
+        |times: &[Timestamp], now: Timestamp| plan(&policy, &catalog(times.iter().map(|time| complete(*time)).collect()), now).unwrap();
+    let doubted = |plan: &gitlab_backup::steps::prune::Plan| matches!(plan.doubt(), Some(Doubt::Many(words)) if words.contains("is the clock right?"));
+    let five = &nights[..5];
+    assert!(!doubted(&of(five, five[4] + hour)) && of(five, five[4] + hour).doubt().is_none());
+    let jumped = [five, &[five[4] + years]].concat();
+    assert!(doubted(&of(&jumped, five[4] + years + hour)), "{:?}", of(&jumped, five[4] + years + hour));
+    assert!(doubted(&of(five, five[4] + years)));
+    // It was switched off for some days, or makes a backup a month.
+    let later = [five, &[five[4] + hour * 24 * 6]].concat();
+    assert!(!doubted(&of(&later, five[4] + hour * 24 * 6)));
+    let months: Vec<Timestamp> = (0..6).map(|month| five[0] + hour * 24 * 31 * month).collect();
+    assert!(!doubted(&of(&months, months[5] + hour * 24 * 20)));
 }
 
 #[test]

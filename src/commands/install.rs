@@ -15,6 +15,7 @@ use crate::config::{Config, Postgresql, Proxy, Repository};
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::{own, random, text};
 use crate::paths;
+use crate::runs::Newest;
 use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, left};
 use crate::steps::preflight::SYSTEMD_MINIMUM;
@@ -74,6 +75,9 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let host = Host::new(&args.root);
     let directory = host.path(installed::DIRECTORY);
     own::make(&directory)?;
+    let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+    let masked = installed::masked(&directory, &names);
+    ensure!(masked.is_empty(), "masked by somebody: 'systemctl unmask {}' first", masked.join(" "));
     let foreign: Vec<String> = files
         .iter()
         .map(|file| directory.join(&file.name))
@@ -103,7 +107,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         release(manager, &directory, |name| !wanted.contains(name)).await?;
     }
     remove(&directory, |name| !wanted.contains(name), &mut changes)?;
-    secrets(&config, &host, &mut changes)?;
+    secrets(&config, &host, live, &mut changes)?;
     accounts(&config, &host, live, &mut changes)?;
     // For the units that cannot see all of the host. Each run looks again.
     write_json(&host.path(paths::HOST), &config.found)?;
@@ -255,12 +259,16 @@ fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Chang
 
 /// What `install` makes besides the units; on NixOS those come from elsewhere.
 pub(super) fn first(config: &Config) -> Result<()> {
-    secrets(config, &Host::new("/"), &mut Changes::default())
+    secrets(config, &Host::new("/"), true, &mut Changes::default())
 }
 
 /// Makes the repository's directory and password where there are none.
-fn secrets(config: &Config, host: &Host, changes: &mut Changes) -> Result<()> {
+fn secrets(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let repository = config.repository.directory().map(|directory| host.path(directory));
+    let vacant = repository.as_ref().is_some_and(|directory| !directory.join("config").exists());
+    if let Some(words) = Newest::lost(&config.repository.location).filter(|_| live && vacant) {
+        bail!("{words}");
+    }
     if let Some(directory) = repository.as_ref().filter(|directory| !directory.exists()) {
         own::make_closed(directory)?;
         changes.add("made", directory);

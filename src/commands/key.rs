@@ -50,7 +50,10 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
         KeyCommand::Remove { id } => {
             let keys = engine.keys()?;
             let found: Vec<&Key> = keys.iter().filter(|key| key.id.starts_with(id.as_str())).collect();
-            let [key] = found[..] else { bail!("{} keys begin with '{id}': see 'gitlab-backup key show'", found.len()) };
+            let [key] = found[..] else {
+                let how_many = if found.is_empty() { "no key begins".to_owned() } else { format!("{} keys begin", found.len()) };
+                bail!("{how_many} with '{id}': see 'gitlab-backup key show'");
+            };
             ensure!(!key.current, "key {} is the configured one: 'gitlab-backup key rotate' replaces it", key.id);
             engine.remove_key(&key.id)?;
             say!("removed key {}", key.id);

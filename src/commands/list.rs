@@ -1,12 +1,12 @@
 //! `list` and `show`: what is in the repository.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::catalog::{Catalog, Whose};
+use crate::catalog::{self, Catalog, Whose};
 use crate::config::Config;
 use crate::host::text;
 use crate::repository::Engine;
-use crate::runs::{Downtime, Manifest, Record};
+use crate::runs::{Downtime, Manifest, Newest, Record};
 use crate::steps::open;
 use crate::values::RunId;
 use crate::{note, say};
@@ -14,6 +14,9 @@ use crate::{note, say};
 /// Prints the complete runs, oldest first.
 pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
     let Some(engine) = open::existing(config)? else {
+        if let Some(words) = Newest::lost(&config.repository.location) {
+            bail!("{words}");
+        }
         match json {
             true => text::out("[]"),
             false => say!("no complete runs: there is no repository at {} yet, the first run makes it", config.repository.location),
@@ -65,13 +68,19 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
     let record = Record::all()?.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
-            (Ok(run), _) => serde_json::to_value(&run.manifest)?,
+            (Ok(run), record) => {
+                let mut found = serde_json::to_value(&run.manifest)?;
+                // What it said of itself was written before it ended.
+                let warnings = record.map(|record| record.warnings).unwrap_or_default();
+                found.as_object_mut().map(|found| found.insert("warnings".to_owned(), warnings.into()));
+                found
+            }
             // That it was complete once does not help a run that is damaged.
             (Err(_), Some(record)) if !catalog.unusable().any(|(run, _)| run == id) => serde_json::to_value(record)?,
             (Err(error), _) => return Err(error),
         },
         (Err(_), Some(record)) => serde_json::to_value(record)?,
-        (Err(error), None) => anyhow::bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}"),
+        (Err(error), None) => bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}"),
     };
     if json {
         text::out(&text::json(&found)?);
@@ -114,7 +123,10 @@ fn print(value: &serde_json::Value, depth: usize) {
 fn complete(engine: &dyn Engine, host: Option<&str>) -> Result<(Vec<Manifest>, Option<String>)> {
     let catalog = Catalog::read(engine, Whose::asked(host, None))?;
     for (_, why) in catalog.unusable() {
-        tracing::error!("{why}");
+        tracing::error!("{why}: it cannot be restored as a whole");
+    }
+    for run in catalog.ahead() {
+        tracing::warn!("{}: it is not taken for the newest", catalog::ahead(run));
     }
     let of_others = catalog.of_others();
     Ok((catalog.complete.into_iter().map(|run| run.manifest).collect(), of_others))

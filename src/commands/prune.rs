@@ -10,11 +10,11 @@ use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::text;
 use crate::repository::patience;
 use crate::runs::{Outcome, Record};
-use crate::say;
 use crate::steps::open;
 use crate::steps::prune::{Doubt, Plan, apply, plan};
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
+use crate::{note, say};
 
 /// The JSON of `prune`: fields are added, never renamed.
 #[derive(Serialize)]
@@ -31,13 +31,17 @@ pub async fn prune(config: &Config, dry_run: bool, yes_remove: Option<usize>, js
         refuse_if_unsafe().await?;
     }
     let engine = open::outside(config)?;
-    let plan = plan(&config.retention, &Catalog::read(&*engine, Whose::Own)?, Timestamp::now())?;
+    let catalog = Catalog::read(&*engine, Whose::Own)?;
+    let plan = plan(&config.retention, &catalog, Timestamp::now())?;
     if !dry_run {
         plan.agreed(yes_remove)?;
         // A run that has begun meanwhile goes first, and must not find the repository taken when GitLab is down.
         apply(&plan, &*engine, patience::NONE, refuse_if_unsafe).await?;
     }
     print(&plan, dry_run, json)?;
+    if let Some(others) = catalog.of_others() {
+        note!("{others}");
+    }
     if let (true, Some(Doubt::Few(words) | Doubt::Many(words))) = (dry_run, plan.doubt()) {
         tracing::warn!("{words}");
     }
@@ -62,7 +66,7 @@ async fn refuse_if_unsafe() -> Result<()> {
 }
 
 fn print(plan: &Plan, dry_run: bool, json: bool) -> Result<()> {
-    let reasons = ["never complete"];
+    let reasons = ["not complete"];
     let leftovers = plan.leftovers.iter().map(|run| Row { id: run.as_str(), complete: false, keep: false, reasons: &reasons });
     let fates = plan.fates.iter().map(|fate| Row { id: fate.run.as_str(), complete: true, keep: fate.keep, reasons: &fate.reasons });
     let rows: Vec<Row<'_>> = leftovers.chain(fates).collect();
@@ -79,7 +83,7 @@ fn print(plan: &Plan, dry_run: bool, json: bool) -> Result<()> {
         say!("{:<22} {word:<13} {}", row.id, row.reasons.join(", "));
     }
     if rows.is_empty() {
-        say!("there are no runs in the repository");
+        say!("there are no runs of this host in the repository");
     }
     Ok(())
 }

@@ -109,7 +109,8 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         return into::lay_out(config, manifest, into, args);
     }
     if let Some(unknown) = args.only.iter().find(|name| !PARTS.contains(&name.as_str())) {
-        bail!("there is no part '{unknown}' to restore: {}", PARTS.join(", "));
+        let into = "; any part of a run is laid out in a directory of its own with --into DIR";
+        bail!("'{unknown}' is no part that is restored in place: {}{into}", PARTS.join(", "));
     }
     if let Some(path) = &args.path {
         let files = manifest.parts.iter().find(|part| part.name == "files");

@@ -16,6 +16,9 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     let manager = Manager::connect().await?;
     let executor = Unit::Run.to_string();
     let state = manager.state(&executor).await?;
+    if state.load == "masked" {
+        bail!("{executor} is masked, so that no run can be made: 'systemctl unmask {executor}', then 'gitlab-backup install'");
+    }
     if state.load != "loaded" {
         bail!("{executor} is not installed: 'gitlab-backup install' first");
     }

@@ -3,6 +3,7 @@
 mod wrong;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::finding::Finding;
-use crate::host::text;
+use crate::host::{own, text};
 use crate::paths;
 use crate::runs::restore::{self, Journal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
@@ -21,6 +22,11 @@ use crate::units::{Restore, Unit};
 use crate::values::{ago, dated};
 
 use wrong::{Clock, Facts};
+
+/// Where systemd keeps the stamps of timers, systemd.timer(5) `Persistent=`.
+const STAMPS: &str = "/var/lib/systemd/timers";
+/// Between the making of a stamp and its first date.
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The JSON of `status`: fields are added, never renamed.
 #[derive(Serialize)]
@@ -52,7 +58,8 @@ struct Status {
 pub async fn status(json: bool) -> Result<()> {
     let manager = Manager::connect().await?;
     let now = Timestamp::now();
-    let running = !manager.state(&Unit::Run.to_string()).await?.is_settled();
+    let executor = manager.state(&Unit::Run.to_string()).await?;
+    let running = !executor.is_settled();
     let restoring = !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled();
     let records = Record::all()?;
     let timer = manager.state(&Unit::Timer.to_string()).await?;
@@ -72,8 +79,9 @@ pub async fn status(json: bool) -> Result<()> {
             load: timer.load.clone(),
             enablement: manager.enablement(&timer.name).await.unwrap_or_default(),
             runs: timer.active.is_running(),
-            last: manager.last_trigger(&timer.name).await.unwrap_or_default(),
+            last: manager.last_trigger(&timer.name).await.unwrap_or_default().filter(|_| has_triggered(&timer.name)),
         },
+        masked: (executor.load == "masked").then_some(executor.name),
         last: records.first(),
         paused: paused.iter().flatten().map(|paused| paused.unit.as_str()).collect(),
         down: half_restored.iter().chain(&unknown_paused).map(String::as_str).collect(),
@@ -129,6 +137,7 @@ pub async fn status(json: bool) -> Result<()> {
         format!("{} {outcome} in stage {} ({}){away}{reason}", record.id, record.stage, ago(record.finished.unwrap_or(record.started), now))
     };
     say!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running)));
+    status.last.iter().flat_map(|record| &record.warnings).for_each(|warning| say!("warning: {warning}"));
     if let Some(record) = &status.last_complete {
         say!("good:  {}", line(record, running));
     }
@@ -151,6 +160,14 @@ pub async fn status(json: bool) -> Result<()> {
         say!("DOWN:  {} ({})", status.paused.join(", "), Path::new(paths::PAUSED).display());
     }
     judged(&status)
+}
+
+/// Whether the timer's stamp tells of a start. systemd makes one when a `Persistent=` timer is first started, and after a reboot takes that for one.
+fn has_triggered(timer: &str) -> bool {
+    let Ok(stamp) = own::metadata(Path::new(STAMPS).join(format!("stamp-{timer}"))) else { return true };
+    // Where a file system keeps no time of birth it cannot be told.
+    let (Ok(made), Ok(changed)) = (stamp.created(), stamp.modified()) else { return true };
+    changed.duration_since(made).unwrap_or_default() > AT_ONCE || made > changed
 }
 
 /// Everything has been said: only the exit code is left.

@@ -9,6 +9,8 @@ const BEGUN: &str = "a3b21ce00ae14d7e8a5c31ea7b4b8f10";
 const STAGE: &str = "5f4f0ac3c1f54b1d9a9a0c2b7a1f6d22";
 /// It is complete.
 const COMPLETE: &str = "c0d6a0e1f4a7490d8b1be0a4c6b0de33";
+/// Something that did not fail it should be known.
+const WARNING: &str = "7d5a1b1f0a0b4e21b3a4f7c0de5f1a66";
 /// It has failed, or something after it was complete.
 const FAILED: &str = "e19f6a52b6c34c0c9df2a7d2b1c75e44";
 
@@ -22,8 +24,11 @@ pub(super) fn stage(kind: Kind, record: &Record, more: &str) {
     tell(kind, record, STAGE, Level::Info, &format!("is in stage {}{more}", record.stage), &[]);
 }
 
-/// Tells how it ended.
+/// Tells how it ended, and what should be known of it.
 pub(super) fn ended(kind: Kind, record: &Record) {
+    for warning in &record.warnings {
+        tell(kind, record, WARNING, Level::Warning, &format!("warns: {warning}"), &[]);
+    }
     let downtime = record.downtime.map(|downtime| ("DOWNTIME_SECONDS", format!("{:.1}", downtime.total())));
     match &record.failure {
         None if record.outcome == Outcome::Complete => {

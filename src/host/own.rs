@@ -2,7 +2,7 @@
 //! lies in directories of others is for [`beneath`](super::beneath).
 #![expect(clippy::disallowed_methods, reason = "the one place beside `beneath` where a path may lead to a file")]
 
-use std::fs::{self, DirBuilder, File, Permissions, ReadDir};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions, ReadDir};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -63,6 +63,11 @@ pub fn link(path: &Path) -> io::Result<PathBuf> {
 /// A path without links.
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
+}
+
+/// What is behind the path.
+pub fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    fs::metadata(path)
 }
 
 /// Writes a small file that nobody reads before it is whole.

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,17 @@ pub struct Record {
     /// What is in the repository, when the run is complete.
     #[serde(default)]
     pub parts: Vec<Part>,
+    /// When the retention began to remove it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed: Option<Timestamp>,
+}
+
+/// By how much a clock may be ahead of another, or of itself before it was set.
+pub const CLOCK: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether something is dated after `now`, by a clock that was wrong: it would be the newest for ever.
+pub fn is_ahead(started: Timestamp, now: Timestamp) -> bool {
+    started.duration_since(now) > CLOCK
 }
 
 /// What a record is of.
@@ -131,7 +142,23 @@ impl Record {
             failure: None,
             warnings: Vec::new(),
             parts: Vec::new(),
+            removed: None,
         }
+    }
+
+    /// The run's record, if it is kept.
+    pub fn of(id: &RunId) -> Result<Option<Self>> {
+        read_json(&Self::kept(id))
+    }
+
+    /// Notes that the retention removes the run: what is left of it, should that be cut off, is nothing that was lost.
+    pub fn remove(id: &RunId, now: Timestamp) -> Result<()> {
+        let Some(record) = Self::of(id)? else { return Ok(()) };
+        write_json(&Self::kept(id), &Self { removed: Some(now), ..record })
+    }
+
+    fn kept(id: &RunId) -> PathBuf {
+        Path::new(paths::RUNS).join(format!("{id}.json"))
     }
 
     /// How long GitLab was down, in words.
@@ -152,7 +179,8 @@ impl Record {
         }
     }
 
-    /// All records, newest first. One that cannot be read is left out with a warning.
+    /// All records, newest first; those that are dated in the future come last, for they are not the newest. One that cannot be read is left out
+    /// with a warning.
     pub fn all() -> Result<Vec<Self>> {
         let mut records = Vec::new();
         let entries = match own::entries(paths::RUNS) {
@@ -170,7 +198,8 @@ impl Record {
                 Err(error) => tracing::warn!("{error:#}"),
             }
         }
-        records.sort_by(|a: &Self, b: &Self| b.id.cmp(&a.id));
+        let now = Timestamp::now();
+        records.sort_by(|a: &Self, b: &Self| is_ahead(a.started, now).cmp(&is_ahead(b.started, now)).then_with(|| b.id.cmp(&a.id)));
         Ok(records)
     }
 
@@ -190,7 +219,7 @@ impl Record {
         match kind {
             Kind::Backup => {
                 write_json(Path::new(paths::CURRENT_RUN), self)?;
-                write_json(&Path::new(paths::RUNS).join(format!("{}.json", self.id)), self)
+                write_json(&Self::kept(&self.id), self)
             }
             Kind::Restore => write_json(Path::new(paths::RESTORE_RECORD), self),
         }

@@ -45,38 +45,62 @@ fn normalised(path: &Path) -> PathBuf {
     whole
 }
 
-/// The object directories that repositories at or below `path` need besides their own, all of which is laid out in `top` as it is in the snapshot,
-/// and which are not there.
+/// What is found at or below a path that is laid out.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The repositories.
+    pub repositories: Vec<PathBuf>,
+    /// The object directories that they need besides their own and that are not there.
+    pub missing: Vec<PathBuf>,
+    /// Of which it cannot be told what they need, or need what the snapshot does not have.
+    pub wrong: Vec<String>,
+}
+
+/// Looks for repositories at or below `path`, all of which is laid out in `top` as it is in the snapshot.
 ///
 /// # Errors
-/// If what is laid out cannot be read, or one needs what the snapshot does not have.
-pub fn missing(top: &Directory, path: &Path, roots: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// If what is laid out cannot be read.
+pub fn look(top: &Directory, path: &Path, roots: &[PathBuf]) -> Result<Found> {
     let inside = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
     let start = inside(path);
     let is_directory = top.look(&start)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     let mut open: Vec<PathBuf> = is_directory.then_some(start).into_iter().collect();
-    let mut wanted = BTreeSet::new();
+    let (mut found, mut wanted) = (Found::default(), BTreeSet::new());
     while let Some(next) = open.pop() {
         let directory = top.below(&next)?;
-        let found = Path::new("objects/info/alternates");
-        let regular = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if directory.look(found)?.is_some_and(regular) {
-            let content = directory.read(found, LONGEST)?;
-            wanted.extend(named(&Path::new("/").join(&next).join("objects"), &content, roots)?);
+        // A group may be called 'objects'.
+        let has = |name: &str| directory.look(Path::new(name)).map(|found| found.is_some());
+        let is_repository = has("HEAD")? && has("refs")? && has("objects")?;
+        if is_repository {
+            let repository = Path::new("/").join(&next);
+            match needed(&directory, &repository.join("objects"), roots) {
+                Ok(stores) => wanted.extend(stores),
+                Err(error) => found.wrong.push(format!("{}: {error:#}", text::path(&repository))),
+            }
+            found.repositories.push(repository);
         }
         for (name, kind) in directory.entries()? {
-            if kind == FileType::Directory && name != "objects" {
+            if kind == FileType::Directory && !(is_repository && name == "objects") {
                 open.push(next.join(name));
             }
         }
     }
-    let mut missing = Vec::new();
     for store in wanted {
         if top.look(&inside(&store))?.is_none() {
-            missing.push(store);
+            found.missing.push(store);
         }
     }
-    Ok(missing)
+    found.repositories.sort();
+    Ok(found)
+}
+
+/// What the repository `directory`, whose objects are `objects` in the snapshot, needs of others.
+fn needed(directory: &Directory, objects: &Path, roots: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let alternates = Path::new("objects/info/alternates");
+    let Some(stat) = directory.look(alternates)? else { return Ok(Vec::new()) };
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    ensure!(is_file, "{} is no regular file: what the repository needs of others is not known", alternates.display());
+    named(objects, &directory.read(alternates, LONGEST)?, roots)
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ pub async fn finding(config: &Config) -> Finding {
     }
     match different(directory, &files) {
         Ok(names) if names.is_empty() => {}
+        Ok(names) if !masked(directory, &names).is_empty() => {
+            let masked = masked(directory, &names).join(" ");
+            let words = format!("masked, so that no run can be made: {masked}: 'systemctl unmask {masked}', then 'gitlab-backup install'");
+            return Finding::of(WHAT, Err(anyhow!("{words}")));
+        }
         Ok(names) => {
             let words = format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", some(&names));
             return Finding::of(WHAT, Err(anyhow!("{words}")));
@@ -56,8 +61,10 @@ fn expected(config: &Config) -> Result<Vec<UnitFile>> {
     let followed = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
     let named = followed.as_ref().ok().filter(|followed| names(followed)).unwrap_or(config);
     let own = std::env::current_exe().context("cannot find this program's own path")?;
-    // A link that leads here is as good.
-    let called = called().filter(|called| called.canonicalize().is_ok_and(|called| called == own));
+    // A link that leads here is as good, or a wrapper that has called us.
+    let real = |path: &Path| path.canonicalize().ok();
+    let by = std::env::args_os().next().and_then(|called| real(Path::new(&called)));
+    let called = called().filter(|called| real(called).is_some_and(|called| called == own || Some(&called) == by.as_ref()));
     units::generate(named, &called.unwrap_or(own))
 }
 
@@ -122,19 +129,35 @@ async fn unread(files: &[UnitFile]) -> Result<Option<String>> {
     Ok((!old.is_empty()).then(|| format!("systemd has not read them as they are now: {}: 'systemctl daemon-reload'", some(&old))))
 }
 
-/// What is wrong if somebody has made the start of GitLab depend on something.
+/// What is wrong if somebody has made the start of a run, or that of GitLab after it, depend on something. What else depends on something fails the run
+/// that it is missing in.
 async fn conditional(files: &[UnitFile]) -> Result<Option<String>> {
-    let resume = Unit::Resume.to_string();
-    let Some(file) = files.iter().find(|file| file.name == resume) else { return Ok(None) };
-    let own: Vec<&str> = file.content.lines().collect();
-    let mut others = Manager::connect().await?.state(&resume).await?.conditions;
-    others.retain(|condition| !own.contains(&condition.as_str()));
-    Ok((!others.is_empty()).then(|| {
-        format!(
-            "{resume} has {} by a drop-in: where that is not so, nothing starts GitLab again. Remove it: 'systemctl cat {resume}'",
-            others.join(", ")
-        )
-    }))
+    let manager = Manager::connect().await?;
+    let needed = [
+        (Unit::Resume, "nothing starts GitLab again"),
+        (Unit::Staging, "no run starts, and nobody is told"),
+        (Unit::Run, "no run starts, and nobody is told"),
+    ];
+    for (unit, so) in needed {
+        let unit = unit.to_string();
+        let Some(file) = files.iter().find(|file| file.name == unit) else { continue };
+        let own: Vec<&str> = file.content.lines().collect();
+        let mut others = manager.state(&unit).await?.conditions;
+        others.retain(|condition| !own.contains(&condition.as_str()));
+        if !others.is_empty() {
+            let conditions = others.join(", ");
+            return Ok(Some(format!(
+                "{unit} has {conditions} by a drop-in: where that is not so, {so}. Remove it: 'systemctl cat {unit}'"
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// Those of `names` that are masked: nothing of ours would be written over that.
+pub fn masked<'a>(directory: &Path, names: &'a [String]) -> Vec<&'a str> {
+    let masked = |name: &&String| own::link(&directory.join(name)).is_ok_and(|target| target == Path::new("/dev/null"));
+    names.iter().filter(masked).map(String::as_str).collect()
 }
 
 fn some(names: &[String]) -> String {

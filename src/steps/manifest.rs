@@ -12,7 +12,7 @@ use crate::host::{beneath, own};
 use crate::paths;
 use crate::repository::{Snapshot, patience};
 use crate::runs::record::{read_json, write_json};
-use crate::runs::{Component, Manifest, Part, Record};
+use crate::runs::{Component, Manifest, Newest, Part, Record};
 use crate::values::RunId;
 
 use super::files::{self, PARTS, PRESYNC};
@@ -80,10 +80,11 @@ pub fn write(config: &Config) -> Result<()> {
 
 /// The newest complete run. It only says in which order they came: what cannot be read fails no backup.
 fn newest() -> Option<RunId> {
-    read_json(Path::new(paths::NEWEST_RUN)).unwrap_or_else(|error| {
+    let newest = Newest::load().unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
-    })
+    });
+    newest.map(|newest| newest.run)
 }
 
 /// What the parts left word of, while the run goes on.

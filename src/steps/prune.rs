@@ -11,6 +11,7 @@ use crate::catalog::{Catalog, MANIFEST, Whose};
 use crate::config::{Config, Retention};
 use crate::repository::retention::{self, Fate};
 use crate::repository::{Engine, Snapshot, patience};
+use crate::runs::record::{CLOCK, is_ahead};
 use crate::runs::{Outcome, Record};
 use crate::systemd::notify;
 use crate::values::RunId;
@@ -20,8 +21,11 @@ use super::open;
 /// What a failed run left is kept for so long: the next run uses its data again.
 const LEFTOVER_AGE: SignedDuration = SignedDuration::from_hours(24);
 
-/// By how much a host's clock may be behind another's that ran before.
-const CLOCK: SignedDuration = SignedDuration::from_hours(1);
+/// No clock is doubted for a gap between two runs that is shorter.
+const GAP: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How many of the gaps before tell what is usual, and how many times as long one must be to be doubted.
+const GAPS: usize = 5;
+const LONGER: i32 = 3;
 
 /// What is to be removed.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Plan {
     removed: usize,
     kept: usize,
     least: usize,
+    /// What makes the clock doubtful.
+    clock: Option<String>,
 }
 
 /// Why a plan is not carried out by itself.
@@ -56,11 +62,15 @@ impl Plan {
     /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than half would go.
     pub fn doubt(&self) -> Option<Doubt> {
         let Self { removed, kept, least, .. } = *self;
+        let clock = self.clock.as_ref();
         if removed == 0 {
             return None;
         }
         let words = format!("this would remove {removed} of {} complete runs and leave {kept}", removed + kept);
         let agree = format!("'gitlab-backup prune --dry-run' tells which, 'gitlab-backup prune --yes-remove {removed}' removes them");
+        if let Some(why) = clock {
+            return Some(Doubt::Many(format!("{words}, and {why}: is the clock right? Nothing is removed: {agree}")));
+        }
         if removed > kept {
             return Some(Doubt::Many(format!("{words}, so nothing is removed: {agree}")));
         }
@@ -93,7 +103,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
     }
     let runs = catalog.complete.iter().map(|run| (run.manifest.id.clone(), run.manifest.started));
     // By a clock that was wrong. It would be the newest for ever, and what is judged by the newest would go.
-    let (ahead, runs): (Vec<_>, Vec<_>) = runs.partition(|(_, started)| started.duration_since(now) > CLOCK);
+    let (ahead, runs): (Vec<_>, Vec<_>) = runs.partition(|(_, started)| is_ahead(*started, now));
     // So is one that came after a run and is dated before it: it is newer than it looks, and would go too early.
     let dates: HashMap<RunId, Timestamp> = runs.iter().cloned().collect();
     let before = |run: &RunId, started: &Timestamp| {
@@ -103,6 +113,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
     };
     let (behind, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(run, started)| before(run, started).is_some());
     let mut fates = retention::decide(policy, &runs, &TimeZone::system());
+    let clock = jumped(&runs, now);
     let removed = fates.iter().filter(|fate| !fate.keep).count();
     let kept = fates.len() - removed;
     for (run, started) in behind.into_iter().rev() {
@@ -129,12 +140,28 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
         }
     }
     let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
-    Ok(Plan { fates, leftovers, snapshots, removed, kept, least })
+    Ok(Plan { fates, leftovers, snapshots, removed, kept, least, clock })
+}
+
+/// Whether the clock seems to have jumped ahead: since the newest run, or before it. `runs` are in the order of their dates.
+fn jumped(runs: &[(RunId, Timestamp)], now: Timestamp) -> Option<String> {
+    let dates: Vec<Timestamp> = runs.iter().map(|(_, started)| *started).chain([now]).collect();
+    let gaps: Vec<SignedDuration> = dates.windows(2).map(|pair| pair[1].duration_since(pair[0])).collect();
+    // The last two are what is judged: from the newest run until now, and from the one before.
+    let (usual, judged) = gaps.split_at(gaps.len().saturating_sub(2));
+    let usual = usual.iter().rev().take(GAPS).max().copied().unwrap_or_default();
+    let longest = judged.iter().max().copied().unwrap_or_default();
+    let days = |span: SignedDuration| span.as_hours() / 24;
+    (longest > GAP && longest > usual * LONGER)
+        .then(|| format!("the newest run, or this moment, is {} days after what came before", days(longest)))
 }
 
 /// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any more. Killed at any point, it leaves
 /// runs that are whole or no longer listed. Asks `may` before each step, and waits `patience` for its turn.
 pub async fn apply(plan: &Plan, engine: &dyn Engine, patience: Duration, mut may: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    for fate in plan.fates.iter().filter(|fate| !fate.keep) {
+        Record::remove(&fate.run, Timestamp::now())?;
+    }
     for (done, snapshot) in plan.snapshots.iter().enumerate() {
         notify::status(&format!("removing {done} of {} snapshots", plan.snapshots.len()));
         may().await?;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::config::Config;
+use crate::config::{Config, Repository};
 use crate::host::own;
 use crate::process;
 use crate::units::render::TMP;
@@ -49,7 +49,10 @@ pub fn given(name: &str) -> Option<PathBuf> {
 fn place(source: &SecretSource) -> Result<PathBuf> {
     match source {
         SecretSource::File(path) if path.exists() => Ok(path.clone()),
-        SecretSource::File(path) => bail!("{} is not there (the repository's is made by 'gitlab-backup install')", path.display()),
+        SecretSource::File(path) if Repository::OWN_PASSWORDS.iter().any(|own| path == Path::new(own)) => {
+            bail!("{} is not there: 'gitlab-backup install' makes it", path.display())
+        }
+        SecretSource::File(path) => bail!("{} is not there", path.display()),
         SecretSource::Credential(name) => stored(&STORES, name),
         SecretSource::Encrypted(name) => stored(&ENCRYPTED_STORES, name),
     }

@@ -24,6 +24,7 @@ pub(super) fn store(config: &Config, engine: &dyn Engine) -> Result<Part> {
 }
 
 fn named(config: &Config) -> Result<Vec<PathBuf>> {
+    let mut left_out = Vec::new();
     // On NixOS it is a link into the store.
     let source = own::canonical(&config.source).with_context(|| format!("cannot find {}", config.source.display()))?;
     let mut named = vec![source];
@@ -33,11 +34,20 @@ fn named(config: &Config) -> Result<Vec<PathBuf>> {
         for entry in own::entries(directory).with_context(|| format!("cannot read {}", directory.display()))? {
             let entry = entry?;
             let (path, metadata) = (entry.path(), entry.metadata()?);
-            if metadata.is_file() && metadata.len() <= SIZE && !secrets.contains(&&*path) && !named.contains(&path) {
-                named.push(path);
+            if secrets.contains(&&*path) || named.contains(&path) {
+                continue;
+            }
+            match () {
+                () if metadata.is_dir() => left_out.push(format!("{}: it is a directory", path.display())),
+                // What it leads to may be a secret, which is kept apart on purpose.
+                () if !metadata.is_file() => left_out.push(format!("{}: it is no file", path.display())),
+                () if metadata.len() > SIZE => left_out.push(format!("{}: it has more than {SIZE} bytes", path.display())),
+                () => named.push(path),
             }
         }
         named.sort();
+        let words = left_out.iter().map(|what| format!("not among the settings: {what}")).collect::<Vec<_>>();
+        files::leave_word(words.iter())?;
     }
     Ok(named)
 }

@@ -11,9 +11,10 @@ use crate::systemd::{Manager, UnitState, stop_closure};
 /// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), or is somebody's login.
 const KNOWN: [&str; 5] = ["gitlab-backup", "gitlab-runner", "user@", "user-runtime-dir@", "session-"];
 
-/// Such units, in words. None where something else than systemd runs GitLab (runit, a container): the unit that runs that is not to be stopped.
+/// Such units, in words. None where nothing of GitLab's is run by systemd itself, but all by something else (runit, a container): the unit that runs
+/// that is not to be stopped.
 pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> {
-    if config.gitlab.writing_proxies().next().is_some() {
+    if config.gitlab.writers.iter().all(|writer| config.gitlab.is_proxy(writer)) {
         return Ok(Vec::new());
     }
     let writers: Vec<String> = config.gitlab.writers.iter().map(ToString::to_string).collect();

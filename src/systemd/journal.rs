@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Level {
     /// It is as it should be.
     Info,
+    /// Somebody should know.
+    Warning,
     /// Somebody has to do something.
     Err,
 }
@@ -40,11 +42,13 @@ pub fn send<'a>(level: Level, message: &str, fields: impl Iterator<Item = (&'a s
     let message = text::clean(message);
     let priority = match level {
         Level::Info => Priority::Info,
+        Level::Warning => Priority::Warning,
         Level::Err => Priority::Error,
     };
     if journal_send(priority, &message, fields).is_err() {
         match level {
             Level::Info => tracing::info!("{message}"),
+            Level::Warning => tracing::warn!("{message}"),
             Level::Err => tracing::error!("{message}"),
         }
     }

@@ -14,6 +14,9 @@ use crate::{note, say};
 use super::RestoreArgs;
 use crate::commands::verify::SCRATCH;
 
+/// Of how many repositories below a directory Git is asked: each takes as long as it is large.
+const CHECKED: usize = 20;
+
 /// Lays out what is asked for.
 pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &RestoreArgs) -> Result<()> {
     let parts = chosen(manifest, args)?;
@@ -56,32 +59,39 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
         extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
         if let Some(path) = &args.path {
-            pools(config, part, &target, path).with_context(|| format!("what is in {} is not whole", into.display()))?;
-            if is_repository(&target, path)? {
-                match verify::git_is_there().and_then(|()| verify::fsck(config, part, path, Path::new(SCRATCH))) {
-                    Ok(seen) => say!("git {}: {seen}", text::path(path)),
-                    // It may have been so before it was backed up.
-                    Err(error) => note!("warning: git fsck of {}: {}", text::path(path), text::why(&error)),
-                }
-            }
+            let whole = pools(config, part, &target, path);
+            checked(config, part, &target, path)?;
+            whole.with_context(|| format!("what is in {} is not whole", into.display()))?;
         }
         say!("done: {}", part.name);
     }
     Ok(())
 }
 
-/// Whether what is laid out there has what every Git repository has.
-fn is_repository(target: &Directory, path: &Path) -> Result<bool> {
-    let inside = path.strip_prefix("/").unwrap_or(path);
-    let mut has = ["HEAD", "objects", "refs"].into_iter().map(|name| target.look(&inside.join(name)));
-    has.try_fold(true, |all, found| Ok(all && found?.is_some()))
+/// Tells what Git thinks of the repositories that were laid out.
+fn checked(config: &Config, part: &Part, target: &Directory, path: &Path) -> Result<()> {
+    let repositories = alternates::look(target, path, &part.paths)?.repositories;
+    for repository in repositories.iter().take(CHECKED) {
+        match verify::git_is_there().and_then(|()| verify::fsck(config, part, repository, Path::new(SCRATCH))) {
+            Ok(seen) => say!("git {}: {seen}", text::path(repository)),
+            // It may have been so before it was backed up.
+            Err(error) => note!("warning: git fsck of {}: {}", text::path(repository), text::why(&error)),
+        }
+    }
+    if repositories.len() > CHECKED {
+        note!("git fsck was not asked of {} more ('gitlab-backup verify --all-repositories')", repositories.len() - CHECKED);
+    }
+    Ok(())
 }
 
 /// Lays out what repositories share: a fork has most of its objects in a pool, and is unreadable without.
 fn pools(config: &Config, part: &Part, target: &Directory, path: &Path) -> Result<()> {
     let mut asked = vec![path.to_owned()];
+    let mut wrong = Vec::new();
     while let Some(path) = asked.pop() {
-        for store in alternates::missing(target, &path, &part.paths)? {
+        let found = alternates::look(target, &path, &part.paths)?;
+        wrong.extend(found.wrong);
+        for store in found.missing {
             // The repository whose objects they are, for it may need others.
             let pool = store.parent().unwrap_or(&store).to_owned();
             say!("  {} too, of whose objects it has some", text::path(&pool));
@@ -90,6 +100,7 @@ fn pools(config: &Config, part: &Part, target: &Directory, path: &Path) -> Resul
             asked.push(pool);
         }
     }
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     Ok(())
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Facts<'a> {
     /// The last start, if it came to nothing.
     pub(super) unstarted: Option<Unstarted>,
     pub(super) clock: Clock,
+    /// A unit without which no run starts, if somebody has masked it.
+    pub(super) masked: Option<String>,
     /// The newest run.
     pub(super) last: Option<&'a Record>,
     /// What is down because of a run.
@@ -50,11 +52,12 @@ pub(super) fn wrong(facts: &Facts<'_>) -> Vec<String> {
         wrong.push(format!("down since a run, and nothing starts it: {} ('systemctl start {}')", facts.paused.join(", "), Unit::Resume));
     }
     wrong.extend(not_started(facts));
+    wrong.extend(facts.masked.iter().map(|unit| format!("{unit} is masked, and no run starts: 'systemctl unmask {unit}'")));
     wrong.extend(clock(&facts.clock));
     wrong.extend(facts.last.filter(|_| !facts.running).and_then(|last| ended(last, facts.now)));
-    wrong.extend(facts.verified.filter(|verified| verified.finished.is_some() && !verified.ok).map(|verified| {
-        let run = verified.run.as_ref().map_or("a run", |run| run.as_str());
-        format!("{run} was verified, and something is wrong with it: see below")
+    wrong.extend(facts.verified.filter(|verified| verified.finished.is_some() && !verified.ok).map(|verified| match &verified.run {
+        Some(run) => format!("{run} was verified, and something is wrong with it: see below"),
+        None => "the last verify came to no run: see below".to_owned(),
     }));
     wrong
 }
@@ -126,6 +129,7 @@ mod tests {
             running: false,
             unstarted: None,
             clock: Clock { load: "loaded".to_owned(), enablement: "enabled".to_owned(), runs: true, last: None },
+            masked: None,
             last,
             paused: Vec::new(),
             down: Vec::new(),

@@ -6,7 +6,7 @@ use anyhow::{Context, Error, Result, anyhow};
 use rustix::fs::FileType;
 
 use crate::config::{Config, EngineName};
-use crate::frozen::{At, Exclude, View, Walk};
+use crate::frozen::{At, Exclude, Skipped, View, Walk};
 use crate::host::beneath::Directory;
 use crate::paths;
 use crate::repository::{Engine, Files, Tolerance, patience};
@@ -53,7 +53,9 @@ fn looked_at(config: &Config) -> Result<()> {
         }
     }
     if config.repository.engine == EngineName::Restic {
-        leave_out(&walk.attributes_left_out())?;
+        // Where ours leaves them out.
+        let renamed = |skipped: &Skipped| format!("kept under another name by restic: {skipped}");
+        leave_word(walk.attributes_left_out().iter().map(renamed).collect::<Vec<_>>().iter())?;
     }
     links_outside(config, &view)
 }

@@ -256,7 +256,7 @@ impl Renderer<'_> {
                 timeout: Text::plain(Timespan::from_secs(24 * 3600)),
                 retry: Some(10),
                 idle: true,
-                ..self.repository_step(base)
+                ..self.noting_step(base)
             },
             Unit::Step(name) => match config.steps.iter().find(|step| step.name == *name) {
                 Some(step) => self.own_step(step, base),
@@ -350,6 +350,13 @@ impl Renderer<'_> {
             }),
             ..base
         }
+    }
+
+    /// The same, of a step that notes in the records what it does to their runs.
+    fn noting_step(&self, base: StepService) -> StepService {
+        let step = self.repository_step(base);
+        let paths: Vec<PathBuf> = self.repository_paths().into_iter().chain([PathBuf::from(paths::RUNS)]).collect();
+        StepService { sandbox: step.sandbox.map(|sandbox| Sandbox { writable: self.writable(paths), ..sandbox }), ..step }
     }
 
     /// The repository's directory, if it is one.

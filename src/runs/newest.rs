@@ -1,0 +1,58 @@
+//! What this host knows of its newest complete run without asking the repository: in which order runs came, and that there was a repository.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::paths;
+use crate::values::RunId;
+
+use super::record::{read_json, write_json};
+
+/// The newest complete run, by the order in which they came and not by their dates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Newest {
+    /// The run.
+    pub run: RunId,
+    /// `[repository] location` of then; none of a run by a version that did not note it.
+    pub location: Option<String>,
+}
+
+impl Newest {
+    /// The one that is on record.
+    ///
+    /// # Errors
+    /// If the record is damaged.
+    pub fn load() -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Now { run: RunId, location: Option<String> },
+            Before(RunId),
+        }
+        let newest = read_json(Path::new(paths::NEWEST_RUN))?.map(|written| match written {
+            Written::Now { run, location } => Self { run, location },
+            Written::Before(run) => Self { run, location: None },
+        });
+        Ok(newest)
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self) -> Result<()> {
+        write_json(Path::new(paths::NEWEST_RUN), self)
+    }
+
+    /// What to say where there is no repository at `location` and a run was stored there; nothing where none was, as far as is known.
+    pub fn lost(location: &str) -> Option<String> {
+        let newest = Self::load().ok().flatten().filter(|newest| newest.location.as_deref() == Some(location))?;
+        Some(format!(
+            "there is no repository at {location}, and run {} was stored there: is its file system mounted? If it is gone for good, remove {}, and a new one is made",
+            newest.run,
+            paths::NEWEST_RUN
+        ))
+    }
+}
