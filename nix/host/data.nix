@@ -1,0 +1,51 @@
+# Where GitLab keeps its data. `services.gitlab.extraConfig` wins over the paths that the module of
+# GitLab sets, so they are read where the two are merged, as that module merges them.
+{
+  lib,
+  gitlab,
+  registryStorage,
+}:
+let
+  inherit (builtins) attrValues concatMap isString;
+  inherit (lib) hasPrefix optional recursiveUpdate;
+  inherit (import ./paths.nix { inherit lib; }) clean outermost;
+
+  below = name: "${gitlab.statePath}/${name}";
+  merged = recursiveUpdate {
+    repositories.storages.default.path = below "repositories";
+    uploads.storage_path = gitlab.statePath;
+    gitlab_ci.builds_path = below "builds";
+    shared.path = below "shared";
+  } (gitlab.extraConfig or { });
+  # A storage of another host has no path, and a value may be a secret.
+  at = value: optional (isString value && hasPrefix "/" value) (clean value);
+
+  # Each lies below `shared.path` unless one of these keys moves it. GitLab has used both names.
+  kinds = [
+    "artifacts"
+    "ci_secure_files"
+    "dependency_proxy"
+    "external_diffs"
+    "lfs"
+    "packages"
+    "pages"
+    "registry"
+    "terraform_state"
+  ];
+  moved =
+    kind: at (merged.${kind}.path or null) ++ at (merged.${kind}.storage_path or null);
+in
+outermost (
+  concatMap (storage: at (storage.path or null)) (attrValues merged.repositories.storages)
+  ++ [ (clean "${merged.uploads.storage_path}/uploads") ]
+  # What is not Rails finds the uploads by this.
+  ++ at (gitlab.extraEnv.GITLAB_UPLOADS_PATH or (below "uploads"))
+  ++ at merged.gitlab_ci.builds_path
+  ++ at merged.shared.path
+  ++ at (below "custom_hooks")
+  # The keys that open repositories by SSH.
+  ++ at (below "home")
+  ++ concatMap moved kinds
+  ++ at registryStorage
+  ++ lib.optionals gitlab.pages.enable (at (gitlab.pages.settings.pages-root or null))
+)

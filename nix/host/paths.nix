@@ -1,0 +1,23 @@
+# What paths say about each other, by their text alone.
+{ lib }:
+let
+  inherit (lib)
+    any
+    concatStringsSep
+    filter
+    hasPrefix
+    splitString
+    unique
+    ;
+  within = outer: path: path == outer || hasPrefix "${outer}/" path;
+in
+{
+  # Without what changes the text and not the path: doubled slashes, and one at the end.
+  clean =
+    path: "/" + concatStringsSep "/" (filter (part: part != "" && part != ".") (splitString "/" path));
+  # Whether one of `paths` has `path` in it.
+  covered = paths: path: any (outer: within outer path) paths;
+  # The program refuses a path that lies inside another, which is saved whole.
+  outermost =
+    paths: filter (path: !any (outer: outer != path && within outer path) paths) (unique paths);
+}

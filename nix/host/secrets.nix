@@ -1,0 +1,56 @@
+# The secrets that GitLab is given as files. Its database cannot be read without some of them.
+{ lib, gitlab }:
+let
+  inherit (builtins)
+    attrNames
+    concatMap
+    filter
+    isAttrs
+    isList
+    isPath
+    ;
+  inherit (lib)
+    hasPrefix
+    mapAttrsToList
+    optional
+    unique
+    ;
+  inherit (import ./paths.nix { inherit lib; }) clean;
+
+  named = option: path: { inherit option path; };
+  # `{ _secret = FILE; }` stands for what the file has in it.
+  nested =
+    option: value:
+    if isAttrs value && value ? _secret then
+      [ (named option value._secret) ]
+    else if isAttrs value then
+      concatMap (name: nested option value.${name}) (attrNames value)
+    else if isList value then
+      concatMap (nested option) value
+    else
+      [ ];
+  given = filter (secret: secret.path != null) (
+    mapAttrsToList (name: named "services.gitlab.secrets.${name}") gitlab.secrets
+    ++ [
+      (named "services.gitlab.databasePasswordFile" gitlab.databasePasswordFile)
+      (named "services.gitlab.initialRootPasswordFile" gitlab.initialRootPasswordFile)
+    ]
+    ++ optional (gitlab.smtp.enable or false) (
+      named "services.gitlab.smtp.passwordFile" (gitlab.smtp.passwordFile or null)
+    )
+    ++ nested "services.gitlab.extraConfig" (gitlab.extraConfig or { })
+    ++ nested "services.gitlab.workhorse.config" (gitlab.workhorse.config or { })
+  );
+in
+{
+  # GitLab reads a Nix path from the store; the path itself is that of the machine which evaluates.
+  asNixPaths = unique (map (secret: secret.option) (filter (secret: isPath secret.path) given));
+  # What lies in the store comes back with the system, and everybody can read it there.
+  files = unique (
+    map (secret: clean (toString secret.path)) (
+      filter (
+        secret: !isPath secret.path && !hasPrefix builtins.storeDir (toString secret.path)
+      ) given
+    )
+  );
+}

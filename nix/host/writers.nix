@@ -1,0 +1,27 @@
+# The units that write GitLab's data. Known from the options of their modules and not from
+# `systemd.services`: a host that adds something to each writer there would never be evaluated.
+{
+  lib,
+  gitlab,
+  registry,
+}:
+let
+  inherit (lib) optional optionals;
+in
+# Without the target, and without the oneshots that write the configuration: they stay up.
+[
+  "gitlab.service"
+  "gitlab-sidekiq.service"
+  "gitlab-workhorse.service"
+]
+++ optional (gitlab.extraConfig.incoming_email.enabled or false) "gitlab-mailroom.service"
+++ optional gitlab.pages.enable "gitlab-pages.service"
+++ optionals gitlab.registry.enable (
+  [
+    "docker-registry.service"
+    # Starts the registry again when it is done.
+    "docker-registry-garbage-collect.service"
+  ]
+  ++ optional (registry.enableGarbageCollect or false) "docker-registry-garbage-collect.timer"
+)
+++ [ "gitaly.service" ]
