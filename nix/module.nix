@@ -1,35 +1,34 @@
-# services.gitlab-backup: the settings become the program's configuration, and the program makes its units of it, while the system is
-# built. What it refuses fails the build.
+# services.gitlab-backup: the settings become the program's configuration, and the program generates
+# its units from it while the system is built. What it refuses fails the build.
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
 let
   inherit (lib)
-    concatLists
-    concatStringsSep
     filter
     filterAttrs
     hasPrefix
-    hasSuffix
     isAttrs
     isList
     literalExpression
     mapAttrs
     mapAttrs'
-    mapAttrsToList
+    mkBefore
     mkEnableOption
     mkIf
+    mkMerge
     mkOption
+    mkPackageOption
     nameValuePair
     optional
     optionalAttrs
     types
     ;
   cfg = config.services.gitlab-backup;
-  gitlab = config.services.gitlab;
   format = pkgs.formats.toml { };
   host = import ./host.nix { inherit config lib pkgs; };
 
@@ -43,50 +42,15 @@ let
     else
       value;
   settings = written cfg.settings;
-  repository = settings.repository or { };
   postgresql = settings.postgresql or { };
   monitoring = settings.monitoring or { };
-  files = settings.files or { };
   silences = monitoring ? zabbix || monitoring ? alertmanager || monitoring ? broadcast;
   dumps = postgresql.enable or true;
   elsewhere = dumps && postgresql ? host && !hasPrefix "/" postgresql.host;
-  # Nobody in particular asks a PostgreSQL that is reached by name, or by a role of its own.
+  # A PostgreSQL that is reached by name asks for no account; a role of its own asks for its own.
   serviceUser =
-    elsewhere && !(postgresql ? os-user) || dumps && (postgresql.os-user or postgresql.user or "") == "gitlab-backup";
-
-  # `KEY-file` is a secret, but for certificates.
-  isSecret =
-    name:
-    hasSuffix "-file" name
-    && !(builtins.elem name [
-      "ca-file"
-      "tls-ca-file"
-      "tls-certificate-file"
-    ]);
-  secrets =
-    at: value:
-    if isAttrs value then
-      concatLists (
-        mapAttrsToList (
-          name: inner:
-          if isSecret name && !isAttrs inner then
-            [
-              {
-                key = "${at}.${name}";
-                path = inner;
-              }
-            ]
-          else
-            secrets "${at}.${name}" inner
-        ) value
-      )
-    else if isList value then
-      concatLists (map (secrets at) value)
-    else
-      [ ];
-  inStore = filter (secret: builtins.isPath secret.path || hasPrefix builtins.storeDir (toString secret.path)) (
-    secrets "services.gitlab-backup.settings" settings
-  );
+    elsewhere && !(postgresql ? os-user)
+    || dumps && (postgresql.os-user or postgresql.user or "") == "gitlab-backup";
 
   path = [
     pkgs.coreutils
@@ -94,171 +58,243 @@ let
     pkgs.git
     pkgs.btrfs-progs
     pkgs.lvm2
-    host.package
+    host.postgresqlPackage
     config.systemd.package
     (config.services.redis.package or pkgs.redis)
   ]
-  ++ optional (repository.engine or "builtin" == "restic") pkgs.restic
+  ++ optional (settings.repository.engine or "builtin" == "restic") pkgs.restic
   ++ optional (monitoring ? zabbix) pkgs.zabbix.agent
   ++ optional (config.boot.zfs.enabled or false) config.boot.zfs.package
   ++ cfg.extraPath;
 
-  # A switch to another configuration leaves a run, a restore and above all a resume alone.
-  unitSection = ''
-    [Unit]
-    X-RestartIfChanged=false
-    X-StopOnRemoval=false
-    X-OnlyManualStart=true
-  '';
-  dropIn = pkgs.writeText "gitlab-backup-service.conf" ''
-    ${unitSection}
-    [Service]
-    Environment="PATH=${lib.makeBinPath path}"
-  '';
-  targetDropIn = pkgs.writeText "gitlab-backup-target.conf" unitSection;
-  configFile = format.generate "gitlab-backup.toml" settings;
-  program = "${cfg.package}/bin/gitlab-backup";
-  units = pkgs.runCommand "gitlab-backup-units" { preferLocalBuild = true; } ''
-    units=$out/lib/systemd/system
-    ${program} --config ${configFile} generate --output "$units" --program ${program}
-    for unit in "$units"/*.service; do
-      mkdir "$unit.d"
-      cp ${dropIn} "$unit.d/nixos.conf"
-    done
-    for unit in "$units"/*.target; do
-      mkdir "$unit.d"
-      cp ${targetDropIn} "$unit.d/nixos.conf"
-    done
-  '';
+  build = import ./units.nix {
+    inherit
+      cfg
+      lib
+      path
+      pkgs
+      settings
+      ;
+  };
+  checks = import ./checks.nix {
+    inherit
+      cfg
+      config
+      host
+      lib
+      settings
+      ;
+  };
+  idle = seconds: "${build.command} helper idle --wait ${toString seconds}";
+  seconds = cfg.waitBeforeSwitch;
 in
 {
   options.services.gitlab-backup = {
     enable = mkEnableOption "consistent backups of GitLab";
-    package = mkOption {
-      type = types.package;
-      default = pkgs.callPackage ./package.nix { };
-      defaultText = literalExpression "pkgs.callPackage ./package.nix { }";
-      description = "The program.";
-    };
+    package =
+      # Where nixpkgs does not have it, the one beside this module.
+      mkPackageOption {
+        gitlab-backup = pkgs.gitlab-backup or (pkgs.callPackage ./package.nix { });
+      } "gitlab-backup" { };
     extraPath = mkOption {
       type = types.listOf types.package;
       default = [ ];
-      description = "Packages whose programs the units find besides those that they need themselves: for your own steps.";
+      example = literalExpression "[ pkgs.rclone ]";
+      description = "Packages whose programs the steps and commands of your own find by name.";
     };
     credentials = mkOption {
       type = types.attrsOf types.path;
       default = { };
       example = literalExpression ''{ "gitlab.repository" = ./gitlab.repository.cred; }'';
-      description = "Encrypted credentials by their names, as `systemd-creds encrypt --name=NAME` makes them on the host: nobody else can read what is in them, so that they may lie in the store. A `*-credential` of `settings` is given one as `encrypted:NAME`.";
+      description = "Encrypted credentials by their names, as `systemd-creds encrypt --name=NAME` writes them on the host. They may lie in the Nix store, because only the host can decrypt them. A `*-credential` of {option}`services.gitlab-backup.settings` is given one as `encrypted:NAME`.";
+    };
+    omit = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [
+        "/var/gitlab/state/builds"
+        "gitlab-pages.service"
+      ];
+      description = "Derived units, paths, databases and URLs of Redis instances that the backup leaves out.";
+    };
+    acknowledged = mkOption {
+      type = types.listOf (
+        types.enum [
+          "copy-elsewhere"
+          "key-elsewhere"
+          "gitlab-backup"
+        ]
+      );
+      default = [ ];
+      example = [ "copy-elsewhere" ];
+      description = "Warnings that are answered: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are wanted as well (`gitlab-backup`).";
+    };
+    waitBeforeSwitch = mkOption {
+      type = types.ints.unsigned;
+      default = 600;
+      example = 3600;
+      description = "How many seconds a switch to another configuration waits for the end of a backup or a restore. After that the switch fails before it changes anything. A switch that removes this module stops the backup instead.";
     };
     settings = mkOption {
       type = types.submodule {
         freeformType = format.type;
-        options = import ./settings.nix { inherit lib host format; };
+        options = import ./settings.nix {
+          inherit lib host format;
+          credentialed = cfg.settings.repository.password-credential or null != null;
+        };
       };
       default = { };
-      description = "The configuration, one to one with the keys of the TOML that README.md describes; the program checks it while the system is built.";
+      example = literalExpression ''
+        {
+          schedule.calendar = "*-*-* 03:30:00";
+          repository.location = "/srv/backup";
+        }
+      '';
+      description = "The configuration, with the keys of the TOML file that the README describes. The program checks it while the system is built.";
     };
     build = mkOption {
       type = types.attrsOf types.package;
       readOnly = true;
       internal = true;
-      description = "What is built: the configuration, the units, and what is added to each.";
+      description = "What is built: the configuration, the program as units call it, the units, and their drop-ins.";
     };
   };
 
-  config = mkIf cfg.enable {
-    services.gitlab-backup.build = {
-      inherit
-        configFile
-        dropIn
-        targetDropIn
-        units
-        ;
-    };
+  meta = {
+    # Nobody in nixpkgs' list of maintainers yet.
+    maintainers = [ ];
+    doc = ./gitlab-backup.md;
+  };
 
-    assertions = [
-      {
-        assertion = gitlab.enable || cfg.settings.gitlab.writers or null != null;
-        message = "services.gitlab-backup derives its settings from services.gitlab, which is not enabled on this host: enable it, or say in services.gitlab-backup.settings what is to be stopped (gitlab.writers) and saved (files.paths).";
-      }
-      {
-        assertion = gitlab.backup.startAt or [ ] == [ ];
-        message = "services.gitlab.backup.startAt makes a gitlab-backup.timer, which is the name of the timer of services.gitlab-backup too: leave services.gitlab.backup.startAt empty. Its backups are of a GitLab that runs, and end when that is stopped.";
-      }
-      {
-        assertion = inStore == [ ];
-        message = "Everybody can read the Nix store: give the path of a file on the host, as a string, to ${
-          concatStringsSep ", " (map (secret: secret.key) inStore)
-        }.";
-      }
-      {
-        assertion = !elsewhere || postgresql ? password-file || postgresql ? password-credential;
-        message = "services.gitlab-backup.settings.postgresql.host is another host, which asks for a password: set services.gitlab-backup.settings.postgresql.password-file to the path of a file that has it, or password-credential.";
-      }
-      {
-        assertion = files.paths or [ ] != [ ] || files.path or [ ] != [ ] || files ? command;
-        message = "services.gitlab-backup.settings.files.paths is empty: there would be no files to save. Name the directories of repositories, uploads and configuration.";
-      }
-    ];
-    warnings =
-      optional (!(settings ? retention)) "services.gitlab-backup keeps every backup for ever: services.gitlab-backup.settings.retention says how many are kept."
-      ++ optional (
-        gitlab.enable && gitlab.registry.enable && config.services.dockerRegistry.storagePath or null == null
-      ) "The container registry keeps its images in a place that services.gitlab-backup does not know: they are not in its backups.";
-
-    systemd.packages = [ units ];
-    # NixOS does not read [Install].
-    systemd.timers = {
-      gitlab-backup.wantedBy = [ "timers.target" ];
-    }
-    // optionalAttrs (settings ? verify && settings.verify ? calendar) {
-      gitlab-backup-verify.wantedBy = [ "timers.target" ];
-    }
-    // optionalAttrs silences {
-      gitlab-backup-unsilence.wantedBy = [ "timers.target" ];
-    };
-    # By the target, and not by wantedBy: that would give the unit a drop-in with a PATH of its own.
-    systemd.targets.multi-user.wants = [ "gitlab-backup-restore-guard.service" ];
-    systemd.services.gitlab-backup-secrets = {
-      description = "GitLab backup: make the repository's directory and password where there are none";
-      wantedBy = [ "multi-user.target" ];
-      after = [
-        "local-fs.target"
-        "remote-fs.target"
-      ];
-      serviceConfig = {
-        Type = "oneshot";
-        ExecStart = "${program} --config ${configFile} helper secrets";
-        UMask = "0077";
-        TimeoutStartSec = "5min";
+  config = mkIf cfg.enable (mkMerge [
+    {
+      services.gitlab-backup.build = {
+        inherit (build)
+          configFile
+          dropIn
+          secretsDropIn
+          units
+          wrapped
+          ;
       };
-    };
+      # Before what a user adds, and at the same priority: only mkForce replaces them.
+      services.gitlab-backup.settings = mkIf config.services.gitlab.enable {
+        gitlab.writers = mkBefore host.lists.writers;
+        files = {
+          # A command takes the place of the paths.
+          paths = mkIf (cfg.settings.files.command == null) (mkBefore host.lists.paths);
+          configuration = mkBefore host.lists.configuration;
+        };
+        postgresql.databases = mkBefore host.lists.databases;
+        redis = mkBefore host.lists.redis;
+      };
 
-    environment.systemPackages = [ cfg.package ];
-    environment.etc = {
-      # Where the program looks when an admin calls it.
-      "gitlab-backup/config.toml".source = configFile;
+      inherit (checks) assertions warnings;
+
+      systemd.packages = [ build.units ];
+      # NixOS does not read [Install].
+      systemd.timers = {
+        gitlab-backup-run.wantedBy = [ "timers.target" ];
+      }
+      // optionalAttrs (settings ? verify && settings.verify ? calendar) {
+        gitlab-backup-verify.wantedBy = [ "timers.target" ];
+      }
+      // optionalAttrs silences {
+        gitlab-backup-unsilence.wantedBy = [ "timers.target" ];
+      };
+      # Likewise. By the target, because NixOS would write a drop-in for the unit.
+      systemd.targets.multi-user.wants = [ "gitlab-backup-restore-guard.service" ];
+      systemd.services =
+        builtins.listToAttrs (
+          # A step is no program of ours: what it calls by name must be on the unit's own PATH.
+          map (step: nameValuePair "gitlab-backup-step-${step.name}" { inherit path; }) (
+            filter (step: step.enable or true && step ? name) (settings.step or [ ])
+          )
+        )
+        // {
+          gitlab-backup-secrets = {
+            description = "GitLab backup: create the directory and the password of a new repository";
+            wantedBy = [ "multi-user.target" ];
+            # Secrets that sops-nix and agenix provide, where systemd units of theirs do so.
+            after = [
+              "local-fs.target"
+              "remote-fs.target"
+              "sops-install-secrets.service"
+              "agenix.service"
+              "agenix-install-secrets.service"
+            ];
+            serviceConfig = {
+              Type = "oneshot";
+              # Once at boot and after a change, not at every switch and every run.
+              RemainAfterExit = true;
+              ExecStart = "${build.command} helper secrets";
+              UMask = "0077";
+              TimeoutStartSec = "5min";
+            };
+          };
+          # The new system's checks come before a switch, but not those of a module that the new
+          # system does not have. The old one's units are stopped then, while systemd still has the
+          # rest of them: the stop of this one lets a run end, and at last ends it. What a run has
+          # stopped is started again, and nothing remains on record.
+          gitlab-backup-removal = {
+            description = "GitLab backup: let a run end before the units are removed";
+            wantedBy = [ "multi-user.target" ];
+            # Stopped for a removal alone: not for a change, and not at a shutdown.
+            restartIfChanged = false;
+            unitConfig = {
+              DefaultDependencies = false;
+              IgnoreOnIsolate = true;
+            };
+            serviceConfig = {
+              Type = "oneshot";
+              RemainAfterExit = true;
+              ExecStop = [
+                "-${idle seconds}"
+                "-${config.systemd.package}/bin/systemctl stop gitlab-backup.target gitlab-backup-restore.target"
+                (idle 120)
+              ];
+              TimeoutStopSec = seconds + 300;
+            };
+          };
+        };
+
+      environment.systemPackages = [ build.wrapped ];
+      environment.etc = {
+        # Where the program looks when an admin calls it.
+        "gitlab-backup/config.toml".source = build.configFile;
+      }
+      // mapAttrs' (
+        name: source: nameValuePair "credstore.encrypted/${name}" { inherit source; }
+      ) cfg.credentials;
+      users.users.gitlab-backup = mkIf serviceUser {
+        isSystemUser = true;
+        group = "gitlab-backup";
+        description = "GitLab backup";
+      };
+      users.groups.gitlab-backup = mkIf serviceUser { };
+      # These own nothing. A verify looks at other people's data as the one, and a restore loads it
+      # into PostgreSQL as the other.
+      users.users.gitlab-backup-sandbox = {
+        isSystemUser = true;
+        group = "gitlab-backup-sandbox";
+        description = "GitLab backup sandbox";
+      };
+      users.groups.gitlab-backup-sandbox = { };
+      users.users.gitlab-backup-loader = mkIf (dumps && !elsewhere) {
+        isSystemUser = true;
+        group = "gitlab-backup-loader";
+        description = "GitLab backup loader";
+      };
+      users.groups.gitlab-backup-loader = mkIf (dumps && !elsewhere) { };
     }
-    // mapAttrs' (name: source: nameValuePair "credstore.encrypted/${name}" { inherit source; }) cfg.credentials;
-    users.users.gitlab-backup = mkIf serviceUser {
-      isSystemUser = true;
-      group = "gitlab-backup";
-      description = "GitLab backup";
-    };
-    users.groups.gitlab-backup = mkIf serviceUser { };
-    # They own nothing: what comes from others is looked at as the one, and a restore loads it into PostgreSQL as the other.
-    users.users.gitlab-backup-sandbox = {
-      isSystemUser = true;
-      group = "gitlab-backup-sandbox";
-      description = "GitLab backup sandbox";
-    };
-    users.groups.gitlab-backup-sandbox = { };
-    users.users.gitlab-backup-loader = mkIf (dumps && !elsewhere) {
-      isSystemUser = true;
-      group = "gitlab-backup-loader";
-      description = "GitLab backup loader";
-    };
-    users.groups.gitlab-backup-loader = mkIf (dumps && !elsewhere) { };
-  };
+    # Since NixOS 24.11. A switch starts gitlab.target, which a window and a restore do not survive.
+    (optionalAttrs (options ? system.preSwitchChecks) {
+      system.preSwitchChecks.gitlab-backup = ''
+        case "''${2-}" in
+          switch | test) ${idle seconds} ;;
+          check) ${idle 0} ;;
+        esac
+      '';
+    })
+  ]);
 }

@@ -1,34 +1,57 @@
-# The options of `services.gitlab-backup.settings`, named as the keys of the TOML. What is null is left out of the file: then the
-# program's own default holds. `host` is what ./host.nix has found.
+# The options of `services.gitlab-backup.settings`, named as the keys of the TOML. What is null is
+# left out of the file: then the program's own default holds. `host` is what ./host.nix has found.
 {
   lib,
   host,
   format,
+  # Whether the repository's password is a credential.
+  credentialed,
 }:
 let
   inherit (lib) literalExpression mkOption types;
   inherit (types)
     bool
     enum
-    int
+    ints
     listOf
     nullOr
+    port
     str
     ;
+  # Older releases of nixpkgs know paths, but not where they lie.
+  path = types.path;
+  outside =
+    if types ? pathWith then
+      types.pathWith {
+        inStore = false;
+        absolute = true;
+      }
+    else
+      path;
+
   key =
-    type: description:
+    type: example: description:
     mkOption {
       type = nullOr type;
       default = null;
-      inherit description;
+      inherit example description;
     };
   # A default that stands in the configuration of the host.
   derived =
-    type: default: text: description:
-    mkOption {
-      type = nullOr type;
-      inherit default description;
+    type: default: text: example: description:
+    (key type example description) // { inherit default; defaultText = literalExpression text; };
+  # A default of the module.
+  preset =
+    type: default: example: description:
+    (key type example description) // { inherit default; };
+  # The module defines these (see ./module.nix): a user's definitions add to what is derived. The
+  # program refuses an element that is there twice.
+  added =
+    type: text: example: description:
+    (key type example description)
+    // {
       defaultText = literalExpression text;
+      apply = value: if value == null then null else lib.unique value;
     };
   tables =
     options:
@@ -38,9 +61,12 @@ let
         inherit options;
       }
     );
-  secret = what: "File with ${what}: a path on the host, never one in the store. It reaches the units as a credential.";
+  secret =
+    what:
+    "File with ${what}: a path on the host, outside the Nix store. systemd passes it to the units as a credential.";
   credential =
-    what: "Instead of the file: name of a systemd credential with ${what} in one of its stores, or `encrypted:` and the name of an encrypted one, such as of `credentials`.";
+    what:
+    "Instead of the file: the name of a systemd credential with ${what} in one of systemd's credential stores, or `encrypted:` and the name of an encrypted one, such as one of {option}`services.gitlab-backup.credentials`.";
   snapshot = enum [
     "auto"
     "btrfs"
@@ -52,110 +78,197 @@ let
 in
 {
   gitlab = {
-    layout = derived str host.layout ''"nixos"'' "How GitLab was installed: `nixos` is `services.gitlab`, `custom` says everything itself.";
-    writers = derived (listOf str) host.writers "the units of `services.gitlab` that write" "What is stopped for a backup.";
-    stays-up = key (listOf str) "Units of `writers` that are not stopped, because they serve a page meanwhile.";
+    layout =
+      derived str host.layout ''"nixos"'' "custom"
+        "How GitLab was installed. `nixos` is {option}`services.gitlab`; `custom` derives nothing.";
+    writers =
+      added (listOf str) "the units of services.gitlab that write" [ "gitlab-exporter.service" ]
+        "The units that a backup stops. Definitions add to the derived ones.";
+    stays-up =
+      key (listOf str) [ "gitlab-workhorse.service" ]
+        "Units of `writers` that are not stopped, for example because they serve a maintenance page.";
     quiesce = key (enum [
       "stop"
       "freeze"
-    ]) "Whether the writers are stopped or frozen.";
+    ]) "freeze" "Whether the writers are stopped or frozen.";
     readiness-url =
-      derived str host.readiness ''"unix:''${services.gitlab.statePath}/tmp/sockets/gitlab.socket"''
+      derived str host.readiness ''"unix:''${config.services.gitlab.statePath}/tmp/sockets/gitlab.socket"''
+        "http://127.0.0.1:8080/-/readiness"
         "What answers 2xx when GitLab is usable: `http://…`, `https://…` or `unix:/path/to/socket`.";
-    max-downtime = key str "How long GitLab may be down; then it is started again and the run fails.";
-    settle = key str "How long a unit of GitLab's that is being started or stopped is waited for, before GitLab is stopped.";
-    stop-grace = key str "After a fault: how long a stop that hangs is waited for before it is killed.";
+    max-downtime =
+      key str "10min"
+        "How long GitLab may be down. After that GitLab is started again and the run fails.";
+    settle =
+      key str "5min"
+        "How long a run waits, before it stops GitLab, for a unit that is being started or stopped.";
+    stop-grace =
+      key str "10s"
+        "After a fault: how long a run waits for a stop that hangs before it kills the unit.";
   };
   schedule = {
-    calendar = key str "When a backup is made, see {manpage}`systemd.time(7)`.";
-    randomized-delay = key str "How much later, at most.";
+    calendar =
+      key str "*-*-* 03:30:00"
+        "When a backup is made, see {manpage}`systemd.time(7)`. Every night at 02:30 if left out.";
+    randomized-delay = key str "30min" "The longest random delay after that time.";
   };
   postgresql = {
-    enable = key bool "Whether there is a PostgreSQL to dump.";
-    host = derived str host.postgresql.host "`services.gitlab.databaseHost`, or the socket of `services.postgresql`" "Directory of the socket, or host.";
-    port = derived int host.postgresql.port "that of `services.postgresql`" "Port, also part of the socket's name.";
-    user = derived str host.postgresql.user "`services.postgresql.superUser`, or `services.gitlab.databaseUsername` elsewhere" "The role.";
-    os-user = key str "The user of the units that ask PostgreSQL; left out, the role for sockets and `gitlab-backup` for hosts.";
-    restore-user = key str "The role that restores; left out, `user`.";
-    restore-os-user = key str "The user that connects as it; left out, the role for a role that is named, and else `os-user`.";
-    databases = derived (listOf str) host.postgresql.databases "[ services.gitlab.databaseName ]" "What is dumped.";
-    jobs = key int "How many tables are dumped at a time.";
-    ddl-wait = key str "How long a statement that changes a table waits for its dump; then the run fails and lets it go first.";
-    password-file = derived str host.postgresql.passwordFile "services.gitlab.databasePasswordFile, where the database is elsewhere" (
-      secret "the role's password"
-    );
-    password-credential = key str (credential "the role's password");
-    bin-dir = derived str host.postgresql.binDir ''"''${services.postgresql.package}/bin"'' "Where pg_dump and pg_restore are.";
+    enable = key bool false "Whether there is a PostgreSQL server to dump.";
+    host =
+      derived str host.postgresql.host "services.gitlab.databaseHost, or the socket of services.postgresql"
+        "/run/postgresql"
+        "The directory of the server's socket, or its host.";
+    port =
+      derived port host.postgresql.port "the port of services.postgresql" 5433
+        "The server's port, which is also part of the socket's name.";
+    user =
+      derived str host.postgresql.user
+        "services.postgresql.superUser, or services.gitlab.databaseUsername for another host"
+        "gitlab-backup"
+        "The role that makes the dumps.";
+    os-user =
+      key str "gitlab-backup"
+        "The account of the units that connect to PostgreSQL. If left out: the name of the role for a socket, and `gitlab-backup` for a host.";
+    restore-user =
+      key str "postgres"
+        "The role that restores. If left out, the one of `user`.";
+    restore-os-user =
+      key str "postgres"
+        "The account that connects as `restore-user`. If left out: the name of that role where one is named, and else `os-user`.";
+    databases =
+      added (listOf str) "[ services.gitlab.databaseName ]" [ "registry" ]
+        "The databases that are dumped. Definitions add to the derived one.";
+    jobs = key ints.positive 4 "How many tables are dumped at the same time.";
+    ddl-wait =
+      key str "1min"
+        "How long a statement that changes a table waits for the dump of that table. After that the run fails and the statement goes on.";
+    password-file =
+      derived outside host.postgresql.passwordFile
+        "services.gitlab.databasePasswordFile if the database is on another host"
+        "/run/secrets/gitlab-database"
+        (secret "the role's password");
+    password-credential = key str "encrypted:gitlab.database" (credential "the role's password");
+    bin-dir =
+      derived path host.postgresql.binDir ''"''${config.services.postgresql.package}/bin"''
+        (literalExpression ''"''${pkgs.postgresql_17}/bin"'')
+        "The directory of pg_dump and pg_restore.";
   };
-  redis = derived (tables {
-    name = key str "Names it in messages; each has one of its own.";
-    url = key str "`unix:///path`, `redis://[user@]host[:port]` or `rediss://…`.";
-    password-file = key str (secret "the password");
-    password-credential = key str (credential "the password");
-    timeout = key str "How long a save may take.";
-    unit = key str "What a restore stops to replace its file.";
-  }) host.redis "the one of `services.gitlab.redisUrl`" "The Redis instances that are saved.";
+  redis =
+    added
+      (tables {
+        name = key str "cache" "The name of this instance in messages; each instance needs one.";
+        url = key str "unix:///run/redis-cache/redis.sock" "`unix:///path`, `redis://[user@]host[:port]` or `rediss://…`.";
+        password-file = key outside "/run/secrets/redis" (secret "the password");
+        password-credential = key str "encrypted:gitlab.redis" (credential "the password");
+        timeout = key str "10min" "How long a save may take.";
+        unit = key str "redis-cache.service" "The unit that a restore stops to replace the file of this instance.";
+      })
+      "the instance of services.gitlab.redisUrl"
+      (literalExpression ''[ { name = "cache"; url = "redis://cache.example.com"; } ]'')
+      "The Redis instances that are saved. Definitions add to the derived one.";
   files = {
-    paths = derived (listOf str) host.paths "what GitLab keeps in `services.gitlab.statePath`, the registry's and Pages' storage, and the files of `configuration`" "What the file backup takes.";
+    paths =
+      added (listOf outside)
+        "the data of services.gitlab, wherever its settings put it, and the files of `configuration`"
+        [ "/srv/gitlab-extra" ]
+        "The paths that are backed up. Definitions add to the derived ones; leave out a derived one by {option}`services.gitlab-backup.omit`.";
     configuration =
-      derived (listOf str) host.configuration "the configuration in `services.gitlab.statePath` and the files of `services.gitlab.secrets`"
+      added (listOf outside)
+        "the configuration of services.gitlab and the files of services.gitlab.secrets"
+        [ "/srv/gitlab-extra" ]
         "Those of `paths` that a restore replaces only with `--with-config`.";
-    exclude = key (listOf str) "Patterns as in {manpage}`gitignore(5)`, from the root directory on.";
-    command = key (listOf str) "An own file backup instead of `paths`; program and arguments.";
-    presync = key bool "Whether there is a first pass while GitLab is up.";
-    snapshot = key snapshot "How each path is captured.";
-    lvm-snapshot-size = key str "What a snapshot of a classic logical volume may hold.";
+    exclude =
+      key (listOf str) [ "*.tmp" ]
+        "Patterns as in {manpage}`gitignore(5)`, relative to the root directory.";
+    command =
+      key (listOf str) [
+        "/run/current-system/sw/bin/own-backup"
+        "--all"
+      ] "A program of your own that backs the files up instead of `paths`, with its arguments.";
+    presync = key bool false "Whether files are copied once before GitLab is stopped.";
+    snapshot = key snapshot "btrfs" "How each path is captured.";
+    lvm-snapshot-size =
+      key str "20%ORIGIN"
+        "The size of the snapshot of a classic logical volume, as {manpage}`lvcreate(8)` takes it.";
     path = key (tables {
-      path = key str "One of the paths.";
-      snapshot = key snapshot "How this one is captured.";
-    }) "Paths that are captured in a way of their own.";
+      path = key outside "/srv/git" "One of the paths.";
+      snapshot = key snapshot "lvm" "How this path is captured.";
+    }) [
+      {
+        path = "/srv/git";
+        snapshot = "lvm";
+      }
+    ] "Paths that are captured in another way than the rest.";
   };
   repository = {
     engine = key (enum [
       "builtin"
       "restic"
-    ]) "What writes the repository; both write restic's format.";
-    location = key str "Where everything is kept: a directory, or with restic whatever it takes.";
-    password-file = key str "${secret "the repository's password"} One that is not there is made: keep a copy elsewhere.";
-    password-credential = key str (credential "the repository's password");
-    environment-file = key str "For restic: file with the environment that has the credentials of its backend. Not in the store.";
+    ]) "restic" "The program that writes the repository. Both write restic's format.";
+    location =
+      key str "s3:https://s3.example.com/gitlab"
+        "The repository: a directory, or whatever restic takes if it is the engine. {file}`/var/backups/gitlab` if left out.";
+    password-file =
+      derived outside (if credentialed then null else "/var/lib/gitlab-backup/repository.password")
+        ''"/var/lib/gitlab-backup/repository.password"''
+        "/run/secrets/gitlab-backup"
+        "${secret "the repository's password"} A password is generated at the default path only, and only for a new repository.";
+    password-credential = key str "encrypted:gitlab.repository" (credential "the repository's password");
+    environment-file =
+      key outside "/run/secrets/gitlab-backup-s3"
+        "For restic: a file with the environment variables that its backend needs. A path on the host, outside the Nix store.";
   };
+  # All of them null: every run is kept.
   retention = {
-    keep-last = key int "How many of the newest are kept.";
-    keep-daily = key int "The newest of each of so many days.";
-    keep-weekly = key int "The newest of each of so many weeks.";
-    keep-monthly = key int "The newest of each of so many months.";
-    keep-yearly = key int "The newest of each of so many years.";
-    keep-min = key int "Nothing is removed if fewer complete runs were left.";
-    keep-within = key str "Everything that is not older than this before the newest.";
+    keep-last = key ints.unsigned 3 "How many of the newest runs are kept.";
+    keep-daily = preset ints.unsigned 7 14 "For how many days the newest run of the day is kept.";
+    keep-weekly = preset ints.unsigned 4 8 "For how many weeks the newest run of the week is kept.";
+    keep-monthly = preset ints.unsigned 6 12 "For how many months the newest run of the month is kept.";
+    keep-yearly = key ints.unsigned 2 "For how many years the newest run of the year is kept.";
+    keep-min =
+      key ints.unsigned 3
+        "Nothing is removed if fewer complete runs than this would be left.";
+    keep-within = key str "14d" "Every run is kept that is at most this much older than the newest.";
   };
   verify = {
-    calendar = key str "When the newest run is verified; left out, no timer does.";
-    randomized-delay = key str "How much later, at most.";
-    drill = key bool "Whether it is restored into servers that are thrown away.";
-    read-data = key bool "Whether every byte of the repository is read.";
-    all-repositories = key bool "Whether every Git repository is checked, and not a sample.";
+    calendar =
+      preset str "*-*-01 06:00:00" "Sat 06:00"
+        "When the newest run is verified. Null for never.";
+    randomized-delay = key str "1h" "The longest random delay after that time.";
+    drill = key bool true "Whether the dumps are restored into servers that are removed afterwards.";
+    read-data = key bool true "Whether every byte of the repository is read.";
+    all-repositories = key bool true "Whether every Git repository is checked instead of a sample.";
   };
   monitoring = {
     on-error = key (enum [
       "warn"
       "abort"
-    ]) "Whether a run that cannot be silenced goes on. Everything else of this section is as README.md has it.";
-    grace = key str "How long after a run the monitoring stays silent.";
-    wait = key str "How long a run waits for the silence to take effect.";
+    ]) "abort" "Whether a run goes on if the monitoring cannot be silenced. The receivers, such as `zabbix` and `webhook`, are described in the README.";
+    grace = key str "5min" "How long the monitoring stays silent after a run.";
+    wait = key str "1min" "How long a run waits for the silence to take effect.";
   };
   step = key (tables {
-    name = key str "Part of the unit's name: lower case letters, digits and `-`.";
-    description = key str "One line.";
+    name = key str "offsite-sync" "Part of the unit's name: lower case letters, digits and `-`.";
+    description = key str "Push the repository off site" "One line.";
     stage = key (enum [
       "prepare"
       "window"
       "store"
       "finish"
-    ]) "When it runs.";
-    command = key (listOf str) "Program, absolute, and arguments.";
-    user = key str "Who runs it; root if left out.";
-    timeout = key str "How long it may take.";
-    enable = key bool "Whether it runs at all.";
-  }) "Your own steps, each of which becomes a unit.";
+    ]) "finish" "When the step runs.";
+    command = key (listOf str) [
+      "/run/current-system/sw/bin/offsite"
+      "--now"
+    ] "The program, by its absolute path, and its arguments.";
+    user = key str "backup" "The account that runs it; root if left out.";
+    timeout = key str "2h" "How long it may take.";
+    enable = key bool false "Whether it runs at all.";
+  }) (literalExpression ''
+    [
+      {
+        name = "offsite-sync";
+        stage = "finish";
+        command = [ "''${pkgs.rclone}/bin/rclone" "sync" "/var/backups/gitlab" "offsite:gitlab" ];
+      }
+    ]
+  '') "Steps of your own; each becomes a unit.";
 }

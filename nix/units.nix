@@ -1,0 +1,67 @@
+# What is built: the configuration, the program as units call it, and the units.
+#
+# The units are files that the program generates, and come by `systemd.packages`: so they are the
+# same as on every other host, and what the program refuses fails the build. Declared in Nix they
+# would be a second place that decides what a unit is. `systemd.services.gitlab-backup-NAME` works
+# all the same: NixOS writes it as the drop-in overrides.conf, which is read after ours.
+{
+  cfg,
+  lib,
+  pkgs,
+  settings,
+  path,
+}:
+let
+  configFile = (pkgs.formats.toml { }).generate "gitlab-backup.toml" settings;
+  wrapped = pkgs.callPackage ./wrapped.nix {
+    inherit (cfg) package;
+    inherit path;
+  };
+  program = "${wrapped}/bin/gitlab-backup";
+  command = "${program} --config ${configFile}";
+  # A host of another platform cannot run its own program in the build.
+  generator =
+    if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
+      cfg.package
+    else
+      pkgs.buildPackages.gitlab-backup or (pkgs.buildPackages.callPackage ./package.nix { });
+
+  # switch-to-configuration leaves the units alone: without X-OnlyManualStart it restarts a service
+  # or a timer that has changed, such as the deadline of an open window, and starts an active target
+  # again. X-StopOnRemoval=false: units that are gone from the new system are left to
+  # gitlab-backup-removal.service, which lets a run end first.
+  dropIn = pkgs.writeText "gitlab-backup.conf" ''
+    [Unit]
+    X-OnlyManualStart=true
+    X-StopOnRemoval=false
+  '';
+  # At boot a timer may start a run before the secrets are there.
+  secretsDropIn = pkgs.writeText "gitlab-backup-secrets.conf" ''
+    [Unit]
+    Wants=gitlab-backup-secrets.service
+    After=gitlab-backup-secrets.service
+  '';
+  # systemd reads drop-ins in the order of their names: `nixos*.conf` come before `overrides.conf`,
+  # where NixOS writes what a user sets.
+  units = pkgs.runCommand "gitlab-backup-units" { preferLocalBuild = true; } ''
+    units=$out/lib/systemd/system
+    ${generator}/bin/gitlab-backup --config ${configFile} generate --output "$units" --program ${program}
+    for unit in "$units"/*.service "$units"/*.target "$units"/*.timer; do
+      mkdir "$unit.d"
+      cp ${dropIn} "$unit.d/nixos.conf"
+      if grep -q '^LoadCredential' "$unit"; then
+        cp ${secretsDropIn} "$unit.d/nixos-secrets.conf"
+      fi
+    done
+  '';
+in
+{
+  inherit
+    command
+    configFile
+    dropIn
+    secretsDropIn
+    units
+    wrapped
+    ;
+}
