@@ -10,7 +10,10 @@ in
   overlays.default = final: _: { gitlab-backup = final.callPackage ./package.nix { }; };
   packages.default = pkgs.callPackage ./package.nix { };
   # Slow: `gitlab` builds and boots a real GitLab.
-  tests = import ./tests { inherit pkgs module; };
+  tests = import ./tests {
+    inherit (pkgs) testers;
+    inherit module;
+  };
   # The page ./options.md.
   options = import ./options.nix { inherit (pkgs) lib; };
 }

@@ -1,38 +1,47 @@
-# The program, from the lock file. Wrapped with nothing: what it calls is found by the units' PATH and the settings.
+# The program, from the lock file. What it calls is found by ./wrapped.nix and the settings.
 {
   lib,
   rustPlatform,
+  testers,
+  versionCheckHook,
 }:
 let
-  manifest = builtins.fromTOML (builtins.readFile ../Cargo.toml);
-  # What the build reads; a change to anything else is no reason for a new one.
-  wanted = [
-    "Cargo.toml"
-    "Cargo.lock"
-    "askama.toml"
-    "src"
-    "templates"
-  ];
-  root = toString ../.;
-  isWanted = path: _: builtins.any (name: path == "${root}/${name}" || lib.hasPrefix "${root}/${name}/" path) wanted;
+  manifest = lib.importTOML ../Cargo.toml;
 in
 rustPlatform.buildRustPackage {
   pname = manifest.package.name;
-  version = manifest.package.version;
-  src = builtins.path {
-    path = ../.;
-    name = "gitlab-backup-source";
-    filter = isWanted;
+  inherit (manifest.package) version;
+  # What the build reads; a change to anything else is no reason for a new one.
+  src = lib.fileset.toSource {
+    root = ../.;
+    fileset = lib.fileset.unions [
+      ../Cargo.toml
+      ../Cargo.lock
+      ../askama.toml
+      ../src
+      ../templates
+      ../tests/fixtures
+      # Cargo.toml names it.
+      ../tests/lab/walks.rs
+    ];
   };
   cargoLock.lockFile = ../Cargo.lock;
-  # They want a systemd, a PostgreSQL and more: tests/run on Debian.
-  doCheck = false;
+  # The rest wants a systemd, a PostgreSQL and a Redis: tests/run on Debian, and passthru.tests.
+  cargoTestFlags = [ "--lib" ];
+  doInstallCheck = true;
+  nativeInstallCheckInputs = [ versionCheckHook ];
+  passthru.tests = import ./tests {
+    inherit testers;
+    module = ./module.nix;
+  };
   meta = {
-    description = manifest.package.description;
+    inherit (manifest.package) description;
     license = [
       lib.licenses.mit
       lib.licenses.asl20
     ];
+    # Nobody in nixpkgs' list of maintainers yet.
+    maintainers = [ ];
     mainProgram = "gitlab-backup";
     platforms = lib.platforms.linux;
   };
