@@ -1,4 +1,4 @@
-# The module beside the real services.gitlab: nothing but `enable` and a location is said. Slow.
+# The module beside the real services.gitlab: nothing is said but `enable`. Slow.
 { module }:
 {
   name = "gitlab-backup-gitlab";
@@ -29,22 +29,25 @@
           jwsFile = "${pkgs.runCommand "jws" { nativeBuildInputs = [ pkgs.openssl ]; } "openssl genrsa 2048 > $out"}";
         };
       };
-      services.gitlab-backup = {
-        enable = true;
-        settings.repository.location = "/srv/backup";
-      };
+      services.gitlab-backup.enable = true;
     };
   testScript = ''
+    ready = (
+        "curl -fsS --unix-socket /var/gitlab/state/tmp/sockets/gitlab.socket"
+        " http://localhost/-/readiness"
+    )
+    oneshots = "systemctl show -P InvocationID gitlab-config gitlab-db-config"
     machine.wait_for_unit("gitlab.target", timeout=1800)
-    machine.wait_until_succeeds("curl -fsS --unix-socket /var/gitlab/state/tmp/sockets/gitlab.socket http://localhost/-/readiness", timeout=1800)
-    before = machine.succeed("systemctl show -P InvocationID gitlab-config gitlab-db-config")
-    machine.succeed("gitlab-backup check || gitlab-backup check >&2")
+    machine.wait_until_succeeds(ready, timeout=1800)
+    machine.wait_for_unit("gitlab-backup-secrets.service")
+    before = machine.succeed(oneshots)
+    machine.succeed("gitlab-backup check >&2")
     machine.succeed("systemctl start gitlab-backup.target")
     machine.succeed("gitlab-backup list --json | grep '\"complete\": true'")
-    assert before == machine.succeed("systemctl show -P InvocationID gitlab-config gitlab-db-config")
+    assert before == machine.succeed(oneshots)
     machine.succeed("rm -r /var/gitlab/state/uploads /var/gitlab/state/repositories")
     machine.succeed("gitlab-backup restore --yes")
     machine.succeed("test -d /var/gitlab/state/repositories")
-    machine.wait_until_succeeds("curl -fsS --unix-socket /var/gitlab/state/tmp/sockets/gitlab.socket http://localhost/-/readiness", timeout=1800)
+    machine.wait_until_succeeds(ready, timeout=1800)
   '';
 }

@@ -1,0 +1,26 @@
+# What every test waits for before it begins, and what it asks of a run.
+GITLAB = ["gitlab.target", "gitlab.service", "gitlab-sidekiq.service", "gitaly.service"]
+
+
+def booted():
+    machine.wait_for_unit("multi-user.target")
+    machine.wait_for_unit("gitlab.target")
+    machine.wait_for_unit("gitlab-backup-secrets.service")
+    # The server is active before a unit of its own has made the database.
+    machine.wait_until_succeeds("runuser -u postgres -- psql -qc 'SELECT 1' gitlab")
+    machine.succeed("systemctl is-active gitlab-backup-run.timer")
+
+
+def complete_runs():
+    return machine.succeed("gitlab-backup list --json").count('"complete": true')
+
+
+def gitlab_is_up():
+    # One by one: for several, systemctl succeeds if one is active.
+    for unit in GITLAB:
+        machine.succeed(f"systemctl is-active {unit}")
+    for oneshot in ["config", "db-config"]:
+        machine.succeed(f"test $(wc -l < /var/ran-{oneshot}) = 1")
+
+
+booted()
