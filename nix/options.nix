@@ -1,4 +1,5 @@
-# nix/options.md, from the options themselves: nix-instantiate --eval --json nix/options.nix --arg lib 'import <nixpkgs/lib>'
+# nix/options.md, from the options themselves:
+#   nix-instantiate --eval --json nix/options.nix --arg lib 'import <nixpkgs/lib>'
 { lib }:
 let
   inherit (builtins)
@@ -8,7 +9,7 @@ let
     filter
     toJSON
     ;
-  # A host of which only the options of the module are looked at.
+  # A host of which only the module's options matter.
   evaluated = lib.evalModules {
     modules = [
       ./module.nix
@@ -16,6 +17,7 @@ let
         options = {
           services.gitlab = ignored;
           assertions = ignored;
+          meta = ignored;
           warnings = ignored;
           systemd = ignored;
           environment = ignored;
@@ -52,15 +54,26 @@ let
       enum = concatStringsSep ", " (map toJSON (type.functor.payload.values or type.functor.payload));
       str = "string";
       bool = "boolean";
-      int = "number";
+      unsignedInt = "number";
+      positiveInt = "number above 0";
+      unsignedInt16 = "port";
       package = "package";
       submodule = "table";
     }
     .${type.name};
-  cell = builtins.replaceStrings [ "|" "{manpage}" ] [ "\\|" "" ];
+  cell = builtins.replaceStrings [ "|" "{manpage}" "{option}" "{file}" ] [ "\\|" "" "" "" ];
   entry =
     at: option:
-    "| `${name at}` | ${cell (typeOf option.type)} | ${cell (shown option)} | ${cell (option.description.text or option.description)} |";
+    "| ${
+      builtins.concatStringsSep " | " (
+        [ "`${name at}`" ]
+        ++ map cell [
+          (typeOf option.type)
+          (shown option)
+          (option.description.text or option.description)
+        ]
+      )
+    } |";
   below =
     at: options:
     concatMap (
@@ -72,7 +85,8 @@ let
         if option.internal or false then
           [ ]
         else
-          [ (entry (at ++ [ key ]) option) ] ++ below (at ++ [ key ]) (option.type.getSubOptions (at ++ [ key ]))
+          [ (entry (at ++ [ key ]) option) ]
+          ++ below (at ++ [ key ]) (option.type.getSubOptions (at ++ [ key ]))
       else
         below (at ++ [ key ]) option
     ) (filter (key: key != "_module" && key != "_freeformOptions") (attrNames options));
@@ -81,8 +95,9 @@ concatStringsSep "\n" (
   [
     "# The options of the NixOS module"
     ""
-    "Made of nix/module.nix by nix/options.nix: edits are lost. Below `services.gitlab-backup`; an empty default leaves a key out of the file, and the"
-    "program has its own. What the keys of `settings` mean in full is in README.md, \"Configuration\"."
+    "Generated from nix/module.nix by nix/options.nix: edits are lost. Below `services.gitlab-backup`. An"
+    "empty default leaves the key out of the file, and the program has its own default. README.md,"
+    "\"Configuration\", says in full what the keys of `settings` mean."
     ""
     "| option | type | default | is |"
     "|---|---|---|---|"
