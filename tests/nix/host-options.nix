@@ -1,8 +1,13 @@
-# The options of NixOS that the module reads and sets, of any type; with the defaults that NixOS's modules of GitLab, PostgreSQL and Redis
-# give them.
-{ config, lib, pkgs, ... }:
+# The options of NixOS that the module reads and sets, of any type, with the defaults that NixOS'
+# modules of GitLab, the registry, PostgreSQL and Redis give them. README.md has what differs.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
-  inherit (lib) mkOption types;
+  inherit (lib) mkDefault mkOption types;
   value =
     default:
     mkOption {
@@ -14,48 +19,70 @@ let
     type = types.listOf types.anything;
     default = [ ];
   };
+  sets = mkOption {
+    type = types.attrsOf types.anything;
+    default = { };
+  };
   gitlab = config.services.gitlab;
 in
 {
   options = {
     assertions = list;
     warnings = list;
+    meta = set;
+    system.preSwitchChecks = sets;
+    system.switch.enable = value false;
+    specialisation = set;
     systemd = {
       package = value pkgs.systemd;
       packages = list;
-      services = set;
-      timers = set;
-      targets = set;
+      services = sets;
+      timers = sets;
+      targets = sets;
       tmpfiles.rules = list;
     };
     environment = {
       systemPackages = list;
-      etc = set;
+      etc = sets;
     };
-    users.users = mkOption {
-      type = types.attrsOf types.anything;
-      default = { };
-    };
-    users.groups = mkOption {
-      type = types.attrsOf types.anything;
-      default = { };
-    };
+    users.users = sets;
+    users.groups = sets;
     virtualisation = set;
     services.gitlab = {
       enable = value false;
       statePath = value "/var/gitlab/state";
-      backup.startAt = value [ ];
+      backup = {
+        startAt = value [ ];
+        path = value "${gitlab.statePath}/backup";
+        keepTime = mkOption {
+          type = types.anything;
+          default = 0;
+          apply = hours: hours * 3600;
+        };
+        skip = mkOption {
+          type = types.anything;
+          default = [ ];
+          apply =
+            skipped: if builtins.isString skipped then skipped else lib.concatStringsSep "," skipped;
+        };
+        uploadOptions = set;
+      };
       databaseHost = value "";
       databaseName = value "gitlab";
       databaseUsername = value "gitlab";
       databasePasswordFile = value null;
       extraDatabaseConfig = set;
+      extraConfig = set;
+      extraEnv = set;
       initialRootPasswordFile = value null;
       redisUrl = value "unix:/run/gitlab/redis.sock";
       registry.enable = value false;
       pages.enable = value false;
-      pages.settings.pages-root = value "${gitlab.statePath}/shared/pages";
+      pages.settings.pages-root = value "${gitlab.extraConfig.shared.path or "${gitlab.statePath}/shared"}/pages";
+      smtp.enable = value false;
+      smtp.passwordFile = value null;
       secrets = set;
+      workhorse.config = set;
     };
     services.dockerRegistry = {
       storagePath = value "/var/lib/docker-registry";
@@ -70,10 +97,24 @@ in
     };
     services.redis = {
       package = value pkgs.redis;
-      servers.gitlab = {
-        enable = value gitlab.enable;
-        requirePassFile = value null;
+      servers = mkOption {
+        type = types.attrsOf (
+          types.submodule {
+            options = {
+              enable = value false;
+              unixSocket = value null;
+              port = value 0;
+              bind = value "127.0.0.1";
+              requirePassFile = value null;
+            };
+          }
+        );
+        default = { };
       };
     };
+  };
+  config.services.redis.servers = lib.mkIf gitlab.enable {
+    gitlab.enable = mkDefault true;
+    gitlab.unixSocket = mkDefault "/run/gitlab/redis.sock";
   };
 }

@@ -1,23 +1,22 @@
-# The host of the lab's scenario: what is derived, but for the stand-in's own Redis socket, databases and readiness, and steps of its own.
+# The host of the lab's scenario: what is derived, except for the socket of the stand-in's Redis,
+# its databases and its readiness, and steps of its own.
 {
   services.gitlab = {
     enable = true;
     registry.enable = true;
     pages.enable = true;
     redisUrl = "unix:/run/redis/redis-server.sock";
-    backup.startAt = [ ];
+    databaseName = "gitlabhq_production";
   };
   services.dockerRegistry.enableGarbageCollect = true;
-  systemd.services.docker-registry-garbage-collect = { };
+  # The lab's, as the one of NixOS: GitLab's Redis is the one that listens where GitLab asks.
+  services.redis.servers.gitlab.unixSocket = "/run/redis/redis-server.sock";
   services.gitlab-backup = {
     enable = true;
     settings = {
       gitlab.readiness-url = "http://127.0.0.1:8080/-/readiness";
       gitlab.stop-grace = "3s";
-      postgresql.databases = [
-        "gitlabhq_production"
-        "gitlabhq_registry"
-      ];
+      postgresql.databases = [ "gitlabhq_registry" ];
       repository.location = "/srv/100 % \"backup\"";
       step = [
         {

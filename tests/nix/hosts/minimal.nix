@@ -1,4 +1,4 @@
-# What an admin writes: everything else is derived.
+# The repository in a place that the admin chose.
 {
   services.gitlab.enable = true;
   services.gitlab-backup = {

@@ -1,6 +1,6 @@
-# A stand-in for nixpkgs' lib, for where there is no nixpkgs: as much of the module system as nix/ uses, written for these tests and
-# nothing else. It takes types less exactly than the real one and knows no other priorities than those of mkDefault and mkForce.
-# NIXPKGS_LIB names the real one.
+# A stand-in for nixpkgs' lib, for where there is no nixpkgs: as much of the module system as nix/
+# uses, written for these tests and nothing else. It takes types less exactly than the real one, and
+# knows no other priorities than those of mkDefault and mkForce. NIXPKGS_LIB names the real one.
 let
   inherit (builtins)
     all
@@ -33,8 +33,26 @@ let
   hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
   hasSuffix =
     suffix: text:
-    stringLength text >= stringLength suffix && substring (stringLength text - stringLength suffix) (-1) text == suffix;
-  removePrefix = prefix: text: if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
+    stringLength text >= stringLength suffix
+    && substring (stringLength text - stringLength suffix) (-1) text == suffix;
+  removePrefix =
+    prefix: text:
+    if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
+  removeSuffix =
+    suffix: text:
+    if hasSuffix suffix text then
+      substring 0 (stringLength text - stringLength suffix) text
+    else
+      text;
+  hasInfix =
+    infix: text:
+    any (at: substring at (stringLength infix) text == infix) (
+      builtins.genList (at: at) (stringLength text + 1)
+    );
+  splitString =
+    separator: text:
+    filter isString (builtins.split (builtins.replaceStrings [ "." ] [ "[.]" ] separator) text);
+  optionalString = condition: text: if condition then text else "";
   optional = condition: value: if condition then [ value ] else [ ];
   optionals = condition: values: if condition then values else [ ];
   optionalAttrs = condition: values: if condition then values else { };
@@ -43,6 +61,19 @@ let
   mapAttrs' = pair: set: listToAttrs (mapAttrsToList pair set);
   mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
   unique = foldl' (seen: value: if elem value seen then seen else seen ++ [ value ]) [ ];
+  subtractLists = unwanted: filter (value: !elem value unwanted);
+  recursiveUpdate =
+    one: other:
+    one
+    // mapAttrs (
+      name: value:
+      if isAttrs value && isAttrs (one.${name} or null) then
+        recursiveUpdate one.${name} value
+      else
+        value
+    ) other;
+  genAttrs = names: f: listToAttrs (map (name: nameValuePair name (f name)) names);
+  reversed = foldl' (others: value: [ value ] ++ others) [ ];
   fixedWidthString =
     width: filler: text:
     if stringLength text >= width then text else fixedWidthString width filler "${filler}${text}";
@@ -60,31 +91,48 @@ let
     _type = "override";
     inherit priority content;
   };
+  mkOrder = order: content: {
+    _type = "order";
+    inherit order content;
+  };
   typeOf = value: if isAttrs value then value._type or "" else "";
-  # The sets that a definition is made of, with its properties pushed to their members: what they are called must not depend on a condition.
+  # The sets that a definition is made of, with its properties pushed to their members: what they
+  # are called must not depend on a condition.
   pushed =
     value:
     {
       merge = concatMap pushed value.contents;
       "if" = map (mapAttrs (_: mkIf value.condition)) (pushed value.content);
       override = map (mapAttrs (_: mkOverride value.priority)) (pushed value.content);
+      order = map (mapAttrs (_: mkOrder value.order)) (pushed value.content);
     }
     .${typeOf value} or [ value ];
-  # The values of a definition, each with its priority.
+  # The values of a definition, each with its priority and its place among the others.
   discharged =
-    priority: value:
+    known: value:
     {
-      merge = concatMap (discharged priority) value.contents;
-      "if" = optionals value.condition (discharged priority value.content);
-      override = discharged value.priority value.content;
+      merge = concatMap (discharged known) value.contents;
+      "if" = optionals value.condition (discharged known value.content);
+      override = discharged (known // { inherit (value) priority; }) value.content;
+      order = discharged (known // { inherit (value) order; }) value.content;
     }
-    .${typeOf value} or [ { inherit priority value; } ];
+    .${typeOf value} or [ (known // { inherit value; }) ];
   merged =
     at: type: definitions:
     let
-      every = concatMap (discharged 100) definitions;
-      strongest = foldl' (least: each: if each.priority < least then each.priority else least) 10000 every;
-      values = map (each: each.value) (filter (each: each.priority == strongest) every);
+      plain = {
+        priority = 100;
+        order = 1000;
+      };
+      every = concatMap (discharged plain) definitions;
+      strongest = foldl' (
+        least: each: if each.priority < least then each.priority else least
+      ) 10000 every;
+      values = map (each: each.value) (
+        builtins.sort (one: other: one.order < other.order) (
+          filter (each: each.priority == strongest) every
+        )
+      );
       wrong = filter (value: !type.check value) values;
     in
     if every == [ ] then
@@ -97,7 +145,8 @@ let
   # Options.
   mkOption = option: option // { _type = "option"; };
   isOption = value: typeOf value == "option";
-  # The values of `options`, given these sets of definitions; what is no option goes to `free`, the freeform type, or is refused.
+  # The values of `options`, given these sets of definitions; what is no option goes to `free`, the
+  # freeform type, or is refused.
   valuesOf =
     at: free: options: sets:
     let
@@ -108,13 +157,14 @@ let
           here = at ++ [ name ];
           found = merged here option.type (of name);
           default = merged here option.type [ option.default ];
+          apply = option.apply or (value: value);
         in
         if !isOption option then
           valuesOf here free option (concatMap pushed (of name))
         else if found != null then
-          found.value
+          apply found.value
         else if option ? default then
-          default.value
+          apply default.value
         else
           throw "The option `${concatStringsSep "." here}' is used but not defined.";
       names = unique (concatMap attrNames sets);
@@ -141,7 +191,8 @@ let
     one: other:
     one
     // mapAttrs (
-      name: value: if one ? ${name} && !isOption value then mergedOptions [ one.${name} value ] else value
+      name: value:
+      if one ? ${name} && !isOption value then mergedOptions [ one.${name} value ] else value
     ) other
   ) { };
   evalModules =
@@ -154,26 +205,44 @@ let
         inherit lib config options;
       }
       // specialArgs;
-      load =
-        module:
-        if isPath module || isString module then
-          load (import module)
-        else if isFunction module then
-          module arguments
-        else
-          module;
+      load = module: if isFunction module then module arguments else module;
+      # Each module with its place: one that is a file counts once.
       all' = concatMap (
         module:
         let
-          loaded = load module;
+          isFile = isPath module || isString module;
+          loaded = load (if isFile then import module else module);
         in
-        all' (loaded.imports or [ ]) ++ [ loaded ]
+        all' (loaded.imports or [ ])
+        ++ [
+          {
+            key = if isFile then toString module else null;
+            inherit loaded;
+          }
+        ]
       );
-      loaded = all' modules;
+      # The real lib merges the definitions of the last module first.
+      loaded = reversed (
+        map (each: each.loaded) (
+          foldl' (
+            seen: each:
+            if each.key != null && any (other: other.key == each.key) seen then
+              seen
+            else
+              seen ++ [ each ]
+          ) [ ] (all' modules)
+        )
+      );
       options = mergedOptions (map (module: module.options or { }) loaded);
       definitions =
         module:
-        if module ? config || module ? options then module.config or { } else removeAttrs module [ "imports" ];
+        if module ? config || module ? options then
+          mkMerge [
+            (module.config or { })
+            (optionalAttrs (module ? meta) { inherit (module) meta; })
+          ]
+        else
+          removeAttrs module [ "imports" ];
       config = valuesOf [ ] null options (concatMap (module: pushed (definitions module)) loaded);
     in
     {
@@ -183,7 +252,12 @@ let
   # Types.
   simple = name: check: {
     inherit name check;
-    merge = at: values: if all (value: value == head values) values then head values else throw "The option `${concatStringsSep "." at}' has several values.";
+    merge =
+      at: values:
+      if all (value: value == head values) values then
+        head values
+      else
+        throw "The option `${concatStringsSep "." at}' has several values.";
     getSubOptions = _: { };
     description = name;
   };
@@ -191,14 +265,29 @@ let
   each =
     type: at: sets:
     filterAttrs (_: found: found != null) (
-      mapAttrs (name: _: merged (at ++ [ name ]) type (concatMap (set: optional (set ? ${name}) set.${name}) sets)) (
-        foldl' (one: other: one // other) { } sets
-      )
+      mapAttrs (
+        name: _:
+        merged (at ++ [ name ]) type (concatMap (set: optional (set ? ${name}) set.${name}) sets)
+      ) (foldl' (one: other: one // other) { } sets)
     );
   types = {
     str = simple "str" isString;
     bool = simple "bool" isBool;
     int = simple "int" isInt;
+    port = simple "unsignedInt16" (value: isInt value && value >= 0 && value <= 65535);
+    ints = {
+      unsigned = simple "unsignedInt" (value: isInt value && value >= 0);
+      positive = simple "positiveInt" (value: isInt value && value > 0);
+    };
+    # As far as it is used here.
+    pathWith =
+      { inStore, absolute }:
+      simple "path" (
+        value:
+        isString value
+        && hasPrefix "/" value == absolute
+        && hasPrefix builtins.storeDir value == inStore
+      );
     path = simple "path" (value: isPath value || (isString value && hasPrefix "/" value));
     package = simple "package" (value: isAttrs value && value ? outPath);
     enum =
@@ -223,7 +312,12 @@ let
       // {
         name = "nullOr";
         check = value: value == null || inner.check value;
-        merge = at: values: if all (value: value == null) values then null else inner.merge at (filter (value: value != null) values);
+        merge =
+          at: values:
+          if all (value: value == null) values then
+            null
+          else
+            inner.merge at (filter (value: value != null) values);
         nestedTypes.elemType = inner;
       };
     listOf =
@@ -245,7 +339,11 @@ let
       module:
       simple "submodule" isAttrs
       // {
-        merge = at: values: valuesOf at module.freeformType.nestedTypes.elemType module.options (concatMap pushed values);
+        merge =
+          at: values:
+          valuesOf at (module.freeformType.nestedTypes.elemType or null) module.options (
+            concatMap pushed values
+          );
         getSubOptions = _: module.options;
       };
   };
@@ -262,6 +360,8 @@ let
       filter
       filterAttrs
       fixedWidthString
+      genAttrs
+      hasInfix
       hasPrefix
       hasSuffix
       isAttrs
@@ -275,13 +375,34 @@ let
       nameValuePair
       optional
       optionalAttrs
+      optionalString
       optionals
+      recursiveUpdate
       removePrefix
+      removeSuffix
+      splitString
+      subtractLists
       types
       unique
       ;
     mkDefault = mkOverride 1000;
     mkForce = mkOverride 50;
+    mkBefore = mkOrder 500;
+    mkAfter = mkOrder 1500;
+    mkPackageOption =
+      packages: name: _:
+      mkOption {
+        type = types.package;
+        default = packages.${name};
+        defaultText.text = "pkgs.${name}";
+        description = "The ${name} package to use.";
+      };
+    importTOML = file: builtins.fromTOML (builtins.readFile file);
+    getName = package: package.pname or package.name;
+    fileset = {
+      unions = files: files;
+      toSource = source: source;
+    };
     mkEnableOption =
       what:
       mkOption {

@@ -1,0 +1,11 @@
+# Every warning is answered.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.backup.startAt = [ "03:00" ];
+  services.gitlab-backup.acknowledged = [
+    "copy-elsewhere"
+    "key-elsewhere"
+    "gitlab-backup"
+  ];
+}

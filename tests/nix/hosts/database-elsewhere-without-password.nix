@@ -1,0 +1,6 @@
+# Nothing says the password.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.databaseHost = "db.example.com";
+}

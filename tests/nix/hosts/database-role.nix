@@ -1,0 +1,9 @@
+# A role of its own, which has an account.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab-backup.settings.postgresql = {
+    user = "gitlab-backup";
+    restore-user = "postgres";
+  };
+}

@@ -1,0 +1,4 @@
+# Nothing is asked of the system.
+{
+  services.gitlab.enable = true;
+}

@@ -1,0 +1,13 @@
+# mkForce replaces what is derived, and an assertion names what is missing.
+{ lib, ... }:
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab-backup.settings = {
+    gitlab.writers = lib.mkForce [ "gitlab.service" ];
+    files.paths = lib.mkForce [ "/srv/extra" ];
+    files.configuration = lib.mkForce [ ];
+    postgresql.databases = lib.mkForce [ "registry" ];
+    redis = lib.mkForce [ ];
+  };
+}

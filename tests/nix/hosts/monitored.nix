@@ -1,0 +1,10 @@
+# Zabbix is silenced, and the silence ended by a timer.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab-backup.settings.monitoring.zabbix = {
+    api = "https://zabbix.example.com/api_jsonrpc.php";
+    token-file = "/run/secrets/zabbix";
+    hosts = [ "gitlab" ];
+  };
+}

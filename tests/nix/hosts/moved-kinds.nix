@@ -1,0 +1,18 @@
+# Each kind of blob in a place of its own, by either of GitLab's names for the key.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.extraConfig = {
+    artifacts.path = "/srv/artifacts";
+    ci_secure_files.storage_path = "/srv/secure-files";
+    dependency_proxy.storage_path = "/srv/dependency-proxy";
+    external_diffs.storage_path = "/srv/diffs";
+    gitlab_ci.builds_path = "/srv/builds";
+    lfs.storage_path = "/srv/lfs";
+    packages.storage_path = "/srv/packages";
+    pages.path = "/srv/pages";
+    registry.path = "/srv/registry";
+    terraform_state.storage_path = "/srv/terraform";
+    uploads.storage_path = "/srv/public";
+  };
+}

@@ -1,0 +1,4 @@
+# No services.gitlab, and nothing said.
+{
+  services.gitlab-backup.enable = true;
+}

@@ -1,0 +1,15 @@
+# services.gitlab.backup is set: a warning says how it maps, and nothing else changes.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.backup = {
+    startAt = "03:00";
+    path = "/srv/tar";
+    keepTime = 48;
+    skip = [
+      "artifacts"
+      "lfs"
+    ];
+    uploadOptions.remote_directory = "backups";
+  };
+}

@@ -1,0 +1,7 @@
+# Pages in a place of their own.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.pages.enable = true;
+  services.gitlab.pages.settings.pages-root = "/srv/pages";
+}

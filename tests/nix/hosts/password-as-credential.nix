@@ -1,0 +1,9 @@
+# The password as an encrypted credential: no file is named.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab-backup = {
+    credentials."gitlab.repository" = "/nix/store/x-gitlab.repository";
+    settings.repository.password-credential = "encrypted:gitlab.repository";
+  };
+}

@@ -1,0 +1,6 @@
+# A Redis of another host, by TLS and with a user.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.redisUrl = "rediss://gitlab@cache.example.com:6380/1";
+}

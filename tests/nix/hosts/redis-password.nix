@@ -1,0 +1,6 @@
+# A password in the URL is refused with what to do.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.redisUrl = "redis://:hunter2@cache.example.com:6380/0";
+}

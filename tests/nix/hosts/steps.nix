@@ -1,0 +1,22 @@
+# Steps find the programs of extraPath, and one that is off has no unit.
+{ pkgs, ... }:
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab-backup = {
+    extraPath = [ pkgs.restic ];
+    settings.step = [
+      {
+        name = "offsite";
+        stage = "finish";
+        command = [ "/run/current-system/sw/bin/offsite" ];
+      }
+      {
+        name = "off";
+        stage = "finish";
+        command = [ "/run/current-system/sw/bin/off" ];
+        enable = false;
+      }
+    ];
+  };
+}
