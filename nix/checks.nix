@@ -1,4 +1,4 @@
-# What is wrong with a host (assertions), and what only a person can do about it (warnings).
+# Assertions about errors in a host's configuration, and warnings about what only a person can do.
 {
   cfg,
   config,
@@ -66,7 +66,7 @@ let
 
   elsewhere = (postgresql.enable or true) && postgresql ? host && !hasPrefix "/" postgresql.host;
 
-  # Derived, and replaced by a definition that does not have it.
+  # Derived elements that a user's mkForce has replaced.
   saved = files.paths or [ ] ++ map (one: one.path or "") (files.path or [ ]);
   missing = {
     "gitlab.writers" = filter (unit: !elem unit (settings.gitlab.writers or [ ])) host.lists.writers;
@@ -90,7 +90,7 @@ let
 
   address = host.redisWithPassword;
 
-  # GitLab's own backups, and what says the same here.
+  # The options of GitLab's own backups, and their counterparts here.
   own = gitlab.backup or { };
   isSet = option: default: own ? ${option} && own.${option} != default;
   mapped =

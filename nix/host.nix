@@ -1,5 +1,4 @@
-# What the host's own configuration says about GitLab, PostgreSQL and Redis: the settings that are
-# derived from it.
+# Derives settings from the host's own configuration of GitLab, PostgreSQL and Redis.
 {
   config,
   lib,
@@ -46,7 +45,7 @@ in
 {
   layout = if gitlab.enable then "nixos" else "custom";
   readiness = ifGitlab "unix:${gitlab.statePath}/tmp/sockets/gitlab.socket";
-  # What a user's definition replaces.
+  # A user's definition replaces each of these.
   postgresql = {
     host = ifGitlab postgresql.host;
     port = ifGitlab postgresql.port;
@@ -54,7 +53,7 @@ in
     passwordFile = ifGitlab postgresql.passwordFile;
     binDir = ifGitlab "${if server.enable then server.package else pkgs.postgresql}/bin";
   };
-  # What a user's definitions add to. Nothing of it is left out without being named in `omit`.
+  # A user's definitions add to each of these. An element is left out only if `omit` names it.
   lists = {
     writers = optionals gitlab.enable (
       kept (import ./host/writers.nix { inherit lib gitlab registry; })

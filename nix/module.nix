@@ -1,8 +1,9 @@
 # services.gitlab-backup: the settings become the program's configuration, and the program generates
-# its units from it while the system is built. What it refuses fails the build.
+# its units from it while the system is built. So a configuration error fails the build.
 {
   config,
   lib,
+  modulesPath,
   options,
   pkgs,
   ...
@@ -43,8 +44,14 @@ let
       value;
   settings = written cfg.settings;
   postgresql = settings.postgresql or { };
-  monitoring = settings.monitoring or { };
-  silences = monitoring ? zabbix || monitoring ? alertmanager || monitoring ? broadcast;
+  # The names of units depend on nothing else of the settings: a host may look at `systemd.services`
+  # to say the rest.
+  monitored = name: cfg.settings.monitoring.${name} or null != null;
+  silences = monitored "zabbix" || monitored "alertmanager" || monitored "broadcast";
+  verifies = cfg.settings.verify.calendar != null;
+  steps = filter (step: step.name != null && step.enable != false) (
+    if cfg.settings.step == null then [ ] else cfg.settings.step
+  );
   dumps = postgresql.enable or true;
   elsewhere = dumps && postgresql ? host && !hasPrefix "/" postgresql.host;
   # A PostgreSQL that is reached by name asks for no account; a role of its own asks for its own.
@@ -63,7 +70,7 @@ let
     (config.services.redis.package or pkgs.redis)
   ]
   ++ optional (settings.repository.engine or "builtin" == "restic") pkgs.restic
-  ++ optional (monitoring ? zabbix) pkgs.zabbix.agent
+  ++ optional (monitored "zabbix") pkgs.zabbix.agent
   ++ optional (config.boot.zfs.enabled or false) config.boot.zfs.package
   ++ cfg.extraPath;
 
@@ -163,6 +170,10 @@ in
   meta = {
     # Nobody in nixpkgs' list of maintainers yet.
     maintainers = [ ];
+  }
+  # A host's manual has the pages of all its modules, and refuses headings that nixpkgs does not list:
+  # elsewhere than in nixpkgs, this page would fail the build of the system.
+  // optionalAttrs (hasPrefix "${toString modulesPath}/" (toString ./module.nix)) {
     doc = ./gitlab-backup.md;
   };
 
@@ -196,7 +207,7 @@ in
       systemd.timers = {
         gitlab-backup-run.wantedBy = [ "timers.target" ];
       }
-      // optionalAttrs (settings ? verify && settings.verify ? calendar) {
+      // optionalAttrs verifies {
         gitlab-backup-verify.wantedBy = [ "timers.target" ];
       }
       // optionalAttrs silences {
@@ -206,10 +217,8 @@ in
       systemd.targets.multi-user.wants = [ "gitlab-backup-restore-guard.service" ];
       systemd.services =
         builtins.listToAttrs (
-          # A step is no program of ours: what it calls by name must be on the unit's own PATH.
-          map (step: nameValuePair "gitlab-backup-step-${step.name}" { inherit path; }) (
-            filter (step: step.enable or true && step ? name) (settings.step or [ ])
-          )
+          # A step is a program of the user's: it finds others by the PATH of its unit alone.
+          map (step: nameValuePair "gitlab-backup-step-${step.name}" { inherit path; }) steps
         )
         // {
           gitlab-backup-secrets = {
@@ -232,10 +241,10 @@ in
               TimeoutStartSec = "5min";
             };
           };
-          # The new system's checks come before a switch, but not those of a module that the new
-          # system does not have. The old one's units are stopped then, while systemd still has the
-          # rest of them: the stop of this one lets a run end, and at last ends it. What a run has
-          # stopped is started again, and nothing remains on record.
+          # A switch that removes this module runs no check of it: the checks are those of the new
+          # system. But it stops the units that are removed, before systemd forgets their files. The
+          # stop of this unit waits for the end of a run, and then stops the run itself: GitLab is
+          # started again, and no record of paused units remains.
           gitlab-backup-removal = {
             description = "GitLab backup: let a run end before the units are removed";
             wantedBy = [ "multi-user.target" ];
@@ -287,7 +296,7 @@ in
       };
       users.groups.gitlab-backup-loader = mkIf (dumps && !elsewhere) { };
     }
-    # Since NixOS 24.11. A switch starts gitlab.target, which a window and a restore do not survive.
+    # Since NixOS 24.11. A switch starts gitlab.target, which breaks a window and a restore.
     (optionalAttrs (options ? system.preSwitchChecks) {
       system.preSwitchChecks.gitlab-backup = ''
         case "''${2-}" in

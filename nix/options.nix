@@ -25,9 +25,12 @@ let
         };
       }
     ];
-    specialArgs.pkgs.formats.toml = _: {
-      type = lib.types.attrsOf lib.types.anything // {
-        description = "TOML value";
+    specialArgs = {
+      modulesPath = "/nixpkgs/nixos/modules";
+      pkgs.formats.toml = _: {
+        type = lib.types.attrsOf lib.types.anything // {
+          description = "TOML value";
+        };
       };
     };
   };

@@ -2,6 +2,7 @@
 {
   lib,
   rustPlatform,
+  systemd,
   testers,
   versionCheckHook,
 }:
@@ -28,6 +29,9 @@ rustPlatform.buildRustPackage {
   cargoLock.lockFile = ../Cargo.lock;
   # The rest wants a systemd, a PostgreSQL and a Redis: tests/run on Debian, and passthru.tests.
   cargoTestFlags = [ "--lib" ];
+  # Fakes of programs, and systemd-analyze, with which calendars and time spans are compared.
+  postPatch = "patchShebangs tests/fixtures";
+  nativeCheckInputs = [ systemd ];
   doInstallCheck = true;
   nativeInstallCheckInputs = [ versionCheckHook ];
   passthru.tests = import ./tests {

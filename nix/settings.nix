@@ -94,7 +94,7 @@ in
     readiness-url =
       derived str host.readiness ''"unix:''${config.services.gitlab.statePath}/tmp/sockets/gitlab.socket"''
         "http://127.0.0.1:8080/-/readiness"
-        "What answers 2xx when GitLab is usable: `http://…`, `https://…` or `unix:/path/to/socket`.";
+        "The URL that answers 2xx when GitLab is usable: `http://…`, `https://…` or `unix:/path/to/socket`.";
     max-downtime =
       key str "10min"
         "How long GitLab may be down. After that GitLab is started again and the run fails.";

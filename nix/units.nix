@@ -1,9 +1,9 @@
-# What is built: the configuration, the program as units call it, and the units.
+# Builds the configuration, the program as units call it, and the units.
 #
-# The units are files that the program generates, and come by `systemd.packages`: so they are the
-# same as on every other host, and what the program refuses fails the build. Declared in Nix they
-# would be a second place that decides what a unit is. `systemd.services.gitlab-backup-NAME` works
-# all the same: NixOS writes it as the drop-in overrides.conf, which is read after ours.
+# The units are files that the program generates, and come by `systemd.packages`. So they are the same
+# as on every other host, and a configuration error fails the build. Units declared in Nix would be a
+# second place that decides what a unit is. `systemd.services.gitlab-backup-NAME` works all the same:
+# NixOS writes it as the drop-in overrides.conf, which systemd reads after the drop-ins made here.
 {
   cfg,
   lib,

@@ -38,7 +38,7 @@ in
 outermost (
   concatMap (storage: at (storage.path or null)) (attrValues merged.repositories.storages)
   ++ [ (clean "${merged.uploads.storage_path}/uploads") ]
-  # What is not Rails finds the uploads by this.
+  # The programs beside Rails find the uploads by this variable.
   ++ at (gitlab.extraEnv.GITLAB_UPLOADS_PATH or (below "uploads"))
   ++ at merged.gitlab_ci.builds_path
   ++ at merged.shared.path

@@ -1,4 +1,4 @@
-# What paths say about each other, by their text alone.
+# Compares paths, by their text alone.
 { lib }:
 let
   inherit (lib)
@@ -12,7 +12,7 @@ let
   within = outer: path: path == outer || hasPrefix "${outer}/" path;
 in
 {
-  # Without what changes the text and not the path: doubled slashes, and one at the end.
+  # Without doubled slashes, `.` and a slash at the end: they change the text and not the path.
   clean =
     path: "/" + concatStringsSep "/" (filter (part: part != "" && part != ".") (splitString "/" path));
   # Whether one of `paths` has `path` in it.

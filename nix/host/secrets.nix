@@ -45,7 +45,7 @@ in
 {
   # GitLab reads a Nix path from the store; the path itself is that of the machine which evaluates.
   asNixPaths = unique (map (secret: secret.option) (filter (secret: isPath secret.path) given));
-  # What lies in the store comes back with the system, and everybody can read it there.
+  # A file in the store comes back with the system, and everybody can read it.
   files = unique (
     map (secret: clean (toString secret.path)) (
       filter (

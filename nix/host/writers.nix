@@ -8,7 +8,7 @@
 let
   inherit (lib) optional optionals;
 in
-# Without the target, and without the oneshots that write the configuration: they stay up.
+# The target and the oneshots that write the configuration are missing: they stay up.
 [
   "gitlab.service"
   "gitlab-sidekiq.service"

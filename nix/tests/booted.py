@@ -1,4 +1,4 @@
-# What every test waits for before it begins, and what it asks of a run.
+# Shared by the tests: waits until the machine is ready, and looks at runs.
 GITLAB = ["gitlab.target", "gitlab.service", "gitlab-sidekiq.service", "gitaly.service"]
 
 

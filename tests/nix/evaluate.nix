@@ -25,7 +25,7 @@ let
   };
   program = import ../../nix/package.nix {
     inherit lib;
-    inherit (pkgs) testers;
+    inherit (pkgs) systemd testers;
     rustPlatform.buildRustPackage = package: package;
     versionCheckHook = pkgs.coreutils;
   };

@@ -75,7 +75,10 @@ let
         ./host-options.nix
       ]
       ++ modules;
-      specialArgs = { inherit pkgs; };
+      specialArgs = {
+        inherit pkgs;
+        modulesPath = "/nixpkgs/nixos/modules";
+      };
     }).config;
   on = onWith pkgs;
   kept =
