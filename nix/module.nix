@@ -171,8 +171,8 @@ in
     # Nobody in nixpkgs' list of maintainers yet.
     maintainers = [ ];
   }
-  # A host's manual has the pages of all its modules, and refuses headings that nixpkgs does not list:
-  # elsewhere than in nixpkgs, this page would fail the build of the system.
+  # A host's manual has the pages of all its modules, and refuses headings that nixpkgs does not
+  # list: outside of nixpkgs, this page would fail the build of the system.
   // optionalAttrs (hasPrefix "${toString modulesPath}/" (toString ./module.nix)) {
     doc = ./gitlab-backup.md;
   };
