@@ -96,6 +96,17 @@ nothing_ran_again() {
   inside "systemctl is-active -q $STAY" || fail "what is no writer went down"
 }
 
+# wrapped: the program is called by a wrapper that adds to PATH, as the module's is; a shell stands in for makeBinaryWrapper.
+wrapped() {
+  mkdir -p "$M/root$STORE/stand-in-program"
+  mv "$M/root/usr/local/bin/gitlab-backup" "$M/root$STORE/stand-in-program/"
+  cat > "$M/root/usr/local/bin/gitlab-backup" <<WRAPPER
+#!/bin/bash
+PATH=\$PATH:/usr/bin:/usr/sbin exec -a /usr/local/bin/gitlab-backup $STORE/stand-in-program/gitlab-backup "\$@"
+WRAPPER
+  chmod 755 "$M/root/usr/local/bin/gitlab-backup"
+}
+
 # import_module: what the module builds on such a host is built in the machine, and its units are where NixOS puts them.
 import_module() {
   local evaluation command at
@@ -116,7 +127,11 @@ import_module() {
     for name in coreutils util-linux git btrfs-progs lvm2 systemd redis; do mkdir -p $STORE/stand-in-\$name; ln -s /usr/bin $STORE/stand-in-\$name/bin; done" || fail "what the module builds cannot be installed"
   unit gitlab-backup-secrets.service <<< "[Service]
 Type=oneshot
+RemainAfterExit=true
+UMask=0077
 ExecStart=$(jq_ 'told["services"]["gitlab-backup-secrets"]["serviceConfig"]["ExecStart"]' <<< "$evaluation")"
+  # What switch-to-configuration runs before it changes anything.
+  jq_ 'told["checks"]["gitlab-backup"]' <<< "$evaluation" > "$M/root/srv/pre-switch-check"
   inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup-run.timer' || fail "the module's units"
 }
 
