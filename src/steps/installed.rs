@@ -72,7 +72,7 @@ fn expected(config: &Config) -> Result<Vec<UnitFile>> {
 fn called() -> Option<PathBuf> {
     let content = own::read_text(Path::new(DIRECTORY).join(Unit::Run.to_string())).ok()?;
     let words = content.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
-    let program = words.trim_start_matches('"').split(['"', ' ']).next()?;
+    let program = words.trim_start_matches([':', '"']).split(['"', ' ']).next()?;
     Some(program.into())
 }
 
