@@ -2,8 +2,9 @@
 #
 # The units are files that the program generates, and come by `systemd.packages`. So they are the
 # same as on every other host, and a configuration error fails the build. Units declared in Nix
-# would be a second place that decides what a unit is. `systemd.services.gitlab-backup-NAME` works all
-# the same: NixOS writes it as the drop-in overrides.conf, which systemd reads after those made here.
+# would be a second place that decides what a unit is. `systemd.services.gitlab-backup-NAME` works
+# all the same: NixOS writes it as the drop-in overrides.conf, which systemd reads after those made
+# here.
 {
   cfg,
   lib,

@@ -84,7 +84,7 @@ impl Rails {
         }
         let Some(text) = text(host, &file)? else { return Ok(None) };
         // As Psych takes it: the last of two keys holds.
-        let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins };
+        let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins, with_snippet: false };
         let parsed: File =
             serde_saphyr::from_str_with_options(&text, options).with_context(|| format!("{} cannot be understood", file.display()))?;
         Ok(Some(Self { file, production: parsed.production, root }))

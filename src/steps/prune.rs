@@ -71,7 +71,8 @@ impl Plan {
         if let Some(why) = clock {
             return Some(Doubt::Many(format!("{words}, and {why}: is the clock right? Nothing is removed: {agree}")));
         }
-        if removed > kept {
+        // Several a day, in the first days: they go when there are more.
+        if removed > kept && removed + kept > 2 * least {
             return Some(Doubt::Many(format!("{words}, so nothing is removed: {agree}")));
         }
         (kept < least).then(|| Doubt::Few(format!("{words}, fewer than {least} ([retention] keep-min), so nothing is removed: {agree}")))

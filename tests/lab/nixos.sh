@@ -132,7 +132,7 @@ UMask=0077
 ExecStart=$(jq_ 'told["services"]["gitlab-backup-secrets"]["serviceConfig"]["ExecStart"]' <<< "$evaluation")"
   # What switch-to-configuration runs before it changes anything.
   jq_ 'told["checks"]["gitlab-backup"]' <<< "$evaluation" > "$M/root/srv/pre-switch-check"
-  inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup-run.timer' || fail "the module's units"
+  inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup-run.timer gitlab-backup-verify.timer' || fail "the module's units"
 }
 
 # jq_ EXPRESSION: of the evaluated host, which comes in on stdin.

@@ -14,6 +14,8 @@
   services.gitlab-backup = {
     enable = true;
     settings = {
+      # The lab makes many in a day.
+      retention.keep-last = 30;
       gitlab.readiness-url = "http://127.0.0.1:8080/-/readiness";
       gitlab.stop-grace = "3s";
       postgresql.databases = [ "gitlabhq_registry" ];
