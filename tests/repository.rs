@@ -234,7 +234,7 @@ fn engines_read_each_other_and_find_the_parent() {
         assert_eq!(engine.reader().unwrap()(&stored.snapshot, &root.join("a/b/file")).unwrap(), b"content");
         let snapshot = &engine.snapshots().unwrap()[0];
         assert_eq!((&snapshot.run, snapshot.part.as_str()), (&id(), "files"));
-        engine.forget(&[stored.snapshot], std::time::Duration::ZERO).unwrap();
+        engine.forget(&[stored.snapshot], std::time::Duration::from_secs(10)).unwrap();
         assert_eq!(engine.snapshots().unwrap().len(), 1);
         place.restic(&["check", "--read-data"]);
     }

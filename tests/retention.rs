@@ -27,6 +27,8 @@ const DAY: i64 = 24 * 3600;
 const PASSWORD: &str = "secret";
 const HOST: &str = "lab";
 const PARTS: [&str; 2] = ["files", "postgresql"];
+/// The tests beside this one start programs, each of which has our lock for a moment, between its fork and its exec.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A year and more of nightly runs at about half past two, some nights without one, some with two.
 fn nights() -> Vec<Timestamp> {
@@ -414,7 +416,7 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
     let catalog = year.catalog();
     assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (times.len(), 0), "{:?}", catalog.damaged.first());
     let planned = plan(&policy, &catalog, Timestamp::now()).unwrap();
-    apply(&planned, &*year.engine(), std::time::Duration::ZERO, async || Ok(())).await.unwrap();
+    apply(&planned, &*year.engine(), PATIENCE, async || Ok(())).await.unwrap();
     // A policy of restic's is for each group of snapshots: here for each part of the runs.
     for part in [PARTS[0], PARTS[1], MANIFEST] {
         restic(&theirs, &[&["forget", "--group-by", "host", "--tag", &format!("part={part}")], &strs(&keep(&policy))[..]].concat());
@@ -457,7 +459,7 @@ async fn each_host_has_its_own_runs() {
     assert!(Catalog::read_with(&*year.engine(), Whose::Run(&ours[0]), &year.path("cache")).unwrap_err().to_string().contains("--host"));
     let policy = Retention { keep_last: Some(1), ..Retention::default() };
     let planned = plan(&policy, &year.catalog(), Timestamp::now()).unwrap();
-    apply(&planned, &*year.engine(), std::time::Duration::ZERO, async || Ok(())).await.unwrap();
+    apply(&planned, &*year.engine(), PATIENCE, async || Ok(())).await.unwrap();
     let kept = |host: &str| year.catalog_of(Whose::Host(host)).complete.iter().map(|run| run.manifest.id.clone()).collect::<Vec<_>>();
     assert_eq!(kept(HOST), [ours[2].clone()]);
     assert_eq!(kept("staging"), [&[ours[0].clone()], &theirs[..]].concat());
@@ -494,7 +496,7 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
     let id = |run: usize, part: usize| year.catalog().complete[run].manifest.parts[part].snapshot.clone();
     let (rewritten, gone) = (id(0, 0), id(1, 1));
     year.store(HOST, &runs[0], PARTS[0], ("/srv/content", "another"), times[0]);
-    year.engine().forget(&[rewritten, gone], std::time::Duration::ZERO).unwrap();
+    year.engine().forget(&[rewritten, gone], PATIENCE).unwrap();
     let catalog = year.catalog();
     let broken: Vec<&str> = catalog.broken.iter().map(|(_, why)| why.as_str()).collect();
     assert!(
