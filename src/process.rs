@@ -22,6 +22,13 @@ pub fn find(program: &str, directories: impl IntoIterator<Item = PathBuf>) -> Op
     directories.into_iter().map(|directory| directory.join(program)).find(|path| executable(path))
 }
 
+/// Whether `path` leads to this program: to its file, or to the wrapper that has called it.
+pub fn is_own(path: &Path) -> bool {
+    let own = env::current_exe().ok().and_then(|own| own.canonicalize().ok());
+    let called = env::args_os().next().and_then(|called| Path::new(&called).canonicalize().ok());
+    path.canonicalize().is_ok_and(|path| Some(&path) == own.as_ref() || Some(&path) == called.as_ref())
+}
+
 /// The directories of `PATH`.
 pub fn search_path() -> Vec<PathBuf> {
     env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -89,15 +89,12 @@ async fn host(config: &Config) -> Vec<Finding> {
 
 /// GitLab's Omnibus package has a program of the same name.
 fn on_path() -> Finding {
-    let same = |one: &Path, other: &Path| one.canonicalize().ok().is_some_and(|one| other.canonicalize().is_ok_and(|other| one == other));
     let own = match env::current_exe().context("cannot find this program's own path") {
         Ok(own) => own,
         Err(error) => return Finding::of("program", Err(error)),
     };
-    // A wrapper is called by its own path.
-    let called = env::args_os().next().map(PathBuf::from).unwrap_or_default();
     match process::find(PROGRAM, process::search_path()) {
-        Some(found) if !same(&found, &own) && !same(&found, &called) => {
+        Some(found) if !process::is_own(&found) => {
             let words = format!("the shell finds another one first, {}: call {} by its path", found.display(), own.display());
             Finding::warning("program", words)
         }

@@ -265,7 +265,8 @@ pub(super) fn first(config: &Config) -> Result<()> {
 /// Makes the repository's directory and password where there are none.
 fn secrets(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let repository = config.repository.directory().map(|directory| host.path(directory));
-    let vacant = repository.as_ref().is_some_and(|directory| !directory.join("config").exists());
+    let held = repository.as_ref().filter(|directory| directory.join("config").exists());
+    let vacant = repository.is_some() && held.is_none();
     if let Some(words) = Newest::lost(&config.repository.location).filter(|_| live && vacant) {
         bail!("{words}");
     }
@@ -278,7 +279,7 @@ fn secrets(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> R
     if path.exists() {
         return Ok(());
     }
-    if let Some(directory) = repository.filter(|directory| directory.join("config").exists()) {
+    if let Some(directory) = held {
         bail!(
             "{} is not there, and {} holds a repository: put your copy of its password back; a new one would not open it",
             path.display(),

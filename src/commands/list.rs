@@ -72,7 +72,7 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
                 let mut found = serde_json::to_value(&run.manifest)?;
                 // What it said of itself was written before it ended.
                 let warnings = record.map(|record| record.warnings).unwrap_or_default();
-                found.as_object_mut().map(|found| found.insert("warnings".to_owned(), warnings.into()));
+                found["warnings"] = warnings.into();
                 found
             }
             // That it was complete once does not help a run that is damaged.

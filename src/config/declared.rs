@@ -146,7 +146,12 @@ pub struct Gitaly {
 /// # Errors
 /// Each configuration that is there and cannot be read or understood.
 pub fn gitaly(host: &Host) -> Vec<Result<Gitaly>> {
-    let named = Units::of(host).map(|units| units.arguments("gitaly", ".toml")).unwrap_or_default();
+    gitaly_of(host, &Units::of(host).unwrap_or_default())
+}
+
+/// The same, of a host whose unit files are known.
+pub(super) fn gitaly_of(host: &Host, units: &Units) -> Vec<Result<Gitaly>> {
+    let named = units.arguments("gitaly", ".toml");
     let files: BTreeSet<PathBuf> = named.into_iter().chain(GITALY.map(PathBuf::from)).collect();
     files.into_iter().filter_map(|file| Gitaly::read(host, file).transpose()).collect()
 }
@@ -182,9 +187,9 @@ impl Gitaly {
 }
 
 /// The directories of both that are there: what a layout adds to where GitLab usually has its files. What cannot be read is told by a run.
-pub(super) fn data(host: &Host, configuration: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) fn data(host: &Host, units: &Units, configuration: &[PathBuf]) -> Vec<PathBuf> {
     let rails = rails(host, configuration).into_iter().flatten().flat_map(|rails| rails.directories());
-    let gitaly = gitaly(host).into_iter().flatten().flat_map(|gitaly| gitaly.storages);
+    let gitaly = gitaly_of(host, units).into_iter().flatten().flat_map(|gitaly| gitaly.storages);
     rails.chain(gitaly).map(|declared| declared.path).filter(|path| path.is_absolute() && host.path(path).exists()).collect()
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::own;
+use crate::process;
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
 use crate::units::{self, Unit, UnitFile};
@@ -62,9 +63,7 @@ fn expected(config: &Config) -> Result<Vec<UnitFile>> {
     let named = followed.as_ref().ok().filter(|followed| names(followed)).unwrap_or(config);
     let own = std::env::current_exe().context("cannot find this program's own path")?;
     // A link that leads here is as good, or a wrapper that has called us.
-    let real = |path: &Path| path.canonicalize().ok();
-    let by = std::env::args_os().next().and_then(|called| real(Path::new(&called)));
-    let called = called().filter(|called| real(called).is_some_and(|called| called == own || Some(&called) == by.as_ref()));
+    let called = called().filter(|called| process::is_own(called));
     units::generate(named, &called.unwrap_or(own))
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use rustix::fs::FileType;
 
-use crate::config::Config;
+use crate::config::{Config, Files};
 use crate::finding::Finding;
 use crate::frozen::{Exclude, View};
 use crate::host::beneath::Directory;
@@ -26,10 +26,9 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// None yet. `paths` are what is saved.
-    pub fn of(paths: &[PathBuf]) -> Self {
-        let real = paths.iter().filter_map(|path| own::canonical(path).ok());
-        Self { saved: paths.iter().cloned().chain(real).collect(), found: BTreeMap::new() }
+    /// None yet. `files` is what is saved.
+    pub fn of(files: &Files) -> Self {
+        Self { saved: files.places().cloned().collect(), found: BTreeMap::new() }
     }
 
     /// Those in a view.
@@ -111,7 +110,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
 
 fn looked(config: &Config) -> Result<Vec<String>> {
     let exclude = Exclude::new(&config.files.exclude)?;
-    let mut outside = Outside::of(&config.files.paths);
+    let mut outside = Outside::of(&config.files);
     for path in config.files.paths.iter().filter(|path| own::is_directory(path)) {
         outside.walk(path, &exclude)?;
     }

@@ -62,13 +62,12 @@ impl Plan {
     /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than half would go.
     pub fn doubt(&self) -> Option<Doubt> {
         let Self { removed, kept, least, .. } = *self;
-        let clock = self.clock.as_ref();
         if removed == 0 {
             return None;
         }
         let words = format!("this would remove {removed} of {} complete runs and leave {kept}", removed + kept);
         let agree = format!("'gitlab-backup prune --dry-run' tells which, 'gitlab-backup prune --yes-remove {removed}' removes them");
-        if let Some(why) = clock {
+        if let Some(why) = &self.clock {
             return Some(Doubt::Many(format!("{words}, and {why}: is the clock right? Nothing is removed: {agree}")));
         }
         // Several a day, in the first days: they go when there are more.
@@ -160,6 +159,7 @@ fn jumped(runs: &[(RunId, Timestamp)], now: Timestamp) -> Option<String> {
 /// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any more. Killed at any point, it leaves
 /// runs that are whole or no longer listed. Asks `may` before each step, and waits `patience` for its turn.
 pub async fn apply(plan: &Plan, engine: &dyn Engine, patience: Duration, mut may: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    may().await?;
     for fate in plan.fates.iter().filter(|fate| !fate.keep) {
         Record::remove(&fate.run, Timestamp::now())?;
     }

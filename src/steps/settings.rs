@@ -37,17 +37,21 @@ fn named(config: &Config) -> Result<Vec<PathBuf>> {
             if secrets.contains(&&*path) || named.contains(&path) {
                 continue;
             }
-            match () {
-                () if metadata.is_dir() => left_out.push(format!("{}: it is a directory", path.display())),
+            let why = if metadata.is_dir() {
+                "is a directory".to_owned()
+            } else if !metadata.is_file() {
                 // What it leads to may be a secret, which is kept apart on purpose.
-                () if !metadata.is_file() => left_out.push(format!("{}: it is no file", path.display())),
-                () if metadata.len() > SIZE => left_out.push(format!("{}: it has more than {SIZE} bytes", path.display())),
-                () => named.push(path),
-            }
+                "is no file".to_owned()
+            } else if metadata.len() > SIZE {
+                format!("has more than {SIZE} bytes")
+            } else {
+                named.push(path);
+                continue;
+            };
+            left_out.push(format!("not among the settings: {}: it {why}", path.display()));
         }
         named.sort();
-        let words = left_out.iter().map(|what| format!("not among the settings: {what}")).collect::<Vec<_>>();
-        files::leave_word(words.iter())?;
+        files::leave_word(left_out.iter())?;
     }
     Ok(named)
 }

@@ -1,12 +1,12 @@
 //! Whether what GitLab keeps on disk is in the backup: where it does is compared with what is saved.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::anyhow;
 
-use crate::config::Config;
 use crate::config::declared::{self, Declared};
 use crate::config::host::Host;
+use crate::config::{Config, Files};
 use crate::finding::Finding;
 use crate::frozen::Exclude;
 use crate::host::own;
@@ -37,7 +37,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     }
     declared.sort_by(|one, other| one.path.cmp(&other.path));
     declared.dedup_by(|one, other| one.path == other.path);
-    let saved = Saved::of(config);
+    let saved = Saved::of(&config.files);
     let missing: Vec<Finding> = declared.iter().filter(|declared| !saved.has(&declared.path)).map(uncovered).collect();
     if missing.is_empty() && !declared.is_empty() {
         findings.push(Finding::of(WHAT, Ok(format!("{} directories that GitLab is configured with: all saved", declared.len()))));
@@ -59,21 +59,20 @@ fn uncovered(declared: &Declared) -> Finding {
 }
 
 /// What is saved, and what is left out on purpose.
-struct Saved {
-    paths: Vec<PathBuf>,
+struct Saved<'a> {
+    files: &'a Files,
     exclude: Option<Exclude>,
 }
 
-impl Saved {
-    fn of(config: &Config) -> Self {
-        let real = config.files.paths.iter().filter_map(|path| own::canonical(path).ok());
-        Self { paths: config.files.paths.iter().cloned().chain(real).collect(), exclude: Exclude::new(&config.files.exclude).ok() }
+impl<'a> Saved<'a> {
+    fn of(files: &'a Files) -> Self {
+        Self { files, exclude: Exclude::new(&files.exclude).ok() }
     }
 
     /// What is not there is nothing to be saved: GitLab makes it when it has something to keep there.
     fn has(&self, path: &Path) -> bool {
         let Ok(real) = own::canonical(path) else { return true };
-        let within = |path: &Path| self.paths.iter().any(|saved| path.starts_with(saved));
+        let within = |path: &Path| self.files.places().any(|saved| path.starts_with(saved));
         let left_out = |path: &Path| self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path));
         within(path) || within(&real) || left_out(path) || left_out(&real)
     }

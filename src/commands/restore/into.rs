@@ -1,6 +1,6 @@
 //! `restore --into`: lay a run out in a directory; nothing live is touched.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -59,8 +59,10 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
         extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
         if let Some(path) = &args.path {
-            let whole = pools(config, part, &target, path);
-            checked(config, part, &target, path)?;
+            let found = alternates::look(&target, path, &part.paths)?;
+            let repositories = found.repositories.clone();
+            let whole = pools(config, part, &target, found);
+            checked(config, part, &repositories);
             whole.with_context(|| format!("what is in {} is not whole", into.display()))?;
         }
         say!("done: {}", part.name);
@@ -69,8 +71,7 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
 }
 
 /// Tells what Git thinks of the repositories that were laid out.
-fn checked(config: &Config, part: &Part, target: &Directory, path: &Path) -> Result<()> {
-    let repositories = alternates::look(target, path, &part.paths)?.repositories;
+fn checked(config: &Config, part: &Part, repositories: &[PathBuf]) {
     for repository in repositories.iter().take(CHECKED) {
         match verify::git_is_there().and_then(|()| verify::fsck(config, part, repository, Path::new(SCRATCH))) {
             Ok(seen) => say!("git {}: {seen}", text::path(repository)),
@@ -81,15 +82,13 @@ fn checked(config: &Config, part: &Part, target: &Directory, path: &Path) -> Res
     if repositories.len() > CHECKED {
         note!("git fsck was not asked of {} more ('gitlab-backup verify --all-repositories')", repositories.len() - CHECKED);
     }
-    Ok(())
 }
 
 /// Lays out what repositories share: a fork has most of its objects in a pool, and is unreadable without.
-fn pools(config: &Config, part: &Part, target: &Directory, path: &Path) -> Result<()> {
-    let mut asked = vec![path.to_owned()];
+fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Found) -> Result<()> {
+    let mut open = vec![first];
     let mut wrong = Vec::new();
-    while let Some(path) = asked.pop() {
-        let found = alternates::look(target, &path, &part.paths)?;
+    while let Some(found) = open.pop() {
         wrong.extend(found.wrong);
         for store in found.missing {
             // The repository whose objects they are, for it may need others.
@@ -97,7 +96,7 @@ fn pools(config: &Config, part: &Part, target: &Directory, path: &Path) -> Resul
             say!("  {} too, of whose objects it has some", text::path(&pool));
             extract::in_child(config, &part.snapshot, &target.reachable(), std::slice::from_ref(&pool))?;
             ensure!(target.look(store.strip_prefix("/").unwrap_or(&store))?.is_some(), "{} is not in the run", text::path(&store));
-            asked.push(pool);
+            open.push(alternates::look(target, &pool, &part.paths)?);
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));

@@ -58,7 +58,7 @@ impl Layout for Nixos {
         let below = |names: &[&str]| names.iter().map(|name| state.join(name)).collect::<Vec<PathBuf>>();
         let configuration = below(&CONFIGURATION);
         let usual = below(&DATA).into_iter().chain([PathBuf::from(REGISTRY)]).chain(configuration.iter().cloned());
-        let declared = declared::data(host, &below(&["config"]));
+        let declared = declared::data(host, units, &below(&["config"]));
         let paths: Vec<PathBuf> = usual.filter(|path| host.path(path).exists()).chain(declared).collect();
         let socket = REDIS_SOCKETS.iter().find(|socket| host.path(socket).exists()).unwrap_or(&REDIS_SOCKETS[0]);
         Defaults {

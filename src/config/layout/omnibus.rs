@@ -47,7 +47,7 @@ impl Layout for Omnibus {
         units.find(SUPERVISOR).is_some()
     }
 
-    fn defaults(&self, host: &Host, _units: &Units) -> Defaults {
+    fn defaults(&self, host: &Host, units: &Units) -> Defaults {
         let services = names(host, SERVICES);
         let has = |name: &str| services.iter().any(|service| service == name);
         let ticks = |name: &str| name.ends_with("-exporter") || name.ends_with("_exporter");
@@ -62,7 +62,7 @@ impl Layout for Omnibus {
         proxies.extend(redis);
 
         // Only root and Gitaly can read it.
-        let gitaly: Vec<Gitaly> = declared::gitaly(host).into_iter().flatten().collect();
+        let gitaly: Vec<Gitaly> = declared::gitaly_of(host, units).into_iter().flatten().collect();
         let exists = |path: &PathBuf| host.path(path).exists();
         let mut configuration: Vec<PathBuf> = CONFIGURATION.map(PathBuf::from).into();
         configuration

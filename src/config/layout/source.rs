@@ -58,7 +58,7 @@ impl Layout for Source {
             None => "redis://127.0.0.1:6379".to_owned(),
         };
         let usual: Vec<PathBuf> = DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
-        let paths = outermost(usual.iter().chain(&declared::data(host, &[])));
+        let paths = outermost(usual.iter().chain(&declared::data(host, units, &[])));
         Defaults { writers, redis: Some(redis), paths, configuration: CONFIGURATION.map(PathBuf::from).into(), ..Defaults::default() }
     }
 }

@@ -62,7 +62,7 @@ fn looked_at(config: &Config) -> Result<()> {
 
 /// Leaves word of the links in `view` to directories that nobody saves.
 fn links_outside(config: &Config, view: &View) -> Result<()> {
-    let mut outside = Outside::of(&config.files.paths);
+    let mut outside = Outside::of(&config.files);
     outside.look(view)?;
     leave_word(outside.told().iter())
 }
