@@ -1,7 +1,9 @@
 # The program, from the lock file. What it calls is found by ./wrapped.nix and the settings.
 {
   lib,
+  installShellFiles,
   rustPlatform,
+  stdenv,
   systemd,
   testers,
   versionCheckHook,
@@ -32,6 +34,16 @@ rustPlatform.buildRustPackage {
   # Fakes of programs, and systemd-analyze, with which calendars and time spans are compared.
   postPatch = "patchShebangs tests/fixtures";
   nativeCheckInputs = [ systemd ];
+  nativeBuildInputs = [ installShellFiles ];
+  # The program writes them itself, where it can run.
+  postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
+    $out/bin/gitlab-backup generate --man man
+    installManPage man/*
+    installShellCompletion --cmd gitlab-backup \
+      --bash <($out/bin/gitlab-backup generate --completion bash) \
+      --fish <($out/bin/gitlab-backup generate --completion fish) \
+      --zsh <($out/bin/gitlab-backup generate --completion zsh)
+  '';
   doInstallCheck = true;
   nativeInstallCheckInputs = [ versionCheckHook ];
   passthru.tests = import ./tests {

@@ -4,21 +4,19 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{check, generate, helper, init, install, key, list, prune, restore, run, status, verify};
+use crate::commands::{check, generate, helper, init, install, key, list, manual, prune, restore, run, status, verify};
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::host::{confined, limits, log, text};
 use crate::paths;
 use crate::values::RunId;
 
 /// Consistent backups of a self-managed GitLab, as systemd units that give GitLab back.
-///
-/// Exit codes: 0 success, 1 error, 2 usage, 3 the run or one of its units failed, 4 a run is already going on.
 #[derive(Debug, Parser)]
-#[command(name = "gitlab-backup", version)]
+#[command(name = "gitlab-backup", version, after_help = exit::codes())]
 pub struct Cli {
     /// The configuration.
     #[arg(long, global = true, value_name = "FILE", default_value = paths::CONFIG)]
@@ -37,7 +35,7 @@ enum Command {
     },
     /// Look at this host and write a commented configuration with what was found and why; never over another.
     Init(init::InitArgs),
-    /// Print the units, or write them as files.
+    /// Print the units, or write them as files; or what a package ships: man pages, completions, a template for Zabbix.
     Generate(generate::GenerateArgs),
     /// Write the units, reload systemd, enable and start the timer; doing it again changes nothing.
     Install(install::InstallArgs),
@@ -132,6 +130,15 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line without what the units call.
+fn for_admins() -> clap::Command {
+    let all = Cli::command();
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let program = clap::Command::new("gitlab-backup").version(env!("CARGO_PKG_VERSION"));
+    let program = program.about(all.get_about().cloned().unwrap_or_default()).subcommand_required(true);
+    program.args(all.get_arguments().cloned()).subcommands(shown)
+}
+
 fn failed(error: &anyhow::Error) -> ExitCode {
     let why = text::why(error);
     let denied = why.to_lowercase().contains("permission denied") && !rustix::process::geteuid().is_root();
@@ -148,10 +155,16 @@ async fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Check { json } => check::check(load(&slash), json).await,
         Command::Init(args) => init::init(&file, &args).await,
-        Command::Generate(args) if args.zabbix_template => {
+        // For any host: no configuration is read.
+        Command::Generate(generate::GenerateArgs { zabbix_template: true, .. }) => {
             generate::zabbix_template();
             Ok(())
         }
+        Command::Generate(generate::GenerateArgs { completion: Some(shell), .. }) => {
+            generate::completion(shell, for_admins());
+            Ok(())
+        }
+        Command::Generate(generate::GenerateArgs { man: Some(directory), .. }) => manual::write(for_admins(), &directory),
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {
             let source = Host::new(&args.root).path(&file);

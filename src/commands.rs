@@ -8,6 +8,7 @@ pub mod init;
 pub mod install;
 pub mod key;
 pub mod list;
+pub mod manual;
 pub mod prune;
 pub mod restore;
 pub mod run;

@@ -21,3 +21,18 @@ impl std::error::Error for Exit {}
 pub const UNIT_FAILED: u8 = 3;
 /// A run is going on.
 pub const ALREADY_RUNNING: u8 = 4;
+
+/// Every exit code, and what it says: for `--help` and the manual.
+pub const CODES: [(u8, &str); 5] = [
+    (0, "success"),
+    (1, "error"),
+    (2, "usage"),
+    (UNIT_FAILED, "the run, the restore or one of their units failed; for status: something is wrong"),
+    (ALREADY_RUNNING, "a run or a restore is already going on"),
+];
+
+/// [`CODES`] as the last paragraph of `--help`.
+pub fn codes() -> String {
+    let lines = CODES.map(|(code, meaning)| format!("  {code}  {meaning}"));
+    format!("Exit codes:\n{}", lines.join("\n"))
+}

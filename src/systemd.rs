@@ -7,6 +7,7 @@ mod journal;
 mod later;
 mod manager;
 pub mod notify;
+mod origin;
 mod proxy;
 mod state;
 
@@ -14,4 +15,5 @@ pub use closure::{Paused, running, stop_closure, stop_mark, stopped_along};
 pub use journal::{Level, last_lines, send};
 pub use later::start_later;
 pub use manager::{JobEvent, Jobs, Manager};
+pub use origin::origin;
 pub use state::{ActiveState, UnitState, monotonic_micros};

@@ -232,3 +232,54 @@ fn a_lost_password_is_not_made_anew_where_there_is_a_repository() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("put your copy of its password back") && !password.exists(), "{said}");
 }
+
+#[test]
+fn every_command_has_a_man_page_that_mandoc_reads_without_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man8");
+    let written = Command::cargo_bin("gitlab-backup").unwrap().args(["generate", "--man"]).arg(&pages).output().unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    for entry in fs::read_dir(&pages).unwrap() {
+        let page = entry.unwrap().path();
+        let lint = std::process::Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&page).output().expect("mandoc");
+        // The date of a page is that of its text, which nobody writes down.
+        let findings = String::from_utf8_lossy(&lint.stdout).into_owned();
+        // And its library puts a break beside a space.
+        let known = ["missing date", "skipping paragraph macro: br"];
+        let findings: Vec<_> = findings.lines().filter(|line| !known.iter().any(|known| line.contains(known))).collect();
+        assert!(findings.is_empty(), "{findings:#?}");
+        // Every option that --help has.
+        let name = page.file_stem().unwrap().to_str().unwrap().to_owned();
+        let verb = name.split('-').skip(2);
+        let help = Command::cargo_bin("gitlab-backup").unwrap().args(verb).arg("--help").output().unwrap();
+        let text = fs::read_to_string(&page).unwrap().replace("\\-", "-");
+        for option in String::from_utf8_lossy(&help.stdout).lines().filter_map(|line| line.trim().strip_prefix("--")) {
+            let option = option.split([' ', '=']).next().unwrap();
+            assert!(text.contains(&format!("--{option}")), "--{option} is not in {page:?}");
+        }
+    }
+    for page in ["gitlab-backup.8", "gitlab-backup-restore.8", "gitlab-backup-key-rotate.8"] {
+        assert!(pages.join(page).exists(), "{page}");
+    }
+    assert!(!pages.join("gitlab-backup-helper.8").exists(), "what the units call is no command of an admin's");
+    let program = fs::read_to_string(pages.join("gitlab-backup.8")).unwrap();
+    for section in ["EXIT STATUS", "FILES", "ENVIRONMENT", "EXAMPLES", "SEE ALSO", "/etc/gitlab\\-backup/config.toml"] {
+        assert!(program.contains(section), "{section}: {program}");
+    }
+}
+
+#[test]
+fn the_completions_are_scripts_that_bash_reads() {
+    for shell in ["bash", "zsh", "fish"] {
+        let printed = Command::cargo_bin("gitlab-backup").unwrap().args(["generate", "--completion", shell]).output().unwrap();
+        let script = String::from_utf8_lossy(&printed.stdout).into_owned();
+        assert!(printed.status.success() && script.contains("restore") && !script.contains("fssnapshot"), "{shell}: {script}");
+    }
+    let completed = std::process::Command::new("bash")
+        .arg("-c")
+        .arg("source <(\"$0\" generate --completion bash) && COMP_WORDS=(gitlab-backup res) COMP_CWORD=1 && _gitlab__backup gitlab-backup res gitlab-backup && echo \"${COMPREPLY[@]}\"")
+        .arg(assert_cmd::cargo::cargo_bin("gitlab-backup"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&completed.stdout).trim(), "restore", "{completed:?}");
+}

@@ -354,6 +354,13 @@ fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
     let package = &system.told["package"];
     assert_eq!(package["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(package["tests"], serde_json::json!(names));
+    // With what installShellFiles has played: everything that is given to it is there.
+    let place = tempfile::tempdir().unwrap();
+    let played = "installManPage() { ls -- \"$@\"; }; installShellCompletion() { for word; do case $word in /*) grep -q restore \"$word\" || exit 1;; esac; done; }";
+    let script = format!("set -euo pipefail; {played}\n{}", package["postInstall"].as_str().unwrap());
+    let mut install = Command::new("bash");
+    let installed = said(install.arg("-c").arg(script).current_dir(&place).env("out", system.root.path().join("package")));
+    assert!(installed.contains("man/gitlab-backup.8") && installed.contains("man/gitlab-backup-restore.8"), "{installed}");
     // Units and admins find what the program calls, and the program finds itself.
     let wrapped = package["wrapped"].as_str().unwrap();
     assert!(wrapped.contains("--argv0 $out/bin/gitlab-backup") && wrapped.contains("--suffix PATH : "), "{wrapped}");

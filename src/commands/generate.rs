@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use clap_complete::Shell;
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
@@ -24,6 +25,12 @@ pub struct GenerateArgs {
     /// Print what to import into Zabbix instead: the items that a run is reported to.
     #[arg(long, conflicts_with_all = ["output", "program"])]
     pub zabbix_template: bool,
+    /// Print the completions of this shell instead.
+    #[arg(long, value_name = "SHELL", conflicts_with_all = ["output", "program", "zabbix_template"])]
+    pub completion: Option<Shell>,
+    /// Write the man pages into this directory instead: gitlab-backup(8), and one for each command.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "program", "zabbix_template", "completion"])]
+    pub man: Option<PathBuf>,
 }
 
 /// Prints or writes the units of `config`.
@@ -47,6 +54,14 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
 /// Prints the template that Zabbix imports.
 pub fn zabbix_template() {
     text::whole(monitoring::ZABBIX_TEMPLATE);
+}
+
+/// Prints what completes `program` in `shell`.
+pub fn completion(shell: Shell, mut program: clap::Command) {
+    let name = program.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut program, name, &mut script);
+    text::whole(&String::from_utf8_lossy(&script));
 }
 
 /// The program that the units call: the one given, or the one that runs now.

@@ -11,7 +11,8 @@ use crate::config::{Config, Proxy};
 use crate::paths;
 use crate::runs::{Downtime, Record, paused};
 use crate::systemd::{
-    ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, running, start_later, stop_closure, stopped_along,
+    ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, origin, running, start_later, stop_closure,
+    stopped_along,
 };
 use crate::units::Unit;
 
@@ -134,7 +135,7 @@ async fn open(
     let since = monotonic_micros();
     let anchor = manager.start_job(&target, "replace").await?;
     let driven = stop_closure(manager, &bracket.driven, &[]).await?.into_iter().map(|state| state.name).collect();
-    let mut watch = Watch { jobs, anchor, closure, driven, running, stops: Stops::default() };
+    let mut watch = Watch { jobs, anchor, closure, driven, running, stops: Stops::default(), queued: Vec::new() };
     let captured = watched(config, manager, bracket, since, &mut watch).await;
     watch.stops.end(manager).await?;
     captured
@@ -150,14 +151,14 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
         let window = manager.state(&bracket.window.to_string()).await?;
         // Seen running first, and the window open after that.
         if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running()) {
-            return Err(started_within(&window, &unit));
+            return Err(started_within(manager, watch, &window, &unit).await);
         }
         if state.reached_since(since) {
             if window.is_settled() && manager.state(&bracket.pause.to_string()).await?.is_settled() {
                 for unit in &bracket.alone {
                     let exit = manager.state(unit).await?.inactive_exit;
                     if (window.active_enter..window.inactive_enter).contains(&exit) {
-                        return Err(started_within(&window, unit));
+                        return Err(started_within(manager, watch, &window, unit).await);
                     }
                 }
                 if window.result != "success" {
@@ -168,7 +169,7 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
                 return Ok(Captured { since, frozen, opened: window.active_enter, closed: window.inactive_enter });
             }
         } else if !state.has_job {
-            return Err(why(config, manager, bracket, &window, since).await);
+            return Err(why(config, manager, bracket, watch, &window, since).await);
         }
         watch.jobs.wait().await;
     }
@@ -195,8 +196,11 @@ async fn first_running(manager: &Manager, units: &[String]) -> Result<Option<Str
     Ok(None)
 }
 
-fn started_within(window: &UnitState, unit: &str) -> anyhow::Error {
-    Failed::new(window, format!("{unit} was started in the window, which closed it")).into()
+async fn started_within(manager: &Manager, watch: &mut Watch, window: &UnitState, unit: &str) -> anyhow::Error {
+    // What was told meanwhile has the start itself.
+    let _ = watch.told(manager).await;
+    let origin = origin(manager, unit, &watch.queued).await;
+    Failed::new(window, format!("{unit} was started{origin} in the window, which closed it")).into()
 }
 
 /// What was not frozen to the window's end, which the window itself has noticed.
@@ -213,8 +217,8 @@ async fn not_held(manager: &Manager, bracket: &Window, window: &UnitState) -> an
 }
 
 /// Why the window was for nothing, as precisely as the units can tell.
-async fn why(config: &Config, manager: &Manager, bracket: &Window, window: &UnitState, since: u64) -> anyhow::Error {
-    let find = async || -> Result<Failed> {
+async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut Watch, window: &UnitState, since: u64) -> anyhow::Error {
+    let mut find = async || -> Result<Failed> {
         if let Some(deadline) = &bracket.deadline {
             let deadline = manager.state(&deadline.to_string()).await?;
             if deadline.reached_since(since) {
@@ -237,7 +241,7 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, window: &Unit
         for writer in &config.gitlab.writers {
             let state = manager.state(writer.as_str()).await?;
             if state.inactive_exit >= since && window.reached_since(since) {
-                return Err(started_within(window, writer.as_str()));
+                return Err(started_within(manager, watch, window, writer.as_str()).await);
             }
         }
         Ok(Failed::new(window, format!("could not be opened or was closed too early: {}", window.result)))
@@ -304,13 +308,23 @@ struct Watch {
     driven: Vec<String>,
     running: Vec<Paused>,
     stops: Stops,
+    /// The jobs that were queued since, by number and unit.
+    queued: Vec<(u32, String)>,
 }
 
 impl Watch {
     async fn told(&mut self, manager: &Manager) -> Result<()> {
         while let Some(event) = self.jobs.take() {
+            let (id, unit, result) = match event {
+                JobEvent::New { id, unit } => {
+                    if id > self.anchor {
+                        self.queued.push((id, unit));
+                    }
+                    continue;
+                }
+                JobEvent::Removed { id, unit, result } => (id, unit, result),
+            };
             // It came between the last look and the window, which cancelled it: what was to run runs afterwards.
-            let JobEvent::Removed { id, unit, result } = event else { continue };
             let unknown = self.closure.contains(&unit) && !self.running.iter().any(|paused| paused.unit == unit);
             if id < self.anchor && result == "canceled" && unknown {
                 tracing::info!(unit, "was being started when the window began: it is started afterwards");

@@ -25,7 +25,8 @@ let
   };
   program = import ../../nix/package.nix {
     inherit lib;
-    inherit (pkgs) systemd testers;
+    inherit (pkgs) stdenv systemd testers;
+    installShellFiles = pkgs.coreutils;
     rustPlatform.buildRustPackage = package: package;
     versionCheckHook = pkgs.coreutils;
   };
@@ -45,7 +46,7 @@ in
     host = told (on [ test.nodes.machine ]);
   }) tests;
   package = {
-    inherit (program) pname version;
+    inherit (program) pname version postInstall;
     tests = builtins.attrNames program.passthru.tests;
     wrapped = wrapped.postBuild;
   };
