@@ -163,6 +163,6 @@ in
       "The password of the repository of services.gitlab-backup is generated on this host, and no backup can be read without it: keep a copy of ${repository.password-file} elsewhere. ${done "key-elsewhere"}"
     )
     ++ optional (gitlab.enable && mapped != [ ] && unanswered "gitlab-backup") (
-      "services.gitlab.backup is set. These options are about GitLab's own backups, which services.gitlab-backup neither makes nor replaces. They end when a backup of services.gitlab-backup stops GitLab. Below services.gitlab-backup, ${concatStringsSep "; " mapped}. To keep both, say services.gitlab-backup.acknowledged = [ \"gitlab-backup\" ]."
+      "services.gitlab.backup is set. These options are about GitLab's own backups, which services.gitlab-backup neither makes nor replaces. They end when a backup of services.gitlab-backup stops GitLab, and none is started until GitLab is back. Below services.gitlab-backup, ${concatStringsSep "; " mapped}. To keep both, say services.gitlab-backup.acknowledged = [ \"gitlab-backup\" ]."
     );
 }

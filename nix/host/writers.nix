@@ -24,4 +24,6 @@ in
   ]
   ++ optional (registry.enableGarbageCollect or false) "docker-registry-garbage-collect.timer"
 )
+# GitLab's own backup is bound to gitlab.service: what starts the one starts the other.
+++ optional (gitlab.backup.startAt or [ ] != [ ]) "gitlab-backup.timer"
 ++ [ "gitaly.service" ]
