@@ -13,6 +13,7 @@ let
     hasPrefix
     mapAttrsToList
     optional
+    optionals
     unique
     ;
   inherit (import ./paths.nix { inherit lib; }) clean;
@@ -40,6 +41,19 @@ let
     )
     ++ nested "services.gitlab.extraConfig" (gitlab.extraConfig or { })
     ++ nested "services.gitlab.workhorse.config" (gitlab.workhorse.config or { })
+    ++ nested "services.gitlab.backup.uploadOptions" (gitlab.backup.uploadOptions or { })
+    ++ optionals gitlab.pages.enable (
+      nested "services.gitlab.pages.settings" (gitlab.pages.settings or { })
+    )
+    ++ optional gitlab.registry.enable (
+      named "services.gitlab.registry.keyFile" (gitlab.registry.keyFile or null)
+    )
+  );
+  # No secret, and made anew together with the key where it is missing.
+  certificate = filter (one: one.path != null) (
+    optional gitlab.registry.enable (
+      named "services.gitlab.registry.certFile" (gitlab.registry.certFile or null)
+    )
   );
 in
 {
@@ -47,10 +61,10 @@ in
   asNixPaths = unique (map (secret: secret.option) (filter (secret: isPath secret.path) given));
   # A file in the store comes back with the system, and everybody can read it.
   files = unique (
-    map (secret: clean (toString secret.path)) (
+    map (file: clean (toString file.path)) (
       filter (
-        secret: !isPath secret.path && !hasPrefix builtins.storeDir (toString secret.path)
-      ) given
+        file: !isPath file.path && !hasPrefix builtins.storeDir (toString file.path)
+      ) (given ++ certificate)
     )
   );
 }

@@ -77,8 +77,17 @@ in
       initialRootPasswordFile = value null;
       redisUrl = value "unix:/run/gitlab/redis.sock";
       registry.enable = value false;
+      # Without a default in GitLab's module.
+      registry.keyFile = value null;
+      registry.certFile = value null;
       pages.enable = value false;
-      pages.settings.pages-root = value "${gitlab.extraConfig.shared.path or "${gitlab.statePath}/shared"}/pages";
+      pages.settings = mkOption {
+        type = types.submodule {
+          freeformType = types.attrsOf types.anything;
+          options.pages-root = value "${gitlab.extraConfig.shared.path or "${gitlab.statePath}/shared"}/pages";
+        };
+        default = { };
+      };
       smtp.enable = value false;
       smtp.passwordFile = value null;
       secrets = set;

@@ -16,5 +16,14 @@
       passwordFile = "/run/keys/smtp";
     };
     extraConfig.omniauth.providers = [ { args.client_options.secret._secret = "/run/keys/oidc"; } ];
+    workhorse.config.object_storage.s3.aws_secret_access_key._secret = "/run/keys/s3";
+    backup.uploadOptions.connection.aws_secret_access_key._secret = "/run/keys/upload";
+    pages.enable = true;
+    pages.settings.auth-secret._secret = "/run/keys/pages";
+    registry = {
+      enable = true;
+      keyFile = "/run/keys/registry";
+      certFile = "/var/lib/registry/certificate";
+    };
   };
 }
