@@ -89,6 +89,7 @@ let
   };
 
   address = host.redisWithPassword;
+  undumped = host.registryDatabaseElsewhere;
 
   # The options of GitLab's own backups, and their counterparts here.
   own = gitlab.backup or { };
@@ -110,10 +111,6 @@ let
     answer: "Once that is done, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
   local = hasPrefix "/" (repository.location or "/");
   generated = repository.password-file or "" == "/var/lib/gitlab-backup/repository.password";
-  registryElsewhere =
-    gitlab.enable
-    && gitlab.registry.enable
-    && config.services.dockerRegistry.storagePath or null == null;
 in
 {
   assertions = [
@@ -153,8 +150,11 @@ in
     ++ optional (!(settings ? retention)) (
       "services.gitlab-backup keeps every backup for ever: services.gitlab-backup.settings.retention says how many are kept."
     )
-    ++ optional registryElsewhere (
+    ++ optional host.imagesElsewhere (
       "The container registry keeps its images in a place that services.gitlab-backup does not know: they are not in its backups."
+    )
+    ++ optional (undumped != null && !elem undumped (postgresql.databases or [ ])) (
+      "The container registry keeps its metadata in the database ${undumped} of another server, which is not in the backups of services.gitlab-backup: its images are not found without it."
     )
     ++ optional (local && unanswered "copy-elsewhere") (
       "The repository of services.gitlab-backup is a directory of this host, and is lost with it: copy it to another host, or set services.gitlab-backup.settings.repository.location to one. ${done "copy-elsewhere"}"

@@ -19,18 +19,16 @@ let
   ifGitlab = value: if gitlab.enable then value else null;
   kept = subtractLists cfg.omit;
 
+  images = import ./host/registry.nix { inherit lib gitlab registry; };
   data = import ./host/data.nix {
     inherit lib gitlab;
-    registryStorage =
-      if gitlab.registry.enable && registry.storagePath or null != null then
-        toString registry.storagePath
-      else
-        null;
+    registryStorage = images.storage;
   };
   secrets = import ./host/secrets.nix { inherit lib gitlab; };
   postgresql = import ./host/postgresql.nix {
     inherit lib gitlab server;
     ownPassword = cfg.settings.postgresql.password-credential or null != null;
+    registryDatabase = images.database;
   };
   redis = import ./host/redis.nix {
     inherit lib;
@@ -66,6 +64,8 @@ in
     redis = optionals gitlab.enable (filter (one: !elem one.url cfg.omit) redis.derived);
   };
   # For ./checks.nix.
+  imagesElsewhere = gitlab.enable && gitlab.registry.enable && images.storage == null;
+  registryDatabaseElsewhere = ifGitlab postgresql.registryElsewhere;
   secretsAsNixPaths = optionals gitlab.enable (secrets.asNixPaths ++ redis.asNixPaths);
   redisWithPassword = if gitlab.enable && redis.hasPassword then redis.address else null;
   postgresqlPackage = if server.enable then server.package else pkgs.postgresql;

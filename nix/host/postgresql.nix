@@ -5,6 +5,8 @@
   server,
   # Whether the settings name a password of their own.
   ownPassword,
+  # Null if the registry has none.
+  registryDatabase,
 }:
 let
   database = {
@@ -17,16 +19,37 @@ let
   # password.
   local = database.host == "" || lib.hasPrefix "/" database.host;
   password = gitlab.databasePasswordFile;
-in
-{
-  host = if database.host == "" then "/run/postgresql" else database.host;
   port =
     database.port or (
       # `settings.port` since NixOS 24.05.
       if local then server.settings.port or server.port or 5432 else 5432
     );
+  # By its socket or by network. Elsewhere, the role of GitLab might not be let in.
+  registryHost = registryDatabase.host or "";
+  registryName = registryDatabase.dbname or "registry";
+  beside =
+    local
+    && (
+      registryHost == ""
+      || lib.hasPrefix "/" registryHost
+      || lib.elem registryHost [
+        "localhost"
+        "127.0.0.1"
+        "::1"
+      ]
+    )
+    && toString (registryDatabase.port or 5432) == toString port;
+in
+{
+  host = if database.host == "" then "/run/postgresql" else database.host;
+  inherit port;
   user = if local then server.superUser or "postgres" else database.username;
-  databases = [ database.database ];
+  databases = [
+    database.database
+  ]
+  ++ lib.optional (registryDatabase != null && beside) registryName;
+  # What is not dumped unless a user names it.
+  registryElsewhere = if registryDatabase != null && !beside then registryName else null;
   passwordFile =
     if local || ownPassword || password == null || builtins.isPath password then
       null

@@ -96,9 +96,10 @@ in
     services.dockerRegistry = {
       storagePath = value "/var/lib/docker-registry";
       enableGarbageCollect = value false;
+      extraConfig = set;
     };
     services.postgresql = {
-      enable = value gitlab.enable;
+      enable = value (gitlab.enable && gitlab.databaseHost == "");
       package = value pkgs.postgresql;
       settings.port = value 5432;
       superUser = value "postgres";
