@@ -135,7 +135,8 @@ in
       key str "postgres"
         "The account that connects as `restore-user`. If left out: the name of that role where one is named, and else `os-user`.";
     databases =
-      added (listOf str) "[ services.gitlab.databaseName ]" [ "registry" ]
+      added (listOf str) "services.gitlab.databaseName and the database of the registry"
+        [ "registry" ]
         "The databases that are dumped. Definitions add to the derived one.";
     jobs = key ints.positive 4 "How many tables are dumped at the same time.";
     ddl-wait =
@@ -173,7 +174,7 @@ in
         "The paths that are backed up. Definitions add to the derived ones; leave out a derived one by {option}`services.gitlab-backup.omit`.";
     configuration =
       added (listOf outside)
-        "the configuration of services.gitlab and the files of services.gitlab.secrets"
+        "the configuration of services.gitlab and the files with its secrets"
         [ "/srv/gitlab-extra" ]
         "Those of `paths` that a restore replaces only with `--with-config`.";
     exclude =
