@@ -20,11 +20,13 @@ let
   # A storage of another host has no path, and a value may be a secret.
   at = value: optional (isString value && hasPrefix "/" value) (clean value);
 
-  # Each lies below `shared.path` unless one of these keys moves it. GitLab has used both names.
+  # Each lies below `shared.path` unless a key moves it. GitLab has used several names, and what Pages
+  # serves is in the last.
   kinds = [
     "artifacts"
     "ci_secure_files"
     "dependency_proxy"
+    "encrypted_settings"
     "external_diffs"
     "lfs"
     "packages"
@@ -33,7 +35,10 @@ let
     "terraform_state"
   ];
   moved =
-    kind: at (merged.${kind}.path or null) ++ at (merged.${kind}.storage_path or null);
+    kind:
+    at (merged.${kind}.path or null)
+    ++ at (merged.${kind}.storage_path or null)
+    ++ at (merged.${kind}.local_store.path or null);
 in
 outermost (
   concatMap (storage: at (storage.path or null)) (attrValues merged.repositories.storages)

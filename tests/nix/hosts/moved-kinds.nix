@@ -1,4 +1,4 @@
-# Each kind of blob in a place of its own, by either of GitLab's names for the key.
+# Each kind of blob in a place of its own, by any of GitLab's names for the key.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;
@@ -6,11 +6,13 @@
     artifacts.path = "/srv/artifacts";
     ci_secure_files.storage_path = "/srv/secure-files";
     dependency_proxy.storage_path = "/srv/dependency-proxy";
+    encrypted_settings.path = "/srv/encrypted-settings";
     external_diffs.storage_path = "/srv/diffs";
     gitlab_ci.builds_path = "/srv/builds";
     lfs.storage_path = "/srv/lfs";
     packages.storage_path = "/srv/packages";
     pages.path = "/srv/pages";
+    pages.local_store.path = "/srv/deployments";
     registry.path = "/srv/registry";
     terraform_state.storage_path = "/srv/terraform";
     uploads.storage_path = "/srv/public";
