@@ -92,6 +92,9 @@ fn nixos_tree() -> tempfile::TempDir {
         "/nix/store/7-unit-gitlab.target/gitlab.target",
         "/nix/store/8-unit-gitlab-db-config.service/gitlab-db-config.service",
         "/nix/store/9-unit-gitlab-nightly.timer/gitlab-nightly.timer=[Timer]\nUnit=gitlab-sidekiq.service\n",
+        // GitLab's own backups, which would start it.
+        "/nix/store/10-unit-gitlab-backup.timer/gitlab-backup.timer=[Timer]\nOnCalendar=03:00\n",
+        "/nix/store/11-unit-gitlab-backup.service/gitlab-backup.service=[Unit]\nBindsTo=gitlab.service\nAfter=gitlab.service\n",
         "/run/gitlab/redis.sock",
         "/srv/state/repositories/+gitaly/x",
         "/srv/state/config/secrets.yml",
@@ -120,6 +123,7 @@ fn an_empty_file_is_enough_for_nixos() {
             "docker-registry-garbage-collect.service",
             "gitaly.service",
             "docker-registry-garbage-collect.timer",
+            "gitlab-backup.timer",
             "gitlab-nightly.timer"
         ]
     );

@@ -23,7 +23,7 @@ const GITALY: [&str; 2] = ["/var/opt/gitlab/gitaly/config.toml", "/home/git/gita
 const SIZE: u64 = 1 << 22;
 
 /// Kinds of files, and the keys of gitlab.yml that say where they are. config/initializers/1_settings.rb.
-const KINDS: [(&str, &str, &[&str]); 12] = [
+const KINDS: [(&str, &str, &[&str]); 14] = [
     ("shared files", "shared", &["path"]),
     ("uploads", "uploads", &["storage_path"]),
     ("LFS objects", "lfs", &["storage_path"]),
@@ -34,6 +34,8 @@ const KINDS: [(&str, &str, &[&str]); 12] = [
     ("Terraform states", "terraform_state", &["storage_path"]),
     ("secure files", "ci_secure_files", &["storage_path"]),
     ("Pages", "pages", &["path", "storage_path"]),
+    ("what Pages serves", "pages.local_store", &["path"]),
+    ("encrypted settings", "encrypted_settings", &["path"]),
     ("the container registry", "registry", &["path"]),
     ("logs of jobs", "gitlab_ci", &["builds_path"]),
 ];
@@ -100,7 +102,9 @@ impl Rails {
             Some(declared(format!("repositories of storage '{name}'"), key, storage["path"].as_str()?))
         });
         let kinds = KINDS.iter().filter_map(|(what, section, keys)| {
-            let values = self.production.get(*section)?;
+            let (first, below) = section.split_once('.').map_or((*section, None), |(first, below)| (first, Some(below)));
+            let section_values = self.production.get(first)?;
+            let values = below.map_or(section_values, |below| &section_values[below]);
             let (key, path) = keys.iter().find_map(|key| Some((key, values[*key].as_str()?)))?;
             let mut found = declared((*what).to_owned(), format!("{section}.{key}"), path);
             if *section == "uploads" {
@@ -229,13 +233,17 @@ mod tests {
         let yml = "production: &base\n  gitlab: {host: x}\n  repositories:\n    storages: # several\n      default:\n        path: /home/git/repositories/\n      \
                    fast:\n        path: /mnt/fast\n      remote:\n        gitaly_address: tcp://x:1\n  shared:\n    # path: /mnt/no\n  lfs:\n    enabled: true\n    \
                    storage_path: /mnt/lfs\n  uploads:\n    storage_path: /mnt/public\n  gitlab_ci:\n    builds_path: builds/\n  artifacts:\n    path: /mnt/a\n    \
-                   object_store:\n      enabled: true\ntest:\n  <<: *base\n";
+                   object_store:\n      enabled: true\n  pages:\n    path: /mnt/pages\n    local_store:\n      path: /mnt/served\n  encrypted_settings:\n    \
+                   path: /mnt/encrypted\ntest:\n  <<: *base\n";
         let found = declared(yml);
         let expected = [
             ("repositories.storages.default.path", "/home/git/repositories"),
             ("repositories.storages.fast.path", "/mnt/fast"),
             ("uploads.storage_path", "/mnt/public/uploads"),
             ("lfs.storage_path", "/mnt/lfs"),
+            ("pages.path", "/mnt/pages"),
+            ("pages.local_store.path", "/mnt/served"),
+            ("encrypted_settings.path", "/mnt/encrypted"),
             ("gitlab_ci.builds_path", "/home/git/gitlab/builds"),
         ];
         assert_eq!(found, expected.map(|(key, path)| (key.to_owned(), path.to_owned())));

@@ -12,6 +12,9 @@ use crate::values::UnitName;
 const UNIT_DIRECTORIES: [&str; 5] =
     ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
+/// What stands in one of these of a unit is started with it.
+const ASKS: [&str; 4] = ["Requires", "BindsTo", "Wants", "Upholds"];
+
 /// The unit files of a host, without the masked ones.
 #[derive(Debug, Default)]
 pub(super) struct Units {
@@ -59,15 +62,27 @@ impl Units {
         words.filter(|word| word.ends_with(suffix)).map(PathBuf::from).filter(|path| path.is_absolute()).collect()
     }
 
-    /// The sockets, timers and paths that can start one of `units`: those of the same stem, and those of GitLab's that name one.
+    /// The sockets, timers and paths that can start one of `units`: those of the same stem, and those of GitLab's that start one, or what asks for
+    /// one.
     pub(super) fn triggers_of(&self, units: &[UnitName]) -> Vec<UnitName> {
-        let triggers = |name: &str, file: &Path| {
+        let is_one = |name: &String| units.iter().any(|unit| unit.as_str() == name);
+        let asks = |name: &String| is_one(name) || self.words(name, &ASKS).iter().any(is_one);
+        let triggers = |name: &str| {
             let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') else { return false };
             let by_stem = units.iter().any(|unit| unit.as_str().rsplit_once('.').is_some_and(|(other, _)| other == stem));
-            by_stem || stem.starts_with("gitlab") && names_one_of(file, units)
+            let named = || [self.words(name, &["Service", "Unit"]), vec![format!("{stem}.service")]].concat();
+            by_stem || stem.starts_with("gitlab") && named().iter().any(asks)
         };
-        let found = self.files.iter().filter_map(|(name, file)| file.as_ref().filter(|file| triggers(name, file)).map(|_| name));
-        found.filter_map(|name| UnitName::new(name.as_str()).ok()).collect()
+        let there = self.files.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name);
+        there.filter(|name| triggers(name)).filter_map(|name| UnitName::new(name.as_str()).ok()).collect()
+    }
+
+    /// The words of `keys` in the unit file `name`; none if there is no such file.
+    fn words(&self, name: &str, keys: &[&str]) -> Vec<String> {
+        let Some(Some(file)) = self.files.get(name) else { return Vec::new() };
+        let text = own::read_text(file).unwrap_or_default();
+        let assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(key, _)| keys.contains(&key.trim()));
+        assigned.flat_map(|(_, value)| value.split_whitespace()).map(str::to_owned).collect()
     }
 }
 
@@ -78,13 +93,4 @@ fn followed(host: &Host, path: PathBuf) -> Option<PathBuf> {
         Ok(target) if target.is_absolute() => Some(host.path(target)),
         _ => Some(path),
     }
-}
-
-/// `Service=` of a socket, `Unit=` of a timer or a path.
-fn names_one_of(file: &Path, units: &[UnitName]) -> bool {
-    let text = own::read_text(file).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| line.split_once('='))
-        .filter(|(key, _)| matches!(key.trim(), "Service" | "Unit"))
-        .any(|(_, value)| units.iter().any(|unit| unit.as_str() == value.trim()))
 }
