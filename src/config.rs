@@ -24,7 +24,7 @@ use crate::values::{SecretSource, Timespan, UnitName};
 pub use error::{ConfigError, Finding};
 pub use found::Found;
 use host::Host;
-pub use layout::is_recognised;
+pub use layout::{OMNIBUS, SUPERVISOR, is_recognised};
 use monitoring::Monitoring;
 
 /// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5) `LoadCredential=`.

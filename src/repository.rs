@@ -3,6 +3,7 @@
 mod builtin;
 mod engine;
 mod environment;
+mod local;
 mod restic;
 pub mod retention;
 

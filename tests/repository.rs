@@ -538,7 +538,28 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
     fs::write(place.path("password"), "another\n").unwrap();
     for engine in BOTH {
         let error = format!("{:#}", place.engine(engine).init().unwrap_err());
-        assert!(error.contains("is the password"), "{error}");
+        assert!(error.contains("its own"), "{error}");
+    }
+}
+
+/// A directory with keys and data is no place for a new repository, and none to be emptied.
+#[test]
+fn a_repository_without_its_configuration_is_damaged_and_not_none() {
+    let place = Place::new();
+    place.made(EngineName::Builtin);
+    let config = place.path("repository").join("config");
+    let content = fs::read(&config).unwrap();
+    for engine in BOTH {
+        fs::remove_file(&config).unwrap();
+        for error in [place.engine(engine).is_there().map(drop), place.engine(engine).init().map(drop)] {
+            let error = format!("{:#}", error.unwrap_err());
+            assert!(error.contains("is a damaged repository") && error.contains("remove nothing") && !error.contains("empty it"), "{error}");
+        }
+        fs::write(&config, "").unwrap();
+        let error = format!("{:#}", place.engine(engine).is_there().unwrap_err());
+        assert!(error.contains("is damaged") && !error.contains("password"), "{error}");
+        fs::write(&config, &content).unwrap();
+        assert!(place.engine(engine).is_there().unwrap());
     }
 }
 

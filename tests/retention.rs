@@ -235,7 +235,9 @@ fn most_runs_go_only_if_somebody_agrees() {
     let last = |count: u32| Retention { keep_last: Some(count), ..Retention::default() };
     assert_eq!(of(10, &last(5)).doubt(), None);
     let most = of(10, &last(4));
-    assert!(matches!(most.doubt(), Some(Doubt::Many(words)) if words.contains("remove 6 of 10") && words.contains("--yes-remove 6")));
+    assert!(
+        matches!(most.doubt(), Some(Doubt::Many(words)) if words.contains("remove 6 of 10") && words.contains("6 of 10 days") && words.contains("--yes-remove 6"))
+    );
     assert!(most.agreed(None).is_err() && most.agreed(Some(5)).is_err() && most.agreed(Some(6)).is_ok());
     // One a night, of a policy that keeps one.
     assert_eq!(of(2, &last(1)).doubt(), None);
@@ -272,25 +274,48 @@ fn the_newest_is_the_one_that_came_last() {
     assert_eq!(named(&catalog(all)), expected);
 }
 
-/// By a clock that has jumped ahead, before the newest run or after it, everything is old.
+/// A run every hour: what goes of a day is no loss, and the first days are no failure.
+#[test]
+fn most_of_a_day_goes_without_a_question() {
+    let first: Timestamp = "2026-03-02T00:10:00Z".parse().unwrap();
+    let hour = SignedDuration::from_secs(3600);
+    let policy = Retention { keep_daily: Some(7), keep_weekly: Some(4), keep_monthly: Some(6), ..Retention::default() };
+    let of = |hours: i32| {
+        let times: Vec<Timestamp> = (0..hours).map(|index| first + hour * index).collect();
+        plan(&policy, &catalog(times.iter().map(|time| complete(*time)).collect()), first + hour * hours).unwrap()
+    };
+    for hours in [2, 7, 24, 25, 48] {
+        assert!(matches!(of(hours).doubt(), Some(Doubt::Few(_))), "{hours}: {:?}", of(hours).doubt());
+    }
+    assert_eq!(of(72).doubt(), None);
+    assert_eq!(of(72).fates.iter().filter(|fate| fate.keep).count(), 3);
+}
+
+/// By a clock that has jumped ahead, everything from before is old. A host that was switched off has a gap, too.
 #[test]
 fn nothing_goes_by_a_clock_that_jumped() {
     let hour = SignedDuration::from_secs(3600);
-    let policy = Retention { keep_last: Some(3), ..Retention::default() };
+    let within = Retention { keep_within: Some(Timespan::from_secs(30 * 24 * 3600)), ..Retention::default() };
+    let last = Retention { keep_last: Some(7), ..Retention::default() };
     let (nights, years) = (nights(), SignedDuration::from_hours(10 * 365 * 24));
-    let of =
-        |times: &[Timestamp], now: Timestamp| plan(&policy, &catalog(times.iter().map(|time| complete(*time)).collect()), now).unwrap();
-    let doubted = |plan: &gitlab_backup::steps::prune::Plan| matches!(plan.doubt(), Some(Doubt::Many(words)) if words.contains("is the clock right?"));
-    let five = &nights[..5];
-    assert!(!doubted(&of(five, five[4] + hour)) && of(five, five[4] + hour).doubt().is_none());
-    let jumped = [five, &[five[4] + years]].concat();
-    assert!(doubted(&of(&jumped, five[4] + years + hour)), "{:?}", of(&jumped, five[4] + years + hour));
-    assert!(doubted(&of(five, five[4] + years)));
-    // It was switched off for some days, or makes a backup a month.
-    let later = [five, &[five[4] + hour * 24 * 6]].concat();
-    assert!(!doubted(&of(&later, five[4] + hour * 24 * 6)));
-    let months: Vec<Timestamp> = (0..6).map(|month| five[0] + hour * 24 * 31 * month).collect();
-    assert!(!doubted(&of(&months, months[5] + hour * 24 * 20)));
+    let of = |policy: &Retention, times: &[Timestamp]| {
+        let now = *times.last().unwrap() + hour;
+        plan(policy, &catalog(times.iter().map(|time| complete(*time)).collect()), now).unwrap().doubt()
+    };
+    let doubted = |doubt: Option<Doubt>| matches!(doubt, Some(Doubt::Many(words)) if words.contains("is the clock right?"));
+    let ten = &nights[..10];
+    assert_eq!(of(&within, ten), None);
+    // For as many nights as runs must be left.
+    for since in 1..=3_usize {
+        let times: Vec<Timestamp> = ten.iter().copied().chain(nights[10..10 + since].iter().map(|time| *time + years)).collect();
+        assert!(doubted(of(&within, &times)), "{since}: {:?}", of(&within, &times));
+    }
+    // One night takes the place of one.
+    let off = [ten, &[ten[9] + hour * 24 * 9]].concat();
+    assert_eq!(of(&last, &off), None);
+    assert!(!doubted(of(&within, &off)));
+    let months: Vec<Timestamp> = (0..6).map(|month| ten[0] + hour * 24 * 31 * month).collect();
+    assert!(!doubted(of(&last, &months)) && !doubted(of(&within, &months)));
 }
 
 #[test]

@@ -19,7 +19,6 @@ use crate::host::own;
 use crate::host::text;
 use crate::monitoring;
 use crate::process;
-use crate::runs::Newest;
 use crate::runs::restore::Journal;
 use crate::say;
 use crate::steps::user;
@@ -191,10 +190,7 @@ fn repository(config: &Config) -> Vec<Finding> {
     }
     let look = || {
         let engine = open::outside(config)?;
-        if !engine.is_there()? {
-            if let Some(words) = Newest::lost(location) {
-                bail!("{words}");
-            }
+        if !open::is_there(config, &*engine)? {
             open::judge_password(config)?;
             return Ok(vec![Finding::warning("repository", format!("there is none at {location} yet: the first run makes it"))]);
         }

@@ -6,7 +6,7 @@ use crate::catalog::{self, Catalog, Whose};
 use crate::config::Config;
 use crate::host::text;
 use crate::repository::Engine;
-use crate::runs::{Downtime, Manifest, Newest, Record};
+use crate::runs::{Downtime, Manifest, Record};
 use crate::steps::open;
 use crate::values::RunId;
 use crate::{note, say};
@@ -14,9 +14,6 @@ use crate::{note, say};
 /// Prints the complete runs, oldest first.
 pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
     let Some(engine) = open::existing(config)? else {
-        if let Some(words) = Newest::lost(&config.repository.location) {
-            bail!("{words}");
-        }
         match json {
             true => text::out("[]"),
             false => say!("no complete runs: there is no repository at {} yet, the first run makes it", config.repository.location),
@@ -64,7 +61,7 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
 
 /// Prints one run: its manifest, or the record of one that failed.
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
-    let catalog = config.and_then(|config| Catalog::read(&*open::outside(&config)?, Whose::Run(id)));
+    let catalog = config.and_then(|config| Catalog::read(&*open::whole(&config)?, Whose::Run(id)));
     let record = Record::all()?.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {

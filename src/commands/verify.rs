@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{Catalog, Whose};
-use crate::config::Config;
+use crate::config::{Config, host};
 use crate::finding::{Finding, conclude};
 use crate::host::text;
 use crate::runs::Verified;
@@ -58,7 +58,7 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
     let depth = Depth { read_data: args.read_data, all_repositories: args.all_repositories, drill: args.drill };
     let scratch = std::path::absolute(&args.scratch)?;
     let mut findings = Vec::new();
-    let done = recorded(config, (args.run.as_ref(), args.host.as_deref()), (depth, &scratch), &mut |finding| {
+    let done = recorded(config, Some((args.run.as_ref(), args.host.as_deref())), (depth, &scratch), &mut |finding| {
         if !args.json {
             say!("{finding}");
         }
@@ -79,21 +79,22 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
 pub async fn newest(config: &Config) -> Result<()> {
     let depth = Depth { read_data: config.verify.read_data, all_repositories: config.verify.all_repositories, drill: config.verify.drill };
     let mut findings = Vec::new();
-    let done = recorded(config, (None, None), (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding)).await;
+    let done = recorded(config, None, (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding)).await;
     conclude(&findings)?;
     done
 }
 
-/// Verifies, and keeps how it went for `status`.
+/// Verifies, and keeps how it went for `status`: of a run of this host, and of what the unit could not even begin. What is `asked` by hand and comes to
+/// no such run says nothing of this host's.
 async fn recorded(
     config: &Config,
-    (id, host): (Option<&RunId>, Option<&str>),
+    asked: Option<(Option<&RunId>, Option<&str>)>,
     how: (Depth, &Path),
     tell: &mut dyn FnMut(Finding),
 ) -> Result<()> {
     let (depth, _) = how;
     let mut record = Verified {
-        run: id.cloned(),
+        run: None,
         started: Timestamp::now(),
         finished: None,
         drill: depth.drill,
@@ -101,9 +102,8 @@ async fn recorded(
         ok: false,
         wrong: Vec::new(),
     };
-    keep(&record);
     let mut wrong = Vec::new();
-    let looked = look(config, (id, host), how, &mut record, &mut |finding| {
+    let looked = look(config, asked.unwrap_or_default(), how, &mut record, &mut |finding| {
         wrong.extend(finding.is_wrong().then(|| finding.clone()));
         tell(finding);
     })
@@ -114,7 +114,12 @@ async fn recorded(
     record.finished = Some(Timestamp::now());
     record.ok = wrong.is_empty();
     record.wrong = wrong;
-    keep(&record);
+    // Not everybody who can read the repository can write here, and the findings are told all the same.
+    if (asked.is_none() || record.run.is_some())
+        && let Err(error) = record.save()
+    {
+        tracing::warn!("{error:#}: 'gitlab-backup status' will not tell of this");
+    }
     looked?;
     if !record.ok {
         bail!("a restore could not be relied upon: {} wrong", record.wrong.len());
@@ -124,26 +129,22 @@ async fn recorded(
 
 async fn look(
     config: &Config,
-    (id, host): (Option<&RunId>, Option<&str>),
+    (id, of_host): (Option<&RunId>, Option<&str>),
     (depth, scratch): (Depth, &Path),
     record: &mut Verified,
     tell: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    let engine = open::outside(config)?;
-    let catalog = Catalog::read(&*engine, Whose::asked(host, id))?;
+    let engine = open::whole(config)?;
+    let catalog = Catalog::read(&*engine, Whose::asked(of_host, id))?;
     if id.is_none() {
         // A newer run than the one that is looked at may be among them.
         catalog.unusable().for_each(|(run, why)| tell(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}")))));
     }
     let run = catalog.pick(id)?;
-    record.run = Some(run.manifest.id.clone());
-    keep(record);
-    verify::verify(config, &*engine, run, (depth, scratch), tell).await
-}
-
-/// Not everybody who can read the repository can write here, and the findings are told all the same.
-fn keep(record: &Verified) {
-    if let Err(error) = record.save() {
-        tracing::warn!("{error:#}: 'gitlab-backup status' will not tell of this");
+    if run.manifest.host == host::name() {
+        record.run = Some(run.manifest.id.clone());
+        // Should it be cut off.
+        let _ = record.save();
     }
+    verify::verify(config, &*engine, run, (depth, scratch), tell).await
 }

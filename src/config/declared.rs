@@ -39,6 +39,9 @@ const KINDS: [(&str, &str, &[&str]); 14] = [
     ("the container registry", "registry", &["path"]),
     ("logs of jobs", "gitlab_ci", &["builds_path"]),
 ];
+/// The kinds that `object_store` has for all of them at once.
+const OBJECTS: [&str; 9] =
+    ["artifacts", "external_diffs", "lfs", "uploads", "packages", "dependency_proxy", "terraform_state", "ci_secure_files", "pages"];
 /// What is below [`KINDS`]' path of the uploads.
 const UPLOADS: &str = "uploads";
 
@@ -53,6 +56,8 @@ pub struct Declared {
     pub key: String,
     /// The file with the key.
     pub file: PathBuf,
+    /// GitLab uses it: its section is not switched off.
+    pub enabled: bool,
 }
 
 /// gitlab.yml, as far as it can be read.
@@ -94,25 +99,59 @@ impl Rails {
 
     /// Where it keeps what.
     pub fn directories(&self) -> Vec<Declared> {
-        let declared =
-            |what: String, key: String, path: &str| Declared { what, path: tidy(&self.root.join(path)), key, file: self.file.clone() };
+        let declared = |what: String, key: String, path: &str| Declared {
+            what,
+            path: tidy(&self.root.join(path)),
+            key,
+            file: self.file.clone(),
+            enabled: true,
+        };
         let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
         let storages = storages.into_iter().flatten().filter_map(|(name, storage)| {
             let key = format!("repositories.storages.{name}.path");
             Some(declared(format!("repositories of storage '{name}'"), key, storage["path"].as_str()?))
         });
         let kinds = KINDS.iter().filter_map(|(what, section, keys)| {
-            let (first, below) = section.split_once('.').map_or((*section, None), |(first, below)| (first, Some(below)));
-            let section_values = self.production.get(first)?;
-            let values = below.map_or(section_values, |below| &section_values[below]);
+            let first = section.split('.').next().unwrap_or(section);
+            let (section_values, values) = (self.section(first)?, self.section(section)?);
             let (key, path) = keys.iter().find_map(|key| Some((key, values[*key].as_str()?)))?;
             let mut found = declared((*what).to_owned(), format!("{section}.{key}"), path);
             if *section == "uploads" {
                 found.path.push(UPLOADS);
             }
-            (!is_elsewhere(values)).then_some(found)
+            found.enabled = section_values["enabled"] != Value::Bool(false);
+            (!is_elsewhere(values) && !self.is_consolidated(first)).then_some(found)
         });
-        storages.chain(kinds).collect()
+        storages.chain(kinds).filter(|declared| !is_computed(&declared.path)).collect()
+    }
+
+    /// The keys whose values Ruby computes when GitLab reads them, so that they are known to nobody else.
+    pub fn computed(&self) -> Vec<String> {
+        let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
+        let storages =
+            storages.into_iter().flatten().map(|(name, storage)| (format!("repositories.storages.{name}.path"), &storage["path"]));
+        let kinds = KINDS.iter().flat_map(|(_, section, keys)| {
+            let values = self.section(section);
+            keys.iter().filter_map(move |key| Some((format!("{section}.{key}"), &values?[*key])))
+        });
+        storages
+            .chain(kinds)
+            .filter(|(_, value)| value.as_str().is_some_and(|text| is_computed(Path::new(text))))
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// A section, by a name with a dot one below another.
+    fn section(&self, name: &str) -> Option<&Value> {
+        let (first, below) = name.split_once('.').map_or((name, None), |(first, below)| (first, Some(below)));
+        let values = self.production.get(first)?;
+        Some(below.map_or(values, |below| &values[below]))
+    }
+
+    /// Whether the consolidated form has objects of this kind in object storage.
+    fn is_consolidated(&self, section: &str) -> bool {
+        let Some(storage) = self.production.get("object_store") else { return false };
+        OBJECTS.contains(&section) && is_true(&storage["enabled"]) && storage["objects"][section]["enabled"] != Value::Bool(false)
     }
 
     /// The kinds of objects for which object storage is enabled; the consolidated form has it for all of them at once.
@@ -126,6 +165,11 @@ impl Rails {
 /// Without a slash at its end.
 fn tidy(path: &Path) -> PathBuf {
     path.components().collect()
+}
+
+/// Ruby's templates are played when GitLab reads the file.
+fn is_computed(path: &Path) -> bool {
+    path.to_string_lossy().contains("<%")
 }
 
 fn is_elsewhere(section: &Value) -> bool {
@@ -185,6 +229,7 @@ impl Gitaly {
             path: tidy(&storage.path),
             key: "storage.path".to_owned(),
             file: file.clone(),
+            enabled: true,
         };
         Ok(Some(Self { storages: parsed.storage.into_iter().map(declared).collect(), hooks: parsed.hooks.custom_hooks_dir }))
     }
@@ -250,6 +295,17 @@ mod tests {
         // As NixOS writes it.
         let json = r#"{"production":{"repositories":{"storages":{"default":{"path":"/srv/r"}}},"shared":{"path":"/srv/s"}}}"#;
         assert_eq!(declared(json).len(), 2);
+    }
+
+    #[test]
+    fn what_is_switched_off_elsewhere_or_computed_is_none_that_must_be_saved() {
+        let yml = "production:\n  registry:\n    enabled: false\n    path: /mnt/registry\n  object_store:\n    enabled: true\n    objects:\n      pages:\n        \
+                   enabled: false\n  lfs:\n    storage_path: /mnt/lfs\n  pages:\n    path: /mnt/pages\n  shared:\n    path: <%= ENV['X'] %>\n";
+        let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", yml)]);
+        let rails = rails(&host, &[]).pop().unwrap().unwrap();
+        let found: Vec<_> = rails.directories().into_iter().map(|found| (found.key, found.enabled)).collect();
+        assert_eq!(found, [("pages.path".to_owned(), true), ("registry.path".to_owned(), false)]);
+        assert_eq!(rails.computed(), ["shared.path"]);
     }
 
     #[test]

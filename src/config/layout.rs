@@ -11,6 +11,8 @@ use super::found::{Defaults, Found};
 use super::host::Host;
 use super::unit_files::Units;
 
+pub use omnibus::{OMNIBUS, SUPERVISOR};
+
 /// All of them. `auto` takes the first that recognises the host.
 pub(super) const LAYOUTS: [&dyn Layout; 4] = [&omnibus::Omnibus, &nixos::Nixos, &source::Source, &custom::Custom];
 

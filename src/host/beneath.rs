@@ -413,13 +413,7 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
 /// # Errors
 /// If there is none.
 pub fn socket(path: &Path) -> Result<OwnedFd> {
-    let found = (|| {
-        let (parent, name) = path.parent().zip(path.file_name()).context("it has no name")?;
-        let socket = open::openat(open::place(parent)?, Path::new(name), OFlags::PATH)?;
-        ensure!(FileType::from_raw_mode(rustix::fs::fstat(&socket)?.st_mode) == FileType::Socket, "it is not a socket");
-        anyhow::Ok(socket)
-    })();
-    found.with_context(|| format!("cannot look at {}", path.display()))
+    open::socket(path).with_context(|| format!("cannot look at {}", path.display()))
 }
 
 /// Whether `name` is one of something in a directory, and no way to elsewhere.

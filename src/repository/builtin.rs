@@ -30,7 +30,7 @@ use rustix::fs::FlockOperation;
 use crate::config::host;
 use crate::host::own;
 
-use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
+use super::{Engine, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, local, patience};
 use links::Links;
 use source::{Skips, Source};
 
@@ -69,7 +69,7 @@ impl Builtin {
 
     fn open(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
         let location = self.location.display();
-        ensure!(self.exists()?, "there is no repository at {location}");
+        ensure!(local::is_there(&self.location)?, "there is no repository at {location}");
         if let Some(key) = self.key.get().cloned().or_else(|| self.kept()) {
             // A key that does not fit is another repository's: then the password decides.
             if let Ok(repository) = self.repository(bars.clone())?.open(&Credentials::Masterkey(key.clone())) {
@@ -100,9 +100,12 @@ impl Builtin {
             }
             (opened, _) => opened,
         };
-        opened.map_err(plain).with_context(|| {
+        opened.map_err(|error| {
             let (location, password) = (self.location.display(), self.password_file.display());
-            format!("cannot open the repository at {location}: is the password in {password} its own?")
+            match error.is_incorrect_password() {
+                true => anyhow!("cannot open the repository at {location}: the password in {password} is not its own"),
+                false => plain(error).context(format!("cannot open the repository at {location}")),
+            }
         })
     }
 
@@ -120,11 +123,6 @@ impl Builtin {
             tracing::debug!("cannot keep the repository's key: {error:#}");
         }
         let _ = self.key.set(key);
-    }
-
-    fn exists(&self) -> Result<bool> {
-        let config = self.location.join("config");
-        config.try_exists().with_context(|| format!("cannot look at {}", config.display()))
     }
 
     /// Held by whoever changes the repository: the library itself takes no locks. Ends with the process, however that ends.
@@ -194,19 +192,11 @@ impl Write for Bounded {
 
 impl Engine for Builtin {
     fn is_there(&self) -> Result<bool> {
-        if self.exists()? {
-            return Ok(true);
-        }
-        let location = self.location.display();
-        let occupied = match own::entries(&self.location) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-            // A new file system has that.
-            entries => entries
-                .with_context(|| format!("cannot read {location}"))?
-                .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == "lost+found")),
-        };
-        ensure!(!occupied, "{location} holds no repository, but other files: empty it or name another [repository] location");
-        Ok(false)
+        local::is_there(&self.location)
+    }
+
+    fn is_vacant(&self) -> Result<()> {
+        local::is_vacant(&self.location)
     }
 
     fn init(&self) -> Result<bool> {
@@ -214,6 +204,7 @@ impl Engine for Builtin {
             self.probe()?;
             return Ok(false);
         }
+        self.is_vacant()?;
         let location = self.location.display();
         own::make_closed(&self.location)?;
         let size = Some(bytesize::ByteSize(PACK_SIZE));

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::frozen::{At, Exclude, Skipped, Walk};
 use crate::process;
 
-use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, patience};
+use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, local, patience};
 
 /// restic-backup(1): some source data could not be read.
 const INCOMPLETE: i32 = 3;
@@ -263,12 +263,9 @@ impl Restic {
 
 impl Engine for Restic {
     fn is_there(&self) -> Result<bool> {
-        let local = Path::new(&self.location);
-        if local.is_absolute() {
-            let config = local.join("config");
-            if !config.try_exists().with_context(|| format!("cannot look at {}", config.display()))? {
-                return Ok(false);
-            }
+        let directory = Path::new(&self.location);
+        if directory.is_absolute() && !local::is_there(directory)? {
+            return Ok(false);
         }
         let output = self.output(&["cat", "config", "--no-lock"])?;
         if output.status.success() {
@@ -288,11 +285,17 @@ impl Engine for Restic {
         bail!("cannot open the repository at {}: {hint} ({words})", self.location)
     }
 
+    fn is_vacant(&self) -> Result<()> {
+        let directory = Path::new(&self.location);
+        if directory.is_absolute() { local::is_vacant(directory) } else { Ok(()) }
+    }
+
     fn init(&self) -> Result<bool> {
         // A repository that is there but cannot be opened must never be taken for none.
         if self.is_there()? {
             return Ok(false);
         }
+        self.is_vacant()?;
         let output = self.output(&["init"])?;
         ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, words(&output.stderr));
         Ok(true)

@@ -48,9 +48,14 @@ impl Newest {
 
     /// What to say where there is no repository at `location` and a run was stored there; nothing where none was, as far as is known.
     pub fn lost(location: &str) -> Option<String> {
-        let newest = Self::load().ok().flatten().filter(|newest| newest.location.as_deref() == Some(location))?;
+        let newest = Self::load().ok().flatten()?;
+        let stored = match &newest.location {
+            Some(of_then) => (of_then == location).then_some("was stored there")?,
+            None => "was stored, there as far as is known",
+        };
         Some(format!(
-            "there is no repository at {location}, and run {} was stored there: is its file system mounted? If it is gone for good, remove {}, and a new one is made",
+            "there is no repository at {location}, and run {} {stored}: is its file system mounted? If it is gone for good, or elsewhere on purpose, \
+             remove {}, and a new one is made",
             newest.run,
             paths::NEWEST_RUN
         ))

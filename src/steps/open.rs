@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::host::{mounts, own};
 use crate::paths;
 use crate::repository::{self, Engine};
+use crate::runs::Newest;
 use crate::units::render::credential;
 use crate::values::SecretSource;
 
@@ -36,10 +37,36 @@ pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
         Err(error) => error.kind() == ErrorKind::NotFound,
     };
     if config.repository.directory().is_some_and(vacant) {
-        return Ok(None);
+        return match Newest::lost(&config.repository.location) {
+            Some(words) => bail!("{words}"),
+            None => Ok(None),
+        };
     }
     let engine = outside(config)?;
-    Ok(engine.is_there()?.then_some(engine))
+    Ok(is_there(config, &*engine)?.then_some(engine))
+}
+
+/// The same, where there must be one.
+///
+/// # Errors
+/// If there is none, or it cannot be told.
+pub fn whole(config: &Config) -> Result<Box<dyn Engine>> {
+    existing(config)?.with_context(|| format!("there is no repository at {} yet: the first run makes it", config.repository.location))
+}
+
+/// Whether there is a repository, or one can be made.
+///
+/// # Errors
+/// If there is none and this host has stored runs in it: it is not mounted, or gone. If something else is there, or it cannot be told.
+pub fn is_there(config: &Config, engine: &dyn Engine) -> Result<bool> {
+    if engine.is_there()? {
+        return Ok(true);
+    }
+    if let Some(words) = Newest::lost(&config.repository.location) {
+        bail!("{words}");
+    }
+    engine.is_vacant()?;
+    Ok(false)
 }
 
 /// Where this process can read the repository's password.

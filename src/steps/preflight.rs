@@ -11,7 +11,7 @@ use crate::finding::{Finding, Verdict, conclude};
 use crate::frozen::At;
 use crate::paths;
 use crate::repository::patience;
-use crate::runs::{Newest, Outcome, Record, paused};
+use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
 
 use super::readiness::{self, Readiness};
@@ -159,11 +159,7 @@ fn each_or(what: &str, errors: Vec<anyhow::Error>, seen: String) -> Vec<Finding>
 fn repository(config: &Config) -> Result<String> {
     let engine = open::in_run(config)?;
     let location = &config.repository.location;
-    if let Some(words) = Newest::lost(location)
-        && !engine.is_there()?
-    {
-        bail!("{words}");
-    }
+    open::is_there(config, &*engine)?;
     // Opening costs half a second of key derivation: `init` opens what is there already.
     if engine.init()? {
         tracing::info!(location, "made the repository");

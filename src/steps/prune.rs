@@ -1,6 +1,6 @@
 //! Retention: whole runs, complete ones only, and what failed runs left behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -40,6 +40,9 @@ pub struct Plan {
     removed: usize,
     kept: usize,
     least: usize,
+    /// The days of which no run is left, of all that have one.
+    lost_days: usize,
+    days: usize,
     /// What makes the clock doubtful.
     clock: Option<String>,
 }
@@ -59,9 +62,10 @@ impl Plan {
         &self.snapshots
     }
 
-    /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than half would go.
+    /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than half would go. A day that keeps one of its runs
+    /// loses nothing that was asked for: of a run every hour, most go every day.
     pub fn doubt(&self) -> Option<Doubt> {
-        let Self { removed, kept, least, .. } = *self;
+        let Self { removed, kept, least, lost_days, days, .. } = *self;
         if removed == 0 {
             return None;
         }
@@ -70,9 +74,9 @@ impl Plan {
         if let Some(why) = &self.clock {
             return Some(Doubt::Many(format!("{words}, and {why}: is the clock right? Nothing is removed: {agree}")));
         }
-        // Several a day, in the first days: they go when there are more.
-        if removed > kept && removed + kept > 2 * least {
-            return Some(Doubt::Many(format!("{words}, so nothing is removed: {agree}")));
+        // In the first days they go when there are more.
+        if lost_days * 2 > days && removed + kept > 2 * least {
+            return Some(Doubt::Many(format!("{words}, with none of {lost_days} of {days} days, so nothing is removed: {agree}")));
         }
         (kept < least).then(|| Doubt::Few(format!("{words}, fewer than {least} ([retention] keep-min), so nothing is removed: {agree}")))
     }
@@ -112,10 +116,16 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
         dates.get(after).filter(|date| date.duration_since(*started) > CLOCK).map(|_| after.clone())
     };
     let (behind, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(run, started)| before(run, started).is_some());
-    let mut fates = retention::decide(policy, &runs, &TimeZone::system());
-    let clock = jumped(&runs, now);
+    let zone = TimeZone::system();
+    let mut fates = retention::decide(policy, &runs, &zone);
     let removed = fates.iter().filter(|fate| !fate.keep).count();
     let kept = fates.len() - removed;
+    let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
+    let clock = jumped(policy, &runs, removed, least);
+    let day_of = |run: &RunId| dates.get(run).map(|date| date.to_zoned_datetime(zone.clone()).date());
+    let days: BTreeSet<_> = fates.iter().filter_map(|fate| day_of(&fate.run)).collect();
+    let kept_days: BTreeSet<_> = fates.iter().filter(|fate| fate.keep).filter_map(|fate| day_of(&fate.run)).collect();
+    let (lost_days, days) = (days.len() - kept_days.len(), days.len());
     for (run, started) in behind.into_iter().rev() {
         let after = before(&run, &started).map_or_else(String::new, |after| after.to_string());
         tracing::warn!("run {run} is dated {started}, and came after run {after}: it stays, and does not count for the others");
@@ -139,21 +149,26 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
             snapshots.extend(manifest.into_iter().chain(parts).map(|snapshot| snapshot.id.clone()));
         }
     }
-    let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
-    Ok(Plan { fates, leftovers, snapshots, removed, kept, least, clock })
+    Ok(Plan { fates, leftovers, snapshots, removed, kept, least, lost_days, days, clock })
 }
 
-/// Whether the clock seems to have jumped ahead: since the newest run, or before it. `runs` are in the order of their dates.
-fn jumped(runs: &[(RunId, Timestamp)], now: Timestamp) -> Option<String> {
-    let dates: Vec<Timestamp> = runs.iter().map(|(_, started)| *started).chain([now]).collect();
-    let gaps: Vec<SignedDuration> = dates.windows(2).map(|pair| pair[1].duration_since(pair[0])).collect();
-    // The last two are what is judged: from the newest run until now, and from the one before.
-    let (usual, judged) = gaps.split_at(gaps.len().saturating_sub(2));
-    let usual = usual.iter().rev().take(GAPS).max().copied().unwrap_or_default();
-    let longest = judged.iter().max().copied().unwrap_or_default();
-    let days = |span: SignedDuration| span.as_hours() / 24;
-    (longest > GAP && longest > usual * LONGER)
-        .then(|| format!("the newest run, or this moment, is {} days after what came before", days(longest)))
+/// Whether the clock seems to have jumped ahead between two runs, and more runs go for it than came since: by a policy that goes by time, everything
+/// before the jump is old. As many runs as must be left have to agree with the new time before it is believed. `runs` are in the order of their
+/// dates, and the policy removes `removed` of them.
+fn jumped(policy: &Retention, runs: &[(RunId, Timestamp)], removed: usize, least: usize) -> Option<String> {
+    let gaps: Vec<SignedDuration> = runs.windows(2).map(|pair| pair[1].1.duration_since(pair[0].1)).collect();
+    let is_jump = |at: usize| {
+        let usual = gaps[..at].iter().rev().take(GAPS).max().copied().unwrap_or_default();
+        gaps[at] > GAP && gaps[at] > usual * LONGER
+    };
+    let at = (gaps.len().saturating_sub(least)..gaps.len()).find(|at| is_jump(*at))?;
+    let (before, since) = runs.split_at(at + 1);
+    let without = retention::decide(policy, before, &TimeZone::system()).iter().filter(|fate| !fate.keep).count();
+    let more = removed.saturating_sub(without);
+    (more > since.len()).then(|| {
+        let days = gaps[at].as_hours() / 24;
+        format!("{more} of them because run {} is {days} days after the one before", since[0].0)
+    })
 }
 
 /// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any more. Killed at any point, it leaves

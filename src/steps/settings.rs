@@ -34,7 +34,8 @@ fn named(config: &Config) -> Result<Vec<PathBuf>> {
         for entry in own::entries(directory).with_context(|| format!("cannot read {}", directory.display()))? {
             let entry = entry?;
             let (path, metadata) = (entry.path(), entry.metadata()?);
-            if secrets.contains(&&*path) || named.contains(&path) {
+            // A link to the configuration is none that is left out: what it leads to is there.
+            if secrets.contains(&&*path) || named.contains(&path) || path == config.source {
                 continue;
             }
             let why = if metadata.is_dir() {

@@ -20,12 +20,21 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         return Vec::new();
     }
     let host = Host::new("/");
-    let (mut declared, mut findings) = (Vec::new(), Vec::new());
+    let (mut declared, mut computed, mut findings) = (Vec::new(), Vec::new(), Vec::new());
     let unread =
         |error: anyhow::Error| Finding::warning(WHAT, format!("{error:#}: it cannot be told whether all that GitLab keeps is saved"));
     for rails in declared::rails(&host, &config.files.configuration) {
         match rails {
-            Ok(rails) => declared.extend(rails.directories()),
+            Ok(rails) => {
+                declared.extend(rails.directories());
+                let words = |key: &str| {
+                    format!(
+                        "{key} of {} is computed by Ruby (ERB): it cannot be told whether all that GitLab keeps is saved",
+                        rails.file.display()
+                    )
+                };
+                computed.extend(rails.computed().iter().map(|key| Finding::warning(WHAT, words(key))));
+            }
             Err(error) => findings.push(unread(error)),
         }
     }
@@ -35,6 +44,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
             Err(error) => findings.push(unread(error)),
         }
     }
+    findings.extend(computed);
     declared.sort_by(|one, other| one.path.cmp(&other.path));
     declared.dedup_by(|one, other| one.path == other.path);
     let saved = Saved::of(&config.files);
@@ -47,15 +57,16 @@ pub fn findings(config: &Config) -> Vec<Finding> {
 }
 
 fn uncovered(declared: &Declared) -> Finding {
-    let Declared { what, path, key, file } = declared;
-    Finding::of(
-        WHAT,
-        Err(anyhow!(
-            "GitLab keeps {what} in {} ({key} of {}), and no backup has that: add it to [files] paths, or to [files] exclude if it is not to be saved",
-            path.display(),
-            file.display()
-        )),
-    )
+    let Declared { what, path, key, file, enabled } = declared;
+    let real = own::canonical(path).ok().filter(|real| real != path);
+    let leads = real.map(|real| format!(", which is {}", real.display())).unwrap_or_default();
+    let keeps = if *enabled { "keeps" } else { "does not use any more, but once kept" };
+    let words = format!(
+        "GitLab {keeps} {what} in {}{leads} ({key} of {}), and no backup has that: add it to [files] paths, or to [files] exclude if it is not to be saved",
+        path.display(),
+        file.display()
+    );
+    if *enabled { Finding::of(WHAT, Err(anyhow!(words))) } else { Finding::warning(WHAT, words) }
 }
 
 /// What is saved, and what is left out on purpose.
@@ -72,8 +83,9 @@ impl<'a> Saved<'a> {
     /// What is not there is nothing to be saved: GitLab makes it when it has something to keep there.
     fn has(&self, path: &Path) -> bool {
         let Ok(real) = own::canonical(path) else { return true };
-        let within = |path: &Path| self.files.places().any(|saved| path.starts_with(saved));
+        // What a link leads to is in the backup only where that is saved itself.
+        let within = self.files.places().any(|saved| own::canonical(saved).is_ok_and(|saved| real.starts_with(saved)));
         let left_out = |path: &Path| self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path));
-        within(path) || within(&real) || left_out(path) || left_out(&real)
+        within || left_out(path) || left_out(&real)
     }
 }

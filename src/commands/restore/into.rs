@@ -59,6 +59,9 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
         extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
             .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
         if let Some(path) = &args.path {
+            if let Some(repository) = path.ancestors().skip(1).find(|above| above.extension().is_some_and(|extension| extension == "git")) {
+                note!("warning: this is a part of {}: Git needs the whole of it, and what it shares with others", text::path(repository));
+            }
             let found = alternates::look(&target, path, &part.paths)?;
             let repositories = found.repositories.clone();
             let whole = pools(config, part, &target, found);
@@ -93,10 +96,15 @@ fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Fo
         for store in found.missing {
             // The repository whose objects they are, for it may need others.
             let pool = store.parent().unwrap_or(&store).to_owned();
-            say!("  {} too, of whose objects it has some", text::path(&pool));
-            extract::in_child(config, &part.snapshot, &target.reachable(), std::slice::from_ref(&pool))?;
-            ensure!(target.look(store.strip_prefix("/").unwrap_or(&store))?.is_some(), "{} is not in the run", text::path(&store));
-            open.push(alternates::look(target, &pool, &part.paths)?);
+            let laid_out = extract::in_child(config, &part.snapshot, &target.reachable(), std::slice::from_ref(&pool));
+            if let Err(error) = laid_out {
+                wrong.push(format!("{}, of whose objects it has some: {}", text::path(&pool), text::why(&error)));
+            } else if target.look(store.strip_prefix("/").unwrap_or(&store))?.is_none() {
+                wrong.push(format!("{} is not in the run", text::path(&store)));
+            } else {
+                say!("  {} too, of whose objects it has some", text::path(&pool));
+                open.push(alternates::look(target, &pool, &part.paths)?);
+            }
         }
     }
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));

@@ -15,7 +15,10 @@ use crate::host::own;
 pub(super) struct Omnibus;
 
 /// runit's supervisor, and so the package's one unit.
-const SUPERVISOR: &str = "gitlab-runsvdir.service";
+/// What this layout is called.
+pub const OMNIBUS: &str = "omnibus";
+/// Runs everything of the package: GitLab, its databases, its front.
+pub const SUPERVISOR: &str = "gitlab-runsvdir.service";
 /// A link in it for each service that is enabled.
 const SERVICES: &str = "/opt/gitlab/service";
 const CTL: &str = "/opt/gitlab/bin/gitlab-ctl";
@@ -40,7 +43,7 @@ const SSH: &str = "/etc/ssh";
 
 impl Layout for Omnibus {
     fn name(&self) -> &'static str {
-        "omnibus"
+        OMNIBUS
     }
 
     fn recognises(&self, units: &Units) -> bool {

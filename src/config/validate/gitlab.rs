@@ -4,7 +4,7 @@ use super::rules::{self, Refusal};
 use super::{Checker, Section, Units, proxy};
 use crate::config::found::{Defaults, Found};
 use crate::config::host::Host;
-use crate::config::layout::{self, LAYOUTS, Layout};
+use crate::config::layout::{self, LAYOUTS, Layout, SUPERVISOR};
 use crate::config::{Gitlab, Proxy, Quiesce, ReadinessUrl, raw};
 use crate::values::{Timespan, UnitName};
 
@@ -28,6 +28,10 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     }
     let servers: Vec<String> = around.servers.into_iter().chain(defaults.redis_unit.iter().map(ToString::to_string)).collect();
     let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
+    for (place, _) in writers.iter().flatten().filter(|(_, name)| name.as_str() == SUPERVISOR) {
+        let message = format!("'{SUPERVISOR}' runs PostgreSQL and Redis as well, which have to answer while everything else is down");
+        checker.refuse(place, Refusal::new(message, "nothing: each service below it is stopped by itself"));
+    }
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
     let mut writers: Vec<UnitName> = match writers {
         Some(writers) => writers.into_iter().map(|(_, name)| name).collect(),
@@ -41,9 +45,10 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     }
     let stays_up = checker.list(section, "stays-up", &raw.stays_up, |name| rules::unit(name)).unwrap_or_default();
     for (place, unit) in &stays_up {
-        if !writers.contains(unit) && !writers.is_empty() {
+        // One that is not stopped anyway is said to be harmless; one that nobody knows is a slip of the pen.
+        if !writers.contains(unit) && !writers.is_empty() && around.units.find(unit.as_str()).is_none() {
             let all: Vec<_> = writers.iter().map(ToString::to_string).collect();
-            checker.refuse(place, Refusal::new(format!("'{unit}' would not be stopped anyway"), all.join(", ")));
+            checker.refuse(place, Refusal::new(format!("there is no '{unit}' on this host"), all.join(", ")));
         }
     }
     // A target that is stopped takes along what is part of it; as it cannot start anything by itself, it may stay.

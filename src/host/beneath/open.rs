@@ -68,6 +68,13 @@ pub(super) fn place(path: &Path) -> Result<OwnedFd> {
     Ok(found.fd)
 }
 
+/// A socket by its absolute path.
+pub(super) fn socket(path: &Path) -> Result<OwnedFd> {
+    let found = walk(path)?;
+    ensure!(kind(&found.stat) == FileType::Socket, "it is not a socket");
+    Ok(found.fd)
+}
+
 /// A directory by its absolute path.
 pub(super) fn directory(path: &Path) -> Result<OwnedFd> {
     let found = place(path)?;
