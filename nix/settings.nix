@@ -86,7 +86,7 @@ in
         "The units that a backup stops. Definitions add to the derived ones.";
     stays-up =
       key (listOf str) [ "gitlab-workhorse.service" ]
-        "Units of `writers` that are not stopped, for example because they serve a maintenance page.";
+        "Units that are not stopped, because they serve a maintenance page or write nothing that is backed up.";
     quiesce = key (enum [
       "stop"
       "freeze"

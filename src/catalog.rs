@@ -197,7 +197,12 @@ fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
         return None;
     }
     let record = Record::of(run).ok().flatten()?;
-    (record.outcome == Outcome::Complete && record.removed.is_none()).then(|| format!("part '{MANIFEST}' of run {run} is gone"))
+    (record.outcome == Outcome::Complete && record.removed.is_none()).then(|| {
+        format!(
+            "part '{MANIFEST}' of run {run} is gone, so that it cannot be restored: if that was meant, remove {}/{run}.json, and the next prune removes what is left",
+            paths::RUNS
+        )
+    })
 }
 
 /// Removes what was read of snapshots that are no longer there: they come back under no such id.

@@ -553,7 +553,10 @@ fn a_repository_without_its_configuration_is_damaged_and_not_none() {
         fs::remove_file(&config).unwrap();
         for error in [place.engine(engine).is_there().map(drop), place.engine(engine).init().map(drop)] {
             let error = format!("{:#}", error.unwrap_err());
-            assert!(error.contains("is a damaged repository") && error.contains("remove nothing") && !error.contains("empty it"), "{error}");
+            assert!(
+                error.contains("is a damaged repository") && error.contains("remove nothing") && !error.contains("empty it"),
+                "{error}"
+            );
         }
         fs::write(&config, "").unwrap();
         let error = format!("{:#}", place.engine(engine).is_there().unwrap_err());

@@ -79,6 +79,7 @@ pub async fn status(json: bool) -> Result<()> {
             load: timer.load.clone(),
             enablement: manager.enablement(&timer.name).await.unwrap_or_default(),
             runs: timer.active.is_running(),
+            condition: timer.condition.clone(),
             last: manager.last_trigger(&timer.name).await.unwrap_or_default().filter(|_| has_triggered(&timer.name)),
         },
         masked: (executor.load == "masked").then_some(executor.name),

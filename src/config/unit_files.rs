@@ -41,6 +41,11 @@ impl Units {
         Ok(Self { files })
     }
 
+    /// Whether there is no unit at all: no host is looked at, as where NixOS builds a system.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// `name`, if there is a unit file of that name.
     pub(super) fn find(&self, name: &str) -> Option<UnitName> {
         self.files.get(name)?.as_ref()?;

@@ -135,7 +135,7 @@ async fn open(
     let since = monotonic_micros();
     let anchor = manager.start_job(&target, "replace").await?;
     let driven = stop_closure(manager, &bracket.driven, &[]).await?.into_iter().map(|state| state.name).collect();
-    let mut watch = Watch { jobs, anchor, closure, driven, running, stops: Stops::default(), queued: Vec::new() };
+    let mut watch = Watch { jobs, anchor, closure, driven, running, stops: Stops::default(), is_open: false, queued: Vec::new() };
     let captured = watched(config, manager, bracket, since, &mut watch).await;
     watch.stops.end(manager).await?;
     captured
@@ -149,6 +149,11 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
         let up = first_running(manager, &bracket.alone).await?;
         let state = manager.state(&target).await?;
         let window = manager.state(&bracket.window.to_string()).await?;
+        if !watch.is_open && window.reached_since(since) {
+            // What was queued until then are the window's own jobs, stops above all.
+            watch.is_open = true;
+            watch.queued.clear();
+        }
         // Seen running first, and the window open after that.
         if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running()) {
             return Err(started_within(manager, watch, &window, &unit).await);
@@ -308,6 +313,8 @@ struct Watch {
     driven: Vec<String>,
     running: Vec<Paused>,
     stops: Stops,
+    /// The window has been open.
+    is_open: bool,
     /// The jobs that were queued since, by number and unit.
     queued: Vec<(u32, String)>,
 }

@@ -39,7 +39,11 @@ pub(super) fn ended(kind: Kind, record: &Record) {
             let reason = failure.as_ref().map_or("for a reason that is not known", |failure| &failure.reason);
             let unit = failure.as_ref().and_then(|failure| failure.unit.clone()).map(|unit| ("FAILED_UNIT", unit));
             let fields: Vec<_> = unit.into_iter().chain(downtime).collect();
-            tell(kind, record, FAILED, Level::Err, &format!("failed in stage {}: {reason}", record.stage), &fields);
+            let words = match record.outcome {
+                Outcome::Complete => format!("is complete, but something after it failed in stage {}: {reason}", record.stage),
+                _ => format!("failed in stage {}: {reason}", record.stage),
+            };
+            tell(kind, record, FAILED, Level::Err, &words, &fields);
         }
     }
 }

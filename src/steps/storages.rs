@@ -60,7 +60,7 @@ fn uncovered(declared: &Declared) -> Finding {
     let Declared { what, path, key, file, enabled } = declared;
     let real = own::canonical(path).ok().filter(|real| real != path);
     let leads = real.map(|real| format!(", which is {}", real.display())).unwrap_or_default();
-    let keeps = if *enabled { "keeps" } else { "does not use any more, but once kept" };
+    let keeps = if *enabled { "keeps" } else { "does not use any more, but once kept," };
     let words = format!(
         "GitLab {keeps} {what} in {}{leads} ({key} of {}), and no backup has that: add it to [files] paths, or to [files] exclude if it is not to be saved",
         path.display(),

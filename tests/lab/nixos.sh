@@ -63,7 +63,7 @@ become_nixos() {
     # Where NixOS has them.
     mkdir -p /var/gitlab/state && cd /var/gitlab/state && mkdir builds shared custom_hooks home && mv /home/git/repositories . && mv /home/git/gitlab/public/uploads . && mv /home/git/gitlab/config .
     ln -s /var/gitlab/state/repositories /home/git/repositories; ln -s /var/gitlab/state/uploads /home/git/gitlab/public/uploads; chown git:git . *
-    mkdir -p /var/lib/docker-registry' || fail "cannot become NixOS"
+    mkdir -p /var/lib/docker-registry; chown -R git /var/lib/redis /etc/redis /var/log/redis' || fail "cannot become NixOS"
   once gitlab-config.service ''
   once gitlab-db-config.service gitlab-config.service
   once gitlab-postgresql.service postgresql.service
@@ -78,7 +78,7 @@ become_nixos() {
   # It starts the registry again, whoever has stopped that.
   unit docker-registry-garbage-collect.service <<< $'[Service]\nType=oneshot\nExecStart=/bin/systemctl restart docker-registry.service'
   unit docker-registry-garbage-collect.timer <<< $'[Timer]\nOnCalendar=2099-01-01'
-  unit redis-gitlab.service <<< $'[Service]\nType=notify\nUser=redis\nGroup=redis\nRuntimeDirectory=redis\nRuntimeDirectoryMode=0755\nExecStart=/usr/bin/redis-server /etc/redis/redis.conf --supervised systemd --daemonize no\nTimeoutStartSec=infinity\nTimeoutStopSec=infinity'
+  unit redis-gitlab.service <<< $'[Service]\nType=notify\nUser=git\nGroup=git\nRuntimeDirectory=redis\nRuntimeDirectoryMode=0755\nExecStart=/usr/bin/redis-server /etc/redis/redis.conf --supervised systemd --daemonize no\nTimeoutStartSec=infinity\nTimeoutStopSec=infinity'
   pulled_in requires gitlab.service
   pulled_in wants $STAY gitlab-sidekiq.service gitaly.service gitlab-pages.service gitlab-workhorse.service gitlab-mailroom.service
   mkdir -p "$M/root/etc/systemd/system/multi-user.target.wants"

@@ -19,6 +19,8 @@ pub(super) struct Clock {
     pub(super) enablement: String,
     /// It waits for its time.
     pub(super) runs: bool,
+    /// What keeps it from running.
+    pub(super) condition: Option<String>,
     /// When it last started a run.
     pub(super) last: Option<Timestamp>,
 }
@@ -86,6 +88,9 @@ fn clock(clock: &Clock) -> Option<String> {
         return Some("nothing is installed, and no run starts by itself: 'gitlab-backup install'".to_owned());
     }
     let off = ["disabled", "masked"].iter().any(|off| clock.enablement.starts_with(off) || clock.load == *off);
+    if let (false, false, Some(condition)) = (off, clock.runs, &clock.condition) {
+        return Some(format!("{timer} is not running, and no run starts by itself: its {condition} is not met"));
+    }
     (off || !clock.runs).then(|| {
         let how = if off { &clock.enablement } else { "not running" };
         format!("{timer} is {how}, and no run starts by itself: 'systemctl enable --now {timer}'")
@@ -128,7 +133,7 @@ mod tests {
             at_work: false,
             running: false,
             unstarted: None,
-            clock: Clock { load: "loaded".to_owned(), enablement: "enabled".to_owned(), runs: true, last: None },
+            clock: Clock { load: "loaded".to_owned(), enablement: "enabled".to_owned(), runs: true, condition: None, last: None },
             masked: None,
             last,
             paused: Vec::new(),

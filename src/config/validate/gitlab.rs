@@ -46,7 +46,8 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     let stays_up = checker.list(section, "stays-up", &raw.stays_up, |name| rules::unit(name)).unwrap_or_default();
     for (place, unit) in &stays_up {
         // One that is not stopped anyway is said to be harmless; one that nobody knows is a slip of the pen.
-        if !writers.contains(unit) && !writers.is_empty() && around.units.find(unit.as_str()).is_none() {
+        let unknown = !around.units.is_empty() && around.units.find(unit.as_str()).is_none();
+        if !writers.contains(unit) && !writers.is_empty() && unknown {
             let all: Vec<_> = writers.iter().map(ToString::to_string).collect();
             checker.refuse(place, Refusal::new(format!("there is no '{unit}' on this host"), all.join(", ")));
         }
