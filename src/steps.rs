@@ -9,6 +9,7 @@ pub mod fssnapshot;
 pub mod installed;
 pub mod links;
 pub mod manifest;
+pub mod mounted;
 pub mod object_storage;
 pub mod open;
 pub mod pause;

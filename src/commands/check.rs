@@ -22,7 +22,7 @@ use crate::process;
 use crate::runs::restore::Journal;
 use crate::say;
 use crate::steps::user;
-use crate::steps::{files, freeze, links, object_storage, open, permissions, postgresql, preflight, proxy, secret, strangers};
+use crate::steps::{files, freeze, links, mounted, object_storage, open, permissions, postgresql, preflight, proxy, secret, strangers};
 use crate::systemd::Manager;
 use crate::units::render::credential;
 use crate::units::{Plan, Restore, Unit};
@@ -68,11 +68,13 @@ async fn host(config: &Config) -> Vec<Finding> {
         findings.extend(strangers::findings(config).await.unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]));
         findings.extend(freeze::findings(config).await.unwrap_or_else(|error| vec![Finding::of("freeze", Err(error))]));
     }
+    if !mounted::is_among(&preflight) {
+        findings.extend(links::findings(config));
+        findings.extend(files::explain(config));
+    }
     findings.extend(preflight);
     findings.extend(proxy::findings(config).await);
     findings.extend(object_storage::finding(&Host::new("/")));
-    findings.extend(links::findings(config));
-    findings.extend(files::explain(config));
     if let Some(postgresql) = &config.postgresql {
         findings.extend(ask_postgresql(config, postgresql).await);
     }

@@ -135,7 +135,8 @@ async fn open(
     let since = monotonic_micros();
     let anchor = manager.start_job(&target, "replace").await?;
     let driven = stop_closure(manager, &bracket.driven, &[]).await?.into_iter().map(|state| state.name).collect();
-    let mut watch = Watch { jobs, anchor, closure, driven, running, stops: Stops::default(), is_open: false, queued: Vec::new() };
+    let mut watch =
+        Watch { jobs, anchor, closure, driven, running, stops: Stops::default(), is_over: false, is_open: false, queued: Vec::new() };
     let captured = watched(config, manager, bracket, since, &mut watch).await;
     watch.stops.end(manager).await?;
     captured
@@ -149,6 +150,12 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
         let up = first_running(manager, &bracket.alone).await?;
         let state = manager.state(&target).await?;
         let window = manager.state(&bracket.window.to_string()).await?;
+        // Every daemon-reload has OnActiveSec= of the timer count anew. The timer is for an executor that is gone.
+        let is_over = Duration::from_micros(monotonic_micros().saturating_sub(since)) >= config.gitlab.max_downtime.duration();
+        if let Some(deadline) = bracket.deadline.as_ref().filter(|_| is_over && !watch.is_over) {
+            watch.is_over = true;
+            manager.start(&deadline.to_string(), "replace").await?;
+        }
         if !watch.is_open && window.reached_since(since) {
             // What was queued until then are the window's own jobs, stops above all.
             watch.is_open = true;
@@ -229,6 +236,13 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut W
             if deadline.reached_since(since) {
                 let reason = format!("GitLab was down for {}, the longest that [gitlab] max-downtime allows", config.gitlab.max_downtime);
                 return Ok(Failed::new(&deadline, reason));
+            }
+        }
+        // What is stopped with the window fails by that, and is not why.
+        for unit in bracket.alone.iter().filter(|_| window.reached_since(since)) {
+            let end = if window.inactive_enter < window.active_enter { u64::MAX } else { window.inactive_enter };
+            if (window.active_enter..end).contains(&manager.state(unit).await?.inactive_exit) {
+                return Err(started_within(manager, watch, window, unit).await);
             }
         }
         for member in &bracket.members {
@@ -313,6 +327,8 @@ struct Watch {
     driven: Vec<String>,
     running: Vec<Paused>,
     stops: Stops,
+    /// It has lasted too long, and was told to end.
+    is_over: bool,
     /// The window has been open.
     is_open: bool,
     /// The jobs that were queued since, by number and unit.

@@ -15,7 +15,7 @@ use crate::runs::{Outcome, Record, paused};
 use crate::systemd::Manager;
 
 use super::readiness::{self, Readiness};
-use super::{freeze, installed, open, redis, storages};
+use super::{freeze, installed, mounted, open, redis, storages};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -70,8 +70,12 @@ pub async fn host(config: &Config) -> Vec<Finding> {
             Err(error) => Finding::warning(READINESS, format!("{error:#}: a run goes on, and does not wait for this answer at its end")),
         });
     }
-    findings.extend(files(config));
-    findings.extend(storages::findings(config));
+    let silent = mounted::silent(config);
+    if silent.is_empty() {
+        findings.extend(files(config));
+        findings.extend(storages::findings(config));
+    }
+    findings.extend(silent);
     findings.extend(state().err().map(|error| Finding::of("state", Err(error))));
     findings.extend(open::apart(config).err().map(|error| Finding::of("repository", Err(error))));
     findings.extend(redis::preflight(config).await);
