@@ -245,6 +245,9 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut W
                 return Err(started_within(manager, watch, window, unit).await);
             }
         }
+        if let Some(unit) = watch.meant_to_start(config, manager).await? {
+            return Err(started_within(manager, watch, window, &unit).await);
+        }
         for member in &bracket.members {
             let state = manager.state(&member.to_string()).await?;
             if state.inactive_exit >= since && (state.active == ActiveState::Failed || state.result != "success") {
@@ -336,6 +339,20 @@ struct Watch {
 }
 
 impl Watch {
+    /// The first writer for which somebody had a job queued while the window was open, and not resume after it, and that runs or is about to.
+    async fn meant_to_start(&mut self, config: &Config, manager: &Manager) -> Result<Option<String>> {
+        self.told(manager).await?;
+        let resume = Unit::Resume.to_string();
+        let before = self.queued.iter().take_while(|(_, unit)| *unit != resume).map(|(_, unit)| unit);
+        for unit in before.filter(|unit| config.gitlab.writers.iter().any(|writer| writer.as_str() == unit.as_str())) {
+            let state = manager.state(unit).await?;
+            if state.has_job || !state.active.is_down() {
+                return Ok(Some(unit.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     async fn told(&mut self, manager: &Manager) -> Result<()> {
         while let Some(event) = self.jobs.take() {
             let (id, unit, result) = match event {
