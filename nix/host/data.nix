@@ -20,8 +20,8 @@ let
   # A storage of another host has no path, and a value may be a secret.
   at = value: optional (isString value && hasPrefix "/" value) (clean value);
 
-  # Each lies below `shared.path` unless a key moves it. GitLab has used several names, and what Pages
-  # serves is in the last.
+  # Each lies below `shared.path` unless a key moves it. GitLab has used several names, and what
+  # Pages serves is in the last.
   kinds = [
     "artifacts"
     "ci_secure_files"

@@ -1,5 +1,5 @@
-# Where the container registry keeps its images, and what it knows of them. `extraConfig` wins, as in
-# the registry's module.
+# Where the container registry keeps its images, and what it knows of them. `extraConfig` wins, as
+# in the registry's module.
 {
   lib,
   gitlab,
