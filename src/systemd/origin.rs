@@ -8,6 +8,7 @@ use procfs::Current;
 use rustix::fs::{major, minor};
 
 use super::Manager;
+use crate::host::own;
 
 /// A unit that stands in one of these is started with the one whose list it is.
 const ASK: [&str; 5] = ["RequiredBy", "WantedBy", "BoundBy", "RequisiteOf", "UpheldBy"];
@@ -54,7 +55,7 @@ async fn asked_for(manager: &Manager, unit: &str, was_queued: impl Fn(&str) -> b
 
 /// Whether somebody holds `file`, flock(2). It is not tried: a switch that begins in that moment would fail.
 fn is_locked(file: &Path) -> bool {
-    let Ok(file) = std::fs::symlink_metadata(file) else { return false };
+    let Ok(file) = own::metadata(file) else { return false };
     let at = (major(file.st_dev()), minor(file.st_dev()), file.st_ino());
     procfs::Locks::current().is_ok_and(|locks| locks.0.iter().any(|lock| (lock.devmaj, lock.devmin, lock.inode) == at))
 }
