@@ -333,9 +333,7 @@ impl Files {
     pub fn places(&self) -> impl Iterator<Item = &PathBuf> {
         self.paths.iter().chain(&self.behind_links)
     }
-}
 
-impl Files {
     /// Whether a snapshot may be made of the volume of a path.
     fn may_be_on_volumes(&self, host: &Host) -> bool {
         let Some(mounts) = host.mounts() else { return true };

@@ -143,21 +143,15 @@ async fn timers(config: &Config) -> Result<Vec<Finding>> {
             continue;
         }
         if !state.active.is_running() {
-            findings.push(Finding::warning("timer", not_running(&timer, state.condition.as_deref())));
+            let why = state.condition.as_ref().map(|condition| format!("its {condition} is not met"));
+            let words = why.unwrap_or_else(|| format!("'systemctl enable --now {timer}'"));
+            findings.push(Finding::warning("timer", format!("{timer} does not run: {words}")));
         } else if manager.enablement(&timer).await?.starts_with("disabled") {
             let words = format!("{timer} runs, and after a reboot it does not: 'systemctl enable {timer}'");
             findings.push(Finding::warning("timer", words));
         }
     }
     Ok(findings)
-}
-
-/// What to do about a timer that does not run.
-pub(super) fn not_running(timer: &str, condition: Option<&str>) -> String {
-    match condition {
-        Some(condition) => format!("{timer} does not run, and no run starts by itself: its {condition} is not met"),
-        None => format!("{timer} does not run, and no run starts by itself: 'systemctl enable --now {timer}'"),
-    }
 }
 
 /// By a socket PostgreSQL answers its own user only: the question is asked as that user, who is given what its units are given.

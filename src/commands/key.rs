@@ -43,7 +43,7 @@ pub enum KeyCommand {
 
 /// Does it.
 pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
-    let engine = open::whole(config)?;
+    let engine = open::required(config)?;
     match command {
         KeyCommand::Show { json } => show(&engine.keys()?, *json),
         KeyCommand::Add { new_password_file } => add(&*engine, new_password_file),

@@ -61,7 +61,7 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
 
 /// Prints one run: its manifest, or the record of one that failed.
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
-    let catalog = config.and_then(|config| Catalog::read(&*open::whole(&config)?, Whose::Run(id)));
+    let catalog = config.and_then(|config| Catalog::read(&*open::required(&config)?, Whose::Run(id)));
     let record = Record::all()?.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {

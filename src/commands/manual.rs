@@ -8,6 +8,7 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
+use crate::config::Repository;
 use crate::exit;
 use crate::host::beneath::Directory;
 use crate::paths;
@@ -18,10 +19,7 @@ const SECTION: &str = "8";
 /// What an admin may look for.
 const FILES: [(&str, &str); 6] = [
     (paths::CONFIG, "The configuration, in TOML; gitlab-backup init writes one with every key that this host needs, and why."),
-    (
-        "/etc/gitlab-backup/repository.password",
-        "The password that opens the repository, made by gitlab-backup install. Keep a copy elsewhere.",
-    ),
+    (Repository::OWN_PASSWORDS[0], "The password that opens the repository, made by gitlab-backup install. Keep a copy elsewhere."),
     ("/etc/systemd/system/gitlab-backup*", "The units, written by gitlab-backup install."),
     (paths::STATE, "The records of the runs, cached manifests, and what a run stages on its way into the repository."),
     (paths::RESTORED_CONFIGURATION, "Configuration that a restore has laid out to be compared."),
@@ -44,7 +42,7 @@ const EXAMPLES: [(&str, &str); 5] = [
 
 const SEE_ALSO: &str = "systemctl(1), journalctl(1), systemd.timer(5), systemd.time(7), pg_dump(1), redis-cli(1), restic(1), gitignore(5)";
 
-/// Writes the page of `program` and of each of its commands that is not hidden.
+/// Writes the page of `program` and of each of its commands.
 ///
 /// # Errors
 /// `directory` cannot be made or written to.

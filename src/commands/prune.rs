@@ -30,7 +30,7 @@ pub async fn prune(config: &Config, dry_run: bool, yes_remove: Option<usize>, js
     if !dry_run {
         refuse_if_unsafe().await?;
     }
-    let engine = open::whole(config)?;
+    let engine = open::required(config)?;
     let catalog = Catalog::read(&*engine, Whose::Own)?;
     let plan = plan(&config.retention, &catalog, Timestamp::now())?;
     if !dry_run {

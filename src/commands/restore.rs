@@ -95,7 +95,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     for line in left()? {
         note!("note: {line}");
     }
-    let engine = open::whole(config)?;
+    let engine = open::required(config)?;
     let whose = Whose::asked(args.host.as_deref(), args.run.as_ref());
     let mut catalog = Catalog::read(&*engine, whose)?;
     if let Some(id) = args.run.clone().or_else(|| catalog.complete.last().map(|run| run.manifest.id.clone())) {

@@ -134,7 +134,7 @@ async fn look(
     record: &mut Verified,
     tell: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    let engine = open::whole(config)?;
+    let engine = open::required(config)?;
     let catalog = Catalog::read(&*engine, Whose::asked(of_host, id))?;
     if id.is_none() {
         // A newer run than the one that is looked at may be among them.

@@ -106,11 +106,9 @@ impl Rails {
             file: self.file.clone(),
             enabled: true,
         };
-        let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
-        let storages = storages.into_iter().flatten().filter_map(|(name, storage)| {
-            let key = format!("repositories.storages.{name}.path");
-            Some(declared(format!("repositories of storage '{name}'"), key, storage["path"].as_str()?))
-        });
+        let storages = self
+            .storages()
+            .filter_map(|(name, key, path)| Some(declared(format!("repositories of storage '{name}'"), key, path.as_str()?)));
         let kinds = KINDS.iter().filter_map(|(what, section, keys)| {
             let first = section.split('.').next().unwrap_or(section);
             let (section_values, values) = (self.section(first)?, self.section(section)?);
@@ -127,9 +125,7 @@ impl Rails {
 
     /// The keys whose values Ruby computes when GitLab reads them, so that they are known to nobody else.
     pub fn computed(&self) -> Vec<String> {
-        let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
-        let storages =
-            storages.into_iter().flatten().map(|(name, storage)| (format!("repositories.storages.{name}.path"), &storage["path"]));
+        let storages = self.storages().map(|(_, key, path)| (key, path));
         let kinds = KINDS.iter().flat_map(|(_, section, keys)| {
             let values = self.section(section);
             keys.iter().filter_map(move |key| Some((format!("{section}.{key}"), &values?[*key])))
@@ -139,6 +135,12 @@ impl Rails {
             .filter(|(_, value)| value.as_str().is_some_and(|text| is_computed(Path::new(text))))
             .map(|(key, _)| key)
             .collect()
+    }
+
+    /// The name of each storage, with the key of its path and what that is set to.
+    fn storages(&self) -> impl Iterator<Item = (&String, String, &Value)> {
+        let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
+        storages.into_iter().flatten().map(|(name, storage)| (name, format!("repositories.storages.{name}.path"), &storage["path"]))
     }
 
     /// A section, by a name with a dot one below another.

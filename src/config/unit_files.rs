@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::host::Host;
 use crate::host::own;
+use crate::systemd::STARTED_ALONG;
 use crate::values::UnitName;
 
 /// Where unit files are, in the order in which the first one counts, systemd.unit(5).
 const UNIT_DIRECTORIES: [&str; 5] =
     ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
-
-/// What stands in one of these of a unit is started with it.
-const ASKS: [&str; 4] = ["Requires", "BindsTo", "Wants", "Upholds"];
 
 /// The unit files of a host, without the masked ones.
 #[derive(Debug, Default)]
@@ -54,9 +52,7 @@ impl Units {
 
     /// What `key` was last set to in the unit file `name`.
     pub(super) fn value(&self, name: &str, key: &str) -> Option<String> {
-        let text = own::read_text(self.files.get(name)?.as_ref()?).ok()?;
-        let mut assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(other, _)| other.trim() == key);
-        assigned.next_back().map(|(_, value)| value.trim().to_owned())
+        self.assigned(name, &[key]).pop()
     }
 
     /// The words that end with `suffix` in the commands of the services whose names have `part` in them: the files that they are started with.
@@ -71,7 +67,7 @@ impl Units {
     /// one.
     pub(super) fn triggers_of(&self, units: &[UnitName]) -> Vec<UnitName> {
         let is_one = |name: &String| units.iter().any(|unit| unit.as_str() == name);
-        let asks = |name: &String| is_one(name) || self.words(name, &ASKS).iter().any(is_one);
+        let asks = |name: &String| is_one(name) || self.words(name, &STARTED_ALONG).iter().any(is_one);
         let triggers = |name: &str| {
             let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') else { return false };
             let by_stem = units.iter().any(|unit| unit.as_str().rsplit_once('.').is_some_and(|(other, _)| other == stem));
@@ -82,12 +78,17 @@ impl Units {
         there.filter(|name| triggers(name)).filter_map(|name| UnitName::new(name.as_str()).ok()).collect()
     }
 
-    /// The words of `keys` in the unit file `name`; none if there is no such file.
+    /// The words of `keys` in the unit file `name`.
     fn words(&self, name: &str, keys: &[&str]) -> Vec<String> {
+        self.assigned(name, keys).iter().flat_map(|value| value.split_whitespace()).map(str::to_owned).collect()
+    }
+
+    /// What `keys` are set to in the unit file `name`, in its order; nothing if there is no such file.
+    fn assigned(&self, name: &str, keys: &[&str]) -> Vec<String> {
         let Some(Some(file)) = self.files.get(name) else { return Vec::new() };
         let text = own::read_text(file).unwrap_or_default();
         let assigned = text.lines().filter_map(|line| line.split_once('=')).filter(|(key, _)| keys.contains(&key.trim()));
-        assigned.flat_map(|(_, value)| value.split_whitespace()).map(str::to_owned).collect()
+        assigned.map(|(_, value)| value.trim().to_owned()).collect()
     }
 }
 

@@ -167,11 +167,8 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
         }
         if state.reached_since(since) {
             if window.is_settled() && manager.state(&bracket.pause.to_string()).await?.is_settled() {
-                for unit in &bracket.alone {
-                    let exit = manager.state(unit).await?.inactive_exit;
-                    if (window.active_enter..window.inactive_enter).contains(&exit) {
-                        return Err(started_within(manager, watch, &window, unit).await);
-                    }
+                if let Some(unit) = entered(manager, bracket, &window).await? {
+                    return Err(started_within(manager, watch, &window, &unit).await);
                 }
                 if window.result != "success" {
                     return Err(not_held(manager, bracket, &window).await);
@@ -202,6 +199,17 @@ async fn all_ran(manager: &Manager, members: &[Unit], since: u64) -> Result<()> 
 async fn first_running(manager: &Manager, units: &[String]) -> Result<Option<String>> {
     for unit in units {
         if manager.state(unit).await?.active.is_running() {
+            return Ok(Some(unit.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// The first unit without a conflict that was started while the window was open, or is so now.
+async fn entered(manager: &Manager, bracket: &Window, window: &UnitState) -> Result<Option<String>> {
+    let end = if window.inactive_enter < window.active_enter { u64::MAX } else { window.inactive_enter };
+    for unit in &bracket.alone {
+        if (window.active_enter..end).contains(&manager.state(unit).await?.inactive_exit) {
             return Ok(Some(unit.clone()));
         }
     }
@@ -239,11 +247,10 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut W
             }
         }
         // What is stopped with the window fails by that, and is not why.
-        for unit in bracket.alone.iter().filter(|_| window.reached_since(since)) {
-            let end = if window.inactive_enter < window.active_enter { u64::MAX } else { window.inactive_enter };
-            if (window.active_enter..end).contains(&manager.state(unit).await?.inactive_exit) {
-                return Err(started_within(manager, watch, window, unit).await);
-            }
+        if window.reached_since(since)
+            && let Some(unit) = entered(manager, bracket, window).await?
+        {
+            return Err(started_within(manager, watch, window, &unit).await);
         }
         if let Some(unit) = watch.meant_to_start(config, manager).await? {
             return Err(started_within(manager, watch, window, &unit).await);

@@ -195,8 +195,8 @@ impl Engine for Builtin {
         local::is_there(&self.location)
     }
 
-    fn is_vacant(&self) -> Result<()> {
-        local::is_vacant(&self.location)
+    fn ensure_vacant(&self) -> Result<()> {
+        local::ensure_vacant(&self.location)
     }
 
     fn init(&self) -> Result<bool> {
@@ -204,7 +204,7 @@ impl Engine for Builtin {
             self.probe()?;
             return Ok(false);
         }
-        self.is_vacant()?;
+        self.ensure_vacant()?;
         let location = self.location.display();
         own::make_closed(&self.location)?;
         let size = Some(bytesize::ByteSize(PACK_SIZE));

@@ -15,7 +15,7 @@ pub trait Engine {
     /// Whether there is one. Fails if that cannot be told, or if it is damaged; changes nothing.
     fn is_there(&self) -> Result<bool>;
     /// Fails if something else is where it is to be made, as far as that can be told; changes nothing.
-    fn is_vacant(&self) -> Result<()>;
+    fn ensure_vacant(&self) -> Result<()>;
     /// Makes the repository if there is none; true if it was made.
     fn init(&self) -> Result<bool>;
     /// Opens it. Fails if it is missing, damaged or has another password.

@@ -40,7 +40,7 @@ pub(super) fn is_there(directory: &Path) -> Result<bool> {
 }
 
 /// Fails if something else is where one is to be made.
-pub(super) fn is_vacant(directory: &Path) -> Result<()> {
+pub(super) fn ensure_vacant(directory: &Path) -> Result<()> {
     let occupied = match own::entries(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => false,
         // A new file system has that.

@@ -285,9 +285,9 @@ impl Engine for Restic {
         bail!("cannot open the repository at {}: {hint} ({words})", self.location)
     }
 
-    fn is_vacant(&self) -> Result<()> {
+    fn ensure_vacant(&self) -> Result<()> {
         let directory = Path::new(&self.location);
-        if directory.is_absolute() { local::is_vacant(directory) } else { Ok(()) }
+        if directory.is_absolute() { local::ensure_vacant(directory) } else { Ok(()) }
     }
 
     fn init(&self) -> Result<bool> {
@@ -295,7 +295,7 @@ impl Engine for Restic {
         if self.is_there()? {
             return Ok(false);
         }
-        self.is_vacant()?;
+        self.ensure_vacant()?;
         let output = self.output(&["init"])?;
         ensure!(output.status.success(), "there is no repository at {} and none can be made: {}", self.location, words(&output.stderr));
         Ok(true)

@@ -50,7 +50,7 @@ pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
 ///
 /// # Errors
 /// If there is none, or it cannot be told.
-pub fn whole(config: &Config) -> Result<Box<dyn Engine>> {
+pub fn required(config: &Config) -> Result<Box<dyn Engine>> {
     existing(config)?.with_context(|| format!("there is no repository at {} yet: the first run makes it", config.repository.location))
 }
 
@@ -65,7 +65,7 @@ pub fn is_there(config: &Config, engine: &dyn Engine) -> Result<bool> {
     if let Some(words) = Newest::lost(&config.repository.location) {
         bail!("{words}");
     }
-    engine.is_vacant()?;
+    engine.ensure_vacant()?;
     Ok(false)
 }
 

@@ -121,7 +121,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
     let removed = fates.iter().filter(|fate| !fate.keep).count();
     let kept = fates.len() - removed;
     let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
-    let clock = jumped(policy, &runs, removed, least);
+    let clock = jumped(policy, &runs, &zone, removed, least);
     let day_of = |run: &RunId| dates.get(run).map(|date| date.to_zoned_datetime(zone.clone()).date());
     let days: BTreeSet<_> = fates.iter().filter_map(|fate| day_of(&fate.run)).collect();
     let kept_days: BTreeSet<_> = fates.iter().filter(|fate| fate.keep).filter_map(|fate| day_of(&fate.run)).collect();
@@ -155,7 +155,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
 /// Whether the clock seems to have jumped ahead between two runs, and more runs go for it than came since: by a policy that goes by time, everything
 /// before the jump is old. As many runs as must be left have to agree with the new time before it is believed. `runs` are in the order of their
 /// dates, and the policy removes `removed` of them.
-fn jumped(policy: &Retention, runs: &[(RunId, Timestamp)], removed: usize, least: usize) -> Option<String> {
+fn jumped(policy: &Retention, runs: &[(RunId, Timestamp)], zone: &TimeZone, removed: usize, least: usize) -> Option<String> {
     let gaps: Vec<SignedDuration> = runs.windows(2).map(|pair| pair[1].1.duration_since(pair[0].1)).collect();
     let is_jump = |at: usize| {
         let usual = gaps[..at].iter().rev().take(GAPS).max().copied().unwrap_or_default();
@@ -163,7 +163,7 @@ fn jumped(policy: &Retention, runs: &[(RunId, Timestamp)], removed: usize, least
     };
     let at = (gaps.len().saturating_sub(least)..gaps.len()).find(|at| is_jump(*at))?;
     let (before, since) = runs.split_at(at + 1);
-    let without = retention::decide(policy, before, &TimeZone::system()).iter().filter(|fate| !fate.keep).count();
+    let without = retention::decide(policy, before, zone).iter().filter(|fate| !fate.keep).count();
     let more = removed.saturating_sub(without);
     (more > since.len()).then(|| {
         let days = gaps[at].as_hours() / 24;

@@ -1,6 +1,6 @@
 //! Whether what GitLab keeps on disk is in the backup: where it does is compared with what is saved.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 
@@ -70,22 +70,22 @@ fn uncovered(declared: &Declared) -> Finding {
 }
 
 /// What is saved, and what is left out on purpose.
-struct Saved<'a> {
-    files: &'a Files,
+struct Saved {
+    /// Where it really is: what a link leads to is in the backup only where that is saved itself.
+    places: Vec<PathBuf>,
     exclude: Option<Exclude>,
 }
 
-impl<'a> Saved<'a> {
-    fn of(files: &'a Files) -> Self {
-        Self { files, exclude: Exclude::new(&files.exclude).ok() }
+impl Saved {
+    fn of(files: &Files) -> Self {
+        let places = files.places().filter_map(|saved| own::canonical(saved).ok()).collect();
+        Self { places, exclude: Exclude::new(&files.exclude).ok() }
     }
 
     /// What is not there is nothing to be saved: GitLab makes it when it has something to keep there.
     fn has(&self, path: &Path) -> bool {
         let Ok(real) = own::canonical(path) else { return true };
-        // What a link leads to is in the backup only where that is saved itself.
-        let within = self.files.places().any(|saved| own::canonical(saved).is_ok_and(|saved| real.starts_with(saved)));
         let left_out = |path: &Path| self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path));
-        within || left_out(path) || left_out(&real)
+        self.places.iter().any(|saved| real.starts_with(saved)) || left_out(path) || left_out(&real)
     }
 }

@@ -8,10 +8,9 @@ use procfs::Current;
 use rustix::fs::{major, minor};
 
 use super::Manager;
+use super::closure::STARTED_WITH;
 use crate::host::own;
 
-/// A unit that stands in one of these is started with the one whose list it is.
-const ASK: [&str; 5] = ["RequiredBy", "WantedBy", "BoundBy", "RequisiteOf", "UpheldBy"];
 /// A host has some hundred units, and a unit is asked for by few.
 const MOST: usize = 200;
 /// Held by a switch of NixOS while it starts and stops units.
@@ -41,7 +40,7 @@ async fn asked_for(manager: &Manager, unit: &str, was_queued: impl Fn(&str) -> b
     let mut queue = VecDeque::from([unit.to_owned()]);
     while let Some(next) = queue.pop_front() {
         let state = manager.state(&next).await.ok()?;
-        for name in ASK.iter().flat_map(|list| state.list(list)) {
+        for name in STARTED_WITH.iter().flat_map(|list| state.list(list)) {
             if was_queued(name) {
                 return Some(name.clone());
             }

@@ -300,8 +300,7 @@ impl Renderer<'_> {
     /// The directories at the top of the host in which the files lie: a rename stays within one mount, so within one writable path.
     fn tops(&self) -> Vec<PathBuf> {
         let top = |path: &PathBuf| path.components().take(2).collect::<PathBuf>();
-        let paths = &self.config.files.paths;
-        let mut tops: Vec<PathBuf> = paths.iter().chain(&self.config.files.behind_links).map(top).collect();
+        let mut tops: Vec<PathBuf> = self.config.files.places().map(top).collect();
         tops.sort();
         tops.dedup();
         tops

@@ -88,12 +88,13 @@ fn clock(clock: &Clock) -> Option<String> {
         return Some("nothing is installed, and no run starts by itself: 'gitlab-backup install'".to_owned());
     }
     let off = ["disabled", "masked"].iter().any(|off| clock.enablement.starts_with(off) || clock.load == *off);
-    if let (false, false, Some(condition)) = (off, clock.runs, &clock.condition) {
-        return Some(format!("{timer} is not running, and no run starts by itself: its {condition} is not met"));
-    }
     (off || !clock.runs).then(|| {
         let how = if off { &clock.enablement } else { "not running" };
-        format!("{timer} is {how}, and no run starts by itself: 'systemctl enable --now {timer}'")
+        let remedy = match &clock.condition {
+            Some(condition) if !off => format!("its {condition} is not met"),
+            _ => format!("'systemctl enable --now {timer}'"),
+        };
+        format!("{timer} is {how}, and no run starts by itself: {remedy}")
     })
 }
 

@@ -14,10 +14,9 @@ use crate::host::own;
 
 pub(super) struct Omnibus;
 
-/// runit's supervisor, and so the package's one unit.
 /// What this layout is called.
 pub const OMNIBUS: &str = "omnibus";
-/// Runs everything of the package: GitLab, its databases, its front.
+/// runit's supervisor, and so the package's one unit: everything runs below it, GitLab, its databases and its front.
 pub const SUPERVISOR: &str = "gitlab-runsvdir.service";
 /// A link in it for each service that is enabled.
 const SERVICES: &str = "/opt/gitlab/service";
