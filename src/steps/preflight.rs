@@ -27,6 +27,7 @@ const READINESS: &str = "readiness";
 /// Fails with every reason for which a run could not succeed.
 pub async fn preflight(config: &Config) -> Result<()> {
     let mut findings = host(config).await;
+    findings.extend(redis::trial(config).await);
     findings.push(Finding::of("repository", repository(config)));
     conclude(&findings)?;
     let silent = findings.iter().any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);

@@ -39,6 +39,17 @@ pub async fn preflight(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// One finding for each instance whose last save failed, and that cannot save now either: in the window it would be too late to learn that.
+pub async fn trial(config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for redis in &config.redis {
+        if let Err(error) = save::tried(redis).await {
+            findings.push(Finding::of(format!("redis {}", redis.name), Err(error.context("it cannot be saved"))));
+        }
+    }
+    findings
+}
+
 /// What a server answers that takes no more writes because its last save failed (`stop-writes-on-bgsave-error`).
 const NO_WRITES: &str = "MISCONF";
 

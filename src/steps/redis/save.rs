@@ -134,9 +134,16 @@ async fn local(server: &Server<'_>, info: &Info, source: &Files, target: &Path, 
             Err(error) => tracing::info!("Redis {}: saving anew: {error:#}", server.redis.name),
         }
     }
+    let (from, to) = anew(server, || pending.forked()).await?;
+    copy(open(source, from, to)?, target).await?;
+    Ok(true)
+}
+
+/// Has the instance save into its own file; when that was begun, at the earliest and at the latest. Tells when it has forked.
+async fn anew(server: &Server<'_>, forked: impl FnOnce()) -> Result<(i64, i64)> {
     let requested = server.clock().await;
     bgsave(server).await?;
-    pending.forked();
+    forked();
     let info = loop {
         let info = server.info().await?;
         if !info.is_saving() {
@@ -147,8 +154,21 @@ async fn local(server: &Server<'_>, info: &Info, source: &Files, target: &Path, 
     info.last_save()?;
     let end = info.number("rdb_last_save_time")?;
     ensure!(end >= requested - 1, "its save ended without a new file: its own log says why");
-    copy(open(source, requested - 1, end)?, target).await?;
-    Ok(true)
+    Ok((requested - 1, end))
+}
+
+/// Has an instance whose last save failed, and that will have to save in the window, do so while GitLab is up.
+///
+/// # Errors
+/// If that fails, too.
+pub(super) async fn tried(redis: &Redis) -> Result<()> {
+    let server = Server::connect(redis).await?;
+    if server.info().await?.last_save().is_ok() || local_files(&server).await.is_none() {
+        return Ok(());
+    }
+    let limit = redis.timeout;
+    let save = async { idle(&server).await.map(drop).and(anew(&server, || ()).await.map(drop)) };
+    timeout(limit.duration(), save).await.with_context(|| format!("not done after {limit}")).flatten()
 }
 
 /// Makes the instance fork.
