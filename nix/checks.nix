@@ -22,9 +22,8 @@ let
     hasPrefix
     hasSuffix
     optional
-    optionals
+    subtractLists
     ;
-  inherit (import ./host/paths.nix { inherit lib; }) covered;
   gitlab = config.services.gitlab;
   postgresql = settings.postgresql or { };
   repository = settings.repository or { };
@@ -66,26 +65,29 @@ let
 
   elsewhere = (postgresql.enable or true) && postgresql ? host && !hasPrefix "/" postgresql.host;
 
-  # Derived elements that a user's mkForce has replaced.
-  saved = files.paths or [ ] ++ map (one: one.path or "") (files.path or [ ]);
-  missing = {
-    "gitlab.writers" = filter (unit: !elem unit (settings.gitlab.writers or [ ])) host.lists.writers;
-    "files.paths" = optionals (!(files ? command)) (
-      filter (path: !covered saved path) host.lists.paths
-    );
-    "files.configuration" = filter (
-      path: !elem path (files.configuration or [ ])
-    ) host.lists.configuration;
-    "postgresql.databases" = optionals (postgresql.enable or true) (
-      filter (name: !elem name (postgresql.databases or [ ])) host.lists.databases
-    );
-    "redis" = filter (url: !elem url (map (one: one.url or "") (settings.redis or [ ]))) (
-      map (one: one.url) host.lists.redis
-    );
-  };
-  replaced = key: {
-    assertion = missing.${key} == [ ];
-    message = "services.gitlab-backup.settings.${key} does not have ${listed missing.${key}}, which services.gitlab has: define it without mkForce to add to what is derived, or name in services.gitlab-backup.omit what the backup should leave out.";
+  # Credentials that are named, and those that are there to be named.
+  named = map (lib.removePrefix "encrypted:") (
+    filter (hasPrefix "encrypted:") (credentials settings)
+  );
+  credentials =
+    value:
+    if isAttrs value then
+      concatMap (
+        name: if hasSuffix "-credential" name then [ value.${name} ] else credentials value.${name}
+      ) (attrNames value)
+    else if isList value then
+      concatMap credentials value
+    else
+      [ ];
+  unused = subtractLists named (attrNames cfg.credentials);
+
+  # NixOS writes these beside our calendar, and both hold.
+  calendars = filter (name: config.systemd.timers.${name}.timerConfig.OnCalendar or [ ] != [ ]) (
+    filter (name: config.systemd.timers ? ${name}) (attrNames calendarOf)
+  );
+  calendarOf = {
+    gitlab-backup-run = "schedule.calendar";
+    gitlab-backup-verify = "verify.calendar";
   };
 
   address = host.redisWithPassword;
@@ -109,6 +111,7 @@ let
   unanswered = answer: !elem answer cfg.acknowledged;
   done =
     answer: "Once that is done, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
+  meant = answer: "If that is meant so, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
   local = hasPrefix "/" (repository.location or "/");
   generated = repository.password-file or "" == "/var/lib/gitlab-backup/repository.password";
 in
@@ -140,21 +143,32 @@ in
       }\"; password-file = \"/run/secrets/redis\"; } ].";
     }
   ]
-  ++ map replaced (attrNames missing);
+  ++ map (name: {
+    assertion = false;
+    message = "systemd.timers.${name}.timerConfig.OnCalendar, or systemd.services.${name}.startAt, adds to the calendar of services.gitlab-backup and does not replace it: say services.gitlab-backup.settings.${calendarOf.${name}} instead.";
+  }) calendars;
 
   warnings =
     map (
       option:
       "${option} is a Nix path. GitLab reads the secret from the Nix store then, where everybody can read it, and services.gitlab-backup does not save it: give the path of a file on the host, as a string."
     ) host.secretsAsNixPaths
-    ++ optional (!(settings ? retention)) (
-      "services.gitlab-backup keeps every backup for ever: services.gitlab-backup.settings.retention says how many are kept."
+    ++ map (
+      element:
+      "services.gitlab-backup.omit names ${element}, which is nothing that services.gitlab-backup derives: nothing is left out for it."
+    ) host.lists.idle
+    ++ map (
+      name:
+      "services.gitlab-backup.credentials has ${name}, and no setting names it: a *-credential of services.gitlab-backup.settings is given it as \"encrypted:${name}\"."
+    ) unused
+    ++ optional (!(settings ? retention) && unanswered "keep-all") (
+      "services.gitlab-backup keeps every backup for ever: services.gitlab-backup.settings.retention says how many are kept. ${meant "keep-all"}"
     )
-    ++ optional host.imagesElsewhere (
-      "The container registry keeps its images in a place that services.gitlab-backup does not know: they are not in its backups."
+    ++ optional (host.imagesElsewhere && unanswered "registry-images") (
+      "The container registry keeps its images in a place that services.gitlab-backup does not know: they are not in its backups. If it is a directory of this host, name it in services.gitlab-backup.settings.files.paths. ${done "registry-images"}"
     )
-    ++ optional (undumped != null && !elem undumped (postgresql.databases or [ ])) (
-      "The container registry keeps its metadata in the database ${undumped} of another server, which is not in the backups of services.gitlab-backup: its images are not found without it."
+    ++ optional (undumped != null && unanswered "registry-database") (
+      "The container registry keeps its metadata in the database ${undumped} of another server, which is not in the backups of services.gitlab-backup: its images are not found without it. ${done "registry-database"}"
     )
     ++ optional (local && unanswered "copy-elsewhere") (
       "The repository of services.gitlab-backup is a directory of this host, and is lost with it: copy it to another host, or set services.gitlab-backup.settings.repository.location to one. ${done "copy-elsewhere"}"
@@ -163,6 +177,6 @@ in
       "The password of the repository of services.gitlab-backup is generated on this host, and no backup can be read without it: keep a copy of ${repository.password-file} elsewhere. ${done "key-elsewhere"}"
     )
     ++ optional (gitlab.enable && mapped != [ ] && unanswered "gitlab-backup") (
-      "services.gitlab.backup is set. These options are about GitLab's own backups, which services.gitlab-backup neither makes nor replaces. They end when a backup of services.gitlab-backup stops GitLab, and none is started until GitLab is back. Below services.gitlab-backup, ${concatStringsSep "; " mapped}. To keep both, say services.gitlab-backup.acknowledged = [ \"gitlab-backup\" ]."
+      "services.gitlab.backup is set. These options are about GitLab's own backups, which services.gitlab-backup neither makes nor replaces. They end when a backup of services.gitlab-backup stops GitLab, and none is started until GitLab is back. Below services.gitlab-backup, ${concatStringsSep "; " mapped}. ${meant "gitlab-backup"}"
     );
 }

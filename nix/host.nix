@@ -2,29 +2,33 @@
 {
   config,
   lib,
+  options,
   pkgs,
 }:
 let
-  inherit (lib)
-    elem
-    filter
-    optionals
-    subtractLists
-    ;
+  inherit (lib) filter optionals;
   inherit (import ./host/paths.nix { inherit lib; }) clean covered;
   cfg = config.services.gitlab-backup;
   gitlab = config.services.gitlab;
   registry = config.services.dockerRegistry;
   server = config.services.postgresql;
   ifGitlab = value: if gitlab.enable then value else null;
-  kept = subtractLists cfg.omit;
 
-  images = import ./host/registry.nix { inherit lib gitlab registry; };
+  images = import ./host/registry.nix {
+    inherit gitlab registry;
+    # A file of the user's own, where the option is there: nobody reads it here.
+    configured = (options.services.dockerRegistry.configFile.highestPrio or unsaid) < unsaid;
+  };
+  # The priority of an option's own default.
+  unsaid = (lib.mkOptionDefault null).priority;
   data = import ./host/data.nix {
     inherit lib gitlab;
     registryStorage = images.storage;
   };
-  secrets = import ./host/secrets.nix { inherit lib gitlab; };
+  secrets = import ./host/secrets.nix {
+    inherit lib gitlab;
+    withRegistry = images.enabled;
+  };
   postgresql = import ./host/postgresql.nix {
     inherit lib gitlab server;
     ownPassword = cfg.settings.postgresql.password-credential or null != null;
@@ -36,9 +40,9 @@ let
     servers = config.services.redis.servers or { };
   };
   own = clean "${gitlab.statePath}/config";
-  configuration = filter (path: !covered data path) (
-    [ own ] ++ filter (path: !covered [ own ] path) secrets.files
-  );
+  # With its extensions, where that is said.
+  postgresqlPackage =
+    if server.enable then server.finalPackage or server.package else pkgs.postgresql;
 in
 {
   layout = if gitlab.enable then "nixos" else "custom";
@@ -49,24 +53,30 @@ in
     port = ifGitlab postgresql.port;
     user = ifGitlab postgresql.user;
     passwordFile = ifGitlab postgresql.passwordFile;
-    binDir = ifGitlab "${if server.enable then server.package else pkgs.postgresql}/bin";
+    binDir = ifGitlab "${postgresqlPackage}/bin";
   };
-  # A user's definitions add to each of these. An element is left out only if `omit` names it.
-  lists = {
-    writers = optionals gitlab.enable (
-      kept (import ./host/writers.nix { inherit lib gitlab registry; })
-    );
-    paths = optionals gitlab.enable (kept (data ++ configuration));
-    configuration = optionals (gitlab.enable && cfg.settings.files.paths != null) (
-      filter (path: elem path cfg.settings.files.paths) configuration
-    );
-    databases = optionals gitlab.enable (kept postgresql.databases);
-    redis = optionals gitlab.enable (filter (one: !elem one.url cfg.omit) redis.derived);
+  lists = import ./host/lists.nix {
+    inherit lib;
+    inherit (cfg) omit;
+    inherit (cfg.settings) files;
+    enabled = gitlab.enable;
+    derived = lib.mapAttrs (_: optionals gitlab.enable) {
+      inherit data;
+      inherit (postgresql) databases;
+      writers = import ./host/writers.nix {
+        inherit lib gitlab registry;
+        withRegistry = images.enabled;
+      };
+      configuration = filter (path: !covered data path) (
+        [ own ] ++ filter (path: !covered [ own ] path) secrets.files
+      );
+      redis = redis.derived;
+    };
   };
   # For ./checks.nix.
-  imagesElsewhere = gitlab.enable && gitlab.registry.enable && images.storage == null;
+  imagesElsewhere = gitlab.enable && images.elsewhere;
   registryDatabaseElsewhere = ifGitlab postgresql.registryElsewhere;
   secretsAsNixPaths = optionals gitlab.enable (secrets.asNixPaths ++ redis.asNixPaths);
   redisWithPassword = if gitlab.enable && redis.hasPassword then redis.address else null;
-  postgresqlPackage = if server.enable then server.package else pkgs.postgresql;
+  inherit postgresqlPackage;
 }

@@ -18,7 +18,6 @@ let
     literalExpression
     mapAttrs
     mapAttrs'
-    mkBefore
     mkEnableOption
     mkIf
     mkMerge
@@ -31,29 +30,39 @@ let
     ;
   cfg = config.services.gitlab-backup;
   format = pkgs.formats.toml { };
-  host = import ./host.nix { inherit config lib pkgs; };
+  host = import ./host.nix {
+    inherit
+      config
+      lib
+      options
+      pkgs
+      ;
+  };
 
-  # Without what is null, and without the tables that are empty then.
+  # Without what is null, and without the tables that are empty then. One that a user has left empty
+  # stays: the program says what it wants in it.
   written =
     value:
     if isAttrs value then
-      filterAttrs (_: inner: inner != null && inner != { }) (mapAttrs (_: written) value)
+      filterAttrs (name: inner: inner != null && (inner != { } || value.${name} == { })) (
+        mapAttrs (_: written) value
+      )
     else if isList value then
       map written value
     else
       value;
   settings = written cfg.settings;
   postgresql = settings.postgresql or { };
-  # The names of units depend on nothing else of the settings: a host may look at `systemd.services`
-  # to say the rest.
   monitored = name: cfg.settings.monitoring.${name} or null != null;
   silences = monitored "zabbix" || monitored "alertmanager" || monitored "broadcast";
-  verifies = cfg.settings.verify.calendar != null;
+  # The names of units depend on nothing else of the settings: a host may look at `systemd.services`
+  # to say the rest.
   steps = filter (step: step.name != null && step.enable != false) (
     if cfg.settings.step == null then [ ] else cfg.settings.step
   );
   dumps = postgresql.enable or true;
   elsewhere = dumps && postgresql ? host && !hasPrefix "/" postgresql.host;
+  remote = !hasPrefix "/" (settings.repository.location or "/");
   # A PostgreSQL that is reached by name asks for no account; a role of its own asks for its own.
   serviceUser =
     elsewhere && !(postgresql ? os-user)
@@ -70,6 +79,9 @@ let
     (config.services.redis.package or pkgs.redis)
   ]
   ++ optional (settings.repository.engine or "builtin" == "restic") pkgs.restic
+  # By which restic reaches some places.
+  ++ optional (hasPrefix "sftp:" (settings.repository.location or "")) pkgs.openssh
+  ++ optional (hasPrefix "rclone:" (settings.repository.location or "")) pkgs.rclone
   ++ optional (monitored "zabbix") pkgs.zabbix.agent
   ++ optional (config.boot.zfs.enabled or false) config.boot.zfs.package
   ++ cfg.extraPath;
@@ -122,7 +134,7 @@ in
         "/var/gitlab/state/builds"
         "gitlab-pages.service"
       ];
-      description = "Derived units, paths, databases and URLs of Redis instances that the backup leaves out.";
+      description = "Derived units, paths, databases and URLs of Redis instances that the backup leaves out, and paths below derived ones.";
     };
     acknowledged = mkOption {
       type = types.listOf (
@@ -130,11 +142,14 @@ in
           "copy-elsewhere"
           "key-elsewhere"
           "gitlab-backup"
+          "registry-images"
+          "registry-database"
+          "keep-all"
         ]
       );
       default = [ ];
       example = [ "copy-elsewhere" ];
-      description = "Warnings that are answered: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are wanted as well (`gitlab-backup`).";
+      description = "Warnings that are answered: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are wanted as well (`gitlab-backup`), the registry's images (`registry-images`) or its database (`registry-database`) are saved in another way, every run is meant to be kept (`keep-all`).";
     };
     waitBeforeSwitch = mkOption {
       type = types.ints.unsigned;
@@ -188,32 +203,17 @@ in
           wrapped
           ;
       };
-      # Before what a user adds, and at the same priority: only mkForce replaces them.
-      services.gitlab-backup.settings = mkIf config.services.gitlab.enable {
-        gitlab.writers = mkBefore host.lists.writers;
-        files = {
-          # A command takes the place of the paths.
-          paths = mkIf (cfg.settings.files.command == null) (mkBefore host.lists.paths);
-          configuration = mkBefore host.lists.configuration;
-        };
-        postgresql.databases = mkBefore host.lists.databases;
-        redis = mkBefore host.lists.redis;
-      };
 
       inherit (checks) assertions warnings;
 
       systemd.packages = [ build.units ];
-      # NixOS does not read [Install].
-      systemd.timers = {
-        gitlab-backup-run.wantedBy = [ "timers.target" ];
-      }
-      // optionalAttrs verifies {
-        gitlab-backup-verify.wantedBy = [ "timers.target" ];
-      }
-      // optionalAttrs silences {
-        gitlab-backup-unsilence.wantedBy = [ "timers.target" ];
-      };
-      # Likewise. By the target, because NixOS would write a drop-in for the unit.
+      # NixOS does not read [Install]. By the targets: it would write a drop-in for each of the
+      # units, and their names would depend on the settings.
+      systemd.targets.timers.wants = [
+        "gitlab-backup-run.timer"
+      ]
+      ++ optional (settings ? verify.calendar) "gitlab-backup-verify.timer"
+      ++ optional silences "gitlab-backup-unsilence.timer";
       systemd.targets.multi-user.wants = [ "gitlab-backup-restore-guard.service" ];
       systemd.services =
         builtins.listToAttrs (
@@ -231,7 +231,10 @@ in
               "sops-install-secrets.service"
               "agenix.service"
               "agenix-install-secrets.service"
-            ];
+            ]
+            ++ optional remote "network-online.target";
+            # Whether a repository is there already has to be asked.
+            wants = optional remote "network-online.target";
             serviceConfig = {
               Type = "oneshot";
               # Once at boot and after a change, not at every switch and every run.
@@ -261,7 +264,9 @@ in
                 "-${idle seconds}"
                 "-${config.systemd.package}/bin/systemctl stop gitlab-backup.target gitlab-backup-restore.target"
                 (idle 120)
-              ];
+              ]
+              # Nothing else would end the silence.
+              ++ optional silences "-${config.systemd.package}/bin/systemctl start gitlab-backup-unsilence.service";
               TimeoutStopSec = seconds + 300;
             };
           };

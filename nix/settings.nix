@@ -44,14 +44,13 @@ let
   preset =
     type: default: example: description:
     (key type example description) // { inherit default; };
-  # The module defines these (see ./module.nix): a user's definitions add to what is derived. The
-  # program refuses an element that is there twice.
+  # A user's definitions add to what is derived.
   added =
-    type: text: example: description:
+    type: apply: text: example: description:
     (key type example description)
     // {
+      inherit apply;
       defaultText = literalExpression text;
-      apply = value: if value == null then null else lib.unique value;
     };
   tables =
     options:
@@ -82,7 +81,8 @@ in
       derived str host.layout ''"nixos"'' "custom"
         "How GitLab was installed. `nixos` is {option}`services.gitlab`; `custom` derives nothing.";
     writers =
-      added (listOf str) "the units of services.gitlab that write" [ "gitlab-exporter.service" ]
+      added (listOf str) host.lists.writers "the units of services.gitlab that write"
+        [ "gitlab-exporter.service" ]
         "The units that a backup stops. Definitions add to the derived ones.";
     stays-up =
       key (listOf str) [ "gitlab-workhorse.service" ]
@@ -135,7 +135,7 @@ in
       key str "postgres"
         "The account that connects as `restore-user`. If left out: the name of that role where one is named, and else `os-user`.";
     databases =
-      added (listOf str) "services.gitlab.databaseName and the database of the registry"
+      added (listOf str) host.lists.databases "services.gitlab.databaseName and the database of the registry"
         [ "registry" ]
         "The databases that are dumped. Definitions add to the derived one.";
     jobs = key ints.positive 4 "How many tables are dumped at the same time.";
@@ -163,22 +163,23 @@ in
         timeout = key str "10min" "How long a save may take.";
         unit = key str "redis-cache.service" "The unit that a restore stops to replace the file of this instance.";
       })
+      host.lists.redis
       "the instance of services.gitlab.redisUrl"
       (literalExpression ''[ { name = "cache"; url = "redis://cache.example.com"; } ]'')
-      "The Redis instances that are saved. Definitions add to the derived one.";
+      "The Redis instances that are saved. Definitions add to the derived one; one with its URL adds keys to it.";
   files = {
     paths =
-      added (listOf outside)
+      added (listOf outside) host.lists.paths
         "the data of services.gitlab, wherever its settings put it, and the files of `configuration`"
         [ "/srv/gitlab-extra" ]
         "The paths that are backed up. Definitions add to the derived ones; leave out a derived one by {option}`services.gitlab-backup.omit`.";
     configuration =
-      added (listOf outside)
+      added (listOf outside) host.lists.configuration
         "the configuration of services.gitlab and the files with its secrets"
         [ "/srv/gitlab-extra" ]
         "Those of `paths` that a restore replaces only with `--with-config`.";
     exclude =
-      key (listOf str) [ "*.tmp" ]
+      added (listOf str) host.lists.exclude "the paths of services.gitlab-backup.omit" [ "*.tmp" ]
         "Patterns as in {manpage}`gitignore(5)`, relative to the root directory.";
     command =
       key (listOf str) [

@@ -144,7 +144,7 @@ fn a_location_is_all_that_must_be_said() {
 
     assert_eq!(system.host("packages")[0], system.path("gitlab-backup-units").to_str().unwrap());
     assert_eq!(system.host("etc")["gitlab-backup/config.toml"], source.to_str().unwrap());
-    assert_eq!(system.host("timers").as_object().unwrap().keys().collect::<Vec<_>>(), ["gitlab-backup-run", "gitlab-backup-verify"]);
+    assert_eq!(system.host("targets")["timers"]["wants"], serde_json::json!(["gitlab-backup-run.timer", "gitlab-backup-verify.timer"]));
     assert_eq!(system.host("targets")["multi-user"]["wants"][0], "gitlab-backup-restore-guard.service");
     assert_eq!(*system.host("users"), serde_json::json!(["gitlab-backup-loader", "gitlab-backup-sandbox"]));
     assert!(system.host("warnings")[0].as_str().unwrap().contains("copy-elsewhere"));
@@ -210,10 +210,10 @@ fn what_services_gitlab_says_is_taken_over() {
     assert_eq!(system.host("users")[0], "gitlab-backup");
     let run = std::fs::read_to_string(directory.join("gitlab-backup-redis.service")).unwrap();
     assert!(run.contains("LoadCredential=redis-main.password:/run/keys/redis\n"));
-    let timers: Vec<_> = system.host("timers").as_object().unwrap().keys().cloned().collect();
-    assert_eq!(timers, ["gitlab-backup-run", "gitlab-backup-unsilence", "gitlab-backup-verify"]);
+    let timers: Vec<String> = serde_json::from_value(system.host("targets")["timers"]["wants"].clone()).unwrap();
+    assert_eq!(timers, ["gitlab-backup-run.timer", "gitlab-backup-verify.timer", "gitlab-backup-unsilence.timer"]);
     for timer in timers {
-        assert!(directory.join(format!("{timer}.timer")).is_file(), "{timer}");
+        assert!(directory.join(&timer).is_file(), "{timer}");
     }
 }
 
@@ -287,6 +287,8 @@ fn what_the_program_refuses_fails_the_build() {
         ),
         ("schedule.calender = \"daily\";", "schedule.calender: there is no such key"),
         ("schedule.calendar = \"often\";", "schedule.calendar: 'often' is not a calendar event"),
+        // Left empty, and not left out.
+        ("monitoring.zabbix = { };", "monitoring.zabbix.api: is missing"),
         ("gitlab.stop-grace = \"soon\";", "gitlab.stop-grace: 'soon' does not start with a number"),
     ] {
         let output = System::new(settings, GITLAB).build();

@@ -43,6 +43,8 @@ in
 outermost (
   concatMap (storage: at (storage.path or null)) (attrValues merged.repositories.storages)
   ++ [ (clean "${merged.uploads.storage_path}/uploads") ]
+  # Avatars and the like, which can be beside the rest.
+  ++ at "${merged.uploads.storage_path}/${merged.uploads.base_dir or "uploads"}"
   # The programs beside Rails find the uploads by this variable.
   ++ at (gitlab.extraEnv.GITLAB_UPLOADS_PATH or (below "uploads"))
   ++ at merged.gitlab_ci.builds_path

@@ -19,11 +19,19 @@ let
   # password.
   local = database.host == "" || lib.hasPrefix "/" database.host;
   password = gitlab.databasePasswordFile;
-  port =
+  port = number (
     database.port or (
       # `settings.port` since NixOS 24.05.
       if local then server.settings.port or server.port or 5432 else 5432
-    );
+    )
+  );
+  # PostgreSQL and Rails take it as a string too.
+  number =
+    value:
+    if builtins.isString value && builtins.match "[1-9][0-9]*" value != null then
+      lib.toInt value
+    else
+      value;
   # By its socket or by network. Elsewhere, the role of GitLab might not be let in.
   registryHost = registryDatabase.host or "";
   registryName = registryDatabase.dbname or "registry";

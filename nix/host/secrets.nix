@@ -1,5 +1,10 @@
 # The secrets that GitLab is given as files. Its database cannot be read without some of them.
-{ lib, gitlab }:
+{
+  lib,
+  gitlab,
+  # Whether there is a registry, with which GitLab shares a key.
+  withRegistry,
+}:
 let
   inherit (builtins)
     attrNames
@@ -8,6 +13,7 @@ let
     isAttrs
     isList
     isPath
+    isString
     ;
   inherit (lib)
     hasPrefix
@@ -25,11 +31,12 @@ let
     if isAttrs value && value ? _secret then
       [ (named option value._secret) ]
     else if isAttrs value then
-      concatMap (name: nested option value.${name}) (attrNames value)
+      concatMap (name: nested "${option}.${name}" value.${name}) (attrNames value)
     else if isList value then
       concatMap (nested option) value
     else
       [ ];
+  key = gitlab.extraConfig.registry.key or null;
   given = filter (secret: secret.path != null) (
     mapAttrsToList (name: named "services.gitlab.secrets.${name}") gitlab.secrets
     ++ [
@@ -45,13 +52,15 @@ let
     ++ optionals gitlab.pages.enable (
       nested "services.gitlab.pages.settings" (gitlab.pages.settings or { })
     )
-    ++ optional gitlab.registry.enable (
+    ++ optional withRegistry (
       named "services.gitlab.registry.keyFile" (gitlab.registry.keyFile or null)
     )
+    # Of a registry that GitLab's module does not set up.
+    ++ optional (withRegistry && isString key) (named "services.gitlab.extraConfig.registry.key" key)
   );
   # No secret, and made anew together with the key where it is missing.
   certificate = filter (one: one.path != null) (
-    optional gitlab.registry.enable (
+    optional withRegistry (
       named "services.gitlab.registry.certFile" (gitlab.registry.certFile or null)
     )
   );

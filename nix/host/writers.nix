@@ -4,6 +4,8 @@
   lib,
   gitlab,
   registry,
+  # Whether the registry is GitLab's.
+  withRegistry,
 }:
 let
   inherit (lib) optional optionals;
@@ -16,7 +18,7 @@ in
 ]
 ++ optional (gitlab.extraConfig.incoming_email.enabled or false) "gitlab-mailroom.service"
 ++ optional gitlab.pages.enable "gitlab-pages.service"
-++ optionals gitlab.registry.enable (
+++ optionals withRegistry (
   [
     "docker-registry.service"
     # Starts the registry again when it is done.

@@ -94,6 +94,8 @@ in
       workhorse.config = set;
     };
     services.dockerRegistry = {
+      enable = value gitlab.registry.enable;
+      configFile = value "/nix/store/x-docker-registry-config.yml";
       storagePath = value "/var/lib/docker-registry";
       enableGarbageCollect = value false;
       extraConfig = set;
@@ -101,6 +103,7 @@ in
     services.postgresql = {
       enable = value (gitlab.enable && gitlab.databaseHost == "");
       package = value pkgs.postgresql;
+      finalPackage = value config.services.postgresql.package;
       settings.port = value 5432;
       superUser = value "postgres";
       ensureDatabases = list;

@@ -29,6 +29,7 @@ let
         "git"
         "lvm2"
         "nixfmt-tree"
+        "openssh"
         "postgresql"
         "redis"
         "restic"

@@ -1,4 +1,4 @@
-# mkForce replaces what is derived, and an assertion names what is missing.
+# mkForce is about what users say: what is derived stays.
 { lib, ... }:
 {
   services.gitlab.enable = true;

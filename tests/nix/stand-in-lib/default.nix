@@ -1,6 +1,7 @@
 # A stand-in for nixpkgs' lib, for where there is no nixpkgs: as much of the module system as nix/
 # uses, written for these tests and nothing else. It takes types less exactly than the real one, and
-# knows no other priorities than those of mkDefault and mkForce. NIXPKGS_LIB names the real one.
+# knows no other priorities than those of mkOptionDefault, mkDefault and mkForce. NIXPKGS_LIB names
+# the real one.
 let
   inherit (builtins)
     all
@@ -117,20 +118,19 @@ let
       order = discharged (known // { inherit (value) order; }) value.content;
     }
     .${typeOf value} or [ (known // { inherit value; }) ];
+  plain = {
+    priority = 100;
+    order = 1000;
+  };
+  strongest = foldl' (least: each: if each.priority < least then each.priority else least);
+  mkOptionDefault = mkOverride 1500;
   merged =
     at: type: definitions:
     let
-      plain = {
-        priority = 100;
-        order = 1000;
-      };
       every = concatMap (discharged plain) definitions;
-      strongest = foldl' (
-        least: each: if each.priority < least then each.priority else least
-      ) 10000 every;
       values = map (each: each.value) (
         builtins.sort (one: other: one.order < other.order) (
-          filter (each: each.priority == strongest) every
+          filter (each: each.priority == strongest 10000 every) every
         )
       );
       wrong = filter (value: !type.check value) values;
@@ -187,6 +187,22 @@ let
           ];
     in
     mapAttrs known options // listToAttrs (concatMap unknown strangers);
+  # The options with the priority of what defines them.
+  prioritised =
+    options: sets:
+    mapAttrs (
+      name: option:
+      let
+        of = concatMap (set: optional (set ? ${name}) set.${name}) sets;
+      in
+      if isOption option then
+        option
+        // {
+          highestPrio = strongest (mkOptionDefault null).priority (concatMap (discharged plain) of);
+        }
+      else
+        prioritised option (concatMap pushed of)
+    ) options;
   mergedOptions = foldl' (
     one: other:
     one
@@ -202,7 +218,8 @@ let
     }:
     let
       arguments = {
-        inherit lib config options;
+        inherit lib config;
+        options = prioritised options sets;
       }
       // specialArgs;
       load = module: if isFunction module then module arguments else module;
@@ -243,7 +260,8 @@ let
           ]
         else
           removeAttrs module [ "imports" ];
-      config = valuesOf [ ] null options (concatMap (module: pushed (definitions module)) loaded);
+      sets = concatMap (module: pushed (definitions module)) loaded;
+      config = valuesOf [ ] null options sets;
     in
     {
       inherit config options;
@@ -372,6 +390,7 @@ let
       mkIf
       mkMerge
       mkOption
+      mkOptionDefault
       nameValuePair
       optional
       optionalAttrs
@@ -385,6 +404,10 @@ let
       types
       unique
       ;
+    findFirst =
+      test: default: list:
+      head (filter test list ++ [ default ]);
+    toInt = builtins.fromJSON;
     mkDefault = mkOverride 1000;
     mkForce = mkOverride 50;
     mkBefore = mkOrder 500;

@@ -1,0 +1,7 @@
+# A calendar beside ours: both would hold.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  systemd.timers.gitlab-backup-run.timerConfig.OnCalendar = "05:00";
+  systemd.timers.gitlab-backup-verify.timerConfig.OnCalendar = [ "Sat 05:00" ];
+}

@@ -1,0 +1,15 @@
+# A registry that GitLab's module does not set up, and that GitLab is told of.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.extraConfig.registry = {
+    enabled = true;
+    host = "registry.example.com";
+    key = "/var/keys/registry.key";
+  };
+  services.dockerRegistry = {
+    enable = true;
+    enableGarbageCollect = true;
+    storagePath = "/srv/registry";
+  };
+}
