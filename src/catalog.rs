@@ -199,7 +199,7 @@ fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
     let record = Record::of(run).ok().flatten()?;
     (record.outcome == Outcome::Complete && record.removed.is_none()).then(|| {
         format!(
-            "part '{MANIFEST}' of run {run} is gone, so that it cannot be restored: if that was meant, remove {}/{run}.json, and the next prune removes what is left",
+            "part '{MANIFEST}' of run {run} is gone (if that was meant, remove {}/{run}.json, and the next prune removes what is left)",
             paths::RUNS
         )
     })

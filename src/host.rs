@@ -9,5 +9,6 @@ pub mod log;
 pub mod mounts;
 pub mod own;
 pub mod random;
+pub mod remedy;
 pub mod socket;
 pub mod text;

@@ -13,6 +13,7 @@ use std::process::Command;
 
 use gitlab_backup::config::{EngineName, Repository};
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Stored, Tolerance};
+use gitlab_backup::steps::open;
 use gitlab_backup::values::{RunId, SecretSource};
 
 const BOTH: [EngineName; 2] = [EngineName::Builtin, EngineName::Restic];
@@ -540,6 +541,24 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
         let error = format!("{:#}", place.engine(engine).init().unwrap_err());
         assert!(error.contains("its own"), "{error}");
     }
+}
+
+/// What another machine has cannot be looked at without its password: a new one is made only where that is known to be nothing.
+#[test]
+fn a_new_password_is_for_a_place_where_nothing_is() {
+    let place = Place::new();
+    place.made(EngineName::Restic);
+    let ensure_none = |location: String| {
+        let password = SecretSource::File(place.path("password"));
+        let config = Repository { engine: EngineName::Restic, location, password, environment_file: None };
+        open::ensure_none(&config, "new\n").map_err(|error| format!("{error:#}"))
+    };
+    let at = |path: &str| format!("rest:http://{}/", Server::new(place.path(path), None).address);
+    ensure_none(at("nothing")).unwrap();
+    let error = ensure_none(at("repository")).unwrap_err();
+    assert!(error.contains("is the password its own?"), "{error}");
+    let error = ensure_none("rest:http://127.0.0.1:1/".to_owned()).unwrap_err();
+    assert!(error.contains("it cannot be reached"), "{error}");
 }
 
 /// A directory with keys and data is no place for a new repository, and none to be emptied.

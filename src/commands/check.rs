@@ -15,8 +15,7 @@ use crate::config::host::{self, Host};
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
 use crate::host::beneath::Directory;
-use crate::host::own;
-use crate::host::text;
+use crate::host::{own, remedy, text};
 use crate::monitoring;
 use crate::process;
 use crate::runs::restore::Journal;
@@ -74,7 +73,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     }
     findings.extend(preflight);
     findings.extend(proxy::findings(config).await);
-    findings.extend(object_storage::finding(&Host::new("/")));
+    findings.extend(object_storage::finding(&Host::new("/"), &config.files.configuration));
     if let Some(postgresql) = &config.postgresql {
         findings.extend(ask_postgresql(config, postgresql).await);
     }
@@ -127,8 +126,9 @@ fn accounts(config: &Config) -> Vec<Finding> {
 
 fn account(name: &str) -> Result<()> {
     let user = User::from_name(name).context("cannot ask for it")?;
-    let user = user.context("there is no such account: 'gitlab-backup install' makes it")?;
-    ensure!(!user.uid.is_root() && user.gid.as_raw() != 0, "it is root's: remove it, and 'gitlab-backup install' makes it anew");
+    let install = remedy::install();
+    let user = user.with_context(|| format!("there is no such account: '{install}' makes it"))?;
+    ensure!(!user.uid.is_root() && user.gid.as_raw() != 0, "it is root's: remove it, and '{install}' makes it anew");
     Ok(())
 }
 
@@ -163,7 +163,8 @@ async fn ask_postgresql(config: &Config, postgresql: &Postgresql) -> Vec<Finding
         Ok(None) => postgresql::findings(config).await,
         Ok(Some(user)) => ask_as(&user, config, postgresql).unwrap_or_else(|error| vec![Finding::of("postgresql", Err(error))]),
         Err(error) => {
-            let error = error.context("'gitlab-backup install' makes the user gitlab-backup, and [postgresql] os-user names another");
+            let words = format!("'{}' makes the user gitlab-backup, and [postgresql] os-user names another", remedy::install());
+            let error = error.context(words);
             vec![Finding::of("postgresql", Err(error))]
         }
     }

@@ -10,8 +10,7 @@ use clap::Args;
 use crate::config::host::Host;
 use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress, is_recognised};
 use crate::host::beneath::Directory;
-use crate::host::own;
-use crate::host::text;
+use crate::host::{own, remedy, text};
 use crate::steps::{object_storage, postgresql, readiness};
 use crate::{note, say};
 
@@ -82,7 +81,7 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
     }
     let mut file = directory.create(name, 0o644)?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    say!("wrote {}: look at it, then 'gitlab-backup install' and 'gitlab-backup check'", path.display());
+    say!("wrote {}: look at it, then '{}' and 'gitlab-backup check'", path.display(), remedy::install());
     Ok(())
 }
 
@@ -95,7 +94,7 @@ async fn role_for(path: &Path, host: &Host) -> Result<()> {
             say!("{} is left as it is. For backups by this role, let its [postgresql] have", path.display());
             text::out("");
             text::out(&role_lines(postgresql));
-            say!("then 'gitlab-backup install' and 'gitlab-backup check'");
+            say!("then '{}' and 'gitlab-backup check'", remedy::install());
         }
         _ => say!("{} names the role already", path.display()),
     }
@@ -173,7 +172,7 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         Some(config) => known_stores(&mut out, config, role),
         None => guessed_stores(&mut out, host, role),
     }
-    if let Some(finding) = object_storage::finding(host) {
+    if let Some(finding) = object_storage::finding(host, known.as_ref().map_or(&[], |config| &config.files.configuration)) {
         let _ = writeln!(out, "# NOT in the backup: {}", finding.message);
     }
     out.push_str(

@@ -1,5 +1,7 @@
 //! `install` and `uninstall`: the units on a host.
 
+mod secrets;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,11 +13,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::accounts;
 use crate::config::host::Host;
-use crate::config::{Config, Postgresql, Proxy, Repository};
+use crate::config::{Config, Postgresql, Proxy};
 use crate::exit::{ALREADY_RUNNING, Exit};
-use crate::host::{own, random, text};
+use crate::host::{own, remedy};
 use crate::paths;
-use crate::runs::Newest;
 use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, left};
 use crate::steps::preflight::SYSTEMD_MINIMUM;
@@ -23,7 +24,7 @@ use crate::steps::{installed, proxy};
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
 use crate::units::{self, Plan, Restore, Unit, UnitFile};
-use crate::values::{SecretSource, UnitName};
+use crate::values::UnitName;
 use crate::{note, say};
 
 use super::generate::program;
@@ -31,6 +32,9 @@ use super::generate::program;
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
 /// What the timer was called, until it was seen that GitLab's module of NixOS has a unit of that name.
 const FORMER_TIMER: &str = "gitlab-backup.timer";
+/// There, /etc is the configuration's.
+const NIXOS: &str =
+    "on NixOS the system's configuration installs and removes this: services.gitlab-backup.enable, and 'nixos-rebuild switch'";
 /// Between two looks at what is going on.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -65,6 +69,7 @@ impl Changes {
 /// Writes what `config` needs and removes what it no longer does.
 pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let live = args.root == Path::new("/");
+    ensure!(!live || !remedy::is_nixos(), "{}", NIXOS);
     let manager = if live { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
         let version = manager.version().await?;
@@ -99,6 +104,8 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         _ => String::new(),
     };
     let mut changes = Changes::default();
+    // First: it is what may be refused.
+    secrets::make(&config, &host, live, &mut changes)?;
     for file in &files {
         write(&directory, file, &mut changes)?;
     }
@@ -107,7 +114,6 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         release(manager, &directory, |name| !wanted.contains(name)).await?;
     }
     remove(&directory, |name| !wanted.contains(name), &mut changes)?;
-    secrets(&config, &host, live, &mut changes)?;
     accounts(&config, &host, live, &mut changes)?;
     // For the units that cannot see all of the host. Each run looks again.
     write_json(&host.path(paths::HOST), &config.found)?;
@@ -144,6 +150,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
 
 /// Removes what `install` wrote. What was made for keeping, such as the password and the repository, stays.
 pub async fn uninstall(args: &InstallArgs) -> Result<()> {
+    ensure!(args.root != Path::new("/") || !remedy::is_nixos(), "{}", NIXOS);
     let directory = Host::new(&args.root).path(installed::DIRECTORY);
     let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
@@ -259,49 +266,7 @@ fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Chang
 
 /// What `install` makes besides the units; on NixOS those come from elsewhere.
 pub(super) fn first(config: &Config) -> Result<()> {
-    secrets(config, &Host::new("/"), true, &mut Changes::default())
-}
-
-/// Makes the repository's directory and password where there are none.
-fn secrets(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
-    let repository = config.repository.directory().map(|directory| host.path(directory));
-    let held = repository.as_ref().filter(|directory| directory.join("config").exists());
-    let vacant = repository.is_some() && held.is_none();
-    if let Some(words) = Newest::lost(&config.repository.location).filter(|_| live && vacant) {
-        bail!("{words}");
-    }
-    if let Some(directory) = repository.as_ref().filter(|directory| !directory.exists()) {
-        own::make_closed(directory)?;
-        changes.add("made", directory);
-    }
-    let SecretSource::File(file) = &config.repository.password else { return Ok(()) };
-    let path = host.path(file);
-    if path.exists() {
-        return Ok(());
-    }
-    if let Some(directory) = held {
-        bail!(
-            "{} is not there, and {} holds a repository: put your copy of its password back; a new one would not open it",
-            path.display(),
-            directory.display()
-        );
-    }
-    ensure!(
-        Repository::OWN_PASSWORDS.iter().any(|own| file == Path::new(own)),
-        "{} is not there, and [repository] password-file names it: whoever provides it has not, or not yet. One is made only where none is named, in {}",
-        path.display(),
-        Repository::OWN_PASSWORDS[0]
-    );
-    let directory = path.parent().context("the password file has no directory")?;
-    own::make(directory)?;
-    own::replace(&path, 0o600, true, |to| to.write_all(format!("{}\n", random::hex(32)?).as_bytes()).map_err(Into::into))?;
-    changes.add("made", &path);
-    text::out(&format!(
-        "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \
-         Keep a copy of it somewhere else now: without it nothing can ever be restored.\n",
-        text::path(&path)
-    ));
-    Ok(())
+    secrets::make(config, &Host::new("/"), true, &mut Changes::default())
 }
 
 /// The accounts that are made, by systemd-sysusers(8), and what each is for.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::catalog::{Catalog, Whose};
 use crate::config::{Config, host};
 use crate::exit::{ALREADY_RUNNING, Exit};
-use crate::host::text;
+use crate::host::{remedy, text};
 use crate::runs::restore::{Journal, Request, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};
 use crate::steps::open;
@@ -238,7 +238,7 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
     let manager = Manager::connect().await?;
     let executor = Unit::from(Restore::Run).to_string();
     let state = manager.state(&executor).await?;
-    ensure!(state.load == "loaded", "{executor} is not installed: 'gitlab-backup install' first");
+    ensure!(state.load == "loaded", "{executor} is not installed: '{}' first", remedy::install());
     refuse_if_busy(&manager).await?;
     if let Some(request) = request.as_ref().filter(|request| request.path.is_some() || !request.only.is_empty()) {
         refuse_if_used(config, &manager, request).await?;

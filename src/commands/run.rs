@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::exit::{ALREADY_RUNNING, Exit};
-use crate::host::text;
+use crate::host::{remedy, text};
 use crate::note;
 use crate::runs::{Kind, Record};
 use crate::systemd::Manager;
@@ -17,10 +17,10 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     let executor = Unit::Run.to_string();
     let state = manager.state(&executor).await?;
     if state.load == "masked" {
-        bail!("{executor} is masked, so that no run can be made: 'systemctl unmask {executor}', then 'gitlab-backup install'");
+        bail!("{executor} is masked, so that no run can be made: 'systemctl unmask {executor}', then '{}'", remedy::install());
     }
     if state.load != "loaded" {
-        bail!("{executor} is not installed: 'gitlab-backup install' first");
+        bail!("{executor} is not installed: '{}' first", remedy::install());
     }
     if !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
         return Err(Exit { code: ALREADY_RUNNING, message: "a restore is going on".to_owned() }.into());

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::host::Host;
 use super::unit_files::Units;
-use crate::host::beneath;
+use crate::host::{beneath, own};
 
 /// Rails' configuration, by layout, and what relative paths in it are relative to.
 const RAILS: [(&str, &str); 3] = [
@@ -74,7 +74,9 @@ pub struct Rails {
 /// Each that is there and cannot be read or understood.
 pub fn rails(host: &Host, configuration: &[PathBuf]) -> Vec<Result<Rails>> {
     let known = RAILS.iter().map(|(file, root)| (PathBuf::from(file), PathBuf::from(root)));
-    let others = configuration.iter().map(|directory| {
+    // Some are files: secrets, each by itself.
+    let directories = configuration.iter().filter(|path| own::is_directory(&host.path(path)));
+    let others = directories.map(|directory| {
         let root = directory.parent().unwrap_or(Path::new("/")).to_owned();
         (directory.join("gitlab.yml"), root)
     });
@@ -120,7 +122,22 @@ impl Rails {
             found.enabled = section_values["enabled"] != Value::Bool(false);
             (!is_elsewhere(values) && !self.is_consolidated(first)).then_some(found)
         });
-        storages.chain(kinds).filter(|declared| !is_computed(&declared.path)).collect()
+        storages.chain(kinds).chain(self.avatars()).filter(|declared| !is_computed(&declared.path)).collect()
+    }
+
+    /// Where avatars and the like are, if that is beside the other uploads.
+    fn avatars(&self) -> Option<Declared> {
+        let values = self.section("uploads")?;
+        let storage = self.root.join(values["storage_path"].as_str().unwrap_or("public"));
+        let path = tidy(&storage.join(values["base_dir"].as_str()?));
+        let beside = !path.starts_with(tidy(&storage.join(UPLOADS)));
+        (beside && !is_elsewhere(values) && !self.is_consolidated("uploads")).then(|| Declared {
+            what: "avatars".to_owned(),
+            path,
+            key: "uploads.base_dir".to_owned(),
+            file: self.file.clone(),
+            enabled: true,
+        })
     }
 
     /// The keys whose values Ruby computes when GitLab reads them, so that they are known to nobody else.
@@ -294,6 +311,12 @@ mod tests {
             ("gitlab_ci.builds_path", "/home/git/gitlab/builds"),
         ];
         assert_eq!(found, expected.map(|(key, path)| (key.to_owned(), path.to_owned())));
+        let avatars =
+            |uploads: &str| declared(&format!("production:\n  uploads:\n{uploads}")).pop().map(|(key, path)| format!("{key} {path}"));
+        assert_eq!(avatars("    base_dir: uploads/-/system\n"), None);
+        assert_eq!(avatars("    base_dir: system\n").unwrap(), "uploads.base_dir /home/git/gitlab/public/system");
+        let beside = avatars("    storage_path: /mnt\n    base_dir: system/\n");
+        assert_eq!(beside.unwrap(), "uploads.base_dir /mnt/system");
         // As NixOS writes it.
         let json = r#"{"production":{"repositories":{"storages":{"default":{"path":"/srv/r"}}},"shared":{"path":"/srv/s"}}}"#;
         assert_eq!(declared(json).len(), 2);
@@ -308,6 +331,13 @@ mod tests {
         let found: Vec<_> = rails.directories().into_iter().map(|found| (found.key, found.enabled)).collect();
         assert_eq!(found, [("pages.path".to_owned(), true), ("registry.path".to_owned(), false)]);
         assert_eq!(rails.computed(), ["shared.path"]);
+    }
+
+    #[test]
+    fn a_secret_among_the_configuration_is_no_directory_with_a_gitlab_yml() {
+        let (_root, host) = host(&[("run/agenix/db", "secret"), ("srv/config/gitlab.yml", "production: {}")]);
+        assert_eq!(rails(&host, &["/run/agenix/db", "/srv/config", "/none"].map(PathBuf::from)).len(), 1);
+        assert!(rails(&host, &[PathBuf::from("/run/agenix/db")]).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::config::Config;
 use crate::finding::Finding;
-use crate::host::own;
+use crate::host::{own, remedy};
 use crate::process;
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
@@ -29,17 +29,17 @@ pub async fn finding(config: &Config) -> Finding {
     };
     let directory = Path::new(DIRECTORY);
     if !files.iter().any(|file| directory.join(&file.name).exists()) {
-        return Finding::warning(WHAT, "they are not installed: 'gitlab-backup install'");
+        return Finding::warning(WHAT, format!("they are not installed: '{}'", remedy::install()));
     }
     match different(directory, &files) {
         Ok(names) if names.is_empty() => {}
         Ok(names) if !masked(directory, &names).is_empty() => {
             let masked = masked(directory, &names).join(" ");
-            let words = format!("masked, so that no run can be made: {masked}: 'systemctl unmask {masked}', then 'gitlab-backup install'");
+            let words = format!("masked, so that no run can be made: {masked}: 'systemctl unmask {masked}', then '{}'", remedy::install());
             return Finding::of(WHAT, Err(anyhow!("{words}")));
         }
         Ok(names) => {
-            let words = format!("not as this program and configuration would have them: {}: 'gitlab-backup install'", some(&names));
+            let words = format!("not as this program and configuration would have them: {}: '{}'", some(&names), remedy::install());
             return Finding::of(WHAT, Err(anyhow!("{words}")));
         }
         Err(error) => return Finding::of(WHAT, Err(error)),

@@ -1,12 +1,13 @@
 //! The repository, opened with the password where this process finds it.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::StatVfsMountFlags;
+use tempfile::NamedTempFile;
 
-use crate::config::Config;
+use crate::config::{Config, Repository};
 use crate::host::{mounts, own};
 use crate::paths;
 use crate::repository::{self, Engine};
@@ -67,6 +68,21 @@ pub fn is_there(config: &Config, engine: &dyn Engine) -> Result<bool> {
     }
     engine.ensure_vacant()?;
     Ok(false)
+}
+
+/// Asks a place on another machine whether nothing is there yet: one that is there does not open by a password that nobody knows.
+///
+/// # Errors
+/// If a repository is there, or was, or it cannot be told.
+pub fn ensure_none(place: &Repository, new_password: &str) -> Result<()> {
+    let mut file = NamedTempFile::new().context("cannot make a temporary file")?;
+    file.write_all(new_password.as_bytes())?;
+    let engine = repository::open(place, file.path(), environment(place)?.as_deref(), None)?;
+    ensure!(!engine.is_there()?, "there is a repository at {}", place.location);
+    match Newest::lost(&place.location) {
+        Some(words) => bail!("{words}"),
+        None => Ok(()),
+    }
 }
 
 /// Where this process can read the repository's password.
@@ -145,8 +161,11 @@ pub fn apart(config: &Config) -> Result<()> {
 }
 
 fn open(config: &Config, key_file: Option<&Path>) -> Result<Box<dyn Engine>> {
-    let password = password(config)?;
-    let environment = config.repository.environment_file.as_ref();
-    let environment = environment.map(|path| secret::file(&SecretSource::File(path.clone()), credential::ENVIRONMENT)).transpose()?;
-    repository::open(&config.repository, &password, environment.as_deref(), key_file)
+    repository::open(&config.repository, &password(config)?, environment(&config.repository)?.as_deref(), key_file)
+}
+
+/// Where this process can read what `environment-file` has.
+fn environment(place: &Repository) -> Result<Option<PathBuf>> {
+    let file = place.environment_file.as_ref();
+    file.map(|path| secret::file(&SecretSource::File(path.clone()), credential::ENVIRONMENT)).transpose()
 }

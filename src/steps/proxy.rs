@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Config, Proxy};
 use crate::finding::Finding;
-use crate::host::own;
+use crate::host::{own, remedy};
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::Journal;
@@ -62,7 +62,7 @@ fn find(config: Result<Config>, name: &str) -> Result<Proxy> {
         }
     };
     let found = proxies.into_iter().find(|proxy| proxy.name == name);
-    found.with_context(|| format!("there is no [[gitlab.proxy]] '{name}': 'gitlab-backup install' removes its unit"))
+    found.with_context(|| format!("there is no [[gitlab.proxy]] '{name}': '{}' removes its unit", remedy::install()))
 }
 
 /// Asks every service, and makes the units say the same without touching any. Fails if one does not tell.
@@ -104,7 +104,7 @@ async fn follow(manager: &Manager, standings: &[(UnitName, Standing)]) -> Result
     for (unit, standing) in standings {
         let state = manager.state(unit.as_str()).await?;
         match (standing, state.active) {
-            (Standing::Up, _) if state.load == "not-found" => bail!("{unit} is not installed: 'gitlab-backup install'"),
+            (Standing::Up, _) if state.load == "not-found" => bail!("{unit} is not installed: '{}'", remedy::install()),
             (Standing::Up, ActiveState::Active) | (Standing::Down, ActiveState::Inactive) => {}
             (Standing::Up, _) => manager.start(unit.as_str(), "replace").await?,
             (Standing::Down, ActiveState::Failed) => manager.reset(unit.as_str()).await?,

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::config::{Config, Repository};
-use crate::host::own;
+use crate::host::{own, remedy};
 use crate::process;
 use crate::units::render::TMP;
 use crate::values::SecretSource;
@@ -49,8 +49,8 @@ pub fn given(name: &str) -> Option<PathBuf> {
 fn place(source: &SecretSource) -> Result<PathBuf> {
     match source {
         SecretSource::File(path) if path.exists() => Ok(path.clone()),
-        SecretSource::File(path) if Repository::OWN_PASSWORDS.iter().any(|own| path == Path::new(own)) => {
-            bail!("{} is not there: 'gitlab-backup install' makes it", path.display())
+        SecretSource::File(path) if Repository::own_passwords(remedy::is_nixos()).iter().any(|own| path == Path::new(own)) => {
+            bail!("{} is not there: '{}' makes it where the repository is new", path.display(), remedy::password())
         }
         SecretSource::File(path) => bail!("{} is not there", path.display()),
         SecretSource::Credential(name) => stored(&STORES, name),

@@ -8,7 +8,7 @@ use nix::unistd::User;
 use rustix::process::Signal;
 
 use crate::accounts;
-use crate::host::confined;
+use crate::host::{confined, remedy};
 
 /// The user to become, and none where this process is not root: then everything runs as who started it.
 pub fn to_become(name: &str) -> Result<Option<User>> {
@@ -21,7 +21,8 @@ pub fn to_become(name: &str) -> Result<Option<User>> {
 
 /// Who looks at what comes from others.
 pub fn sandbox() -> Result<Option<User>> {
-    to_become(accounts::SANDBOX).context("what comes from others is looked at as an account of its own: 'gitlab-backup install' makes it")
+    to_become(accounts::SANDBOX)
+        .with_context(|| format!("what comes from others is looked at as an account of its own: '{}' makes it", remedy::install()))
 }
 
 /// `program` as `user`, which ends with this process: for our own programs, in our environment. Must be spawned by the thread that lives as

@@ -58,6 +58,7 @@ UNIT
 
 # become_nixos: the machine that has booted is one whose GitLab NixOS has set up.
 become_nixos() {
+  touch "$M/root/etc/NIXOS"
   inside 'systemctl stop gitlab.target gitlab-puma gitlab-sidekiq gitlab-workhorse gitlab-gitaly redis-server; systemctl -q disable gitlab.target redis-server standin-setup
     rm -r /etc/systemd/system/gitlab* /etc/systemd/system/redis-server.service.d
     # Where NixOS has them.
@@ -118,8 +119,8 @@ import_module() {
       if [ -d \$unit ]; then mkdir -p /etc/systemd/system/\$unit; ln -sf $command/lib/systemd/system/\$unit/* /etc/systemd/system/\$unit/
       else ln -s $command/lib/systemd/system/\$unit /etc/systemd/system/; fi
     done
-    for timer in $(jq_ '" ".join(t + ".timer" for t in told["timers"])' <<< "$evaluation"); do
-      mkdir -p /etc/systemd/system/timers.target.wants; ln -s ../\$timer /etc/systemd/system/timers.target.wants/; done
+    for target in timers multi-user; do mkdir -p /etc/systemd/system/\$target.target.wants; done
+    for unit in $(jq_ '" ".join(told["targets"]["timers"]["wants"])' <<< "$evaluation"); do ln -s ../\$unit /etc/systemd/system/timers.target.wants/; done
     for unit in $(jq_ '" ".join(told["targets"]["multi-user"]["wants"])' <<< "$evaluation"); do ln -s ../\$unit /etc/systemd/system/multi-user.target.wants/; done
     mkdir -p /etc/gitlab-backup; ln -s $(jq_ 'told["etc"]["gitlab-backup/config.toml"]' <<< "$evaluation") /etc/gitlab-backup/config.toml
     # Debian's programs at the paths that the host's packages have in that evaluation.

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::host::remedy;
 use crate::runs::{Outcome, Record, Verified};
 use crate::steps::Unstarted;
 use crate::units::Unit;
@@ -85,7 +86,7 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
 fn clock(clock: &Clock) -> Option<String> {
     let timer = Unit::Timer;
     if clock.load == "not-found" {
-        return Some("nothing is installed, and no run starts by itself: 'gitlab-backup install'".to_owned());
+        return Some(format!("nothing is installed, and no run starts by itself: '{}'", remedy::install()));
     }
     let off = ["disabled", "masked"].iter().any(|off| clock.enablement.starts_with(off) || clock.load == *off);
     (off || !clock.runs).then(|| {

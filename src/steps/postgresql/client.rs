@@ -21,7 +21,7 @@ use tokio_postgres::error::SqlState;
 use crate::accounts;
 use crate::config::Postgresql;
 use crate::host::identity::Account;
-use crate::host::own;
+use crate::host::{own, remedy};
 use crate::process;
 use crate::steps::{secret, user};
 use crate::units::render::credential;
@@ -88,8 +88,8 @@ impl Client {
     /// If this is root, and there is no such OS user as `config` names.
     pub fn with(config: Postgresql, password: Option<String>) -> Result<Self> {
         let user = user::to_become(&config.os_user).with_context(|| match config.os_user.as_str() {
-            accounts::LOADER => "what is restored is loaded with an account of its own: 'gitlab-backup install' makes it",
-            _ => "correct [postgresql] os-user",
+            accounts::LOADER => format!("what is restored is loaded with an account of its own: '{}' makes it", remedy::install()),
+            _ => "correct [postgresql] os-user".to_owned(),
         })?;
         let account = user.map(|user: User| Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
         Ok(Self { config, password, account, application: APPLICATION, level: AtomicU32::new(u32::MAX), passfile: OnceLock::new() })

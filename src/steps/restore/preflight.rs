@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 use crate::catalog::{Catalog, CompleteRun, Whose};
 use crate::config::Config;
 use crate::host::beneath::{self, Directory};
-use crate::host::mounts;
+use crate::host::{mounts, remedy};
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::write_json;
@@ -229,9 +229,10 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
         let system = rustix::fs::statvfs(&base).with_context(|| format!("cannot look at {}", base.display()))?;
         ensure!(
             !system.f_flag.contains(StatVfsMountFlags::RDONLY),
-            "{} is read-only for the units of a restore, and {} is to come there: name that path in [files] paths, and 'gitlab-backup install'",
+            "{} is read-only for the units of a restore, and {} is to come there: name that path in [files] paths, and '{}'",
             base.display(),
-            path.display()
+            path.display(),
+            remedy::install()
         );
         let root = Root { path: path.clone(), mount };
         match layouts.entry((device, within)) {
