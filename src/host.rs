@@ -8,6 +8,7 @@ pub mod limits;
 pub mod log;
 pub mod mounts;
 pub mod own;
+pub mod process;
 pub mod random;
 pub mod remedy;
 pub mod socket;

@@ -21,7 +21,6 @@ pub mod frozen;
 pub mod host;
 pub mod monitoring;
 pub mod paths;
-mod process;
 pub mod repository;
 pub mod runs;
 pub mod steps;

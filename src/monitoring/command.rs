@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::process::{ended, tail};
+use crate::host::process::{ended, tail};
 
 use super::{Report, Reporter};
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use crate::frozen::{At, Exclude, Skipped, Walk};
-use crate::process;
+use crate::host::process;
 
 use super::{Engine, Files, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG, Tolerance, local, patience};
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 
 use crate::config::Config;
-use crate::process;
+use crate::host::process;
 
 use super::open;
 

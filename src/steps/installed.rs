@@ -7,8 +7,8 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::host::process;
 use crate::host::{own, remedy};
-use crate::process;
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
 use crate::units::{self, Unit, UnitFile};

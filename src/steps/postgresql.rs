@@ -7,13 +7,16 @@ mod dump;
 pub(super) mod globals;
 mod hold;
 pub(super) mod load;
+mod login;
 mod preflight;
 mod programs;
 mod queue;
+pub(super) mod quoting;
 pub(super) mod role;
 pub(super) mod sandbox;
 pub(super) mod session;
 pub(super) mod toc;
+pub(super) mod versions;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

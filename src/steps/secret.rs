@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::config::{Config, Repository};
+use crate::host::process;
 use crate::host::{own, remedy};
-use crate::process;
 use crate::units::render::TMP;
 use crate::values::SecretSource;
 

@@ -13,8 +13,8 @@ use rustix::fs::FileType;
 
 use crate::host::beneath::Directory;
 use crate::host::own;
+use crate::host::process;
 use crate::paths;
-use crate::process;
 
 use super::unmount::unmount;
 use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::host::own;
-use crate::process;
+use crate::host::process;
 
 use super::unmount::unmount;
 use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};

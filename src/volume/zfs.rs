@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::host::own;
-use crate::process;
+use crate::host::process;
 
 use super::unmount::unmount;
 use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};

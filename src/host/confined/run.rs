@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
-use crate::process;
+use crate::host::process;
 
 /// Bytes of an answer that are worth holding.
 const ANSWER: usize = 64 << 20;

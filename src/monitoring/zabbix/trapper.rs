@@ -15,7 +15,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::config::monitoring::{Address, Trapper, TrapperTls, credential};
-use crate::process::{find, search_path, tail};
+use crate::host::process::{find, search_path, tail};
 use crate::steps::secret;
 
 use super::super::retry::Away;

@@ -1,32 +1,25 @@
-//! Who asks a server, and how: sessions of our own for queries, libpq's programs for dumps. Everything that a program is told comes by its
+//! How a server is asked: sessions of our own for queries, libpq's programs for dumps. Everything that a program is told comes by its
 //! environment, no secret and no name in its arguments.
-//!
-//! By a socket without a password a server goes by the user of the process behind it. Root is never that: a session is opened, and a program
-//! runs, as the OS user that the configuration names.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use nix::unistd::User;
 use tempfile::NamedTempFile;
 use tokio::process::Command;
 use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
-use crate::accounts;
 use crate::config::Postgresql;
-use crate::host::identity::Account;
-use crate::host::{own, remedy};
-use crate::process;
-use crate::steps::{secret, user};
+use crate::steps::secret;
 use crate::units::render::credential;
 
+use super::login::Login;
 use super::session::{self, Session, settings};
+use super::versions::{of_version, path_of};
 
 /// Where statements run that are about databases. Not `postgres`: that one may be restored itself.
 pub(in crate::steps) const MAINTENANCE: &str = "template1";
@@ -44,21 +37,12 @@ pub(super) const NOT_EMPTY: &str = "datname NOT IN ('template0', 'template1')";
 const PERSISTENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the server shows our sessions as.
-const APPLICATION: &str = "gitlab-backup";
-/// The same, of those that lay out what a restore puts in place.
+/// What the server shows the sessions as that lay out what a restore puts in place.
 pub(in crate::steps) const LOADING: &str = "gitlab-backup-restore";
 
 /// One role of one server.
 pub(in crate::steps) struct Client {
-    pub config: Postgresql,
-    pub password: Option<String>,
-    /// Whom root becomes.
-    pub account: Option<Account>,
-    /// What the server shows our sessions as.
-    pub application: &'static str,
-    /// What of our settings the server knows, as far as is known.
-    pub level: AtomicU32,
+    pub login: Login,
     /// libpq's password file, once one of its programs needs it; removed with this value.
     passfile: OnceLock<NamedTempFile>,
 }
@@ -78,7 +62,7 @@ impl Client {
     /// The same, under a name by which the sessions of a restore that was killed are known.
     pub fn loading(config: &Postgresql) -> Result<Self> {
         let mut client = Self::restoring(config)?;
-        client.application = LOADING;
+        client.login.application = LOADING;
         Ok(client)
     }
 
@@ -87,27 +71,17 @@ impl Client {
     /// # Errors
     /// If this is root, and there is no such OS user as `config` names.
     pub fn with(config: Postgresql, password: Option<String>) -> Result<Self> {
-        let user = user::to_become(&config.os_user).with_context(|| match config.os_user.as_str() {
-            accounts::LOADER => format!("what is restored is loaded with an account of its own: '{}' makes it", remedy::install()),
-            _ => "correct [postgresql] os-user".to_owned(),
-        })?;
-        let account = user.map(|user: User| Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() });
-        Ok(Self { config, password, account, application: APPLICATION, level: AtomicU32::new(u32::MAX), passfile: OnceLock::new() })
-    }
-
-    /// Whether it is reached by a socket of this host.
-    pub fn by_socket(&self) -> bool {
-        self.config.by_socket()
+        Ok(Self { login: Login::new(config, password)?, passfile: OnceLock::new() })
     }
 
     /// A session in `database`.
     pub async fn connect(&self, database: &str) -> Result<Session> {
-        Session::open(self, database).await.with_context(|| self.place(database))
+        Session::open(&self.login, database).await.with_context(|| self.login.place(database))
     }
 
     /// A session in `database` that waits for no lock of others: with GitLab down, nobody is waited for.
     pub async fn insist(&self, database: &str) -> Result<Session> {
-        self.enter(database).await?.insisting(self.enter(database).await?).await.with_context(|| self.place(database))
+        self.enter(database).await?.insisting(self.enter(database).await?).await.with_context(|| self.login.place(database))
     }
 
     /// A session in `database`, if need be after others that fill the server (anybody may, for as long as each is asked who he is), or when a server
@@ -132,15 +106,15 @@ impl Client {
         let mut command = self.run(program);
         let options: Vec<String> = settings(major).map(|(name, value)| format!("-c {name}={value}")).collect();
         command
-            .env("PGHOST", &self.config.host)
-            .env("PGPORT", self.config.port.to_string())
-            .env("PGUSER", &self.config.user)
+            .env("PGHOST", &self.login.config.host)
+            .env("PGPORT", self.login.config.port.to_string())
+            .env("PGUSER", &self.login.config.user)
             .env("PGDATABASE", database)
-            .env("PGAPPNAME", self.application)
+            .env("PGAPPNAME", self.login.application)
             .env("PGCONNECT_TIMEOUT", "20")
             .env("PGOPTIONS", options.join(" "))
             .arg("--no-password");
-        if let Some(password) = &self.password {
+        if let Some(password) = &self.login.password {
             command.env("PGPASSFILE", self.passfile(password)?);
         }
         Ok(command)
@@ -156,7 +130,7 @@ impl Client {
             writeln!(file, "*:*:*:*:{}", password.replace('\\', "\\\\").replace(':', "\\:"))?;
             Ok(file)
         };
-        let file = match self.account {
+        let file = match self.login.account {
             Some(account) => account.act(write),
             None => write(),
         };
@@ -166,7 +140,7 @@ impl Client {
 
     /// One of libpq's programs that needs no server.
     pub fn command_offline(&self, program: &str) -> Command {
-        self.run(path_of(program, Some(&self.config)))
+        self.run(path_of(program, Some(&self.login.config)))
     }
 
     /// The same, of the version that goes with a server of this major version.
@@ -176,8 +150,8 @@ impl Client {
 
     /// The program of the version that goes with a server of this one, where it is: what a newer one writes, the server may not understand.
     pub fn program(&self, program: &str, major: u32) -> PathBuf {
-        let own = self.config.bin_dir.is_none().then(|| of_version(program, major)).flatten();
-        own.unwrap_or_else(|| path_of(program, Some(&self.config)))
+        let own = self.login.config.bin_dir.is_none().then(|| of_version(program, major)).flatten();
+        own.unwrap_or_else(|| path_of(program, Some(&self.login.config)))
     }
 
     /// With an environment of its own: ours may have secrets in it.
@@ -185,22 +159,17 @@ impl Client {
         let mut command = Command::new(program);
         command.env_clear().envs(["PATH", "TMPDIR", "TZ"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.env("LC_ALL", "C").current_dir("/");
-        if let Some(account) = self.account {
+        if let Some(account) = self.login.account {
             command.uid(account.uid).gid(account.gid);
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
         command
     }
 
-    /// For messages.
-    pub fn place(&self, database: &str) -> String {
-        format!("PostgreSQL at {} port {}, database '{database}' as '{}'", self.config.host, self.config.port, self.config.user)
-    }
-
     /// What to back up: the configured databases, or all but the server's own templates, those that let nobody in and those of a restore. That an
     /// owner has made a template of his own hides nothing.
     pub async fn databases(&self) -> Result<Vec<String>> {
-        if let Some(names) = &self.config.databases {
+        if let Some(names) = &self.login.config.databases {
             return Ok(names.clone());
         }
         let sql = format!(
@@ -212,7 +181,7 @@ impl Client {
 
     /// Databases that a restore has left beside GitLab's. None where the configuration names what to back up.
     pub async fn beside(&self) -> Result<Vec<String>> {
-        if self.config.databases.is_some() {
+        if self.login.config.databases.is_some() {
             return Ok(Vec::new());
         }
         let sql = format!("SELECT datname::text FROM pg_catalog.pg_database WHERE {BESIDE} ORDER BY datname");
@@ -221,7 +190,7 @@ impl Client {
 
     /// Databases that the server lets nobody into, in words. None where the configuration names what to back up.
     pub async fn closed(&self) -> Result<Vec<String>> {
-        if self.config.databases.is_some() {
+        if self.login.config.databases.is_some() {
             return Ok(Vec::new());
         }
         let sql = format!(
@@ -249,7 +218,7 @@ impl Client {
     /// # Errors
     /// That of the first, if none does.
     pub async fn connect_anywhere(&self) -> Result<(Session, String)> {
-        let configured = self.config.databases.iter().flatten().map(String::as_str);
+        let configured = self.login.config.databases.iter().flatten().map(String::as_str);
         let mut first = None;
         for name in ["postgres", "template1"].into_iter().chain(configured) {
             match self.connect(name).await {
@@ -271,78 +240,4 @@ fn passes(error: &anyhow::Error) -> bool {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
     };
     session::code(error).is_some_and(|code| codes.contains(code)) || error.chain().any(kind)
-}
-
-/// Where Debian keeps the programs of each version.
-pub(in crate::steps) const DEBIAN: &str = "/usr/lib/postgresql";
-
-/// Where one of libpq's programs is: as configured, or on `PATH`.
-pub(in crate::steps) fn path_of(program: &str, config: Option<&Postgresql>) -> PathBuf {
-    match config.and_then(|config| config.bin_dir.as_ref()) {
-        Some(directory) => directory.join(program),
-        None => all_of(program).into_iter().next().unwrap_or_else(|| PathBuf::from(program)),
-    }
-}
-
-/// Every version of one of libpq's programs that is here: first what is on `PATH`, then what distributions keep, the newest first. What Debian's
-/// `pg_wrapper`, a Perl script, would run is the newest: it looks into its caller's home directory, which is none of ours.
-pub(in crate::steps) fn all_of(program: &str) -> Vec<PathBuf> {
-    let is_wrapper = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.ends_with("pg_wrapper"));
-    let on_path = process::find(program, process::search_path()).filter(|found| !is_wrapper(found));
-    let kept = versions(DEBIAN, "").into_iter().rev().chain(versions("/usr", "pgsql-").into_iter().rev());
-    on_path.into_iter().chain(kept.filter_map(|directory| process::find(program, [directory]))).collect()
-}
-
-/// Where distributions have it of the programs of this version.
-fn of_version(program: &str, major: u32) -> Option<PathBuf> {
-    let directories = [format!("{DEBIAN}/{major}/bin"), format!("/usr/pgsql-{major}/bin")];
-    process::find(program, directories.map(PathBuf::from))
-}
-
-/// How libpq's programs take the name of a database, which is more than a name to them if it has a `=`.
-pub(in crate::steps) fn dbname(name: &str) -> String {
-    format!("dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// Where distributions keep several versions, `PARENT/PREFIX15/bin`; the newest last.
-pub(in crate::steps) fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
-    let entries = own::entries(parent).into_iter().flatten().flatten();
-    let version = |name: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
-    let mut found: Vec<_> =
-        entries.filter_map(|entry| Some((version(&entry.file_name().to_string_lossy())?, entry.path().join("bin")))).collect();
-    found.sort();
-    found.into_iter().map(|(_, directory)| directory).collect()
-}
-
-/// The major version in what a program of PostgreSQL's answers to `--version`, or in what a server says of itself.
-pub(in crate::steps) fn major(text: &str) -> Option<u32> {
-    text.split_whitespace().find_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
-}
-
-/// A name in SQL.
-pub(in crate::steps) fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// A string in SQL, whatever `standard_conforming_strings` says.
-pub(in crate::steps) fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_is_told_by_programs_and_servers() {
-        assert_eq!(major("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
-        assert_eq!(major("18beta2"), Some(18));
-        assert_eq!(major("nonsense"), None);
-    }
-
-    #[test]
-    fn no_name_or_string_leaves_its_quotes() {
-        assert_eq!(identifier("a\"b\n\\!"), "\"a\"\"b\n\\!\"");
-        assert_eq!(literal("it's \\' \n$"), "E'it''s \\\\'' \n$'");
-    }
 }

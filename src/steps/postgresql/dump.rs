@@ -13,15 +13,16 @@ use tokio::time::interval;
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::own;
+use crate::host::process;
 use crate::paths;
-use crate::process;
 use crate::runs::Database;
 use crate::runs::record::{read_json, write_json};
 use crate::systemd::notify;
 
-use super::client::{Client, dbname, literal};
+use super::client::Client;
 use super::globals::Globals;
 use super::hold::NODES;
+use super::quoting::{dbname, literal};
 use super::session::Session;
 use super::toc;
 use super::{Dumped, Held, HeldDatabase, directory, dumped as whole};
@@ -103,7 +104,7 @@ async fn one(client: &Client, major: u32, encoding: &str, database: &HeldDatabas
     // Not compressed: the repository compresses, and finds yesterday's rows again only if it sees them.
     command.args(["--format=directory", "--compress=0"]);
     command.arg(format!("--encoding={encoding}"));
-    command.arg(format!("--jobs={}", client.config.jobs)).arg(format!("--snapshot={}", database.snapshot)).arg("--file").arg(path);
+    command.arg(format!("--jobs={}", client.login.config.jobs)).arg(format!("--snapshot={}", database.snapshot)).arg("--file").arg(path);
     let mut tick = interval(Duration::from_secs(1));
     let end = process::to_its_end(&mut command);
     tokio::pin!(end);
@@ -116,7 +117,7 @@ async fn one(client: &Client, major: u32, encoding: &str, database: &HeldDatabas
             }
         }
     };
-    ensure!(ended.status.success(), "pg_dump of {}: {}: {}", client.place(&database.name), ended.status, ended.said);
+    ensure!(ended.status.success(), "pg_dump of {}: {}: {}", client.login.place(&database.name), ended.status, ended.said);
     let list = client.command_for("pg_restore", major).arg("--list").arg(path).output().await.context("cannot run pg_restore")?;
     ensure!(list.status.success() && !list.stdout.is_empty(), "pg_restore cannot read the dump of '{}'", database.name);
     Ok(())

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::client::{identifier, literal};
+use super::quoting::{identifier, literal};
 use super::session::Session;
 
 /// Lies beside the dumps.

@@ -63,7 +63,7 @@ pub async fn hold(config: &Config) -> Result<()> {
     for name in databases {
         let client = std::sync::Arc::clone(&client);
         exports.spawn(async move {
-            let place = client.place(&name);
+            let place = client.login.place(&name);
             export(&client, name).await.with_context(|| format!("cannot hold a snapshot of {place}"))
         });
     }

@@ -16,8 +16,9 @@ use tempfile::NamedTempFile;
 use crate::accounts;
 use crate::runs::Database;
 
-use super::client::{Client, identifier, literal};
+use super::client::Client;
 use super::programs::restore;
+use super::quoting::{identifier, literal};
 use super::sandbox;
 use super::session::Session;
 use super::toc::{self, Entry, Section};

@@ -7,10 +7,12 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tokio::process::Command;
 
 use crate::host::beneath::Directory;
+use crate::host::process::{self, Ended};
 use crate::host::text;
-use crate::process::{self, Ended};
 
-use super::client::{Client, all_of, dbname, major};
+use super::client::Client;
+use super::quoting::dbname;
+use super::versions::{all_of, major};
 
 /// What newer programs set first of all, and the first server that knows it. An older one refuses, and loses nothing by it.
 const NEWER: [(&str, u32); 1] = [("transaction_timeout", 17)];
@@ -26,12 +28,12 @@ pub(super) async fn restore(client: &Client, server: u32, name: &str, dump: &Pat
     match is_newer {
         // Several at once would talk all at once, and what they say counts.
         true => command.arg("--jobs=1"),
-        false => command.arg("--exit-on-error").arg(format!("--jobs={}", client.config.jobs)),
+        false => command.arg("--exit-on-error").arg(format!("--jobs={}", client.login.config.jobs)),
     };
     command.args(more).arg(format!("--dbname={}", dbname(name))).arg(dump);
     let ended = process::to_its_end(&mut command).await?;
     let only_settings = is_newer && ended.status.code() == Some(1) && only_settings(&ended, server);
-    ensure!(ended.status.success() || only_settings, "pg_restore of {} into {}: {}", dump.display(), client.place(name), ended.said);
+    ensure!(ended.status.success() || only_settings, "pg_restore of {} into {}: {}", dump.display(), client.login.place(name), ended.said);
     Ok(())
 }
 
@@ -98,13 +100,13 @@ pub(super) async fn prove(client: &Client, server: u32) -> Result<u32> {
     let place = client.connect_anywhere().await?.1;
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let dump = directory.path().join("dump");
-    if let Some(account) = client.account {
+    if let Some(account) = client.login.account {
         Directory::open(directory.path())?.give(account.uid, account.gid)?;
     }
     let mut command = client.command("pg_dump", &place, server)?;
     command.args(["--format=directory", "--schema-only", "--exclude-schema=*", "--file"]).arg(&dump);
     let ended = process::to_its_end(&mut command).await?;
-    ensure!(ended.status.success(), "pg_dump of {}: {}", client.place(&place), ended.said);
+    ensure!(ended.status.success(), "pg_dump of {}: {}", client.login.place(&place), ended.said);
     // Of what belongs to a database and to no schema nothing is made again.
     restore(client, server, &place, &dump, &["--use-list=/dev/null"]).await.with_context(|| {
         format!("a run could not be restored by the programs that are here: install PostgreSQL's client programs of version {server}, or name them by [postgresql] bin-dir")

@@ -6,7 +6,8 @@ use crate::config::Postgresql;
 use crate::finding::Finding;
 
 use super::client::MAINTENANCE;
-use super::client::{Client, NOT_EMPTY, identifier};
+use super::client::{Client, NOT_EMPTY};
+use super::quoting::identifier;
 use super::session::Session;
 
 /// Its name; `install` makes an OS user of the same name for it.

@@ -14,8 +14,9 @@ use crate::accounts;
 use crate::config::Postgresql;
 use crate::host::random;
 
+use super::client::Client;
 use super::client::MAINTENANCE;
-use super::client::{Client, identifier, literal};
+use super::quoting::{identifier, literal};
 use super::session::{self, Session};
 
 /// The role.
@@ -67,10 +68,10 @@ pub(in crate::steps) async fn make(admin: &Client, session: &Session, os_user: &
     session.run(&sql).await.with_context(|| format!("cannot make role '{NAME}', as which the dumps are loaded"))?;
     session.run(&format!("ALTER ROLE {role} RESET ALL")).await?;
     alone(session).await?;
-    let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.config.clone() };
-    let by_user = admin.by_socket() && admin.password.is_none();
+    let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.login.config.clone() };
+    let by_user = admin.login.by_socket() && admin.login.password.is_none();
     let mut client = Client::with(config, (!by_user).then_some(password))?;
-    client.application = admin.application;
+    client.login.application = admin.login.application;
     Ok(client)
 }
 
@@ -253,7 +254,7 @@ pub(in crate::steps) async fn probe(admin: &Client, session: &Session, os_user: 
     match entered {
         // Let in, and then not into this database.
         Err(error) if session::code(&error) != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(error).with_context(|| {
-            let how = match admin.by_socket() {
+            let how = match admin.login.by_socket() {
                 true => format!("by 'peer' as the OS user {os_user}"),
                 false => "by its password".to_owned(),
             };

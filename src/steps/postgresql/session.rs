@@ -25,7 +25,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::host::socket;
 
-use super::client::{Client, major};
+use super::login::Login;
+use super::versions::major;
 
 /// How long a server may take to let us in.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,14 +98,14 @@ impl Drop for Session {
 }
 
 impl Session {
-    pub(super) async fn open(client: &Client, database: &str) -> Result<Self> {
-        let from = client.level.load(Ordering::Relaxed);
+    pub(super) async fn open(login: &Login, database: &str) -> Result<Self> {
+        let from = login.level.load(Ordering::Relaxed);
         for level in LEVELS.into_iter().filter(|level| *level <= from) {
-            match Self::enter(client, database, level).await {
+            match Self::enter(login, database, level).await {
                 Err(error) if code(&error) == Some(&SqlState::UNDEFINED_OBJECT) && level > 0 => {}
                 Err(error) => return Err(error),
                 Ok(session) => {
-                    client.level.store(level, Ordering::Relaxed);
+                    login.level.store(level, Ordering::Relaxed);
                     return session.settle().await;
                 }
             }
@@ -112,18 +113,18 @@ impl Session {
         Err(anyhow!("the server knows none of our settings"))
     }
 
-    async fn enter(client: &Client, database: &str, level: u32) -> Result<Self> {
+    async fn enter(login: &Login, database: &str, level: u32) -> Result<Self> {
         let mut config = tokio_postgres::Config::new();
         let options: Vec<String> = settings(level).map(|(name, value)| format!("-c {name}={value}")).collect();
-        config.user(&client.config.user).dbname(database).application_name(client.application).options(options.join(" "));
+        config.user(&login.config.user).dbname(database).application_name(login.application).options(options.join(" "));
         config.connect_timeout(PATIENCE);
-        if let Some(password) = &client.password {
+        if let Some(password) = &login.password {
             config.password(password);
         }
-        if client.by_socket() {
-            return within(by_socket(client, &config)).await;
+        if login.by_socket() {
+            return within(by_socket(login, &config)).await;
         }
-        config.host(&client.config.host).port(client.config.port);
+        config.host(&login.config.host).port(login.config.port);
         // As libpq does: encrypted where the server offers it, and else not. Whose certificate it is, is not asked.
         config.ssl_mode(SslMode::Prefer);
         match within(by_tls(&config)).await {
@@ -278,9 +279,9 @@ async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 }
 
 /// The server asks the kernel who has connected: that is done as the configured user, in a thread of its own.
-async fn by_socket(client: &Client, config: &tokio_postgres::Config) -> Result<Session> {
-    let path = format!("{}/.s.PGSQL.{}", client.config.host.trim_end_matches('/'), client.config.port);
-    let stream = socket::connect(Path::new(&path), client.account, PATIENCE).await?;
+async fn by_socket(login: &Login, config: &tokio_postgres::Config) -> Result<Session> {
+    let path = format!("{}/.s.PGSQL.{}", login.config.host.trim_end_matches('/'), login.config.port);
+    let stream = socket::connect(Path::new(&path), login.account, PATIENCE).await?;
     let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(said)?;
     Session::begin(client, connection).await
 }

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Proxy;
-use crate::process::tail;
+use crate::host::process::tail;
 
 /// How long a status command may take.
 const ANSWER: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::server::Server;
 use crate::config::RedisAddress;
-use crate::process;
+use crate::host::process;
 
 /// Where GitLab's own package keeps its programs.
 const OMNIBUS: &str = "/opt/gitlab/embedded/bin";

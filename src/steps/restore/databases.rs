@@ -14,9 +14,11 @@ use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Leftover, Plan, StagedDatabase, Thing};
 use crate::runs::{Database, Manifest, Part};
 use crate::steps::postgresql::Dumped;
-use crate::steps::postgresql::client::{Client, LOADING, MAINTENANCE, OURS, identifier, literal, major};
+use crate::steps::postgresql::client::{Client, LOADING, MAINTENANCE, OURS};
+use crate::steps::postgresql::quoting::{identifier, literal};
 use crate::steps::postgresql::sandbox;
 use crate::steps::postgresql::session::Session;
+use crate::steps::postgresql::versions::major;
 
 use super::{dump_directory, note};
 

@@ -9,7 +9,7 @@ use tokio::time::interval;
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
-use crate::process;
+use crate::host::process;
 use crate::runs::Database;
 use crate::runs::restore::StagedDatabase;
 use crate::steps::postgresql::Dumped;
@@ -79,7 +79,7 @@ pub(super) async fn options(told: &Dumped, session: &Session) -> Result<&'static
 
 /// Lets whoever runs pg_restore read a dump.
 pub(super) fn give(dump: &Path, loader: &Loader<'_>) -> Result<()> {
-    match loader.sandbox.unwrap_or(loader.admin).account {
+    match loader.sandbox.unwrap_or(loader.admin).login.account {
         // It stays root's: what the list of contents says is made by a superuser.
         Some(account) => Directory::open(dump)?.lend(Some(account.gid)).map(drop),
         None => Ok(()),
@@ -97,14 +97,14 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
             return Ok(());
         }
         let mut analyze = filler.command("vacuumdb", name, loader.session.major)?;
-        analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.config.jobs));
+        analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.login.config.jobs));
         // Everything is there without it, and the server does it by itself after a while.
         let failed = match process::to_its_end(&mut analyze).await {
             Ok(ended) if ended.status.success() => return Ok(()),
             Ok(ended) => process::tail(ended.said.as_bytes()),
             Err(error) => format!("{error:#}"),
         };
-        tracing::warn!("{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}", filler.place(name));
+        tracing::warn!("{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}", filler.login.place(name));
         Ok(())
     };
     loader.fill(name, dump, options, meanwhile).await?;

@@ -44,18 +44,18 @@ pub(super) async fn rehearse(config: &Config, part: &Part, planned: &[StagedData
     let session = admin.insist(MAINTENANCE).await?;
     let live: Vec<&str> = planned.iter().map(|database| database.database.name.as_str()).collect();
     let foreign: Vec<String> = session.column(OF_OTHERS, &[&live]).await?;
-    ensure!(foreign.is_empty(), "role '{}' does not own database {foreign:?}, so it cannot replace it: {REMEDY}", admin.config.user);
+    ensure!(foreign.is_empty(), "role '{}' does not own database {foreign:?}, so it cannot replace it: {REMEDY}", admin.login.config.user);
     ensure!(
         session.value::<bool>("SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await?,
         "role '{}' may not make databases (CREATEDB): {REMEDY}",
-        admin.config.user
+        admin.login.config.user
     );
     let lends: Vec<String> = session.column(LENDS, &[]).await?;
     if !lends.is_empty() {
         note(format!(
             "role '{}' is no superuser and loads as itself, so code of the databases has its rights ({}): name one in [postgresql] restore-user that \
              has CREATEDB and is a member of the databases' owners, and nothing more",
-            admin.config.user,
+            admin.login.config.user,
             lends.join(", ")
         ))?;
     }

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::confined::{self, Confinement};
 use crate::runs::Part;
-use crate::steps::postgresql::client;
+use crate::steps::postgresql::versions;
 use crate::steps::redis::rdb::{self, Format};
 use crate::steps::redis::remote;
 
@@ -45,7 +45,7 @@ fn entries(part: &Part, place: &Path) -> Result<Vec<(PathBuf, FileType)>> {
 
 /// Has `pg_restore` read a dump's list of contents.
 pub(super) fn readable(config: &Config, path: &Path, user: Option<&User>) -> Result<String> {
-    let program = client::path_of("pg_restore", config.postgresql.as_ref());
+    let program = versions::path_of("pg_restore", config.postgresql.as_ref());
     let mut command = Confinement::new(user, path).command(&program);
     let list = confined::run(command.arg("--list").arg(path), "pg_restore", patience(0))?;
     let tables = list.lines().filter(|line| line.contains(" TABLE DATA ")).count();

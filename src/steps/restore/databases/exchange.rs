@@ -11,8 +11,9 @@ use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::runs::restore::{Journal, Numbers, Plan, StagedDatabase, State};
-use crate::steps::postgresql::client::{Client, MAINTENANCE, identifier};
+use crate::steps::postgresql::client::{Client, MAINTENANCE};
 use crate::steps::postgresql::globals::open;
+use crate::steps::postgresql::quoting::identifier;
 use crate::steps::postgresql::session::Session;
 
 use super::{PATIENCE, PAUSE, end, holders, note, numbers, told, unprepared};

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::host::beneath::Directory;
 use crate::host::confined::{Confinement, Sockets};
-use crate::process;
+use crate::host::process;
 
 /// How long a server may take until it answers: it may have to read a large file first.
 const START_PATIENCE: Duration = Duration::from_secs(600);
