@@ -400,15 +400,6 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Where a password is made; the first is the default, the other that of the NixOS module.
-    pub const OWN_PASSWORDS: [&str; 2] = ["/etc/gitlab-backup/repository.password", "/var/lib/gitlab-backup/repository.password"];
-
-    /// Those where one is made on this host. Any other file is somebody's to provide: one that is made in its place would be lost with a tmpfs, or open
-    /// nothing. On NixOS, what is in /etc is the configuration's.
-    pub fn own_passwords(is_nixos: bool) -> &'static [&'static str] {
-        if is_nixos { &Self::OWN_PASSWORDS[1..] } else { &Self::OWN_PASSWORDS }
-    }
-
     /// Its directory, if it is one of this host.
     pub fn directory(&self) -> Option<&Path> {
         // With `local:` restic names a directory too.

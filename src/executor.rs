@@ -24,7 +24,7 @@ use crate::runs::restore::{Journal, left};
 use crate::runs::{Failure, Kind, Newest, Outcome, Record, paused};
 use crate::steps::files::{Pass, left_out};
 use crate::steps::manifest::parts;
-use crate::steps::{Failed, open, secret, silence, strangers};
+use crate::steps::{Failed, credentials, open, silence, strangers};
 use crate::systemd::{Manager, last_lines, notify};
 use crate::units::{Plan, Restore, Unit};
 use crate::values::RunId;
@@ -121,7 +121,7 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     record.warnings.extend(strangers::running(config, manager).await?);
     enter(record, Kind::Backup, "prepare")?;
     open::judge_password_file(config)?;
-    secret::files_are_there(config)?;
+    credentials::files_are_there(config)?;
     if let Some(reason) = silence::forbids(config)? {
         return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
     }

@@ -11,5 +11,7 @@ pub mod own;
 pub mod process;
 pub mod random;
 pub mod remedy;
+pub mod secret;
 pub mod socket;
 pub mod text;
+pub mod tls;

@@ -1,9 +1,18 @@
 //! Consistent backups of a self-managed GitLab, as systemd units.
 //!
-//! Dependencies point one way, from the command line to the value types:
+//! Imports point one way, down this list; tests/layers.rs holds it against the code:
 //!
 //! ```text
-//! main → cli → commands → { units, executor, steps, monitoring, systemd, repository, runs } → config → values
+//! cli
+//! commands
+//! executor
+//! steps
+//! catalog monitoring
+//! repository units
+//! config runs volume
+//! finding frozen systemd
+//! host
+//! accounts exit paths values
 //! ```
 //!
 //! - [`values`]: newtypes that can only hold what systemd, PostgreSQL or a path may hold.

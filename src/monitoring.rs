@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use crate::config::Config;
 use crate::config::monitoring::{OnError, ReportConfig, SilenceConfig};
 use crate::finding::Finding;
-use crate::steps::secret;
+use crate::host::secret;
 use crate::values::SecretSource;
 
 pub use report::Report;

@@ -77,6 +77,12 @@ pub const RESTORE_NOTES: &str = "/run/gitlab-backup/restore-notes.json";
 pub const RESTORE_DUMPS: &str = "/var/lib/gitlab-backup/staging/restore";
 /// Configuration that a restore lays out for comparison, below the run's id.
 pub const RESTORED_CONFIGURATION: &str = "/var/lib/gitlab-backup/restored";
+/// Where `install` makes the password of a new repository.
+pub const PASSWORD: &str = "/etc/gitlab-backup/repository.password";
+/// Likewise, the NixOS module: there, what is in /etc is the configuration's.
+pub const PASSWORD_ON_NIXOS: &str = "/var/lib/gitlab-backup/repository.password";
+/// What systemd.exec(5) `PrivateTmp=` hides.
+pub const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The default configuration file.
 pub const CONFIG: &str = "/etc/gitlab-backup/config.toml";
 /// What was found on the host, by whoever could see all of it: install, and the first unit of each run.

@@ -1,6 +1,7 @@
 //! What the units execute, one file per helper. A step takes the configuration, works, and ends well or with an error that names what to do.
 
 pub mod alternates;
+pub mod credentials;
 pub mod extract;
 mod failed;
 pub mod files;
@@ -23,14 +24,12 @@ pub mod redis;
 pub mod report;
 pub mod restore;
 pub mod resume;
-pub mod secret;
 mod settings;
 pub mod silence;
 pub mod space;
 pub mod staging;
 pub mod storages;
 pub mod strangers;
-pub(crate) mod tls;
 mod unstarted;
 pub mod user;
 pub mod verify;

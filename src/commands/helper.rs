@@ -10,14 +10,15 @@ use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
 use crate::host::confined::Confine;
+use crate::host::secret;
 use crate::host::text;
 use crate::paths;
 use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
 use crate::steps::{
-    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, secret,
-    silence, staging, window,
+    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence,
+    staging, window,
 };
 use crate::units::render::credential;
 

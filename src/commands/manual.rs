@@ -8,7 +8,6 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::config::Repository;
 use crate::exit;
 use crate::host::beneath::Directory;
 use crate::paths;
@@ -19,7 +18,7 @@ const SECTION: &str = "8";
 /// What an admin may look for.
 const FILES: [(&str, &str); 6] = [
     (paths::CONFIG, "The configuration, in TOML; gitlab-backup init writes one with every key that this host needs, and why."),
-    (Repository::OWN_PASSWORDS[0], "The password that opens the repository, made by gitlab-backup install. Keep a copy elsewhere."),
+    (paths::PASSWORD, "The password that opens the repository, made by gitlab-backup install. Keep a copy elsewhere."),
     ("/etc/systemd/system/gitlab-backup*", "The units, written by gitlab-backup install."),
     (paths::STATE, "The records of the runs, cached manifests, and what a run stages on its way into the repository."),
     (paths::RESTORED_CONFIGURATION, "Configuration that a restore has laid out to be compared."),

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::paths;
+
 /// By which NixOS marks itself.
 const NIXOS: &str = "/etc/NIXOS";
 
@@ -13,6 +15,11 @@ pub fn is_nixos() -> bool {
 /// The command that installs units and accounts.
 pub fn install() -> &'static str {
     if is_nixos() { "nixos-rebuild switch" } else { "gitlab-backup install" }
+}
+
+/// Where a password is made on this host. Any other file is somebody's to provide: one that is made in its place would be lost with a tmpfs, or open nothing.
+pub fn passwords() -> &'static [&'static str] {
+    if is_nixos() { &[paths::PASSWORD_ON_NIXOS] } else { &[paths::PASSWORD, paths::PASSWORD_ON_NIXOS] }
 }
 
 /// The command that makes the password of a new repository.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::config::host;
 use crate::config::monitoring::{Alertmanager, Matcher, credential};
-use crate::steps::secret;
+use crate::host::secret;
 
 use super::http::{Server, secret_header};
 use super::{Silence, Span, accepted};

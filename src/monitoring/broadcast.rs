@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config::monitoring::{Broadcast, credential};
-use crate::steps::secret;
+use crate::host::secret;
 
 use super::http::{Answer, Server, secret_header};
 use super::{Silence, Span, accepted};

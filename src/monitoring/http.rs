@@ -10,7 +10,7 @@ use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode, Url, redir
 
 use crate::config::monitoring::{Endpoint, Hook, HookUrl};
 use crate::host::own;
-use crate::steps::{secret, tls};
+use crate::host::{secret, tls};
 
 use super::retry::Away;
 

@@ -6,7 +6,7 @@ use futures_util::future::LocalBoxFuture;
 use reqwest::header::AUTHORIZATION;
 
 use crate::config::monitoring::{Hook, credential};
-use crate::steps::secret;
+use crate::host::secret;
 
 use super::healthchecks::reach;
 use super::http::{Server, secret_header};

@@ -15,7 +15,7 @@ use crate::runs::Newest;
 use crate::units::render::credential;
 use crate::values::SecretSource;
 
-use super::secret;
+use crate::host::secret;
 
 /// For a unit of a run: its key is kept for the units that follow, until the run ends.
 pub(super) fn in_run(config: &Config) -> Result<Box<dyn Engine>> {

@@ -8,7 +8,7 @@ use reqwest::redirect::Policy;
 
 use crate::config::ReadinessUrl;
 
-use super::tls;
+use crate::host::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::{Config, Redis};
 use crate::finding::Finding;
-use crate::steps::secret;
+use crate::host::secret;
 use crate::systemd::notify;
 use server::Server;
 

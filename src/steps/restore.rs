@@ -18,11 +18,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::host::own;
+use crate::host::secret;
 use crate::paths;
 use crate::runs::Part;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::{Journal, Plan};
-use crate::steps::secret;
 use crate::systemd::{Manager, start_later};
 use crate::units::render::credential;
 use crate::units::{Restore, Unit};

@@ -62,9 +62,6 @@ struct Sandbox {
     writable: Option<Text>,
 }
 
-/// What `PrivateTmp=` hides.
-pub const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
-
 impl Sandbox {
     fn new(capabilities: &'static str) -> Self {
         Self { capabilities, bus: true, ..Self::default() }
@@ -187,7 +184,7 @@ impl Renderer<'_> {
             ReadinessUrl::Http(_) => None,
         });
         let stored = config.repository.directory().into_iter().chain(config.files.paths.iter().map(PathBuf::as_path));
-        let tmp = server.chain(redis).chain(readiness).chain(stored).any(|path| TMP.iter().any(|tmp| path.starts_with(tmp)));
+        let tmp = server.chain(redis).chain(readiness).chain(stored).any(|path| paths::TMP.iter().any(|tmp| path.starts_with(tmp)));
         Sandbox { tmp, ..Sandbox::new(capabilities) }
     }
 

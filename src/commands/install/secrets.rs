@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::config::Config;
 use crate::config::host::Host;
-use crate::config::{Config, Repository};
 use crate::host::{own, random, remedy, text};
 use crate::runs::Newest;
 use crate::steps::open;
@@ -41,7 +41,7 @@ pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Chang
             directory.display()
         );
     }
-    let made = Repository::own_passwords(remedy::is_nixos());
+    let made = remedy::passwords();
     ensure!(
         made.iter().any(|own| file == Path::new(own)),
         "{} is not there, and [repository] password-file names it: whoever provides it has not, or not yet. One is made only where none is named, in {}",

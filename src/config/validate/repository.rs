@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::rules::{self, Refusal};
 use super::{Checker, Section};
 use crate::config::{EngineName, Repository, raw};
+use crate::paths;
 use crate::values::SecretSource;
 
 const ENGINES: [(&str, EngineName); 2] = [("builtin", EngineName::Builtin), ("restic", EngineName::Restic)];
@@ -28,7 +29,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Reposito
     Repository {
         engine: judged.unwrap_or(EngineName::Builtin),
         location: location.unwrap_or_else(|| LOCATION.to_owned()),
-        password: password.unwrap_or_else(|| SecretSource::File(PathBuf::from(Repository::OWN_PASSWORDS[0]))),
+        password: password.unwrap_or_else(|| SecretSource::File(PathBuf::from(paths::PASSWORD))),
         environment_file,
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::monitoring::{ZabbixApi, credential};
-use crate::steps::secret;
+use crate::host::secret;
 
 use super::super::http::{Server, secret_header};
 

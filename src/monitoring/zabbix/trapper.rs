@@ -16,7 +16,7 @@ use tokio::time::timeout;
 
 use crate::config::monitoring::{Address, Trapper, TrapperTls, credential};
 use crate::host::process::{find, search_path, tail};
-use crate::steps::secret;
+use crate::host::secret;
 
 use super::super::retry::Away;
 

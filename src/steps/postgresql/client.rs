@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use crate::config::Postgresql;
-use crate::steps::secret;
+use crate::host::secret;
 use crate::units::render::credential;
 
 use super::login::Login;

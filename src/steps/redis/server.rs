@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::config::{Redis, RedisAddress};
 use crate::host::socket;
-use crate::steps::{secret, tls};
+use crate::host::{secret, tls};
 use crate::units::render::credential;
 
 use super::bounded::{Allowance, Bounded};

@@ -1,7 +1,7 @@
 //! Where a process finds its secrets.
 
 use std::fs::{File, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::fd::IntoRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::config::{Config, Repository};
-use crate::host::process;
-use crate::host::{own, remedy};
-use crate::units::render::TMP;
+use crate::paths::TMP;
 use crate::values::SecretSource;
+
+use super::{own, process, remedy};
 
 /// Where the service manager looks for credentials: those that it was given itself, then its stores. systemd.exec(5) `LoadCredential=`.
 const STORES: [&str; 4] = ["/run/credentials/@system", "/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
@@ -49,7 +48,7 @@ pub fn given(name: &str) -> Option<PathBuf> {
 fn place(source: &SecretSource) -> Result<PathBuf> {
     match source {
         SecretSource::File(path) if path.exists() => Ok(path.clone()),
-        SecretSource::File(path) if Repository::own_passwords(remedy::is_nixos()).iter().any(|own| path == Path::new(own)) => {
+        SecretSource::File(path) if remedy::passwords().iter().any(|own| path == Path::new(own)) => {
             bail!("{} is not there: '{}' makes it where the repository is new", path.display(), remedy::password())
         }
         SecretSource::File(path) => bail!("{} is not there", path.display()),
@@ -78,33 +77,8 @@ fn decrypt(path: &Path, name: &str) -> Result<PathBuf> {
     keep().context("cannot keep a decrypted credential in memory")
 }
 
-/// Whether the files are there that the units of a run are given, but for the repository's password: without one of them a unit does not even
-/// start, and systemd does not say which.
-///
-/// # Errors
-/// With the first that is not, and what names it.
-pub fn files_are_there(config: &Config) -> Result<()> {
-    let database = config.postgresql.iter().filter_map(|postgresql| Some(("[postgresql]".to_owned(), postgresql.password.as_ref()?)));
-    let redis = config.redis.iter().filter_map(|redis| Some((format!("[[redis]] '{}'", redis.name), redis.password.as_ref()?)));
-    let passwords = database.chain(redis).filter_map(|(section, source)| match source {
-        SecretSource::File(path) => Some((section, "password-file", path)),
-        _ => None,
-    });
-    let environment = config.repository.environment_file.iter().map(|path| ("[repository]".to_owned(), "environment-file", path));
-    for (section, key, path) in environment.chain(passwords) {
-        // Where the executor may not look, the service manager may. A socket is one of its ways too.
-        match path.metadata() {
-            _ if is_hidden(path) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!("{} is not there: {section} {key} names it", path.display()),
-            Ok(metadata) if metadata.is_dir() => bail!("{} is a directory: {section} {key} names it", path.display()),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// Whether a unit sees another directory of this name, and nothing of the host's.
-pub(super) fn is_hidden(path: &Path) -> bool {
+pub fn is_hidden(path: &Path) -> bool {
     TMP.iter().any(|hidden| path.starts_with(hidden))
 }
 

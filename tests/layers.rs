@@ -1,0 +1,107 @@
+//! Imports point one way. The layers are the list in src/lib.rs, from the top down: a module uses what stands on lines below its own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn source(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(path)
+}
+
+/// The line of each module in the list.
+fn layers(library: &str) -> BTreeMap<&str, usize> {
+    let list = library.split("```text\n").nth(1).and_then(|rest| rest.split("//! ```").next()).expect("src/lib.rs lists the layers");
+    let lines = list.lines().map(|line| line.trim_start_matches("//!"));
+    lines.enumerate().flat_map(|(at, line)| line.split_whitespace().map(move |module| (module, at))).collect()
+}
+
+/// The modules at the root of the crate that `text` names; `say` and `note` are macros of `host`.
+fn named(text: &str) -> Vec<(usize, String)> {
+    let name = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        // `$crate` in a macro is the crate of who uses it.
+        if text[..at].ends_with(['$', '(']) && text[..at].ends_with("pub(") {
+            continue;
+        }
+        let rest = &text[at + "crate::".len()..];
+        let line = text[..at].lines().count();
+        match rest.strip_prefix('{') {
+            Some(group) => {
+                let (mut depth, mut start) = (0, true);
+                for (index, c) in group.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => start = true,
+                        c if start && c.is_alphabetic() => {
+                            found.push((line, name(&group[index..])));
+                            start = false;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            None => found.push((line, name(rest))),
+        }
+    }
+    let macros = |name: String| if name == "say" || name == "note" { "host".to_owned() } else { name };
+    found.into_iter().map(|(line, name)| (line, macros(name))).collect()
+}
+
+fn files(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// What `text`, of `module`, imports from beside or above it.
+fn climbing(module: &str, text: &str, layers: &BTreeMap<&str, usize>) -> Vec<String> {
+    let own = layers[module];
+    let wrong = |(line, other): (usize, String)| {
+        let below = other == module || layers.get(other.as_str()).is_some_and(|layer| *layer > own);
+        (!below).then(|| format!("line {line}: {module} uses {other}"))
+    };
+    named(text).into_iter().filter_map(wrong).collect()
+}
+
+#[test]
+fn nothing_is_imported_from_a_layer_above() {
+    let library = fs::read_to_string(source("lib.rs")).unwrap();
+    let layers = layers(&library);
+    let modules: Vec<&str> = library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    assert!(modules.len() > 10);
+    for module in modules {
+        assert!(layers.contains_key(module), "{module} is in no layer");
+        let mut found = vec![source(&format!("{module}.rs"))];
+        let folder = source(module);
+        if folder.is_dir() {
+            files(&folder, &mut found);
+        }
+        for path in found {
+            let problems = climbing(module, &fs::read_to_string(&path).unwrap(), &layers);
+            assert!(problems.is_empty(), "{}: {}", path.display(), problems.join(", "));
+        }
+    }
+}
+
+#[test]
+fn an_import_from_above_is_seen() {
+    let layers = layers("//! ```text\n//! steps\n//! runs units\n//! host values\n//! ```\n");
+    for (text, count) in [
+        ("use crate::steps::open;\n", 1),
+        ("use crate::{host::own, units};\n", 1),
+        ("use crate::units::{self, Unit};\nfn f() -> crate::steps::Failed { }\n", 2),
+        ("use crate::runs::Record;\nuse crate::{host::{own, text}, values};\nfn f() { say!(\"x\") }\n", 0),
+        ("pub(crate::steps) fn f() {}", 0),
+    ] {
+        assert_eq!(climbing("runs", text, &layers).len(), count, "{text}");
+    }
+}
