@@ -15,3 +15,4 @@ pub mod secret;
 pub mod socket;
 pub mod text;
 pub mod tls;
+pub mod user;

@@ -6,8 +6,10 @@
 //! cli
 //! commands
 //! executor
-//! steps
-//! catalog monitoring
+//! restore
+//! run
+//! gitlab stores
+//! catalog monitoring open
 //! repository units
 //! config runs volume
 //! finding frozen systemd
@@ -27,12 +29,16 @@ pub mod executor;
 pub mod exit;
 pub mod finding;
 pub mod frozen;
+pub mod gitlab;
 pub mod host;
 pub mod monitoring;
+pub mod open;
 pub mod paths;
 pub mod repository;
+pub mod restore;
+pub mod run;
 pub mod runs;
-pub mod steps;
+pub mod stores;
 pub mod systemd;
 pub mod units;
 pub mod values;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gitlab_backup::config::{EngineName, Repository};
+use gitlab_backup::open;
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Stored, Tolerance};
-use gitlab_backup::steps::open;
 use gitlab_backup::values::{RunId, SecretSource};
 
 const BOTH: [EngineName; 2] = [EngineName::Builtin, EngineName::Restic];

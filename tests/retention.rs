@@ -10,8 +10,8 @@ use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, MANIFEST_PATH, Whos
 use gitlab_backup::config::{EngineName, Repository as Settings, Retention};
 use gitlab_backup::repository::retention::decide;
 use gitlab_backup::repository::{self, Engine, Snapshot};
+use gitlab_backup::run::prune::{Doubt, apply, plan};
 use gitlab_backup::runs::Manifest;
-use gitlab_backup::steps::prune::{Doubt, apply, plan};
 use gitlab_backup::values::{RunId, SecretSource, Timespan};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};

@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep};
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::host::text;
 use crate::note;
+use crate::run::unstarted;
 use crate::runs::{Kind, Outcome, Record};
-use crate::steps::unstarted;
 use crate::systemd::Manager;
 use crate::units::{Restore, Unit};
 

@@ -9,17 +9,16 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
+use crate::gitlab::{freeze, pause, proxy, resume, window};
 use crate::host::confined::Confine;
-use crate::host::secret;
-use crate::host::text;
+use crate::host::{secret, text};
 use crate::paths;
+use crate::restore;
+use crate::run::{extract, manifest, preflight, prune, report, silence, staging};
 use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
-use crate::steps::{
-    extract, files, freeze, fssnapshot, manifest, pause, postgresql, preflight, proxy, prune, redis, report, restore, resume, silence,
-    staging, window,
-};
+use crate::stores::{files, fssnapshot, postgresql, redis};
 use crate::units::render::credential;
 
 use super::{install, verify};

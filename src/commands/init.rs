@@ -9,9 +9,11 @@ use clap::Args;
 
 use crate::config::host::Host;
 use crate::config::{Config, Gitlab, Postgresql, ReadinessUrl, RedisAddress, is_recognised};
+use crate::gitlab::readiness;
 use crate::host::beneath::Directory;
 use crate::host::{own, remedy, text};
-use crate::steps::{object_storage, postgresql, readiness};
+use crate::stores::files::object_storage;
+use crate::stores::postgresql;
 use crate::{note, say};
 
 /// Where GitLab may tell that it is usable; the first that answers is taken.

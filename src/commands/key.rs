@@ -9,9 +9,9 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::{own, random, text};
+use crate::open;
 use crate::repository::{Engine, Key};
 use crate::say;
-use crate::steps::open;
 use crate::values::SecretSource;
 
 /// No password is longer.

@@ -5,9 +5,9 @@ use anyhow::{Result, bail};
 use crate::catalog::{self, Catalog, Whose};
 use crate::config::Config;
 use crate::host::text;
+use crate::open;
 use crate::repository::Engine;
 use crate::runs::{Downtime, Manifest, Record};
-use crate::steps::open;
 use crate::values::RunId;
 use crate::{note, say};
 

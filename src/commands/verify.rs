@@ -11,10 +11,10 @@ use crate::catalog::{Catalog, Whose};
 use crate::config::{Config, host};
 use crate::finding::{Finding, conclude};
 use crate::host::text;
+use crate::open;
+use crate::run::verify::{self, Depth};
 use crate::runs::Verified;
 use crate::say;
-use crate::steps::open;
-use crate::steps::verify::{self, Depth};
 use crate::values::RunId;
 
 /// Large, and there on every host.

@@ -18,7 +18,7 @@ use crate::units::Unit;
 
 use super::stage::{PAUSE, hold};
 use super::stops::Stops;
-use crate::steps::Failed;
+use crate::run::Failed;
 
 /// How long the run waits for GitLab before it goes on without it; resume itself never gives up.
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);

@@ -7,9 +7,9 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::host::own;
 use crate::paths;
+use crate::restore as steps;
 use crate::runs::restore::{self, Journal, Request};
 use crate::runs::{Kind, Record, paused};
-use crate::steps::restore as steps;
 use crate::systemd::Manager;
 use crate::units::{Plan, Restore, Unit};
 

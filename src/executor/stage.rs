@@ -7,7 +7,7 @@ use anyhow::Result;
 use tokio::time::sleep;
 
 use crate::config::Stage;
-use crate::steps::Failed;
+use crate::run::Failed;
 use crate::systemd::{Manager, UnitState, monotonic_micros};
 use crate::units::{Plan, Unit};
 

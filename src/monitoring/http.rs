@@ -9,8 +9,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode, Url, redirect};
 
 use crate::config::monitoring::{Endpoint, Hook, HookUrl};
-use crate::host::own;
-use crate::host::{secret, tls};
+use crate::host::{own, secret, tls};
 
 use super::retry::Away;
 

@@ -12,8 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::FileType;
 
 use crate::host::beneath::Directory;
-use crate::host::own;
-use crate::host::process;
+use crate::host::{own, process};
 use crate::paths;
 
 use super::unmount::unmount;

@@ -6,8 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::host::own;
-use crate::host::process;
+use crate::host::{own, process};
 
 use super::unmount::unmount;
 use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::host::process;
-use crate::host::{mounts, own};
+use crate::host::{mounts, own, process};
 
 /// Unmounts what is mounted at `path`, which then goes too; that nothing is there is no failure.
 pub(super) fn unmount(path: &Path) -> Result<()> {

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::host::{own, random, remedy, text};
+use crate::open;
 use crate::runs::Newest;
-use crate::steps::open;
 use crate::values::SecretSource;
 
 use super::Changes;

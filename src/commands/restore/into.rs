@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::text;
+use crate::run::{alternates, extract, space, verify};
 use crate::runs::{Manifest, Part};
-use crate::steps::{alternates, extract, space, verify};
 use crate::{note, say};
 
 use super::RestoreArgs;

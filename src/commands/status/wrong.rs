@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use crate::host::remedy;
+use crate::run::Unstarted;
 use crate::runs::{Outcome, Record, Verified};
-use crate::steps::Unstarted;
 use crate::units::Unit;
 use crate::values::{ago, dated};
 

@@ -2,8 +2,7 @@
 
 use super::rules::{self, Refusal};
 use super::{Checker, Section};
-use crate::config::Retention;
-use crate::config::raw;
+use crate::config::{Retention, raw};
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Retention) -> Retention {
     let counts = [

@@ -1,0 +1,19 @@
+//! A restore that waits for GitLab's answer.
+
+use anyhow::Result;
+
+use crate::runs::restore::Journal;
+use crate::systemd::{Manager, start_later};
+use crate::units::{Restore, Unit};
+
+/// GitLab has answered: a restore whose executor has not waited for that is finished now.
+pub async fn finish_later(manager: &Manager) -> Result<()> {
+    let waits = Journal::load()?.is_some_and(|journal| journal.state.has_taken_place() && !journal.undo);
+    if !waits || !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
+        return Ok(());
+    }
+    let finish = Unit::from(Restore::Finish).to_string();
+    tracing::info!("GitLab runs with what was restored: what was there before is removed");
+    manager.reset(&finish).await?;
+    start_later(&finish).await
+}

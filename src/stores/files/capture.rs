@@ -1,0 +1,83 @@
+//! The window's part of the files, where no snapshot is made: every entry is looked at, and what changed since the first pass is secured.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::config::Config;
+use crate::frozen::{At, Exclude, Staging, Tree, View, Walk};
+use crate::host::beneath::Held;
+use crate::host::limits;
+use crate::open;
+use crate::paths;
+use crate::systemd::notify;
+
+use super::{FILES, PARTS, Plan, leave_out, live, tell};
+
+/// Captures, tells systemd that the window may close, and only then writes down what was seen.
+///
+/// Anything that cannot be read fails it.
+pub fn capture(config: &Config) -> Result<()> {
+    let plan = Plan::current()?;
+    if plan.live() {
+        let engine = open::in_run(config)?;
+        tell(&live(config, &*engine, FILES, &config.files.paths)?)?;
+        notify::ready("stored");
+        return Ok(());
+    }
+    let started = Instant::now();
+    let view = walk(config, &plan)?;
+    notify::ready("captured");
+    let entries: u64 = view.roots.iter().map(|root| root.tree.count()).sum();
+    tracing::info!(entries, seconds = started.elapsed().as_secs_f64(), memory_mib = limits::peak(), "captured");
+    view.save(Path::new(paths::FROZEN))
+}
+
+fn walk(config: &Config, plan: &Plan) -> Result<View> {
+    let exclude = Exclude::new(&config.files.exclude)?;
+    let mut view = View::default();
+    let mut seen = seen(config)?;
+    let mut stagings: BTreeMap<PathBuf, Staging> = BTreeMap::new();
+    let mut changed: Option<Held> = None;
+    let mut left_out = Vec::new();
+    for (path, how, directory) in plan.walked() {
+        let held = match (directory, &changed) {
+            (Some(held), _) | (None, Some(held)) => held.clone(),
+            (None, None) => {
+                let mut new = Held::planned(Path::new(PARTS), "changed-")?;
+                new.make()?;
+                changed.insert(new).clone()
+            }
+        };
+        if !stagings.contains_key(&held.path) {
+            stagings.insert(held.path.clone(), Staging::new(&held, how)?);
+        }
+        let staging = stagings.get(&held.path).context("no staging")?;
+        let walk = Walk::new(&exclude).securing(staging);
+        let seen = seen.remove(path);
+        view.roots.push(walk.root(path, &At::itself(path), seen.as_ref())?);
+        let skipped = walk.skipped();
+        if !skipped.is_empty() {
+            let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();
+            bail!("{} paths could not be captured: {}", skipped.len(), first.join(", "));
+        }
+        left_out.extend(walk.left_out());
+    }
+    leave_out(&left_out)?;
+    for (directory, staging) in &stagings {
+        let (files, bytes) = staging.content();
+        tracing::info!(directory = %directory.display(), files, bytes, "changed since the first pass");
+    }
+    Ok(view)
+}
+
+/// What the first pass saw, by path; nothing where there was none.
+fn seen(config: &Config) -> Result<BTreeMap<PathBuf, Tree>> {
+    if !config.files.presync {
+        return Ok(BTreeMap::new());
+    }
+    let view = View::load(Path::new(paths::SEEN))?.unwrap_or_default();
+    Ok(view.roots.into_iter().map(|root| (root.path, root.tree)).collect())
+}
