@@ -2,6 +2,7 @@
 //!
 //! Pure: the same configuration gives the same bytes. Knows no bus, no clock and no processes.
 
+pub mod graph;
 pub mod name;
 pub mod plan;
 pub mod render;

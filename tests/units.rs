@@ -6,6 +6,7 @@ use std::process::Command;
 
 use gitlab_backup::config::Config;
 use gitlab_backup::config::host::Host;
+use gitlab_backup::units::graph::{Format, graph};
 use gitlab_backup::units::{UnitFile, generate};
 
 fn units(text: &str, program: &Path) -> Vec<UnitFile> {
@@ -39,6 +40,39 @@ fn the_units_in_the_repository_are_those_of_the_default_configuration() {
 fn the_same_configuration_gives_the_same_bytes() {
     let program = Path::new("/usr/local/bin/gitlab-backup");
     assert_eq!(units("", program), units("", program));
+}
+
+/// Every unit is drawn once, and every arrow has two ends.
+#[test]
+fn the_graph_has_every_unit_and_every_tie() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/source-host");
+    let config = Config::parse(EVERYTHING, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root)).unwrap();
+    let program = Path::new("/usr/local/bin/gitlab-backup");
+    let mermaid = graph(&config, program, Format::Mermaid).unwrap();
+    let dot = graph(&config, program, Format::Dot).unwrap();
+    let id = |name: &str| {
+        let line = mermaid.lines().filter(|line| line.contains(&format!("[\"{name}\"]"))).collect::<Vec<_>>();
+        assert_eq!(line.len(), 1, "{name}: {line:?}");
+        line[0].trim().split('[').next().unwrap().to_owned()
+    };
+    for unit in generate(&config, program).unwrap() {
+        let from = id(&unit.name);
+        assert_eq!(dot.matches(&format!("[label=\"{}\"]", unit.name)).count(), 1, "{}", unit.name);
+        for line in unit.content.lines() {
+            let Some((directive, names)) = line.split_once('=') else { continue };
+            if !["Requires", "BindsTo", "Conflicts", "Wants", "After"].contains(&directive) {
+                continue;
+            }
+            for name in names.split_whitespace() {
+                let to = id(name);
+                let arrow = |line: &&str| line.starts_with(&format!("  {from} ")) && line.ends_with(&format!(" {to}"));
+                assert_eq!(mermaid.lines().filter(arrow).count(), 1, "{} {line}", unit.name);
+                assert_eq!(dot.matches(&format!("  {from} -> {to} [")).count(), 1, "{} {line}", unit.name);
+            }
+        }
+    }
+    let conflict = format!("  {} --x|stops| {}", id("gitlab-backup-window.service"), id("gitlab-puma.service"));
+    assert!(mermaid.contains(&conflict), "{mermaid}");
 }
 
 const EVERYTHING: &str = r#"

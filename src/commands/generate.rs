@@ -4,14 +4,14 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use clap_complete::Shell;
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::text;
 use crate::monitoring;
-use crate::units;
+use crate::units::{self, graph};
 
 /// Options of `generate`.
 #[derive(Debug, Args)]
@@ -28,14 +28,35 @@ pub struct GenerateArgs {
     /// Print the completions of this shell instead.
     #[arg(long, value_name = "SHELL", conflicts_with_all = ["output", "program", "zabbix_template"])]
     pub completion: Option<Shell>,
+    /// Print the graph of the units instead: what starts, binds and stops what, by stage.
+    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["output", "zabbix_template", "completion", "man"])]
+    pub graph: Option<Drawing>,
     /// Write the man pages into this directory instead: gitlab-backup(8), and one for each command.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "program", "zabbix_template", "completion"])]
     pub man: Option<PathBuf>,
 }
 
-/// Prints or writes the units of `config`.
+/// What draws the graph.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Drawing {
+    /// For Markdown.
+    Mermaid,
+    /// For Graphviz.
+    Dot,
+}
+
+/// Prints or writes the units of `config`, or prints their graph.
 pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
-    let files = units::generate(config, &program(args.program.as_deref())?)?;
+    let program = program(args.program.as_deref())?;
+    if let Some(drawing) = args.graph {
+        let format = match drawing {
+            Drawing::Mermaid => graph::Format::Mermaid,
+            Drawing::Dot => graph::Format::Dot,
+        };
+        text::whole(&graph::graph(config, &program, format)?);
+        return Ok(());
+    }
+    let files = units::generate(config, &program)?;
     let Some(directory) = &args.output else {
         for (index, file) in files.iter().enumerate() {
             let gap = if index == 0 { "" } else { "\n" };

@@ -1,0 +1,146 @@
+//! The units as a picture: what starts, binds and stops what, by stage. Read from the files themselves, so that it says what they say.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::config::{Config, Stage};
+
+use super::{Plan, Unit, UnitFile, generate};
+
+/// What draws it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// <https://mermaid.js.org/syntax/flowchart.html>
+    Mermaid,
+    /// Graphviz.
+    Dot,
+}
+
+/// How one unit is tied to another, the strongest first: one arrow is drawn for a pair. systemd.unit(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tie {
+    Conflicts,
+    BindsTo,
+    Requires,
+    Wants,
+    Starts,
+    After,
+}
+
+impl Tie {
+    /// The directive, the label, the arrow of Mermaid and the style of Graphviz.
+    const ALL: [(Self, &'static str, &'static str, &'static str, &'static str); 6] = [
+        (Self::Conflicts, "Conflicts", "stops", "--x", "color=red, arrowhead=tee"),
+        (Self::BindsTo, "BindsTo", "bound to", "==>", "style=bold"),
+        (Self::Requires, "Requires", "requires", "-->", "style=solid"),
+        (Self::Wants, "Wants", "wants", "-->", "style=dashed"),
+        (Self::Starts, "Unit", "starts", "-->", "color=blue"),
+        (Self::After, "After", "after", "-.->", "style=dotted, color=grey"),
+    ];
+
+    fn look(self) -> (&'static str, &'static str, &'static str) {
+        Self::ALL.iter().find(|(tie, ..)| *tie == self).map_or(("", "", ""), |(_, _, label, arrow, style)| (label, arrow, style))
+    }
+}
+
+struct Graph {
+    /// Each with its units; what stands in none is alone.
+    clusters: Vec<(String, Vec<String>)>,
+    ties: Vec<(String, String, Tie)>,
+}
+
+/// The picture of the units of `config`.
+///
+/// # Errors
+/// If they cannot be generated.
+pub fn graph(config: &Config, program: &Path, format: Format) -> Result<String> {
+    let files = generate(config, program)?;
+    let graph = Graph { clusters: clusters(config, &files), ties: files.iter().flat_map(ties).collect() };
+    Ok(match format {
+        Format::Mermaid => graph.mermaid(),
+        Format::Dot => graph.dot(),
+    })
+}
+
+/// Every unit of ours in the cluster that it belongs to, and what is not ours in a last one.
+fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
+    let plan = Plan::new(config);
+    let stages = [(Stage::Prepare, "prepare"), (Stage::Window, "capture"), (Stage::Store, "store"), (Stage::Finish, "finish")];
+    let mut clusters: Vec<(String, Vec<String>)> = Vec::new();
+    for (stage, name) in stages {
+        let members = plan.members(stage);
+        if !members.is_empty() {
+            let units = [Unit::Stage(stage)].into_iter().chain(members).map(|unit| unit.to_string());
+            clusters.push((name.to_owned(), units.collect()));
+        }
+    }
+    let known: BTreeSet<String> = clusters.iter().flat_map(|(_, units)| units.clone()).collect();
+    let rest = || files.iter().map(|file| file.name.clone()).filter(|name| !known.contains(name));
+    let is_restore = |name: &String| name.starts_with("gitlab-backup-restore");
+    clusters.insert(0, ("a run".to_owned(), rest().filter(|name| !is_restore(name)).collect()));
+    clusters.push(("a restore".to_owned(), rest().filter(is_restore).collect()));
+    let ours: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    let named: BTreeSet<String> = files.iter().flat_map(ties).map(|(_, to, _)| to).collect();
+    let others: Vec<String> = named.into_iter().filter(|name| !ours.contains(name.as_str())).collect();
+    clusters.push(("GitLab and the system".to_owned(), others));
+    clusters
+}
+
+/// What `file` names, each once, with the strongest tie.
+fn ties(file: &UnitFile) -> Vec<(String, String, Tie)> {
+    let mut found: Vec<(String, String, Tie)> = Vec::new();
+    for (tie, directive, ..) in Tie::ALL {
+        let values = file.content.lines().filter_map(|line| line.strip_prefix(directive)?.strip_prefix('='));
+        for name in values.flat_map(str::split_whitespace) {
+            if !found.iter().any(|(_, to, _)| to == name) {
+                found.push((file.name.clone(), name.to_owned(), tie));
+            }
+        }
+    }
+    found
+}
+
+impl Graph {
+    /// Names have characters that mean something to both.
+    fn id(&self, name: &str) -> String {
+        let all = self.clusters.iter().flat_map(|(_, units)| units);
+        all.enumerate().find(|(_, unit)| *unit == name).map_or_else(String::new, |(at, _)| format!("u{at}"))
+    }
+
+    fn mermaid(&self) -> String {
+        let mut text = String::from("flowchart LR\n");
+        for (at, (cluster, units)) in self.clusters.iter().enumerate() {
+            let _ = writeln!(text, "  subgraph c{at}[\"{cluster}\"]");
+            for unit in units {
+                let _ = writeln!(text, "    {}[\"{}\"]", self.id(unit), unit.replace('"', "#quot;"));
+            }
+            text.push_str("  end\n");
+        }
+        for (from, to, tie) in &self.ties {
+            let (label, arrow, _) = tie.look();
+            let _ = writeln!(text, "  {} {arrow}|{label}| {}", self.id(from), self.id(to));
+        }
+        text
+    }
+
+    fn dot(&self) -> String {
+        let mut text = String::from("digraph \"gitlab-backup\" {\n  rankdir=LR;\n  node [shape=box];\n");
+        for (at, (cluster, units)) in self.clusters.iter().enumerate() {
+            let _ = writeln!(text, "  subgraph cluster_{at} {{\n    label=\"{cluster}\";");
+            for unit in units {
+                let label = unit.replace('\\', "\\\\").replace('"', "\\\"");
+                let _ = writeln!(text, "    {} [label=\"{label}\"];", self.id(unit));
+            }
+            text.push_str("  }\n");
+        }
+        for (from, to, tie) in &self.ties {
+            let (label, _, style) = tie.look();
+            let _ = writeln!(text, "  {} -> {} [label=\"{label}\", {style}];", self.id(from), self.id(to));
+        }
+        text.push_str("}\n");
+        text
+    }
+}
