@@ -8,6 +8,7 @@
   settings,
 }:
 let
+  inherit (import ./host/paths.nix { inherit lib; }) covered;
   inherit (builtins)
     attrNames
     concatMap
@@ -90,6 +91,12 @@ let
     gitlab-backup-verify = "verify.calendar";
   };
 
+  unsaved = filter (storage: !elem storage.address cfg.omit) host.remoteStorages;
+  # Said by a user, and not moved there by services.gitlab itself.
+  covering = filter (
+    path: builtins.any (one: one != path && covered [ path ] one) host.configuration
+  ) (subtractLists host.data (files.paths or [ ]));
+
   address = host.redisWithPassword;
   undumped = host.registryDatabaseElsewhere;
 
@@ -112,7 +119,7 @@ let
   done =
     answer: "Once that is done, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
   meant = answer: "If that is meant so, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
-  local = hasPrefix "/" (repository.location or "/");
+  local = host.isDirectory (repository.location or "/");
   generated = repository.password-file or "" == "/var/lib/gitlab-backup/repository.password";
 in
 {
@@ -122,14 +129,28 @@ in
       message = "services.gitlab-backup derives its settings from services.gitlab, which is not enabled on this host: enable it, or say in services.gitlab-backup.settings what is stopped (gitlab.writers) and what is saved (files.paths).";
     }
     {
-      assertion = inStore == [ ];
+      assertion = inStore == [ ] && host.secretsInStore == [ ];
       message = "Everybody can read the Nix store: give the path of a file on the host, as a string, to ${
-        listed (map (secret: secret.key) inStore)
+        listed (map (secret: secret.key) inStore ++ host.secretsInStore)
       }.";
     }
     {
       assertion = !elsewhere || postgresql ? password-file || postgresql ? password-credential;
       message = "services.gitlab-backup.settings.postgresql.host is another host, which asks for a password: set services.gitlab-backup.settings.postgresql.password-file to the path of a file that has it, or password-credential.";
+    }
+    {
+      assertion = repository ? password-file || repository ? password-credential;
+      message = "services.gitlab-backup.settings.repository.password-file is null, and there is no password-credential: leave it out to have one made, or name a file or a credential.";
+    }
+    {
+      assertion = unsaved == [ ];
+      message = "services.gitlab has repositories on another host, which services.gitlab-backup does not save (${
+        listed (map (storage: "storage ${storage.name} at ${storage.address}") unsaved)
+      }): save them where they are, and name the address in services.gitlab-backup.omit.";
+    }
+    {
+      assertion = covering == [ ];
+      message = "services.gitlab-backup.settings.files.paths has ${listed covering}, in which the configuration of GitLab lies: a restore would replace it without being asked to. What services.gitlab keeps there is saved as it is: name what else you want.";
     }
     {
       assertion = files.paths or [ ] != [ ] || files.path or [ ] != [ ] || files ? command;
@@ -145,7 +166,7 @@ in
   ]
   ++ map (name: {
     assertion = false;
-    message = "systemd.timers.${name}.timerConfig.OnCalendar, or systemd.services.${name}.startAt, adds to the calendar of services.gitlab-backup and does not replace it: say services.gitlab-backup.settings.${calendarOf.${name}} instead.";
+    message = "systemd.timers.${name}.timerConfig.OnCalendar, or systemd.services.${name}.startAt, is not what services.gitlab-backup goes by, and may hold beside it: say services.gitlab-backup.settings.${calendarOf.${name}} instead.";
   }) calendars;
 
   warnings =
@@ -157,6 +178,10 @@ in
       element:
       "services.gitlab-backup.omit names ${element}, which is nothing that services.gitlab-backup derives: nothing is left out for it."
     ) host.lists.idle
+    ++ map (
+      element:
+      "services.gitlab-backup.omit names ${element}, and services.gitlab-backup.settings.files.paths has it: it is saved."
+    ) host.lists.savedAnyway
     ++ map (
       name:
       "services.gitlab-backup.credentials has ${name}, and no setting names it: a *-credential of services.gitlab-backup.settings is given it as \"encrypted:${name}\"."

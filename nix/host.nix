@@ -6,7 +6,7 @@
   pkgs,
 }:
 let
-  inherit (lib) filter optionals;
+  inherit (lib) filter hasPrefix optionals;
   inherit (import ./host/paths.nix { inherit lib; }) clean covered;
   cfg = config.services.gitlab-backup;
   gitlab = config.services.gitlab;
@@ -21,6 +21,13 @@ let
   };
   # The priority of an option's own default.
   unsaid = (lib.mkOptionDefault null).priority;
+  storages = import ./host/storages.nix {
+    inherit lib gitlab;
+    names = [
+      config.networking.hostName or ""
+      config.networking.fqdnOrHostName or ""
+    ];
+  };
   data = import ./host/data.nix {
     inherit lib gitlab;
     registryStorage = images.storage;
@@ -40,6 +47,9 @@ let
     servers = config.services.redis.servers or { };
   };
   own = clean "${gitlab.statePath}/config";
+  configuration = filter (path: !covered data path) (
+    [ own ] ++ filter (path: !covered [ own ] path) secrets.files
+  );
   # With its extensions, where that is said.
   postgresqlPackage =
     if server.enable then server.finalPackage or server.package else pkgs.postgresql;
@@ -63,20 +73,26 @@ in
     derived = lib.mapAttrs (_: optionals gitlab.enable) {
       inherit data;
       inherit (postgresql) databases;
+      remote = map (storage: storage.address) storages.remote;
       writers = import ./host/writers.nix {
         inherit lib gitlab registry;
         withRegistry = images.enabled;
       };
-      configuration = filter (path: !covered data path) (
-        [ own ] ++ filter (path: !covered [ own ] path) secrets.files
-      );
+      inherit configuration;
       redis = redis.derived;
     };
   };
+  # Whether a repository is a directory of this host; restic has two spellings.
+  isDirectory = location: hasPrefix "/" location || hasPrefix "local:" location;
   # For ./checks.nix.
+  remoteStorages = optionals gitlab.enable storages.remote;
   imagesElsewhere = gitlab.enable && images.elsewhere;
   registryDatabaseElsewhere = ifGitlab postgresql.registryElsewhere;
   secretsAsNixPaths = optionals gitlab.enable (secrets.asNixPaths ++ redis.asNixPaths);
+  secretsInStore = optionals gitlab.enable (
+    lib.optional postgresql.inStore "services.gitlab.databasePasswordFile" ++ redis.inStore
+  );
+  inherit data configuration;
   redisWithPassword = if gitlab.enable && redis.hasPassword then redis.address else null;
   inherit postgresqlPackage;
 }

@@ -62,7 +62,8 @@ let
   );
   dumps = postgresql.enable or true;
   elsewhere = dumps && postgresql ? host && !hasPrefix "/" postgresql.host;
-  remote = !hasPrefix "/" (settings.repository.location or "/");
+  inherit (host) isDirectory;
+  remote = !isDirectory (settings.repository.location or "/");
   # A PostgreSQL that is reached by name asks for no account; a role of its own asks for its own.
   serviceUser =
     elsewhere && !(postgresql ? os-user)
@@ -134,7 +135,7 @@ in
         "/var/gitlab/state/builds"
         "gitlab-pages.service"
       ];
-      description = "Derived units, paths, databases and URLs of Redis instances that the backup leaves out, and paths below derived ones.";
+      description = "Derived units, paths, databases, URLs of Redis instances and addresses of remote storages that the backup leaves out, and paths below derived ones.";
     };
     acknowledged = mkOption {
       type = types.listOf (

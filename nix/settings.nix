@@ -181,6 +181,10 @@ in
     exclude =
       added (listOf str) host.lists.exclude "the paths of services.gitlab-backup.omit" [ "*.tmp" ]
         "Patterns as in {manpage}`gitignore(5)`, relative to the root directory.";
+    omit =
+      added (listOf str) host.lists.omit "what services.gitlab-backup.omit names of it"
+        [ "/var/gitlab/state/builds" ]
+        "Directories, and addresses of storages, that GitLab's configuration names and that the backup does not have. Use {option}`services.gitlab-backup.omit`.";
     command =
       key (listOf str) [
         "/run/current-system/sw/bin/own-backup"

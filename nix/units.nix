@@ -30,7 +30,9 @@ let
   # switch-to-configuration leaves the units alone: without X-OnlyManualStart it restarts a service
   # or a timer that has changed, such as the deadline of an open window, and starts an active target
   # again. X-StopOnRemoval=false: units that are gone from the new system are left to
-  # gitlab-backup-removal.service, which lets a run end first.
+  # gitlab-backup-removal.service, which lets a run end first. What the clock starts is stopped and
+  # started as any timer: one that is only reloaded makes up for what a new calendar has missed, and
+  # one that is gone would be a failed unit.
   dropIn = pkgs.writeText "gitlab-backup.conf" ''
     [Unit]
     X-OnlyManualStart=true
@@ -48,6 +50,10 @@ let
     units=$out/lib/systemd/system
     ${generator}/bin/gitlab-backup --config ${configFile} generate --output "$units" --program ${program}
     for unit in "$units"/*.service "$units"/*.target "$units"/*.timer; do
+      case "$unit" in
+        */gitlab-backup-run.timer | */gitlab-backup-verify.timer) continue ;;
+        */gitlab-backup-unsilence.timer) continue ;;
+      esac
       mkdir "$unit.d"
       cp ${dropIn} "$unit.d/nixos.conf"
       if grep -q '^LoadCredential' "$unit"; then

@@ -310,6 +310,8 @@ pub struct Files {
     pub paths: Vec<PathBuf>,
     /// Globs as gitignore(5) has them, each checked.
     pub exclude: Vec<String>,
+    /// Directories, and addresses of storages, that GitLab's configuration names and that nobody misses in the backup.
+    pub omit: Vec<String>,
     /// An own file backup instead of the repository; argv, the program absolute.
     pub command: Option<Vec<String>>,
     /// First pass with GitLab up, so that the window only takes what changed since.

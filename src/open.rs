@@ -8,7 +8,7 @@ use rustix::fs::StatVfsMountFlags;
 use tempfile::NamedTempFile;
 
 use crate::config::{Config, Repository};
-use crate::host::{mounts, own, secret};
+use crate::host::{mounts, own, remedy, secret};
 use crate::paths;
 use crate::repository::{self, Engine};
 use crate::runs::Newest;
@@ -83,6 +83,20 @@ pub fn ensure_none(place: &Repository, new_password: &str) -> Result<()> {
     }
 }
 
+/// What to say of a password of ours in `directory` that a reboot takes along, where the repository outlives it.
+pub fn lost_with_a_reboot(place: &Repository, directory: &Path) -> Option<String> {
+    let outlives = place
+        .directory()
+        .is_none_or(|directory| directory.ancestors().find(|path| path.exists()).is_some_and(|path| !own::is_in_memory(path)));
+    (outlives && own::is_in_memory(directory)).then(|| {
+        format!(
+            "{} is in memory (tmpfs) and gone after a reboot, and then nothing opens the repository: put that directory on a disk, or name another \
+             [repository] password-file",
+            directory.display()
+        )
+    })
+}
+
 /// Where this process can read the repository's password.
 fn password(config: &Config) -> Result<PathBuf> {
     password_is_there(config)?;
@@ -99,12 +113,26 @@ fn password_is_there(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Whether a password of ours outlives a reboot as the repository does. What others provide may be there anew after each.
+///
+/// # Errors
+/// If it does not.
+pub fn outlives(config: &Config) -> Result<()> {
+    let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
+    let ours = remedy::passwords().iter().any(|own| path == Path::new(own)) && path.exists();
+    match path.parent().filter(|_| ours).and_then(|directory| lost_with_a_reboot(&config.repository, directory)) {
+        Some(words) => bail!("{}: {words}", path.display()),
+        None => Ok(()),
+    }
+}
+
 /// Judges the password's file before units are given it: without it, or with too much, they do not even start, and systemd does not say why.
 ///
 /// # Errors
 /// If it is not there, or is none.
 pub fn judge_password_file(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
+    outlives(config)?;
     // Where the executor may not look, the service manager may.
     match own::open(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),

@@ -87,6 +87,10 @@ pub const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 pub const CONFIG: &str = "/etc/gitlab-backup/config.toml";
 /// What was found on the host, by whoever could see all of it: install, and the first unit of each run.
 pub const HOST: &str = "/var/lib/gitlab-backup/host.json";
+/// The calendar of each timer, as it was when that was last started.
+pub const CALENDARS: &str = "/var/lib/gitlab-backup/calendars.json";
+/// Where systemd notes when a timer was last due, systemd.timer(5) `Persistent=`.
+pub const TIMERS: &str = "/var/lib/systemd/timers";
 /// The silences that are to be ended; outlives a reboot.
 pub const SILENCES: &str = "/var/lib/gitlab-backup/silences.json";
 /// Whom a run has been told to, and whom it has not yet.

@@ -2,6 +2,7 @@
 //! an error that names what to do.
 
 pub mod alternates;
+pub mod calendar;
 pub mod credentials;
 pub mod extract;
 mod failed;

@@ -11,7 +11,7 @@ mod origin;
 mod proxy;
 mod state;
 
-pub use closure::{Paused, STARTED_ALONG, running, stop_closure, stop_mark, stopped_along};
+pub use closure::{Paused, STARTED_ALONG, STOP_MARKS, running, stop_closure, stop_mark, stopped_along};
 pub use journal::{Level, last_lines, send};
 pub use later::start_later;
 pub use manager::{JobEvent, Jobs, Manager};

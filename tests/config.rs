@@ -255,6 +255,7 @@ fn every_key_is_read() {
     assert_eq!(cache.password, Some(SecretSource::File("/etc/gitlab-backup/redis.password".into())));
     assert_eq!(config.files.paths, [PathBuf::from("/home/git/repositories"), "/home/git/gitlab/config".into()]);
     assert_eq!(config.files.exclude, ["*.tmp", "/home/git/gitlab/shared/cache/**"]);
+    assert_eq!(config.files.omit, ["/home/git/gitlab/builds", "tcp://praefect:2305"]);
     assert!(!config.files.presync);
     assert_eq!((config.repository.engine, config.repository.location.as_str()), (EngineName::Restic, "s3:https://s3.example.org/gitlab"));
     assert_eq!(config.repository.environment_file, Some("/etc/gitlab-backup/restic.env".into()));

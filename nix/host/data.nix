@@ -17,6 +17,17 @@ let
     gitlab_ci.builds_path = below "builds";
     shared.path = below "shared";
   } (gitlab.extraConfig or { });
+  uploads =
+    if isString (merged.uploads.storage_path or null) then
+      merged.uploads.storage_path
+    else
+      gitlab.statePath;
+  # Empty, it is the same place.
+  avatars =
+    let
+      given = merged.uploads.base_dir or null;
+    in
+    if isString given && given != "" then given else "uploads";
   # A storage of another host has no path, and a value may be a secret.
   at = value: optional (isString value && hasPrefix "/" value) (clean value);
 
@@ -42,9 +53,9 @@ let
 in
 outermost (
   concatMap (storage: at (storage.path or null)) (attrValues merged.repositories.storages)
-  ++ [ (clean "${merged.uploads.storage_path}/uploads") ]
+  ++ at "${uploads}/uploads"
   # Avatars and the like, which can be beside the rest.
-  ++ at "${merged.uploads.storage_path}/${merged.uploads.base_dir or "uploads"}"
+  ++ at "${uploads}/${avatars}"
   # The programs beside Rails find the uploads by this variable.
   ++ at (gitlab.extraEnv.GITLAB_UPLOADS_PATH or (below "uploads"))
   ++ at merged.gitlab_ci.builds_path

@@ -10,7 +10,13 @@
   files,
 }:
 let
-  inherit (builtins) attrValues concatLists replaceStrings;
+  inherit (builtins)
+    attrNames
+    attrValues
+    concatLists
+    foldl'
+    replaceStrings
+    ;
   inherit (lib)
     any
     elem
@@ -18,6 +24,7 @@ let
     filterAttrs
     findFirst
     hasPrefix
+    optionalAttrs
     subtractLists
     unique
     ;
@@ -38,11 +45,26 @@ let
       unique (found ++ (if value == null then [ ] else value));
   addPaths = found: value: add found (if value == null then null else cleaned value);
 
-  # An instance of the same URL is the derived one, with what the user says of it.
+  # Definitions of the same URL are one instance. Where that is the derived one, they add to it.
   addRedis =
     found: value:
     let
-      theirs = map (filterAttrs (_: key: key != null)) value;
+      theirs = foldl' into [ ] (map (filterAttrs (_: key: key != null)) value);
+      # Where two say different things they stay two, which the program refuses.
+      into =
+        all: given:
+        let
+          one = given // optionalAttrs (given ? url) { url = canonical given.url; };
+          same =
+            other:
+            one ? url
+            && other.url or null == one.url
+            && builtins.all (key: other.${key} or one.${key} == one.${key}) (attrNames one);
+        in
+        if any same all then
+          map (other: if same other then other // one else other) all
+        else
+          all ++ [ one ];
       urls = map (one: one.url or null) theirs;
       others = filter (other: !any (one: one.url == other.url or null) found) theirs;
       # The program wants a name for each.
@@ -57,8 +79,14 @@ let
     if value == null then
       if enabled then found else null
     else
-      map named (filter (one: !elem one.url urls) found)
-      ++ unique (map (other: same other // other) theirs);
+      map named (filter (one: !elem one.url urls) found) ++ map (other: same other // other) theirs;
+  # As ./redis.nix writes it.
+  canonical =
+    url:
+    (import ./redis.nix {
+      inherit lib url;
+      servers = { };
+    }).address;
 
   # As a pattern that means this path alone.
   literally = replaceStrings special (map (character: "\\${character}") special);
@@ -80,6 +108,7 @@ let
 in
 {
   inherit idle;
+  savedAnyway = filter (element: elem element saved) omitted;
   writers = add (kept derived.writers);
   # A command takes the place of the paths. A path inside another is saved with that.
   paths =
@@ -90,14 +119,21 @@ in
     if files.command != null || all == null then value else outermost all;
   configuration = addPaths (filter (path: elem path saved) derived.configuration);
   databases = add (kept derived.databases);
-  redis = addRedis (filter (one: !elem one.url omit) derived.redis);
-  # A run refuses to leave out what GitLab is configured with, unless that is said.
+  redis = addRedis (filter (one: !elem one.url (map canonical omit)) derived.redis);
+  # What lies in a saved path.
   exclude =
     value:
     let
-      leftOut = filter (path: hasPrefix "/" path && !any (hasPrefix "${path}/") saved) (
-        subtractLists idle omitted
-      );
+      inside = filter (path: covered saved path && !elem path saved) omitted;
     in
-    if files.command != null || leftOut == [ ] then value else add (map literally leftOut) value;
+    if files.command != null || inside == [ ] then value else add (map literally inside) value;
+  # A run refuses to leave out what GitLab is configured with, unless that is said.
+  omit =
+    value:
+    let
+      leftOut = filter (
+        element: elem element (derived.data ++ derived.configuration ++ derived.remote)
+      ) (subtractLists saved omitted);
+    in
+    if files.command != null || leftOut == [ ] then value else add leftOut value;
 }

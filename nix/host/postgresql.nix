@@ -9,6 +9,7 @@
   registryDatabase,
 }:
 let
+  inherit (builtins) isPath;
   database = {
     host = gitlab.databaseHost;
     username = gitlab.databaseUsername;
@@ -47,6 +48,9 @@ let
       ]
     )
     && toString (registryDatabase.port or 5432) == toString port;
+  wanted = !local && !ownPassword && password != null;
+  # Of a Nix path there is a warning, as GitLab copies it there.
+  inStore = wanted && !isPath password && lib.hasPrefix builtins.storeDir (toString password);
 in
 {
   host = if database.host == "" then "/run/postgresql" else database.host;
@@ -58,9 +62,6 @@ in
   ++ lib.optional (registryDatabase != null && beside) registryName;
   # What is not dumped unless a user names it.
   registryElsewhere = if registryDatabase != null && !beside then registryName else null;
-  passwordFile =
-    if local || ownPassword || password == null || builtins.isPath password then
-      null
-    else
-      toString password;
+  passwordFile = if wanted && !isPath password && !inStore then toString password else null;
+  inherit inStore;
 }

@@ -65,9 +65,15 @@ in
 rec {
   # In the store, where GitLab's module writes the URL, everybody can read it.
   hasPassword = lib.hasInfix ":" account || match "(.*&)?password=.*" query != null;
-  asNixPaths = lib.optional (found != [ ] && isPath secret) (
-    "services.redis.servers.${name}.requirePassFile"
-  );
+  asNixPaths = lib.optional (found != [ ] && isPath secret) passwordOption;
+  # Strings, which nothing copies.
+  inStore = lib.optional (
+    found != [ ]
+    && secret != null
+    && !isPath secret
+    && lib.hasPrefix builtins.storeDir (toString secret)
+  ) passwordOption;
+  passwordOption = "services.redis.servers.${name}.requirePassFile";
   # Without the number of a database: a save takes all of them.
   address =
     if socket != null then
@@ -92,7 +98,7 @@ rec {
           // optionalAttrs (found != [ ]) {
             unit = if name == "" then "redis.service" else "redis-${name}.service";
           }
-          // optionalAttrs (found != [ ] && secret != null && !isPath secret) {
+          // optionalAttrs (found != [ ] && secret != null && !isPath secret && inStore == [ ]) {
             password-file = toString secret;
           }
         )

@@ -31,7 +31,14 @@ let
     if isAttrs value && value ? _secret then
       [ (named option value._secret) ]
     else if isAttrs value then
-      concatMap (name: nested "${option}.${name}" value.${name}) (attrNames value)
+      concatMap (
+        name:
+        # What GitLab's parts know each other by, as a plain path.
+        if name == "secret_file" && isString value.${name} then
+          [ (named "${option}.secret_file" value.${name}) ]
+        else
+          nested "${option}.${name}" value.${name}
+      ) (attrNames value)
     else if isList value then
       concatMap (nested option) value
     else
@@ -56,7 +63,7 @@ let
       named "services.gitlab.registry.keyFile" (gitlab.registry.keyFile or null)
     )
     # Of a registry that GitLab's module does not set up.
-    ++ optional (withRegistry && isString key) (named "services.gitlab.extraConfig.registry.key" key)
+    ++ optional (isString key) (named "services.gitlab.extraConfig.registry.key" key)
   );
   # No secret, and made anew together with the key where it is missing.
   certificate = filter (one: one.path != null) (

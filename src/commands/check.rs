@@ -146,9 +146,9 @@ async fn timers(config: &Config) -> Result<Vec<Finding>> {
         }
         if !state.active.is_running() {
             let why = state.condition.as_ref().map(|condition| format!("its {condition} is not met"));
-            let words = why.unwrap_or_else(|| format!("'systemctl enable --now {timer}'"));
+            let words = why.unwrap_or_else(|| remedy::enable(&timer));
             findings.push(Finding::warning("timer", format!("{timer} does not run: {words}")));
-        } else if manager.enablement(&timer).await?.starts_with("disabled") {
+        } else if !remedy::is_nixos() && manager.enablement(&timer).await?.starts_with("disabled") {
             let words = format!("{timer} runs, and after a reboot it does not: 'systemctl enable {timer}'");
             findings.push(Finding::warning("timer", words));
         }
@@ -209,6 +209,7 @@ fn repository(config: &Config) -> Vec<Finding> {
         }
         engine.probe()?;
         open::writable(config)?;
+        open::outlives(config)?;
         let keys = match engine.keys()?.len() {
             1 => Finding::warning(
                 "keys",

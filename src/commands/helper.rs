@@ -14,7 +14,7 @@ use crate::host::confined::Confine;
 use crate::host::{secret, text};
 use crate::paths;
 use crate::restore;
-use crate::run::{extract, manifest, preflight, prune, report, silence, staging};
+use crate::run::{calendar, extract, manifest, preflight, prune, report, silence, staging};
 use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
@@ -33,6 +33,12 @@ pub enum Helper {
         /// Have the run reported.
         #[arg(long)]
         report: bool,
+    },
+    /// gitlab-backup-calendar.service
+    Calendar {
+        /// `TIMER=CALENDAR`, for each.
+        #[arg(value_parser = calendar)]
+        calendars: Vec<(String, String)>,
     },
     /// gitlab-backup-silence.service
     #[command(subcommand)]
@@ -190,6 +196,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
         Helper::Conclude { report } => executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await,
         Helper::Restore(Restore::Conclude) => executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
+        Helper::Calendar { calendars } => calendar::settle(calendars),
         Helper::Silence(Bracket::End) => silence::end().await,
         Helper::Unsilence => silence::unsilence().await,
         Helper::Staging(Bracket::Begin) => staging::begin(afresh(file)),
@@ -245,6 +252,7 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         // Before there is a runtime: see the command line.
         Helper::Confine(_)
         | Helper::Conclude { .. }
+        | Helper::Calendar { .. }
         | Helper::Unsilence
         | Helper::Staging(_)
         | Helper::Proxy(_)
@@ -272,6 +280,10 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
         Restore::KeepDown => proxy::keep_down(config).await,
         Restore::Conclude | Restore::Guard { .. } => bail!("this helper is called in another way"),
     }
+}
+
+fn calendar(text: &str) -> Result<(String, String), String> {
+    text.split_once('=').map(|(timer, calendar)| (timer.to_owned(), calendar.to_owned())).ok_or_else(|| "TIMER=CALENDAR".to_owned())
 }
 
 /// How GitLab is brought back: as configured, or else somehow.

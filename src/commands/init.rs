@@ -93,9 +93,16 @@ async fn role_for(path: &Path, host: &Host) -> Result<()> {
     make_role(&config).await?;
     match &config.postgresql {
         Some(postgresql) if postgresql.user != postgresql::ROLE => {
-            say!("{} is left as it is. For backups by this role, let its [postgresql] have", path.display());
-            text::out("");
-            text::out(&role_lines(postgresql));
+            let lines = role_lines(postgresql);
+            if remedy::is_nixos() {
+                say!("for backups by this role, let services.gitlab-backup.settings.postgresql of the system's configuration have");
+                text::out("");
+                text::out(&lines.replace('\n', ";\n"));
+            } else {
+                say!("{} is left as it is. For backups by this role, let its [postgresql] have", path.display());
+                text::out("");
+                text::out(&lines);
+            }
             say!("then '{}' and 'gitlab-backup check'", remedy::install());
         }
         _ => say!("{} names the role already", path.display()),

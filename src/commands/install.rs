@@ -36,6 +36,8 @@ const FORMER_TIMER: &str = "gitlab-backup.timer";
 /// There, /etc is the configuration's.
 const NIXOS: &str =
     "on NixOS the system's configuration installs and removes this: services.gitlab-backup.enable, and 'nixos-rebuild switch'";
+/// What to do about a run that is going on.
+const WAIT: &str = "--wait waits for its end";
 /// Between two looks at what is going on.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -96,7 +98,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     if let Some(manager) = &manager
         && !installed::different(&directory, &files)?.is_empty()
     {
-        alone(manager, args.wait).await?;
+        alone(manager, (!args.wait).then_some(WAIT)).await?;
     }
     let timers: Vec<String> = Plan::new(&config).timers().iter().map(ToString::to_string).collect();
     let known: Vec<&String> = timers.iter().filter(|timer| directory.join(timer).exists()).collect();
@@ -107,20 +109,36 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let mut changes = Changes::default();
     // First: it is what may be refused.
     secrets::make(&config, &host, live, &mut changes)?;
-    for file in &files {
-        write(&directory, file, &mut changes)?;
+    let paused = match &manager {
+        Some(manager) => pause(manager, &directory, &files, &timers).await?,
+        None => Vec::new(),
+    };
+    let laid_out = async {
+        for file in &files {
+            write(&directory, file, &mut changes)?;
+        }
+        if let Some(manager) = &manager {
+            retire(manager, &directory, |name| !wanted.contains(name)).await?;
+            release(manager, &directory, |name| !wanted.contains(name)).await?;
+        }
+        remove(&directory, |name| !wanted.contains(name), &mut changes)?;
+        accounts(&config, &host, live, &mut changes)?;
+        // For the units that cannot see all of the host. Each run looks again.
+        write_json(&host.path(paths::HOST), &config.found)
+    };
+    if let Err(error) = laid_out.await {
+        // Half a way is no reason for no backup.
+        for timer in &paused {
+            manager.as_ref().context("timers run where systemd does")?.start(timer, "replace").await?;
+        }
+        return Err(error);
     }
-    if let Some(manager) = &manager {
-        retire(manager, &directory, |name| !wanted.contains(name)).await?;
-        release(manager, &directory, |name| !wanted.contains(name)).await?;
-    }
-    remove(&directory, |name| !wanted.contains(name), &mut changes)?;
-    accounts(&config, &host, live, &mut changes)?;
-    // For the units that cannot see all of the host. Each run looks again.
-    write_json(&host.path(paths::HOST), &config.found)?;
     if let Some(manager) = manager {
         if !changes.0.is_empty() {
             manager.reload().await?;
+        }
+        for timer in &paused {
+            manager.start(timer, "replace").await?;
         }
         // Not a matter of taste: it does nothing unless a restore ended half way.
         manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
@@ -155,7 +173,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     let directory = Host::new(&args.root).path(installed::DIRECTORY);
     let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
-        alone(manager, args.wait).await?;
+        alone(manager, (!args.wait).then_some(WAIT)).await?;
         if let Some(why) = Journal::half_way() {
             bail!("{why}");
         }
@@ -195,14 +213,17 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
 /// With what is, after so long.
 pub(super) async fn idle(patience: Duration) -> Result<()> {
     let manager = Manager::connect().await?;
-    match timeout(patience, alone(&manager, true)).await {
+    const LONGER: &str =
+        "services.gitlab-backup.waitBeforeSwitch says how long a switch waits for its end, and NIXOS_NO_CHECK=1 does without";
+    match timeout(patience, alone(&manager, None)).await {
         Ok(settled) => settled,
-        Err(_) => alone(&manager, false).await.context("what GitLab is held for is not to be changed meanwhile"),
+        Err(_) => alone(&manager, Some(LONGER)).await.context("what GitLab is held for is not to be changed meanwhile"),
     }
 }
 
-/// What a run goes by is not changed under it: its window would end too early, or never, or nothing would start GitLab again.
-async fn alone(manager: &Manager, wait: bool) -> Result<()> {
+/// What a run goes by is not changed under it: its window would end too early, or never, or nothing would start GitLab again. Waits for its end, or
+/// refuses with what else can be done.
+async fn alone(manager: &Manager, refuse: Option<&str>) -> Result<()> {
     let going_on = [
         (Unit::Run, "a backup is going on"),
         (Restore::Run.into(), "a restore is going on"),
@@ -211,8 +232,8 @@ async fn alone(manager: &Manager, wait: bool) -> Result<()> {
     for (unit, what) in going_on {
         let mut told = false;
         while !manager.state(&unit.to_string()).await?.is_settled() {
-            if !wait {
-                let message = format!("{what}: --wait waits for its end (systemctl status {unit})");
+            if let Some(otherwise) = refuse {
+                let message = format!("{what}: {otherwise} (systemctl status {unit})");
                 return Err(Exit { code: ALREADY_RUNNING, message }.into());
             }
             if !std::mem::replace(&mut told, true) {
@@ -222,6 +243,21 @@ async fn alone(manager: &Manager, wait: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Stops those of the timers that run and are to be others: one that is reloaded makes up at once for what its new calendar has missed.
+async fn pause(manager: &Manager, directory: &Path, files: &[UnitFile], timers: &[String]) -> Result<Vec<String>> {
+    let mut paused = Vec::new();
+    for file in files.iter().filter(|file| timers.contains(&file.name) && !installed::is_as_wanted(directory, file)) {
+        if manager.state(&file.name).await?.active.is_running() {
+            manager.stop(&file.name).await?;
+            while !manager.state(&file.name).await?.is_settled() {
+                sleep(PAUSE).await;
+            }
+            paused.push(file.name.clone());
+        }
+    }
+    Ok(paused)
 }
 
 /// Stops and disables our timers that are `unwanted`, while systemd can still read their files.

@@ -17,7 +17,7 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     let executor = Unit::Run.to_string();
     let state = manager.state(&executor).await?;
     if state.load == "masked" {
-        bail!("{executor} is masked, so that no run can be made: 'systemctl unmask {executor}', then '{}'", remedy::install());
+        bail!("{executor} is masked, so that no run can be made: {}", remedy::unmask(&executor));
     }
     if state.load != "loaded" {
         bail!("{executor} is not installed: '{}' first", remedy::install());

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::finding::Finding;
-use crate::host::{own, text};
+use crate::host::{own, remedy, text};
 use crate::paths;
 use crate::run::unstarted;
 use crate::runs::restore::{self, Journal};
@@ -77,7 +77,11 @@ pub async fn status(json: bool) -> Result<()> {
         unstarted: unstarted(&manager, Kind::Backup, records.first()).await?,
         clock: Clock {
             load: timer.load.clone(),
-            enablement: manager.enablement(&timer.name).await.unwrap_or_default(),
+            // There a target names it, and not what enables it.
+            enablement: match remedy::is_nixos() {
+                true => String::new(),
+                false => manager.enablement(&timer.name).await.unwrap_or_default(),
+            },
             runs: timer.active.is_running(),
             condition: timer.condition.clone(),
             last: manager.last_trigger(&timer.name).await.unwrap_or_default().filter(|_| has_triggered(&timer.name)),

@@ -85,6 +85,15 @@ pub fn rails(host: &Host, configuration: &[PathBuf]) -> Vec<Result<Rails>> {
     files.into_iter().filter_map(|(file, root)| Rails::read(host, file, root).transpose()).collect()
 }
 
+/// A storage of another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Its name.
+    pub storage: String,
+    /// Who serves it: a Gitaly, or a Praefect.
+    pub address: String,
+}
+
 impl Rails {
     fn read(host: &Host, file: PathBuf, root: PathBuf) -> Result<Option<Self>> {
         #[derive(Deserialize)]
@@ -123,6 +132,17 @@ impl Rails {
             (!is_elsewhere(values) && !self.is_consolidated(first)).then_some(found)
         });
         storages.chain(kinds).chain(self.avatars()).filter(|declared| !is_computed(&declared.path)).collect()
+    }
+
+    /// The storages of other hosts, by their addresses. `own` is this host's name.
+    pub fn remote(&self, own: &str) -> Vec<Remote> {
+        let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
+        let remote = |(name, storage): (&String, &Value)| {
+            let address = storage["gitaly_address"].as_str()?;
+            let is_known = is_local(address, own) || is_computed(Path::new(address));
+            (!is_known).then(|| Remote { storage: name.clone(), address: address.to_owned() })
+        };
+        storages.into_iter().flatten().filter_map(remote).collect()
     }
 
     /// Where avatars and the like are, if that is beside the other uploads.
@@ -184,6 +204,24 @@ impl Rails {
 /// Without a slash at its end.
 fn tidy(path: &Path) -> PathBuf {
     path.components().collect()
+}
+
+/// Whether a Gitaly is on this host, by its address: `unix:/socket`, `tcp://host:port`, `tls://host:port`, `dns://authority/host:port`.
+fn is_local(address: &str, own: &str) -> bool {
+    let Some((scheme, rest)) = address.split_once(':') else { return true };
+    if scheme == "unix" {
+        return true;
+    }
+    let rest = rest.trim_start_matches('/');
+    let place = rest.rsplit('/').next().unwrap_or(rest);
+    let host = match place.strip_prefix('[') {
+        Some(literal) => literal.split(']').next().unwrap_or(literal),
+        None => place.rsplit_once(':').map_or(place, |(host, _)| host),
+    };
+    let first = |name: &str| name.split('.').next().map(str::to_lowercase);
+    let is_own =
+        host.eq_ignore_ascii_case(own) || host.chars().any(char::is_alphabetic) && !host.contains(':') && first(host) == first(own);
+    matches!(host, "localhost" | "::1") || host.starts_with("127.") || is_own
 }
 
 /// Ruby's templates are played when GitLab reads the file.
@@ -331,6 +369,28 @@ mod tests {
         let found: Vec<_> = rails.directories().into_iter().map(|found| (found.key, found.enabled)).collect();
         assert_eq!(found, [("pages.path".to_owned(), true), ("registry.path".to_owned(), false)]);
         assert_eq!(rails.computed(), ["shared.path"]);
+    }
+
+    #[test]
+    fn storages_of_other_hosts_are_known_by_their_addresses() {
+        for (address, local) in [
+            ("unix:/run/gitaly/gitaly.socket", true),
+            ("tcp://localhost:8075", true),
+            ("tcp://127.0.0.1:8075", true),
+            ("tls://[::1]:9999", true),
+            ("tcp://lab:8075", true),
+            ("tls://lab.example.com:9999", true),
+            ("dns:///lab.example.com:9999", true),
+            ("tcp://praefect:2305", false),
+            ("tcp://10.0.0.5:8075", false),
+            ("dns://10.0.0.1:53/gitaly.internal:2305", false),
+            ("tcp://[2001:db8::1]:8075", false),
+        ] {
+            let yml = format!("production:\n  repositories:\n    storages:\n      default:\n        gitaly_address: {address}\n");
+            let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", &yml)]);
+            let rails = rails(&host, &[]).pop().unwrap().unwrap();
+            assert_eq!(rails.remote("lab").is_empty(), local, "{address}");
+        }
     }
 
     #[test]

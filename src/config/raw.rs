@@ -86,6 +86,7 @@ tables! {
     Files {
         paths: List,
         exclude: List,
+        omit: List,
         command: List,
         presync: Field<bool>,
         configuration: List,

@@ -17,7 +17,7 @@ use crate::systemd::{
 use crate::units::Unit;
 
 use super::stage::{PAUSE, hold};
-use super::stops::Stops;
+use super::stops::{self, Stops};
 use crate::run::Failed;
 
 /// How long the run waits for GitLab before it goes on without it; resume itself never gives up.
@@ -138,7 +138,7 @@ async fn open(
     let mut watch =
         Watch { jobs, anchor, closure, driven, running, stops: Stops::default(), is_over: false, is_open: false, queued: Vec::new() };
     let captured = watched(config, manager, bracket, since, &mut watch).await;
-    watch.stops.end(manager).await?;
+    stops::end(manager).await?;
     captured
 }
 

@@ -1,12 +1,18 @@
 //! What is left to say when the executor is gone, however it went: `ExecStopPost=` of its unit.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use jiff::Timestamp;
+use tokio::time::timeout;
 
-use super::milestone;
+use super::{milestone, stops};
 use crate::runs::{Failure, Kind, Outcome, Record};
-use crate::systemd::start_later;
+use crate::systemd::{Manager, start_later};
 use crate::units::{Restore, Unit};
+
+/// What the units that are left may take to be asked for.
+const BRIEF: Duration = Duration::from_secs(5);
 
 /// Closes the record of a run whose executor could not do it, and has it reported if asked to.
 ///
@@ -17,7 +23,17 @@ pub async fn conclude(kind: Kind, variable: impl Fn(&str) -> Option<String>, rep
     if report && variable("SERVICE_RESULT").is_none_or(|result| result == "success") {
         start_later(&Unit::Report.to_string()).await?;
     }
+    // The bus may be gone, and the unit's stop has a limit.
+    match timeout(BRIEF, unwatch()).await {
+        Ok(Err(error)) => tracing::warn!("{error:#}"),
+        Ok(Ok(())) | Err(_) => {}
+    }
     closed
+}
+
+/// What an executor leaves that does not come to its end.
+async fn unwatch() -> Result<()> {
+    stops::end(&Manager::connect().await?).await
 }
 
 fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::systemd::{Manager, Paused, stop_mark};
+use crate::systemd::{Manager, Paused, STOP_MARKS, stop_mark};
 
 /// The units that are watched.
 #[derive(Default)]
@@ -40,12 +40,12 @@ impl Stops {
         }
         Ok(stopped)
     }
+}
 
-    /// Nothing is watched any more.
-    pub async fn end(self, manager: &Manager) -> Result<()> {
-        for unit in self.watched.keys() {
-            manager.stop(&stop_mark(unit)).await?;
-        }
-        Ok(())
+/// Nothing is watched any more, also not what an executor did that was killed.
+pub(super) async fn end(manager: &Manager) -> Result<()> {
+    for mark in manager.loaded(STOP_MARKS).await? {
+        manager.stop(&mark).await?;
     }
+    Ok(())
 }

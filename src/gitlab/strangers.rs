@@ -41,6 +41,24 @@ pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> 
             ));
         }
     }
+    found.extend(triggers(manager, &stopped, &names).await?);
+    Ok(found)
+}
+
+/// What starts in the window what is down in it, and with it a writer, in words: GitLab's own backup by a timer of NixOS, which is bound to Puma.
+async fn triggers(manager: &Manager, stopped: &[UnitState], names: &BTreeSet<&str>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for state in stopped {
+        for trigger in state.triggers().iter().filter(|trigger| !names.contains(trigger.as_str())) {
+            if manager.state(trigger).await?.active.is_running() {
+                found.push(format!(
+                    "{trigger} starts {}, which is stopped for a backup: one that it starts meanwhile ends the window, and the run fails; name it \
+                     in [gitlab] writers with the others",
+                    state.name
+                ));
+            }
+        }
+    }
     Ok(found)
 }
 

@@ -55,6 +55,13 @@ pub fn device(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|metadata| metadata.dev())
 }
 
+/// Whether what is at a path is in memory only, and gone after a reboot. False where that cannot be told.
+pub fn is_in_memory(path: &Path) -> bool {
+    /// linux/magic.h: tmpfs, ramfs.
+    const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+    rustix::fs::statfs(path).is_ok_and(|system| MEMORY.contains(&i64::from(system.f_type)))
+}
+
 /// Where a link leads to.
 pub fn link(path: &Path) -> io::Result<PathBuf> {
     fs::read_link(path)

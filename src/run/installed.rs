@@ -30,18 +30,20 @@ pub async fn finding(config: &Config) -> Finding {
     if !files.iter().any(|file| directory.join(&file.name).exists()) {
         return Finding::warning(WHAT, format!("they are not installed: '{}'", remedy::install()));
     }
-    match different(directory, &files) {
-        Ok(names) if names.is_empty() => {}
-        Ok(names) if !masked(directory, &names).is_empty() => {
-            let masked = masked(directory, &names).join(" ");
-            let words = format!("masked, so that no run can be made: {masked}: 'systemctl unmask {masked}', then '{}'", remedy::install());
-            return Finding::of(WHAT, Err(anyhow!("{words}")));
-        }
-        Ok(names) => {
-            let words = format!("not as this program and configuration would have them: {}: '{}'", some(&names), remedy::install());
-            return Finding::of(WHAT, Err(anyhow!("{words}")));
-        }
+    let mut unlike = match different(directory, &files) {
+        Ok(names) => names,
         Err(error) => return Finding::of(WHAT, Err(error)),
+    };
+    let masked: Vec<String> = masked(directory, &unlike).into_iter().map(str::to_owned).collect();
+    let (idle, needed): (Vec<String>, Vec<String>) = masked.into_iter().partition(|name| of_no_run(name));
+    if !needed.is_empty() {
+        let needed = needed.join(" ");
+        return Finding::of(WHAT, Err(anyhow!("masked, so that no run can be made: {needed}: {}", remedy::unmask(&needed))));
+    }
+    unlike.retain(|name| !idle.contains(name));
+    if !unlike.is_empty() {
+        let words = format!("not as this program and configuration would have them: {}: '{}'", some(&unlike), remedy::install());
+        return Finding::of(WHAT, Err(anyhow!("{words}")));
     }
     match conditional(&files).await {
         Ok(None) => {}
@@ -49,6 +51,7 @@ pub async fn finding(config: &Config) -> Finding {
         Err(error) => return Finding::of(WHAT, Err(error)),
     }
     match unread(&files).await {
+        Ok(None) if !idle.is_empty() => Finding::warning(WHAT, format!("masked, and so not started: {}", idle.join(" "))),
         Ok(None) => Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len()))),
         // What is not in memory is read anew when it is started: a drop-in that waits for a reload is no reason for no backup.
         Ok(Some(words)) => Finding::warning(WHAT, words),
@@ -156,6 +159,11 @@ async fn conditional(files: &[UnitFile]) -> Result<Option<String>> {
 pub fn masked<'a>(directory: &Path, names: &'a [String]) -> Vec<&'a str> {
     let masked = |name: &&String| own::link(&directory.join(name)).is_ok_and(|target| target == Path::new("/dev/null"));
     names.iter().filter(masked).map(String::as_str).collect()
+}
+
+/// Whether a run goes well without the unit: it is the clock's, or looks at what runs have stored.
+fn of_no_run(name: &str) -> bool {
+    [Unit::Timer, Unit::VerifyTimer, Unit::Verify].iter().any(|unit| unit.to_string() == name)
 }
 
 fn some(names: &[String]) -> String {

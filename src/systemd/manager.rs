@@ -168,8 +168,7 @@ impl Manager {
         .await
     }
 
-    /// Has a unit of ours up that does nothing and is part of `unit`; one that is there already is another's, or of a run that was killed, and is
-    /// as good.
+    /// Has a unit of ours up that does nothing and is part of `unit`; one that is there already is another's, and is as good.
     pub async fn mark(&self, name: &str, unit: &str) -> Result<()> {
         let program = std::env::current_exe().context("cannot find this program's own path")?;
         let program = program.to_str().context("the path of this program is not UTF-8")?;
@@ -279,6 +278,15 @@ impl Manager {
     /// `systemctl disable`.
     pub async fn disable(&self, unit: &str) -> Result<()> {
         self.retry(&format!("disable {unit}"), async || self.proxy().await?.disable_unit_files(&[unit], false).await.map(drop)).await
+    }
+
+    /// The names of all units in memory whose names begin so.
+    pub async fn loaded(&self, prefix: &str) -> Result<Vec<String>> {
+        self.retry("list the units", async || {
+            let units = self.proxy().await?.list_units_by_patterns(&[], &[&format!("{prefix}*")]).await?;
+            Ok(units.into_iter().map(|unit| unit.0).collect())
+        })
+        .await
     }
 
     /// The names of all services that run.

@@ -9,6 +9,8 @@ use crate::config::{Proxy, Stage};
 pub enum Unit {
     /// Starts the target by the clock.
     Timer,
+    /// Before the timers: a calendar that was changed starts nothing for what has gone by.
+    Calendar,
     /// The entry: what the timer and the admin start.
     Target,
     /// The executor. Not `gitlab-backup.service`: NixOS and Arch have a unit of that name.
@@ -152,6 +154,7 @@ impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rest = match self {
             Self::Timer => "-run.timer",
+            Self::Calendar => "-calendar.service",
             Self::Target => ".target",
             Self::Run => "-run.service",
             Self::Staging => "-staging.service",

@@ -107,7 +107,7 @@ impl<'a> Plan<'a> {
 
     /// Every unit, in the order in which a run meets them, and then what is no part of a run.
     pub fn units(&self) -> Vec<Unit> {
-        let mut units = vec![Unit::Timer, Unit::Target, Unit::Run, Unit::Staging];
+        let mut units = vec![Unit::Timer, Unit::Calendar, Unit::Target, Unit::Run, Unit::Staging];
         units.extend(self.config.gitlab.proxies.iter().map(|proxy| Unit::Proxy(proxy.name.clone())));
         units.extend(self.silence());
         units.extend(self.report_start());

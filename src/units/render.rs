@@ -78,6 +78,13 @@ struct Timer {
 }
 
 #[derive(Template)]
+#[template(path = "calendar.service")]
+struct Calendar {
+    exec: Text,
+    sandbox: Sandbox,
+}
+
+#[derive(Template)]
 #[template(path = "entry.target")]
 struct Entry {
     description: &'static str,
@@ -206,6 +213,7 @@ impl Renderer<'_> {
                 unit: Text::names([Unit::Target]),
             }
             .render(),
+            Unit::Calendar => Calendar { exec: self.calendars(), sandbox: Sandbox { bus: false, ..self.sandbox("") } }.render(),
             Unit::VerifyTimer => Timer {
                 description: Text::plain("GitLab backup: when the newest run is verified"),
                 calendar: Text::plain(config.verify.calendar.as_deref().unwrap_or_default()),
@@ -292,6 +300,17 @@ impl Renderer<'_> {
             Unit::Proxies => self.proxies(),
             step => self.step(step)?.render(),
         }
+    }
+
+    /// Tells the calendar of each timer.
+    fn calendars(&self) -> Text {
+        let config = self.config;
+        let of = |timer: &Unit| match timer {
+            Unit::VerifyTimer => config.verify.calendar.as_deref().unwrap_or_default(),
+            _ => config.schedule.calendar.as_str(),
+        };
+        let words: Vec<String> = self.plan.timers().iter().map(|timer| format!("{timer}={}", of(timer))).collect();
+        self.helper(&["calendar"].into_iter().chain(words.iter().map(String::as_str)).collect::<Vec<_>>())
     }
 
     /// The directories at the top of the host in which the files lie: a rename stays within one mount, so within one writable path.

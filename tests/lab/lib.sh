@@ -27,6 +27,7 @@ complete_runs() { inside 'gitlab-backup list --json' | grep -c '"complete": true
 # A run that failed left nothing behind, and the next one is complete.
 clean_and_next() {
   wait_for 20 'the run to end' '! systemctl is-active -q gitlab-backup-run.service && ! systemctl is-active -q gitlab-backup-staging.service && ! systemctl is-active -q gitlab-backup-pgsnapshot.service && ! test -e /var/lib/gitlab-backup/staging' || fail "something is left behind"
+  inside '! systemctl list-units --plain --no-legend "gitlab-backup-stop-of-*" | grep .' || fail "what notices stops is left behind"
   [ "$(complete_runs)" = "$1" ] || fail "$(complete_runs) complete runs are listed, not $1"
   inside 'gitlab-backup run' || fail "the next run fails"
   [ "$(complete_runs)" = $(($1 + 1)) ] || fail "the next run is not listed"

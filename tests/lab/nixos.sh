@@ -119,9 +119,10 @@ import_module() {
       if [ -d \$unit ]; then mkdir -p /etc/systemd/system/\$unit; ln -sf $command/lib/systemd/system/\$unit/* /etc/systemd/system/\$unit/
       else ln -s $command/lib/systemd/system/\$unit /etc/systemd/system/; fi
     done
-    for target in timers multi-user; do mkdir -p /etc/systemd/system/\$target.target.wants; done
-    for unit in $(jq_ '" ".join(told["targets"]["timers"]["wants"])' <<< "$evaluation"); do ln -s ../\$unit /etc/systemd/system/timers.target.wants/; done
-    for unit in $(jq_ '" ".join(told["targets"]["multi-user"]["wants"])' <<< "$evaluation"); do ln -s ../\$unit /etc/systemd/system/multi-user.target.wants/; done
+    # Of a target that systemd brings, a drop-in: no link enables the unit.
+    for target in timers multi-user; do mkdir -p /etc/systemd/system/\$target.target.d; done
+    echo -e '[Unit]\nWants=$(jq_ '" ".join(told["targets"]["timers"]["wants"])' <<< "$evaluation")' > /etc/systemd/system/timers.target.d/overrides.conf
+    echo -e '[Unit]\nWants=$(jq_ '" ".join(told["targets"]["multi-user"]["wants"])' <<< "$evaluation")' > /etc/systemd/system/multi-user.target.d/overrides.conf
     mkdir -p /etc/gitlab-backup; ln -s $(jq_ 'told["etc"]["gitlab-backup/config.toml"]' <<< "$evaluation") /etc/gitlab-backup/config.toml
     # Debian's programs at the paths that the host's packages have in that evaluation.
     mkdir -p $STORE/stand-in-postgresql; ln -s /usr/lib/postgresql/*/bin $STORE/stand-in-postgresql/bin
@@ -131,9 +132,17 @@ Type=oneshot
 RemainAfterExit=true
 UMask=0077
 ExecStart=$(jq_ 'told["services"]["gitlab-backup-secrets"]["serviceConfig"]["ExecStart"]' <<< "$evaluation")"
+  # With less patience than a real one's: a run is held open until somebody gives up.
+  unit gitlab-backup-removal.service <<< "[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+RemainAfterExit=true
+$(jq_ '"\n".join("ExecStop=" + command for command in told["services"]["gitlab-backup-removal"]["serviceConfig"]["ExecStop"])' <<< "$evaluation" | sed 's/--wait 600/--wait 2/; s|/nix/store/stand-in-systemd|/usr|')
+TimeoutStopSec=300"
   # What switch-to-configuration runs before it changes anything.
   jq_ 'told["checks"]["gitlab-backup"]' <<< "$evaluation" > "$M/root/srv/pre-switch-check"
-  inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup-run.timer gitlab-backup-verify.timer' || fail "the module's units"
+  inside 'systemctl daemon-reload; systemctl start gitlab-backup-secrets.service gitlab-backup-removal.service gitlab-backup-run.timer gitlab-backup-verify.timer' || fail "the module's units"
 }
 
 # jq_ EXPRESSION: of the evaluated host, which comes in on stdin.

@@ -48,6 +48,7 @@ in
     users.users = sets;
     users.groups = sets;
     virtualisation = set;
+    networking.hostName = value "nixos";
     services.gitlab = {
       enable = value false;
       statePath = value "/var/gitlab/state";

@@ -60,6 +60,9 @@ pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Chang
     }
     let directory = path.parent().context("the password file has no directory")?;
     own::make(directory)?;
+    if let Some(words) = open::lost_with_a_reboot(&config.repository, directory).filter(|_| live) {
+        bail!("{} is not there, and no password is made: {words}", path.display());
+    }
     own::replace(&path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
     changes.add("made", &path);
     text::out(&format!(

@@ -55,7 +55,7 @@ pub(super) fn wrong(facts: &Facts<'_>) -> Vec<String> {
         wrong.push(format!("down since a run, and nothing starts it: {} ('systemctl start {}')", facts.paused.join(", "), Unit::Resume));
     }
     wrong.extend(not_started(facts));
-    wrong.extend(facts.masked.iter().map(|unit| format!("{unit} is masked, and no run starts: 'systemctl unmask {unit}'")));
+    wrong.extend(facts.masked.iter().map(|unit| format!("{unit} is masked, and no run starts: {}", remedy::unmask(unit))));
     wrong.extend(clock(&facts.clock));
     wrong.extend(facts.last.filter(|_| !facts.running).and_then(|last| ended(last, facts.now)));
     wrong.extend(facts.verified.filter(|verified| verified.finished.is_some() && !verified.ok).map(|verified| match &verified.run {
@@ -93,7 +93,8 @@ fn clock(clock: &Clock) -> Option<String> {
         let how = if off { &clock.enablement } else { "not running" };
         let remedy = match &clock.condition {
             Some(condition) if !off => format!("its {condition} is not met"),
-            _ => format!("'systemctl enable --now {timer}'"),
+            _ if off && clock.load == "masked" => remedy::unmask(&timer.to_string()),
+            _ => remedy::enable(&timer.to_string()),
         };
         format!("{timer} is {how}, and no run starts by itself: {remedy}")
     })

@@ -22,6 +22,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
     let own = own_paths(checker, &raw.path);
     let given = raw.paths.as_ref().filter(|list| !list.get_ref().is_empty());
     let exclude = checker.list(section, "exclude", &raw.exclude, |glob| exclude(glob));
+    let omit = checker.list(section, "omit", &raw.omit, |text| omit(text));
     let presync = raw.presync.as_ref().map(|presync| *presync.get_ref());
     if raw.command.is_some() {
         let exclude = raw.exclude.as_ref().filter(|list| !list.get_ref().is_empty());
@@ -76,6 +77,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Files, l
         },
         paths,
         exclude: exclude.unwrap_or_default().into_iter().map(|(_, glob)| glob).collect(),
+        omit: omit.unwrap_or_default().into_iter().map(|(_, text)| text).collect(),
         snapshot: checker
             .value(section, "snapshot", raw.snapshot.as_ref(), |word| rules::word(word, &Method::WORDS))
             .unwrap_or(Method::Auto),
@@ -148,6 +150,16 @@ fn kept(checker: &mut Checker, exclude: &[(Place, String)], paths: &[PathBuf]) {
         let Some((place, pattern)) = exclude.iter().find(|(_, pattern)| leaves_out(std::slice::from_ref(pattern), path)) else { continue };
         let message = format!("'{pattern}' leaves out the whole of '{}', which is to be saved", path.display());
         checker.refuse(place, Refusal::new(message, "what lies inside a path"));
+    }
+}
+
+/// What GitLab's configuration names: a directory, or the address of a storage.
+fn omit(text: &str) -> Result<String, Refusal> {
+    let is_address =
+        text.split_once(':').is_some_and(|(scheme, _)| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric()));
+    match is_address && !text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        true => Ok(text.to_owned()),
+        false => Ok(rules::path(text)?.to_string_lossy().into_owned()),
     }
 }
 

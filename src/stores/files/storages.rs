@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 
-use crate::config::declared::{self, Declared};
+use crate::config::declared::{self, Declared, Remote};
 use crate::config::host::Host;
 use crate::config::{Config, Files};
 use crate::finding::Finding;
@@ -20,6 +20,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         return Vec::new();
     }
     let host = Host::new("/");
+    let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let (mut declared, mut computed, mut findings) = (Vec::new(), Vec::new(), Vec::new());
     let unread =
         |error: anyhow::Error| Finding::warning(WHAT, format!("{error:#}: it cannot be told whether all that GitLab keeps is saved"));
@@ -27,6 +28,8 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         match rails {
             Ok(rails) => {
                 declared.extend(rails.directories());
+                let remote = rails.remote(&own).into_iter().filter(|remote| !config.files.omit.contains(&remote.address));
+                findings.extend(remote.map(|remote| elsewhere(&remote, &rails.file)));
                 let words = |key: &str| {
                     format!(
                         "{key} of {} is computed by Ruby (ERB): it cannot be told whether all that GitLab keeps is saved",
@@ -56,13 +59,23 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     findings
 }
 
+fn elsewhere(remote: &Remote, file: &Path) -> Finding {
+    let Remote { storage, address } = remote;
+    let words = format!(
+        "GitLab keeps repositories of storage '{storage}' at {address} (repositories.storages.{storage}.gitaly_address of {}), which is no name of \
+         this host, and no backup has them: save them where they are, and name that address in [files] omit",
+        file.display()
+    );
+    Finding::of(WHAT, Err(anyhow!(words)))
+}
+
 fn uncovered(declared: &Declared) -> Finding {
     let Declared { what, path, key, file, enabled } = declared;
     let real = own::canonical(path).ok().filter(|real| real != path);
     let leads = real.map(|real| format!(", which is {}", real.display())).unwrap_or_default();
     let keeps = if *enabled { "keeps" } else { "does not use any more, but once kept," };
     let words = format!(
-        "GitLab {keeps} {what} in {}{leads} ({key} of {}), and no backup has that: add it to [files] paths, or to [files] exclude if it is not to be saved",
+        "GitLab {keeps} {what} in {}{leads} ({key} of {}), and no backup has that: add it to [files] paths, or to [files] omit if it is not to be saved",
         path.display(),
         file.display()
     );
@@ -73,19 +86,22 @@ fn uncovered(declared: &Declared) -> Finding {
 struct Saved {
     /// Where it really is: what a link leads to is in the backup only where that is saved itself.
     places: Vec<PathBuf>,
+    omit: Vec<PathBuf>,
     exclude: Option<Exclude>,
 }
 
 impl Saved {
     fn of(files: &Files) -> Self {
         let places = files.places().filter_map(|saved| own::canonical(saved).ok()).collect();
-        Self { places, exclude: Exclude::new(&files.exclude).ok() }
+        let omit = files.omit.iter().map(PathBuf::from).collect();
+        Self { places, omit, exclude: Exclude::new(&files.exclude).ok() }
     }
 
     /// What is not there is nothing to be saved: GitLab makes it when it has something to keep there.
     fn has(&self, path: &Path) -> bool {
         let Ok(real) = own::canonical(path) else { return true };
-        let left_out = |path: &Path| self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path));
+        let omitted = |path: &Path| self.omit.iter().any(|omitted| path.starts_with(omitted));
+        let left_out = |path: &Path| omitted(path) || self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path));
         self.places.iter().any(|saved| real.starts_with(saved)) || left_out(path) || left_out(&real)
     }
 }

@@ -1,4 +1,4 @@
-# A directory that has all derived paths in it: they are saved with it.
+# A directory that has the configuration in it, which a restore would replace with the rest.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

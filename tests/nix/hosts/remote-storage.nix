@@ -1,6 +1,13 @@
-# A storage of another host has no path here.
+# Repositories that another host serves: the build fails, since no backup of this host has them.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;
-  services.gitlab.extraConfig.repositories.storages.remote.gitaly_address = "tcp://gitaly:8075";
+  services.gitlab.extraConfig.repositories.storages = {
+    default.gitaly_address = "tcp://praefect.example.com:2305";
+    near.gitaly_address = "tcp://localhost:8075";
+    near.path = "/srv/near";
+    own.gitaly_address = "tls://gitlab.example.com:9999";
+    own.path = "/srv/own";
+  };
+  networking.hostName = "gitlab";
 }

@@ -1,0 +1,13 @@
+# Secrets by which GitLab's parts know each other, as paths in extraConfig; and uploads that are in
+# no place that could be told.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab.extraConfig = {
+    gitlab_kas.secret_file = "/run/keys/kas";
+    workhorse.secret_file = "/run/keys/workhorse";
+    registry.key = "/run/keys/registry";
+    uploads.storage_path._secret = "/run/keys/where";
+    uploads.base_dir = "";
+  };
+}
