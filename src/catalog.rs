@@ -1,4 +1,5 @@
-//! What the repository holds, run by run: which are complete, which are left over from runs that failed.
+//! What the repository holds, run by run: which are complete, which are left over from runs that
+//! failed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -19,7 +20,8 @@ pub const MANIFEST: &str = "manifest";
 /// Where the manifest is in its snapshot.
 pub const MANIFEST_PATH: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
 
-/// What a part's checksum begins with: what follows is the hash over the content and the metadata of all of it.
+/// What a part's checksum begins with: what follows is the hash over the content and the metadata
+/// of all of it.
 pub const TREE: &str = "sha256-tree:";
 
 /// Whose runs are looked at: several hosts may share a repository.
@@ -76,7 +78,8 @@ impl Catalog {
         Self::load(engine, whose, Path::new(paths::MANIFESTS), |_| false)
     }
 
-    /// The same, with the manifest of `run` as the repository has it now, whatever was read of it before.
+    /// The same, with the manifest of `run` as the repository has it now, whatever was read of it
+    /// before.
     pub fn read_afresh(engine: &dyn Engine, whose: Whose<'_>, run: &RunId) -> Result<Self> {
         Self::load(engine, whose, Path::new(paths::MANIFESTS), |other| other == run)
     }
@@ -93,8 +96,10 @@ impl Catalog {
 
     /// What to say of the runs of others; nothing if there are none.
     pub fn of_others(&self) -> Option<String> {
-        let others: Vec<String> = self.elsewhere.iter().map(|(host, count)| format!("{count} of '{host}'")).collect();
-        (!others.is_empty()).then(|| format!("runs of other hosts are here too: {} (--host)", others.join(", ")))
+        let others: Vec<String> =
+            self.elsewhere.iter().map(|(host, count)| format!("{count} of '{host}'")).collect();
+        (!others.is_empty())
+            .then(|| format!("runs of other hosts are here too: {} (--host)", others.join(", ")))
     }
 
     /// The complete runs that are dated in the future.
@@ -103,16 +108,19 @@ impl Catalog {
         self.complete.iter().filter(move |run| is_ahead(run.manifest.started, now))
     }
 
-    /// The newest complete run: by its date unless that is in the future, and after what it says that it came after. Where all are in the future, the
-    /// clock that is asked now is behind.
+    /// The newest complete run: by its date unless that is in the future, and after what it says
+    /// that it came after. Where all are in the future, the clock that is asked now is behind.
     pub fn newest(&self) -> Option<&CompleteRun> {
         let now = Timestamp::now();
-        let dated: Vec<&CompleteRun> = self.complete.iter().filter(|run| !is_ahead(run.manifest.started, now)).collect();
+        let dated: Vec<&CompleteRun> =
+            self.complete.iter().filter(|run| !is_ahead(run.manifest.started, now)).collect();
         let mut newest = *dated.last().or(self.complete.last().as_ref())?;
         // Each step is to another run: there are no more of them.
         for _ in &dated {
-            let next =
-                dated.iter().find(|run| run.manifest.after.as_ref() == Some(&newest.manifest.id) && run.manifest.id < newest.manifest.id);
+            let next = dated.iter().find(|run| {
+                run.manifest.after.as_ref() == Some(&newest.manifest.id)
+                    && run.manifest.id < newest.manifest.id
+            });
             newest = next.copied().unwrap_or(newest);
         }
         Some(newest)
@@ -124,18 +132,29 @@ impl Catalog {
             let newest = self.newest();
             if let Some(newest) = newest {
                 for run in self.ahead().filter(|run| run.manifest.id != newest.manifest.id) {
-                    tracing::warn!("{}: {} is taken for the newest", ahead(run), newest.manifest.id);
+                    tracing::warn!(
+                        "{}: {} is taken for the newest",
+                        ahead(run),
+                        newest.manifest.id
+                    );
                 }
             }
             if let Some((run, why)) = self.unusable().max_by_key(|(run, _)| run) {
-                ensure!(newest.is_some(), "there is no complete run that can be used; run {run}: {why}");
+                ensure!(
+                    newest.is_some(),
+                    "there is no complete run that can be used; run {run}: {why}"
+                );
                 if newest.is_some_and(|newest| newest.manifest.id < *run) {
                     tracing::warn!("run {run} is newer and cannot be used: {why}");
                 }
             }
             return newest.with_context(|| {
-                let others = self.of_others().map_or_else(String::new, |others| format!("; {others}"));
-                format!("there is no complete run of host '{}' in the repository{others}", self.host)
+                let others =
+                    self.of_others().map_or_else(String::new, |others| format!("; {others}"));
+                format!(
+                    "there is no complete run of host '{}' in the repository{others}",
+                    self.host
+                )
             });
         };
         if let Some((_, why)) = self.unusable().find(|(run, _)| run == id) {
@@ -145,7 +164,12 @@ impl Catalog {
         found.with_context(|| format!("there is no complete run {id}: see 'gitlab-backup list'"))
     }
 
-    fn load(engine: &dyn Engine, whose: Whose<'_>, cache: &Path, afresh: impl Fn(&RunId) -> bool) -> Result<Self> {
+    fn load(
+        engine: &dyn Engine,
+        whose: Whose<'_>,
+        cache: &Path,
+        afresh: impl Fn(&RunId) -> bool,
+    ) -> Result<Self> {
         let all = engine.snapshots()?;
         forget(cache, &all);
         let own = host::name();
@@ -167,7 +191,11 @@ impl Catalog {
         let mut catalog = Self { host, elsewhere, ..Self::default() };
         let mut reader = None;
         for (run, snapshots) in runs {
-            let Some(newest) = snapshots.iter().filter(|snapshot| snapshot.part == MANIFEST).max_by_key(|snapshot| snapshot.time) else {
+            let Some(newest) = snapshots
+                .iter()
+                .filter(|snapshot| snapshot.part == MANIFEST)
+                .max_by_key(|snapshot| snapshot.time)
+            else {
                 match lost_its_manifest(&catalog.host, &run) {
                     Some(why) => catalog.broken.push((run, why)),
                     None => catalog.incomplete.push((run, snapshots)),
@@ -188,10 +216,14 @@ impl Catalog {
 
 /// What to say of a run that is dated in the future.
 pub fn ahead(run: &CompleteRun) -> String {
-    format!("run {} is dated {}, which is not yet, by a clock that was wrong", run.manifest.id, run.manifest.started)
+    format!(
+        "run {} is dated {}, which is not yet, by a clock that was wrong",
+        run.manifest.id, run.manifest.started
+    )
 }
 
-/// Why a run without a manifest is none that failed: this host knows that it was complete, and that nobody has removed it.
+/// Why a run without a manifest is none that failed: this host knows that it was complete, and that
+/// nobody has removed it.
 fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
     if host != host::name() {
         return None;
@@ -211,7 +243,8 @@ fn forget(cache: &Path, all: &[Snapshot]) {
     let there: BTreeSet<&str> = all.iter().map(|snapshot| snapshot.id.as_str()).collect();
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let id = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")).filter(is_id);
+        let id =
+            path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")).filter(is_id);
         if id.is_some_and(|id| !there.contains(id)) {
             // Whoever may only read has not made it.
             let _ = own::remove(&path);
@@ -221,19 +254,29 @@ fn forget(cache: &Path, all: &[Snapshot]) {
 
 /// The host that a run is of.
 fn of_run(all: &[Snapshot], run: &RunId, own: String) -> Result<String> {
-    let hosts: BTreeSet<&str> = all.iter().filter(|snapshot| snapshot.run == *run).map(|snapshot| snapshot.host.as_str()).collect();
+    let hosts: BTreeSet<&str> = all
+        .iter()
+        .filter(|snapshot| snapshot.run == *run)
+        .map(|snapshot| snapshot.host.as_str())
+        .collect();
     if hosts.contains(own.as_str()) {
         return Ok(own);
     }
-    ensure!(hosts.len() < 2, "run {run} is of several hosts: --host tells which ({})", hosts.into_iter().collect::<Vec<_>>().join(", "));
+    ensure!(
+        hosts.len() < 2,
+        "run {run} is of several hosts: --host tells which ({})",
+        hosts.into_iter().collect::<Vec<_>>().join(", ")
+    );
     Ok(hosts.first().map_or(own, |host| (*host).to_owned()))
 }
 
-/// The manifest with the parts as they are called now: a copy of a repository, a tag or a repair gives a snapshot another id. Its run and its part stand
-/// in its tags, and its tree proves that it is the one.
+/// The manifest with the parts as they are called now: a copy of a repository, a tag or a repair
+/// gives a snapshot another id. Its run and its part stand in its tags, and its tree proves that it
+/// is the one.
 fn with_parts(mut manifest: Manifest, snapshots: &[Snapshot]) -> Result<Manifest> {
     for part in &mut manifest.parts {
-        let same: Vec<&Snapshot> = snapshots.iter().filter(|snapshot| snapshot.part == part.name).collect();
+        let same: Vec<&Snapshot> =
+            snapshots.iter().filter(|snapshot| snapshot.part == part.name).collect();
         if same.iter().any(|snapshot| snapshot.id.starts_with(&part.snapshot)) {
             continue;
         }
@@ -242,7 +285,11 @@ fn with_parts(mut manifest: Manifest, snapshots: &[Snapshot]) -> Result<Manifest
             part.snapshot.clone_from(&found.id);
             continue;
         }
-        let why = if same.is_empty() { "is gone" } else { "is not what was stored: its snapshot was rewritten" };
+        let why = if same.is_empty() {
+            "is gone"
+        } else {
+            "is not what was stored: its snapshot was rewritten"
+        };
         bail!("part '{}' of run {} {why}", part.name, manifest.id);
     }
     Ok(manifest)
@@ -265,7 +312,8 @@ fn manifest<'a>(
         None => reader.insert(engine.reader()?),
     };
     let bytes = read(&snapshot.id, Path::new(MANIFEST_PATH))?;
-    let manifest = serde_json::from_slice(&bytes).with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
+    let manifest = serde_json::from_slice(&bytes)
+        .with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
     sound(&manifest, snapshot)?;
     if let Err(error) = write_json(&cache, &manifest) {
         tracing::debug!("{error:#}");
@@ -273,12 +321,24 @@ fn manifest<'a>(
     Ok(manifest)
 }
 
-/// Whoever can write the repository can write a manifest: it speaks of its own run, and of snapshots by their ids.
+/// Whoever can write the repository can write a manifest: it speaks of its own run, and of
+/// snapshots by their ids.
 fn sound(manifest: &Manifest, snapshot: &Snapshot) -> Result<()> {
-    ensure!(manifest.id == snapshot.run, "the manifest of run {} is damaged: it speaks of run {}", snapshot.run, manifest.id);
+    ensure!(
+        manifest.id == snapshot.run,
+        "the manifest of run {} is damaged: it speaks of run {}",
+        snapshot.run,
+        manifest.id
+    );
     for part in &manifest.parts {
-        let is_id = (8..=64).contains(&part.snapshot.len()) && part.snapshot.bytes().all(|byte| byte.is_ascii_hexdigit());
-        ensure!(is_id, "the manifest of run {} is damaged: part '{}' names no snapshot", snapshot.run, part.name);
+        let is_id = (8..=64).contains(&part.snapshot.len())
+            && part.snapshot.bytes().all(|byte| byte.is_ascii_hexdigit());
+        ensure!(
+            is_id,
+            "the manifest of run {} is damaged: part '{}' names no snapshot",
+            snapshot.run,
+            part.name
+        );
     }
     Ok(())
 }
@@ -292,7 +352,9 @@ mod tests {
     #[test]
     fn a_manifest_speaks_of_its_own_run_and_of_snapshots() {
         let of = |run: &str, snapshot: &str| -> Manifest {
-            let part = format!(r#"{{"name":"files","snapshot":"{snapshot}","paths":[],"bytes":0,"files":0,"seconds":0.0,"checksum":""}}"#);
+            let part = format!(
+                r#"{{"name":"files","snapshot":"{snapshot}","paths":[],"bytes":0,"files":0,"seconds":0.0,"checksum":""}}"#
+            );
             let text = format!(
                 r#"{{"id":"{run}","host":"h","started":"2026-11-28T00:00:00Z","finished":"2026-11-28T00:00:00Z","complete":true,
                     "downtime_seconds":null,"downtime":null,"versions":[],"parts":[{part}]}}"#
@@ -310,9 +372,13 @@ mod tests {
         };
         let id = "0123456789abcdef".repeat(4);
         assert!(sound(&of(run, &id), &own).is_ok());
-        for (run, snapshot) in
-            [("20271128T000000Z-bbbb", id.as_str()), (run, "--help"), (run, ""), (run, "latest"), (run, "0123456 9abcdef")]
-        {
+        for (run, snapshot) in [
+            ("20271128T000000Z-bbbb", id.as_str()),
+            (run, "--help"),
+            (run, ""),
+            (run, "latest"),
+            (run, "0123456 9abcdef"),
+        ] {
             assert!(sound(&of(run, snapshot), &own).is_err(), "{run} {snapshot}");
         }
     }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{check, generate, helper, init, install, key, list, manual, prune, restore, run, status, verify};
+use crate::commands::{
+    check, generate, helper, init, install, key, list, manual, prune, restore, run, status, verify,
+};
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::exit::{self, Exit};
@@ -27,19 +29,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Validate the configuration and this host, and say what to do about each finding; changes nothing.
+    /// Validate the configuration and this host, and say what to do about each finding; changes
+    /// nothing.
     Check {
         /// As JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Look at this host and write a commented configuration with what was found and why; never over another.
+    /// Look at this host and write a commented configuration with what was found and why; never
+    /// over another.
     Init(init::InitArgs),
-    /// Print the units, or write them as files; or what a package ships: man pages, completions, a template for Zabbix.
+    /// Print the units, or write them as files; or what a package ships: man pages, completions, a
+    /// template for Zabbix.
     Generate(generate::GenerateArgs),
     /// Write the units, reload systemd, enable and start the timer; doing it again changes nothing.
     Install(install::InstallArgs),
-    /// Remove what install wrote, and nothing else; the configuration, the password and the repository stay.
+    /// Remove what install wrote, and nothing else; the configuration, the password and the
+    /// repository stay.
     Uninstall(install::InstallArgs),
     /// Start a backup and follow it; joins one that is going on.
     Run {
@@ -73,19 +79,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check that a run could be restored: the repository, every dump, a sample of the Git repositories.
+    /// Check that a run could be restored: the repository, every dump, a sample of the Git
+    /// repositories.
     Verify(verify::VerifyArgs),
     /// Put a run, or a part of it, in place of what is there; or lay it out in a directory.
     ///
-    /// Everything is laid out beside what is there first, with GitLab down; then renames put it in place, and what was there goes when GitLab
-    /// answers again.
+    /// Everything is laid out beside what is there first, with GitLab down; then renames put it in
+    /// place, and what was there goes when GitLab answers again.
     Restore(restore::RestoreArgs),
-    /// Remove the runs that [retention] no longer asks for; a backup does so by itself when it is complete.
+    /// Remove the runs that [retention] no longer asks for; a backup does so by itself when it is
+    /// complete.
     Prune {
         /// Remove nothing, and tell each run's fate and its reasons.
         #[arg(long)]
         dry_run: bool,
-        /// Agree to the removal of so many complete runs: asked for where more than half would go, or fewer than keep-min be left.
+        /// Agree to the removal of so many complete runs: asked for where more than half would go,
+        /// or fewer than keep-min be left.
         #[arg(long, value_name = "N", conflicts_with = "dry_run")]
         yes_remove: Option<usize>,
         /// As JSON.
@@ -110,7 +119,8 @@ pub fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(false)
         .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("GITLAB_BACKUP_LOG").unwrap_or_else(|_| "gitlab_backup=info,error".into()),
+            tracing_subscriber::EnvFilter::try_from_env("GITLAB_BACKUP_LOG")
+                .unwrap_or_else(|_| "gitlab_backup=info,error".into()),
         )
         .init();
     // Becomes another program: no thread of a runtime may be there.
@@ -124,7 +134,9 @@ pub fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(dispatch(cli)));
     match result {
-        Ok(()) if let Some(error) = text::unheard() => failed(&anyhow::anyhow!("cannot write to standard output: {error}")),
+        Ok(()) if let Some(error) = text::unheard() => {
+            failed(&anyhow::anyhow!("cannot write to standard output: {error}"))
+        }
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -135,13 +147,15 @@ fn for_admins() -> clap::Command {
     let all = Cli::command();
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let program = clap::Command::new("gitlab-backup").version(env!("CARGO_PKG_VERSION"));
-    let program = program.about(all.get_about().cloned().unwrap_or_default()).subcommand_required(true);
+    let program =
+        program.about(all.get_about().cloned().unwrap_or_default()).subcommand_required(true);
     program.args(all.get_arguments().cloned()).subcommands(shown)
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {
     let why = text::why(error);
-    let denied = why.to_lowercase().contains("permission denied") && !rustix::process::geteuid().is_root();
+    let denied =
+        why.to_lowercase().contains("permission denied") && !rustix::process::geteuid().is_root();
     log::failure(&if denied { format!("{why}: run it as root") } else { why });
     ExitCode::from(error.downcast_ref::<Exit>().map_or(1, |exit| exit.code))
 }
@@ -164,7 +178,9 @@ async fn dispatch(cli: Cli) -> Result<()> {
             generate::completion(shell, for_admins());
             Ok(())
         }
-        Command::Generate(generate::GenerateArgs { man: Some(directory), .. }) => manual::write(for_admins(), &directory),
+        Command::Generate(generate::GenerateArgs { man: Some(directory), .. }) => {
+            manual::write(for_admins(), &directory)
+        }
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {
             let source = Host::new(&args.root).path(&file);
@@ -179,7 +195,9 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Verify(args) => verify::verify(&stored()?, &args).await,
         Command::Restore(args) if args.is_elsewhere() => restore::restore(&stored()?, &args).await,
         Command::Restore(args) => restore::restore(&load(&slash)?, &args).await,
-        Command::Prune { dry_run, yes_remove, json } => prune::prune(&load(&slash)?, dry_run, yes_remove, json).await,
+        Command::Prune { dry_run, yes_remove, json } => {
+            prune::prune(&load(&slash)?, dry_run, yes_remove, json).await
+        }
         Command::Key(command) => key::key(&stored()?, &command),
         Command::Helper(helper) => helper::helper(&file, helper).await,
     }

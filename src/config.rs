@@ -1,6 +1,7 @@
 //! The configuration: TOML → raw → validated. The only way to a [`Config`] is through validation.
 //!
-//! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the bus or processes.
+//! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the
+//! bus or processes.
 
 pub mod declared;
 mod error;
@@ -27,10 +28,12 @@ use host::Host;
 pub use layout::{OMNIBUS, SUPERVISOR, is_recognised};
 use monitoring::Monitoring;
 
-/// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5) `LoadCredential=`.
+/// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5)
+/// `LoadCredential=`.
 const SIZE_MAX: usize = 512 * 1024;
 
-/// A validated configuration: every default filled in, by the layout or the host where the file is silent.
+/// A validated configuration: every default filled in, by the layout or the host where the file is
+/// silent.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The file it was read from, absolute: what the units pass on to the helpers.
@@ -72,13 +75,15 @@ impl Config {
         let text = own::read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         // Whoever can change it has root run what he likes.
         if rustix::process::geteuid().is_root() {
-            let own = beneath::trusted(path).map_err(|error| ConfigError::general(path, format!("{error:#}"), None));
+            let own = beneath::trusted(path)
+                .map_err(|error| ConfigError::general(path, format!("{error:#}"), None));
             own?;
         }
         Ok(text)
     }
 
-    /// The same, for who only looks into the repository: what is silent about GitLab may stay so, on a host where there is none.
+    /// The same, for who only looks into the repository: what is silent about GitLab may stay so,
+    /// on a host where there is none.
     ///
     /// # Errors
     /// With every finding, if the file cannot be read or anything in it is refused.
@@ -98,25 +103,37 @@ impl Config {
         Self::judge(text, source, host, |_| false)
     }
 
-    fn judge(text: &str, source: &Path, host: &Host, overlooked: impl Fn(&Finding) -> bool) -> Result<Self, ConfigError> {
-        let absolute = std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;
-        // Its path stands in the units, and its text reaches those helpers that are not root as a credential.
+    fn judge(
+        text: &str,
+        source: &Path,
+        host: &Host,
+        overlooked: impl Fn(&Finding) -> bool,
+    ) -> Result<Self, ConfigError> {
+        let absolute =
+            std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;
+        // Its path stands in the units, and its text reaches those helpers that are not root as a
+        // credential.
         if let Err(refusal) = validate::path(&absolute.to_string_lossy()) {
             return Err(ConfigError::general(source, refusal.message, refusal.allowed));
         }
         if text.len() > SIZE_MAX {
-            return Err(ConfigError::general(source, format!("has {} bytes", text.len()), Some(format!("at most {SIZE_MAX} bytes"))));
+            return Err(ConfigError::general(
+                source,
+                format!("has {} bytes", text.len()),
+                Some(format!("at most {SIZE_MAX} bytes")),
+            ));
         }
         let (raw, mut findings) = raw::read(text);
         let Some(raw) = raw else { return Err(ConfigError::new(source, findings)) };
         let (mut config, judged) = validate::config(raw, text, &absolute, host);
         config.files.behind_links = host.behind_links(&config.files.paths);
-        config.files.volumes = config.repository.engine == EngineName::Builtin && config.files.may_be_on_volumes(host);
+        config.files.volumes =
+            config.repository.engine == EngineName::Builtin && config.files.may_be_on_volumes(host);
         // What was left out for its type must not be reported again as missing.
         let reported: Vec<_> = findings.iter().map(|finding| finding.key.clone()).collect();
-        findings.extend(
-            judged.into_iter().filter(|finding| !reported.iter().any(|key| within(key, &finding.key) || within(&finding.key, key))),
-        );
+        findings.extend(judged.into_iter().filter(|finding| {
+            !reported.iter().any(|key| within(key, &finding.key) || within(&finding.key, key))
+        }));
         findings.retain(|finding| !overlooked(finding));
         if findings.is_empty() { Ok(config) } else { Err(ConfigError::new(source, findings)) }
     }
@@ -134,11 +151,13 @@ pub struct Gitlab {
     pub layout: String,
     /// What is stopped, in the order given, no name twice, at least one.
     pub writers: Vec<UnitName>,
-    /// Those of `writers` that are stopped one by one: what systemd would stop along with them must stay up.
+    /// Those of `writers` that are stopped one by one: what systemd would stop along with them must
+    /// stay up.
     pub stopped_alone: Vec<UnitName>,
     /// What is no writer although the layout has it for one: it serves a page meanwhile.
     pub stays_up: Vec<UnitName>,
-    /// What systemd does not manage itself, each with a unit of ours in its place; those that write are among `writers`.
+    /// What systemd does not manage itself, each with a unit of ours in its place; those that write
+    /// are among `writers`.
     pub proxies: Vec<Proxy>,
     /// How the writers are kept from writing.
     pub quiesce: Quiesce,
@@ -146,10 +165,11 @@ pub struct Gitlab {
     pub readiness: Option<ReadinessUrl>,
     /// The longest time that GitLab may be down.
     pub max_downtime: Timespan,
-    /// How long resume lets a unit that still stops go on before it kills it (only after a fault: in a run that goes well every
-    /// stop is complete before the window opens).
+    /// How long resume lets a unit that still stops go on before it kills it (only after a fault:
+    /// in a run that goes well every stop is complete before the window opens).
     pub stop_grace: Timespan,
-    /// `settle`: how long a unit that is being started or stopped is waited for, before GitLab is stopped.
+    /// `settle`: how long a unit that is being started or stopped is waited for, before GitLab is
+    /// stopped.
     pub settle: Timespan,
 }
 
@@ -164,13 +184,15 @@ impl Gitlab {
         self.proxies.iter().any(|proxy| proxy.unit() == *unit)
     }
 
-    /// The proxies that are stopped for a backup, or can be: a server that a restore starts anew is not.
+    /// The proxies that are stopped for a backup, or can be: a server that a restore starts anew is
+    /// not.
     pub fn writing_proxies(&self) -> impl Iterator<Item = &Proxy> {
         self.proxies.iter().filter(|proxy| self.writers.contains(&proxy.unit()))
     }
 }
 
-/// `[[gitlab.proxy]]`: a service that something else than systemd runs: runit, a container, supervisord, an init script.
+/// `[[gitlab.proxy]]`: a service that something else than systemd runs: runit, a container,
+/// supervisord, an init script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proxy {
     /// Lower case letters, digits, `-` and `_`; unique; becomes part of the unit's name.
@@ -190,7 +212,8 @@ pub struct Proxy {
 impl Proxy {
     /// What the names of their units begin with.
     pub const PREFIX: &'static str = "gitlab-backup-proxy-";
-    /// Seconds for a start or a stop, unless it says otherwise. GitLab's own tools wait half a minute; Gitaly gives what it is at a minute.
+    /// Seconds for a start or a stop, unless it says otherwise. GitLab's own tools wait half a
+    /// minute; Gitaly gives what it is at a minute.
     pub(crate) const TIMEOUT: u64 = 90;
 
     /// The unit in its place.
@@ -240,9 +263,11 @@ pub struct Postgresql {
     pub port: u16,
     /// The role.
     pub user: String,
-    /// The OS user that the units run as: the role for sockets, `gitlab-backup` for hosts, unless `os-user` says otherwise.
+    /// The OS user that the units run as: the role for sockets, `gitlab-backup` for hosts, unless
+    /// `os-user` says otherwise.
     pub os_user: String,
-    /// The role that restores, and makes the role that backs up: `user` unless `restore-user` says otherwise.
+    /// The role that restores, and makes the role that backs up: `user` unless `restore-user` says
+    /// otherwise.
     pub restore_user: String,
     /// The OS user that connects as it: `os-user` unless `restore-os-user` says otherwise.
     pub restore_os_user: String,
@@ -266,7 +291,11 @@ impl Postgresql {
 
     /// The same for what a restore asks of it.
     pub fn restoring(&self) -> Self {
-        Self { user: self.restore_user.clone(), os_user: self.restore_os_user.clone(), ..self.clone() }
+        Self {
+            user: self.restore_user.clone(),
+            os_user: self.restore_os_user.clone(),
+            ..self.clone()
+        }
     }
 }
 
@@ -310,7 +339,8 @@ pub struct Files {
     pub paths: Vec<PathBuf>,
     /// Globs as gitignore(5) has them, each checked.
     pub exclude: Vec<String>,
-    /// Directories, and addresses of storages, that GitLab's configuration names and that nobody misses in the backup.
+    /// Directories, and addresses of storages, that GitLab's configuration names and that nobody
+    /// misses in the backup.
     pub omit: Vec<String>,
     /// An own file backup instead of the repository; argv, the program absolute.
     pub command: Option<Vec<String>>,
@@ -320,13 +350,17 @@ pub struct Files {
     pub snapshot: Method,
     /// The paths that say so themselves.
     pub methods: BTreeMap<PathBuf, Method>,
-    /// What a snapshot of a classic logical volume may hold, as lvcreate(8) takes it with `-l` or `-L`.
+    /// What a snapshot of a classic logical volume may hold, as lvcreate(8) takes it with `-l` or
+    /// `-L`.
     pub lvm_snapshot_size: String,
-    /// A path may be on a file system that can make snapshots: told by the host's mounts, and taken for true where they cannot be seen.
+    /// A path may be on a file system that can make snapshots: told by the host's mounts, and taken
+    /// for true where they cannot be seen.
     pub volumes: bool,
-    /// Where those of `paths` are that are reached through a link: the units of a restore write there.
+    /// Where those of `paths` are that are reached through a link: the units of a restore write
+    /// there.
     pub behind_links: Vec<PathBuf>,
-    /// Those of `paths` that hold configuration and secrets: a restore puts them in place only when asked to.
+    /// Those of `paths` that hold configuration and secrets: a restore puts them in place only when
+    /// asked to.
     pub configuration: Vec<PathBuf>,
 }
 
@@ -384,7 +418,9 @@ impl Method {
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::WORDS.iter().find(|(_, method)| method == self).map_or("", |(word, _)| word))
+        f.write_str(
+            Self::WORDS.iter().find(|(_, method)| method == self).map_or("", |(word, _)| word),
+        )
     }
 }
 
@@ -405,7 +441,8 @@ impl Repository {
     /// Its directory, if it is one of this host.
     pub fn directory(&self) -> Option<&Path> {
         // With `local:` restic names a directory too.
-        Some(Path::new(self.location.strip_prefix("local:").unwrap_or(&self.location))).filter(|path| path.is_absolute())
+        Some(Path::new(self.location.strip_prefix("local:").unwrap_or(&self.location)))
+            .filter(|path| path.is_absolute())
     }
 }
 
@@ -418,7 +455,8 @@ pub enum EngineName {
     Restic,
 }
 
-/// `[retention]`: what is kept for which reason; `None` keeps nothing for that reason, all of them `None` keeps everything.
+/// `[retention]`: what is kept for which reason; `None` keeps nothing for that reason, all of them
+/// `None` keeps everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
     /// The newest, however old.
@@ -446,10 +484,22 @@ impl Retention {
         Self { keep_min: None, ..self.clone() } != Self::default()
     }
 
-    /// How many complete runs are left at least: no more than the policy itself would keep, unless somebody says so.
+    /// How many complete runs are left at least: no more than the policy itself would keep, unless
+    /// somebody says so.
     pub fn least(&self) -> u32 {
-        let counts = [self.keep_last, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
-        let kept = counts.into_iter().flatten().chain(self.keep_within.map(|_| KEEP_MIN)).max().unwrap_or(KEEP_MIN);
+        let counts = [
+            self.keep_last,
+            self.keep_daily,
+            self.keep_weekly,
+            self.keep_monthly,
+            self.keep_yearly,
+        ];
+        let kept = counts
+            .into_iter()
+            .flatten()
+            .chain(self.keep_within.map(|_| KEEP_MIN))
+            .max()
+            .unwrap_or(KEEP_MIN);
         self.keep_min.unwrap_or(kept.min(KEEP_MIN))
     }
 }

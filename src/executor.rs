@@ -1,6 +1,7 @@
 //! The executor: starts the stages one after the other and says truthfully how the run ended.
 //!
-//! It never starts or stops GitLab itself and nothing depends on it living: what must be undone is a bracket, and systemd closes brackets.
+//! It never starts or stops GitLab itself and nothing depends on it living: what must be undone is
+//! a bracket, and systemd closes brackets.
 
 mod capture;
 mod conclude;
@@ -98,7 +99,8 @@ fn run_id(started: Timestamp) -> RunId {
 
 /// Tells the units what they belong to.
 fn environment(record: &Record) -> Result<()> {
-    let environment = format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
+    let environment =
+        format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
     own::write(paths::ENVIRONMENT, environment)
 }
 
@@ -127,9 +129,14 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     if let Some(reason) = silence::forbids(config)? {
         return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
     }
-    match stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(())).await {
-        // The last of them. Without its secrets it does not even start, and that is no reason for no backup.
-        Err(error) if config.monitoring.on_error == OnError::Warn && of(&error, &Unit::Silenced) => {
+    match stage::drive(manager, Stage::Prepare, &plan.members(Stage::Prepare), async |_| Ok(()))
+        .await
+    {
+        // The last of them. Without its secrets it does not even start, and that is no reason for
+        // no backup.
+        Err(error)
+            if config.monitoring.on_error == OnError::Warn && of(&error, &Unit::Silenced) =>
+        {
             tracing::warn!("{error:#}: the backup goes on");
             record.warnings.push(format!("{error:#}"));
         }
@@ -177,8 +184,12 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     enter(record, Kind::Backup, "store")?;
     let loaded = plan.members(Stage::Window);
     stage::drive(manager, Stage::Store, &plan.members(Stage::Store), async |state| {
-        // A held snapshot keeps vacuum from cleaning up, and a file system from freeing space: it ends with its step, not with the stage.
-        for (_, bracket) in stage::HELD.into_iter().filter(|(step, bracket)| state.name == step.to_string() && loaded.contains(bracket)) {
+        // A held snapshot keeps vacuum from cleaning up, and a file system from freeing space: it
+        // ends with its step, not with the stage.
+        for (_, bracket) in stage::HELD
+            .into_iter()
+            .filter(|(step, bracket)| state.name == step.to_string() && loaded.contains(bracket))
+        {
             manager.stop(&bracket.to_string()).await?;
         }
         Ok(())
@@ -187,7 +198,10 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
     record.outcome = Outcome::Complete;
     record.parts = parts()?;
     record.warnings.extend(left_out()?);
-    if let Err(error) = (Newest { run: record.id.clone(), location: Some(config.repository.location.clone()) }).save() {
+    if let Err(error) =
+        (Newest { run: record.id.clone(), location: Some(config.repository.location.clone()) })
+            .save()
+    {
         record.warnings.push(format!("the next run will not know what it came after: {error:#}"));
     }
     let finish = plan.members(Stage::Finish);
@@ -196,14 +210,17 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record) -> Resu
         stage::drive(manager, Stage::Finish, &finish, async |_| Ok(())).await?;
     }
     if record.downtime.is_none() {
-        capture::resume(manager, config).await.context("the backup is complete, but GitLab is not back")?;
+        capture::resume(manager, config)
+            .await
+            .context("the backup is complete, but GitLab is not back")?;
     }
     Ok(())
 }
 
 /// Tells how long GitLab will probably be away, before it is touched.
 fn expect(config: &Config, record: &mut Record) -> Result<()> {
-    let records: Vec<Record> = Record::all()?.into_iter().filter(|other| other.id != record.id).collect();
+    let records: Vec<Record> =
+        Record::all()?.into_iter().filter(|other| other.id != record.id).collect();
     let last = records.iter().find(|other| other.outcome == Outcome::Complete);
     let since = last.map(|last| record.started.duration_since(last.started).as_secs_f64());
     let pass = match config.files.presync {
@@ -217,7 +234,9 @@ fn expect(config: &Config, record: &mut Record) -> Result<()> {
     record.expected = Some(budget.expected);
     tracing::info!(runs = budget.runs, entries = pass.entries, "{budget}");
     if budget.expected.total() > config.gitlab.max_downtime.duration().as_secs_f64() {
-        let warning = format!("{budget}, which is longer than [gitlab] max-downtime allows: the run may be ended by it");
+        let warning = format!(
+            "{budget}, which is longer than [gitlab] max-downtime allows: the run may be ended by it"
+        );
         tracing::warn!("{warning}");
         record.warnings.push(warning);
     }
@@ -232,8 +251,10 @@ fn of(error: &anyhow::Error, unit: &Unit) -> bool {
 fn enter(record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
     record.save(kind)?;
-    let expected =
-        record.expected.filter(|_| stage == "capture").map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
+    let expected = record
+        .expected
+        .filter(|_| stage == "capture")
+        .map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
     notify::status(&format!("{}: {stage}{expected}", record.id));
     milestone::stage(kind, record, &expected);
     Ok(())

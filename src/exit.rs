@@ -27,7 +27,10 @@ pub const CODES: [(u8, &str); 5] = [
     (0, "success"),
     (1, "error"),
     (2, "usage"),
-    (UNIT_FAILED, "the run, the restore or one of their units failed; for status: something is wrong"),
+    (
+        UNIT_FAILED,
+        "the run, the restore or one of their units failed; for status: something is wrong",
+    ),
     (ALREADY_RUNNING, "a run or a restore is already going on"),
 ];
 

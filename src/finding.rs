@@ -47,7 +47,11 @@ impl Finding {
 
     /// What was looked at and what was seen, in one clean line.
     pub fn line(&self) -> String {
-        format!("{}: {}", text::clean(&self.what), text::clean(&self.message.trim().replace('\n', "; ")))
+        format!(
+            "{}: {}",
+            text::clean(&self.what),
+            text::clean(&self.message.trim().replace('\n', "; "))
+        )
     }
 
     /// Whether it is more than a warning.
@@ -91,17 +95,25 @@ mod tests {
 
     #[test]
     fn nothing_in_a_finding_is_obeyed_by_a_terminal() {
-        let finding = Finding::of("git /a\x1b]0;x\x07\nok      b", Err(anyhow!("\u{9b}2J \u{202e}\r gone")));
-        assert_eq!(finding.to_string(), "WRONG   git /a\\x1b]0;x\\x07\\nok      b: \\u{9b}2J \\u{202e}\\r gone");
+        let finding =
+            Finding::of("git /a\x1b]0;x\x07\nok      b", Err(anyhow!("\u{9b}2J \u{202e}\r gone")));
+        assert_eq!(
+            finding.to_string(),
+            "WRONG   git /a\\x1b]0;x\\x07\\nok      b: \\u{9b}2J \\u{202e}\\r gone"
+        );
     }
 
     #[test]
     fn a_finding_is_one_line_and_only_what_is_wrong_fails() {
-        let good = [Finding::of("a", Ok("there".to_owned())), Finding::warning("b", "is old\nvery old")];
+        let good =
+            [Finding::of("a", Ok("there".to_owned())), Finding::warning("b", "is old\nvery old")];
         assert_eq!(good[1].to_string(), "warning b: is old; very old");
         assert!(conclude(&good).is_ok());
         let wrong = Finding::of("c", Err(anyhow!("is gone").context("cannot read /c")));
         assert_eq!(wrong.to_string(), "WRONG   c: cannot read /c: is gone");
-        assert_eq!(conclude(&[wrong]).map_err(|error| error.to_string()), Err("c: cannot read /c: is gone".to_owned()));
+        assert_eq!(
+            conclude(&[wrong]).map_err(|error| error.to_string()),
+            Err("c: cannot read /c: is gone".to_owned())
+        );
     }
 }

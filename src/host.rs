@@ -1,4 +1,5 @@
-//! The host below everything else: other people's directories, acting as another account, what the kernel grants.
+//! The host below everything else: other people's directories, acting as another account, what the
+//! kernel grants.
 
 pub mod beneath;
 pub mod confined;

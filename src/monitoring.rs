@@ -1,7 +1,8 @@
-//! Who is told of a run: systems that are to be silent while it goes on, and those that hear how it went. One file per system, behind two
-//! traits; adding one is a file and a line here.
+//! Who is told of a run: systems that are to be silent while it goes on, and those that hear how it
+//! went. One file per system, behind two traits; adding one is a file and a line here.
 //!
-//! Knows nothing of units and of the order of a run. GitLab never depends on anything in here: every call has a time limit.
+//! Knows nothing of units and of the order of a run. GitLab never depends on anything in here:
+//! every call has a time limit.
 
 mod alertmanager;
 mod broadcast;
@@ -43,10 +44,15 @@ pub struct Span {
     pub downtime: Option<f64>,
 }
 
-/// A system that can be kept silent. Everything in here may be done again, and changes nothing then.
+/// A system that can be kept silent. Everything in here may be done again, and changes nothing
+/// then.
 pub trait Silence {
     /// Begins, or goes on until another end. `id` is what an earlier begin returned.
-    fn begin<'a>(&'a self, span: &'a Span, id: Option<&'a str>) -> LocalBoxFuture<'a, Result<Option<String>>>;
+    fn begin<'a>(
+        &'a self,
+        span: &'a Span,
+        id: Option<&'a str>,
+    ) -> LocalBoxFuture<'a, Result<Option<String>>>;
 
     /// Whether it has taken effect.
     fn in_effect(&self) -> LocalBoxFuture<'_, Result<bool>> {
@@ -96,11 +102,14 @@ pub fn reporter(config: &ReportConfig) -> Box<dyn Reporter + '_> {
         ReportConfig::Healthchecks(hook) => Box::new(healthchecks::Pings(hook)),
         ReportConfig::Prometheus(path) => Box::new(prometheus::Textfile(path)),
         ReportConfig::Webhook(hook) => Box::new(webhook::Webhook(hook)),
-        ReportConfig::Command { argv, timeout } => Box::new(command::Program { argv, timeout: timeout.duration() }),
+        ReportConfig::Command { argv, timeout } => {
+            Box::new(command::Program { argv, timeout: timeout.duration() })
+        }
     }
 }
 
-/// What can be seen of every configured system, all of them asked at once. Changes nothing anywhere.
+/// What can be seen of every configured system, all of them asked at once. Changes nothing
+/// anywhere.
 pub async fn probe(config: &Config) -> Vec<Finding> {
     let required = config.monitoring.on_error == OnError::Abort;
     let silences = config.monitoring.silences.iter().map(|config| {
@@ -108,7 +117,11 @@ pub async fn probe(config: &Config) -> Vec<Finding> {
             let what = format!("silence by {}", config.name());
             match out_of_reach(&config.secrets()) {
                 Some(finding) => Finding::warning(what, finding),
-                None => finding(what, required, patiently(|| async { silence(config).probe().await }).await),
+                None => finding(
+                    what,
+                    required,
+                    patiently(|| async { silence(config).probe().await }).await,
+                ),
             }
         }
         .boxed_local()
@@ -118,7 +131,11 @@ pub async fn probe(config: &Config) -> Vec<Finding> {
             let what = format!("report by {}", config.name());
             match out_of_reach(&config.secrets()) {
                 Some(finding) => Finding::warning(what, finding),
-                None => finding(what, false, patiently(|| async { reporter(config).probe().await }).await),
+                None => finding(
+                    what,
+                    false,
+                    patiently(|| async { reporter(config).probe().await }).await,
+                ),
             }
         }
         .boxed_local()
@@ -127,7 +144,10 @@ pub async fn probe(config: &Config) -> Vec<Finding> {
 }
 
 fn out_of_reach(secrets: &[(&'static str, &SecretSource)]) -> Option<&'static str> {
-    secrets.iter().any(|(_, source)| secret::is_out_of_reach(source)).then_some(secret::OUT_OF_REACH)
+    secrets
+        .iter()
+        .any(|(_, source)| secret::is_out_of_reach(source))
+        .then_some(secret::OUT_OF_REACH)
 }
 
 /// What a run can do without is no more than a warning.

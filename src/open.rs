@@ -25,7 +25,8 @@ pub fn outside(config: &Config) -> Result<Box<dyn Engine>> {
     open(config, None)
 }
 
-/// The same, if there is a repository: before the first run there may be none, and no password for it either.
+/// The same, if there is a repository: before the first run there may be none, and no password for
+/// it either.
 ///
 /// # Errors
 /// If it cannot be told, or opened.
@@ -50,13 +51,18 @@ pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
 /// # Errors
 /// If there is none, or it cannot be told.
 pub fn required(config: &Config) -> Result<Box<dyn Engine>> {
-    existing(config)?.with_context(|| format!("there is no repository at {} yet: the first run makes it", config.repository.location))
+    existing(config)?.with_context(|| {
+        format!(
+            "there is no repository at {} yet: the first run makes it",
+            config.repository.location
+        )
+    })
 }
 
 /// Whether there is a repository, or one can be made.
 ///
-/// # Errors
-/// If there is none and this host has stored runs in it: it is not mounted, or gone. If something else is there, or it cannot be told.
+/// # Errors If there is none and this host has stored runs in it: it is not mounted, or gone. If
+/// something else is there, or it cannot be told.
 pub fn is_there(config: &Config, engine: &dyn Engine) -> Result<bool> {
     if engine.is_there()? {
         return Ok(true);
@@ -68,7 +74,8 @@ pub fn is_there(config: &Config, engine: &dyn Engine) -> Result<bool> {
     Ok(false)
 }
 
-/// Asks a place on another machine whether nothing is there yet: one that is there does not open by a password that nobody knows.
+/// Asks a place on another machine whether nothing is there yet: one that is there does not open by
+/// a password that nobody knows.
 ///
 /// # Errors
 /// If a repository is there, or was, or it cannot be told.
@@ -83,11 +90,15 @@ pub fn ensure_none(place: &Repository, new_password: &str) -> Result<()> {
     }
 }
 
-/// What to say of a password of ours in `directory` that a reboot takes along, where the repository outlives it.
+/// What to say of a password of ours in `directory` that a reboot takes along, where the repository
+/// outlives it.
 pub fn lost_with_a_reboot(place: &Repository, directory: &Path) -> Option<String> {
-    let outlives = place
-        .directory()
-        .is_none_or(|directory| directory.ancestors().find(|path| path.exists()).is_some_and(|path| !own::is_in_memory(path)));
+    let outlives = place.directory().is_none_or(|directory| {
+        directory
+            .ancestors()
+            .find(|path| path.exists())
+            .is_some_and(|path| !own::is_in_memory(path))
+    });
     (outlives && own::is_in_memory(directory)).then(|| {
         format!(
             "{} is in memory (tmpfs) and gone after a reboot, and then nothing opens the repository: put that directory on a disk, or name another \
@@ -106,27 +117,40 @@ fn password(config: &Config) -> Result<PathBuf> {
 /// Whether a repository that is there has lost its password.
 fn password_is_there(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
-    let repository = config.repository.directory().filter(|directory| directory.join("config").exists());
-    if let Some(directory) = repository.filter(|_| secret::given(credential::REPOSITORY).is_none() && !path.exists()) {
-        bail!("{} is not there, and {} holds a repository: put your copy back", path.display(), directory.display());
+    let repository =
+        config.repository.directory().filter(|directory| directory.join("config").exists());
+    if let Some(directory) =
+        repository.filter(|_| secret::given(credential::REPOSITORY).is_none() && !path.exists())
+    {
+        bail!(
+            "{} is not there, and {} holds a repository: put your copy back",
+            path.display(),
+            directory.display()
+        );
     }
     Ok(())
 }
 
-/// Whether a password of ours outlives a reboot as the repository does. What others provide may be there anew after each.
+/// Whether a password of ours outlives a reboot as the repository does. What others provide may be
+/// there anew after each.
 ///
 /// # Errors
 /// If it does not.
 pub fn outlives(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
     let ours = remedy::passwords().iter().any(|own| path == Path::new(own)) && path.exists();
-    match path.parent().filter(|_| ours).and_then(|directory| lost_with_a_reboot(&config.repository, directory)) {
+    match path
+        .parent()
+        .filter(|_| ours)
+        .and_then(|directory| lost_with_a_reboot(&config.repository, directory))
+    {
         Some(words) => bail!("{}: {words}", path.display()),
         None => Ok(()),
     }
 }
 
-/// Judges the password's file before units are given it: without it, or with too much, they do not even start, and systemd does not say why.
+/// Judges the password's file before units are given it: without it, or with too much, they do not
+/// even start, and systemd does not say why.
 ///
 /// # Errors
 /// If it is not there, or is none.
@@ -155,12 +179,18 @@ pub fn judge_password(config: &Config) -> Result<()> {
 /// If it is mounted read-only.
 pub fn writable(config: &Config) -> Result<()> {
     let Some(directory) = config.repository.directory() else { return Ok(()) };
-    let system = rustix::fs::statvfs(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
-    ensure!(!system.f_flag.contains(StatVfsMountFlags::RDONLY), "{} is on a file system that is mounted read-only", directory.display());
+    let system = rustix::fs::statvfs(directory)
+        .with_context(|| format!("cannot look at {}", directory.display()))?;
+    ensure!(
+        !system.f_flag.contains(StatVfsMountFlags::RDONLY),
+        "{} is on a file system that is mounted read-only",
+        directory.display()
+    );
     Ok(())
 }
 
-/// Whether the repository is apart from all that is saved, whatever links and mounts are on the way to either: else a backup would take itself.
+/// Whether the repository is apart from all that is saved, whatever links and mounts are on the way
+/// to either: else a backup would take itself.
 ///
 /// # Errors
 /// With the path that it is in, or that is in it.
@@ -187,11 +217,17 @@ pub fn apart(config: &Config) -> Result<()> {
 }
 
 fn open(config: &Config, key_file: Option<&Path>) -> Result<Box<dyn Engine>> {
-    repository::open(&config.repository, &password(config)?, environment(&config.repository)?.as_deref(), key_file)
+    repository::open(
+        &config.repository,
+        &password(config)?,
+        environment(&config.repository)?.as_deref(),
+        key_file,
+    )
 }
 
 /// Where this process can read what `environment-file` has.
 fn environment(place: &Repository) -> Result<Option<PathBuf>> {
     let file = place.environment_file.as_ref();
-    file.map(|path| secret::file(&SecretSource::File(path.clone()), credential::ENVIRONMENT)).transpose()
+    file.map(|path| secret::file(&SecretSource::File(path.clone()), credential::ENVIRONMENT))
+        .transpose()
 }

@@ -1,4 +1,5 @@
-//! Where things are kept on the host. One place, because units, helpers and commands must agree on them.
+//! Where things are kept on the host. One place, because units, helpers and commands must agree on
+//! them.
 
 /// What outlives a run: records, cached manifests.
 pub const STATE: &str = "/var/lib/gitlab-backup";
@@ -12,7 +13,8 @@ pub const VERIFIED: &str = "/var/lib/gitlab-backup/verified.json";
 pub const DRILLED: &str = "/var/lib/gitlab-backup/drilled.json";
 /// Manifests that were read from the repository, so that `list` need not read them again.
 pub const MANIFESTS: &str = "/var/lib/gitlab-backup/manifests";
-/// Dumps on their way into the repository. The same path in every run, so that the repository finds yesterday's as parent.
+/// Dumps on their way into the repository. The same path in every run, so that the repository finds
+/// yesterday's as parent.
 pub const STAGING: &str = "/var/lib/gitlab-backup/staging";
 /// The newest complete run, by the order in which they came and not by their dates.
 pub const NEWEST_RUN: &str = "/var/lib/gitlab-backup/newest.json";
@@ -40,8 +42,9 @@ pub const CLONES: &str = "/var/lib/gitlab-backup/clones.json";
 pub const LEFT_OUT: &str = "/var/lib/gitlab-backup/staging/parts/left-out";
 /// The units that resume has to start again.
 pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
-/// The repository's master key for the units of this run, readable by root only: deriving it from the password again would cost each of
-/// them, also the one in the window, half a second. Gone with the run.
+/// The repository's master key for the units of this run, readable by root only: deriving it from
+/// the password again would cost each of them, also the one in the window, half a second. Gone with
+/// the run.
 pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";
 /// GitLab did not answer before it was stopped, so its answer is not waited for.
 pub const UNANSWERED: &str = "/run/gitlab-backup/unanswered";
@@ -85,7 +88,8 @@ pub const PASSWORD_ON_NIXOS: &str = "/var/lib/gitlab-backup/repository.password"
 pub const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The default configuration file.
 pub const CONFIG: &str = "/etc/gitlab-backup/config.toml";
-/// What was found on the host, by whoever could see all of it: install, and the first unit of each run.
+/// What was found on the host, by whoever could see all of it: install, and the first unit of each
+/// run.
 pub const HOST: &str = "/var/lib/gitlab-backup/host.json";
 /// The calendar of each timer, as it was when that was last started.
 pub const CALENDARS: &str = "/var/lib/gitlab-backup/calendars.json";

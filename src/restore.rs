@@ -1,4 +1,5 @@
-//! A restore, one file per unit: everything new is laid out beside the old with nothing live changed, then put in place by renames.
+//! A restore, one file per unit: everything new is laid out beside the old with nothing live
+//! changed, then put in place by renames.
 
 mod databases;
 mod dumps;
@@ -41,7 +42,8 @@ pub fn begin() -> Result<()> {
 
 /// What preflight planned; for units that are not root it is a credential.
 pub fn plan() -> Result<Plan> {
-    let path = secret::given(credential::RESTORE_PLAN).unwrap_or_else(|| paths::RESTORE_PLAN.into());
+    let path =
+        secret::given(credential::RESTORE_PLAN).unwrap_or_else(|| paths::RESTORE_PLAN.into());
     read_json(&path)?.context("nothing is planned: this helper is started by its unit only")
 }
 
@@ -59,6 +61,9 @@ fn note(text: String) -> Result<()> {
 
 /// The only directory of a part of dumps, as it is laid out below the dumps' place.
 fn dump_directory(part: &Part) -> Result<std::path::PathBuf> {
-    let path = part.paths.first().with_context(|| format!("part '{}' of the run has no path", part.name))?;
+    let path = part
+        .paths
+        .first()
+        .with_context(|| format!("part '{}' of the run has no path", part.name))?;
     Ok(Path::new(paths::RESTORE_DUMPS).join(moves::below(path)))
 }

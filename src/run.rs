@@ -1,5 +1,5 @@
-//! What a run is, from the look before it to the verify after it: what its units execute. A step takes the configuration, works, and ends well or with
-//! an error that names what to do.
+//! What a run is, from the look before it to the verify after it: what its units execute. A step
+//! takes the configuration, works, and ends well or with an error that names what to do.
 
 pub mod alternates;
 pub mod calendar;

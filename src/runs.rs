@@ -1,5 +1,5 @@
-//! What is known of runs: the record that a run keeps of itself in the state directory, and the manifest that makes it complete; and
-//! what is known of a restore.
+//! What is known of runs: the record that a run keeps of itself in the state directory, and the
+//! manifest that makes it complete; and what is known of a restore.
 
 pub mod budget;
 mod manifest;

@@ -1,4 +1,5 @@
-//! The units: planned from a validated configuration and rendered through the templates in `templates/`.
+//! The units: planned from a validated configuration and rendered through the templates in
+//! `templates/`.
 //!
 //! Pure: the same configuration gives the same bytes. Knows no bus, no clock and no processes.
 

@@ -1,4 +1,5 @@
-//! Value types: each can only be built holding what its field may hold, so that no later stage checks it again.
+//! Value types: each can only be built holding what its field may hold, so that no later stage
+//! checks it again.
 
 mod ago;
 mod calendar;
@@ -16,7 +17,8 @@ pub use secret::SecretSource;
 pub use timespan::Timespan;
 pub use unit_name::UnitName;
 
-/// Whether Unicode sets `c` aside as no character at all: systemd takes a text with one for not being UTF-8.
+/// Whether Unicode sets `c` aside as no character at all: systemd takes a text with one for not
+/// being UTF-8.
 pub fn is_noncharacter(c: char) -> bool {
     let code = u32::from(c);
     (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe

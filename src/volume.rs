@@ -1,7 +1,8 @@
 //! Volumes: what paths live on, where that can make snapshots of itself. One file for each kind.
 //!
-//! A snapshot's name is ours and tells its run. It is written down before it is made, so that it can be undone whatever dies; what a reboot
-//! left is found by its name, and nothing else is ever removed.
+//! A snapshot's name is ours and tells its run. It is written down before it is made, so that it
+//! can be undone whatever dies; what a reboot left is found by its name, and nothing else is ever
+//! removed.
 
 mod btrfs;
 mod lvm;
@@ -80,8 +81,9 @@ pub struct Place {
 
 /// What each kind of volume can do.
 pub trait Volumes {
-    /// Where `path` is, below `mount`; with what is there instead, or why it cannot be snapshotted, in words, if it is on no volume of this kind.
-    /// Fails if it cannot be found out. Changes nothing.
+    /// Where `path` is, below `mount`; with what is there instead, or why it cannot be snapshotted,
+    /// in words, if it is on no volume of this kind. Fails if it cannot be found out. Changes
+    /// nothing.
     fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>>;
     /// All that can be done for a snapshot before the window.
     fn prepare(&self, snapshot: &Snapshot) -> Result<()>;
@@ -93,11 +95,13 @@ pub trait Volumes {
     fn intact(&self, snapshot: &Snapshot) -> Result<()>;
     /// Removes it, however far it got; that it is gone already is no failure.
     fn undo(&self, snapshot: &Snapshot) -> Result<()>;
-    /// Snapshots with names of ours, on the volumes below these mounts; their [`at`](Snapshot::at) is of no use.
+    /// Snapshots with names of ours, on the volumes below these mounts; their [`at`](Snapshot::at)
+    /// is of no use.
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>>;
 }
 
-/// What can be done with volumes of this kind. `lvm_size` is what a classic snapshot may hold, as lvcreate(8) takes it.
+/// What can be done with volumes of this kind. `lvm_size` is what a classic snapshot may hold, as
+/// lvcreate(8) takes it.
 pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
     match kind {
         Kind::Btrfs => Box::new(btrfs::Btrfs),
@@ -130,10 +134,12 @@ fn is_ours(name: &str) -> bool {
 
 /// The mount that `path` is below.
 pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Result<&'a Mount> {
-    mounts::of(mounts, path).with_context(|| format!("no file system is mounted at {}", path.display()))
+    mounts::of(mounts, path)
+        .with_context(|| format!("no file system is mounted at {}", path.display()))
 }
 
-/// What is mounted below `path`, if anything: a snapshot of the file system around it would not have it.
+/// What is mounted below `path`, if anything: a snapshot of the file system around it would not
+/// have it.
 pub fn mounted_below<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts.iter().find(|mount| mount.target != path && mount.target.starts_with(path))
 }

@@ -1,4 +1,5 @@
-//! Archives that somebody else has written, who has the password: nothing of them leaves the directory in which they are laid out.
+//! Archives that somebody else has written, who has the password: nothing of them leaves the
+//! directory in which they are laid out.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::ffi::OsStr;
@@ -14,7 +15,10 @@ use gitlab_backup::repository::{self, Engine};
 use gitlab_backup::values::SecretSource;
 use rustic_backend::BackendOptions;
 use rustic_core::repofile::{Metadata, Node, NodeType, SnapshotFile};
-use rustic_core::{BackupOptions, Credentials, ReadSource, ReadSourceEntry, Repository, RepositoryOptions, RusticResult, SnapshotOptions};
+use rustic_core::{
+    BackupOptions, Credentials, ReadSource, ReadSourceEntry, Repository, RepositoryOptions,
+    RusticResult, SnapshotOptions,
+};
 
 type Content = Cursor<Vec<u8>>;
 
@@ -57,24 +61,38 @@ impl Place {
     fn engine(&self, engine: EngineName) -> Box<dyn Engine> {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
-        let config = Configured { engine, location, password: SecretSource::File(password.clone()), environment_file: None };
+        let config = Configured {
+            engine,
+            location,
+            password: SecretSource::File(password.clone()),
+            environment_file: None,
+        };
         repository::open(&config, &password, None, None).unwrap()
     }
 
     fn archive(&self, entries: Vec<(PathBuf, Node)>) -> SnapshotFile {
         let location = self.path("repository").to_str().unwrap().to_owned();
         let backends = BackendOptions::default().repository(location).to_backends().unwrap();
-        let repository = Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
-        let repository = repository.open(&Credentials::password("secret")).unwrap().to_indexed_ids().unwrap();
+        let repository =
+            Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
+        let repository =
+            repository.open(&Credentials::password("secret")).unwrap().to_indexed_ids().unwrap();
         let snapshot = SnapshotOptions::default().host("x".to_owned()).to_snapshot().unwrap();
         let roots: Vec<PathBuf> = vec!["/".into()];
-        repository.archive(&BackupOptions::default().no_scan(true), &Hostile(entries), snapshot, &roots).unwrap()
+        repository
+            .archive(&BackupOptions::default().no_scan(true), &Hostile(entries), snapshot, &roots)
+            .unwrap()
     }
 
     /// What there is beside the target.
     fn around(&self) -> Vec<String> {
-        let found = Command::new("find").arg(self.0.path()).args(["-path", "*/repository", "-prune", "-o", "-print"]).output().unwrap();
-        let mut lines: Vec<String> = String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect();
+        let found = Command::new("find")
+            .arg(self.0.path())
+            .args(["-path", "*/repository", "-prune", "-o", "-print"])
+            .output()
+            .unwrap();
+        let mut lines: Vec<String> =
+            String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect();
         lines.sort();
         lines
     }
@@ -85,11 +103,23 @@ impl Place {
         let engine = self.engine(EngineName::Builtin);
         let before = self.around();
         let target = self.path("a/b/c/target");
-        let error = format!("{:#}", engine.extract(&snapshot, &target, &[]).err().unwrap_or_else(|| panic!("laid out: {what}")));
+        let error = format!(
+            "{:#}",
+            engine
+                .extract(&snapshot, &target, &[])
+                .err()
+                .unwrap_or_else(|| panic!("laid out: {what}"))
+        );
         assert!(error.contains(what), "'{what}' is not named: {error}");
         assert!(!error.contains(|character: char| character.is_control()), "{error:?}");
         assert_eq!(self.around(), before, "{what}: something was written");
-        let error = format!("{:#}", engine.list(&snapshot, &mut |_, _| {}).err().unwrap_or_else(|| panic!("listed: {what}")));
+        let error = format!(
+            "{:#}",
+            engine
+                .list(&snapshot, &mut |_, _| {})
+                .err()
+                .unwrap_or_else(|| panic!("listed: {what}"))
+        );
         assert!(error.contains(what), "'{what}' is not named: {error}");
     }
 }
@@ -97,7 +127,11 @@ impl Place {
 fn node(name: &[u8], kind: NodeType) -> Node {
     let mode = if matches!(kind, NodeType::Dir) { 0o755 | 1 << 31 } else { 0o644 };
     let size = if matches!(kind, NodeType::File) { 5 } else { 0 };
-    Node::new_node(OsStr::from_bytes(name), kind, Metadata { mode: Some(mode), size, ..Metadata::default() })
+    Node::new_node(
+        OsStr::from_bytes(name),
+        kind,
+        Metadata { mode: Some(mode), size, ..Metadata::default() },
+    )
 }
 
 fn file(name: &[u8]) -> Node {
@@ -134,8 +168,22 @@ fn a_name_that_is_none_is_refused_before_anything_is_written() {
     for (name, what) in names {
         // Something honest before it: that is not laid out either.
         place.refused(vec![at("/0", file(b"0")), at("/1", file(name))], what);
-        place.refused(vec![at("/d", node(b"d", NodeType::Dir)), at("/d/0", file(b"0")), at("/d/1", file(name))], what);
-        place.refused(vec![at("/0", file(b"0")), at("/d", node(name, NodeType::Dir)), at("/d/0", file(b"passwd"))], what);
+        place.refused(
+            vec![
+                at("/d", node(b"d", NodeType::Dir)),
+                at("/d/0", file(b"0")),
+                at("/d/1", file(name)),
+            ],
+            what,
+        );
+        place.refused(
+            vec![
+                at("/0", file(b"0")),
+                at("/d", node(name, NodeType::Dir)),
+                at("/d/0", file(b"passwd")),
+            ],
+            what,
+        );
     }
 }
 
@@ -144,11 +192,22 @@ fn a_name_twice_or_out_of_order_is_refused() {
     let place = Place::new();
     let outside = place.path("outside");
     let directory = || node(b"a", NodeType::Dir);
-    place.refused(vec![at("/1", link(b"a", &outside)), at("/2", directory()), at("/2/p", file(b"passwd"))], "'a', which is there twice");
-    place.refused(vec![at("/1", file(b"b")), at("/2", file(b"a"))], "'a', which is there twice or out of order");
+    place.refused(
+        vec![at("/1", link(b"a", &outside)), at("/2", directory()), at("/2/p", file(b"passwd"))],
+        "'a', which is there twice",
+    );
+    place.refused(
+        vec![at("/1", file(b"b")), at("/2", file(b"a"))],
+        "'a', which is there twice or out of order",
+    );
     place.refused(vec![at("/1", file(b"a")), at("/2", file(b"a"))], "'a', which is there twice");
     place.refused(
-        vec![at("/d", node(b"d", NodeType::Dir)), at("/d/1", link(b"a", &outside)), at("/d/2", directory()), at("/d/2/p", file(b"passwd"))],
+        vec![
+            at("/d", node(b"d", NodeType::Dir)),
+            at("/d/1", link(b"a", &outside)),
+            at("/d/2", directory()),
+            at("/d/2/p", file(b"passwd")),
+        ],
         "'d/a', which is there twice",
     );
 }
@@ -164,7 +223,10 @@ fn nothing_is_below_a_link() {
         let entries = vec![at("/a", below)];
         place.refused(entries.clone(), "which is no directory and has something below it");
         let snapshot = place.archive(entries).id.to_hex().as_str().to_owned();
-        let error = place.engine(EngineName::Builtin).extract(&snapshot, &place.path("a/b/c/target"), &["/a/passwd".into()]).unwrap_err();
+        let error = place
+            .engine(EngineName::Builtin)
+            .extract(&snapshot, &place.path("a/b/c/target"), &["/a/passwd".into()])
+            .unwrap_err();
         assert!(format!("{error:#}").contains("/a is not a directory"), "{error:#}");
     }
     assert_eq!(fs::read_dir(outside).unwrap().count(), 0);
@@ -198,13 +260,18 @@ fn a_tree_is_as_deep_as_a_path_is_long_and_as_wide_as_it_likes() {
     assert_eq!((count, fs::read_dir(place.path("wide")).unwrap().count()), (50_000, 50_000));
 }
 
-/// Runs of old have one number for all file systems below a path: what is two files there must not become one.
+/// Runs of old have one number for all file systems below a path: what is two files there must not
+/// become one.
 #[test]
 fn a_name_is_never_linked_to_a_file_of_other_content() {
     let place = Place::new();
     let linked = |name: &[u8]| {
         let Node { meta, .. } = file(name);
-        Node::new_node(OsStr::from_bytes(name), NodeType::File, Metadata { links: 2, inode: 7, device_id: 5, ..meta })
+        Node::new_node(
+            OsStr::from_bytes(name),
+            NodeType::File,
+            Metadata { links: 2, inode: 7, device_id: 5, ..meta },
+        )
     };
     let entries = vec![
         at("/one", node(b"one", NodeType::Dir)),
@@ -221,11 +288,20 @@ fn a_name_is_never_linked_to_a_file_of_other_content() {
     for (directory, content) in [("one", "owned"), ("other", "other")] {
         let [a, b] = ["a", "b"].map(|name| target.join(directory).join(name));
         assert_eq!([&a, &b].map(|path| fs::read_to_string(path).unwrap()), [content, content]);
-        assert_eq!(a.metadata().unwrap().ino(), b.metadata().unwrap().ino(), "{directory}: one file of two names");
+        assert_eq!(
+            a.metadata().unwrap().ino(),
+            b.metadata().unwrap().ino(),
+            "{directory}: one file of two names"
+        );
     }
     // restic itself knows no better, and verify tells.
     assert_eq!(engine.confused(&snapshot).unwrap(), Some(2));
-    let honest = place.archive(vec![at("/a", linked(b"a")), at("/b", linked(b"b"))]).id.to_hex().as_str().to_owned();
+    let honest = place
+        .archive(vec![at("/a", linked(b"a")), at("/b", linked(b"b"))])
+        .id
+        .to_hex()
+        .as_str()
+        .to_owned();
     assert_eq!(engine.confused(&honest).unwrap(), Some(0));
     assert_eq!(place.engine(EngineName::Restic).confused(&snapshot).unwrap(), None);
 }
@@ -236,8 +312,14 @@ fn what_cannot_be_set_keeps_no_other_attribute_from_a_file() {
     let place = Place::new();
     let attributes = serde_json::json!([{ "name": "no.such", "value": "eA==" }, { "name": "user.note", "value": "a2VwdA==" }]);
     let Node { meta, .. } = file(b"a");
-    let meta = Metadata { extended_attributes: serde_json::from_value(attributes).unwrap(), ..meta };
-    let snapshot = place.archive(vec![at("/a", Node::new_node(OsStr::new("a"), NodeType::File, meta))]).id.to_hex().as_str().to_owned();
+    let meta =
+        Metadata { extended_attributes: serde_json::from_value(attributes).unwrap(), ..meta };
+    let snapshot = place
+        .archive(vec![at("/a", Node::new_node(OsStr::new("a"), NodeType::File, meta))])
+        .id
+        .to_hex()
+        .as_str()
+        .to_owned();
     let target = place.path("a/b/c/target");
     place.engine(EngineName::Builtin).extract(&snapshot, &target, &[]).unwrap();
     assert_eq!(xattr::get(target.join("a"), "user.note").unwrap().as_deref(), Some(&b"kept"[..]));
@@ -250,7 +332,20 @@ fn what_is_only_odd_is_laid_out_by_either_engine() {
     let root = place.path("odd");
     fs::create_dir(&root).unwrap();
     let longest = vec![b'x'; 255];
-    let names: [&[u8]; 12] = [b"*", b"?", b"[a]", b"a", b"\\", b"\\*", b"new\nline", b"\x1b]0;x\x07", b"..x", b"...", b"\xff", &longest];
+    let names: [&[u8]; 12] = [
+        b"*",
+        b"?",
+        b"[a]",
+        b"a",
+        b"\\",
+        b"\\*",
+        b"new\nline",
+        b"\x1b]0;x\x07",
+        b"..x",
+        b"...",
+        b"\xff",
+        &longest,
+    ];
     for name in names {
         fs::create_dir(root.join(OsStr::from_bytes(name))).unwrap();
         fs::write(root.join(OsStr::from_bytes(name)).join("file"), name).unwrap();
@@ -269,15 +364,24 @@ fn what_is_only_odd_is_laid_out_by_either_engine() {
         };
         let stored = engine.store(request, &Silent).unwrap();
         let mut listed = 0;
-        engine.list(&stored.snapshot, &mut |path, _| listed += usize::from(path.ends_with("file"))).unwrap();
+        engine
+            .list(&stored.snapshot, &mut |path, _| listed += usize::from(path.ends_with("file")))
+            .unwrap();
         assert_eq!(listed, names.len(), "{name:?}");
         for (number, odd) in names.iter().enumerate() {
             let target = place.path(&format!("{name:?}{number}"));
-            engine.extract(&stored.snapshot, &target, &[root.join(OsStr::from_bytes(odd))]).unwrap();
+            engine
+                .extract(&stored.snapshot, &target, &[root.join(OsStr::from_bytes(odd))])
+                .unwrap();
             let laid = target.join(root.strip_prefix("/").unwrap());
-            let found: Vec<_> = fs::read_dir(&laid).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let found: Vec<_> =
+                fs::read_dir(&laid).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(found, [OsStr::from_bytes(odd)], "{name:?} lays out what was not asked for");
-            assert_eq!(&fs::read(laid.join(OsStr::from_bytes(odd)).join("file")).unwrap(), odd, "{name:?}");
+            assert_eq!(
+                &fs::read(laid.join(OsStr::from_bytes(odd)).join("file")).unwrap(),
+                odd,
+                "{name:?}"
+            );
         }
     }
 }

@@ -42,15 +42,21 @@ fn init_writes_what_is_found_and_never_over_another() {
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let config = root.path().join("etc/gitlab-backup/config.toml");
     let text = fs::read_to_string(&config).unwrap();
-    for line in
-        ["layout = \"source\"", "# writers = [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"]", "#   \"/home/git/repositories\","]
-    {
+    for line in [
+        "layout = \"source\"",
+        "# writers = [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"]",
+        "#   \"/home/git/repositories\",",
+    ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     // An admin's.
     fs::write(&config, "# mine\n").unwrap();
     let second = call(root.path(), &["init"]);
-    assert!(!second.status.success() && String::from_utf8_lossy(&second.stderr).contains("is left as it is"), "{second:?}");
+    assert!(
+        !second.status.success()
+            && String::from_utf8_lossy(&second.stderr).contains("is left as it is"),
+        "{second:?}"
+    );
     assert_eq!(fs::read_to_string(&config).unwrap(), "# mine\n");
     let shown = call(root.path(), &["init", "--output", "-"]);
     assert_eq!(String::from_utf8_lossy(&shown.stdout), text);
@@ -104,7 +110,9 @@ fn install_is_idempotent_updates_and_leaves_nothing_behind() {
 
     assert!(call(root.path(), &["uninstall"]).status.success());
     assert!(ours(root.path()).is_empty());
-    assert!(password.exists() && root.path().join("etc/systemd/system/gitlab-puma.service").exists());
+    assert!(
+        password.exists() && root.path().join("etc/systemd/system/gitlab-puma.service").exists()
+    );
 }
 
 #[test]
@@ -122,10 +130,16 @@ fn a_file_that_is_not_ours_is_never_touched() {
 
 #[test]
 fn a_bad_configuration_is_told_in_full_and_nothing_is_written() {
-    let root = host("[gitlab]\nwriter = []\n[postgresql]\nport = \"x\"\n[schedule]\ncalendar = \"every full moon\"\n");
+    let root = host(
+        "[gitlab]\nwriter = []\n[postgresql]\nport = \"x\"\n[schedule]\ncalendar = \"every full moon\"\n",
+    );
     let output = call(root.path(), &["install"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    for expected in ["config.toml:2:1: gitlab.writer:", "config.toml:4:8: postgresql.port:", "config.toml:6:12: schedule.calendar:"] {
+    for expected in [
+        "config.toml:2:1: gitlab.writer:",
+        "config.toml:4:8: postgresql.port:",
+        "config.toml:6:12: schedule.calendar:",
+    ] {
         assert!(said.contains(expected), "expected: {expected}\nsaid: {said}");
     }
     assert_eq!(output.status.code(), Some(1));
@@ -149,11 +163,20 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
     fs::write(path("config.toml"), config).unwrap();
     fs::write(path("password"), "old\n").unwrap();
     let call = |words: &[&str]| {
-        Command::cargo_bin("gitlab-backup").unwrap().args(["--config", &path("config.toml"), "key"]).args(words).output().unwrap()
+        Command::cargo_bin("gitlab-backup")
+            .unwrap()
+            .args(["--config", &path("config.toml"), "key"])
+            .args(words)
+            .output()
+            .unwrap()
     };
     let restic = |password: &str, words: &[&str]| {
         let mut command = std::process::Command::new("restic");
-        command.arg("--no-cache").args(words).env("RESTIC_REPOSITORY", path("repository")).env("RESTIC_PASSWORD", password);
+        command
+            .arg("--no-cache")
+            .args(words)
+            .env("RESTIC_REPOSITORY", path("repository"))
+            .env("RESTIC_PASSWORD", password);
         command.output().unwrap().status.success()
     };
     assert!(restic("old", &["init"]));
@@ -167,9 +190,14 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
     fs::set_permissions(path("theirs"), fs::Permissions::from_mode(0o644)).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
     std::os::unix::fs::symlink("/dev/zero", path("link")).unwrap();
-    for (name, words) in [("theirs", "not yours alone"), ("pipe", "not a regular file"), ("link", "")] {
+    for (name, words) in
+        [("theirs", "not yours alone"), ("pipe", "not a regular file"), ("link", "")]
+    {
         let refused = call(&["add", "--new-password-file", &path(name)]);
-        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(words), "{name}: {refused:?}");
+        assert!(
+            !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(words),
+            "{name}: {refused:?}"
+        );
     }
     assert!(!restic("theirs", &["cat", "config"]));
     let rotated = call(&["rotate"]);
@@ -182,7 +210,13 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
             && !restic("old", &["cat", "config"])
     );
     let shown = String::from_utf8(call(&["show"]).stdout).unwrap();
-    let id = |mark: &str| shown.lines().find_map(|line| line.strip_prefix(mark)?.split_whitespace().next()).unwrap().to_owned();
+    let id = |mark: &str| {
+        shown
+            .lines()
+            .find_map(|line| line.strip_prefix(mark)?.split_whitespace().next())
+            .unwrap()
+            .to_owned()
+    };
     assert!(!call(&["remove", &id("* ")]).status.success(), "the key in use was removed");
     assert!(call(&["remove", &id("  ")]).status.success());
     assert!(!restic(spare.trim(), &["cat", "config"]));
@@ -193,7 +227,12 @@ fn unheard(root: &Path, words: &[&str], out: std::process::Stdio) -> Output {
     let program = assert_cmd::cargo::cargo_bin("gitlab-backup");
     let config = root.join("etc/gitlab-backup/config.toml");
     let mut command = std::process::Command::new(program);
-    command.arg("--config").arg(config).args(words).stdout(out).stderr(std::process::Stdio::piped());
+    command
+        .arg("--config")
+        .arg(config)
+        .args(words)
+        .stdout(out)
+        .stderr(std::process::Stdio::piped());
     command.spawn().unwrap().wait_with_output().unwrap()
 }
 
@@ -211,8 +250,16 @@ fn nothing_dies_of_a_reader_that_has_gone_and_nothing_is_silent_where_it_cannot_
             closed.status
         );
     }
-    let full = unheard(root.path(), &["generate", "--zabbix-template"], fs::File::create("/dev/full").unwrap().into());
-    assert!(!full.status.success() && String::from_utf8_lossy(&full.stderr).contains("cannot write to standard output"), "{full:?}");
+    let full = unheard(
+        root.path(),
+        &["generate", "--zabbix-template"],
+        fs::File::create("/dev/full").unwrap().into(),
+    );
+    assert!(
+        !full.status.success()
+            && String::from_utf8_lossy(&full.stderr).contains("cannot write to standard output"),
+        "{full:?}"
+    );
 }
 
 #[test]
@@ -230,30 +277,51 @@ fn a_lost_password_is_not_made_anew_where_there_is_a_repository() {
     fs::write(repository.join("config"), "").unwrap();
     let refused = call(root.path(), &["install"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("put your copy of its password back") && !password.exists(), "{said}");
+    assert!(
+        !refused.status.success()
+            && said.contains("put your copy of its password back")
+            && !password.exists(),
+        "{said}"
+    );
 }
 
 #[test]
 fn every_command_has_a_man_page_that_mandoc_reads_without_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     let pages = directory.path().join("man8");
-    let written = Command::cargo_bin("gitlab-backup").unwrap().args(["generate", "--man"]).arg(&pages).output().unwrap();
+    let written = Command::cargo_bin("gitlab-backup")
+        .unwrap()
+        .args(["generate", "--man"])
+        .arg(&pages)
+        .output()
+        .unwrap();
     assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     for entry in fs::read_dir(&pages).unwrap() {
         let page = entry.unwrap().path();
-        let lint = std::process::Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&page).output().expect("mandoc");
+        let lint = std::process::Command::new("mandoc")
+            .args(["-T", "lint", "-W", "warning"])
+            .arg(&page)
+            .output()
+            .expect("mandoc");
         // The date of a page is that of its text, which nobody writes down.
         let findings = String::from_utf8_lossy(&lint.stdout).into_owned();
         // And its library puts a break beside a space.
         let known = ["missing date", "skipping paragraph macro: br"];
-        let findings: Vec<_> = findings.lines().filter(|line| !known.iter().any(|known| line.contains(known))).collect();
+        let findings: Vec<_> = findings
+            .lines()
+            .filter(|line| !known.iter().any(|known| line.contains(known)))
+            .collect();
         assert!(findings.is_empty(), "{findings:#?}");
         // Every option that --help has.
         let name = page.file_stem().unwrap().to_str().unwrap().to_owned();
         let verb = name.split('-').skip(2);
-        let help = Command::cargo_bin("gitlab-backup").unwrap().args(verb).arg("--help").output().unwrap();
+        let help =
+            Command::cargo_bin("gitlab-backup").unwrap().args(verb).arg("--help").output().unwrap();
         let text = fs::read_to_string(&page).unwrap().replace("\\-", "-");
-        for option in String::from_utf8_lossy(&help.stdout).lines().filter_map(|line| line.trim().strip_prefix("--")) {
+        for option in String::from_utf8_lossy(&help.stdout)
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("--"))
+        {
             let option = option.split([' ', '=']).next().unwrap();
             assert!(text.contains(&format!("--{option}")), "--{option} is not in {page:?}");
         }
@@ -261,9 +329,19 @@ fn every_command_has_a_man_page_that_mandoc_reads_without_a_warning() {
     for page in ["gitlab-backup.8", "gitlab-backup-restore.8", "gitlab-backup-key-rotate.8"] {
         assert!(pages.join(page).exists(), "{page}");
     }
-    assert!(!pages.join("gitlab-backup-helper.8").exists(), "what the units call is no command of an admin's");
+    assert!(
+        !pages.join("gitlab-backup-helper.8").exists(),
+        "what the units call is no command of an admin's"
+    );
     let program = fs::read_to_string(pages.join("gitlab-backup.8")).unwrap();
-    for section in ["EXIT STATUS", "FILES", "ENVIRONMENT", "EXAMPLES", "SEE ALSO", "/etc/gitlab\\-backup/config.toml"] {
+    for section in [
+        "EXIT STATUS",
+        "FILES",
+        "ENVIRONMENT",
+        "EXAMPLES",
+        "SEE ALSO",
+        "/etc/gitlab\\-backup/config.toml",
+    ] {
         assert!(program.contains(section), "{section}: {program}");
     }
 }
@@ -271,9 +349,18 @@ fn every_command_has_a_man_page_that_mandoc_reads_without_a_warning() {
 #[test]
 fn the_completions_are_scripts_that_bash_reads() {
     for shell in ["bash", "zsh", "fish"] {
-        let printed = Command::cargo_bin("gitlab-backup").unwrap().args(["generate", "--completion", shell]).output().unwrap();
+        let printed = Command::cargo_bin("gitlab-backup")
+            .unwrap()
+            .args(["generate", "--completion", shell])
+            .output()
+            .unwrap();
         let script = String::from_utf8_lossy(&printed.stdout).into_owned();
-        assert!(printed.status.success() && script.contains("restore") && !script.contains("fssnapshot"), "{shell}: {script}");
+        assert!(
+            printed.status.success()
+                && script.contains("restore")
+                && !script.contains("fssnapshot"),
+            "{shell}: {script}"
+        );
     }
     let completed = std::process::Command::new("bash")
         .arg("-c")

@@ -1,4 +1,5 @@
-//! A confined program: each barrier is tried. As root it becomes another account; the account of these tests is the host's `nobody`.
+//! A confined program: each barrier is tried. As root it becomes another account; the account of
+//! these tests is the host's `nobody`.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::fs;
@@ -26,7 +27,10 @@ fn place() -> tempfile::TempDir {
 
 fn confined(place: &Path, sockets: &str, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gitlab-backup"));
-    command.args(["helper", "confine", "--signal", "9", "--sockets", sockets]).arg("--parent").arg(std::process::id().to_string());
+    command
+        .args(["helper", "confine", "--signal", "9", "--sockets", sockets])
+        .arg("--parent")
+        .arg(std::process::id().to_string());
     command.arg("--write").arg(place);
     if root() {
         command.args(["--user", "65534", "--group", "65534"]);
@@ -44,7 +48,11 @@ fn python(place: &Path, sockets: &str, script: &str) -> Output {
 }
 
 fn words(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 #[test]
@@ -98,7 +106,8 @@ fn it_sees_neither_others_files_nor_ours() {
 
 /// landlock(7): whether the kernel has it.
 fn landlock() -> bool {
-    let ask = "import ctypes; print(ctypes.CDLL(None, use_errno=True).syscall(444, None, 0, 1) > 0)";
+    let ask =
+        "import ctypes; print(ctypes.CDLL(None, use_errno=True).syscall(444, None, 0, 1) > 0)";
     words(&Command::new("python3").args(["-c", ask]).output().unwrap()).contains("True")
 }
 
@@ -126,13 +135,22 @@ fn it_reaches_neither_the_network_nor_a_socket() {
         }
     }
     for sockets in ["none", "listening"] {
-        let said = words(&python(place.path(), sockets, &script("AF_UNIX", "SOCK_STREAM", "s.connect('bus')")));
+        let said = words(&python(
+            place.path(),
+            sockets,
+            &script("AF_UNIX", "SOCK_STREAM", "s.connect('bus')"),
+        ));
         assert!(said.contains("refused"), "{sockets}: {said}");
     }
-    let said = words(&python(place.path(), "listening", &script("AF_UNIX", "SOCK_STREAM", "s.bind('own'); s.listen()")));
+    let said = words(&python(
+        place.path(),
+        "listening",
+        &script("AF_UNIX", "SOCK_STREAM", "s.bind('own'); s.listen()"),
+    ));
     assert!(said.contains("reached"), "a server has its socket: {said}");
     // The same without the barrier, so that the test can fail.
-    let said = words(&python(place.path(), "all", &script("AF_UNIX", "SOCK_STREAM", "s.connect('bus')")));
+    let said =
+        words(&python(place.path(), "all", &script("AF_UNIX", "SOCK_STREAM", "s.connect('bus')")));
     assert!(said.contains("reached"), "{said}");
     drop(listener);
 }
@@ -147,7 +165,8 @@ for name, call in [('unshare', (272, 0x10000000)), ('io_uring', (425, 1, 0)), ('
 print('forked', os.waitpid(os.fork() or os._exit(7), 0)[1] >> 8)";
     let said = words(&python(place.path(), "none", script));
     if cfg!(target_arch = "x86_64") {
-        for name in ["unshare -1 1", "io_uring -1 1", "ptrace -1 1", "keyctl -1 1", "clone3 -1 38"] {
+        for name in ["unshare -1 1", "io_uring -1 1", "ptrace -1 1", "keyctl -1 1", "clone3 -1 38"]
+        {
             assert!(said.contains(name), "{name}: {said}");
         }
     }
@@ -179,7 +198,11 @@ fn running(word: &str) -> Vec<i32> {
         let said = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         said.trim_end_matches('\0').ends_with(&format!("\0{word}"))
     };
-    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).filter(of).collect()
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(of)
+        .collect()
 }
 
 /// A number of seconds that nothing else sleeps for.
@@ -199,7 +222,8 @@ fn it_ends_with_its_parent_and_does_not_begin_without() {
             place.path().display()
         )
     };
-    let mut parent = Command::new("/bin/sh").args(["-c", &format!("{} & wait", confine("$$"))]).spawn().unwrap();
+    let mut parent =
+        Command::new("/bin/sh").args(["-c", &format!("{} & wait", confine("$$"))]).spawn().unwrap();
     let wait = |what: &str, until: &dyn Fn(&[i32]) -> bool| {
         let started = Instant::now();
         while !until(&running(&asleep)) {
@@ -207,12 +231,17 @@ fn it_ends_with_its_parent_and_does_not_begin_without() {
             sleep(Duration::from_millis(20));
         }
     };
-    let is_asleep = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    let is_asleep = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+    };
     wait("it did not begin", &|pids| pids.iter().any(is_asleep));
     parent.kill().unwrap();
     parent.wait().unwrap();
     wait("it lives on without its parent", &<[i32]>::is_empty);
-    let output = Command::new("/bin/sh").args(["-c", &format!("{}; exit $?", confine("1"))]).output().unwrap();
+    let output = Command::new("/bin/sh")
+        .args(["-c", &format!("{}; exit $?", confine("1"))])
+        .output()
+        .unwrap();
     assert!(words(&output).contains("the parent is gone"), "{}", words(&output));
 }
 
@@ -231,7 +260,11 @@ fn what_it_has_started_ends_with_it_if_root_confines_it() {
     }
     let left = running(&asleep);
     for pid in &left {
-        rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(*pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
     }
     // Anybody else has no namespace, and a unit's control group in its place.
     assert_eq!(left.is_empty(), root(), "{left:?}");
@@ -240,9 +273,14 @@ fn what_it_has_started_ends_with_it_if_root_confines_it() {
 #[test]
 fn it_cannot_give_up_being_ended_if_root_confines_it() {
     let (place, asleep) = (place(), seconds(3000));
-    let script = format!("import ctypes, os; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); os.execv('/bin/sleep', ['sleep', '{asleep}'])");
-    let mut outside =
-        confined(place.path(), "none", &["python3", "-c", &script]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let script = format!(
+        "import ctypes, os; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); os.execv('/bin/sleep', ['sleep', '{asleep}'])"
+    );
+    let mut outside = confined(place.path(), "none", &["python3", "-c", &script])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let began = Instant::now();
     while running(&asleep).is_empty() {
         assert!(began.elapsed() < Duration::from_secs(20), "it did not begin");
@@ -257,7 +295,11 @@ fn it_cannot_give_up_being_ended_if_root_confines_it() {
     }
     let left = running(&asleep);
     for pid in &left {
-        rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(*pid).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
     }
     assert!(left.is_empty(), "it lives on: {left:?}");
 }
@@ -269,7 +311,15 @@ fn root_is_no_account_for_it() {
     }
     let place = place();
     let mut command = Command::new(env!("CARGO_BIN_EXE_gitlab-backup"));
-    command.args(["helper", "confine", "--signal", "9", "--user", "0", "--group", "0"]).arg("--parent").arg(std::process::id().to_string());
-    let output = command.arg("--write").arg(place.path()).args(["--", "/bin/true"]).output().unwrap();
-    assert!(!output.status.success() && words(&output).contains("root is no account"), "{}", words(&output));
+    command
+        .args(["helper", "confine", "--signal", "9", "--user", "0", "--group", "0"])
+        .arg("--parent")
+        .arg(std::process::id().to_string());
+    let output =
+        command.arg("--write").arg(place.path()).args(["--", "/bin/true"]).output().unwrap();
+    assert!(
+        !output.status.success() && words(&output).contains("root is no account"),
+        "{}",
+        words(&output)
+    );
 }

@@ -1,4 +1,5 @@
-//! A frozen view of files that try to fool it: what the first pass saw, what the window finds, and what the repository holds in the end.
+//! A frozen view of files that try to fool it: what the first pass saw, what the window finds, and
+//! what the repository holds in the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -31,7 +32,8 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (password, location) = (directory.path().join("password"), directory.path().join("repository"));
+        let (password, location) =
+            (directory.path().join("password"), directory.path().join("repository"));
         fs::write(&password, "secret\n").unwrap();
         let config = Repository {
             engine: EngineName::Builtin,
@@ -46,10 +48,23 @@ impl Lab {
         Self { directory, engine, root, rounds: 0 }
     }
 
-    fn store(&self, part: &str, parents: &[&str], view: View, tolerance: Tolerance) -> anyhow::Result<repository::Stored> {
+    fn store(
+        &self,
+        part: &str,
+        parents: &[&str],
+        view: View,
+        tolerance: Tolerance,
+    ) -> anyhow::Result<repository::Stored> {
         let run: RunId = "20261124T023000Z-8f3c".parse().unwrap();
-        let request =
-            StoreRequest { run: &run, part, host: "lab", parents, files: Files::Frozen(view), tolerance, patience: Duration::from_secs(3) };
+        let request = StoreRequest {
+            run: &run,
+            part,
+            host: "lab",
+            parents,
+            files: Files::Frozen(view),
+            tolerance,
+            patience: Duration::from_secs(3),
+        };
         self.engine.store(request, &Silent)
     }
 
@@ -61,10 +76,13 @@ impl Lab {
     fn first_pass_settled(&self, settled: Time, meanwhile: impl FnOnce()) -> View {
         let exclude = Exclude::new(&[]).unwrap();
         let walk = Walk::new(&exclude).while_it_changes(settled);
-        let mut view = View { roots: vec![walk.root(&self.root, &At::itself(&self.root), None).unwrap()] };
+        let mut view =
+            View { roots: vec![walk.root(&self.root, &At::itself(&self.root), None).unwrap()] };
         assert!(walk.skipped().is_empty());
         meanwhile();
-        let stored = self.store("presync", &["files", "presync"], view.clone(), Tolerance::Changing).unwrap();
+        let stored = self
+            .store("presync", &["files", "presync"], view.clone(), Tolerance::Changing)
+            .unwrap();
         view.forget(stored.skipped.iter().map(|skipped| skipped.path.as_path())).unwrap();
         view
     }
@@ -83,7 +101,9 @@ impl Lab {
         let exclude = Exclude::new(&[]).unwrap();
         let walk = Walk::new(&exclude).securing(&staging);
         let seen = seen.roots.into_iter().next().map(|root| root.tree);
-        let view = View { roots: vec![walk.root(&self.root, &At::itself(&self.root), seen.as_ref()).unwrap()] };
+        let view = View {
+            roots: vec![walk.root(&self.root, &At::itself(&self.root), seen.as_ref()).unwrap()],
+        };
         let skipped = walk.skipped();
         assert!(skipped.is_empty(), "{skipped:?}");
         (view, staging)
@@ -112,24 +132,45 @@ fn state(root: &Path) -> BTreeMap<PathBuf, String> {
             kind if kind.is_symlink() => fs::read_link(&path).unwrap().display().to_string(),
             _ => String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned(),
         };
-        let attributes: Vec<_> = xattr::list(&path).unwrap().map(|name| (name.clone(), xattr::get(&path, &name).unwrap())).collect();
+        let attributes: Vec<_> = xattr::list(&path)
+            .unwrap()
+            .map(|name| (name.clone(), xattr::get(&path, &name).unwrap()))
+            .collect();
         // The time of a link is not brought back by the library.
-        let time = if metadata.is_symlink() { 0 } else { metadata.mtime_nsec() + metadata.mtime() * 1_000_000_000 };
-        let line = format!("{:o} {} {} {time} {attributes:?} {content}", metadata.mode(), metadata.uid(), metadata.gid());
+        let time = if metadata.is_symlink() {
+            0
+        } else {
+            metadata.mtime_nsec() + metadata.mtime() * 1_000_000_000
+        };
+        let line = format!(
+            "{:o} {} {} {time} {attributes:?} {content}",
+            metadata.mode(),
+            metadata.uid(),
+            metadata.gid()
+        );
         found.insert(path.strip_prefix(root).unwrap().to_owned(), line);
     }
     found
 }
 
 fn content(view: &View, path: &str) -> Entry {
-    view.roots[0].tree.get(Path::new(path)).unwrap().unwrap_or_else(|| panic!("{path} is not in the view"))
+    view.roots[0]
+        .tree
+        .get(Path::new(path))
+        .unwrap()
+        .unwrap_or_else(|| panic!("{path} is not in the view"))
 }
 
 /// A file whose times lie an hour back, as those of most files do: it is settled.
 fn old(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
-    File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
+    File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(SystemTime::now() - Duration::from_secs(3600))
+        .unwrap();
 }
 
 /// Everything that is there now has been there for long, as far as the first pass can tell.
@@ -137,7 +178,10 @@ fn settled_now() -> Time {
     std::thread::sleep(Duration::from_millis(50));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    Time { seconds: i64::try_from(now.as_secs()).unwrap(), nanoseconds: i32::try_from(now.subsec_nanos()).unwrap() }
+    Time {
+        seconds: i64::try_from(now.as_secs()).unwrap(),
+        nanoseconds: i32::try_from(now.subsec_nanos()).unwrap(),
+    }
 }
 
 #[test]
@@ -173,10 +217,18 @@ fn nothing_fools_it() {
 
     let before = at("set-back").metadata().unwrap();
     fs::write(at("set-back"), format!("{:<20}", "other")).unwrap();
-    File::options().write(true).open(at("set-back")).unwrap().set_modified(before.modified().unwrap()).unwrap();
+    File::options()
+        .write(true)
+        .open(at("set-back"))
+        .unwrap()
+        .set_modified(before.modified().unwrap())
+        .unwrap();
     assert_eq!(
         (before.mtime_nsec(), before.size()),
-        (at("set-back").metadata().unwrap().mtime_nsec(), at("set-back").metadata().unwrap().size())
+        (
+            at("set-back").metadata().unwrap().mtime_nsec(),
+            at("set-back").metadata().unwrap().size()
+        )
     );
     fs::write(at("rewritten"), format!("{:<20}", "same size")).unwrap();
     old(&at("new-one"), &format!("{:<20}", "over"));
@@ -199,10 +251,23 @@ fn nothing_fools_it() {
 
     let (view, staging, expected) = lab.window(seen, How::Copy);
     assert_eq!(content(&view, "same/file").content, Content::Seen);
-    for name in
-        ["rewritten", "set-back", "replaced", "linked-too", "mode", "attribute", "new/directory/file", "swapped-a/HEAD", "became", "grown"]
-    {
-        assert!(matches!(content(&view, name).content, Content::Staged(_)), "{name}: {:?}", content(&view, name).content);
+    for name in [
+        "rewritten",
+        "set-back",
+        "replaced",
+        "linked-too",
+        "mode",
+        "attribute",
+        "new/directory/file",
+        "swapped-a/HEAD",
+        "became",
+        "grown",
+    ] {
+        assert!(
+            matches!(content(&view, name).content, Content::Staged(_)),
+            "{name}: {:?}",
+            content(&view, name).content
+        );
     }
     let secured = staging.content().0;
     assert!((11..=14).contains(&secured), "{secured} files secured");
@@ -214,7 +279,8 @@ fn nothing_fools_it() {
     assert_eq!(lab.comes_back(view), expected);
 }
 
-/// In the window GitLab is down: a copy costs what the file has on the disk, and a file of several names is copied once.
+/// In the window GitLab is down: a copy costs what the file has on the disk, and a file of several
+/// names is copied once.
 #[test]
 fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
     const SIZE: u64 = 64 << 20;
@@ -234,7 +300,10 @@ fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
     file.write_all_at(b"end", SIZE - 3).unwrap();
     file.sync_all().unwrap();
     File::create(lab.root.join("hole")).unwrap().set_len(SIZE).unwrap();
-    let on_disk: u64 = [&first, &ends, &lab.root.join("settled")].iter().map(|path| path.metadata().unwrap().blocks() * 512).sum();
+    let on_disk: u64 = [&first, &ends, &lab.root.join("settled")]
+        .iter()
+        .map(|path| path.metadata().unwrap().blocks() * 512)
+        .sum();
 
     let (view, staging, expected) = lab.window(seen, How::Copy);
     let (files, bytes) = staging.content();
@@ -245,7 +314,8 @@ fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
     assert!(lab.comes_back(view) == expected, "what came back differs");
 }
 
-/// The kernel's clock for files is coarse: a file that changes twice within one tick has one time of change.
+/// The kernel's clock for files is coarse: a file that changes twice within one tick has one time
+/// of change.
 #[test]
 fn a_change_within_one_tick_of_the_clock_is_found() {
     for round in 0..20 {
@@ -275,7 +345,14 @@ fn what_changes_while_the_first_pass_reads_it_is_taken_in_the_window() {
         fs::rename(root.join("other"), root.join("replaced")).unwrap();
         fs::remove_file(root.join("pipe")).unwrap();
         // Opened for reading it would never end.
-        rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            root.join("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
     });
     fs::remove_file(lab.root.join("pipe")).unwrap();
     fs::write(lab.root.join("removed"), "as the first pass saw it").unwrap();
@@ -283,7 +360,8 @@ fn what_changes_while_the_first_pass_reads_it_is_taken_in_the_window() {
     assert_eq!(lab.comes_back(view), expected);
 }
 
-/// Tomorrow's first pass is compared with today's files, and today's may have been secured from a file that changed in between.
+/// Tomorrow's first pass is compared with today's files, and today's may have been secured from a
+/// file that changed in between.
 #[test]
 fn the_next_day_starts_from_what_was_captured() {
     let mut lab = Lab::new();
@@ -308,8 +386,14 @@ fn without_the_first_pass_s_content_nothing_is_stored() {
     let seen = View { roots: vec![walk.root(&lab.root, &At::itself(&lab.root), None).unwrap()] };
     let (view, _staging, _) = lab.window(seen, How::Copy);
     assert_eq!(content(&view, "file").content, Content::Seen);
-    let error = format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
-    assert!(error.contains("file: is unchanged since the first pass, whose content of it is not in the repository"), "{error}");
+    let error =
+        format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
+    assert!(
+        error.contains(
+            "file: is unchanged since the first pass, whose content of it is not in the repository"
+        ),
+        "{error}"
+    );
     assert!(lab.engine.snapshots().unwrap().is_empty(), "nothing incomplete is left");
 }
 
@@ -324,7 +408,11 @@ fn the_repository_sees_original_paths() {
     fs::create_dir(&lab.root).unwrap();
     let exclude = Exclude::new(&[]).unwrap();
     let root = Walk::new(&exclude)
-        .root(&lab.root, &At { directory: lab.directory.path().into(), inside: "mounted-snapshot".into() }, None)
+        .root(
+            &lab.root,
+            &At { directory: lab.directory.path().into(), inside: "mounted-snapshot".into() },
+            None,
+        )
         .unwrap();
     lab.rounds += 1;
     assert_eq!(lab.comes_back(View { roots: vec![root] }), expected);
@@ -345,7 +433,8 @@ fn a_view_is_the_same_when_it_is_read_again() {
     assert!(View::load(&lab.directory.path().join("none")).unwrap().is_none());
 }
 
-/// Whoever may push makes directories as deep as he likes: nothing may call itself for each of them, nor hold a descriptor for each.
+/// Whoever may push makes directories as deep as he likes: nothing may call itself for each of
+/// them, nor hold a descriptor for each.
 #[test]
 fn a_directory_of_any_depth_is_captured() {
     let mut lab = Lab::new();
@@ -376,7 +465,8 @@ fn a_directory_of_any_depth_is_captured() {
     assert!(Directory::open(&laid).unwrap().look(&deepest).unwrap().is_some());
 }
 
-/// The window looks closer only at what changed since the first pass: what was left out of the rest is told all the same.
+/// The window looks closer only at what changed since the first pass: what was left out of the rest
+/// is told all the same.
 #[test]
 fn an_attribute_that_was_left_out_is_told_by_the_window() {
     let mut lab = Lab::new();
@@ -395,11 +485,20 @@ fn an_attribute_that_was_left_out_is_told_by_the_window() {
     let staging = Staging::new(&held, How::Copy).unwrap();
     let exclude = Exclude::new(&[]).unwrap();
     let walk = Walk::new(&exclude).securing(&staging);
-    let view = View { roots: vec![walk.root(&lab.root, &At::itself(&lab.root), Some(&seen.roots[0].tree)).unwrap()] };
+    let view = View {
+        roots: vec![
+            walk.root(&lab.root, &At::itself(&lab.root), Some(&seen.roots[0].tree)).unwrap(),
+        ],
+    };
     assert_eq!(content(&view, "settled").content, Content::Seen);
     let mut told: Vec<String> = walk.left_out().iter().map(ToString::to_string).collect();
     told.sort();
-    let line = |name: &str| format!("{}: its attribute 'user.\\xff', whose name is not UTF-8", lab.root.join(name).display());
+    let line = |name: &str| {
+        format!(
+            "{}: its attribute 'user.\\xff', whose name is not UTF-8",
+            lab.root.join(name).display()
+        )
+    };
     assert_eq!(told, [line("changed"), line("settled")]);
     lab.rounds += 1;
     assert_eq!(lab.comes_back(view), expected);
@@ -422,7 +521,11 @@ fn what_is_too_deep_for_a_path_is_left_out_and_told() {
     assert!(walk.skipped().is_empty());
     let left_out = walk.left_out();
     assert!((1..=2).contains(&left_out.len()), "{}", left_out.len());
-    assert!(left_out[0].error.contains("bytes, and a restore could not make it"), "{}", left_out[0].error);
+    assert!(
+        left_out[0].error.contains("bytes, and a restore could not make it"),
+        "{}",
+        left_out[0].error
+    );
     assert!(root.tree.get(Path::new("beside")).unwrap().is_some() && root.tree.count() > 1000);
     let stored = lab.store("files", &[], View { roots: vec![root] }, Tolerance::None).unwrap();
     let target = tempfile::tempdir_in(lab.directory.path()).unwrap();
@@ -430,7 +533,8 @@ fn what_is_too_deep_for_a_path_is_left_out_and_told() {
     Directory::open(lab.directory.path()).unwrap().remove(OsStr::new("root")).unwrap();
 }
 
-/// A directory that is exchanged for a link while the walk is in it leads nowhere else, and content is read from the file that was seen.
+/// A directory that is exchanged for a link while the walk is in it leads nowhere else, and content
+/// is read from the file that was seen.
 #[test]
 fn a_view_never_leaves_its_root() {
     let lab = Lab::new();
@@ -440,7 +544,10 @@ fn a_view_never_leaves_its_root() {
     let root = Walk::new(&exclude).root(&lab.root, &At::itself(&lab.root), None).unwrap();
     fs::rename(lab.root.join("d"), lab.root.join("moved")).unwrap();
     symlink(lab.directory.path().join("elsewhere"), lab.root.join("d")).unwrap();
-    let error = format!("{:#}", lab.store("files", &[], View { roots: vec![root] }, Tolerance::None).unwrap_err());
+    let error = format!(
+        "{:#}",
+        lab.store("files", &[], View { roots: vec![root] }, Tolerance::None).unwrap_err()
+    );
     assert!(error.contains("d/file"), "{error}");
     let root = Walk::new(&exclude).root(&lab.root, &At::itself(&lab.root), None).unwrap();
     fs::remove_file(lab.root.join("d")).unwrap();
@@ -451,7 +558,8 @@ fn a_view_never_leaves_its_root() {
     assert!(!names.contains(&lab.root.join("d/file")), "{names:?}");
 }
 
-/// The directory of clones lies where others may own what is around it: what they put in its place is not read.
+/// The directory of clones lies where others may own what is around it: what they put in its place
+/// is not read.
 #[test]
 fn what_takes_the_place_of_a_staging_area_is_not_read() {
     let mut lab = Lab::new();
@@ -463,7 +571,8 @@ fn what_takes_the_place_of_a_staging_area_is_not_read() {
     fs::rename(&at, lab.directory.path().join("away")).unwrap();
     fs::create_dir_all(at.join("0")).unwrap();
     fs::write(at.join("0/0"), "forged!").unwrap();
-    let error = format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
+    let error =
+        format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
     assert!(error.contains("is not the directory that was made there"), "{error}");
     assert!(staging.held().remove().is_err() && at.join("0/0").exists());
 }
@@ -479,7 +588,14 @@ fn a_million_entries_are_walked_and_read_again() {
             // A hard link is an entry like any other, and quick to make.
             match file {
                 0 => drop(inside.create(OsStr::new("0"), 0o644).unwrap()),
-                file => rustix::fs::linkat(&inside, "0", &inside, file.to_string(), rustix::fs::AtFlags::empty()).unwrap(),
+                file => rustix::fs::linkat(
+                    &inside,
+                    "0",
+                    &inside,
+                    file.to_string(),
+                    rustix::fs::AtFlags::empty(),
+                )
+                .unwrap(),
             }
         }
     }

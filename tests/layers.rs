@@ -1,4 +1,5 @@
-//! Imports point one way. The layers are the list in src/lib.rs, from the top down: a module uses what stands on lines below its own.
+//! Imports point one way. The layers are the list in src/lib.rs, from the top down: a module uses
+//! what stands on lines below its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
@@ -11,14 +12,23 @@ fn source(path: &str) -> PathBuf {
 
 /// The line of each module in the list.
 fn layers(library: &str) -> BTreeMap<&str, usize> {
-    let list = library.split("```text\n").nth(1).and_then(|rest| rest.split("//! ```").next()).expect("src/lib.rs lists the layers");
+    let list = library
+        .split("```text\n")
+        .nth(1)
+        .and_then(|rest| rest.split("//! ```").next())
+        .expect("src/lib.rs lists the layers");
     let lines = list.lines().map(|line| line.trim_start_matches("//!"));
-    lines.enumerate().flat_map(|(at, line)| line.split_whitespace().map(move |module| (module, at))).collect()
+    lines
+        .enumerate()
+        .flat_map(|(at, line)| line.split_whitespace().map(move |module| (module, at)))
+        .collect()
 }
 
 /// The modules at the root of the crate that `text` names; `say` and `note` are macros of `host`.
 fn named(text: &str) -> Vec<(usize, String)> {
-    let name = |text: &str| text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>();
+    let name = |text: &str| {
+        text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>()
+    };
     let mut found = Vec::new();
     for (at, _) in text.match_indices("crate::") {
         // `$crate` in a macro is the crate of who uses it.
@@ -47,7 +57,8 @@ fn named(text: &str) -> Vec<(usize, String)> {
             None => found.push((line, name(rest))),
         }
     }
-    let macros = |name: String| if name == "say" || name == "note" { "host".to_owned() } else { name };
+    let macros =
+        |name: String| if name == "say" || name == "note" { "host".to_owned() } else { name };
     found.into_iter().map(|(line, name)| (line, macros(name))).collect()
 }
 
@@ -76,7 +87,10 @@ fn climbing(module: &str, text: &str, layers: &BTreeMap<&str, usize>) -> Vec<Str
 fn nothing_is_imported_from_a_layer_above() {
     let library = fs::read_to_string(source("lib.rs")).unwrap();
     let layers = layers(&library);
-    let modules: Vec<&str> = library.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let modules: Vec<&str> = library
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .collect();
     assert!(modules.len() > 10);
     for module in modules {
         assert!(layers.contains_key(module), "{module} is in no layer");
@@ -99,7 +113,10 @@ fn an_import_from_above_is_seen() {
         ("use crate::steps::open;\n", 1),
         ("use crate::{host::own, units};\n", 1),
         ("use crate::units::{self, Unit};\nfn f() -> crate::steps::Failed { }\n", 2),
-        ("use crate::runs::Record;\nuse crate::{host::{own, text}, values};\nfn f() { say!(\"x\") }\n", 0),
+        (
+            "use crate::runs::Record;\nuse crate::{host::{own, text}, values};\nfn f() { say!(\"x\") }\n",
+            0,
+        ),
         ("pub(crate::steps) fn f() {}", 0),
     ] {
         assert_eq!(climbing("runs", text, &layers).len(), count, "{text}");

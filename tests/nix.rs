@@ -1,5 +1,6 @@
-//! The NixOS module, without NixOS: evaluated by Debian's Nix, with nixpkgs' own lib where `NIXPKGS_LIB` names it and else with a stand-in for it. What it
-//! would build is built by its own commands, with the program that these tests are for.
+//! The NixOS module, without NixOS: evaluated by Debian's Nix, with nixpkgs' own lib where
+//! `NIXPKGS_LIB` names it and else with a stand-in for it. What it would build is built by its own
+//! commands, with the program that these tests are for.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fmt::Write as _;
@@ -22,15 +23,19 @@ struct System {
 
 /// What it says on stdout; fails with what it says on stderr.
 fn said(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().expect("tests/prepare installs what this test needs");
+    let output =
+        command.stdin(Stdio::null()).output().expect("tests/prepare installs what this test needs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 impl System {
-    /// A host with services.gitlab, and these settings besides; `more` is beside services.gitlab-backup.
+    /// A host with services.gitlab, and these settings besides; `more` is beside
+    /// services.gitlab-backup.
     fn new(settings: &str, more: &str) -> Self {
-        let module = format!("{{ services.gitlab-backup = {{ enable = true; settings = {{ {settings} }}; }}; {more} }}");
+        let module = format!(
+            "{{ services.gitlab-backup = {{ enable = true; settings = {{ {settings} }}; }}; {more} }}"
+        );
         Self::of(&module)
     }
 
@@ -45,8 +50,17 @@ impl System {
     fn at(host: &Path, root: tempfile::TempDir) -> Self {
         let package = root.path().join("package");
         std::fs::create_dir_all(package.join("bin")).unwrap();
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_gitlab-backup"), package.join("bin/gitlab-backup")).unwrap();
-        let text = said(Command::new(here("tests/nix/evaluate")).arg(host).arg(root.path().join("store")).arg(&package));
+        std::os::unix::fs::symlink(
+            env!("CARGO_BIN_EXE_gitlab-backup"),
+            package.join("bin/gitlab-backup"),
+        )
+        .unwrap();
+        let text = said(
+            Command::new(here("tests/nix/evaluate"))
+                .arg(host)
+                .arg(root.path().join("store"))
+                .arg(&package),
+        );
         Self { told: serde_json::from_str(&text).unwrap(), root }
     }
 
@@ -56,7 +70,12 @@ impl System {
 
     /// The sentences of the assertions that do not hold.
     fn failed(&self) -> Vec<&str> {
-        self.host("failed").as_array().unwrap().iter().map(|message| message.as_str().unwrap()).collect()
+        self.host("failed")
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|message| message.as_str().unwrap())
+            .collect()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -68,11 +87,19 @@ impl System {
         let evaluation = self.root.path().join("evaluation.json");
         std::fs::write(&evaluation, self.told.to_string()).unwrap();
         let mut realise = Command::new(here("tests/nix/realise"));
-        let output = realise.arg("").stdin(std::fs::File::open(evaluation).unwrap()).output().expect("python3 is needed for this test");
+        let output = realise
+            .arg("")
+            .stdin(std::fs::File::open(evaluation).unwrap())
+            .output()
+            .expect("python3 is needed for this test");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let command = String::from_utf8(output.stdout).unwrap();
         let out = command.trim();
-        Command::new("bash").args(["-euo", "pipefail", &format!("{out}.sh")]).env("out", out).output().unwrap()
+        Command::new("bash")
+            .args(["-euo", "pipefail", &format!("{out}.sh")])
+            .env("out", out)
+            .output()
+            .unwrap()
     }
 
     fn units(&self) -> PathBuf {
@@ -96,8 +123,11 @@ fn complaints(directory: &Path) -> String {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     verify.args(entries.filter(|path| path.is_file()));
     let output = verify.output().expect("systemd-analyze is needed for this test");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    said.lines().filter(|line| line.contains("gitlab-backup")).fold(String::new(), |all, line| all + line + "\n")
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    said.lines()
+        .filter(|line| line.contains("gitlab-backup"))
+        .fold(String::new(), |all, line| all + line + "\n")
 }
 
 #[test]
@@ -107,46 +137,91 @@ fn a_location_is_all_that_must_be_said() {
     let directory = system.units();
     let config = system.config();
     let writers: Vec<_> = config.gitlab.writers.iter().map(|unit| unit.as_str()).collect();
-    assert_eq!(writers, ["gitlab.service", "gitlab-sidekiq.service", "gitlab-workhorse.service", "gitaly.service"]);
+    assert_eq!(
+        writers,
+        ["gitlab.service", "gitlab-sidekiq.service", "gitlab-workhorse.service", "gitaly.service"]
+    );
     assert_eq!((config.gitlab.layout.as_str(), config.gitlab.stopped_alone.len()), ("nixos", 1));
     assert_eq!(config.repository.location, "/srv/backup");
     assert_eq!(config.files.configuration, [PathBuf::from("/var/gitlab/state/config")]);
     assert_eq!(config.redis[0].unit.as_ref().unwrap().as_str(), "redis-gitlab.service");
     let postgresql = config.postgresql.unwrap();
-    assert_eq!((postgresql.host.as_str(), postgresql.databases.unwrap()), ("/run/postgresql", vec!["gitlab".to_owned()]));
+    assert_eq!(
+        (postgresql.host.as_str(), postgresql.databases.unwrap()),
+        ("/run/postgresql", vec!["gitlab".to_owned()])
+    );
     assert_eq!(postgresql.bin_dir.unwrap(), system.path("postgresql").join("bin"));
 
-    // The program and the configuration are in the store, and the programs of the units on their PATH.
+    // The program and the configuration are in the store, and the programs of the units on their
+    // PATH.
     let unit = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
     let program = system.root.path().join("package/bin/gitlab-backup");
     let source = system.path("gitlab-backup.toml");
-    let exec = format!("ExecStart=:\"{}\" \"--config\" \"{}\" \"helper\" \"execute\"", program.display(), source.display());
-    assert!(unit("gitlab-backup-run.service").contains(&exec), "{}", unit("gitlab-backup-run.service"));
+    let exec = format!(
+        "ExecStart=:\"{}\" \"--config\" \"{}\" \"helper\" \"execute\"",
+        program.display(),
+        source.display()
+    );
+    assert!(
+        unit("gitlab-backup-run.service").contains(&exec),
+        "{}",
+        unit("gitlab-backup-run.service")
+    );
     let programs = system.host("path").as_array().unwrap();
-    assert!(programs.iter().any(|package| package.as_str() == system.path("redis").to_str()), "{programs:?}");
+    assert!(
+        programs.iter().any(|package| package.as_str() == system.path("redis").to_str()),
+        "{programs:?}"
+    );
     // A switch to another system does not touch a run.
-    for name in ["gitlab-backup-resume.service", "gitlab-backup-store.target", "gitlab-backup-deadline.timer"] {
+    for name in [
+        "gitlab-backup-resume.service",
+        "gitlab-backup-store.target",
+        "gitlab-backup-deadline.timer",
+    ] {
         assert!(unit(&format!("{name}.d/nixos.conf")).contains("\nX-OnlyManualStart=true\n"));
     }
-    // A unit that is given a secret starts after what provides it, and no other does: GitLab's return waits for nothing.
-    for (name, wanted) in [("gitlab-backup-presync.service", true), ("gitlab-backup-resume.service", false)] {
-        assert_eq!(directory.join(format!("{name}.d/nixos-secrets.conf")).exists(), wanted, "{name}");
+    // A unit that is given a secret starts after what provides it, and no other does: GitLab's
+    // return waits for nothing.
+    for (name, wanted) in
+        [("gitlab-backup-presync.service", true), ("gitlab-backup-resume.service", false)]
+    {
+        assert_eq!(
+            directory.join(format!("{name}.d/nixos-secrets.conf")).exists(),
+            wanted,
+            "{name}"
+        );
     }
     assert_eq!(complaints(&directory), "");
 
     // Encrypted, they may lie in the store.
-    let more = format!("{GITLAB} services.gitlab-backup.credentials.\"gitlab.repository\" = \"/nix/store/x-gitlab.repository\";");
-    let credential = System::new("repository.password-credential = \"encrypted:gitlab.repository\";", &more);
+    let more = format!(
+        "{GITLAB} services.gitlab-backup.credentials.\"gitlab.repository\" = \"/nix/store/x-gitlab.repository\";"
+    );
+    let credential =
+        System::new("repository.password-credential = \"encrypted:gitlab.repository\";", &more);
     assert!(credential.failed().is_empty(), "{:?}", credential.failed());
-    assert_eq!(credential.host("etc")["credstore.encrypted/gitlab.repository"], "/nix/store/x-gitlab.repository");
-    let presync = std::fs::read_to_string(credential.units().join("gitlab-backup-presync.service")).unwrap();
+    assert_eq!(
+        credential.host("etc")["credstore.encrypted/gitlab.repository"],
+        "/nix/store/x-gitlab.repository"
+    );
+    let presync =
+        std::fs::read_to_string(credential.units().join("gitlab-backup-presync.service")).unwrap();
     assert!(presync.contains("\nLoadCredentialEncrypted=gitlab.repository\n"), "{presync}");
 
     assert_eq!(system.host("packages")[0], system.path("gitlab-backup-units").to_str().unwrap());
     assert_eq!(system.host("etc")["gitlab-backup/config.toml"], source.to_str().unwrap());
-    assert_eq!(system.host("targets")["timers"]["wants"], serde_json::json!(["gitlab-backup-run.timer", "gitlab-backup-verify.timer"]));
-    assert_eq!(system.host("targets")["multi-user"]["wants"][0], "gitlab-backup-restore-guard.service");
-    assert_eq!(*system.host("users"), serde_json::json!(["gitlab-backup-loader", "gitlab-backup-sandbox"]));
+    assert_eq!(
+        system.host("targets")["timers"]["wants"],
+        serde_json::json!(["gitlab-backup-run.timer", "gitlab-backup-verify.timer"])
+    );
+    assert_eq!(
+        system.host("targets")["multi-user"]["wants"][0],
+        "gitlab-backup-restore-guard.service"
+    );
+    assert_eq!(
+        *system.host("users"),
+        serde_json::json!(["gitlab-backup-loader", "gitlab-backup-sandbox"])
+    );
     assert!(system.host("warnings")[0].as_str().unwrap().contains("copy-elsewhere"));
 }
 
@@ -177,7 +252,11 @@ fn what_services_gitlab_says_is_taken_over() {
     let system = System::new(settings, EVERYTHING);
     assert!(system.failed().is_empty(), "{:?}", system.failed());
     let warnings = system.host("warnings").as_array().unwrap();
-    assert!(warnings.len() == 1 && warnings[0].as_str().unwrap().contains("services.gitlab.secrets.dbFile"), "{warnings:?}");
+    assert!(
+        warnings.len() == 1
+            && warnings[0].as_str().unwrap().contains("services.gitlab.secrets.dbFile"),
+        "{warnings:?}"
+    );
     let directory = system.units();
     assert_eq!(complaints(&directory), "");
     let config = system.config();
@@ -197,7 +276,9 @@ fn what_services_gitlab_says_is_taken_over() {
         ]
     );
     let state = Path::new("/srv/gitlab state");
-    let mut paths: Vec<_> = ["repositories", "uploads", "builds", "shared", "custom_hooks", "home"].map(|name| state.join(name)).into();
+    let mut paths: Vec<_> = ["repositories", "uploads", "builds", "shared", "custom_hooks", "home"]
+        .map(|name| state.join(name))
+        .into();
     let configuration = [state.join("config"), "/run/keys/secret".into(), "/run/keys/db".into()];
     paths.extend(["/var/lib/docker-registry".into(), "/srv/pages".into()]);
     assert_eq!(config.files.paths, [&paths[..], &configuration].concat());
@@ -210,8 +291,12 @@ fn what_services_gitlab_says_is_taken_over() {
     assert_eq!(system.host("users")[0], "gitlab-backup");
     let run = std::fs::read_to_string(directory.join("gitlab-backup-redis.service")).unwrap();
     assert!(run.contains("LoadCredential=redis-main.password:/run/keys/redis\n"));
-    let timers: Vec<String> = serde_json::from_value(system.host("targets")["timers"]["wants"].clone()).unwrap();
-    assert_eq!(timers, ["gitlab-backup-run.timer", "gitlab-backup-verify.timer", "gitlab-backup-unsilence.timer"]);
+    let timers: Vec<String> =
+        serde_json::from_value(system.host("targets")["timers"]["wants"].clone()).unwrap();
+    assert_eq!(
+        timers,
+        ["gitlab-backup-run.timer", "gitlab-backup-verify.timer", "gitlab-backup-unsilence.timer"]
+    );
     for timer in timers {
         assert!(directory.join(&timer).is_file(), "{timer}");
     }
@@ -266,11 +351,15 @@ fn settings_of_every_type_come_through_unharmed() {
     let config = system.config();
     assert!(config.files.paths.contains(&PathBuf::from(file)), "{:?}", config.files.paths);
     assert_eq!(config.repository.location, format!("{file}/backup").replace("/srv/", "/mnt/"));
-    assert_eq!((config.files.presync, config.postgresql.unwrap().jobs, config.redis.len()), (false, 7, 1));
+    assert_eq!(
+        (config.files.presync, config.postgresql.unwrap().jobs, config.redis.len()),
+        (false, 7, 1)
+    );
     assert_eq!(config.gitlab.max_downtime.to_string(), "3900s");
     assert_eq!(config.steps[0].command[1..], odd);
     assert_eq!(config.steps.len(), 1);
-    // What systemd makes of it is for the lab; here, it is what the program makes of the same strings in a TOML of another writer.
+    // What systemd makes of it is for the lab; here, it is what the program makes of the same
+    // strings in a TOML of another writer.
     let unit = std::fs::read_to_string(directory.join("gitlab-backup-step-odd.service")).unwrap();
     assert!(unit.contains(" \"100 %%n %%%% %%\" \"$HOME ${HOME} $$\" \"it's \\\"quoted\\\"\" \"back\\\\slash \\\\n\" "), "{unit}");
     assert!(unit.contains(" \"line\\nbreak\" "), "{unit}");
@@ -279,8 +368,14 @@ fn settings_of_every_type_come_through_unharmed() {
 #[test]
 fn what_the_program_refuses_fails_the_build() {
     for (settings, said) in [
-        ("files.paths = [ \"/a\\nExecStart=/bin/evil\" ];", "files.paths[7]: '/a\\nExecStart=/bin/evil' has a control character in it"),
-        ("repository.location = \"/a\\nb\";", "repository.location: '/a\\nb' has a control character in it"),
+        (
+            "files.paths = [ \"/a\\nExecStart=/bin/evil\" ];",
+            "files.paths[7]: '/a\\nExecStart=/bin/evil' has a control character in it",
+        ),
+        (
+            "repository.location = \"/a\\nb\";",
+            "repository.location: '/a\\nb' has a control character in it",
+        ),
         (
             "step = [ { name = \"x\"; stage = \"store\"; command = [ \"/x\" ]; description = \"a\\nb\"; } ];",
             "step[0].description: has a control",
@@ -305,13 +400,21 @@ fn what_the_program_refuses_fails_the_build() {
         ("files.paths", "[ \"relative\" ]"),
         ("repository.password-file", "\"/nix/store/0123456789abcdfghijklmnpqrsvwxyz-password\""),
         ("repository.password-file", "./password"),
-        ("repository.environment-file", "\"${builtins.storeDir}/0123456789abcdfghijklmnpqrsvwxyz-x\""),
+        (
+            "repository.environment-file",
+            "\"${builtins.storeDir}/0123456789abcdfghijklmnpqrsvwxyz-x\"",
+        ),
     ] {
-        let module = format!("{{ services.gitlab-backup = {{ enable = true; settings.{key} = {value}; }}; {GITLAB} }}");
+        let module = format!(
+            "{{ services.gitlab-backup = {{ enable = true; settings.{key} = {value}; }}; {GITLAB} }}"
+        );
         std::fs::write(&host, module).unwrap();
         let output = Command::new(here("tests/nix/evaluate")).arg(&host).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && stderr.contains(&format!("settings.{key}")), "{key}: {stderr}");
+        assert!(
+            !output.status.success() && stderr.contains(&format!("settings.{key}")),
+            "{key}: {stderr}"
+        );
     }
 }
 
@@ -319,14 +422,29 @@ fn what_the_program_refuses_fails_the_build() {
 fn what_cannot_work_is_said_in_sentences() {
     for (settings, more, word) in [
         ("", "", "services.gitlab, which is not enabled"),
-        ("monitoring.webhook.token-file = ./token;", GITLAB, "settings.monitoring.webhook.token-file."),
-        ("", "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; };", "settings.postgresql.password-file"),
+        (
+            "monitoring.webhook.token-file = ./token;",
+            GITLAB,
+            "settings.monitoring.webhook.token-file.",
+        ),
+        (
+            "",
+            "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; };",
+            "settings.postgresql.password-file",
+        ),
         ("postgresql.host = \"10.0.0.1\";", GITLAB, "settings.postgresql.password-file"),
-        ("gitlab = { layout = \"custom\"; writers = [ \"x.service\" ]; }; files.paths = [ ];", "", "files.paths is empty"),
+        (
+            "gitlab = { layout = \"custom\"; writers = [ \"x.service\" ]; }; files.paths = [ ];",
+            "",
+            "files.paths is empty",
+        ),
     ] {
         let system = System::new(settings, more);
         let failed = system.failed();
-        assert!(failed.iter().any(|message| message.contains(word) && message.ends_with('.')), "{settings} {more}: {failed:?}");
+        assert!(
+            failed.iter().any(|message| message.contains(word) && message.ends_with('.')),
+            "{settings} {more}: {failed:?}"
+        );
     }
     for (settings, more) in [
         (
@@ -334,8 +452,14 @@ fn what_cannot_work_is_said_in_sentences() {
             "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; databasePasswordFile = \"/run/keys/db\"; };",
         ),
         ("postgresql = { host = \"10.0.0.1\"; password-credential = \"pg\"; };", GITLAB),
-        ("monitoring.webhook = { url = \"https://h\"; ca-file = \"/nix/store/x-certificate\"; };", GITLAB),
-        ("gitlab = { layout = \"custom\"; writers = [ \"gitlab.service\" ]; }; files.paths = [ \"/srv/git\" ];", ""),
+        (
+            "monitoring.webhook = { url = \"https://h\"; ca-file = \"/nix/store/x-certificate\"; };",
+            GITLAB,
+        ),
+        (
+            "gitlab = { layout = \"custom\"; writers = [ \"gitlab.service\" ]; }; files.paths = [ \"/srv/git\" ];",
+            "",
+        ),
     ] {
         let system = System::new(settings, more);
         assert!(system.failed().is_empty(), "{settings}");
@@ -359,13 +483,27 @@ fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
     // With what installShellFiles has played: everything that is given to it is there.
     let place = tempfile::tempdir().unwrap();
     let played = "installManPage() { ls -- \"$@\"; }; installShellCompletion() { for word; do case $word in /*) grep -q restore \"$word\" || exit 1;; esac; done; }";
-    let script = format!("set -euo pipefail; {played}\n{}", package["postInstall"].as_str().unwrap());
+    let script =
+        format!("set -euo pipefail; {played}\n{}", package["postInstall"].as_str().unwrap());
     let mut install = Command::new("bash");
-    let installed = said(install.arg("-c").arg(script).current_dir(&place).env("out", system.root.path().join("package")));
-    assert!(installed.contains("man/gitlab-backup.8") && installed.contains("man/gitlab-backup-restore.8"), "{installed}");
+    let installed = said(
+        install
+            .arg("-c")
+            .arg(script)
+            .current_dir(&place)
+            .env("out", system.root.path().join("package")),
+    );
+    assert!(
+        installed.contains("man/gitlab-backup.8")
+            && installed.contains("man/gitlab-backup-restore.8"),
+        "{installed}"
+    );
     // Units and admins find what the program calls, and the program finds itself.
     let wrapped = package["wrapped"].as_str().unwrap();
-    assert!(wrapped.contains("--argv0 $out/bin/gitlab-backup") && wrapped.contains("--suffix PATH : "), "{wrapped}");
+    assert!(
+        wrapped.contains("--argv0 $out/bin/gitlab-backup") && wrapped.contains("--suffix PATH : "),
+        "{wrapped}"
+    );
     let package = system.root.path().join("package");
     let expected = serde_json::json!({
         "outputs": ["checks", "devShells", "formatter", "legacyPackages", "nixosModules", "overlays", "packages"],
@@ -375,10 +513,12 @@ fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
     assert_eq!(system.told["flake"], expected);
 }
 
-/// Each host of tests/nix/hosts gives what the file beside it says. With NIXPKGS_LIB, it does by nixpkgs' own lib too.
+/// Each host of tests/nix/hosts gives what the file beside it says. With NIXPKGS_LIB, it does by
+/// nixpkgs' own lib too.
 #[test]
 fn every_host_gives_what_the_file_beside_it_says() {
-    let found: Value = serde_json::from_str(&said(&mut Command::new(here("tests/nix/evaluate-hosts")))).unwrap();
+    let found: Value =
+        serde_json::from_str(&said(&mut Command::new(here("tests/nix/evaluate-hosts")))).unwrap();
     let hosts = found.as_object().unwrap();
     assert!(hosts.len() >= 40, "{}", hosts.len());
     let mut unlike = Vec::new();
@@ -387,12 +527,17 @@ fn every_host_gives_what_the_file_beside_it_says() {
         if std::env::var_os("UPDATE_HOSTS").is_some() {
             std::fs::write(&path, serde_json::to_string_pretty(found).unwrap() + "\n").unwrap();
         }
-        let wanted: Option<Value> = std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+        let wanted: Option<Value> =
+            std::fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
         if wanted.as_ref() != Some(found) {
             unlike.push(format!("{name}: {found:#}"));
         }
     }
-    assert!(unlike.is_empty(), "UPDATE_HOSTS=1 cargo test --test nix writes what these give:\n{}", unlike.join("\n"));
+    assert!(
+        unlike.is_empty(),
+        "UPDATE_HOSTS=1 cargo test --test nix writes what these give:\n{}",
+        unlike.join("\n")
+    );
 }
 
 /// What a host derives is a configuration that the program takes, and units that systemd takes.
@@ -402,7 +547,9 @@ fn what_every_host_builds_builds() {
     for entry in std::fs::read_dir(here("tests/nix/hosts")).unwrap() {
         let path = entry.unwrap().path();
         // The program of another platform does not run here.
-        if path.extension().is_none_or(|extension| extension != "nix") || path.ends_with("cross.nix") {
+        if path.extension().is_none_or(|extension| extension != "nix")
+            || path.ends_with("cross.nix")
+        {
             continue;
         }
         let system = System::at(&path, tempfile::tempdir().unwrap());
@@ -428,21 +575,28 @@ fn the_page_of_the_options_is_that_of_the_module() {
     );
 }
 
-/// Every key that the program knows and the module has a typed option for is spelled alike; what it has no option for is free.
+/// Every key that the program knows and the module has a typed option for is spelled alike; what it
+/// has no option for is free.
 #[test]
 fn every_option_is_a_key_of_the_program() {
     let system = System::new("", GITLAB);
     let page = system.told["options"].as_str().unwrap();
-    let keys = page.lines().filter_map(|line| line.strip_prefix("| `settings.")?.split_once('`')).map(|(key, _)| key);
+    let keys = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `settings.")?.split_once('`'))
+        .map(|(key, _)| key);
     let mut count = 0;
     for key in keys.filter(|key| key.contains('.')) {
-        // A boolean is the wrong type for nearly everything, and a number for the rest: what is wrong is not the name.
+        // A boolean is the wrong type for nearly everything, and a number for the rest: what is
+        // wrong is not the name.
         let (table, name) = key.rsplit_once('.').unwrap();
         let text = match table {
             "redis" | "step" | "files.path" => format!("[[{table}]]\n{name} = 1979-05-27"),
             _ => format!("[{table}]\n{name} = 1979-05-27"),
         };
-        let error = Config::parse(&text, Path::new("/x.toml"), &Host::new("/nonexistent")).unwrap_err().to_string();
+        let error = Config::parse(&text, Path::new("/x.toml"), &Host::new("/nonexistent"))
+            .unwrap_err()
+            .to_string();
         assert!(!error.contains("there is no such key"), "{key}: {error}");
         count += 1;
     }
@@ -466,10 +620,17 @@ fn every_nix_file_parses_and_is_written_alike() {
     nix_files(&here("nix"), &mut files);
     nix_files(&here("tests/nix"), &mut files);
     assert!(files.len() > 10);
-    said(Command::new("nix-instantiate").args(["--store", "dummy://", "--parse"]).args(&files).env("NIX_STATE_DIR", std::env::temp_dir()));
+    said(
+        Command::new("nix-instantiate")
+            .args(["--store", "dummy://", "--parse"])
+            .args(&files)
+            .env("NIX_STATE_DIR", std::env::temp_dir()),
+    );
     let problems = files.iter().flat_map(|path| {
         let found = unlike(&std::fs::read_to_string(path).unwrap());
-        found.into_iter().map(|(index, problem)| format!("{}:{}: {problem}", path.display(), index + 1))
+        found
+            .into_iter()
+            .map(|(index, problem)| format!("{}:{}: {problem}", path.display(), index + 1))
     });
     assert_eq!(problems.collect::<Vec<_>>(), Vec::<String>::new());
 }
@@ -487,7 +648,10 @@ fn unlike(text: &str) -> Vec<(usize, &'static str)> {
             (line.ends_with(' '), "blanks at the end"),
             ((line.len() - code.len()) % 2 == 1, "not indented by twos"),
             (width > 100, "wider than 100"),
-            (line.is_empty() && index + 1 < lines.len() && lines[index + 1].is_empty(), "no line, or two, that are empty"),
+            (
+                line.is_empty() && index + 1 < lines.len() && lines[index + 1].is_empty(),
+                "no line, or two, that are empty",
+            ),
             (["}:let", "=[", "={", "]++"].iter().any(|crowded| code.contains(crowded)), "crowded"),
             (code.starts_with("with ") || code.contains(" with lib;"), "with: names from anywhere"),
         ] {
@@ -504,9 +668,17 @@ fn unlike(text: &str) -> Vec<(usize, &'static str)> {
 
 #[test]
 fn what_is_written_otherwise_is_found() {
-    for text in
-        ["{ }", "{ }\n\n", "\t{ }\n", " { }\n", "{ } \n", "{\n\n\n}\n", "a =[ ];\n", "with lib;\n", &format!("# {}\n", "x".repeat(140))]
-    {
+    for text in [
+        "{ }",
+        "{ }\n\n",
+        "\t{ }\n",
+        " { }\n",
+        "{ } \n",
+        "{\n\n\n}\n",
+        "a =[ ];\n",
+        "with lib;\n",
+        &format!("# {}\n", "x".repeat(140)),
+    ] {
         assert!(!unlike(text).is_empty(), "{text:?}");
     }
     assert_eq!(unlike(&format!("{{\n  a = \"{}\";\n\n}}\n", "x".repeat(200))), []);

@@ -1,4 +1,5 @@
-//! Both engines on real directories, judged by the real restic. The same tests for each: they write one format.
+//! Both engines on real directories, judged by the real restic. The same tests for each: they write
+//! one format.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -46,7 +47,12 @@ impl Place {
     fn engine(&self, engine: EngineName) -> Box<dyn Engine> {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
-        let config = Repository { engine, location, password: SecretSource::File(password.clone()), environment_file: None };
+        let config = Repository {
+            engine,
+            location,
+            password: SecretSource::File(password.clone()),
+            environment_file: None,
+        };
         repository::open(&config, &password, None, None).unwrap()
     }
 
@@ -59,7 +65,9 @@ impl Place {
     fn restic(&self, words: &[&str]) -> String {
         let mut command = Command::new("restic");
         command.arg("--no-cache").args(words);
-        command.env("RESTIC_REPOSITORY", self.path("repository")).env("RESTIC_PASSWORD_FILE", self.path("password"));
+        command
+            .env("RESTIC_REPOSITORY", self.path("repository"))
+            .env("RESTIC_PASSWORD_FILE", self.path("password"));
         let output = command.output().expect("restic is needed: tests/prepare installs it");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "restic {words:?}: {stderr}");
@@ -87,16 +95,31 @@ impl Place {
         xattr::set(root.join("a"), "user.binary", b"\0\xff\n").unwrap();
         xattr::set(root.join("a-b/file"), "user.none", b"").unwrap();
         // The kernel hides them from whoever may not set them.
-        if rustix::thread::capabilities(None).unwrap().effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
+        if rustix::thread::capabilities(None)
+            .unwrap()
+            .effective
+            .contains(rustix::thread::CapabilitySet::SYS_ADMIN)
+        {
             xattr::set(root.join("a/b"), "trusted.note", b"kept").unwrap();
         }
-        run("touch", &["-d", "2001-02-03T04:05:06.123456789Z", root.join("a/b").to_str().unwrap(), root.to_str().unwrap()]);
+        run(
+            "touch",
+            &[
+                "-d",
+                "2001-02-03T04:05:06.123456789Z",
+                root.join("a/b").to_str().unwrap(),
+                root.to_str().unwrap(),
+            ],
+        );
         root
     }
 }
 
 fn run(program: &str, words: &[&str]) {
-    let status = Command::new(program).args(words).status().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let status = Command::new(program)
+        .args(words)
+        .status()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
     assert!(status.success(), "{program} {words:?}");
 }
 
@@ -104,11 +127,24 @@ fn id() -> RunId {
     "20261124T023000Z-8f3c".parse().unwrap()
 }
 
-fn store_with(engine: &dyn Engine, paths: &[PathBuf], exclude: &[&str], tolerance: Tolerance) -> anyhow::Result<Stored> {
+fn store_with(
+    engine: &dyn Engine,
+    paths: &[PathBuf],
+    exclude: &[&str],
+    tolerance: Tolerance,
+) -> anyhow::Result<Stored> {
     let exclude: Vec<String> = exclude.iter().map(ToString::to_string).collect();
     let files = Files::Live { paths, exclude: &exclude };
     let patience = std::time::Duration::from_secs(3);
-    let request = StoreRequest { run: &id(), part: "files", host: "lab", parents: &["files"], files, tolerance, patience };
+    let request = StoreRequest {
+        run: &id(),
+        part: "files",
+        host: "lab",
+        parents: &["files"],
+        files,
+        tolerance,
+        patience,
+    };
     engine.store(request, &Silent)
 }
 
@@ -131,17 +167,26 @@ fn inventory(root: &Path) -> Vec<String> {
             }
             _ => format!(
                 "{:?} {}",
-                fs::read(&path).unwrap().iter().fold(0_u64, |sum, byte| sum * 31 % 1_000_003 + u64::from(*byte)),
+                fs::read(&path)
+                    .unwrap()
+                    .iter()
+                    .fold(0_u64, |sum, byte| sum * 31 % 1_000_003 + u64::from(*byte)),
                 metadata.nlink()
             ),
         };
         // restic sets no times on symbolic links.
-        let time = if metadata.is_symlink() { (0, 0) } else { (metadata.mtime(), metadata.mtime_nsec()) };
-        let attributes: BTreeMap<_, _> =
-            xattr::list(&path).unwrap().map(|name| (name.clone(), xattr::get(&path, &name).unwrap())).collect();
+        let time =
+            if metadata.is_symlink() { (0, 0) } else { (metadata.mtime(), metadata.mtime_nsec()) };
+        let attributes: BTreeMap<_, _> = xattr::list(&path)
+            .unwrap()
+            .map(|name| (name.clone(), xattr::get(&path, &name).unwrap()))
+            .collect();
         let owner = (metadata.uid(), metadata.gid());
         let size = if metadata.is_dir() { 0 } else { metadata.len() };
-        lines.push(format!("{name:?} {:o} {owner:?} {size} {time:?} {content} {attributes:?}", metadata.mode()));
+        lines.push(format!(
+            "{name:?} {:o} {owner:?} {size} {time:?} {content} {attributes:?}",
+            metadata.mode()
+        ));
     }
     lines.sort();
     lines
@@ -153,19 +198,28 @@ fn restic_checks_and_restores_what_was_stored() {
         let place = Place::new();
         let engine = place.made(name);
         let (one, two) = (place.tree("one"), place.tree("two"));
-        let stored = store_with(&*engine, &[two.clone(), one.clone()], &[], Tolerance::None).unwrap();
+        let stored =
+            store_with(&*engine, &[two.clone(), one.clone()], &[], Tolerance::None).unwrap();
         assert_eq!((stored.skipped.len(), stored.bytes_added > 0), (0, true));
         assert_eq!((stored.snapshot.len(), stored.tree.len()), (64, 64), "{name:?}: ids in full");
         place.restic(&["check", "--read-data"]);
         let target = place.path("restored");
         place.restic(&["restore", &stored.snapshot, "--target", target.to_str().unwrap()]);
         for root in [&one, &two] {
-            assert_eq!(inventory(&target.join(root.strip_prefix("/").unwrap())), inventory(root), "{name:?}");
+            assert_eq!(
+                inventory(&target.join(root.strip_prefix("/").unwrap())),
+                inventory(root),
+                "{name:?}"
+            );
         }
         // The directories above keep their owner and mode as well.
         let above = place.directory.path();
         let restored = target.join(above.strip_prefix("/").unwrap()).metadata().unwrap();
-        assert_eq!((restored.mode(), restored.uid()), (above.metadata().unwrap().mode(), above.metadata().unwrap().uid()), "{name:?}");
+        assert_eq!(
+            (restored.mode(), restored.uid()),
+            (above.metadata().unwrap().mode(), above.metadata().unwrap().uid()),
+            "{name:?}"
+        );
     }
 }
 
@@ -176,7 +230,11 @@ fn an_attribute_whose_name_cannot_be_held_is_told() {
     let engine = place.made(EngineName::Builtin);
     let root = place.tree("tree");
     // restic 0.14 stores none of a link, and gives one that is stored to what the link points to.
-    if rustix::thread::capabilities(None).unwrap().effective.contains(rustix::thread::CapabilitySet::SYS_ADMIN) {
+    if rustix::thread::capabilities(None)
+        .unwrap()
+        .effective
+        .contains(rustix::thread::CapabilitySet::SYS_ADMIN)
+    {
         xattr::set(root.join("symbolic"), "trusted.note", b"of a link").unwrap();
     }
     let before = inventory(&root);
@@ -184,9 +242,19 @@ fn an_attribute_whose_name_cannot_be_held_is_told() {
     let stored = store(&*engine, &root);
     let target = place.path("restored");
     engine.extract(&stored.snapshot, &target, &[]).unwrap();
-    assert_eq!(inventory(&target.join(root.strip_prefix("/").unwrap())), before, "all else comes back");
+    assert_eq!(
+        inventory(&target.join(root.strip_prefix("/").unwrap())),
+        before,
+        "all else comes back"
+    );
     let left_out: Vec<String> = stored.left_out.iter().map(ToString::to_string).collect();
-    assert_eq!(left_out, [format!("{}: its attribute 'user.\\xff', whose name is not UTF-8", root.join("empty").display())]);
+    assert_eq!(
+        left_out,
+        [format!(
+            "{}: its attribute 'user.\\xff', whose name is not UTF-8",
+            root.join("empty").display()
+        )]
+    );
 }
 
 #[test]
@@ -204,14 +272,23 @@ fn both_lay_out_what_was_stored() {
         engine.extract(&stored.snapshot, &one, &[root.join("a/b"), root.join("linked")]).unwrap();
         assert_eq!(fs::read(below(&one).join("a/b/file")).unwrap(), b"content", "{name:?}");
         assert!(!below(&one).join("empty").exists(), "{name:?} laid out more than was asked for");
-        let error = engine.extract(&stored.snapshot, &place.path("none"), &[root.join("missing")]).unwrap_err();
+        let error = engine
+            .extract(&stored.snapshot, &place.path("none"), &[root.join("missing")])
+            .unwrap_err();
         assert!(format!("{error:#}").contains("missing"), "{name:?}: {error:#}");
         let mut seen = Vec::new();
-        engine.list(&stored.snapshot, &mut |path, size| seen.push((path.to_owned(), size))).unwrap();
-        assert!(seen.contains(&(root.join("a/b"), None)) && seen.contains(&(root.join("a/b/file"), Some(7))), "{name:?}");
+        engine
+            .list(&stored.snapshot, &mut |path, size| seen.push((path.to_owned(), size)))
+            .unwrap();
+        assert!(
+            seen.contains(&(root.join("a/b"), None))
+                && seen.contains(&(root.join("a/b/file"), Some(7))),
+            "{name:?}"
+        );
         engine.check(true).unwrap();
-        let pack =
-            fs::read_dir(place.path("repository/data")).unwrap().flat_map(|directory| fs::read_dir(directory.unwrap().path()).unwrap());
+        let pack = fs::read_dir(place.path("repository/data"))
+            .unwrap()
+            .flat_map(|directory| fs::read_dir(directory.unwrap().path()).unwrap());
         let pack = pack.map(|pack| pack.unwrap().path()).next().unwrap();
         let mut bytes = fs::read(&pack).unwrap();
         bytes[40] ^= 1;
@@ -230,9 +307,16 @@ fn engines_read_each_other_and_find_the_parent() {
         let engine = place.engine(second);
         assert!(!engine.init().unwrap());
         let again = store(&*engine, &root);
-        assert!(again.bytes_added < 20_000, "{second:?} stored {} bytes of an unchanged tree again", again.bytes_added);
+        assert!(
+            again.bytes_added < 20_000,
+            "{second:?} stored {} bytes of an unchanged tree again",
+            again.bytes_added
+        );
         assert_eq!((again.bytes, engine.snapshots().unwrap().len()), (stored.bytes, 2));
-        assert_eq!(engine.reader().unwrap()(&stored.snapshot, &root.join("a/b/file")).unwrap(), b"content");
+        assert_eq!(
+            engine.reader().unwrap()(&stored.snapshot, &root.join("a/b/file")).unwrap(),
+            b"content"
+        );
         let snapshot = &engine.snapshots().unwrap()[0];
         assert_eq!((&snapshot.run, snapshot.part.as_str()), (&id(), "files"));
         engine.forget(&[stored.snapshot], std::time::Duration::from_secs(10)).unwrap();
@@ -250,19 +334,25 @@ fn what_cannot_be_read_is_never_a_success() {
         let root = place.tree("tree");
         // Reading it is an input/output error, for root as well.
         let paths = [root.clone(), memory.clone()];
-        let error = format!("{:#}", store_with(&*engine, &paths, &[], Tolerance::None).unwrap_err());
+        let error =
+            format!("{:#}", store_with(&*engine, &paths, &[], Tolerance::None).unwrap_err());
         assert!(error.contains("mem"), "{name:?}: {error}");
-        assert!(engine.snapshots().unwrap().is_empty(), "{name:?} left a snapshot that is not complete");
+        assert!(
+            engine.snapshots().unwrap().is_empty(),
+            "{name:?} left a snapshot that is not complete"
+        );
         let stored = store_with(&*engine, &paths, &[], Tolerance::Changing).unwrap();
         assert_eq!(stored.skipped.len(), 1, "{name:?}: {:?}", stored.skipped);
-        let missing = store_with(&*engine, &[place.path("missing")], &[], Tolerance::Changing).unwrap_err();
+        let missing =
+            store_with(&*engine, &[place.path("missing")], &[], Tolerance::Changing).unwrap_err();
         assert!(format!("{missing:#}").contains("missing"), "{name:?}: {missing:#}");
     }
 }
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_noticed() {
-    // Its metadata says 0 bytes, and it holds some: what a file looks like that grew after it was looked at.
+    // Its metadata says 0 bytes, and it holds some: what a file looks like that grew after it was
+    // looked at.
     let status = PathBuf::from(format!("/proc/{}/status", std::process::id()));
     let place = Place::new();
     let engine = place.made(EngineName::Builtin);
@@ -279,24 +369,59 @@ fn both_leave_out_the_same() {
         let place = Place::new();
         let engine = place.made(name);
         let root = place.tree("tree");
-        for file in
-            ["x.tmp", "a/y.tmp", "a/keep", "a/keep.tmp", "tmp", "ab", "cache", "$HOME [*] $$", " x", "y ", "z", "*.odd", "n\nl.odd", ".odd"]
-        {
+        for file in [
+            "x.tmp",
+            "a/y.tmp",
+            "a/keep",
+            "a/keep.tmp",
+            "tmp",
+            "ab",
+            "cache",
+            "$HOME [*] $$",
+            " x",
+            "y ",
+            "z",
+            "*.odd",
+            "n\nl.odd",
+            ".odd",
+        ] {
             fs::write(root.join(file), file).unwrap();
         }
         fs::create_dir_all(root.join("deep/cache")).unwrap();
         fs::write(root.join("deep/cache/file"), "").unwrap();
         let absolute = root.join("ab").to_str().unwrap().to_owned();
-        let stored = store_with(&*engine, std::slice::from_ref(&root), &[&exclude[..], &[&absolute]].concat(), Tolerance::None).unwrap();
+        let stored = store_with(
+            &*engine,
+            std::slice::from_ref(&root),
+            &[&exclude[..], &[&absolute]].concat(),
+            Tolerance::None,
+        )
+        .unwrap();
         let list = place.restic(&["ls", &stored.snapshot]);
-        seen.push(list.lines().filter_map(|line| line.split_once("/tree/").map(|(_, name)| name.to_owned())).collect::<Vec<_>>());
+        seen.push(
+            list.lines()
+                .filter_map(|line| line.split_once("/tree/").map(|(_, name)| name.to_owned()))
+                .collect::<Vec<_>>(),
+        );
     }
     assert_eq!(seen[0], seen[1]);
     let is_there = |name: &str| seen[0].iter().any(|seen| seen == name);
     for name in ["a/keep", "a/keep.tmp", "tmp", "cache", "y ", "z", ".odd"] {
         assert!(is_there(name), "{name} is missing: {seen:?}");
     }
-    for name in ["x.tmp", "a/y.tmp", "a/b", "a/b/file", "ab", "deep/cache", "deep/cache/file", "$HOME [*] $$", " x", "*.odd", "n\nl.odd"] {
+    for name in [
+        "x.tmp",
+        "a/y.tmp",
+        "a/b",
+        "a/b/file",
+        "ab",
+        "deep/cache",
+        "deep/cache/file",
+        "$HOME [*] $$",
+        " x",
+        "*.odd",
+        "n\nl.odd",
+    ] {
         assert!(!is_there(name), "{name} is there: {seen:?}");
     }
 }
@@ -309,7 +434,9 @@ fn a_wrong_password_and_a_wrong_place_are_told() {
         assert!(missing.contains("repository"), "{name:?}: {missing}");
         place.made(name);
         fs::write(place.path("password"), "other").unwrap();
-        for error in [place.engine(name).probe().unwrap_err(), place.engine(name).init().unwrap_err()] {
+        for error in
+            [place.engine(name).probe().unwrap_err(), place.engine(name).init().unwrap_err()]
+        {
             assert!(format!("{error:#}").contains("password"), "{name:?}: {error:#}");
         }
     }
@@ -328,7 +455,12 @@ fn a_kept_key_opens_only_its_own_repository() {
         let location = place.path("repository").to_str().unwrap().to_owned();
         let password = place.path("password");
         let source = SecretSource::File(password.clone());
-        let config = Repository { engine: EngineName::Builtin, location, password: source, environment_file: None };
+        let config = Repository {
+            engine: EngineName::Builtin,
+            location,
+            password: source,
+            environment_file: None,
+        };
         repository::open(&config, &password, None, Some(&key)).unwrap()
     };
     assert!(with_key(&place).init().unwrap());
@@ -354,7 +486,11 @@ fn keys_come_and_go_and_the_one_in_use_stays() {
         fs::write(&second, "another\n").unwrap();
         engine.add_key(&second).unwrap();
         let keys = engine.keys().unwrap();
-        assert_eq!((keys.len(), keys.iter().filter(|key| key.current).count()), (2, 1), "{name:?}: {keys:?}");
+        assert_eq!(
+            (keys.len(), keys.iter().filter(|key| key.current).count()),
+            (2, 1),
+            "{name:?}: {keys:?}"
+        );
         let (current, other): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.current);
         assert!(engine.remove_key(&current[0].id).is_err(), "{name:?} removed the key in use");
         fs::rename(place.path("password"), place.path("first")).unwrap();
@@ -376,7 +512,10 @@ fn two_do_not_write_at_once() {
     let root = place.tree("tree");
     let held = fs::File::open(place.path("repository/config")).unwrap();
     held.lock().unwrap();
-    let error = format!("{:#}", store_with(&*engine, std::slice::from_ref(&root), &[], Tolerance::None).unwrap_err());
+    let error = format!(
+        "{:#}",
+        store_with(&*engine, std::slice::from_ref(&root), &[], Tolerance::None).unwrap_err()
+    );
     assert!(error.contains("another process"), "{error}");
     drop(held);
     store(&*engine, &root);
@@ -388,7 +527,8 @@ fn a_killed_store_is_taken_up_again() {
     let engine = place.made(EngineName::Builtin);
     let root = place.tree("tree");
     let stored = store(&*engine, &root);
-    // As a kill leaves it: packs are written, no index lists them, no snapshot names them; and half a file.
+    // As a kill leaves it: packs are written, no index lists them, no snapshot names them; and half
+    // a file.
     for directory in ["index", "snapshots"] {
         fs::remove_dir_all(place.path("repository").join(directory)).unwrap();
         fs::create_dir(place.path("repository").join(directory)).unwrap();
@@ -404,7 +544,12 @@ fn a_killed_store_is_taken_up_again() {
     assert_eq!((leftover.exists(), young.exists()), (false, true));
     fs::remove_file(young).unwrap();
     let again = store(&*engine, &root);
-    assert!(again.bytes_added * 10 < stored.bytes_added, "{} of {} bytes were stored again", again.bytes_added, stored.bytes_added);
+    assert!(
+        again.bytes_added * 10 < stored.bytes_added,
+        "{} of {} bytes were stored again",
+        again.bytes_added,
+        stored.bytes_added
+    );
     place.restic(&["check", "--read-data"]);
 }
 
@@ -433,8 +578,9 @@ fn packs_stay_small() {
     assert!(largest > 4 << 20 && largest <= 17 << 20, "{largest}");
 }
 
-/// restic's REST protocol over a directory, as far as restic asks for it: answers everything with one status, or says that it has removed what it
-/// keeps. In place of rest-server, which Debian 12 does not have: `--append-only` answers 403, and it is restic 0.18 that then ends well.
+/// restic's REST protocol over a directory, as far as restic asks for it: answers everything with
+/// one status, or says that it has removed what it keeps. In place of rest-server, which Debian 12
+/// does not have: `--append-only` answers 403, and it is restic 0.18 that then ends well.
 struct Server {
     address: String,
 }
@@ -446,7 +592,9 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let directory = directory.clone();
-                std::thread::spawn(move || while Self::answer(&stream, &directory, always).is_some() {});
+                std::thread::spawn(
+                    move || while Self::answer(&stream, &directory, always).is_some() {},
+                );
             }
         });
         Self { address }
@@ -465,16 +613,24 @@ impl Server {
             };
         }
         let mut words = line.split(' ');
-        let (method, path) = (words.next()?, words.next()?.split('?').next()?.trim_start_matches('/'));
-        let mut body = vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
+        let (method, path) =
+            (words.next()?, words.next()?.split('?').next()?.trim_start_matches('/'));
+        let mut body =
+            vec![0; headers.get("content-length").map_or(0, |length| length.parse().unwrap())];
         reader.read_exact(&mut body).ok()?;
         // Blobs of the default layout lie in a directory of their first two digits.
         let (kind, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let file = if kind == "data" && !name.is_empty() { directory.join(kind).join(&name[..2]).join(name) } else { directory.join(path) };
+        let file = if kind == "data" && !name.is_empty() {
+            directory.join(kind).join(&name[..2]).join(name)
+        } else {
+            directory.join(path)
+        };
         let (status, content) = match (always, method) {
             (Some(status), _) => (status, Vec::new()),
             // Locks are removed, there as well.
-            (_, "DELETE") if kind == "locks" => (fs::remove_file(&file).map_or(404, |()| 200), Vec::new()),
+            (_, "DELETE") if kind == "locks" => {
+                (fs::remove_file(&file).map_or(404, |()| 200), Vec::new())
+            }
             (_, "DELETE") => (200, Vec::new()),
             (_, "POST") => {
                 fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -482,12 +638,21 @@ impl Server {
                 (200, Vec::new())
             }
             _ if path.ends_with('/') => {
-                let names: Vec<String> = walk(&file).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+                let names: Vec<String> = walk(&file)
+                    .iter()
+                    .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+                    .collect();
                 (200, serde_json::to_vec(&names).unwrap())
             }
-            _ => match (fs::read(&file), headers.get("range").and_then(|range| range.strip_prefix("bytes=")?.split_once('-'))) {
+            _ => match (
+                fs::read(&file),
+                headers
+                    .get("range")
+                    .and_then(|range| range.strip_prefix("bytes=")?.split_once('-')),
+            ) {
                 (Ok(content), Some((from, to))) => {
-                    let (from, to) = (from.parse::<usize>().unwrap(), to.parse().unwrap_or(content.len() - 1));
+                    let (from, to) =
+                        (from.parse::<usize>().unwrap(), to.parse().unwrap_or(content.len() - 1));
                     (206, content[from..=to].to_vec())
                 }
                 (Ok(content), None) => (200, content),
@@ -495,7 +660,10 @@ impl Server {
             },
         };
         let kind = "application/vnd.x.restic.rest.v1";
-        let head = format!("HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", content.len());
+        let head = format!(
+            "HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            content.len()
+        );
         let mut writer = stream;
         writer.write_all(head.as_bytes()).ok()?;
         if method != "HEAD" {
@@ -507,8 +675,14 @@ impl Server {
 
 /// Every file below.
 fn walk(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).map_or_else(|_| Vec::new(), |entries| entries.map(|entry| entry.unwrap().path()).collect());
-    entries.into_iter().flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+    let entries = fs::read_dir(directory).map_or_else(
+        |_| Vec::new(),
+        |entries| entries.map(|entry| entry.unwrap().path()).collect(),
+    );
+    entries
+        .into_iter()
+        .flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] })
+        .collect()
 }
 
 #[test]
@@ -516,11 +690,17 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
     let place = Place::new();
     let at = |location: String| {
         let password = place.path("password");
-        let config =
-            Repository { engine: EngineName::Restic, location, password: SecretSource::File(password.clone()), environment_file: None };
+        let config = Repository {
+            engine: EngineName::Restic,
+            location,
+            password: SecretSource::File(password.clone()),
+            environment_file: None,
+        };
         repository::open(&config, &password, None, None).unwrap()
     };
-    let answers = |status: u16| at(format!("rest:http://{}/", Server::new(place.path("nothing"), Some(status)).address));
+    let answers = |status: u16| {
+        at(format!("rest:http://{}/", Server::new(place.path("nothing"), Some(status)).address))
+    };
     assert!(!answers(404).is_there().unwrap());
     assert!(!at(place.path("nothing").to_str().unwrap().to_owned()).is_there().unwrap());
     for (engine, words) in [
@@ -543,14 +723,16 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
     }
 }
 
-/// What another machine has cannot be looked at without its password: a new one is made only where that is known to be nothing.
+/// What another machine has cannot be looked at without its password: a new one is made only where
+/// that is known to be nothing.
 #[test]
 fn a_new_password_is_for_a_place_where_nothing_is() {
     let place = Place::new();
     place.made(EngineName::Restic);
     let ensure_none = |location: String| {
         let password = SecretSource::File(place.path("password"));
-        let config = Repository { engine: EngineName::Restic, location, password, environment_file: None };
+        let config =
+            Repository { engine: EngineName::Restic, location, password, environment_file: None };
         open::ensure_none(&config, "new\n").map_err(|error| format!("{error:#}"))
     };
     let at = |path: &str| format!("rest:http://{}/", Server::new(place.path(path), None).address);
@@ -570,10 +752,14 @@ fn a_repository_without_its_configuration_is_damaged_and_not_none() {
     let content = fs::read(&config).unwrap();
     for engine in BOTH {
         fs::remove_file(&config).unwrap();
-        for error in [place.engine(engine).is_there().map(drop), place.engine(engine).init().map(drop)] {
+        for error in
+            [place.engine(engine).is_there().map(drop), place.engine(engine).init().map(drop)]
+        {
             let error = format!("{:#}", error.unwrap_err());
             assert!(
-                error.contains("is a damaged repository") && error.contains("remove nothing") && !error.contains("empty it"),
+                error.contains("is a damaged repository")
+                    && error.contains("remove nothing")
+                    && !error.contains("empty it"),
                 "{error}"
             );
         }
@@ -591,22 +777,36 @@ fn a_server_that_removes_nothing_is_not_believed() {
     place.made(EngineName::Restic);
     let server = Server::new(place.path("repository"), None);
     let (password, location) = (place.path("password"), format!("rest:http://{}/", server.address));
-    let config =
-        Repository { engine: EngineName::Restic, location, password: SecretSource::File(password.clone()), environment_file: None };
+    let config = Repository {
+        engine: EngineName::Restic,
+        location,
+        password: SecretSource::File(password.clone()),
+        environment_file: None,
+    };
     let engine = repository::open(&config, &password, None, None).unwrap();
     let stored = store(&*engine, &place.tree("tree"));
-    let error = format!("{:#}", engine.forget(&[stored.snapshot], std::time::Duration::from_secs(3)).unwrap_err());
+    let error = format!(
+        "{:#}",
+        engine.forget(&[stored.snapshot], std::time::Duration::from_secs(3)).unwrap_err()
+    );
     assert!(error.contains("does not let it"), "{error}");
 }
 
 #[test]
 fn a_password_is_what_restic_reads_of_its_file() {
-    for text in [&b" secret"[..], b"secret \t\r\n\n", "\u{a0}secret\u{2003}\n".as_bytes(), b"two words\n"] {
-        for (maker, opener) in [(EngineName::Builtin, EngineName::Restic), (EngineName::Restic, EngineName::Builtin)] {
+    for text in
+        [&b" secret"[..], b"secret \t\r\n\n", "\u{a0}secret\u{2003}\n".as_bytes(), b"two words\n"]
+    {
+        for (maker, opener) in
+            [(EngineName::Builtin, EngineName::Restic), (EngineName::Restic, EngineName::Builtin)]
+        {
             let place = Place::new();
             fs::write(place.path("password"), text).unwrap();
             place.made(maker);
-            place.engine(opener).probe().unwrap_or_else(|error| panic!("{:?}: {error:#}", String::from_utf8_lossy(text)));
+            place
+                .engine(opener)
+                .probe()
+                .unwrap_or_else(|error| panic!("{:?}: {error:#}", String::from_utf8_lossy(text)));
         }
     }
     for text in [&b"\xef\xbb\xbfsecret\n"[..], b"\xff\xfes\0e\0c\0", b"sec\xffret", b" \n"] {

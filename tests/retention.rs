@@ -19,15 +19,16 @@ use rustic_backend::BackendOptions;
 use rustic_core::jiff::Timestamp as Moment;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
-    BackupOptions, ConfigOptions, Credentials, IndexedIdsStatus, KeyOptions, ParentOptions, PathList, Repository, RepositoryOptions,
-    SnapshotOptions,
+    BackupOptions, ConfigOptions, Credentials, IndexedIdsStatus, KeyOptions, ParentOptions,
+    PathList, Repository, RepositoryOptions, SnapshotOptions,
 };
 
 const DAY: i64 = 24 * 3600;
 const PASSWORD: &str = "secret";
 const HOST: &str = "lab";
 const PARTS: [&str; 2] = ["files", "postgresql"];
-/// The tests beside this one start programs, each of which has our lock for a moment, between its fork and its exec.
+/// The tests beside this one start programs, each of which has our lock for a moment, between its
+/// fork and its exec.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A year and more of nightly runs at about half past two, some nights without one, some with two.
@@ -38,7 +39,10 @@ fn nights() -> Vec<Timestamp> {
         let jitter = night * 7919 % 600;
         match night % 23 {
             11 => {}
-            17 => times.extend([0, 5 * 3600].map(|more| first + SignedDuration::from_secs(night * DAY + jitter + more))),
+            17 => times.extend(
+                [0, 5 * 3600]
+                    .map(|more| first + SignedDuration::from_secs(night * DAY + jitter + more)),
+            ),
             _ => times.push(first + SignedDuration::from_secs(night * DAY + jitter)),
         }
     }
@@ -52,9 +56,17 @@ fn runs(times: &[Timestamp]) -> Vec<(RunId, Timestamp)> {
 /// What the real restic says.
 fn restic(location: &Path, words: &[&str]) -> String {
     let mut restic = Command::new("restic");
-    restic.arg("--no-cache").args(words).env("RESTIC_REPOSITORY", location).env("RESTIC_PASSWORD", PASSWORD);
+    restic
+        .arg("--no-cache")
+        .args(words)
+        .env("RESTIC_REPOSITORY", location)
+        .env("RESTIC_PASSWORD", PASSWORD);
     let output = restic.output().expect("restic is needed: tests/prepare installs it");
-    assert!(output.status.success(), "restic {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "restic {words:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -67,8 +79,15 @@ fn keep(policy: &Retention) -> Vec<String> {
         ("monthly", policy.keep_monthly),
         ("yearly", policy.keep_yearly),
     ];
-    let counts = counts.into_iter().filter_map(|(name, count)| Some(format!("--keep-{name}={}", count?)));
-    counts.chain(policy.keep_within.map(|span| format!("--keep-within={}d", span.duration().as_secs() / 86400))).collect()
+    let counts =
+        counts.into_iter().filter_map(|(name, count)| Some(format!("--keep-{name}={}", count?)));
+    counts
+        .chain(
+            policy
+                .keep_within
+                .map(|span| format!("--keep-within={}d", span.duration().as_secs() / 86400)),
+        )
+        .collect()
 }
 
 fn strs(words: &[String]) -> Vec<&str> {
@@ -79,31 +98,51 @@ fn strs(words: &[String]) -> Vec<&str> {
 fn keeps_what_restic_keeps() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let location = directory.path().join("repository");
-    let backends = BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
-    let repository = Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
-    let repository = repository.init(&Credentials::password(PASSWORD), &KeyOptions::default(), &ConfigOptions::default()).unwrap();
+    let backends =
+        BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
+    let repository =
+        Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
+    let repository = repository
+        .init(&Credentials::password(PASSWORD), &KeyOptions::default(), &ConfigOptions::default())
+        .unwrap();
     let times = nights();
     let snapshot = |time: &Timestamp| {
-        let time = Moment::from_second(time.as_second()).unwrap().to_zoned(rustic_core::jiff::tz::TimeZone::UTC);
+        let time = Moment::from_second(time.as_second())
+            .unwrap()
+            .to_zoned(rustic_core::jiff::tz::TimeZone::UTC);
         SnapshotFile { time, hostname: "lab".to_owned(), ..SnapshotFile::default() }
     };
     repository.save_snapshots(times.iter().map(snapshot).collect()).unwrap();
 
     let days = |days: u64| Timespan::from_secs(days * 24 * 3600);
     let policies = [
-        Retention { keep_daily: Some(7), keep_weekly: Some(4), keep_monthly: Some(6), ..Retention::default() },
+        Retention {
+            keep_daily: Some(7),
+            keep_weekly: Some(4),
+            keep_monthly: Some(6),
+            ..Retention::default()
+        },
         Retention { keep_last: Some(3), ..Retention::default() },
         Retention { keep_yearly: Some(5), keep_weekly: Some(60), ..Retention::default() },
         Retention { keep_within: Some(days(45)), keep_monthly: Some(3), ..Retention::default() },
         Retention { keep_last: Some(1), keep_daily: Some(400), ..Retention::default() },
     ];
     for policy in policies {
-        let output = restic(&location, &[&["forget", "--dry-run", "--json", "--group-by", "host"], &strs(&keep(&policy))[..]].concat());
+        let output = restic(
+            &location,
+            &[&["forget", "--dry-run", "--json", "--group-by", "host"], &strs(&keep(&policy))[..]]
+                .concat(),
+        );
         let groups: serde_json::Value = serde_json::from_str(&output).unwrap();
-        let theirs: BTreeSet<Timestamp> =
-            groups[0]["keep"].as_array().unwrap().iter().map(|kept| kept["time"].as_str().unwrap().parse().unwrap()).collect();
+        let theirs: BTreeSet<Timestamp> = groups[0]["keep"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|kept| kept["time"].as_str().unwrap().parse().unwrap())
+            .collect();
         let fates = decide(&policy, &runs(&times), &TimeZone::UTC);
-        let ours: BTreeSet<RunId> = fates.iter().filter(|fate| fate.keep).map(|fate| fate.run.clone()).collect();
+        let ours: BTreeSet<RunId> =
+            fates.iter().filter(|fate| fate.keep).map(|fate| fate.run.clone()).collect();
         assert_eq!(ours, theirs.iter().map(|time| RunId::new(*time, 0)).collect(), "{policy:?}");
         assert!(ours.len() < times.len() && fates.len() == times.len());
         assert!(fates.iter().all(|fate| fate.keep != fate.reasons.is_empty()));
@@ -112,16 +151,28 @@ fn keeps_what_restic_keeps() {
 
 #[test]
 fn no_retention_keeps_everything() {
-    assert!(decide(&Retention::default(), &runs(&nights()), &TimeZone::UTC).iter().all(|fate| fate.keep));
+    assert!(
+        decide(&Retention::default(), &runs(&nights()), &TimeZone::UTC)
+            .iter()
+            .all(|fate| fate.keep)
+    );
 }
 
 fn snapshot(run: &RunId, part: &str, time: Timestamp) -> Snapshot {
-    Snapshot { id: format!("{run}-{part}"), tree: String::new(), time, host: "lab".into(), run: run.clone(), part: part.to_owned() }
+    Snapshot {
+        id: format!("{run}-{part}"),
+        tree: String::new(),
+        time,
+        host: "lab".into(),
+        run: run.clone(),
+        part: part.to_owned(),
+    }
 }
 
 fn complete(time: Timestamp) -> CompleteRun {
     let id = RunId::new(time, 0);
-    let snapshots = ["files", "postgresql", "manifest"].map(|part| snapshot(&id, part, time)).into();
+    let snapshots =
+        ["files", "postgresql", "manifest"].map(|part| snapshot(&id, part, time)).into();
     let json = serde_json::json!({
         "id": id, "host": "lab", "started": time, "finished": time, "complete": true, "downtime_seconds": 1.0,
         "downtime": { "stop": 0.0, "capture": 1.0, "start": 0.0 }, "versions": [], "parts": [],
@@ -131,7 +182,14 @@ fn complete(time: Timestamp) -> CompleteRun {
 }
 
 fn catalog(complete: Vec<CompleteRun>) -> Catalog {
-    Catalog { host: "lab".into(), complete, damaged: vec![], broken: vec![], elsewhere: BTreeMap::new(), incomplete: vec![] }
+    Catalog {
+        host: "lab".into(),
+        complete,
+        damaged: vec![],
+        broken: vec![],
+        elsewhere: BTreeMap::new(),
+        incomplete: vec![],
+    }
 }
 
 #[test]
@@ -196,13 +254,22 @@ fn a_run_with_a_wrong_clock_counts_for_no_other() {
         Retention { keep_last: Some(4), ..Retention::default() },
     ] {
         let fates = plan(&policy, &catalog, now).unwrap().fates;
-        assert_eq!((&fates[0].run, fates[0].keep, &fates[0].reasons[..]), (&RunId::new(later, 0), true, &["dated in the future"][..]));
-        let kept: Vec<&RunId> = fates[1..].iter().filter(|fate| fate.keep).map(|fate| &fate.run).collect();
-        assert_eq!(kept, [9, 8, 7, 6].map(|night| RunId::new(times[night], 0)).iter().collect::<Vec<_>>(), "{policy:?}");
+        assert_eq!(
+            (&fates[0].run, fates[0].keep, &fates[0].reasons[..]),
+            (&RunId::new(later, 0), true, &["dated in the future"][..])
+        );
+        let kept: Vec<&RunId> =
+            fates[1..].iter().filter(|fate| fate.keep).map(|fate| &fate.run).collect();
+        assert_eq!(
+            kept,
+            [9, 8, 7, 6].map(|night| RunId::new(times[night], 0)).iter().collect::<Vec<_>>(),
+            "{policy:?}"
+        );
     }
 }
 
-/// The clock was set back for one night: by its date that run is the oldest, by its rows the newest.
+/// The clock was set back for one night: by its date that run is the oldest, by its rows the
+/// newest.
 #[test]
 fn a_run_that_does_not_fit_the_order_stays() {
     let times = nights();
@@ -230,7 +297,8 @@ fn most_runs_go_only_if_somebody_agrees() {
     let times = nights();
     let of = |count: usize, policy: &Retention| {
         let now = times[count - 1] + SignedDuration::from_secs(3600);
-        plan(policy, &catalog(times[..count].iter().map(|time| complete(*time)).collect()), now).unwrap()
+        plan(policy, &catalog(times[..count].iter().map(|time| complete(*time)).collect()), now)
+            .unwrap()
     };
     let last = |count: u32| Retention { keep_last: Some(count), ..Retention::default() };
     assert_eq!(of(10, &last(5)).doubt(), None);
@@ -238,13 +306,17 @@ fn most_runs_go_only_if_somebody_agrees() {
     assert!(
         matches!(most.doubt(), Some(Doubt::Many(words)) if words.contains("remove 6 of 10") && words.contains("6 of 10 days") && words.contains("--yes-remove 6"))
     );
-    assert!(most.agreed(None).is_err() && most.agreed(Some(5)).is_err() && most.agreed(Some(6)).is_ok());
+    assert!(
+        most.agreed(None).is_err() && most.agreed(Some(5)).is_err() && most.agreed(Some(6)).is_ok()
+    );
     // One a night, of a policy that keeps one.
     assert_eq!(of(2, &last(1)).doubt(), None);
     let month = Retention { keep_monthly: Some(6), ..Retention::default() };
     assert!(matches!(of(1, &month).doubt(), None));
     let twice = Retention { keep_min: Some(2), ..last(1) };
-    assert!(matches!(of(2, &twice).doubt(), Some(Doubt::Few(words)) if words.contains("fewer than 2")));
+    assert!(
+        matches!(of(2, &twice).doubt(), Some(Doubt::Few(words)) if words.contains("fewer than 2"))
+    );
     assert!(of(2, &twice).agreed(None).is_err() && of(2, &twice).agreed(Some(1)).is_ok());
 }
 
@@ -263,7 +335,10 @@ fn the_newest_is_the_one_that_came_last() {
     assert_eq!(named(&catalog(all)), last);
     // A clock that is behind knows no better.
     assert_eq!(
-        named(&catalog(vec![complete(Timestamp::now() + SignedDuration::from_hours(10 * 365 * 24))])).as_str()[..4],
+        named(&catalog(vec![complete(
+            Timestamp::now() + SignedDuration::from_hours(10 * 365 * 24)
+        )]))
+        .as_str()[..4],
         of_the_future.as_str()[..4]
     );
     let mut early = complete(times[0] - SignedDuration::from_hours(1000));
@@ -279,35 +354,59 @@ fn the_newest_is_the_one_that_came_last() {
 fn most_of_a_day_goes_without_a_question() {
     let first: Timestamp = "2026-03-02T00:10:00Z".parse().unwrap();
     let hour = SignedDuration::from_secs(3600);
-    let policy = Retention { keep_daily: Some(7), keep_weekly: Some(4), keep_monthly: Some(6), ..Retention::default() };
+    let policy = Retention {
+        keep_daily: Some(7),
+        keep_weekly: Some(4),
+        keep_monthly: Some(6),
+        ..Retention::default()
+    };
     let of = |hours: i32| {
         let times: Vec<Timestamp> = (0..hours).map(|index| first + hour * index).collect();
-        plan(&policy, &catalog(times.iter().map(|time| complete(*time)).collect()), first + hour * hours).unwrap()
+        plan(
+            &policy,
+            &catalog(times.iter().map(|time| complete(*time)).collect()),
+            first + hour * hours,
+        )
+        .unwrap()
     };
     for hours in [2, 7, 24, 25, 48] {
-        assert!(matches!(of(hours).doubt(), Some(Doubt::Few(_))), "{hours}: {:?}", of(hours).doubt());
+        assert!(
+            matches!(of(hours).doubt(), Some(Doubt::Few(_))),
+            "{hours}: {:?}",
+            of(hours).doubt()
+        );
     }
     assert_eq!(of(72).doubt(), None);
     assert_eq!(of(72).fates.iter().filter(|fate| fate.keep).count(), 3);
 }
 
-/// By a clock that has jumped ahead, everything from before is old. A host that was switched off has a gap, too.
+/// By a clock that has jumped ahead, everything from before is old. A host that was switched off
+/// has a gap, too.
 #[test]
 fn nothing_goes_by_a_clock_that_jumped() {
     let hour = SignedDuration::from_secs(3600);
-    let within = Retention { keep_within: Some(Timespan::from_secs(30 * 24 * 3600)), ..Retention::default() };
+    let within = Retention {
+        keep_within: Some(Timespan::from_secs(30 * 24 * 3600)),
+        ..Retention::default()
+    };
     let last = Retention { keep_last: Some(7), ..Retention::default() };
     let (nights, years) = (nights(), SignedDuration::from_hours(10 * 365 * 24));
     let of = |policy: &Retention, times: &[Timestamp]| {
         let now = *times.last().unwrap() + hour;
-        plan(policy, &catalog(times.iter().map(|time| complete(*time)).collect()), now).unwrap().doubt()
+        plan(policy, &catalog(times.iter().map(|time| complete(*time)).collect()), now)
+            .unwrap()
+            .doubt()
     };
     let doubted = |doubt: Option<Doubt>| matches!(doubt, Some(Doubt::Many(words)) if words.contains("is the clock right?"));
     let ten = &nights[..10];
     assert_eq!(of(&within, ten), None);
     // For as many nights as runs must be left.
     for since in 1..=3_usize {
-        let times: Vec<Timestamp> = ten.iter().copied().chain(nights[10..10 + since].iter().map(|time| *time + years)).collect();
+        let times: Vec<Timestamp> = ten
+            .iter()
+            .copied()
+            .chain(nights[10..10 + since].iter().map(|time| *time + years))
+            .collect();
         assert!(doubted(of(&within, &times)), "{since}: {:?}", of(&within, &times));
     }
     // One night takes the place of one.
@@ -329,7 +428,8 @@ fn the_only_run_stays_whatever_the_policy_says() {
     }
 }
 
-/// A repository with runs as they would be after a year, made by the engine's library: the engine itself knows no time but now.
+/// A repository with runs as they would be after a year, made by the engine's library: the engine
+/// itself knows no time but now.
 struct Year {
     directory: tempfile::TempDir,
     repository: Repository<IndexedIdsStatus>,
@@ -340,9 +440,17 @@ impl Year {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let location = directory.path().join("ours");
         fs::write(directory.path().join("password"), PASSWORD).unwrap();
-        let backends = BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
-        let repository = Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
-        let repository = repository.init(&Credentials::password(PASSWORD), &KeyOptions::default(), &ConfigOptions::default()).unwrap();
+        let backends =
+            BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
+        let repository =
+            Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
+        let repository = repository
+            .init(
+                &Credentials::password(PASSWORD),
+                &KeyOptions::default(),
+                &ConfigOptions::default(),
+            )
+            .unwrap();
         Self { directory, repository: repository.to_indexed_ids().unwrap() }
     }
 
@@ -354,8 +462,12 @@ impl Year {
     fn engine(&self) -> Box<dyn Engine> {
         let location = self.path("ours").to_str().unwrap().to_owned();
         let password = self.path("password");
-        let settings =
-            Settings { engine: EngineName::Builtin, location, password: SecretSource::File(password.clone()), environment_file: None };
+        let settings = Settings {
+            engine: EngineName::Builtin,
+            location,
+            password: SecretSource::File(password.clone()),
+            environment_file: None,
+        };
         repository::open(&settings, &password, None, None).unwrap()
     }
 
@@ -368,7 +480,14 @@ impl Year {
     }
 
     /// Stores `content` as one part of the run that started at `time`.
-    fn store(&self, host: &str, run: &RunId, part: &str, (path, content): (&str, &str), time: Timestamp) -> SnapshotFile {
+    fn store(
+        &self,
+        host: &str,
+        run: &RunId,
+        part: &str,
+        (path, content): (&str, &str),
+        time: Timestamp,
+    ) -> SnapshotFile {
         let (source, path) = (self.path("source"), Path::new(path));
         let _ = fs::remove_dir_all(&source);
         fs::create_dir(&source).unwrap();
@@ -379,7 +498,9 @@ impl Year {
         }
         let mut snapshot = options.to_snapshot().unwrap();
         // As both engines have it: in the host's zone.
-        snapshot.time = Moment::from_second(time.as_second()).unwrap().to_zoned(rustic_core::jiff::tz::TimeZone::system());
+        snapshot.time = Moment::from_second(time.as_second())
+            .unwrap()
+            .to_zoned(rustic_core::jiff::tz::TimeZone::system());
         let options = BackupOptions::default()
             .as_path(path.parent().unwrap().to_owned())
             .no_scan(true)
@@ -396,7 +517,8 @@ impl Year {
     fn run_of(&self, host: &str, id: RunId, time: Timestamp, length: Option<usize>) -> RunId {
         let mut parts = Vec::new();
         for part in PARTS {
-            let stored = self.store(host, &id, part, ("/srv/content", &format!("{part} of {id}")), time);
+            let stored =
+                self.store(host, &id, part, ("/srv/content", &format!("{part} of {id}")), time);
             parts.push(serde_json::json!({
                 "name": part, "snapshot": stored.id.to_hex().as_str(), "paths": ["/srv/content"], "bytes": 1, "files": 1, "seconds": 0.1,
                 "checksum": format!("sha256-tree:{}", stored.tree.to_hex().as_str()),
@@ -407,14 +529,21 @@ impl Year {
             "downtime": { "stop": 0.0, "capture": 1.0, "start": 0.0 }, "versions": [], "parts": parts,
         });
         let manifest = manifest.to_string();
-        self.store(host, &id, MANIFEST, (MANIFEST_PATH, &manifest[..length.unwrap_or(manifest.len())]), time);
+        self.store(
+            host,
+            &id,
+            MANIFEST,
+            (MANIFEST_PATH, &manifest[..length.unwrap_or(manifest.len())]),
+            time,
+        );
         id
     }
 }
 
 /// Each snapshot's run and part.
 fn inventory(location: &Path) -> BTreeSet<Vec<String>> {
-    let all: Vec<serde_json::Value> = serde_json::from_str(&restic(location, &["snapshots", "--json"])).unwrap();
+    let all: Vec<serde_json::Value> =
+        serde_json::from_str(&restic(location, &["snapshots", "--json"])).unwrap();
     all.iter().map(|snapshot| serde_json::from_value(snapshot["tags"].clone()).unwrap()).collect()
 }
 
@@ -439,16 +568,32 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
         keep_min: None,
     };
     let catalog = year.catalog();
-    assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (times.len(), 0), "{:?}", catalog.damaged.first());
+    assert_eq!(
+        (catalog.complete.len(), catalog.incomplete.len()),
+        (times.len(), 0),
+        "{:?}",
+        catalog.damaged.first()
+    );
     let planned = plan(&policy, &catalog, Timestamp::now()).unwrap();
     apply(&planned, &*year.engine(), PATIENCE, async || Ok(())).await.unwrap();
     // A policy of restic's is for each group of snapshots: here for each part of the runs.
     for part in [PARTS[0], PARTS[1], MANIFEST] {
-        restic(&theirs, &[&["forget", "--group-by", "host", "--tag", &format!("part={part}")], &strs(&keep(&policy))[..]].concat());
+        restic(
+            &theirs,
+            &[
+                &["forget", "--group-by", "host", "--tag", &format!("part={part}")],
+                &strs(&keep(&policy))[..],
+            ]
+            .concat(),
+        );
     }
     let kept = inventory(&ours);
     assert_eq!(kept, inventory(&theirs));
-    assert!(kept.len().is_multiple_of(3) && kept.len() > 3 * 20 && kept.len() < 3 * 40, "{} parts are kept", kept.len());
+    assert!(
+        kept.len().is_multiple_of(3) && kept.len() > 3 * 20 && kept.len() < 3 * 40,
+        "{} parts are kept",
+        kept.len()
+    );
     restic(&ours, &["check", "--read-data"]);
     let catalog = year.catalog();
     assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (kept.len() / 3, 0));
@@ -456,10 +601,17 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
     let damaged = year.run(Timestamp::now(), Some(200));
     let before = inventory(&ours);
     let catalog = year.catalog();
-    assert_eq!((catalog.complete.len(), catalog.incomplete.len()), (kept.len() / 3, 0), "it hides no other run");
+    assert_eq!(
+        (catalog.complete.len(), catalog.incomplete.len()),
+        (kept.len() / 3, 0),
+        "it hides no other run"
+    );
     assert_eq!(catalog.damaged.len(), 1);
     assert_eq!(catalog.damaged[0].0, damaged);
-    let error = plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now()).unwrap_err().to_string();
+    let error =
+        plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now())
+            .unwrap_err()
+            .to_string();
     assert!(error.contains("nothing is pruned") && error.contains(damaged.as_str()), "{error}");
     assert_eq!(inventory(&ours), before);
 }
@@ -469,26 +621,57 @@ async fn each_host_has_its_own_runs() {
     let year = Year::new();
     let times = &nights()[..6];
     let ours: Vec<RunId> = times[..3].iter().map(|time| year.run(*time, None)).collect();
-    let theirs: Vec<RunId> = times[3..].iter().map(|time| year.run_of("staging", RunId::new(*time, 0), *time, None)).collect();
-    year.store("staging", &RunId::new(times[0], 7), "presync", ("/srv/content", "under way"), times[0]);
+    let theirs: Vec<RunId> = times[3..]
+        .iter()
+        .map(|time| year.run_of("staging", RunId::new(*time, 0), *time, None))
+        .collect();
+    year.store(
+        "staging",
+        &RunId::new(times[0], 7),
+        "presync",
+        ("/srv/content", "under way"),
+        times[0],
+    );
     let catalog = year.catalog();
     assert_eq!(catalog.pick(None).unwrap().manifest.id, ours[2]);
     assert!(catalog.pick(Some(&theirs[2])).is_err());
     assert!(catalog.of_others().unwrap().contains("3 of 'staging'"), "{:?}", catalog.of_others());
-    assert_eq!(year.catalog_of(Whose::Run(&theirs[0])).pick(Some(&theirs[0])).unwrap().manifest.host, "staging");
+    assert_eq!(
+        year.catalog_of(Whose::Run(&theirs[0])).pick(Some(&theirs[0])).unwrap().manifest.host,
+        "staging"
+    );
     let none = year.catalog_of(Whose::Host("nobody")).pick(None).map(drop).unwrap_err().to_string();
-    assert!(none.contains("no complete run of host 'nobody'") && none.contains("3 of 'lab', 3 of 'staging'"), "{none}");
+    assert!(
+        none.contains("no complete run of host 'nobody'")
+            && none.contains("3 of 'lab', 3 of 'staging'"),
+        "{none}"
+    );
     // One id, two hosts.
     year.run_of("staging", ours[0].clone(), times[0], None);
     year.run_of("third", ours[0].clone(), times[0], None);
-    assert!(Catalog::read_with(&*year.engine(), Whose::Run(&ours[0]), &year.path("cache")).unwrap_err().to_string().contains("--host"));
+    assert!(
+        Catalog::read_with(&*year.engine(), Whose::Run(&ours[0]), &year.path("cache"))
+            .unwrap_err()
+            .to_string()
+            .contains("--host")
+    );
     let policy = Retention { keep_last: Some(1), ..Retention::default() };
     let planned = plan(&policy, &year.catalog(), Timestamp::now()).unwrap();
     apply(&planned, &*year.engine(), PATIENCE, async || Ok(())).await.unwrap();
-    let kept = |host: &str| year.catalog_of(Whose::Host(host)).complete.iter().map(|run| run.manifest.id.clone()).collect::<Vec<_>>();
+    let kept = |host: &str| {
+        year.catalog_of(Whose::Host(host))
+            .complete
+            .iter()
+            .map(|run| run.manifest.id.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(kept(HOST), [ours[2].clone()]);
     assert_eq!(kept("staging"), [&[ours[0].clone()], &theirs[..]].concat());
-    assert_eq!(year.catalog_of(Whose::Host("staging")).incomplete.len(), 1, "another host's first pass is under way");
+    assert_eq!(
+        year.catalog_of(Whose::Host("staging")).incomplete.len(),
+        1,
+        "another host's first pass is under way"
+    );
 }
 
 #[test]
@@ -497,10 +680,17 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
     let times = &nights()[..4];
     let runs: Vec<RunId> = times.iter().map(|time| year.run(*time, None)).collect();
     let whole = |catalog: &Catalog, engine: &dyn Engine| {
-        assert_eq!(catalog.complete.iter().map(|run| run.manifest.id.clone()).collect::<Vec<_>>(), runs, "{:?}", catalog.broken);
+        assert_eq!(
+            catalog.complete.iter().map(|run| run.manifest.id.clone()).collect::<Vec<_>>(),
+            runs,
+            "{:?}",
+            catalog.broken
+        );
         for part in catalog.complete.iter().flat_map(|run| &run.manifest.parts) {
             let mut found = 0;
-            engine.list(&part.snapshot, &mut |_, size| found += usize::from(size.is_some())).unwrap();
+            engine
+                .list(&part.snapshot, &mut |_, size| found += usize::from(size.is_some()))
+                .unwrap();
             assert_eq!(found, 1, "{}", part.name);
         }
     };
@@ -511,14 +701,32 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
     let copy = year.path("copy");
     let (ours, password) = (year.path("ours"), year.path("password"));
     restic(&copy, &["init"]);
-    restic(&copy, &["copy", "--from-repo", ours.to_str().unwrap(), "--from-password-file", password.to_str().unwrap()]);
+    restic(
+        &copy,
+        &[
+            "copy",
+            "--from-repo",
+            ours.to_str().unwrap(),
+            "--from-password-file",
+            password.to_str().unwrap(),
+        ],
+    );
     let location = copy.to_str().unwrap().to_owned();
-    let settings =
-        Settings { engine: EngineName::Builtin, location, password: SecretSource::File(password.clone()), environment_file: None };
+    let settings = Settings {
+        engine: EngineName::Builtin,
+        location,
+        password: SecretSource::File(password.clone()),
+        environment_file: None,
+    };
     let engine = repository::open(&settings, &password, None, None).unwrap();
-    whole(&Catalog::read_with(&*engine, Whose::Host(HOST), &year.path("cache-of-copy")).unwrap(), &*engine);
+    whole(
+        &Catalog::read_with(&*engine, Whose::Host(HOST), &year.path("cache-of-copy")).unwrap(),
+        &*engine,
+    );
     // What was rewritten, and what is gone, is named; the others stay as they are.
-    let id = |run: usize, part: usize| year.catalog().complete[run].manifest.parts[part].snapshot.clone();
+    let id = |run: usize, part: usize| {
+        year.catalog().complete[run].manifest.parts[part].snapshot.clone()
+    };
     let (rewritten, gone) = (id(0, 0), id(1, 1));
     year.store(HOST, &runs[0], PARTS[0], ("/srv/content", "another"), times[0]);
     year.engine().forget(&[rewritten, gone], PATIENCE).unwrap();
@@ -528,8 +736,12 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
         matches!(broken[..], [one, two] if one.contains("was rewritten") && two.contains("'postgresql'") && two.contains("is gone")),
         "{broken:?}"
     );
-    assert!(catalog.pick(Some(&runs[0])).map(drop).unwrap_err().to_string().contains("was rewritten"));
+    assert!(
+        catalog.pick(Some(&runs[0])).map(drop).unwrap_err().to_string().contains("was rewritten")
+    );
     assert_eq!(catalog.complete.len(), 2);
-    let planned = plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now()).unwrap();
+    let planned =
+        plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now())
+            .unwrap();
     assert_eq!(planned.fates.len(), 2, "what is broken is not judged");
 }

@@ -11,7 +11,8 @@ use gitlab_backup::units::{UnitFile, generate};
 
 fn units(text: &str, program: &Path) -> Vec<UnitFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/source-host");
-    let config = Config::parse(text, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root)).unwrap();
+    let config =
+        Config::parse(text, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root)).unwrap();
     generate(&config, program).unwrap()
 }
 
@@ -27,7 +28,11 @@ fn the_units_in_the_repository_are_those_of_the_default_configuration() {
     }
     for unit in &units {
         let kept = std::fs::read_to_string(directory.join(&unit.name)).unwrap_or_default();
-        assert_eq!(kept, unit.content, "systemd/{} is not what generate prints: UPDATE_UNITS=1", unit.name);
+        assert_eq!(
+            kept, unit.content,
+            "systemd/{} is not what generate prints: UPDATE_UNITS=1",
+            unit.name
+        );
     }
     let kept = std::fs::read_dir(&directory).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name().into_string().unwrap();
@@ -46,12 +51,17 @@ fn the_same_configuration_gives_the_same_bytes() {
 #[test]
 fn the_graph_has_every_unit_and_every_tie() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/source-host");
-    let config = Config::parse(EVERYTHING, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root)).unwrap();
+    let config =
+        Config::parse(EVERYTHING, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root))
+            .unwrap();
     let program = Path::new("/usr/local/bin/gitlab-backup");
     let mermaid = graph(&config, program, Format::Mermaid).unwrap();
     let dot = graph(&config, program, Format::Dot).unwrap();
     let id = |name: &str| {
-        let line = mermaid.lines().filter(|line| line.contains(&format!("[\"{name}\"]"))).collect::<Vec<_>>();
+        let line = mermaid
+            .lines()
+            .filter(|line| line.contains(&format!("[\"{name}\"]")))
+            .collect::<Vec<_>>();
         assert_eq!(line.len(), 1, "{name}: {line:?}");
         line[0].trim().split('[').next().unwrap().to_owned()
     };
@@ -65,13 +75,24 @@ fn the_graph_has_every_unit_and_every_tie() {
             }
             for name in names.split_whitespace() {
                 let to = id(name);
-                let arrow = |line: &&str| line.starts_with(&format!("  {from} ")) && line.ends_with(&format!(" {to}"));
+                let arrow = |line: &&str| {
+                    line.starts_with(&format!("  {from} ")) && line.ends_with(&format!(" {to}"))
+                };
                 assert_eq!(mermaid.lines().filter(arrow).count(), 1, "{} {line}", unit.name);
-                assert_eq!(dot.matches(&format!("  {from} -> {to} [")).count(), 1, "{} {line}", unit.name);
+                assert_eq!(
+                    dot.matches(&format!("  {from} -> {to} [")).count(),
+                    1,
+                    "{} {line}",
+                    unit.name
+                );
             }
         }
     }
-    let conflict = format!("  {} --x|stops| {}", id("gitlab-backup-window.service"), id("gitlab-puma.service"));
+    let conflict = format!(
+        "  {} --x|stops| {}",
+        id("gitlab-backup-window.service"),
+        id("gitlab-puma.service")
+    );
     assert!(mermaid.contains(&conflict), "{mermaid}");
 }
 
@@ -125,7 +146,8 @@ fn systemd_has_nothing_to_say_about_the_units() {
             verify.arg(path);
         }
         let output = verify.output().expect("systemd-analyze is needed for this test");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
         // What systemd thinks of the host's other units is not ours to answer for.
         let ours: Vec<&str> = said.lines().filter(|line| line.contains("gitlab-backup")).collect();
         assert!(ours.is_empty(), "{}", ours.join("\n"));
@@ -135,14 +157,30 @@ fn systemd_has_nothing_to_say_about_the_units() {
 #[test]
 fn secrets_reach_the_units_that_use_them_as_credentials() {
     let units = units(EVERYTHING, Path::new("/usr/local/bin/gitlab-backup"));
-    let with =
-        |line: &str| units.iter().filter(|unit| unit.content.lines().any(|l| l == line)).map(|unit| unit.name.as_str()).collect::<Vec<_>>();
+    let with = |line: &str| {
+        units
+            .iter()
+            .filter(|unit| unit.content.lines().any(|l| l == line))
+            .map(|unit| unit.name.as_str())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(
         with("LoadCredential=zabbix.token:/etc/gitlab-backup/100 %% zabbix.token"),
-        ["gitlab-backup-silence.service", "gitlab-backup-silenced.service", "gitlab-backup-unsilence.service"]
+        [
+            "gitlab-backup-silence.service",
+            "gitlab-backup-silenced.service",
+            "gitlab-backup-unsilence.service"
+        ]
     );
-    for line in ["LoadCredential=healthchecks.url:healthchecks", "LoadCredentialEncrypted=healthchecks.token"] {
-        assert_eq!(with(line), ["gitlab-backup-report-start.service", "gitlab-backup-report.service"], "{line}");
+    for line in [
+        "LoadCredential=healthchecks.url:healthchecks",
+        "LoadCredentialEncrypted=healthchecks.token",
+    ] {
+        assert_eq!(
+            with(line),
+            ["gitlab-backup-report-start.service", "gitlab-backup-report.service"],
+            "{line}"
+        );
     }
 }
 
@@ -166,7 +204,9 @@ fn the_monitoring_is_silent_during_a_backup_and_during_a_restore() {
         for name in ["gitlab-backup-run.service", "gitlab-backup-restore-run.service"] {
             let units = units(text, Path::new("/bin/true"));
             let unit = units.iter().find(|unit| unit.name == name).unwrap();
-            for line in ["Wants=gitlab-backup-silence.service", "After=gitlab-backup-silence.service"] {
+            for line in
+                ["Wants=gitlab-backup-silence.service", "After=gitlab-backup-silence.service"]
+            {
                 assert_eq!(unit.content.contains(line), silent, "{name}: {line}");
             }
         }
@@ -177,14 +217,30 @@ fn the_monitoring_is_silent_during_a_backup_and_during_a_restore() {
 fn what_a_step_is_denied_is_written_down() {
     // What is mounted is for others to see.
     let everywhere = ["fsplan", "fssnapshot"].map(|name| format!("gitlab-backup-{name}.service"));
-    let units =
-        [units("", Path::new("/bin/true")), units("[monitoring.zabbix]\ntrapper = [\"z\"]\ntrapper-host = \"g\"", Path::new("/bin/true"))]
-            .concat();
+    let units = [
+        units("", Path::new("/bin/true")),
+        units(
+            "[monitoring.zabbix]\ntrapper = [\"z\"]\ntrapper-host = \"g\"",
+            Path::new("/bin/true"),
+        ),
+    ]
+    .concat();
     for unit in units.iter().filter(|unit| unit.name.ends_with(".service")) {
-        for line in ["NoNewPrivileges=yes", "UMask=0077", "TimeoutStartSec=", "CapabilityBoundingSet=", "SystemCallFilter="] {
+        for line in [
+            "NoNewPrivileges=yes",
+            "UMask=0077",
+            "TimeoutStartSec=",
+            "CapabilityBoundingSet=",
+            "SystemCallFilter=",
+        ] {
             assert!(unit.content.contains(line), "{} has no {line}", unit.name);
         }
-        assert_eq!(unit.content.contains("ProtectSystem=strict"), !everywhere.contains(&unit.name), "{}", unit.name);
+        assert_eq!(
+            unit.content.contains("ProtectSystem=strict"),
+            !everywhere.contains(&unit.name),
+            "{}",
+            unit.name
+        );
     }
 }
 
@@ -192,21 +248,31 @@ fn what_a_step_is_denied_is_written_down() {
 fn what_is_frozen_is_not_stopped() {
     for (text, frozen) in [("[gitlab]\nquiesce = \"freeze\"", true), ("", false)] {
         let units = units(text, Path::new("/bin/true"));
-        let content = |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
+        let content =
+            |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
         let window = content("gitlab-backup-window.service");
         assert_eq!(window.contains("Conflicts=gitlab.target"), !frozen);
         assert_eq!(window.contains("thaw"), frozen);
         // A restore stops GitLab all the same.
-        assert!(content("gitlab-backup-restore-window.service").contains("Conflicts=gitlab.target"));
+        assert!(
+            content("gitlab-backup-restore-window.service").contains("Conflicts=gitlab.target")
+        );
     }
 }
 
 #[test]
 fn what_stays_up_is_not_stopped_and_neither_is_what_would_take_it_along() {
-    let units = units("[gitlab]\nstays-up = [\"gitlab-workhorse.service\"]", Path::new("/bin/true"));
-    let window = &units.iter().find(|unit| unit.name == "gitlab-backup-window.service").unwrap().content;
+    let units =
+        units("[gitlab]\nstays-up = [\"gitlab-workhorse.service\"]", Path::new("/bin/true"));
+    let window =
+        &units.iter().find(|unit| unit.name == "gitlab-backup-window.service").unwrap().content;
     let conflicts = window.lines().find(|line| line.starts_with("Conflicts=")).unwrap();
-    assert!(conflicts.contains("gitlab-puma.service") && !conflicts.contains("workhorse") && !conflicts.contains(".target"), "{conflicts}");
+    assert!(
+        conflicts.contains("gitlab-puma.service")
+            && !conflicts.contains("workhorse")
+            && !conflicts.contains(".target"),
+        "{conflicts}"
+    );
 }
 
 const PROXIES: &str = r#"
@@ -240,8 +306,14 @@ fn a_proxy_is_a_writer_like_any_unit_but_for_boot_and_shutdown() {
         for line in ["Conflicts=", "After="] {
             let content = content(window);
             let line = content.lines().find(|other| other.starts_with(line)).unwrap();
-            assert!(line.contains("gitlab-backup-proxy-base.service gitlab-backup-proxy-web.service"), "{line}");
-            assert!(!line.contains("cache"), "a server that a restore starts anew is not stopped: {line}");
+            assert!(
+                line.contains("gitlab-backup-proxy-base.service gitlab-backup-proxy-web.service"),
+                "{line}"
+            );
+            assert!(
+                !line.contains("cache"),
+                "a server that a restore starts anew is not stopped: {line}"
+            );
         }
     }
     let web = content("gitlab-backup-proxy-web.service");
@@ -254,14 +326,25 @@ fn a_proxy_is_a_writer_like_any_unit_but_for_boot_and_shutdown() {
     ] {
         assert!(web.lines().any(|other| other == line), "{line}: {web}");
     }
-    assert!(!web.contains("[Install]") && !web.contains("UMask="), "what it starts would inherit it: {web}");
+    assert!(
+        !web.contains("[Install]") && !web.contains("UMask="),
+        "what it starts would inherit it: {web}"
+    );
     // Asked first of all, and last of all.
-    assert!(content("gitlab-backup-prepare.target").contains("Requires=gitlab-backup-proxies.service "));
+    assert!(
+        content("gitlab-backup-prepare.target").contains("Requires=gitlab-backup-proxies.service ")
+    );
     let down = content("gitlab-backup-proxies-down.service");
-    assert!(down.lines().any(|line| line.starts_with("After=") && line.contains("gitlab-backup-files-live.service")), "{down}");
+    assert!(
+        down.lines()
+            .any(|line| line.starts_with("After=")
+                && line.contains("gitlab-backup-files-live.service")),
+        "{down}"
+    );
     let switch = content("gitlab-backup-restore-switch.service");
     assert!(
-        switch.lines().any(|line| line.starts_with("Requires=") && line.contains("gitlab-backup-restore-proxies-down.service")),
+        switch.lines().any(|line| line.starts_with("Requires=")
+            && line.contains("gitlab-backup-restore-proxies-down.service")),
         "{switch}"
     );
     assert!(!units("", Path::new("/bin/true")).iter().any(|unit| unit.name.contains("prox")));
@@ -269,36 +352,60 @@ fn a_proxy_is_a_writer_like_any_unit_but_for_boot_and_shutdown() {
 
 #[test]
 fn clones_are_made_only_where_they_may_be() {
-    for (text, strict) in [("[files]\nsnapshot = \"none\"", true), ("[repository]\nengine = \"restic\"", true), ("", false)] {
+    for (text, strict) in [
+        ("[files]\nsnapshot = \"none\"", true),
+        ("[repository]\nengine = \"restic\"", true),
+        ("", false),
+    ] {
         let units = units(text, Path::new("/bin/true"));
-        let unit = units.iter().find(|unit| unit.name == "gitlab-backup-files-live.service").unwrap();
+        let unit =
+            units.iter().find(|unit| unit.name == "gitlab-backup-files-live.service").unwrap();
         assert_eq!(!unit.content.contains("\"-/home\""), strict, "{text}");
     }
 }
 
 /// The lines of the unit `name` that begin with one of `words`.
 fn lines<'a>(units: &'a [UnitFile], name: &str, words: &[&str]) -> Vec<&'a str> {
-    let unit = units.iter().find(|unit| unit.name == format!("gitlab-backup-{name}.service")).unwrap();
+    let unit =
+        units.iter().find(|unit| unit.name == format!("gitlab-backup-{name}.service")).unwrap();
     unit.content.lines().filter(|line| words.iter().any(|word| line.starts_with(word))).collect()
 }
 
 #[test]
 fn each_restore_unit_has_the_rights_of_its_work() {
-    let sockets = "[postgresql]\nhost = \"/run/postgresql\"\n[[redis]]\nurl = \"unix:///run/redis.sock\"\n";
+    let sockets =
+        "[postgresql]\nhost = \"/run/postgresql\"\n[[redis]]\nurl = \"unix:///run/redis.sock\"\n";
     let by_socket = units(sockets, Path::new("/bin/true"));
-    let by_address = units("[postgresql]\nhost = \"db\"\n[[redis]]\nurl = \"redis://r\"\n", Path::new("/bin/true"));
+    let by_address = units(
+        "[postgresql]\nhost = \"db\"\n[[redis]]\nurl = \"redis://r\"\n",
+        Path::new("/bin/true"),
+    );
     let bus = ["preflight", "undo", "staging", "switch"];
-    for name in ["preflight", "undo", "staging", "dumps", "files", "switch", "finish", "postgresql"] {
+    for name in ["preflight", "undo", "staging", "dumps", "files", "switch", "finish", "postgresql"]
+    {
         let name = format!("restore-{name}");
         let no_bus = lines(&by_socket, &name, &["InaccessiblePaths="]);
-        assert_eq!(no_bus.is_empty(), bus.iter().any(|with| name.ends_with(with)), "{name}: {no_bus:?}");
-        assert_eq!(lines(&by_socket, &name, &["PrivateNetwork="]), ["PrivateNetwork=yes"], "{name}");
+        assert_eq!(
+            no_bus.is_empty(),
+            bus.iter().any(|with| name.ends_with(with)),
+            "{name}: {no_bus:?}"
+        );
+        assert_eq!(
+            lines(&by_socket, &name, &["PrivateNetwork="]),
+            ["PrivateNetwork=yes"],
+            "{name}"
+        );
         let alone = name.ends_with("dumps") || name.ends_with("files");
         assert_eq!(!lines(&by_address, &name, &["PrivateNetwork="]).is_empty(), alone, "{name}");
     }
     // Only who becomes another account may.
-    let become_another = |name: &str| lines(&by_socket, name, &["CapabilityBoundingSet="])[0].contains("CAP_SETUID");
-    assert!(["restore-files", "restore-dumps", "files", "presync", "files-live"].iter().all(|name| !become_another(name)));
+    let become_another =
+        |name: &str| lines(&by_socket, name, &["CapabilityBoundingSet="])[0].contains("CAP_SETUID");
+    assert!(
+        ["restore-files", "restore-dumps", "files", "presync", "files-live"]
+            .iter()
+            .all(|name| !become_another(name))
+    );
     assert!(["restore-switch", "redis"].iter().all(|name| become_another(name)));
     assert_eq!(
         lines(&by_socket, "restore-dumps", &["ReadWritePaths="]),
@@ -306,7 +413,9 @@ fn each_restore_unit_has_the_rights_of_its_work() {
     );
     assert_eq!(
         lines(&by_socket, "restore-files", &["ReadWritePaths="]),
-        ["ReadWritePaths=\"-/data\" \"-/home\" \"-/opt\" \"-/run/gitlab-backup\" \"-/srv\" \"-/var\""]
+        [
+            "ReadWritePaths=\"-/data\" \"-/home\" \"-/opt\" \"-/run/gitlab-backup\" \"-/srv\" \"-/var\""
+        ]
     );
 }
 
@@ -314,10 +423,20 @@ fn each_restore_unit_has_the_rights_of_its_work() {
 #[test]
 fn without_volumes_no_unit_may_mount() {
     let root = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink(std::fs::canonicalize("tests/fixtures/source-host/etc").unwrap(), root.path().join("etc")).unwrap();
-    std::os::unix::fs::symlink(std::fs::canonicalize("tests/fixtures/source-host/home").unwrap(), root.path().join("home")).unwrap();
+    std::os::unix::fs::symlink(
+        std::fs::canonicalize("tests/fixtures/source-host/etc").unwrap(),
+        root.path().join("etc"),
+    )
+    .unwrap();
+    std::os::unix::fs::symlink(
+        std::fs::canonicalize("tests/fixtures/source-host/home").unwrap(),
+        root.path().join("home"),
+    )
+    .unwrap();
     std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
-    let line = |target: &str, kind: &str, source: &str| format!("24 1 8:1 / {target} rw,relatime shared:1 - {kind} {source} rw\n");
+    let line = |target: &str, kind: &str, source: &str| {
+        format!("24 1 8:1 / {target} rw,relatime shared:1 - {kind} {source} rw\n")
+    };
     for (mounts, text, may) in [
         (line("/", "ext4", "/dev/sda1"), "", false),
         (line("/", "ext4", "/dev/sda1") + &line("/home", "xfs", "/dev/sdb1"), "", false),
@@ -330,12 +449,21 @@ fn without_volumes_no_unit_may_mount() {
         (String::new(), "", true),
     ] {
         std::fs::write(root.path().join("proc/self/mountinfo"), &mounts).unwrap();
-        let config = Config::parse(text, Path::new("/etc/gitlab-backup/config.toml"), &Host::new(root.path())).unwrap();
+        let config = Config::parse(
+            text,
+            Path::new("/etc/gitlab-backup/config.toml"),
+            &Host::new(root.path()),
+        )
+        .unwrap();
         let units = gitlab_backup::units::generate(&config, Path::new("/bin/true")).unwrap();
         for name in ["fsplan", "fssnapshot"] {
             let capabilities = lines(&units, name, &["CapabilityBoundingSet="]);
             assert_eq!(capabilities[0].contains("CAP_SYS_ADMIN"), may, "{name}, {text}: {mounts}");
-            assert_eq!(lines(&units, name, &["ProtectSystem=strict"]).is_empty(), may, "{name}, {text}: {mounts}");
+            assert_eq!(
+                lines(&units, name, &["ProtectSystem=strict"]).is_empty(),
+                may,
+                "{name}, {text}: {mounts}"
+            );
         }
     }
 }
@@ -343,19 +471,30 @@ fn without_volumes_no_unit_may_mount() {
 #[test]
 fn what_is_stopped_alone_is_stopped_by_the_pause_and_not_by_a_conflict() {
     let alone = "files.paths = [\"/srv/git\"]\n[gitlab]\nlayout = \"nixos\"\nwriters = [\"gitlab.service\", \"gitaly.service\"]";
-    for (text, stops, waits) in
-        [(alone.to_owned(), true, true), (format!("{alone}\nquiesce = \"freeze\""), false, false), (String::new(), false, false)]
-    {
+    for (text, stops, waits) in [
+        (alone.to_owned(), true, true),
+        (format!("{alone}\nquiesce = \"freeze\""), false, false),
+        (String::new(), false, false),
+    ] {
         let nixos = !text.is_empty();
         let units = units(&text, Path::new("/bin/true"));
-        let content = |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
+        let content =
+            |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
         let begins = |content: &str| content.contains(" \"pause\" \"--stop\" \"gitlab.service\"\n");
         let window = content("gitlab-backup-window.service");
         assert_eq!(begins(&content("gitlab-backup-pause.service")), stops, "{text}");
         assert_eq!(window.contains("TimeoutStartSec=infinity"), waits, "{text}");
-        assert_eq!(window.contains("Conflicts=gitaly.service\nAfter=gitaly.service\n"), stops, "{text}");
+        assert_eq!(
+            window.contains("Conflicts=gitaly.service\nAfter=gitaly.service\n"),
+            stops,
+            "{text}"
+        );
         // A restore stops them, whatever a backup does.
         assert_eq!(begins(&content("gitlab-backup-restore-pause.service")), nixos, "{text}");
-        assert_eq!(content("gitlab-backup-restore-window.service").contains("Conflicts=gitaly.service\n"), nixos, "{text}");
+        assert_eq!(
+            content("gitlab-backup-restore-window.service").contains("Conflicts=gitaly.service\n"),
+            nixos,
+            "{text}"
+        );
     }
 }

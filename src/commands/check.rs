@@ -1,4 +1,5 @@
-//! `check`: the configuration and the host, everything that a run would find wrong and what an admin should know. Changes nothing.
+//! `check`: the configuration and the host, everything that a run would find wrong and what an
+//! admin should know. Changes nothing.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -65,9 +66,19 @@ async fn host(config: &Config) -> Vec<Finding> {
     let preflight = preflight::host(config).await;
     // A bus that does not answer is waited for long enough once.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
-        findings.extend(timers(config).await.unwrap_or_else(|error| vec![Finding::of("timer", Err(error))]));
-        findings.extend(strangers::findings(config).await.unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]));
-        findings.extend(freeze::findings(config).await.unwrap_or_else(|error| vec![Finding::of("freeze", Err(error))]));
+        findings.extend(
+            timers(config).await.unwrap_or_else(|error| vec![Finding::of("timer", Err(error))]),
+        );
+        findings.extend(
+            strangers::findings(config)
+                .await
+                .unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]),
+        );
+        findings.extend(
+            freeze::findings(config)
+                .await
+                .unwrap_or_else(|error| vec![Finding::of("freeze", Err(error))]),
+        );
     }
     if !mounted::is_among(&preflight) {
         findings.extend(links::findings(config));
@@ -97,7 +108,11 @@ fn on_path() -> Finding {
     };
     match process::find(PROGRAM, process::search_path()) {
         Some(found) if !process::is_own(&found) => {
-            let words = format!("the shell finds another one first, {}: call {} by its path", found.display(), own.display());
+            let words = format!(
+                "the shell finds another one first, {}: call {} by its path",
+                found.display(),
+                own.display()
+            );
             Finding::warning("program", words)
         }
         _ => Finding::of("program", Ok(own.display().to_string())),
@@ -119,10 +134,11 @@ fn accounts(config: &Config) -> Vec<Finding> {
         (true, "sandbox", accounts::SANDBOX, "'verify' looks at what others made"),
         (loader, "loader", accounts::LOADER, "a restore loads databases"),
     ];
-    let missing = wanted.into_iter().filter(|(wanted, ..)| *wanted).filter_map(|(_, what, name, does)| {
-        let found = account(name).with_context(|| format!("{does} as {name}"));
-        found.err().map(|error| Finding::of(what, Err(error)))
-    });
+    let missing =
+        wanted.into_iter().filter(|(wanted, ..)| *wanted).filter_map(|(_, what, name, does)| {
+            let found = account(name).with_context(|| format!("{does} as {name}"));
+            found.err().map(|error| Finding::of(what, Err(error)))
+        });
     missing.collect()
 }
 
@@ -130,7 +146,10 @@ fn account(name: &str) -> Result<()> {
     let user = User::from_name(name).context("cannot ask for it")?;
     let install = remedy::install();
     let user = user.with_context(|| format!("there is no such account: '{install}' makes it"))?;
-    ensure!(!user.uid.is_root() && user.gid.as_raw() != 0, "it is root's: remove it, and '{install}' makes it anew");
+    ensure!(
+        !user.uid.is_root() && user.gid.as_raw() != 0,
+        "it is root's: remove it, and '{install}' makes it anew"
+    );
     Ok(())
 }
 
@@ -145,27 +164,34 @@ async fn timers(config: &Config) -> Result<Vec<Finding>> {
             continue;
         }
         if !state.active.is_running() {
-            let why = state.condition.as_ref().map(|condition| format!("its {condition} is not met"));
+            let why =
+                state.condition.as_ref().map(|condition| format!("its {condition} is not met"));
             let words = why.unwrap_or_else(|| remedy::enable(&timer));
             findings.push(Finding::warning("timer", format!("{timer} does not run: {words}")));
         } else if !remedy::is_nixos() && manager.enablement(&timer).await?.starts_with("disabled") {
-            let words = format!("{timer} runs, and after a reboot it does not: 'systemctl enable {timer}'");
+            let words =
+                format!("{timer} runs, and after a reboot it does not: 'systemctl enable {timer}'");
             findings.push(Finding::warning("timer", words));
         }
     }
     Ok(findings)
 }
 
-/// By a socket PostgreSQL answers its own user only: the question is asked as that user, who is given what its units are given.
+/// By a socket PostgreSQL answers its own user only: the question is asked as that user, who is
+/// given what its units are given.
 async fn ask_postgresql(config: &Config, postgresql: &Postgresql) -> Vec<Finding> {
     if postgresql.password.as_ref().is_some_and(secret::is_out_of_reach) {
         return vec![Finding::warning("postgresql", secret::OUT_OF_REACH)];
     }
     match user::to_become(&postgresql.os_user) {
         Ok(None) => postgresql::findings(config).await,
-        Ok(Some(user)) => ask_as(&user, config, postgresql).unwrap_or_else(|error| vec![Finding::of("postgresql", Err(error))]),
+        Ok(Some(user)) => ask_as(&user, config, postgresql)
+            .unwrap_or_else(|error| vec![Finding::of("postgresql", Err(error))]),
         Err(error) => {
-            let words = format!("'{}' makes the user gitlab-backup, and [postgresql] os-user names another", remedy::install());
+            let words = format!(
+                "'{}' makes the user gitlab-backup, and [postgresql] os-user names another",
+                remedy::install()
+            );
             let error = error.context(words);
             vec![Finding::of("postgresql", Err(error))]
         }
@@ -173,15 +199,23 @@ async fn ask_postgresql(config: &Config, postgresql: &Postgresql) -> Vec<Finding
 }
 
 fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<Finding>> {
-    let given =
-        tempfile::Builder::new().prefix("gitlab-backup-check-").tempdir_in(RUN).with_context(|| format!("cannot write to {RUN}"))?;
+    let given = tempfile::Builder::new()
+        .prefix("gitlab-backup-check-")
+        .tempdir_in(RUN)
+        .with_context(|| format!("cannot write to {RUN}"))?;
     let place = Directory::open(given.path())?;
     let give = |name: &str, source: &Path| -> Result<()> {
-        let content = own::read(source).with_context(|| format!("cannot read {}", source.display()))?;
-        place.create(OsStr::new(name), 0o600)?.write_all(&content).with_context(|| format!("cannot write to {RUN}"))
+        let content =
+            own::read(source).with_context(|| format!("cannot read {}", source.display()))?;
+        place
+            .create(OsStr::new(name), 0o600)?
+            .write_all(&content)
+            .with_context(|| format!("cannot write to {RUN}"))
     };
     give(credential::CONFIG, &config.source)?;
-    place.create(OsStr::new(credential::HOST), 0o600)?.write_all(text::json(&config.found)?.as_bytes())?;
+    place
+        .create(OsStr::new(credential::HOST), 0o600)?
+        .write_all(text::json(&config.found)?.as_bytes())?;
     if let Some(source) = &postgresql.password {
         give(credential::POSTGRESQL, &secret::file(source, credential::POSTGRESQL)?)?;
     }
@@ -190,10 +224,20 @@ fn ask_as(user: &User, config: &Config, postgresql: &Postgresql) -> Result<Vec<F
     let mut command = user::bound(&own, Some(user));
     command.arg("--config").arg(&config.source).args(["helper", "check-postgresql"]);
     // libpq looks for certificates in the home directory, and ours is not that user's.
-    command.env("CREDENTIALS_DIRECTORY", given.path()).env_remove("HOME").current_dir("/").stdin(Stdio::null());
+    command
+        .env("CREDENTIALS_DIRECTORY", given.path())
+        .env_remove("HOME")
+        .current_dir("/")
+        .stdin(Stdio::null());
     let output = command.output().context("cannot run this program again")?;
-    ensure!(output.status.success(), "asking as user '{}' failed: {}", user.name, process::tail(&output.stderr));
-    serde_json::from_slice(&output.stdout).context("the answer about PostgreSQL cannot be understood")
+    ensure!(
+        output.status.success(),
+        "asking as user '{}' failed: {}",
+        user.name,
+        process::tail(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout)
+        .context("the answer about PostgreSQL cannot be understood")
 }
 
 fn repository(config: &Config) -> Vec<Finding> {
@@ -205,7 +249,10 @@ fn repository(config: &Config) -> Vec<Finding> {
         let engine = open::outside(config)?;
         if !open::is_there(config, &*engine)? {
             open::judge_password(config)?;
-            return Ok(vec![Finding::warning("repository", format!("there is none at {location} yet: the first run makes it"))]);
+            return Ok(vec![Finding::warning(
+                "repository",
+                format!("there is none at {location} yet: the first run makes it"),
+            )]);
         }
         engine.probe()?;
         open::writable(config)?;
@@ -218,7 +265,12 @@ fn repository(config: &Config) -> Vec<Finding> {
             count => Finding::of("keys", Ok(format!("{count} open the repository"))),
         };
         let own = host::name();
-        let others: BTreeSet<String> = engine.snapshots()?.into_iter().map(|snapshot| snapshot.host).filter(|host| *host != own).collect();
+        let others: BTreeSet<String> = engine
+            .snapshots()?
+            .into_iter()
+            .map(|snapshot| snapshot.host)
+            .filter(|host| *host != own)
+            .collect();
         let others = (!others.is_empty()).then(|| {
             let others = others.into_iter().collect::<Vec<_>>().join(", ");
             Finding::warning(
@@ -226,7 +278,10 @@ fn repository(config: &Config) -> Vec<Finding> {
                 format!("the repository has runs of {others} too: 'list', 'restore' and retention go by this host's name, {own}"),
             )
         });
-        Ok([Finding::of("repository", Ok(format!("opens at {location}"))), keys].into_iter().chain(others).collect())
+        Ok([Finding::of("repository", Ok(format!("opens at {location}"))), keys]
+            .into_iter()
+            .chain(others)
+            .collect())
     };
     look().unwrap_or_else(|error: anyhow::Error| vec![Finding::of("repository", Err(error))])
 }

@@ -17,8 +17,13 @@ use crate::units::{Restore, Unit};
 
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows the executor to its end and returns its record; one that is equal to `before` is not yet its.
-pub(super) async fn follow(manager: &Manager, kind: Kind, before: Option<&Record>) -> Result<Record> {
+/// Follows the executor to its end and returns its record; one that is equal to `before` is not yet
+/// its.
+pub(super) async fn follow(
+    manager: &Manager,
+    kind: Kind,
+    before: Option<&Record>,
+) -> Result<Record> {
     let unit = match kind {
         Kind::Backup => Unit::Run,
         Kind::Restore => Restore::Run.into(),
@@ -27,15 +32,18 @@ pub(super) async fn follow(manager: &Manager, kind: Kind, before: Option<&Record
     loop {
         // Before its record: one that has ended has left one.
         let executor = manager.state(&unit.to_string()).await?;
-        let record =
-            Record::last(kind)?.filter(|record| before.is_none_or(|before| (&before.id, before.started) != (&record.id, record.started)));
+        let record = Record::last(kind)?.filter(|record| {
+            before.is_none_or(|before| (&before.id, before.started) != (&record.id, record.started))
+        });
         match record {
             Some(record) if record.finished.is_some() && executor.is_settled() => {
                 view.end();
                 return Ok(record);
             }
             Some(record) => view.show(manager, &record).await?,
-            None if executor.is_settled() => return Err(not_started(manager, kind, &executor.name).await?.into()),
+            None if executor.is_settled() => {
+                return Err(not_started(manager, kind, &executor.name).await?.into());
+            }
             None => {}
         }
         sleep(PAUSE).await;
@@ -77,15 +85,28 @@ impl View {
     fn new(kind: Kind) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} [{elapsed_precise}] {wide_msg}") {
+            if let Ok(style) =
+                ProgressStyle::with_template("{spinner} [{elapsed_precise}] {wide_msg}")
+            {
                 bar.set_style(style);
             }
             bar
         });
         // Those with something to say, the last word last.
         let units = match kind {
-            Kind::Backup => vec![Unit::Presync, Unit::FilesLive, Unit::Resume, Unit::Postgresql, Unit::Redis, Unit::Files],
-            Kind::Restore => Restore::APPLY.into_iter().map(Unit::Restore).chain([Restore::Finish.into(), Unit::Resume]).collect(),
+            Kind::Backup => vec![
+                Unit::Presync,
+                Unit::FilesLive,
+                Unit::Resume,
+                Unit::Postgresql,
+                Unit::Redis,
+                Unit::Files,
+            ],
+            Kind::Restore => Restore::APPLY
+                .into_iter()
+                .map(Unit::Restore)
+                .chain([Restore::Finish.into(), Unit::Resume])
+                .collect(),
         };
         Self { units, bar, last: String::new(), down_since: None, expected: false }
     }
@@ -96,7 +117,8 @@ impl View {
             self.line(&format!("{}: GitLab will be away for about {expected}", record.stage));
         }
         let down = matches!(record.stage.as_str(), "capture" | "restore" | "resume");
-        self.down_since = if down { self.down_since.or_else(|| Some(Instant::now())) } else { None };
+        self.down_since =
+            if down { self.down_since.or_else(|| Some(Instant::now())) } else { None };
         let mut said = Vec::new();
         for unit in &self.units {
             let state = manager.state(&unit.to_string()).await.context("lost sight of the run")?;
@@ -105,11 +127,19 @@ impl View {
                 said.push(state.status_text);
             }
         }
-        let text = if said.is_empty() { record.stage.clone() } else { format!("{}: {}", record.stage, said.join("; ")) };
+        let text = if said.is_empty() {
+            record.stage.clone()
+        } else {
+            format!("{}: {}", record.stage, said.join("; "))
+        };
         match &self.bar {
             Some(bar) => {
-                let down = self.down_since.map(|since| format!(" (GitLab down for {:.1} s)", since.elapsed().as_secs_f64()));
-                bar.set_message(text::clean(&format!("{text}{}", down.unwrap_or_default())).into_owned());
+                let down = self.down_since.map(|since| {
+                    format!(" (GitLab down for {:.1} s)", since.elapsed().as_secs_f64())
+                });
+                bar.set_message(
+                    text::clean(&format!("{text}{}", down.unwrap_or_default())).into_owned(),
+                );
                 bar.tick();
             }
             None if text != self.last => note!("{text}"),

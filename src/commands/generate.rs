@@ -65,7 +65,8 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
         return Ok(());
     };
     // It may be anybody's.
-    let place = Directory::made(&std::path::absolute(directory).context("the current directory is gone")?)?;
+    let place =
+        Directory::made(&std::path::absolute(directory).context("the current directory is gone")?)?;
     for file in files {
         place.replace(OsStr::new(&file.name), file.content.as_bytes(), 0o644)?;
     }
@@ -89,7 +90,8 @@ pub fn completion(shell: Shell, mut program: clap::Command) {
 pub(super) fn program(given: Option<&Path>) -> Result<PathBuf> {
     let program = match given {
         Some(program) => program.to_owned(),
-        None => std::env::current_exe().context("cannot find this program's own path: name it with --program")?,
+        None => std::env::current_exe()
+            .context("cannot find this program's own path: name it with --program")?,
     };
     let text = program.to_str().context("this program's path is not valid UTF-8: move it")?;
     ensure!(program.is_absolute(), "--program {text}: an absolute path is needed");

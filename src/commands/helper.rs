@@ -191,11 +191,16 @@ pub enum Bracket {
     End,
 }
 
-/// Runs one helper. What undoes a state does not read the configuration: a file that was broken meanwhile must not keep GitLab away.
+/// Runs one helper. What undoes a state does not read the configuration: a file that was broken
+/// meanwhile must not keep GitLab away.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Conclude { report } => executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await,
-        Helper::Restore(Restore::Conclude) => executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await,
+        Helper::Conclude { report } => {
+            executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await
+        }
+        Helper::Restore(Restore::Conclude) => {
+            executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await
+        }
         Helper::Calendar { calendars } => calendar::settle(calendars),
         Helper::Silence(Bracket::End) => silence::end().await,
         Helper::Unsilence => silence::unsilence().await,
@@ -212,9 +217,12 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Resume => resume::resume(&manner(file)).await,
         Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
         // For a command on a host without GitLab, too.
-        Helper::Extract { snapshot, target, paths } => {
-            extract::extract(&Config::load_for_repository(&source(file), &Host::new("/"))?, &snapshot, &target, &paths)
-        }
+        Helper::Extract { snapshot, target, paths } => extract::extract(
+            &Config::load_for_repository(&source(file), &Host::new("/"))?,
+            &snapshot,
+            &target,
+            &paths,
+        ),
         helper => with(&load(file)?, helper).await,
     }
 }
@@ -283,7 +291,9 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
 }
 
 fn calendar(text: &str) -> Result<(String, String), String> {
-    text.split_once('=').map(|(timer, calendar)| (timer.to_owned(), calendar.to_owned())).ok_or_else(|| "TIMER=CALENDAR".to_owned())
+    text.split_once('=')
+        .map(|(timer, calendar)| (timer.to_owned(), calendar.to_owned()))
+        .ok_or_else(|| "TIMER=CALENDAR".to_owned())
 }
 
 /// How GitLab is brought back: as configured, or else somehow.
@@ -291,7 +301,9 @@ fn manner(file: &Path) -> resume::Manner {
     match load(file) {
         Ok(config) => resume::Manner::from(&config.gitlab),
         Err(error) => {
-            tracing::error!("{error:#}: GitLab is brought back all the same, but not asked for its readiness");
+            tracing::error!(
+                "{error:#}: GitLab is brought back all the same, but not asked for its readiness"
+            );
             resume::Manner::default()
         }
     }
@@ -313,7 +325,8 @@ fn afresh(file: &Path) -> Result<Config> {
     Ok(Config::load(file, &Host::new("/"))?)
 }
 
-/// The configuration's file: the unit's credential where it has one, for its user need not be able to read the other.
+/// The configuration's file: the unit's credential where it has one, for its user need not be able
+/// to read the other.
 fn source(file: &Path) -> PathBuf {
     secret::given(credential::CONFIG).unwrap_or_else(|| file.to_owned())
 }

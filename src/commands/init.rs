@@ -1,4 +1,5 @@
-//! `init`: looks at the host and writes a configuration that says what was found and why; never over another.
+//! `init`: looks at the host and writes a configuration that says what was found and why; never
+//! over another.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -39,10 +40,11 @@ const DATA: [&str; 7] = [
 ];
 /// Who owns the distribution's server.
 const SUPERUSER: &str = "postgres";
-const OWN_ROLE: &str = "# Backups are made by a role that only reads; restores by the one that owns the server.\n";
-const NO_ROLE: &str =
-    "# 'gitlab-backup init --role' makes a role that only reads, and has backups made by it instead of by the server's superuser.\n";
-const REDIS: [&str; 3] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock", "/run/redis/redis.sock"];
+const OWN_ROLE: &str =
+    "# Backups are made by a role that only reads; restores by the one that owns the server.\n";
+const NO_ROLE: &str = "# 'gitlab-backup init --role' makes a role that only reads, and has backups made by it instead of by the server's superuser.\n";
+const REDIS: [&str; 3] =
+    ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock", "/run/redis/redis.sock"];
 
 /// Options of `init`.
 #[derive(Debug, Args)]
@@ -53,7 +55,8 @@ pub struct InitArgs {
     /// Look at the tree below DIR.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
-    /// Make a PostgreSQL role that reads everything and is no superuser, and have backups made by it (14 or newer, by a socket).
+    /// Make a PostgreSQL role that reads everything and is no superuser, and have backups made by
+    /// it (14 or newer, by a socket).
     #[arg(long, conflicts_with = "root")]
     pub role: bool,
 }
@@ -79,11 +82,18 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
     let name = whole.file_name().with_context(|| format!("{} is no file", path.display()))?;
     let directory = Directory::made(whole.parent().unwrap_or(&whole))?;
     if directory.look(Path::new(name))?.is_some() {
-        bail!("{} is there already and is left as it is: --output - prints what would be written", path.display());
+        bail!(
+            "{} is there already and is left as it is: --output - prints what would be written",
+            path.display()
+        );
     }
     let mut file = directory.create(name, 0o644)?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    say!("wrote {}: look at it, then '{}' and 'gitlab-backup check'", path.display(), remedy::install());
+    say!(
+        "wrote {}: look at it, then '{}' and 'gitlab-backup check'",
+        path.display(),
+        remedy::install()
+    );
     Ok(())
 }
 
@@ -95,11 +105,16 @@ async fn role_for(path: &Path, host: &Host) -> Result<()> {
         Some(postgresql) if postgresql.user != postgresql::ROLE => {
             let lines = role_lines(postgresql);
             if remedy::is_nixos() {
-                say!("for backups by this role, let services.gitlab-backup.settings.postgresql of the system's configuration have");
+                say!(
+                    "for backups by this role, let services.gitlab-backup.settings.postgresql of the system's configuration have"
+                );
                 text::out("");
                 text::out(&lines.replace('\n', ";\n"));
             } else {
-                say!("{} is left as it is. For backups by this role, let its [postgresql] have", path.display());
+                say!(
+                    "{} is left as it is. For backups by this role, let its [postgresql] have",
+                    path.display()
+                );
                 text::out("");
                 text::out(&lines);
             }
@@ -112,7 +127,10 @@ async fn role_for(path: &Path, host: &Host) -> Result<()> {
 
 /// Makes the role that backs up, and tells how.
 async fn make_role(config: &Config) -> Result<()> {
-    let postgresql = config.postgresql.as_ref().context("[postgresql] enable is false: there is no server to make a role on")?;
+    let postgresql = config
+        .postgresql
+        .as_ref()
+        .context("[postgresql] enable is false: there is no server to make a role on")?;
     for statement in postgresql::make_role(postgresql).await? {
         note!("ran: {statement};");
     }
@@ -126,14 +144,18 @@ fn role_lines(postgresql: &Postgresql) -> String {
 
 fn lines_of(role: &str, restore: &str, restore_os: &str) -> String {
     let [role, restore, restore_os] = [role, restore, restore_os].map(quoted);
-    format!("user = {role}\nos-user = {role}\nrestore-user = {restore}\nrestore-os-user = {restore_os}\n")
+    format!(
+        "user = {role}\nos-user = {role}\nrestore-user = {restore}\nrestore-os-user = {restore_os}\n"
+    )
 }
 
 /// The first place where GitLab answers.
 async fn answering() -> Option<String> {
     for text in READINESS {
         let url = match text.strip_prefix("unix:") {
-            Some(socket) => ReadinessUrl::Unix { socket: socket.into(), path: "/-/readiness".to_owned() },
+            Some(socket) => {
+                ReadinessUrl::Unix { socket: socket.into(), path: "/-/readiness".to_owned() }
+            }
             None => ReadinessUrl::Http(text.to_owned()),
         };
         if readiness::ask(&url).await.is_ok() {
@@ -143,7 +165,8 @@ async fn answering() -> Option<String> {
     None
 }
 
-/// The text. Nothing in it needs an edit; what the layout supplies stands there as a comment, so that it stays the layout's.
+/// The text. Nothing in it needs an edit; what the layout supplies stands there as a comment, so
+/// that it stays the layout's.
 fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> {
     let name = Path::new("init");
     let (known, scripts) = match Config::parse("", name, host) {
@@ -151,7 +174,8 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         Err(error) => {
             let scripts = init_scripts(host);
             if is_recognised(host) {
-                return Err(error).context("there is a GitLab here, and it cannot be backed up as it is");
+                return Err(error)
+                    .context("there is a GitLab here, and it cannot be backed up as it is");
             }
             if scripts.is_empty() {
                 bail!(
@@ -181,7 +205,10 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         Some(config) => known_stores(&mut out, config, role),
         None => guessed_stores(&mut out, host, role),
     }
-    if let Some(finding) = object_storage::finding(host, known.as_ref().map_or(&[], |config| &config.files.configuration)) {
+    if let Some(finding) = object_storage::finding(
+        host,
+        known.as_ref().map_or(&[], |config| &config.files.configuration),
+    ) {
         let _ = writeln!(out, "# NOT in the backup: {}", finding.message);
     }
     out.push_str(
@@ -190,7 +217,8 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
          # When the newest run is verified by a restore into throw-away servers.\n# [verify]\n# calendar = \"Sat 06:00\"\n",
     );
     // What is written here must be taken there.
-    Config::parse(&out, name, host).context("the configuration for this host is not one that can be used as it is")?;
+    Config::parse(&out, name, host)
+        .context("the configuration for this host is not one that can be used as it is")?;
     Ok(out)
 }
 
@@ -198,11 +226,24 @@ fn known_gitlab(out: &mut String, gitlab: &Gitlab) {
     out.push_str("[gitlab]\n");
     line(out, "layout", &quoted(&gitlab.layout), "its unit files are on this host");
     let units: Vec<String> = gitlab.writers.iter().map(|unit| quoted(unit.as_str())).collect();
-    let _ =
-        writeln!(out, "# What can write GitLab's data and is stopped while everything is captured:\n# writers = [{}]", units.join(", "));
+    let _ = writeln!(
+        out,
+        "# What can write GitLab's data and is stopped while everything is captured:\n# writers = [{}]",
+        units.join(", ")
+    );
     for proxy in &gitlab.proxies {
-        let what = if gitlab.writers.contains(&proxy.unit()) { "stopped by" } else { "left up; a restore stops it by" };
-        let _ = writeln!(out, "#   {}: {what} '{}', asked by '{}'", proxy.name, proxy.stop.join(" "), proxy.status.join(" "));
+        let what = if gitlab.writers.contains(&proxy.unit()) {
+            "stopped by"
+        } else {
+            "left up; a restore stops it by"
+        };
+        let _ = writeln!(
+            out,
+            "#   {}: {what} '{}', asked by '{}'",
+            proxy.name,
+            proxy.stop.join(" "),
+            proxy.status.join(" ")
+        );
     }
 }
 
@@ -212,7 +253,11 @@ fn known_stores(out: &mut String, config: &Config, role: bool) {
         let found = format!("# host = {}\n# port = {}", quoted(&postgresql.host), postgresql.port);
         let _ = match role {
             true => {
-                writeln!(out, "{OWN_ROLE}[postgresql]   # every database but the templates\n{found}\n{}", role_lines(postgresql).trim_end())
+                writeln!(
+                    out,
+                    "{OWN_ROLE}[postgresql]   # every database but the templates\n{found}\n{}",
+                    role_lines(postgresql).trim_end()
+                )
             }
             false => {
                 writeln!(
@@ -227,11 +272,20 @@ fn known_stores(out: &mut String, config: &Config, role: bool) {
         }
     }
     for redis in &config.redis {
-        let _ = writeln!(out, "\n# [[redis]]\n# name = {}\n# url = {}", quoted(&redis.name), quoted(&url(&redis.address)));
+        let _ = writeln!(
+            out,
+            "\n# [[redis]]\n# name = {}\n# url = {}",
+            quoted(&redis.name),
+            quoted(&url(&redis.address))
+        );
     }
     out.push_str("\n# [files]\n# paths = [\n");
     for path in &config.files.paths {
-        let why = if config.files.configuration.contains(path) { "   # configuration and secrets" } else { "" };
+        let why = if config.files.configuration.contains(path) {
+            "   # configuration and secrets"
+        } else {
+            ""
+        };
         let _ = writeln!(out, "#   {},{why}", quoted(&path.to_string_lossy()));
     }
     out.push_str("# ]\n");
@@ -240,7 +294,9 @@ fn known_stores(out: &mut String, config: &Config, role: bool) {
 fn url(address: &RedisAddress) -> String {
     match address {
         RedisAddress::Unix(path) => format!("unix://{}", path.display()),
-        RedisAddress::Tcp { host, port, tls } => format!("{}://{host}:{port}", if *tls { "rediss" } else { "redis" }),
+        RedisAddress::Tcp { host, port, tls } => {
+            format!("{}://{host}:{port}", if *tls { "rediss" } else { "redis" })
+        }
     }
 }
 
@@ -248,26 +304,41 @@ fn url(address: &RedisAddress) -> String {
 fn init_scripts(host: &Host) -> Vec<String> {
     let entries = own::entries(host.path(INIT_SCRIPTS)).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.starts_with("gitlab") && !name.ends_with('~')).collect();
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with("gitlab") && !name.ends_with('~')).collect();
     names.sort();
     names
 }
 
 fn scripted_gitlab(out: &mut String, scripts: &[String]) {
     out.push_str("[gitlab]\n");
-    line(out, "layout", "\"custom\"", &format!("no units of GitLab's, but {INIT_SCRIPTS}/{}", scripts.join(", ")));
+    line(
+        out,
+        "layout",
+        "\"custom\"",
+        &format!("no units of GitLab's, but {INIT_SCRIPTS}/{}", scripts.join(", ")),
+    );
 }
 
 fn scripted_proxies(out: &mut String, scripts: &[String]) {
     for script in scripts {
-        let proxy: String = script.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let proxy: String = script
+            .to_lowercase()
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+            .collect();
         let _ = writeln!(
             out,
             "\n[[gitlab.proxy]]   # systemd does not manage it: it is stopped and asked by its own script\nname = {}",
             quoted(&proxy)
         );
         for word in ["start", "stop", "status"] {
-            let _ = writeln!(out, "{word} = [{}, {}]", quoted(&format!("{INIT_SCRIPTS}/{script}")), quoted(word));
+            let _ = writeln!(
+                out,
+                "{word} = [{}, {}]",
+                quoted(&format!("{INIT_SCRIPTS}/{script}")),
+                quoted(word)
+            );
         }
     }
 }
@@ -277,7 +348,11 @@ fn guessed_stores(out: &mut String, host: &Host, role: bool) {
     let what = "[postgresql]   # every database but the templates, by the socket of the distribution's server";
     let host_line = "host = \"/var/run/postgresql\"";
     let _ = match role {
-        true => writeln!(out, "\n{OWN_ROLE}{what}\n{host_line}\n{}", lines_of(postgresql::ROLE, SUPERUSER, SUPERUSER)),
+        true => writeln!(
+            out,
+            "\n{OWN_ROLE}{what}\n{host_line}\n{}",
+            lines_of(postgresql::ROLE, SUPERUSER, SUPERUSER)
+        ),
         false => writeln!(out, "\n{NO_ROLE}# {what}\n# {host_line}\n"),
     };
     match REDIS.iter().find(there) {
@@ -287,9 +362,18 @@ fn guessed_stores(out: &mut String, host: &Host, role: bool) {
         None => out.push_str("[[redis]]   # no socket was found where it often is\nname = \"main\"\nurl = \"redis://127.0.0.1:6379\"\n"),
     }
     let paths: Vec<String> = DATA.iter().filter(there).map(|path| quoted(path)).collect();
-    let configuration: Vec<String> = DATA[4..].iter().filter(there).map(|path| quoted(path)).collect();
-    let _ = writeln!(out, "\n[files]\npaths = [{}]   # what there is of GitLab's own directories", paths.join(", "));
-    let _ = writeln!(out, "configuration = [{}]   # a restore replaces these only with --with-config", configuration.join(", "));
+    let configuration: Vec<String> =
+        DATA[4..].iter().filter(there).map(|path| quoted(path)).collect();
+    let _ = writeln!(
+        out,
+        "\n[files]\npaths = [{}]   # what there is of GitLab's own directories",
+        paths.join(", ")
+    );
+    let _ = writeln!(
+        out,
+        "configuration = [{}]   # a restore replaces these only with --with-config",
+        configuration.join(", ")
+    );
 }
 
 /// A key, its value, and why.

@@ -31,11 +31,11 @@ use crate::{note, say};
 use super::generate::program;
 
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
-/// What the timer was called, until it was seen that GitLab's module of NixOS has a unit of that name.
+/// What the timer was called, until it was seen that GitLab's module of NixOS has a unit of that
+/// name.
 const FORMER_TIMER: &str = "gitlab-backup.timer";
 /// There, /etc is the configuration's.
-const NIXOS: &str =
-    "on NixOS the system's configuration installs and removes this: services.gitlab-backup.enable, and 'nixos-rebuild switch'";
+const NIXOS: &str = "on NixOS the system's configuration installs and removes this: services.gitlab-backup.enable, and 'nixos-rebuild switch'";
 /// What to do about a run that is going on.
 const WAIT: &str = "--wait waits for its end";
 /// Between two looks at what is going on.
@@ -76,7 +76,10 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let manager = if live { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
         let version = manager.version().await?;
-        ensure!(version >= SYSTEMD_MINIMUM, "systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed");
+        ensure!(
+            version >= SYSTEMD_MINIMUM,
+            "systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed"
+        );
     }
     let program = program(args.program.as_deref())?;
     let files = units::generate(&config, &program)?;
@@ -92,7 +95,11 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         .filter(|path| path.exists() && !installed::is_ours(path))
         .map(|path| path.display().to_string())
         .collect();
-    ensure!(foreign.is_empty(), "not written by gitlab-backup, move away first: {}", foreign.join(", "));
+    ensure!(
+        foreign.is_empty(),
+        "not written by gitlab-backup, move away first: {}",
+        foreign.join(", ")
+    );
 
     let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
     if let Some(manager) = &manager
@@ -101,9 +108,12 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         alone(manager, (!args.wait).then_some(WAIT)).await?;
     }
     let timers: Vec<String> = Plan::new(&config).timers().iter().map(ToString::to_string).collect();
-    let known: Vec<&String> = timers.iter().filter(|timer| directory.join(timer).exists()).collect();
+    let known: Vec<&String> =
+        timers.iter().filter(|timer| directory.join(timer).exists()).collect();
     let former = match &manager {
-        Some(manager) if installed::is_ours(&directory.join(FORMER_TIMER)) => manager.enablement(FORMER_TIMER).await?,
+        Some(manager) if installed::is_ours(&directory.join(FORMER_TIMER)) => {
+            manager.enablement(FORMER_TIMER).await?
+        }
         _ => String::new(),
     };
     let mut changes = Changes::default();
@@ -129,7 +139,11 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     if let Err(error) = laid_out.await {
         // Half a way is no reason for no backup.
         for timer in &paused {
-            manager.as_ref().context("timers run where systemd does")?.start(timer, "replace").await?;
+            manager
+                .as_ref()
+                .context("timers run where systemd does")?
+                .start(timer, "replace")
+                .await?;
         }
         return Err(error);
     }
@@ -154,7 +168,9 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
                 false => String::new(),
             };
             if ["disabled", "masked"].iter().any(|off| state.starts_with(off)) {
-                say!("{timer} is {state} and stays so: 'systemctl enable --now {timer}' has it start runs again");
+                say!(
+                    "{timer} is {state} and stays so: 'systemctl enable --now {timer}' has it start runs again"
+                );
                 continue;
             }
             manager.enable(timer).await?;
@@ -167,7 +183,8 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     Ok(())
 }
 
-/// Removes what `install` wrote. What was made for keeping, such as the password and the repository, stays.
+/// Removes what `install` wrote. What was made for keeping, such as the password and the
+/// repository, stays.
 pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     ensure!(args.root != Path::new("/") || !remedy::is_nixos(), "{}", NIXOS);
     let directory = Host::new(&args.root).path(installed::DIRECTORY);
@@ -207,22 +224,24 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     Ok(())
 }
 
-/// For a switch of NixOS, which would start GitLab's target and stop what is not in the new system: waits until nothing of ours is at work.
+/// For a switch of NixOS, which would start GitLab's target and stop what is not in the new system:
+/// waits until nothing of ours is at work.
 ///
 /// # Errors
 /// With what is, after so long.
 pub(super) async fn idle(patience: Duration) -> Result<()> {
     let manager = Manager::connect().await?;
-    const LONGER: &str =
-        "services.gitlab-backup.waitBeforeSwitch says how long a switch waits for its end, and NIXOS_NO_CHECK=1 does without";
+    const LONGER: &str = "services.gitlab-backup.waitBeforeSwitch says how long a switch waits for its end, and NIXOS_NO_CHECK=1 does without";
     match timeout(patience, alone(&manager, None)).await {
         Ok(settled) => settled,
-        Err(_) => alone(&manager, Some(LONGER)).await.context("what GitLab is held for is not to be changed meanwhile"),
+        Err(_) => alone(&manager, Some(LONGER))
+            .await
+            .context("what GitLab is held for is not to be changed meanwhile"),
     }
 }
 
-/// What a run goes by is not changed under it: its window would end too early, or never, or nothing would start GitLab again. Waits for its end, or
-/// refuses with what else can be done.
+/// What a run goes by is not changed under it: its window would end too early, or never, or nothing
+/// would start GitLab again. Waits for its end, or refuses with what else can be done.
 async fn alone(manager: &Manager, refuse: Option<&str>) -> Result<()> {
     let going_on = [
         (Unit::Run, "a backup is going on"),
@@ -245,10 +264,19 @@ async fn alone(manager: &Manager, refuse: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Stops those of the timers that run and are to be others: one that is reloaded makes up at once for what its new calendar has missed.
-async fn pause(manager: &Manager, directory: &Path, files: &[UnitFile], timers: &[String]) -> Result<Vec<String>> {
+/// Stops those of the timers that run and are to be others: one that is reloaded makes up at once
+/// for what its new calendar has missed.
+async fn pause(
+    manager: &Manager,
+    directory: &Path,
+    files: &[UnitFile],
+    timers: &[String],
+) -> Result<Vec<String>> {
     let mut paused = Vec::new();
-    for file in files.iter().filter(|file| timers.contains(&file.name) && !installed::is_as_wanted(directory, file)) {
+    for file in files
+        .iter()
+        .filter(|file| timers.contains(&file.name) && !installed::is_as_wanted(directory, file))
+    {
         if manager.state(&file.name).await?.active.is_running() {
             manager.stop(&file.name).await?;
             while !manager.state(&file.name).await?.is_settled() {
@@ -261,8 +289,13 @@ async fn pause(manager: &Manager, directory: &Path, files: &[UnitFile], timers: 
 }
 
 /// Stops and disables our timers that are `unwanted`, while systemd can still read their files.
-async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
-    let timers = [Unit::Timer, Unit::VerifyTimer, Unit::UnsilenceTimer].map(|timer| timer.to_string());
+async fn retire(
+    manager: &Manager,
+    directory: &Path,
+    unwanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let timers =
+        [Unit::Timer, Unit::VerifyTimer, Unit::UnsilenceTimer].map(|timer| timer.to_string());
     for timer in timers.into_iter().chain([FORMER_TIMER.to_owned()]) {
         if unwanted(&timer) && installed::is_ours(&directory.join(&timer)) {
             manager.stop(&timer).await?;
@@ -273,8 +306,14 @@ async fn retire(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> 
 }
 
 /// Lets go of our proxies that are `unwanted`: their services go on.
-async fn release(manager: &Manager, directory: &Path, unwanted: impl Fn(&str) -> bool) -> Result<()> {
-    let ours = installed::ours(directory)?.into_iter().filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name));
+async fn release(
+    manager: &Manager,
+    directory: &Path,
+    unwanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let ours = installed::ours(directory)?
+        .into_iter()
+        .filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
     proxy::let_go(manager, &units).await
 }
@@ -286,7 +325,9 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
         return Ok(());
     }
     let what = if path.exists() { "updated" } else { "wrote" };
-    own::replace(&path, 0o644, true, |to| to.write_all(file.content.as_bytes()).map_err(Into::into))?;
+    own::replace(&path, 0o644, true, |to| {
+        to.write_all(file.content.as_bytes()).map_err(Into::into)
+    })?;
     changes.add(what, &path);
     Ok(())
 }
@@ -321,15 +362,23 @@ fn wanted(config: &Config) -> Vec<(&'static str, &'static str)> {
 
 fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let path: PathBuf = host.path(SYSUSERS);
-    let lines: String = wanted(config).iter().map(|(name, what)| format!("u {name} - \"{what}\" /nonexistent\n")).collect();
+    let lines: String = wanted(config)
+        .iter()
+        .map(|(name, what)| format!("u {name} - \"{what}\" /nonexistent\n"))
+        .collect();
     let content = format!("{HEADER}\n{lines}");
     if !own::read(&path).is_ok_and(|old| old == content.as_bytes()) {
         own::make(path.parent().context("no directory")?)?;
-        own::replace(&path, 0o644, true, |to| to.write_all(content.as_bytes()).map_err(Into::into))?;
+        own::replace(&path, 0o644, true, |to| {
+            to.write_all(content.as_bytes()).map_err(Into::into)
+        })?;
         changes.add("wrote", &path);
     }
     if live {
-        let status = std::process::Command::new("systemd-sysusers").arg(&path).status().context("cannot run systemd-sysusers")?;
+        let status = std::process::Command::new("systemd-sysusers")
+            .arg(&path)
+            .status()
+            .context("cannot run systemd-sysusers")?;
         if !status.success() {
             bail!("systemd-sysusers could not make the accounts of {}", path.display());
         }

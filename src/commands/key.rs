@@ -49,12 +49,21 @@ pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
         KeyCommand::Add { new_password_file } => add(&*engine, new_password_file),
         KeyCommand::Remove { id } => {
             let keys = engine.keys()?;
-            let found: Vec<&Key> = keys.iter().filter(|key| key.id.starts_with(id.as_str())).collect();
+            let found: Vec<&Key> =
+                keys.iter().filter(|key| key.id.starts_with(id.as_str())).collect();
             let [key] = found[..] else {
-                let how_many = if found.is_empty() { "no key begins".to_owned() } else { format!("{} keys begin", found.len()) };
+                let how_many = if found.is_empty() {
+                    "no key begins".to_owned()
+                } else {
+                    format!("{} keys begin", found.len())
+                };
                 bail!("{how_many} with '{id}': see 'gitlab-backup key show'");
             };
-            ensure!(!key.current, "key {} is the configured one: 'gitlab-backup key rotate' replaces it", key.id);
+            ensure!(
+                !key.current,
+                "key {} is the configured one: 'gitlab-backup key rotate' replaces it",
+                key.id
+            );
             engine.remove_key(&key.id)?;
             say!("removed key {}", key.id);
             Ok(())
@@ -70,10 +79,18 @@ fn show(keys: &[Key], json: bool) -> Result<()> {
     }
     for key in keys {
         let mark = if key.current { '*' } else { ' ' };
-        say!("{mark} {}  {}  {}@{}", &key.id[..key.id.len().min(8)], key.created, key.user, key.host);
+        say!(
+            "{mark} {}  {}  {}@{}",
+            &key.id[..key.id.len().min(8)],
+            key.created,
+            key.user,
+            key.host
+        );
     }
     if keys.len() == 1 {
-        say!("this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else");
+        say!(
+            "this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else"
+        );
     }
     Ok(())
 }
@@ -88,7 +105,8 @@ fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     }
     // Whoever could have written it, or reads it, has every backup.
     let mut found = directory.file(Path::new(&name))?;
-    let stat = rustix::fs::fstat(&found).with_context(|| format!("cannot look at {}", file.display()))?;
+    let stat =
+        rustix::fs::fstat(&found).with_context(|| format!("cannot look at {}", file.display()))?;
     let closed = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0;
     ensure!(
         closed,
@@ -100,17 +118,26 @@ fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     let mut staged = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
     std::io::copy(&mut found, &mut staged).context("cannot write a temporary file")?;
     engine.add_key(staged.path())?;
-    say!("the repository is opened by the password in {} as well: keep a copy somewhere else", file.display());
+    say!(
+        "the repository is opened by the password in {} as well: keep a copy somewhere else",
+        file.display()
+    );
     Ok(())
 }
 
-/// Killed at any point, the password file holds one that opens the repository: the new key is added before and the old one removed after it
-/// is replaced.
+/// Killed at any point, the password file holds one that opens the repository: the new key is added
+/// before and the old one removed after it is replaced.
 fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else {
-        bail!("the password is a credential of the service manager, which cannot be replaced from here: add a key and remove the old one");
+        bail!(
+            "the password is a credential of the service manager, which cannot be replaced from here: add a key and remove the old one"
+        );
     };
-    let old = engine.keys()?.into_iter().find(|key| key.current).context("it cannot be told which key is the configured one")?;
+    let old = engine
+        .keys()?
+        .into_iter()
+        .find(|key| key.current)
+        .context("it cannot be told which key is the configured one")?;
     let password = format!("{}\n", random::hex(32)?);
     let mut staged = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
     staged.write_all(password.as_bytes()).context("cannot write a temporary file")?;
@@ -120,8 +147,13 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     own::replace(path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
     // Opened anew: only what the new password opens may remove the old key.
     let engine = open::outside(config)?;
-    engine.probe().context("the new password does not open the repository: the old key was kept")?;
+    engine
+        .probe()
+        .context("the new password does not open the repository: the old key was kept")?;
     engine.remove_key(&old.id)?;
-    say!("{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else", path.display());
+    say!(
+        "{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else",
+        path.display()
+    );
     Ok(())
 }

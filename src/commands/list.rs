@@ -16,7 +16,10 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
     let Some(engine) = open::existing(config)? else {
         match json {
             true => text::out("[]"),
-            false => say!("no complete runs: there is no repository at {} yet, the first run makes it", config.repository.location),
+            false => say!(
+                "no complete runs: there is no repository at {} yet, the first run makes it",
+                config.repository.location
+            ),
         }
         return Ok(());
     };
@@ -34,18 +37,31 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
         say!("no complete runs in {}", config.repository.location);
         return Ok(());
     }
-    say!("{:<22} {:<24} {:>8} {:>6} {:>7} {:>6} {:>12}  PARTS", "RUN", "FINISHED", "DOWNTIME", "STOP", "CAPTURE", "START", "SIZE");
+    say!(
+        "{:<22} {:<24} {:>8} {:>6} {:>7} {:>6} {:>12}  PARTS",
+        "RUN",
+        "FINISHED",
+        "DOWNTIME",
+        "STOP",
+        "CAPTURE",
+        "START",
+        "SIZE"
+    );
     for run in runs {
         let bytes: u64 = run.parts.iter().map(|part| part.bytes).sum();
         let parts: Vec<&str> = run.parts.iter().map(|part| part.name.as_str()).collect();
         let size = indicatif::BinaryBytes(bytes).to_string();
         let finished = run.finished.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
         let part = |seconds: fn(&Downtime) -> f64| {
-            run.downtime.as_ref().map_or_else(|| "-".to_owned(), |downtime| format!("{:.1}", seconds(downtime)))
+            run.downtime
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |downtime| format!("{:.1}", seconds(downtime)))
         };
         let away = match (run.downtime_seconds, run.downtime_longer_than) {
             (None, Some(seconds)) => format!("> {seconds:.0} s"),
-            (seconds, _) => seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s")),
+            (seconds, _) => {
+                seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"))
+            }
         };
         say!(
             "{:<22} {finished:<24} {away:>8} {:>6} {:>7} {:>6} {size:>12}  {}",
@@ -61,7 +77,8 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
 
 /// Prints one run: its manifest, or the record of one that failed.
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
-    let catalog = config.and_then(|config| Catalog::read(&*open::required(&config)?, Whose::Run(id)));
+    let catalog =
+        config.and_then(|config| Catalog::read(&*open::required(&config)?, Whose::Run(id)));
     let record = Record::all()?.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
@@ -73,11 +90,15 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
                 found
             }
             // That it was complete once does not help a run that is damaged.
-            (Err(_), Some(record)) if !catalog.unusable().any(|(run, _)| run == id) => serde_json::to_value(record)?,
+            (Err(_), Some(record)) if !catalog.unusable().any(|(run, _)| run == id) => {
+                serde_json::to_value(record)?
+            }
             (Err(error), _) => return Err(error),
         },
         (Err(_), Some(record)) => serde_json::to_value(record)?,
-        (Err(error), None) => bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}"),
+        (Err(error), None) => {
+            bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}")
+        }
     };
     if json {
         text::out(&text::json(&found)?);
@@ -90,7 +111,8 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
 /// JSON as indented lines, for people.
 fn print(value: &serde_json::Value, depth: usize) {
     let indent = "  ".repeat(depth);
-    let scalar = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let scalar =
+        |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     match value {
         serde_json::Value::Object(map) => {
             for (key, value) in map {
@@ -116,7 +138,8 @@ fn print(value: &serde_json::Value, depth: usize) {
     }
 }
 
-/// Every complete run, oldest first. What cannot be read is told on stderr: it does not hide the others.
+/// Every complete run, oldest first. What cannot be read is told on stderr: it does not hide the
+/// others.
 fn complete(engine: &dyn Engine, host: Option<&str>) -> Result<(Vec<Manifest>, Option<String>)> {
     let catalog = Catalog::read(engine, Whose::asked(host, None))?;
     for (_, why) in catalog.unusable() {

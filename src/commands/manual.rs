@@ -17,10 +17,19 @@ const SECTION: &str = "8";
 
 /// What an admin may look for.
 const FILES: [(&str, &str); 6] = [
-    (paths::CONFIG, "The configuration, in TOML; gitlab-backup init writes one with every key that this host needs, and why."),
-    (paths::PASSWORD, "The password that opens the repository, made by gitlab-backup install. Keep a copy elsewhere."),
+    (
+        paths::CONFIG,
+        "The configuration, in TOML; gitlab-backup init writes one with every key that this host needs, and why.",
+    ),
+    (
+        paths::PASSWORD,
+        "The password that opens the repository, made by gitlab-backup install. Keep a copy elsewhere.",
+    ),
     ("/etc/systemd/system/gitlab-backup*", "The units, written by gitlab-backup install."),
-    (paths::STATE, "The records of the runs, cached manifests, and what a run stages on its way into the repository."),
+    (
+        paths::STATE,
+        "The records of the runs, cached manifests, and what a run stages on its way into the repository.",
+    ),
     (paths::RESTORED_CONFIGURATION, "Configuration that a restore has laid out to be compared."),
     (paths::RUNTIME, "What goes on now."),
 ];
@@ -33,9 +42,15 @@ const ENVIRONMENT: [(&str, &str); 1] = [(
 
 const EXAMPLES: [(&str, &str); 5] = [
     ("gitlab-backup init && gitlab-backup install && gitlab-backup check", "Begin on a new host."),
-    ("systemctl start gitlab-backup.target", "Back up now, as the timer does. gitlab-backup run shows how it goes."),
+    (
+        "systemctl start gitlab-backup.target",
+        "Back up now, as the timer does. gitlab-backup run shows how it goes.",
+    ),
     ("gitlab-backup status", "What is wrong, what goes on, what came last."),
-    ("gitlab-backup restore --into /srv/restored", "Lay the newest run out, and touch nothing live."),
+    (
+        "gitlab-backup restore --into /srv/restored",
+        "Lay the newest run out, and touch nothing live.",
+    ),
     ("journalctl -p warning -u 'gitlab-backup*'", "What the units had to say."),
 ];
 
@@ -46,7 +61,8 @@ const SEE_ALSO: &str = "systemctl(1), journalctl(1), systemd.timer(5), systemd.t
 /// # Errors
 /// `directory` cannot be made or written to.
 pub fn write(program: Command, directory: &Path) -> Result<()> {
-    let place = Directory::made(&std::path::absolute(directory).context("the current directory is gone")?)?;
+    let place =
+        Directory::made(&std::path::absolute(directory).context("the current directory is gone")?)?;
     for (name, page) in pages(program)? {
         place.replace(OsStr::new(&name), page.as_bytes(), 0o644)?;
     }
@@ -74,7 +90,8 @@ fn page(command: Command) -> Result<(String, String)> {
     let name = file.strip_suffix(".8").unwrap_or(&file);
     // Without a date, which the library cannot leave out.
     let source = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-    let mut text = format!(".TH {name} {SECTION} \"\" \"{source}\" \"GitLab backup\"\n").into_bytes();
+    let mut text =
+        format!(".TH {name} {SECTION} \"\" \"{source}\" \"GitLab backup\"\n").into_bytes();
     man.render_name_section(&mut text)?;
     man.render_synopsis_section(&mut text)?;
     man.render_description_section(&mut text)?;
@@ -85,13 +102,21 @@ fn page(command: Command) -> Result<(String, String)> {
     let mut end = Roff::new();
     let codes = exit::CODES.map(|(code, meaning)| (code.to_string(), meaning));
     if is_program {
-        list(&mut end, "EXIT STATUS", codes.iter().map(|(code, meaning)| (code.as_str(), *meaning)));
+        list(
+            &mut end,
+            "EXIT STATUS",
+            codes.iter().map(|(code, meaning)| (code.as_str(), *meaning)),
+        );
         list(&mut end, "FILES", FILES);
         list(&mut end, "ENVIRONMENT", ENVIRONMENT);
         list(&mut end, "EXAMPLES", EXAMPLES);
     }
     end.control("SH", ["SEE ALSO"]);
-    end.text([roman(if is_program { SEE_ALSO.to_owned() } else { format!("gitlab-backup({SECTION}), for exit codes and files") })]);
+    end.text([roman(if is_program {
+        SEE_ALSO.to_owned()
+    } else {
+        format!("gitlab-backup({SECTION}), for exit codes and files")
+    })]);
     end.to_writer(&mut text)?;
     Ok((file, String::from_utf8(text)?))
 }

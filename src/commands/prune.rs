@@ -26,7 +26,12 @@ struct Row<'a> {
 }
 
 /// Prunes; with `dry_run` only tells each run's fate.
-pub async fn prune(config: &Config, dry_run: bool, yes_remove: Option<usize>, json: bool) -> Result<()> {
+pub async fn prune(
+    config: &Config,
+    dry_run: bool,
+    yes_remove: Option<usize>,
+    json: bool,
+) -> Result<()> {
     if !dry_run {
         refuse_if_unsafe().await?;
     }
@@ -35,7 +40,8 @@ pub async fn prune(config: &Config, dry_run: bool, yes_remove: Option<usize>, js
     let plan = plan(&config.retention, &catalog, Timestamp::now())?;
     if !dry_run {
         plan.agreed(yes_remove)?;
-        // A run that has begun meanwhile goes first, and must not find the repository taken when GitLab is down.
+        // A run that has begun meanwhile goes first, and must not find the repository taken when
+        // GitLab is down.
         apply(&plan, &*engine, patience::NONE, refuse_if_unsafe).await?;
     }
     print(&plan, dry_run, json)?;
@@ -67,8 +73,18 @@ async fn refuse_if_unsafe() -> Result<()> {
 
 fn print(plan: &Plan, dry_run: bool, json: bool) -> Result<()> {
     let reasons = ["not complete"];
-    let leftovers = plan.leftovers.iter().map(|run| Row { id: run.as_str(), complete: false, keep: false, reasons: &reasons });
-    let fates = plan.fates.iter().map(|fate| Row { id: fate.run.as_str(), complete: true, keep: fate.keep, reasons: &fate.reasons });
+    let leftovers = plan.leftovers.iter().map(|run| Row {
+        id: run.as_str(),
+        complete: false,
+        keep: false,
+        reasons: &reasons,
+    });
+    let fates = plan.fates.iter().map(|fate| Row {
+        id: fate.run.as_str(),
+        complete: true,
+        keep: fate.keep,
+        reasons: &fate.reasons,
+    });
     let rows: Vec<Row<'_>> = leftovers.chain(fates).collect();
     if json {
         text::out(&text::json(&rows)?);

@@ -28,7 +28,8 @@ use super::follow::{follow, succeeded};
 /// What `--only` takes, where it is about what is live.
 const PARTS: [&str; 4] = ["postgresql", "redis", "files", "config"];
 
-/// How long another command may still have its turn when its restore is over, and between two looks.
+/// How long another command may still have its turn when its restore is over, and between two
+/// looks.
 const TURN: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,9 +89,17 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         return keep(args).await;
     }
     if args.undo {
-        let Some(journal) = Journal::load()? else { bail!("no restore ended half way: there is nothing to put back") };
+        let Some(journal) = Journal::load()? else {
+            bail!("no restore ended half way: there is nothing to put back")
+        };
         loss(&journal)?;
-        return live(config, None, args, "put back what was there before the restore, and lose what was written since").await;
+        return live(
+            config,
+            None,
+            args,
+            "put back what was there before the restore, and lose what was written since",
+        )
+        .await;
     }
     for line in left()? {
         note!("note: {line}");
@@ -98,7 +107,9 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     let engine = open::required(config)?;
     let whose = Whose::asked(args.host.as_deref(), args.run.as_ref());
     let mut catalog = Catalog::read(&*engine, whose)?;
-    if let Some(id) = args.run.clone().or_else(|| catalog.complete.last().map(|run| run.manifest.id.clone())) {
+    if let Some(id) =
+        args.run.clone().or_else(|| catalog.complete.last().map(|run| run.manifest.id.clone()))
+    {
         catalog = Catalog::read_afresh(&*engine, whose, &id)?;
     }
     let manifest = &catalog.pick(args.run.as_ref())?.manifest;
@@ -115,7 +126,9 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if let Some(path) = &args.path {
         let files = manifest.parts.iter().find(|part| part.name == "files");
         let files = files.filter(|files| files.paths.iter().any(|root| path.starts_with(root)));
-        let files = files.with_context(|| format!("{} is not among the files of run {}", text::path(path), manifest.id))?;
+        let files = files.with_context(|| {
+            format!("{} is not among the files of run {}", text::path(path), manifest.id)
+        })?;
         let mut there = false;
         engine.list(&files.snapshot, &mut |found, _| there |= found == path)?;
         ensure!(there, "{} is not in run {}", text::path(path), manifest.id);
@@ -129,13 +142,22 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    live(config, Some(request), args, &format!("replace all that by what it was on {}", manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC")))
-        .await
+    live(
+        config,
+        Some(request),
+        args,
+        &format!(
+            "replace all that by what it was on {}",
+            manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC")
+        ),
+    )
+    .await
 }
 
 /// Has what was there before removed, which was wanted back.
 async fn keep(args: &RestoreArgs) -> Result<()> {
-    let journal = Journal::load()?.context("no restore waits for that: there is nothing beside what is live")?;
+    let journal = Journal::load()?
+        .context("no restore waits for that: there is nothing beside what is live")?;
     ensure!(
         journal.state.has_taken_place(),
         "a restore ended half way, and nothing of it can be kept: 'gitlab-backup restore' makes it anew, 'gitlab-backup restore --undo' puts back what \
@@ -145,7 +167,8 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
         confirm("Remove what was there before the restore")?;
     }
     let manager = Manager::connect().await?;
-    let _turn = Turn::take()?.ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
+    let _turn = Turn::take()?
+        .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
     Journal::want_back(false)?;
     let finish = Unit::from(Restore::Finish).to_string();
@@ -154,7 +177,10 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
     while !manager.state(&finish).await?.is_settled() {
         sleep(PAUSE).await;
     }
-    ensure!(Journal::load()?.is_none(), "what was there before is not removed: journalctl -u {finish}");
+    ensure!(
+        Journal::load()?.is_none(),
+        "what was there before is not removed: journalctl -u {finish}"
+    );
     say!("what was restored is kept");
     Ok(())
 }
@@ -172,7 +198,9 @@ fn loss(journal: &Journal) -> Result<()> {
             );
         }
         State::Switching => {
-            say!("the restore of run {run} ended half way. If GitLab was started since {since}, what was written then is LOST:")
+            say!(
+                "the restore of run {run} ended half way. If GitLab was started since {since}, what was written then is LOST:"
+            )
         }
         State::Staging | State::Finishing => return Ok(()),
     }
@@ -208,14 +236,22 @@ fn describe(config: &Config, manifest: &Manifest, request: &Request) {
     }
     if request.wants("postgresql") {
         for database in &manifest.databases {
-            say!("  postgresql  {:>11}  {}", BinaryBytes(database.bytes).to_string(), database.name);
+            say!(
+                "  postgresql  {:>11}  {}",
+                BinaryBytes(database.bytes).to_string(),
+                database.name
+            );
         }
     }
     for part in &manifest.parts {
         let bytes = BinaryBytes(part.bytes).to_string();
         if part.name == "redis" && request.wants("redis") {
-            let names = manifest.versions.iter().filter_map(|component| component.name.strip_prefix("redis-"));
-            let names: Vec<&str> = names.filter(|name| !request.skip_redis.iter().any(|skip| skip == name)).collect();
+            let names = manifest
+                .versions
+                .iter()
+                .filter_map(|component| component.name.strip_prefix("redis-"));
+            let names: Vec<&str> =
+                names.filter(|name| !request.skip_redis.iter().any(|skip| skip == name)).collect();
             say!("  redis       {bytes:>11}  {}", names.join(", "));
         }
         if part.name == "files" {
@@ -234,27 +270,45 @@ fn describe(config: &Config, manifest: &Manifest, request: &Request) {
 }
 
 /// Asks, starts the restore and follows it.
-async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, what: &str) -> Result<()> {
+async fn live(
+    config: &Config,
+    request: Option<Request>,
+    args: &RestoreArgs,
+    what: &str,
+) -> Result<()> {
     let manager = Manager::connect().await?;
     let executor = Unit::from(Restore::Run).to_string();
     let state = manager.state(&executor).await?;
     ensure!(state.load == "loaded", "{executor} is not installed: '{}' first", remedy::install());
     refuse_if_busy(&manager).await?;
-    if let Some(request) = request.as_ref().filter(|request| request.path.is_some() || !request.only.is_empty()) {
+    if let Some(request) =
+        request.as_ref().filter(|request| request.path.is_some() || !request.only.is_empty())
+    {
         refuse_if_used(config, &manager, request).await?;
     }
     let before = Record::last(Kind::Restore)?;
     if !args.yes {
-        confirm(&format!("GitLab is stopped meanwhile. {}{}", what[..1].to_uppercase(), &what[1..]))?;
+        confirm(&format!(
+            "GitLab is stopped meanwhile. {}{}",
+            what[..1].to_uppercase(),
+            &what[1..]
+        ))?;
     }
     let turn = turn(&manager).await?;
     let last = Record::last(Kind::Restore)?;
     ensure!(
-        last.as_ref().map(|record| (&record.id, record.started)) == before.as_ref().map(|record| (&record.id, record.started)),
+        last.as_ref().map(|record| (&record.id, record.started))
+            == before.as_ref().map(|record| (&record.id, record.started)),
         "another restore has ended meanwhile: nothing was done; look at 'gitlab-backup status', and ask again"
     );
-    let undo =
-        Request { run: None, only: Vec::new(), path: None, with_config: false, allow_version_mismatch: false, skip_redis: Vec::new() };
+    let undo = Request {
+        run: None,
+        only: Vec::new(),
+        path: None,
+        with_config: false,
+        allow_version_mismatch: false,
+        skip_redis: Vec::new(),
+    };
     manager.hold(&executor).await?;
     request.unwrap_or(undo).leave(&turn)?;
     let followed = async {
@@ -286,8 +340,8 @@ async fn live(config: &Config, request: Option<Request>, args: &RestoreArgs, wha
     Ok(())
 }
 
-/// The right to ask, when nothing goes on: while somebody thought about the answer, somebody else may have been quicker. Who has followed one that is
-/// over has it for a moment more.
+/// The right to ask, when nothing goes on: while somebody thought about the answer, somebody else
+/// may have been quicker. Who has followed one that is over has it for a moment more.
 async fn turn(manager: &Manager) -> Result<Turn> {
     let started = Instant::now();
     loop {
@@ -295,7 +349,9 @@ async fn turn(manager: &Manager) -> Result<Turn> {
         refuse_if_busy(manager).await?;
         match turn {
             Some(turn) => return Ok(turn),
-            None if started.elapsed() > TURN => return Err(busy("another restore is asked for: wait for it")),
+            None if started.elapsed() > TURN => {
+                return Err(busy("another restore is asked for: wait for it"));
+            }
             None => sleep(PAUSE).await,
         }
     }
@@ -304,7 +360,10 @@ async fn turn(manager: &Manager) -> Result<Turn> {
 /// One of the two goes on already.
 async fn refuse_if_busy(manager: &Manager) -> Result<()> {
     for (unit, message) in [
-        (Unit::Run, "a backup is going on: wait for it, or 'systemctl stop gitlab-backup-run.service'"),
+        (
+            Unit::Run,
+            "a backup is going on: wait for it, or 'systemctl stop gitlab-backup-run.service'",
+        ),
         (Restore::Run.into(), "a restore is going on: wait for it"),
     ] {
         if !manager.state(&unit.to_string()).await?.is_settled() {
@@ -318,8 +377,9 @@ fn busy(message: &str) -> anyhow::Error {
     Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into()
 }
 
-/// A restore that is done again puts back what an unfinished one has replaced, which was not used: GitLab was down. If somebody has started it all the
-/// same, a restore of less would lose by the way what was written since.
+/// A restore that is done again puts back what an unfinished one has replaced, which was not used:
+/// GitLab was down. If somebody has started it all the same, a restore of less would lose by the
+/// way what was written since.
 async fn refuse_if_used(config: &Config, manager: &Manager, request: &Request) -> Result<()> {
     let half = Journal::load()?.is_some_and(|journal| journal.state == State::Switching);
     let mut runs = Vec::new();
@@ -328,7 +388,10 @@ async fn refuse_if_used(config: &Config, manager: &Manager, request: &Request) -
             runs.push(writer.as_str());
         }
     }
-    let what = request.path.as_ref().map_or_else(|| request.only.join(", "), |path| path.display().to_string());
+    let what = request
+        .path
+        .as_ref()
+        .map_or_else(|| request.only.join(", "), |path| path.display().to_string());
     ensure!(
         runs.is_empty(),
         "a restore ended half way, and {} run with what it left: to restore {what} alone would put back what was there before, and lose what was \

@@ -1,4 +1,5 @@
-//! `run`: start a backup and follow it. The work is systemd's: this command can be ended at any time and nothing else ends.
+//! `run`: start a backup and follow it. The work is systemd's: this command can be ended at any
+//! time and nothing else ends.
 
 use anyhow::{Result, bail};
 
@@ -23,12 +24,18 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
         bail!("{executor} is not installed: '{}' first", remedy::install());
     }
     if !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
-        return Err(Exit { code: ALREADY_RUNNING, message: "a restore is going on".to_owned() }.into());
+        return Err(
+            Exit { code: ALREADY_RUNNING, message: "a restore is going on".to_owned() }.into()
+        );
     }
     let joined = !state.is_settled();
     let before = Record::current()?;
     if joined && no_wait {
-        return Err(Exit { code: ALREADY_RUNNING, message: "a backup is already going on".to_owned() }.into());
+        return Err(Exit {
+            code: ALREADY_RUNNING,
+            message: "a backup is already going on".to_owned(),
+        }
+        .into());
     }
     if joined {
         note!("a backup is already going on: following it");
@@ -39,7 +46,8 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     if no_wait {
         return Ok(());
     }
-    let record = follow(&manager, Kind::Backup, if joined { None } else { before.as_ref() }).await?;
+    let record =
+        follow(&manager, Kind::Backup, if joined { None } else { before.as_ref() }).await?;
     if json {
         text::out(&text::json(&record)?);
     }

@@ -84,7 +84,11 @@ pub async fn status(json: bool) -> Result<()> {
             },
             runs: timer.active.is_running(),
             condition: timer.condition.clone(),
-            last: manager.last_trigger(&timer.name).await.unwrap_or_default().filter(|_| has_triggered(&timer.name)),
+            last: manager
+                .last_trigger(&timer.name)
+                .await
+                .unwrap_or_default()
+                .filter(|_| has_triggered(&timer.name)),
         },
         masked: (executor.load == "masked").then_some(executor.name),
         last: records.first(),
@@ -123,7 +127,10 @@ pub async fn status(json: bool) -> Result<()> {
         }
     );
     let line = |record: &Record, running: bool| {
-        let reason = record.failure.as_ref().map_or(String::new(), |failure| format!(": {}", failure.reason));
+        let reason = record
+            .failure
+            .as_ref()
+            .map_or(String::new(), |failure| format!(": {}", failure.reason));
         let outcome = match record.outcome {
             // A run without an executor and without an end was cut off by a crash or a reboot.
             Outcome::Running if !running => "cut off",
@@ -133,24 +140,46 @@ pub async fn status(json: bool) -> Result<()> {
         };
         let away = match (record.downtime, record.expected) {
             (Some(away), _) => format!(", GitLab was away for {away}"),
-            (None, _) if record.downtime_longer_than.is_some() => format!(", GitLab was away for {}", record.away()),
+            (None, _) if record.downtime_longer_than.is_some() => {
+                format!(", GitLab was away for {}", record.away())
+            }
             (None, Some(expected)) if record.outcome == Outcome::Running && running => {
                 format!(", GitLab is expected to be away for {expected}")
             }
             _ => String::new(),
         };
-        format!("{} {outcome} in stage {} ({}){away}{reason}", record.id, record.stage, ago(record.finished.unwrap_or(record.started), now))
+        format!(
+            "{} {outcome} in stage {} ({}){away}{reason}",
+            record.id,
+            record.stage,
+            ago(record.finished.unwrap_or(record.started), now)
+        )
     };
-    say!("last:  {}", status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running)));
-    status.last.iter().flat_map(|record| &record.warnings).for_each(|warning| say!("warning: {warning}"));
+    say!(
+        "last:  {}",
+        status.last.as_ref().map_or("no run yet".to_owned(), |record| line(record, running))
+    );
+    status
+        .last
+        .iter()
+        .flat_map(|record| &record.warnings)
+        .for_each(|warning| say!("warning: {warning}"));
     if let Some(record) = &status.last_complete {
         say!("good:  {}", line(record, running));
     }
     if let Some(record) = &status.restore {
         say!("restore: {}", line(record, restoring));
     }
-    say!("verify: {}", status.verified.as_ref().map_or("no run was verified yet".to_owned(), |last| self::verified(last, now)));
-    if let Some(drilled) = status.drilled.as_ref().filter(|_| status.verified.as_ref().is_some_and(|last| !last.drill)) {
+    say!(
+        "verify: {}",
+        status
+            .verified
+            .as_ref()
+            .map_or("no run was verified yet".to_owned(), |last| self::verified(last, now))
+    );
+    if let Some(drilled) =
+        status.drilled.as_ref().filter(|_| status.verified.as_ref().is_some_and(|last| !last.drill))
+    {
         say!("drill:  {}", self::verified(drilled, now));
     }
     say!("timer: {} (systemctl list-timers {})", status.timer, Unit::Timer);
@@ -167,9 +196,12 @@ pub async fn status(json: bool) -> Result<()> {
     judged(&status)
 }
 
-/// Whether the timer's stamp tells of a start. systemd makes one when a `Persistent=` timer is first started, and after a reboot takes that for one.
+/// Whether the timer's stamp tells of a start. systemd makes one when a `Persistent=` timer is
+/// first started, and after a reboot takes that for one.
 fn has_triggered(timer: &str) -> bool {
-    let Ok(stamp) = own::metadata(Path::new(STAMPS).join(format!("stamp-{timer}"))) else { return true };
+    let Ok(stamp) = own::metadata(Path::new(STAMPS).join(format!("stamp-{timer}"))) else {
+        return true;
+    };
     // Where a file system keeps no time of birth it cannot be told.
     let (Ok(made), Ok(changed)) = (stamp.created(), stamp.modified()) else { return true };
     changed.duration_since(made).unwrap_or_default() > AT_ONCE || made > changed
@@ -177,7 +209,11 @@ fn has_triggered(timer: &str) -> bool {
 
 /// Everything has been said: only the exit code is left.
 fn judged(status: &Status) -> Result<()> {
-    if status.wrong.is_empty() { Ok(()) } else { Err(Exit { code: UNIT_FAILED, message: String::new() }.into()) }
+    if status.wrong.is_empty() {
+        Ok(())
+    } else {
+        Err(Exit { code: UNIT_FAILED, message: String::new() }.into())
+    }
 }
 
 fn verified(last: &Verified, now: Timestamp) -> String {

@@ -55,15 +55,24 @@ struct Row<'a> {
 
 /// Verifies one run and prints each finding.
 pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
-    let depth = Depth { read_data: args.read_data, all_repositories: args.all_repositories, drill: args.drill };
+    let depth = Depth {
+        read_data: args.read_data,
+        all_repositories: args.all_repositories,
+        drill: args.drill,
+    };
     let scratch = std::path::absolute(&args.scratch)?;
     let mut findings = Vec::new();
-    let done = recorded(config, Some((args.run.as_ref(), args.host.as_deref())), (depth, &scratch), &mut |finding| {
-        if !args.json {
-            say!("{finding}");
-        }
-        findings.push(finding);
-    })
+    let done = recorded(
+        config,
+        Some((args.run.as_ref(), args.host.as_deref())),
+        (depth, &scratch),
+        &mut |finding| {
+            if !args.json {
+                say!("{finding}");
+            }
+            findings.push(finding);
+        },
+    )
     .await;
     if args.json {
         let row = |finding| {
@@ -77,15 +86,21 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
 
 /// What the unit does: the newest run, as configured, with what is wrong in the journal.
 pub async fn newest(config: &Config) -> Result<()> {
-    let depth = Depth { read_data: config.verify.read_data, all_repositories: config.verify.all_repositories, drill: config.verify.drill };
+    let depth = Depth {
+        read_data: config.verify.read_data,
+        all_repositories: config.verify.all_repositories,
+        drill: config.verify.drill,
+    };
     let mut findings = Vec::new();
-    let done = recorded(config, None, (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding)).await;
+    let done =
+        recorded(config, None, (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding))
+            .await;
     conclude(&findings)?;
     done
 }
 
-/// Verifies, and keeps how it went for `status`: of a run of this host, and of what the unit could not even begin. What is `asked` by hand and comes to
-/// no such run says nothing of this host's.
+/// Verifies, and keeps how it went for `status`: of a run of this host, and of what the unit could
+/// not even begin. What is `asked` by hand and comes to no such run says nothing of this host's.
 async fn recorded(
     config: &Config,
     asked: Option<(Option<&RunId>, Option<&str>)>,
@@ -114,7 +129,8 @@ async fn recorded(
     record.finished = Some(Timestamp::now());
     record.ok = wrong.is_empty();
     record.wrong = wrong;
-    // Not everybody who can read the repository can write here, and the findings are told all the same.
+    // Not everybody who can read the repository can write here, and the findings are told all the
+    // same.
     if (asked.is_none() || record.run.is_some())
         && let Err(error) = record.save()
     {
@@ -138,7 +154,9 @@ async fn look(
     let catalog = Catalog::read(&*engine, Whose::asked(of_host, id))?;
     if id.is_none() {
         // A newer run than the one that is looked at may be among them.
-        catalog.unusable().for_each(|(run, why)| tell(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}")))));
+        catalog.unusable().for_each(|(run, why)| {
+            tell(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}"))))
+        });
     }
     let run = catalog.pick(id)?;
     if run.manifest.host == host::name() {

@@ -1,4 +1,5 @@
-//! Where GitLab itself keeps what, as its own configuration says: gitlab.yml of Rails, and config.toml of Gitaly.
+//! Where GitLab itself keeps what, as its own configuration says: gitlab.yml of Rails, and
+//! config.toml of Gitaly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ const GITALY: [&str; 2] = ["/var/opt/gitlab/gitaly/config.toml", "/home/git/gita
 /// Bytes of such a file, at most. They lie in directories of GitLab's user, and may be anything.
 const SIZE: u64 = 1 << 22;
 
-/// Kinds of files, and the keys of gitlab.yml that say where they are. config/initializers/1_settings.rb.
+/// Kinds of files, and the keys of gitlab.yml that say where they are.
+/// config/initializers/1_settings.rb.
 const KINDS: [(&str, &str, &[&str]); 14] = [
     ("shared files", "shared", &["path"]),
     ("uploads", "uploads", &["storage_path"]),
@@ -40,8 +42,17 @@ const KINDS: [(&str, &str, &[&str]); 14] = [
     ("logs of jobs", "gitlab_ci", &["builds_path"]),
 ];
 /// The kinds that `object_store` has for all of them at once.
-const OBJECTS: [&str; 9] =
-    ["artifacts", "external_diffs", "lfs", "uploads", "packages", "dependency_proxy", "terraform_state", "ci_secure_files", "pages"];
+const OBJECTS: [&str; 9] = [
+    "artifacts",
+    "external_diffs",
+    "lfs",
+    "uploads",
+    "packages",
+    "dependency_proxy",
+    "terraform_state",
+    "ci_secure_files",
+    "pages",
+];
 /// What is below [`KINDS`]' path of the uploads.
 const UPLOADS: &str = "uploads";
 
@@ -68,7 +79,8 @@ pub struct Rails {
     root: PathBuf,
 }
 
-/// Every gitlab.yml of the host that is read by somebody: where the layouts have it, and in the directories of `configuration`.
+/// Every gitlab.yml of the host that is read by somebody: where the layouts have it, and in the
+/// directories of `configuration`.
 ///
 /// # Errors
 /// Each that is there and cannot be read or understood.
@@ -103,8 +115,8 @@ impl Rails {
         let Some(text) = text(host, &file)? else { return Ok(None) };
         // As Psych takes it: the last of two keys holds.
         let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins, with_snippet: false };
-        let parsed: File =
-            serde_saphyr::from_str_with_options(&text, options).with_context(|| format!("{} cannot be understood", file.display()))?;
+        let parsed: File = serde_saphyr::from_str_with_options(&text, options)
+            .with_context(|| format!("{} cannot be understood", file.display()))?;
         Ok(Some(Self { file, production: parsed.production, root }))
     }
 
@@ -117,9 +129,9 @@ impl Rails {
             file: self.file.clone(),
             enabled: true,
         };
-        let storages = self
-            .storages()
-            .filter_map(|(name, key, path)| Some(declared(format!("repositories of storage '{name}'"), key, path.as_str()?)));
+        let storages = self.storages().filter_map(|(name, key, path)| {
+            Some(declared(format!("repositories of storage '{name}'"), key, path.as_str()?))
+        });
         let kinds = KINDS.iter().filter_map(|(what, section, keys)| {
             let first = section.split('.').next().unwrap_or(section);
             let (section_values, values) = (self.section(first)?, self.section(section)?);
@@ -131,12 +143,17 @@ impl Rails {
             found.enabled = section_values["enabled"] != Value::Bool(false);
             (!is_elsewhere(values) && !self.is_consolidated(first)).then_some(found)
         });
-        storages.chain(kinds).chain(self.avatars()).filter(|declared| !is_computed(&declared.path)).collect()
+        storages
+            .chain(kinds)
+            .chain(self.avatars())
+            .filter(|declared| !is_computed(&declared.path))
+            .collect()
     }
 
     /// The storages of other hosts, by their addresses. `own` is this host's name.
     pub fn remote(&self, own: &str) -> Vec<Remote> {
-        let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
+        let storages =
+            self.production.get("repositories").and_then(|section| section["storages"].as_object());
         let remote = |(name, storage): (&String, &Value)| {
             let address = storage["gitaly_address"].as_str()?;
             let is_known = is_local(address, own) || is_computed(Path::new(address));
@@ -160,7 +177,8 @@ impl Rails {
         })
     }
 
-    /// The keys whose values Ruby computes when GitLab reads them, so that they are known to nobody else.
+    /// The keys whose values Ruby computes when GitLab reads them, so that they are known to nobody
+    /// else.
     pub fn computed(&self) -> Vec<String> {
         let storages = self.storages().map(|(_, key, path)| (key, path));
         let kinds = KINDS.iter().flat_map(|(_, section, keys)| {
@@ -176,13 +194,17 @@ impl Rails {
 
     /// The name of each storage, with the key of its path and what that is set to.
     fn storages(&self) -> impl Iterator<Item = (&String, String, &Value)> {
-        let storages = self.production.get("repositories").and_then(|section| section["storages"].as_object());
-        storages.into_iter().flatten().map(|(name, storage)| (name, format!("repositories.storages.{name}.path"), &storage["path"]))
+        let storages =
+            self.production.get("repositories").and_then(|section| section["storages"].as_object());
+        storages.into_iter().flatten().map(|(name, storage)| {
+            (name, format!("repositories.storages.{name}.path"), &storage["path"])
+        })
     }
 
     /// A section, by a name with a dot one below another.
     fn section(&self, name: &str) -> Option<&Value> {
-        let (first, below) = name.split_once('.').map_or((name, None), |(first, below)| (first, Some(below)));
+        let (first, below) =
+            name.split_once('.').map_or((name, None), |(first, below)| (first, Some(below)));
         let values = self.production.get(first)?;
         Some(below.map_or(values, |below| &values[below]))
     }
@@ -190,13 +212,21 @@ impl Rails {
     /// Whether the consolidated form has objects of this kind in object storage.
     fn is_consolidated(&self, section: &str) -> bool {
         let Some(storage) = self.production.get("object_store") else { return false };
-        OBJECTS.contains(&section) && is_true(&storage["enabled"]) && storage["objects"][section]["enabled"] != Value::Bool(false)
+        OBJECTS.contains(&section)
+            && is_true(&storage["enabled"])
+            && storage["objects"][section]["enabled"] != Value::Bool(false)
     }
 
-    /// The kinds of objects for which object storage is enabled; the consolidated form has it for all of them at once.
+    /// The kinds of objects for which object storage is enabled; the consolidated form has it for
+    /// all of them at once.
     pub fn elsewhere(&self) -> Vec<&str> {
-        let all = self.production.get("object_store").is_some_and(|store| is_true(&store["enabled"]));
-        let kinds = self.production.iter().filter(|(_, values)| is_elsewhere(values)).map(|(name, _)| name.as_str());
+        let all =
+            self.production.get("object_store").is_some_and(|store| is_true(&store["enabled"]));
+        let kinds = self
+            .production
+            .iter()
+            .filter(|(_, values)| is_elsewhere(values))
+            .map(|(name, _)| name.as_str());
         all.then_some("everything that can be is").into_iter().chain(kinds).collect()
     }
 }
@@ -206,7 +236,8 @@ fn tidy(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
-/// Whether a Gitaly is on this host, by its address: `unix:/socket`, `tcp://host:port`, `tls://host:port`, `dns://authority/host:port`.
+/// Whether a Gitaly is on this host, by its address: `unix:/socket`, `tcp://host:port`,
+/// `tls://host:port`, `dns://authority/host:port`.
 fn is_local(address: &str, own: &str) -> bool {
     let Some((scheme, rest)) = address.split_once(':') else { return true };
     if scheme == "unix" {
@@ -219,8 +250,10 @@ fn is_local(address: &str, own: &str) -> bool {
         None => place.rsplit_once(':').map_or(place, |(host, _)| host),
     };
     let first = |name: &str| name.split('.').next().map(str::to_lowercase);
-    let is_own =
-        host.eq_ignore_ascii_case(own) || host.chars().any(char::is_alphabetic) && !host.contains(':') && first(host) == first(own);
+    let is_own = host.eq_ignore_ascii_case(own)
+        || host.chars().any(char::is_alphabetic)
+            && !host.contains(':')
+            && first(host) == first(own);
     matches!(host, "localhost" | "::1") || host.starts_with("127.") || is_own
 }
 
@@ -280,7 +313,8 @@ impl Gitaly {
             custom_hooks_dir: Option<PathBuf>,
         }
         let Some(text) = text(host, &file)? else { return Ok(None) };
-        let parsed: File = toml::from_str(&text).with_context(|| format!("{} cannot be understood", file.display()))?;
+        let parsed: File = toml::from_str(&text)
+            .with_context(|| format!("{} cannot be understood", file.display()))?;
         let declared = |storage: Storage| Declared {
             what: format!("repositories of storage '{}'", storage.name),
             path: tidy(&storage.path),
@@ -288,15 +322,24 @@ impl Gitaly {
             file: file.clone(),
             enabled: true,
         };
-        Ok(Some(Self { storages: parsed.storage.into_iter().map(declared).collect(), hooks: parsed.hooks.custom_hooks_dir }))
+        Ok(Some(Self {
+            storages: parsed.storage.into_iter().map(declared).collect(),
+            hooks: parsed.hooks.custom_hooks_dir,
+        }))
     }
 }
 
-/// The directories of both that are there: what a layout adds to where GitLab usually has its files. What cannot be read is told by a run.
+/// The directories of both that are there: what a layout adds to where GitLab usually has its
+/// files. What cannot be read is told by a run.
 pub(super) fn data(host: &Host, units: &Units, configuration: &[PathBuf]) -> Vec<PathBuf> {
-    let rails = rails(host, configuration).into_iter().flatten().flat_map(|rails| rails.directories());
+    let rails =
+        rails(host, configuration).into_iter().flatten().flat_map(|rails| rails.directories());
     let gitaly = gitaly_of(host, units).into_iter().flatten().flat_map(|gitaly| gitaly.storages);
-    rails.chain(gitaly).map(|declared| declared.path).filter(|path| path.is_absolute() && host.path(path).exists()).collect()
+    rails
+        .chain(gitaly)
+        .map(|declared| declared.path)
+        .filter(|path| path.is_absolute() && host.path(path).exists())
+        .collect()
 }
 
 /// What is in `file`; nothing if it is not there.
@@ -327,7 +370,11 @@ mod tests {
     fn declared(yml: &str) -> Vec<(String, String)> {
         let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", yml)]);
         let rails = rails(&host, &[]).pop().unwrap().unwrap();
-        rails.directories().into_iter().map(|found| (found.key, found.path.display().to_string())).collect()
+        rails
+            .directories()
+            .into_iter()
+            .map(|found| (found.key, found.path.display().to_string()))
+            .collect()
     }
 
     #[test]
@@ -349,10 +396,16 @@ mod tests {
             ("gitlab_ci.builds_path", "/home/git/gitlab/builds"),
         ];
         assert_eq!(found, expected.map(|(key, path)| (key.to_owned(), path.to_owned())));
-        let avatars =
-            |uploads: &str| declared(&format!("production:\n  uploads:\n{uploads}")).pop().map(|(key, path)| format!("{key} {path}"));
+        let avatars = |uploads: &str| {
+            declared(&format!("production:\n  uploads:\n{uploads}"))
+                .pop()
+                .map(|(key, path)| format!("{key} {path}"))
+        };
         assert_eq!(avatars("    base_dir: uploads/-/system\n"), None);
-        assert_eq!(avatars("    base_dir: system\n").unwrap(), "uploads.base_dir /home/git/gitlab/public/system");
+        assert_eq!(
+            avatars("    base_dir: system\n").unwrap(),
+            "uploads.base_dir /home/git/gitlab/public/system"
+        );
         let beside = avatars("    storage_path: /mnt\n    base_dir: system/\n");
         assert_eq!(beside.unwrap(), "uploads.base_dir /mnt/system");
         // As NixOS writes it.
@@ -366,7 +419,8 @@ mod tests {
                    enabled: false\n  lfs:\n    storage_path: /mnt/lfs\n  pages:\n    path: /mnt/pages\n  shared:\n    path: <%= ENV['X'] %>\n";
         let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", yml)]);
         let rails = rails(&host, &[]).pop().unwrap().unwrap();
-        let found: Vec<_> = rails.directories().into_iter().map(|found| (found.key, found.enabled)).collect();
+        let found: Vec<_> =
+            rails.directories().into_iter().map(|found| (found.key, found.enabled)).collect();
         assert_eq!(found, [("pages.path".to_owned(), true), ("registry.path".to_owned(), false)]);
         assert_eq!(rails.computed(), ["shared.path"]);
     }
@@ -386,7 +440,9 @@ mod tests {
             ("dns://10.0.0.1:53/gitaly.internal:2305", false),
             ("tcp://[2001:db8::1]:8075", false),
         ] {
-            let yml = format!("production:\n  repositories:\n    storages:\n      default:\n        gitaly_address: {address}\n");
+            let yml = format!(
+                "production:\n  repositories:\n    storages:\n      default:\n        gitaly_address: {address}\n"
+            );
             let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", &yml)]);
             let rails = rails(&host, &[]).pop().unwrap().unwrap();
             assert_eq!(rails.remote("lab").is_empty(), local, "{address}");
@@ -395,8 +451,12 @@ mod tests {
 
     #[test]
     fn a_secret_among_the_configuration_is_no_directory_with_a_gitlab_yml() {
-        let (_root, host) = host(&[("run/agenix/db", "secret"), ("srv/config/gitlab.yml", "production: {}")]);
-        assert_eq!(rails(&host, &["/run/agenix/db", "/srv/config", "/none"].map(PathBuf::from)).len(), 1);
+        let (_root, host) =
+            host(&[("run/agenix/db", "secret"), ("srv/config/gitlab.yml", "production: {}")]);
+        assert_eq!(
+            rails(&host, &["/run/agenix/db", "/srv/config", "/none"].map(PathBuf::from)).len(),
+            1
+        );
         assert!(rails(&host, &[PathBuf::from("/run/agenix/db")]).is_empty());
     }
 
@@ -411,14 +471,34 @@ mod tests {
                        lfs:\n    object_store:\n      enabled: true # since 2020\n      connection:\n        enabled: true\n  uploads:\n    object_store: {\"enabled\": true}\n  \
                        packages:\n    enabled: true\n";
         assert_eq!(elsewhere(by_kind), ["lfs", "uploads"]);
-        assert_eq!(elsewhere("production:\n  object_store:\n    enabled: true\n    objects: {}\n"), ["everything that can be is"]);
-        assert!(elsewhere("production:\n  object_store:\n    enabled: false\n  pages:\n    enabled: true\n").is_empty());
+        assert_eq!(
+            elsewhere("production:\n  object_store:\n    enabled: true\n    objects: {}\n"),
+            ["everything that can be is"]
+        );
+        assert!(
+            elsewhere(
+                "production:\n  object_store:\n    enabled: false\n  pages:\n    enabled: true\n"
+            )
+            .is_empty()
+        );
     }
 
     #[test]
     fn what_cannot_be_understood_is_an_error_and_ends() {
-        let bomb = format!("a0: &a0 [x]\n{}", (1..40).map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1)).collect::<String>());
-        for yml in ["", "production", "production: [", "%\0", "<% erb %>\nproduction: {}\n", &format!("{bomb}production: {{x: *a39}}\n")] {
+        let bomb = format!(
+            "a0: &a0 [x]\n{}",
+            (1..40)
+                .map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}]\n", n - 1))
+                .collect::<String>()
+        );
+        for yml in [
+            "",
+            "production",
+            "production: [",
+            "%\0",
+            "<% erb %>\nproduction: {}\n",
+            &format!("{bomb}production: {{x: *a39}}\n"),
+        ] {
             let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", yml)]);
             assert!(rails(&host, &[]).pop().unwrap().is_err(), "{}", &yml[..yml.len().min(40)]);
         }
@@ -427,10 +507,14 @@ mod tests {
     #[test]
     fn gitaly_is_asked_by_what_its_unit_names() {
         let unit = "[Service]\nExecStart=/nix/store/x/bin/gitaly /nix/store/x-gitaly.toml\n";
-        let toml =
-            "socket_path = \"/x\"\n[[storage]]\nname = \"default\"\npath = \"/srv/r\"\n[[storage]]\nname = \"b\"\npath = \"/srv/b\"\n";
-        let (_root, host) = host(&[("etc/systemd/system/gitaly.service", unit), ("nix/store/x-gitaly.toml", toml)]);
-        let found: Vec<Declared> = gitaly(&host).into_iter().flat_map(|gitaly| gitaly.unwrap().storages).collect();
-        assert_eq!(found.iter().map(|found| found.path.to_str().unwrap()).collect::<Vec<_>>(), ["/srv/r", "/srv/b"]);
+        let toml = "socket_path = \"/x\"\n[[storage]]\nname = \"default\"\npath = \"/srv/r\"\n[[storage]]\nname = \"b\"\npath = \"/srv/b\"\n";
+        let (_root, host) =
+            host(&[("etc/systemd/system/gitaly.service", unit), ("nix/store/x-gitaly.toml", toml)]);
+        let found: Vec<Declared> =
+            gitaly(&host).into_iter().flat_map(|gitaly| gitaly.unwrap().storages).collect();
+        assert_eq!(
+            found.iter().map(|found| found.path.to_str().unwrap()).collect::<Vec<_>>(),
+            ["/srv/r", "/srv/b"]
+        );
     }
 }

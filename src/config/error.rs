@@ -1,4 +1,5 @@
-//! What is wrong with a configuration: every finding with its place, what is wrong, and what is allowed instead.
+//! What is wrong with a configuration: every finding with its place, what is wrong, and what is
+//! allowed instead.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub struct Finding {
     pub allowed: Option<String>,
 }
 
-/// Everything that is wrong with a configuration, in the order of the file, what has no place there last; never empty.
+/// Everything that is wrong with a configuration, in the order of the file, what has no place there
+/// last; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     source: PathBuf,
@@ -37,12 +39,25 @@ impl ConfigError {
             std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
             _ => format!("cannot be read: {error}"),
         };
-        Self::general(source, message, Some("a readable TOML file; --config FILE names another".to_owned()))
+        Self::general(
+            source,
+            message,
+            Some("a readable TOML file; --config FILE names another".to_owned()),
+        )
     }
 
     /// What is wrong with the file as a whole.
     pub(super) fn general(source: &Path, message: String, allowed: Option<String>) -> Self {
-        Self { source: source.to_owned(), findings: vec![Finding { line: None, column: None, key: String::new(), message, allowed }] }
+        Self {
+            source: source.to_owned(),
+            findings: vec![Finding {
+                line: None,
+                column: None,
+                key: String::new(),
+                message,
+                allowed,
+            }],
+        }
     }
 
     /// The file it was read from.
@@ -82,12 +97,17 @@ impl std::error::Error for ConfigError {}
 
 /// One finding is one line, and a terminal is not driven by what stands in a file.
 fn one_line(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+    text.chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
+        .collect()
 }
 
 /// Line and column, counted from 1, of the byte at `offset`.
 pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset.min(text.len())).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before.get(line_start..).unwrap_or_default().chars().count() + 1)
+    (
+        before.matches('\n').count() + 1,
+        before.get(line_start..).unwrap_or_default().chars().count() + 1,
+    )
 }

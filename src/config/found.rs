@@ -12,7 +12,8 @@ use crate::values::UnitName;
 pub(in crate::config) struct Defaults {
     /// What can write GitLab's data.
     pub(in crate::config) writers: Vec<UnitName>,
-    /// Those of them that systemd must stop without what hangs on them; named also where the writers are configured.
+    /// Those of them that systemd must stop without what hangs on them; named also where the
+    /// writers are configured.
     pub(in crate::config) stopped_alone: Vec<UnitName>,
     /// What systemd does not manage itself.
     pub(in crate::config) proxies: Vec<Proxy>,
@@ -30,8 +31,9 @@ pub(in crate::config) struct Defaults {
     pub(in crate::config) refusal: Option<String>,
 }
 
-/// What was found on a host by somebody who could see all of it. Not everybody can: where GitLab's home directory is closed to others, who has no
-/// capabilities sees no file of GitLab's there. So it is found once, by root, and every unit of a run goes by that.
+/// What was found on a host by somebody who could see all of it. Not everybody can: where GitLab's
+/// home directory is closed to others, who has no capabilities sees no file of GitLab's there. So
+/// it is found once, by root, and every unit of a run goes by that.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// The layout's name.

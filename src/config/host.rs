@@ -6,7 +6,8 @@ use super::found::Found;
 use crate::host::mounts::{self, Mount};
 use crate::host::own;
 
-/// A host seen through its file system; `root` is a plain path, so that a test's tree is as good as `/`.
+/// A host seen through its file system; `root` is a plain path, so that a test's tree is as good as
+/// `/`.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
@@ -35,10 +36,15 @@ impl Host {
         mounts::read(&self.path(mounts::OWN)).ok()
     }
 
-    /// Where those of `paths` really are that are reached through a link. Of a tree in which nothing runs it is not told: its links lead out of it.
+    /// Where those of `paths` really are that are reached through a link. Of a tree in which
+    /// nothing runs it is not told: its links lead out of it.
     pub(super) fn behind_links(&self, paths: &[PathBuf]) -> Vec<PathBuf> {
         let real = |path: &PathBuf| own::canonical(path).ok().filter(|real| real != path);
-        if self.root == Path::new("/") { paths.iter().filter_map(real).collect() } else { Vec::new() }
+        if self.root == Path::new("/") {
+            paths.iter().filter_map(real).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Where `path` (absolute) is in this host's tree.

@@ -1,4 +1,5 @@
-//! `[monitoring]`: who is told of a run. What a silence needs to be ended again can be written down as it is: it names secrets, it holds none.
+//! `[monitoring]`: who is told of a run. What a silence needs to be ended again can be written down
+//! as it is: it names secrets, it holds none.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -231,7 +232,11 @@ impl SilenceConfig {
         match self {
             Self::Zabbix(api) => vec![(credential::ZABBIX_TOKEN, &api.token)],
             Self::ZabbixTrapper(silence) => silence.trapper.secrets(),
-            Self::Alertmanager(alertmanager) => alertmanager.secret.iter().map(|secret| (credential::ALERTMANAGER, secret)).collect(),
+            Self::Alertmanager(alertmanager) => alertmanager
+                .secret
+                .iter()
+                .map(|secret| (credential::ALERTMANAGER, secret))
+                .collect(),
             Self::Broadcast(broadcast) => vec![(credential::BROADCAST_TOKEN, &broadcast.token)],
         }
     }
@@ -253,7 +258,9 @@ impl ReportConfig {
     pub fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
         match self {
             Self::ZabbixTrapper(trapper) => trapper.secrets(),
-            Self::Healthchecks(hook) => hook.secrets(credential::HEALTHCHECKS_URL, credential::HEALTHCHECKS_TOKEN),
+            Self::Healthchecks(hook) => {
+                hook.secrets(credential::HEALTHCHECKS_URL, credential::HEALTHCHECKS_TOKEN)
+            }
             Self::Webhook(hook) => hook.secrets(credential::WEBHOOK_URL, credential::WEBHOOK_TOKEN),
             Self::Prometheus(_) | Self::Command { .. } => Vec::new(),
         }
@@ -263,14 +270,20 @@ impl ReportConfig {
 impl Trapper {
     fn secrets(&self) -> Vec<(&'static str, &SecretSource)> {
         match &self.tls {
-            Some(TrapperTls::Psk { key, .. } | TrapperTls::Certificate { key, .. }) => vec![(credential::ZABBIX_KEY, key)],
+            Some(TrapperTls::Psk { key, .. } | TrapperTls::Certificate { key, .. }) => {
+                vec![(credential::ZABBIX_KEY, key)]
+            }
             None => Vec::new(),
         }
     }
 }
 
 impl Hook {
-    fn secrets(&self, url: &'static str, token: &'static str) -> Vec<(&'static str, &SecretSource)> {
+    fn secrets(
+        &self,
+        url: &'static str,
+        token: &'static str,
+    ) -> Vec<(&'static str, &SecretSource)> {
         let place = match &self.url {
             HookUrl::Secret(source) => Some((url, source)),
             HookUrl::Plain(_) => None,

@@ -1,4 +1,5 @@
-//! The file as it is written: every key optional, every value with its place, nothing judged but its type.
+//! The file as it is written: every key optional, every value with its place, nothing judged but
+//! its type.
 
 use serde::Deserialize;
 use serde_path_to_error::Segment;
@@ -202,8 +203,8 @@ tables! {
     }
 }
 
-/// Reads `text`. What has the wrong type or an unknown name is reported and then left out, so that the rest is still judged; with a
-/// syntax error there is nothing to judge.
+/// Reads `text`. What has the wrong type or an unknown name is reported and then left out, so that
+/// the rest is still judged; with a syntax error there is nothing to judge.
 pub(super) fn read(text: &str) -> (Option<Raw>, Vec<Finding>) {
     let (mut table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -253,16 +254,19 @@ fn written(path: &[Key]) -> String {
     text
 }
 
-/// Removes what `path` leads to; of a list always the whole, as the places of its other elements must not move.
+/// Removes what `path` leads to; of a list always the whole, as the places of its other elements
+/// must not move.
 fn leave_out(table: &mut DeTable<'_>, path: &[Key]) -> bool {
     let Some((Key::Name(name), rest)) = path.split_first() else { return false };
     if let Some(value) = table.get_mut(name.as_str()) {
         let inner = match (value.get_mut(), rest) {
             (DeValue::Table(inner), rest) => Some((inner, rest)),
-            (DeValue::Array(array), [Key::Index(index), rest @ ..]) => match array.get_mut(*index).map(Spanned::get_mut) {
-                Some(DeValue::Table(inner)) => Some((inner, rest)),
-                _ => None,
-            },
+            (DeValue::Array(array), [Key::Index(index), rest @ ..]) => {
+                match array.get_mut(*index).map(Spanned::get_mut) {
+                    Some(DeValue::Table(inner)) => Some((inner, rest)),
+                    _ => None,
+                }
+            }
             _ => None,
         };
         if inner.is_some_and(|(inner, rest)| leave_out(inner, rest)) {
@@ -276,10 +280,16 @@ fn leave_out(table: &mut DeTable<'_>, path: &[Key]) -> bool {
 fn finding(text: &str, key: String, error: &toml::de::Error) -> Finding {
     let (line, column) = error.span().map(|span| position(text, span.start)).unzip();
     let (message, allowed) = match error.message().split_once(", expected ") {
-        Some((message, allowed)) => (message, Some(in_toml_words(&allowed.trim_start_matches("one of ").replace('`', "")))),
+        Some((message, allowed)) => {
+            (message, Some(in_toml_words(&allowed.trim_start_matches("one of ").replace('`', ""))))
+        }
         None => (error.message(), None),
     };
-    let message = if message.starts_with("unknown field ") { "there is no such key".to_owned() } else { message.replace('`', "'") };
+    let message = if message.starts_with("unknown field ") {
+        "there is no such key".to_owned()
+    } else {
+        message.replace('`', "'")
+    };
     Finding { line, column, key, message, allowed }
 }
 

@@ -1,4 +1,5 @@
-//! Raw → validated: a file per section, each of which reports what it refuses and goes on, so that one run shows everything.
+//! Raw → validated: a file per section, each of which reports what it refuses and goes on, so that
+//! one run shows everything.
 
 mod files;
 mod gitlab;
@@ -27,14 +28,18 @@ use crate::values::SecretSource;
 use rules::Refusal;
 pub(super) use rules::path;
 
-/// Judges `raw`. What is refused stands in the findings and has a stand-in in the returned value, which is only good without findings.
+/// Judges `raw`. What is refused stands in the findings and has a stand-in in the returned value,
+/// which is only good without findings.
 pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Finding>) {
     let mut checker = Checker { text, findings: Vec::new() };
     let section = Section::of("gitlab", raw.gitlab.as_ref());
     let units = Units::of(host).unwrap_or_else(|error| {
         checker.refuse(
             &section.place("layout"),
-            Refusal::new(format!("the unit files of this host cannot be listed: {error}"), "running as root"),
+            Refusal::new(
+                format!("the unit files of this host cannot be listed: {error}"),
+                "running as root",
+            ),
         );
         Units::default()
     });
@@ -46,35 +51,78 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         .filter_map(|redis| redis.get_ref().unit.as_ref())
         .map(|unit| unit.get_ref().clone())
         .collect();
-    let (gitlab, defaults, found) =
-        gitlab::check(&mut checker, &section, inner(raw.gitlab), gitlab::Around { host, units: &units, servers });
-    let schedule = schedule::check(&mut checker, &Section::of("schedule", raw.schedule.as_ref()), inner(raw.schedule));
-    let postgresql = postgresql::check(&mut checker, &Section::of("postgresql", raw.postgresql.as_ref()), inner(raw.postgresql), &defaults);
+    let (gitlab, defaults, found) = gitlab::check(
+        &mut checker,
+        &section,
+        inner(raw.gitlab),
+        gitlab::Around { host, units: &units, servers },
+    );
+    let schedule = schedule::check(
+        &mut checker,
+        &Section::of("schedule", raw.schedule.as_ref()),
+        inner(raw.schedule),
+    );
+    let postgresql = postgresql::check(
+        &mut checker,
+        &Section::of("postgresql", raw.postgresql.as_ref()),
+        inner(raw.postgresql),
+        &defaults,
+    );
     let redis = redis::check(&mut checker, raw.redis, &defaults);
     let files_section = Section::of("files", raw.files.as_ref());
-    let files = files::check(&mut checker, &files_section, inner(raw.files), &gitlab.layout, &defaults);
+    let files =
+        files::check(&mut checker, &files_section, inner(raw.files), &gitlab.layout, &defaults);
     let repository_section = Section::of("repository", raw.repository.as_ref());
-    let location = repository_section.field("location", raw.repository.as_ref().and_then(|raw| raw.get_ref().location.as_ref()));
+    let location = repository_section
+        .field("location", raw.repository.as_ref().and_then(|raw| raw.get_ref().location.as_ref()));
     let repository = repository::check(&mut checker, &repository_section, inner(raw.repository));
     if let Some((place, message)) = files::unreadable(&files_section, &files, repository.engine) {
-        checker.refuse(&place, Refusal::new(message, "engine = \"builtin\", or snapshot \"auto\" or \"none\""));
+        checker.refuse(
+            &place,
+            Refusal::new(message, "engine = \"builtin\", or snapshot \"auto\" or \"none\""),
+        );
     }
-    let retention = retention::check(&mut checker, &Section::of("retention", raw.retention.as_ref()), inner(raw.retention));
-    let verify = verify::check(&mut checker, &Section::of("verify", raw.verify.as_ref()), inner(raw.verify));
-    let monitoring = monitoring::check(&mut checker, &Section::of("monitoring", raw.monitoring.as_ref()), inner(raw.monitoring));
+    let retention = retention::check(
+        &mut checker,
+        &Section::of("retention", raw.retention.as_ref()),
+        inner(raw.retention),
+    );
+    let verify =
+        verify::check(&mut checker, &Section::of("verify", raw.verify.as_ref()), inner(raw.verify));
+    let monitoring = monitoring::check(
+        &mut checker,
+        &Section::of("monitoring", raw.monitoring.as_ref()),
+        inner(raw.monitoring),
+    );
     let steps = step::check(&mut checker, raw.step);
 
-    let overlaps = |path: &&PathBuf| repository.directory().is_some_and(|directory| rules::overlap(path, directory));
+    let overlaps = |path: &&PathBuf| {
+        repository.directory().is_some_and(|directory| rules::overlap(path, directory))
+    };
     if let Some(taken) = files.paths.iter().find(overlaps) {
         let message = format!(
             "'{}' and '{}' of files.paths lie one inside the other: the backup would take itself",
             repository.location,
             taken.display()
         );
-        checker.refuse(&location, Refusal::new(message, "a directory apart from all of files.paths"));
+        checker
+            .refuse(&location, Refusal::new(message, "a directory apart from all of files.paths"));
     }
     let source = source.to_owned();
-    let config = Config { source, gitlab, schedule, postgresql, redis, files, repository, retention, verify, monitoring, steps, found };
+    let config = Config {
+        source,
+        gitlab,
+        schedule,
+        postgresql,
+        redis,
+        files,
+        repository,
+        retention,
+        verify,
+        monitoring,
+        steps,
+        found,
+    };
     (config, checker.findings)
 }
 
@@ -120,7 +168,13 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn refuse(&mut self, place: &Place, refusal: Refusal) {
         let (line, column) = place.offset.map(|offset| position(self.text, offset)).unzip();
-        self.findings.push(Finding { line, column, key: place.key.clone(), message: refusal.message, allowed: refusal.allowed });
+        self.findings.push(Finding {
+            line,
+            column,
+            key: place.key.clone(),
+            message: refusal.message,
+            allowed: refusal.allowed,
+        });
     }
 
     /// `None` for what was left out and for what was refused.
@@ -155,7 +209,14 @@ impl Checker<'_> {
             match rule(element.get_ref()) {
                 Ok(value) => match taken.iter().find(|(_, other)| *other == value) {
                     Some((first, _)) => {
-                        let refusal = Refusal::new(format!("'{}' is there twice, first as {}", element.get_ref(), first.key), "each once");
+                        let refusal = Refusal::new(
+                            format!(
+                                "'{}' is there twice, first as {}",
+                                element.get_ref(),
+                                first.key
+                            ),
+                            "each once",
+                        );
                         self.refuse(&place, refusal);
                     }
                     None => taken.push((place, value)),
@@ -174,13 +235,17 @@ impl Checker<'_> {
     /// argv under another name.
     fn named_command(&mut self, section: &Section, name: &str, list: &List) -> Option<Vec<String>> {
         let list = list.as_ref()?;
-        let strings: Vec<_> = list.get_ref().iter().map(|argument| argument.get_ref().clone()).collect();
+        let strings: Vec<_> =
+            list.get_ref().iter().map(|argument| argument.get_ref().clone()).collect();
         match rules::command(&strings) {
             Ok(()) => Some(strings),
             Err((index, refusal)) => {
-                let element = index.and_then(|index| list.get_ref().get(index).map(|element| (index, element)));
+                let element = index
+                    .and_then(|index| list.get_ref().get(index).map(|element| (index, element)));
                 let place = match element {
-                    Some((index, element)) => section.field(&format!("{name}[{index}]"), Some(element)),
+                    Some((index, element)) => {
+                        section.field(&format!("{name}[{index}]"), Some(element))
+                    }
                     None => section.field(name, Some(list)),
                 };
                 self.refuse(&place, refusal);
@@ -190,19 +255,36 @@ impl Checker<'_> {
     }
 
     /// `password-file` or `password-credential`.
-    fn secret(&mut self, section: &Section, file: &Field<String>, credential: &Field<String>) -> Option<SecretSource> {
+    fn secret(
+        &mut self,
+        section: &Section,
+        file: &Field<String>,
+        credential: &Field<String>,
+    ) -> Option<SecretSource> {
         self.named_secret(section, "password", file, credential)
     }
 
     /// `NAME-file` or `NAME-credential`.
-    fn named_secret(&mut self, section: &Section, name: &str, file: &Field<String>, credential: &Field<String>) -> Option<SecretSource> {
+    fn named_secret(
+        &mut self,
+        section: &Section,
+        name: &str,
+        file: &Field<String>,
+        credential: &Field<String>,
+    ) -> Option<SecretSource> {
         let (file_key, credential_key) = (format!("{name}-file"), format!("{name}-credential"));
         if file.is_some() && credential.is_some() {
             let message = format!("contradicts {file_key}: a {name} is in one place");
-            self.refuse(&section.field(&credential_key, credential.as_ref()), Refusal::new(message, "one of the two"));
+            self.refuse(
+                &section.field(&credential_key, credential.as_ref()),
+                Refusal::new(message, "one of the two"),
+            );
         }
-        let path = self.value(section, &file_key, file.as_ref(), |path| rules::path(path)).map(SecretSource::File);
-        let id = self.value(section, &credential_key, credential.as_ref(), |id| rules::credential(id));
+        let path = self
+            .value(section, &file_key, file.as_ref(), |path| rules::path(path))
+            .map(SecretSource::File);
+        let id =
+            self.value(section, &credential_key, credential.as_ref(), |id| rules::credential(id));
         path.or(id)
     }
 }

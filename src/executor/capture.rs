@@ -11,8 +11,8 @@ use crate::config::{Config, Proxy};
 use crate::paths;
 use crate::runs::{Downtime, Record, paused};
 use crate::systemd::{
-    ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, origin, running, start_later, stop_closure,
-    stopped_along,
+    ActiveState, JobEvent, Jobs, Manager, Paused, UnitState, monotonic_micros, notify, origin,
+    running, start_later, stop_closure, stopped_along,
 };
 use crate::units::Unit;
 
@@ -33,7 +33,8 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Captured {
     /// The first stop was asked for.
     pub since: u64,
-    /// Nothing was stopped, but frozen by the window's start, which began then, and let go by its end.
+    /// Nothing was stopped, but frozen by the window's start, which began then, and let go by its
+    /// end.
     frozen: Option<u64>,
     opened: u64,
     closed: u64,
@@ -53,9 +54,11 @@ pub(super) struct Window {
     pub members: Vec<Unit>,
     /// What is stopped.
     pub stopped: Vec<String>,
-    /// Those of them that are stopped without what hangs on them. No `Conflicts=` guards the window against their start: it is watched here.
+    /// Those of them that are stopped without what hangs on them. No `Conflicts=` guards the window
+    /// against their start: it is watched here.
     pub alone: Vec<String>,
-    /// What its members stop and start themselves; what hangs on these goes down and comes back with the rest.
+    /// What its members stop and start themselves; what hangs on these goes down and comes back
+    /// with the rest.
     pub driven: Vec<String>,
     /// What is down already and is to be started with the rest.
     pub paused: Vec<Paused>,
@@ -66,13 +69,18 @@ pub(super) struct Window {
 }
 
 /// Opens the window, waits until everything in it is done and it has closed again.
-pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window) -> Result<Captured> {
+pub(super) async fn capture(
+    config: &Config,
+    manager: &Manager,
+    bracket: &Window,
+) -> Result<Captured> {
     let Window { target, members, .. } = bracket;
     hold(manager, members).await?;
     hold(manager, &[target.clone(), bracket.window.clone(), bracket.pause.clone()]).await?;
     hold(manager, bracket.deadline.as_slice()).await?;
     if bracket.deadline.is_some() {
-        // A window that failed to open leaves its timer running, PartOf= follows stops alone: this one would be cut short by it.
+        // A window that failed to open leaves its timer running, PartOf= follows stops alone: this
+        // one would be cut short by it.
         let timer = Unit::DeadlineTimer.to_string();
         manager.stop(&timer).await?;
         while !manager.state(&timer).await?.is_settled() {
@@ -94,16 +102,27 @@ pub(super) async fn capture(config: &Config, manager: &Manager, bracket: &Window
     }
     paused::save(&running)?;
     let opened = open(config, manager, bracket, (jobs, closure, running)).await;
-    if opened.is_err() && !manager.state(&bracket.pause.to_string()).await.is_ok_and(|pause| pause.active.is_running() || pause.has_job) {
-        // Whatever became of the window, nothing stays on the record: what runs is taken off it at once.
+    if opened.is_err()
+        && !manager
+            .state(&bracket.pause.to_string())
+            .await
+            .is_ok_and(|pause| pause.active.is_running() || pause.has_job)
+    {
+        // Whatever became of the window, nothing stays on the record: what runs is taken off it at
+        // once.
         start_later(&Unit::Resume.to_string()).await?;
     }
     opened
 }
 
-/// Waits until nothing of what is going to be stopped is being started or stopped: a start that is queued would be cancelled, and nobody knows
-/// of it afterwards. Returns all that is going to be stopped, and whether anything was waited for.
-async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<(Vec<UnitState>, bool)> {
+/// Waits until nothing of what is going to be stopped is being started or stopped: a start that is
+/// queued would be cancelled, and nobody knows of it afterwards. Returns all that is going to be
+/// stopped, and whether anything was waited for.
+async fn settle(
+    config: &Config,
+    manager: &Manager,
+    bracket: &Window,
+) -> Result<(Vec<UnitState>, bool)> {
     let started = Instant::now();
     let units = [&bracket.stopped[..], &bracket.driven].concat();
     let mut waited = false;
@@ -111,7 +130,9 @@ async fn settle(config: &Config, manager: &Manager, bracket: &Window) -> Result<
         let states = stop_closure(manager, &units, &bracket.alone).await?;
         let frozen = bracket.frozen.iter().map(|unit| manager.state(unit));
         let others = join_all(frozen).await.into_iter().collect::<Result<Vec<_>>>()?;
-        let Some(busy) = states.iter().chain(&others).find(|state| state.has_job) else { return Ok((states, waited)) };
+        let Some(busy) = states.iter().chain(&others).find(|state| state.has_job) else {
+            return Ok((states, waited));
+        };
         if started.elapsed() >= config.gitlab.settle.duration() {
             let reason = format!(
                 "is being started or stopped, and was for {} ([gitlab] settle): GitLab was not touched; 'systemctl list-jobs' tells what it waits for",
@@ -134,24 +155,45 @@ async fn open(
     let target = bracket.target.to_string();
     let since = monotonic_micros();
     let anchor = manager.start_job(&target, "replace").await?;
-    let driven = stop_closure(manager, &bracket.driven, &[]).await?.into_iter().map(|state| state.name).collect();
-    let mut watch =
-        Watch { jobs, anchor, closure, driven, running, stops: Stops::default(), is_over: false, is_open: false, queued: Vec::new() };
+    let driven = stop_closure(manager, &bracket.driven, &[])
+        .await?
+        .into_iter()
+        .map(|state| state.name)
+        .collect();
+    let mut watch = Watch {
+        jobs,
+        anchor,
+        closure,
+        driven,
+        running,
+        stops: Stops::default(),
+        is_over: false,
+        is_open: false,
+        queued: Vec::new(),
+    };
     let captured = watched(config, manager, bracket, since, &mut watch).await;
     stops::end(manager).await?;
     captured
 }
 
 /// Watches the window from its start to its end.
-async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u64, watch: &mut Watch) -> Result<Captured> {
+async fn watched(
+    config: &Config,
+    manager: &Manager,
+    bracket: &Window,
+    since: u64,
+    watch: &mut Watch,
+) -> Result<Captured> {
     let target = bracket.target.to_string();
     loop {
         watch.told(manager).await?;
         let up = first_running(manager, &bracket.alone).await?;
         let state = manager.state(&target).await?;
         let window = manager.state(&bracket.window.to_string()).await?;
-        // Every daemon-reload has OnActiveSec= of the timer count anew. The timer is for an executor that is gone.
-        let is_over = Duration::from_micros(monotonic_micros().saturating_sub(since)) >= config.gitlab.max_downtime.duration();
+        // Every daemon-reload has OnActiveSec= of the timer count anew. The timer is for an
+        // executor that is gone.
+        let is_over = Duration::from_micros(monotonic_micros().saturating_sub(since))
+            >= config.gitlab.max_downtime.duration();
         if let Some(deadline) = bracket.deadline.as_ref().filter(|_| is_over && !watch.is_over) {
             watch.is_over = true;
             manager.start(&deadline.to_string(), "replace").await?;
@@ -162,11 +204,13 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
             watch.queued.clear();
         }
         // Seen running first, and the window open after that.
-        if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running()) {
+        if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running())
+        {
             return Err(started_within(manager, watch, &window, &unit).await);
         }
         if state.reached_since(since) {
-            if window.is_settled() && manager.state(&bracket.pause.to_string()).await?.is_settled() {
+            if window.is_settled() && manager.state(&bracket.pause.to_string()).await?.is_settled()
+            {
                 if let Some(unit) = entered(manager, bracket, &window).await? {
                     return Err(started_within(manager, watch, &window, &unit).await);
                 }
@@ -175,7 +219,12 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
                 }
                 all_ran(manager, &bracket.members, since).await?;
                 let frozen = bracket.stopped.is_empty().then_some(window.inactive_exit);
-                return Ok(Captured { since, frozen, opened: window.active_enter, closed: window.inactive_enter });
+                return Ok(Captured {
+                    since,
+                    frozen,
+                    opened: window.active_enter,
+                    closed: window.inactive_enter,
+                });
             }
         } else if !state.has_job {
             return Err(why(config, manager, bracket, watch, &window, since).await);
@@ -184,7 +233,8 @@ async fn watched(config: &Config, manager: &Manager, bracket: &Window, since: u6
     }
 }
 
-/// Fails with a member that did not run, and why: to its target, a condition that is not met is no failure.
+/// Fails with a member that did not run, and why: to its target, a condition that is not met is no
+/// failure.
 async fn all_ran(manager: &Manager, members: &[Unit], since: u64) -> Result<()> {
     for member in members {
         let state = manager.state(&member.to_string()).await?;
@@ -206,8 +256,13 @@ async fn first_running(manager: &Manager, units: &[String]) -> Result<Option<Str
 }
 
 /// The first unit without a conflict that was started while the window was open, or is so now.
-async fn entered(manager: &Manager, bracket: &Window, window: &UnitState) -> Result<Option<String>> {
-    let end = if window.inactive_enter < window.active_enter { u64::MAX } else { window.inactive_enter };
+async fn entered(
+    manager: &Manager,
+    bracket: &Window,
+    window: &UnitState,
+) -> Result<Option<String>> {
+    let end =
+        if window.inactive_enter < window.active_enter { u64::MAX } else { window.inactive_enter };
     for unit in &bracket.alone {
         if (window.active_enter..end).contains(&manager.state(unit).await?.inactive_exit) {
             return Ok(Some(unit.clone()));
@@ -216,7 +271,12 @@ async fn entered(manager: &Manager, bracket: &Window, window: &UnitState) -> Res
     Ok(None)
 }
 
-async fn started_within(manager: &Manager, watch: &mut Watch, window: &UnitState, unit: &str) -> anyhow::Error {
+async fn started_within(
+    manager: &Manager,
+    watch: &mut Watch,
+    window: &UnitState,
+    unit: &str,
+) -> anyhow::Error {
     // What was told meanwhile has the start itself.
     let _ = watch.told(manager).await;
     let origin = origin(manager, unit, &watch.queued).await;
@@ -227,22 +287,34 @@ async fn started_within(manager: &Manager, watch: &mut Watch, window: &UnitState
 async fn not_held(manager: &Manager, bracket: &Window, window: &UnitState) -> anyhow::Error {
     for unit in &bracket.frozen {
         if let Ok(state) = manager.state(unit).await
-            && (state.inactive_exit.max(state.inactive_enter) >= window.inactive_exit || state.active == ActiveState::Deactivating)
+            && (state.inactive_exit.max(state.inactive_enter) >= window.inactive_exit
+                || state.active == ActiveState::Deactivating)
         {
             let reason = "was started, or ended while it was frozen, in the window: what was captured is not of one moment";
             return Failed::new(&state, reason).into();
         }
     }
-    Failed::new(window, "GitLab was not frozen to its end: what was captured is not of one moment").into()
+    Failed::new(window, "GitLab was not frozen to its end: what was captured is not of one moment")
+        .into()
 }
 
 /// Why the window was for nothing, as precisely as the units can tell.
-async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut Watch, window: &UnitState, since: u64) -> anyhow::Error {
+async fn why(
+    config: &Config,
+    manager: &Manager,
+    bracket: &Window,
+    watch: &mut Watch,
+    window: &UnitState,
+    since: u64,
+) -> anyhow::Error {
     let mut find = async || -> Result<Failed> {
         if let Some(deadline) = &bracket.deadline {
             let deadline = manager.state(&deadline.to_string()).await?;
             if deadline.reached_since(since) {
-                let reason = format!("GitLab was down for {}, the longest that [gitlab] max-downtime allows", config.gitlab.max_downtime);
+                let reason = format!(
+                    "GitLab was down for {}, the longest that [gitlab] max-downtime allows",
+                    config.gitlab.max_downtime
+                );
                 return Ok(Failed::new(&deadline, reason));
             }
         }
@@ -257,7 +329,9 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut W
         }
         for member in &bracket.members {
             let state = manager.state(&member.to_string()).await?;
-            if state.inactive_exit >= since && (state.active == ActiveState::Failed || state.result != "success") {
+            if state.inactive_exit >= since
+                && (state.active == ActiveState::Failed || state.result != "success")
+            {
                 return Ok(Failed::new(&state, format!("failed in the window: {}", state.result)));
             }
         }
@@ -273,7 +347,10 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut W
                 return Err(started_within(manager, watch, window, writer.as_str()).await);
             }
         }
-        Ok(Failed::new(window, format!("could not be opened or was closed too early: {}", window.result)))
+        Ok(Failed::new(
+            window,
+            format!("could not be opened or was closed too early: {}", window.result),
+        ))
     };
     match find().await {
         Ok(failed) => failed.into(),
@@ -281,7 +358,8 @@ async fn why(config: &Config, manager: &Manager, bracket: &Window, watch: &mut W
     }
 }
 
-/// Waits until resume has done its work; `None` if that takes so long that the run had better go on.
+/// Waits until resume has done its work; `None` if that takes so long that the run had better go
+/// on.
 pub(super) async fn answering_again(
     config: &Config,
     manager: &Manager,
@@ -291,12 +369,15 @@ pub(super) async fn answering_again(
     if let Err(error) = resume(manager, config).await {
         tracing::warn!("{error:#}: the backup goes on");
         record.warnings.push(format!("{error:#}"));
-        record.downtime_longer_than = Some(Duration::from_micros(monotonic_micros().saturating_sub(captured.since)).as_secs_f64());
+        record.downtime_longer_than = Some(
+            Duration::from_micros(monotonic_micros().saturating_sub(captured.since)).as_secs_f64(),
+        );
         return Ok(None);
     }
     let seconds = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from)).as_secs_f64();
     if let Some(opening) = captured.frozen {
-        let (stop, capture) = (seconds(opening, captured.opened), seconds(captured.opened, captured.closed));
+        let (stop, capture) =
+            (seconds(opening, captured.opened), seconds(captured.opened, captured.closed));
         return Ok(Some(Downtime { stop, capture, start: 0.0 }));
     }
     Ok(Some(Downtime {
@@ -309,7 +390,8 @@ pub(super) async fn answering_again(
 /// Waits until no unit is on the record of paused ones; asks for resume where nobody else did.
 pub(super) async fn resume(manager: &Manager, config: &Config) -> Result<()> {
     let started = Instant::now();
-    let mut nudge = started + if Path::new(paths::PAUSED).exists() { Duration::ZERO } else { RESUME_NUDGE };
+    let mut nudge =
+        started + if Path::new(paths::PAUSED).exists() { Duration::ZERO } else { RESUME_NUDGE };
     while Path::new(paths::PAUSED).exists() {
         let unit = Unit::Resume.to_string();
         if Instant::now() >= nudge && manager.state(&unit).await?.is_settled() {
@@ -319,7 +401,9 @@ pub(super) async fn resume(manager: &Manager, config: &Config) -> Result<()> {
         if started.elapsed() > RESUME_PATIENCE {
             let status = manager.state(&unit).await?.status_text;
             let readiness = if config.gitlab.readiness.is_some() { " and answers" } else { "" };
-            bail!("GitLab is not up{readiness} after {RESUME_PATIENCE:?} ({status}); {unit} goes on trying");
+            bail!(
+                "GitLab is not up{readiness} after {RESUME_PATIENCE:?} ({status}); {unit} goes on trying"
+            );
         }
         sleep(PAUSE).await;
     }
@@ -329,11 +413,13 @@ pub(super) async fn resume(manager: &Manager, config: &Config) -> Result<()> {
 /// Notices what others have systemd do with GitLab's units meanwhile.
 struct Watch {
     jobs: Jobs,
-    /// The number of the target's own job: what has a lower one was queued before the window, what was queued with it follows.
+    /// The number of the target's own job: what has a lower one was queued before the window, what
+    /// was queued with it follows.
     anchor: u32,
     /// All that the window stops.
     closure: Vec<String>,
-    /// What the window's own members stop, and what goes down along with it: not everybody who stops that is an admin.
+    /// What the window's own members stop, and what goes down along with it: not everybody who
+    /// stops that is an admin.
     driven: Vec<String>,
     running: Vec<Paused>,
     stops: Stops,
@@ -346,12 +432,20 @@ struct Watch {
 }
 
 impl Watch {
-    /// The first writer for which somebody had a job queued while the window was open, and not resume after it, and that runs or is about to.
-    async fn meant_to_start(&mut self, config: &Config, manager: &Manager) -> Result<Option<String>> {
+    /// The first writer for which somebody had a job queued while the window was open, and not
+    /// resume after it, and that runs or is about to.
+    async fn meant_to_start(
+        &mut self,
+        config: &Config,
+        manager: &Manager,
+    ) -> Result<Option<String>> {
         self.told(manager).await?;
         let resume = Unit::Resume.to_string();
-        let before = self.queued.iter().take_while(|(_, unit)| *unit != resume).map(|(_, unit)| unit);
-        for unit in before.filter(|unit| config.gitlab.writers.iter().any(|writer| writer.as_str() == unit.as_str())) {
+        let before =
+            self.queued.iter().take_while(|(_, unit)| *unit != resume).map(|(_, unit)| unit);
+        for unit in before.filter(|unit| {
+            config.gitlab.writers.iter().any(|writer| writer.as_str() == unit.as_str())
+        }) {
             let state = manager.state(unit).await?;
             if state.has_job || !state.active.is_down() {
                 return Ok(Some(unit.clone()));
@@ -371,10 +465,15 @@ impl Watch {
                 }
                 JobEvent::Removed { id, unit, result } => (id, unit, result),
             };
-            // It came between the last look and the window, which cancelled it: what was to run runs afterwards.
-            let unknown = self.closure.contains(&unit) && !self.running.iter().any(|paused| paused.unit == unit);
+            // It came between the last look and the window, which cancelled it: what was to run
+            // runs afterwards.
+            let unknown = self.closure.contains(&unit)
+                && !self.running.iter().any(|paused| paused.unit == unit);
             if id < self.anchor && result == "canceled" && unknown {
-                tracing::info!(unit, "was being started when the window began: it is started afterwards");
+                tracing::info!(
+                    unit,
+                    "was being started when the window began: it is started afterwards"
+                );
                 self.running.push(Paused { unit, left_down: Vec::new() });
                 paused::save(&self.running)?;
             }
@@ -384,7 +483,12 @@ impl Watch {
 
     /// What an admin stops while it is down anyway stays down.
     async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
-        let watched: Vec<Paused> = self.running.iter().filter(|paused| !self.driven.contains(&paused.unit)).cloned().collect();
+        let watched: Vec<Paused> = self
+            .running
+            .iter()
+            .filter(|paused| !self.driven.contains(&paused.unit))
+            .cloned()
+            .collect();
         for unit in self.stops.look(manager, &watched).await? {
             // Its own start has it back: whoever restarts it does not stop it.
             if !manager.state(&unit).await?.is_settled() {

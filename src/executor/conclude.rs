@@ -16,10 +16,16 @@ const BRIEF: Duration = Duration::from_secs(5);
 
 /// Closes the record of a run whose executor could not do it, and has it reported if asked to.
 ///
-/// `variable` reads the environment: systemd.exec(5) `$SERVICE_RESULT`, `$EXIT_CODE`, `$EXIT_STATUS`.
-pub async fn conclude(kind: Kind, variable: impl Fn(&str) -> Option<String>, report: bool) -> Result<()> {
+/// `variable` reads the environment: systemd.exec(5) `$SERVICE_RESULT`, `$EXIT_CODE`,
+/// `$EXIT_STATUS`.
+pub async fn conclude(
+    kind: Kind,
+    variable: impl Fn(&str) -> Option<String>,
+    report: bool,
+) -> Result<()> {
     let closed = close(kind, &variable);
-    // A failure is reported by OnFailure=, also where this helper cannot run; one trigger each, or systemd would report twice.
+    // A failure is reported by OnFailure=, also where this helper cannot run; one trigger each, or
+    // systemd would report twice.
     if report && variable("SERVICE_RESULT").is_none_or(|result| result == "success") {
         start_later(&Unit::Report.to_string()).await?;
     }
@@ -42,10 +48,18 @@ fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
         return Ok(());
     }
     let value = |name| variable(name).unwrap_or_default();
-    let reason = match (value("SERVICE_RESULT").as_str(), value("EXIT_CODE").as_str(), value("EXIT_STATUS").as_str()) {
+    let reason = match (
+        value("SERVICE_RESULT").as_str(),
+        value("EXIT_CODE").as_str(),
+        value("EXIT_STATUS").as_str(),
+    ) {
         (_, "killed", "TERM") => format!("stopped by request in stage {}", record.stage),
-        (_, "killed" | "dumped", signal) => format!("the executor was killed by SIG{signal} in stage {}", record.stage),
-        (result, _, status) => format!("the executor ended in stage {}: {result}, exit status {status}", record.stage),
+        (_, "killed" | "dumped", signal) => {
+            format!("the executor was killed by SIG{signal} in stage {}", record.stage)
+        }
+        (result, _, status) => {
+            format!("the executor ended in stage {}: {result}, exit status {status}", record.stage)
+        }
     };
     tracing::warn!(run = %record.id, reason, "run ended before it was done");
     record.finished = Some(Timestamp::now());

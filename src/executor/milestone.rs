@@ -1,4 +1,5 @@
-//! What of a run others look for in the journal: `journalctl RUN_ID=…`, or `MESSAGE_ID=…` for one kind of event in all runs.
+//! What of a run others look for in the journal: `journalctl RUN_ID=…`, or `MESSAGE_ID=…` for one
+//! kind of event in all runs.
 
 use crate::runs::{Kind, Outcome, Record};
 use crate::systemd::{Level, send};
@@ -29,18 +30,27 @@ pub(super) fn ended(kind: Kind, record: &Record) {
     for warning in &record.warnings {
         tell(kind, record, WARNING, Level::Warning, &format!("warns: {warning}"), &[]);
     }
-    let downtime = record.downtime.map(|downtime| ("DOWNTIME_SECONDS", format!("{:.1}", downtime.total())));
+    let downtime =
+        record.downtime.map(|downtime| ("DOWNTIME_SECONDS", format!("{:.1}", downtime.total())));
     match &record.failure {
         None if record.outcome == Outcome::Complete => {
             let words = format!("is complete; GitLab was down for {}", record.away());
             tell(kind, record, COMPLETE, Level::Info, &words, downtime.as_slice());
         }
         failure => {
-            let reason = failure.as_ref().map_or("for a reason that is not known", |failure| &failure.reason);
-            let unit = failure.as_ref().and_then(|failure| failure.unit.clone()).map(|unit| ("FAILED_UNIT", unit));
+            let reason = failure
+                .as_ref()
+                .map_or("for a reason that is not known", |failure| &failure.reason);
+            let unit = failure
+                .as_ref()
+                .and_then(|failure| failure.unit.clone())
+                .map(|unit| ("FAILED_UNIT", unit));
             let fields: Vec<_> = unit.into_iter().chain(downtime).collect();
             let words = match record.outcome {
-                Outcome::Complete => format!("is complete, but something after it failed in stage {}: {reason}", record.stage),
+                Outcome::Complete => format!(
+                    "is complete, but something after it failed in stage {}: {reason}",
+                    record.stage
+                ),
                 _ => format!("failed in stage {}: {reason}", record.stage),
             };
             tell(kind, record, FAILED, Level::Err, &words, &fields);

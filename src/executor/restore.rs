@@ -1,4 +1,5 @@
-//! The executor of a restore. Like that of a backup it only starts stages and waits: what must be undone is undone by brackets.
+//! The executor of a restore. Like that of a backup it only starts stages and waits: what must be
+//! undone is undone by brackets.
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
@@ -91,10 +92,15 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: b
     stage::one(manager, &Restore::Finish.into()).await
 }
 
-/// Has the last step of an earlier restore done, if it waits for that: what has taken place is finished, and never undone by the way.
+/// Has the last step of an earlier restore done, if it waits for that: what has taken place is
+/// finished, and never undone by the way.
 pub(super) async fn finish(manager: &Manager) -> Result<()> {
     idle(manager).await?;
-    if restore::is_to_finish() { stage::one(manager, &Restore::Finish.into()).await } else { Ok(()) }
+    if restore::is_to_finish() {
+        stage::one(manager, &Restore::Finish.into()).await
+    } else {
+        Ok(())
+    }
 }
 
 /// Waits until the last step is not at work: GitLab's late answer may have begun it.

@@ -1,5 +1,6 @@
-//! Who stops a unit that is down already is not told of as such: the job has nothing to do, and ends as that of `systemctl try-restart`, which
-//! packages and logrotate call, and which is not meant to stop anything. But systemd stops along what is part of the unit. So beside each unit of
+//! Who stops a unit that is down already is not told of as such: the job has nothing to do, and
+//! ends as that of `systemctl try-restart`, which packages and logrotate call, and which is not
+//! meant to stop anything. But systemd stops along what is part of the unit. So beside each unit of
 //! GitLab's that is down in a window, one of ours is up that is part of it and does nothing.
 
 use std::collections::BTreeMap;

@@ -102,8 +102,9 @@ impl Stat {
         (self.inode, self.device, self.kind()) == (other.inode, other.device, other.kind())
     }
 
-    /// Whether this is still the file that `earlier` was, unchanged. The time of change is the kernel's, so a time of modification that was
-    /// set back does not help; another file under the same name has another number.
+    /// Whether this is still the file that `earlier` was, unchanged. The time of change is the
+    /// kernel's, so a time of modification that was set back does not help; another file under the
+    /// same name has another number.
     pub fn unchanged_since(&self, earlier: &Self) -> bool {
         self == earlier
     }
@@ -111,7 +112,12 @@ impl Stat {
 
 impl From<&rustix::fs::Stat> for Stat {
     // The fields' types differ from one machine to the next.
-    #[allow(clippy::unnecessary_cast, clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
+    #[allow(
+        clippy::unnecessary_cast,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )]
     fn from(stat: &rustix::fs::Stat) -> Self {
         Self {
             mode: stat.st_mode as u32,
@@ -122,7 +128,10 @@ impl From<&rustix::fs::Stat> for Stat {
             inode: stat.st_ino as u64,
             device: stat.st_dev as u64,
             special: stat.st_rdev as u64,
-            modified: Time { seconds: stat.st_mtime as i64, nanoseconds: stat.st_mtime_nsec as i32 },
+            modified: Time {
+                seconds: stat.st_mtime as i64,
+                nanoseconds: stat.st_mtime_nsec as i32,
+            },
             changed: Time { seconds: stat.st_ctime as i64, nanoseconds: stat.st_ctime_nsec as i32 },
         }
     }

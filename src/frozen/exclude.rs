@@ -7,7 +7,8 @@ use std::str::Chars;
 use anyhow::{Context, Result, anyhow, ensure};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// The patterns; the last that matches decides, and `!` takes back what an earlier one has left out.
+/// The patterns; the last that matches decides, and `!` takes back what an earlier one has left
+/// out.
 #[derive(Debug, Clone)]
 pub struct Exclude(Gitignore);
 
@@ -27,7 +28,8 @@ impl Exclude {
         self.0.is_empty()
     }
 
-    /// Whether this entry is left out, and with a directory all that is in it. Asked for every entry in the window: without patterns it costs nothing.
+    /// Whether this entry is left out, and with a directory all that is in it. Asked for every
+    /// entry in the window: without patterns it costs nothing.
     pub fn matches(&self, path: &Path, is_directory: bool) -> bool {
         !self.0.is_empty() && self.0.matched(path, is_directory).is_ignore()
     }
@@ -40,22 +42,31 @@ impl Exclude {
 
 /// The pattern as the library takes it, which knows `{a,b}`, and of classes no names.
 fn checked(pattern: &str) -> Result<String> {
-    ensure!(!pattern.starts_with('#'), "is a comment in gitignore(5): a name that begins with it is written '\\#'");
+    ensure!(
+        !pattern.starts_with('#'),
+        "is a comment in gitignore(5): a name that begins with it is written '\\#'"
+    );
     ensure!(
         !pattern.ends_with([' ', '\t', '\r']) || pattern.ends_with("\\ "),
         "ends with a blank, which gitignore(5) ignores unless it is written '\\ '"
     );
     let (back, names) = pattern.strip_prefix('!').map_or(("", pattern), |names| ("!", names));
     // By the documentation they are one, by git's own program it depends.
-    ensure!(names.split('/').all(|name| !name.contains("**") || name == "**"), "has a '**' beside other characters: write '*'");
+    ensure!(
+        names.split('/').all(|name| !name.contains("**") || name == "**"),
+        "has a '**' beside other characters: write '*'"
+    );
     // The same, and a '/' in a class is none between names.
-    let anywhere = if names.trim_end_matches('/').contains('/') || names == "/" { "" } else { "**/" };
+    let anywhere =
+        if names.trim_end_matches('/').contains('/') || names == "/" { "" } else { "**/" };
     let mut checked = format!("{back}{anywhere}");
     let mut rest = names.chars().peekable();
     while let Some(char) = rest.next() {
         match char {
             '\\' => {
-                let escaped = rest.next().ok_or_else(|| anyhow!("ends with a backslash: git matches nothing with it"))?;
+                let escaped = rest
+                    .next()
+                    .ok_or_else(|| anyhow!("ends with a backslash: git matches nothing with it"))?;
                 checked.extend(['\\', escaped]);
             }
             '{' | '}' => checked.extend(['\\', char]),
@@ -71,8 +82,13 @@ fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String> {
     let not = rest.next_if(|char| matches!(char, '!' | '^')).is_some();
     let mut text = String::new();
     loop {
-        let char = rest.next().ok_or_else(|| anyhow!("has a '[' without its ']': git matches nothing with it"))?;
-        ensure!(char != '[' || rest.peek() != Some(&':'), "has a class with a name like '[:alpha:]': name its characters");
+        let char = rest
+            .next()
+            .ok_or_else(|| anyhow!("has a '[' without its ']': git matches nothing with it"))?;
+        ensure!(
+            char != '[' || rest.peek() != Some(&':'),
+            "has a class with a name like '[:alpha:]': name its characters"
+        );
         ensure!(char != '\\', "has a backslash in a class: name its characters without");
         if char == ']' && !text.is_empty() {
             break;
@@ -102,7 +118,14 @@ fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String> {
     }
     ensure!(!singles.contains(&'/'), "has a '/' in a class: git matches nothing with it");
     // Where each means itself.
-    let takes = |char: char| if singles.contains(&char) { String::from(char) } else { String::new() };
+    let takes =
+        |char: char| if singles.contains(&char) { String::from(char) } else { String::new() };
     let others: String = singles.iter().filter(|char| !matches!(char, ']' | '-')).collect();
-    Ok(format!("[{}{}{}{others}{ranges}{}]", if not { "!" } else { "" }, takes(']'), if not { "/" } else { "" }, takes('-')))
+    Ok(format!(
+        "[{}{}{}{others}{ranges}{}]",
+        if not { "!" } else { "" },
+        takes(']'),
+        if not { "/" } else { "" },
+        takes('-')
+    ))
 }

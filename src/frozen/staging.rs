@@ -55,7 +55,8 @@ struct Secured {
 }
 
 impl Staging {
-    /// In a directory of ours that is empty. Fails if it cannot be opened, or is not the one that was made.
+    /// In a directory of ours that is empty. Fails if it cannot be opened, or is not the one that
+    /// was made.
     pub fn new(held: &Held, how: How) -> Result<Self> {
         let directory = held.open()?;
         Ok(Self {
@@ -84,16 +85,29 @@ impl Staging {
         Path::new(&(number / CROWD).to_string()).join(number.to_string())
     }
 
-    /// Secures the content of the file `name` in `directory` and tells its number: once, whatever the number of its names. Fails if it is no
-    /// longer the file that `stat` is of.
-    pub(super) fn secure(&self, directory: impl AsFd, name: &OsStr, stat: &Stat) -> io::Result<u64> {
+    /// Secures the content of the file `name` in `directory` and tells its number: once, whatever
+    /// the number of its names. Fails if it is no longer the file that `stat` is of.
+    pub(super) fn secure(
+        &self,
+        directory: impl AsFd,
+        name: &OsStr,
+        stat: &Stat,
+    ) -> io::Result<u64> {
         if stat.links < 2 {
             return self.secure_content(directory, name, stat);
         }
-        let file = Arc::clone(self.named.lock().unwrap_or_else(PoisonError::into_inner).entry((stat.device, stat.inode)).or_default());
+        let file = Arc::clone(
+            self.named
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry((stat.device, stat.inode))
+                .or_default(),
+        );
         // Who comes by another name meanwhile waits for this.
         let mut secured = file.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(earlier) = secured.as_ref().filter(|earlier| stat.unchanged_since(&earlier.stat)) {
+        if let Some(earlier) =
+            secured.as_ref().filter(|earlier| stat.unchanged_since(&earlier.stat))
+        {
             return Ok(earlier.number);
         }
         let number = self.secure_content(directory, name, stat)?;
@@ -111,18 +125,27 @@ impl Staging {
             How::Clone if stat.size == 0 => 0,
             How::Clone => {
                 let cloned = rustix::fs::ioctl_ficlone(&target, &source);
-                cloned.map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("cannot clone it to {}: {error}", at())))?;
+                cloned.map_err(|error| {
+                    io::Error::new(
+                        io::Error::from(error).kind(),
+                        format!("cannot clone it to {}: {error}", at()),
+                    )
+                })?;
                 stat.size
             }
             How::Copy => {
                 let copied = holes::copy(&source, &target, stat.size);
-                copied.map_err(|error| io::Error::new(error.kind(), format!("cannot copy it to {}: {error}", at())))?
+                copied.map_err(|error| {
+                    io::Error::new(error.kind(), format!("cannot copy it to {}: {error}", at()))
+                })?
             }
         };
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let now = Stat::from(&rustix::fs::fstat(&source)?);
         if !now.unchanged_since(stat) {
-            return Err(io::Error::other("changed while it was read in the window: something other than GitLab writes to it"));
+            return Err(io::Error::other(
+                "changed while it was read in the window: something other than GitLab writes to it",
+            ));
         }
         Ok(number)
     }
@@ -130,10 +153,15 @@ impl Staging {
     fn crowd(&self, number: u64) -> io::Result<Arc<Directory>> {
         let mut crowds = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
         while (crowds.len() as u64) <= number {
-            let made = self.directory.make(OsStr::new(&crowds.len().to_string()), 0o700).map_err(said)?;
+            let made =
+                self.directory.make(OsStr::new(&crowds.len().to_string()), 0o700).map_err(said)?;
             crowds.push(Arc::new(made));
         }
-        usize::try_from(number).ok().and_then(|number| crowds.get(number)).cloned().ok_or_else(|| io::Error::other("no such directory"))
+        usize::try_from(number)
+            .ok()
+            .and_then(|number| crowds.get(number))
+            .cloned()
+            .ok_or_else(|| io::Error::other("no such directory"))
     }
 }
 
@@ -141,10 +169,12 @@ pub(super) fn said(error: anyhow::Error) -> io::Error {
     io::Error::other(format!("{error:#}"))
 }
 
-/// Opens a file beneath `directory` for reading, if it is the one that `stat` is of: whoever owns a directory can put something else under any
-/// name, a link to another's file or a pipe that never ends.
+/// Opens a file beneath `directory` for reading, if it is the one that `stat` is of: whoever owns a
+/// directory can put something else under any name, a link to another's file or a pipe that never
+/// ends.
 pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> {
-    let file = beneath::openat(directory, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    let file =
+        beneath::openat(directory, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     let now = Stat::from(&rustix::fs::fstat(&file)?);
     if !now.is_same_file(stat) {
         return Err(io::Error::other("is another file than it was"));
@@ -152,8 +182,9 @@ pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> 
     Ok(file.into())
 }
 
-/// A place for a directory in which the content of `path` can be cloned for a run: on the same file system, and where nobody but root can
-/// exchange it, if there is such a place above `path`; else beside it, or in it.
+/// A place for a directory in which the content of `path` can be cloned for a run: on the same file
+/// system, and where nobody but root can exchange it, if there is such a place above `path`; else
+/// beside it, or in it.
 ///
 /// Fails if the file system cannot be asked.
 pub fn place(path: &Path, run: &RunId) -> Result<Held> {
@@ -162,7 +193,11 @@ pub fn place(path: &Path, run: &RunId) -> Result<Held> {
     let (above, name) = At::itself(path).open()?;
     let path = &above.real()?.join(name);
     let here = device(path).with_context(|| format!("cannot look at {}", path.display()))?;
-    let same: Vec<&Path> = path.ancestors().skip(1).take_while(|above| device(above).is_ok_and(|there| there == here)).collect();
+    let same: Vec<&Path> = path
+        .ancestors()
+        .skip(1)
+        .take_while(|above| device(above).is_ok_and(|there| there == here))
+        .collect();
     let ours = same.iter().find(|above| beneath::trusted(above).is_ok());
     let parent = ours.or(same.first()).copied().unwrap_or(path);
     Held::planned(parent, &format!("{PREFIX}{run}-"))
@@ -170,6 +205,9 @@ pub fn place(path: &Path, run: &RunId) -> Result<Held> {
 
 /// Whether a name is one that we give.
 pub(super) fn is_ours(name: &OsStr) -> bool {
-    let id = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|rest| rest.rsplit_once('-'));
+    let id = name
+        .to_str()
+        .and_then(|name| name.strip_prefix(PREFIX))
+        .and_then(|rest| rest.rsplit_once('-'));
     id.is_some_and(|(id, _)| id.parse::<RunId>().is_ok())
 }

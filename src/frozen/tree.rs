@@ -1,5 +1,5 @@
-//! A directory with all below it, packed: of millions of entries each costs the bytes that it has to say and no more. How deep it is, its makers
-//! decide, so nothing here calls itself.
+//! A directory with all below it, packed: of millions of entries each costs the bytes that it has
+//! to say and no more. How deep it is, its makers decide, so nothing here calls itself.
 
 use std::borrow::Borrow;
 use std::ffi::OsStr;
@@ -16,7 +16,8 @@ use super::entry::Entry;
 const KNOWN: u8 = 1;
 const FORGOTTEN: u8 = 0;
 
-/// A path's own entry, and all below it. What each directory holds is one listing; they lie in the order in which they were read.
+/// A path's own entry, and all below it. What each directory holds is one listing; they lie in the
+/// order in which they were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
     /// All listings, one after the other; [`saved`](Self::save) as they are, beside the rest.
@@ -74,7 +75,8 @@ impl Tree {
         self.named(0)?.ahead()?.context("it is empty")
     }
 
-    /// The entries in the order of a walk: a directory, then what it holds by name, each with all below it. `path` is that of the first.
+    /// The entries in the order of a walk: a directory, then what it holds by name, each with all
+    /// below it. `path` is that of the first.
     pub fn entries(&self, path: &Path) -> Entries<&Self> {
         Entries::of(self, path)
     }
@@ -131,8 +133,13 @@ impl Tree {
 
     /// The first of `rest`, which then begins after it.
     fn take(&self, rest: &mut Range<usize>) -> Result<Entry> {
-        let (known, packed) = self.packed.get(rest.clone()).and_then(<[u8]>::split_first).context("a listing ends too early")?;
-        let (mut entry, after): (Entry, _) = postcard::take_from_bytes(packed).context("an entry is none")?;
+        let (known, packed) = self
+            .packed
+            .get(rest.clone())
+            .and_then(<[u8]>::split_first)
+            .context("a listing ends too early")?;
+        let (mut entry, after): (Entry, _) =
+            postcard::take_from_bytes(packed).context("an entry is none")?;
         if *known == FORGOTTEN {
             entry.stat.forget();
         }
@@ -147,7 +154,8 @@ impl Tree {
 
     /// Reads it again, if `left` has so many bytes. In the window: nothing is looked at.
     pub(super) fn load(&mut self, reader: &mut impl Read, left: &mut u64) -> Result<()> {
-        let length = self.listings.iter().try_fold(0_usize, |sum, listing| sum.checked_add(listing.len()));
+        let length =
+            self.listings.iter().try_fold(0_usize, |sum, listing| sum.checked_add(listing.len()));
         let length = length.context("a listing is too long")?;
         *left = left.checked_sub(length as u64).context("it ends too early")?;
         self.packed = vec![0; length];
@@ -258,18 +266,33 @@ mod tests {
     fn entry(name: &str, listing: Option<usize>) -> Entry {
         let time = Time { seconds: 1_795_000_000, nanoseconds: 123_456_789 };
         let (inode, mode) = if listing.is_some() { (2, 0o040_755) } else { (3, 0o100_644) };
-        let stat = Stat { mode, uid: 998, gid: 998, size: 1, links: 1, inode, device: 0xfe00, special: 0, modified: time, changed: time };
+        let stat = Stat {
+            mode,
+            uid: 998,
+            gid: 998,
+            size: 1,
+            links: 1,
+            inode,
+            device: 0xfe00,
+            special: 0,
+            modified: time,
+            changed: time,
+        };
         Entry { name: name.into(), stat, extra: None, content: Content::None, listing }
     }
 
-    /// Of directories, each with its listing's number and what it holds; an entry is a directory if one has its name. Put there in this order.
+    /// Of directories, each with its listing's number and what it holds; an entry is a directory if
+    /// one has its name. Put there in this order.
     fn tree(directories: &[(&str, usize, &[&str])]) -> Tree {
         let mut tree = Tree::new();
         tree.listings.resize(directories.len(), 0..0);
         for (_, number, names) in directories {
             let mut listing = Listing::default();
             for name in *names {
-                let inside = directories.iter().find(|(directory, ..)| directory == name).map(|(_, number, _)| *number);
+                let inside = directories
+                    .iter()
+                    .find(|(directory, ..)| directory == name)
+                    .map(|(_, number, _)| *number);
                 listing.push(&entry(name, inside)).unwrap();
             }
             tree.put(*number, &listing);
@@ -279,7 +302,13 @@ mod tests {
 
     /// The inner ones are done first.
     fn nested() -> Tree {
-        tree(&[("b", 2, &["c", "file"]), ("c", 3, &[]), ("z", 4, &["last"]), ("root", 1, &["a", "b", "d", "z"]), ("", 0, &["root"])])
+        tree(&[
+            ("b", 2, &["c", "file"]),
+            ("c", 3, &[]),
+            ("z", 4, &["last"]),
+            ("root", 1, &["a", "b", "d", "z"]),
+            ("", 0, &["root"]),
+        ])
     }
 
     fn walked(tree: &Tree) -> Vec<String> {
@@ -296,7 +325,10 @@ mod tests {
     fn every_kind_of_entry_comes_back() {
         let base = entry("file", None);
         let extra = |target: Option<&[u8]>, values: &[&[u8]]| {
-            let attributes = values.iter().map(|value| Attribute { name: b"user.\xff".into(), value: value.to_vec() }).collect();
+            let attributes = values
+                .iter()
+                .map(|value| Attribute { name: b"user.\xff".into(), value: value.to_vec() })
+                .collect();
             Some(Box::new(Extra { target: target.map(<[u8]>::to_vec), attributes }))
         };
         let largest = Stat {
@@ -318,7 +350,11 @@ mod tests {
             Entry { content: Content::Staged(0), ..base.clone() },
             Entry { content: Content::Staged(u64::MAX), stat: largest, ..base.clone() },
             Entry { name: b"\xff\n".into(), extra: extra(Some(b"../\xfe"), &[]), ..base.clone() },
-            Entry { name: vec![b'x'; 255], extra: extra(Some(&[b'y'; 4095]), &[&[0; 65536], b""]), ..base.clone() },
+            Entry {
+                name: vec![b'x'; 255],
+                extra: extra(Some(&[b'y'; 4095]), &[&[0; 65536], b""]),
+                ..base.clone()
+            },
             Entry { extra: extra(None, &[b"value"]), ..base },
             entry("directory", Some(usize::MAX)),
         ];
@@ -348,10 +384,14 @@ mod tests {
     fn what_is_asked_for_by_name_passes_over_what_is_below_the_others() {
         let tree = nested();
         let mut named = tree.named(1).unwrap();
-        for (name, there) in [("A", false), ("b", true), ("bb", false), ("c", false), ("z", true), ("zz", false)] {
+        for (name, there) in
+            [("A", false), ("b", true), ("bb", false), ("c", false), ("z", true), ("zz", false)]
+        {
             assert_eq!(named.find(OsStr::new(name)).unwrap().is_some(), there, "{name}");
         }
-        for (path, listing) in [("", Some(1)), ("b", Some(2)), ("b/c", Some(3)), ("b/file", None), ("z/last", None)] {
+        for (path, listing) in
+            [("", Some(1)), ("b", Some(2)), ("b/c", Some(3)), ("b/file", None), ("z/last", None)]
+        {
             assert_eq!(tree.get(Path::new(path)).unwrap().unwrap().listing, listing, "{path}");
         }
         for path in ["c", "file", "last", "b/c/file", "a/file", "zz"] {
@@ -367,8 +407,13 @@ mod tests {
         }
         let known = nested();
         for path in ["", "a", "b", "b/c", "b/file", "d", "z", "z/last"] {
-            let [now, before] = [&tree, &known].map(|tree| tree.get(Path::new(path)).unwrap().unwrap());
-            assert_eq!(now.stat.unchanged_since(&before.stat), !["b", "b/file"].contains(&path), "{path}");
+            let [now, before] =
+                [&tree, &known].map(|tree| tree.get(Path::new(path)).unwrap().unwrap());
+            assert_eq!(
+                now.stat.unchanged_since(&before.stat),
+                !["b", "b/file"].contains(&path),
+                "{path}"
+            );
         }
         assert_eq!(walked(&tree), walked(&known));
     }
@@ -385,7 +430,14 @@ mod tests {
         let deepest = "d/".repeat(LEVELS);
         tree.forget(Path::new(&deepest)).unwrap();
         let mut entries = tree.entries(Path::new("/d"));
-        assert_eq!(entries.by_ref().map(Result::unwrap).filter(|entry| entry.stat.changed.seconds == i64::MIN).count(), 1);
+        assert_eq!(
+            entries
+                .by_ref()
+                .map(Result::unwrap)
+                .filter(|entry| entry.stat.changed.seconds == i64::MIN)
+                .count(),
+            1
+        );
         assert_eq!(entries.path(), Path::new("/d").join(&deepest));
         assert_eq!(tree.clone(), tree);
     }
@@ -395,7 +447,9 @@ mod tests {
         for names in [["root", "root"], ["root", "beyond"]] {
             let mut tree = nested();
             let mut listing = Listing::default();
-            names.iter().for_each(|name| listing.push(&entry(name, Some(if *name == "root" { 1 } else { 99 }))).unwrap());
+            names.iter().for_each(|name| {
+                listing.push(&entry(name, Some(if *name == "root" { 1 } else { 99 }))).unwrap()
+            });
             tree.put(3, &listing);
             let entries = tree.entries(Path::new("/"));
             assert!(entries.take(1000).last().unwrap().is_err(), "{names:?}");

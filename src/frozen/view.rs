@@ -31,13 +31,15 @@ pub struct Root {
     pub at: At,
     /// Where its staged content is.
     pub staged: Option<Held>,
-    /// The device of the original: a snapshot has another each time, and the metadata of hard links has it in it.
+    /// The device of the original: a snapshot has another each time, and the metadata of hard links
+    /// has it in it.
     pub device: u64,
     /// The path's own entry, and all below it.
     pub tree: Tree,
 }
 
-/// The numbers of the file systems below a root, as the host has them: a file is known by its number in its file system, and by both only.
+/// The numbers of the file systems below a root, as the host has them: a file is known by its
+/// number in its file system, and by both only.
 #[derive(Debug, Clone, Copy)]
 pub struct Devices {
     read: u64,
@@ -52,8 +54,8 @@ impl Root {
 }
 
 impl Devices {
-    /// The number on the host of what was read as `device`. The snapshot's is exchanged for the original's, and every other is as it was read, so
-    /// two that differ always stay two.
+    /// The number on the host of what was read as `device`. The snapshot's is exchanged for the
+    /// original's, and every other is as it was read, so two that differ always stay two.
     pub fn original(self, device: u64) -> u64 {
         match device {
             device if device == self.read => self.original,
@@ -63,7 +65,8 @@ impl Devices {
     }
 }
 
-/// Where something can be read: beneath a directory that is reached as [`Directory::open`] does, and from there on through no link.
+/// Where something can be read: beneath a directory that is reached as [`Directory::open`] does,
+/// and from there on through no link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct At {
     /// The directory.
@@ -75,7 +78,8 @@ pub struct At {
 impl At {
     /// The path itself.
     pub fn itself(path: &Path) -> Self {
-        let (directory, inside) = path.parent().zip(path.file_name()).unwrap_or((path, OsStr::new("")));
+        let (directory, inside) =
+            path.parent().zip(path.file_name()).unwrap_or((path, OsStr::new("")));
         Self { directory: directory.to_owned(), inside: inside.into() }
     }
 
@@ -130,7 +134,8 @@ impl View {
         Ok(view)
     }
 
-    /// Saves it under its final name when it is whole. It need not outlive the machine, so nothing waits for the disk.
+    /// Saves it under its final name when it is whole. It need not outlive the machine, so nothing
+    /// waits for the disk.
     pub fn save(&self, path: &Path) -> Result<()> {
         own::replace(path, 0o600, false, |file| {
             let mut file = Summed::new(file);

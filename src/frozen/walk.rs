@@ -1,7 +1,8 @@
-//! The walk: every entry below a root with its metadata, in parallel; beside what an earlier walk saw, only what changed is looked at closer.
+//! The walk: every entry below a root with its metadata, in parallel; beside what an earlier walk
+//! saw, only what changed is looked at closer.
 //!
-//! In the window nothing but this costs downtime where no file system can make a snapshot: one stat(2) for each entry, and for each
-//! directory one pass over its names.
+//! In the window nothing but this costs downtime where no file system can make a snapshot: one
+//! stat(2) for each entry, and for each directory one pass over its names.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -28,7 +29,8 @@ use super::{At, Exclude, Root};
 const THREADS: usize = 8;
 /// How coarse a file system's clock may be, with a wide margin.
 const CLOCK: Duration = Duration::from_secs(2);
-/// Bytes of the longest path that can be laid out again: PATH_MAX, limits.h(0p), without the directory that it is laid out in.
+/// Bytes of the longest path that can be laid out again: PATH_MAX, limits.h(0p), without the
+/// directory that it is laid out in.
 const LONGEST: usize = 4096 - 256;
 
 /// A path that could not be read.
@@ -61,17 +63,25 @@ pub struct Walk<'a> {
     attributes_left_out: Mutex<Vec<Skipped>>,
 }
 
-/// From which moment on a change of a file can be told from its metadata: what was changed before it was written out by the file system
-/// since, so that a later write through a mapping shows too, and the clock has moved on.
+/// From which moment on a change of a file can be told from its metadata: what was changed before
+/// it was written out by the file system since, so that a later write through a mapping shows too,
+/// and the clock has moved on.
 ///
 /// Fails if the file system of `path` cannot be written out.
 pub fn settled(path: &Path) -> Result<Time> {
     let (directory, name) = At::itself(path).open()?;
     let file = beneath::openat(&directory, Path::new(&name), OFlags::RDONLY | OFlags::NONBLOCK);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    rustix::fs::syncfs(&file).with_context(|| format!("cannot write the file system of {} out", path.display()))?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(CLOCK);
-    Ok(Time { seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), nanoseconds: i32::try_from(now.subsec_nanos()).unwrap_or(0) })
+    rustix::fs::syncfs(&file)
+        .with_context(|| format!("cannot write the file system of {} out", path.display()))?;
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(CLOCK);
+    Ok(Time {
+        seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+        nanoseconds: i32::try_from(now.subsec_nanos()).unwrap_or(0),
+    })
 }
 
 impl<'a> Walk<'a> {
@@ -88,8 +98,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// GitLab is up: a file whose last change is not [`settled`] is recorded with a time of change that it never had, so that no later look
-    /// takes it for unchanged, here or in the repository.
+    /// GitLab is up: a file whose last change is not [`settled`] is recorded with a time of change
+    /// that it never had, so that no later look takes it for unchanged, here or in the repository.
     #[must_use]
     pub fn while_it_changes(self, settled: Time) -> Self {
         Self { settled: Some(settled), ..self }
@@ -111,8 +121,12 @@ impl<'a> Walk<'a> {
     ///
     /// Fails if the root itself cannot be read; what else cannot is [`skipped`](Self::skipped).
     pub fn root(&self, path: &Path, at: &At, seen: Option<&Tree>) -> Result<Root> {
-        let threads = std::thread::available_parallelism().map_or(THREADS, |count| count.get().max(THREADS));
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
+        let threads =
+            std::thread::available_parallelism().map_or(THREADS, |count| count.get().max(THREADS));
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .context("cannot start threads")?;
         let (directory, name) = at.open()?;
         let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW);
         let stat = Stat::from(&stat.with_context(|| format!("{at} cannot be read"))?);
@@ -126,7 +140,8 @@ impl<'a> Walk<'a> {
         if stat.kind() == FileType::Directory {
             let number = listings.number();
             entry.listing = Some(number);
-            let work = Work { number, parent: directory, name, stat, path: path.to_owned(), seen: inside };
+            let work =
+                Work { number, parent: directory, name, stat, path: path.to_owned(), seen: inside };
             pool.scope(|scope| listings.directory(scope, &work));
         }
         let mut tree = listings.tree.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -140,9 +155,9 @@ impl<'a> Walk<'a> {
 
     /// What was excluded so far: with a directory, all that is in it.
     pub fn excluded(&self) -> Vec<PathBuf> {
-        self.excluded
-            .as_ref()
-            .map_or_else(Vec::new, |excluded| std::mem::take(&mut *excluded.lock().unwrap_or_else(PoisonError::into_inner)))
+        self.excluded.as_ref().map_or_else(Vec::new, |excluded| {
+            std::mem::take(&mut *excluded.lock().unwrap_or_else(PoisonError::into_inner))
+        })
     }
 
     /// What could not be read so far.
@@ -152,14 +167,18 @@ impl<'a> Walk<'a> {
 
     /// What no backup can hold, so far: it is not missed, and should be known.
     pub fn left_out(&self) -> Vec<Skipped> {
-        let mut all = std::mem::take(&mut *self.left_out.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut all =
+            std::mem::take(&mut *self.left_out.lock().unwrap_or_else(PoisonError::into_inner));
         all.extend(self.attributes_left_out());
         all
     }
 
-    /// The attributes that no backup can hold, so far: a part of what is [`left_out`](Self::left_out), which then has them no more.
+    /// The attributes that no backup can hold, so far: a part of what is
+    /// [`left_out`](Self::left_out), which then has them no more.
     pub fn attributes_left_out(&self) -> Vec<Skipped> {
-        std::mem::take(&mut *self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut *self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Each time anew: what the first pass saw is told by the window.
@@ -170,7 +189,10 @@ impl<'a> Walk<'a> {
         let Some(first) = unnamed.next() else { return };
         let more = unnamed.count();
         let others = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let error = format!("its attribute '{}'{others}, whose name is not UTF-8", text::bytes(&first.name));
+        let error = format!(
+            "its attribute '{}'{others}, whose name is not UTF-8",
+            text::bytes(&first.name)
+        );
         let skipped = Skipped { path: path.to_owned(), error };
         self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
     }
@@ -181,8 +203,17 @@ impl<'a> Walk<'a> {
     }
 
     /// The entry of `path`, which is `name` in `directory` and is called `called`.
-    fn entry(&self, directory: &OwnedFd, name: &OsStr, called: Vec<u8>, path: &Path, stat: &Stat, earlier: Option<Entry>) -> Entry {
-        let mut entry = Entry { name: called, stat: *stat, extra: None, content: Content::None, listing: None };
+    fn entry(
+        &self,
+        directory: &OwnedFd,
+        name: &OsStr,
+        called: Vec<u8>,
+        path: &Path,
+        stat: &Stat,
+        earlier: Option<Entry>,
+    ) -> Entry {
+        let mut entry =
+            Entry { name: called, stat: *stat, extra: None, content: Content::None, listing: None };
         if let Some(earlier) = earlier.filter(|earlier| stat.unchanged_since(&earlier.stat)) {
             entry.extra = earlier.extra;
             self.leave_attributes_out(path, &entry);
@@ -197,7 +228,8 @@ impl<'a> Walk<'a> {
         }
         self.leave_attributes_out(path, &entry);
         if stat.kind() == FileType::RegularFile {
-            entry.content = match self.staging.map(|staging| staging.secure(directory, name, stat)) {
+            entry.content = match self.staging.map(|staging| staging.secure(directory, name, stat))
+            {
                 None => Content::InPlace,
                 Some(Ok(number)) => Content::Staged(number),
                 Some(Err(error)) => {
@@ -237,21 +269,33 @@ impl Listings<'_, '_> {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner).number()
     }
 
-    /// Lists one directory, and has those in it listed side by side: each is a piece of work of its own, so no depth is too deep for a stack.
+    /// Lists one directory, and has those in it listed side by side: each is a piece of work of its
+    /// own, so no depth is too deep for a stack.
     fn directory<'s>(&'s self, scope: &Scope<'s>, work: &Work) {
         match self.list(scope, work) {
-            Ok(listing) => self.tree.lock().unwrap_or_else(PoisonError::into_inner).put(work.number, &listing),
+            Ok(listing) => {
+                self.tree.lock().unwrap_or_else(PoisonError::into_inner).put(work.number, &listing)
+            }
             Err(error) => self.walk.skip(work.path.clone(), &error),
         }
     }
 
     fn list<'s>(&'s self, scope: &Scope<'s>, work: &Work) -> io::Result<Listing> {
         let walk = self.walk;
-        let handle = Arc::new(beneath::openat(&work.parent, Path::new(&work.name), OFlags::RDONLY | OFlags::DIRECTORY)?);
+        let handle = Arc::new(beneath::openat(
+            &work.parent,
+            Path::new(&work.name),
+            OFlags::RDONLY | OFlags::DIRECTORY,
+        )?);
         if !Stat::from(&rustix::fs::fstat(&handle)?).is_same_file(&work.stat) {
             return Err(io::Error::other("is another directory than it was"));
         }
-        let mut seen = self.seen.zip(work.seen).map(|(seen, number)| seen.named(number)).transpose().map_err(staging::said)?;
+        let mut seen = self
+            .seen
+            .zip(work.seen)
+            .map(|(seen, number)| seen.named(number))
+            .transpose()
+            .map_err(staging::said)?;
         let mut listing = Listing::default();
         for bytes in names(&handle)? {
             let name = OsStr::from_bytes(&bytes);
@@ -259,11 +303,21 @@ impl Listings<'_, '_> {
             let stat = match rustix::fs::statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => Stat::from(&stat),
                 // What it is decides nothing here.
-                Err(_) if [false, true].into_iter().any(|is_directory| walk.exclude.matches(&path, is_directory)) => continue,
+                Err(_)
+                    if [false, true]
+                        .into_iter()
+                        .any(|is_directory| walk.exclude.matches(&path, is_directory)) =>
+                {
+                    continue;
+                }
                 // A user's own file system is nobody else's to read, and no part of GitLab's.
                 Err(Errno::ACCESS) if fuse(&path) => {
-                    let error = "a user has mounted a file system of his own there (FUSE)".to_owned();
-                    walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
+                    let error =
+                        "a user has mounted a file system of his own there (FUSE)".to_owned();
+                    walk.left_out
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(Skipped { path, error });
                     continue;
                 }
                 Err(error) => {
@@ -281,22 +335,39 @@ impl Listings<'_, '_> {
                 continue;
             }
             if path.as_os_str().len() > LONGEST {
-                let error = format!("its path has {} bytes, and a restore could not make it", path.as_os_str().len());
-                walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
+                let error = format!(
+                    "its path has {} bytes, and a restore could not make it",
+                    path.as_os_str().len()
+                );
+                walk.left_out
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(Skipped { path, error });
                 continue;
             }
             if is_device(&stat) {
                 let error = "it is a device, and a restore could not make it".to_owned();
-                walk.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped { path, error });
+                walk.left_out
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(Skipped { path, error });
                 continue;
             }
-            let earlier = seen.as_mut().map_or(Ok(None), |seen| seen.find(name)).map_err(staging::said)?;
+            let earlier =
+                seen.as_mut().map_or(Ok(None), |seen| seen.find(name)).map_err(staging::said)?;
             let inside = earlier.as_ref().and_then(|entry| entry.listing);
             let mut entry = walk.entry(&handle, name, bytes.clone(), &path, &stat, earlier);
             if stat.kind() == FileType::Directory {
                 let number = self.number();
                 entry.listing = Some(number);
-                let work = Work { number, parent: Arc::clone(&handle), name: name.to_owned(), stat, path, seen: inside };
+                let work = Work {
+                    number,
+                    parent: Arc::clone(&handle),
+                    name: name.to_owned(),
+                    stat,
+                    path,
+                    seen: inside,
+                };
                 scope.spawn(move |scope| self.directory(scope, &work));
             }
             listing.push(&entry).map_err(staging::said)?;
@@ -305,8 +376,8 @@ impl Listings<'_, '_> {
     }
 }
 
-/// Whether it takes mknod(2) with a right that no unit of ours has. Anybody may make the one without a number, with which overlayfs hides what
-/// is below it.
+/// Whether it takes mknod(2) with a right that no unit of ours has. Anybody may make the one
+/// without a number, with which overlayfs hides what is below it.
 fn is_device(stat: &Stat) -> bool {
     match stat.kind() {
         FileType::BlockDevice => true,
@@ -318,7 +389,11 @@ fn is_device(stat: &Stat) -> bool {
 /// Whether a file system of FUSE is mounted at `path`.
 fn fuse(path: &Path) -> bool {
     let mounts = mounts::seen().unwrap_or_default();
-    mounts.iter().rev().find(|mount| mount.target == path).is_some_and(|mount| mount.kind.starts_with("fuse"))
+    mounts
+        .iter()
+        .rev()
+        .find(|mount| mount.target == path)
+        .is_some_and(|mount| mount.kind.starts_with("fuse"))
 }
 
 /// The names in a directory, sorted as the repository sorts them.
@@ -338,10 +413,13 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
 /// Extended attributes, and where a symbolic link points to.
 fn extra(directory: &OwnedFd, name: &OsStr, kind: FileType) -> io::Result<Option<Box<Extra>>> {
     let target = match kind {
-        FileType::Symlink => Some(rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes()),
+        FileType::Symlink => {
+            Some(rustix::fs::readlinkat(directory, name, Vec::new())?.into_bytes())
+        }
         _ => None,
     };
-    // The system calls for attributes know no directory to begin at: this is one that nobody can exchange.
+    // The system calls for attributes know no directory to begin at: this is one that nobody can
+    // exchange.
     let at = Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name);
     let mut attributes = Vec::new();
     let list = match xattr::list(&at) {
@@ -365,11 +443,26 @@ mod tests {
         // A device of that kind and number.
         fn stat(mode: u32, special: u64) -> Stat {
             let now = Time { seconds: 0, nanoseconds: 0 };
-            Stat { mode, uid: 0, gid: 0, size: 0, links: 1, inode: 1, device: 1, special, modified: now, changed: now }
+            Stat {
+                mode,
+                uid: 0,
+                gid: 0,
+                size: 0,
+                links: 1,
+                inode: 1,
+                device: 1,
+                special,
+                modified: now,
+                changed: now,
+            }
         }
-        for (mode, special, expected) in
-            [(0o020_666, 0x103, true), (0o060_660, 0x700, true), (0o020_000, 0, false), (0o010_600, 0, false), (0o100_644, 0, false)]
-        {
+        for (mode, special, expected) in [
+            (0o020_666, 0x103, true),
+            (0o060_660, 0x700, true),
+            (0o020_000, 0, false),
+            (0o010_600, 0, false),
+            (0o100_644, 0, false),
+        ] {
             assert_eq!(is_device(&stat(mode, special)), expected, "{mode:o}");
         }
     }

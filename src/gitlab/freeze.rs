@@ -1,7 +1,8 @@
 //! `quiesce = "freeze"`: the writers are frozen instead of stopped.
 //!
-//! What is captured then is what a loss of power would have left: PostgreSQL, Redis and Git recover from that, each by itself. That a push
-//! which was under way is in all of them or in none is not promised.
+//! What is captured then is what a loss of power would have left: PostgreSQL, Redis and Git recover
+//! from that, each by itself. That a push which was under way is in all of them or in none is not
+//! promised.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,9 @@ const CGROUP2: i64 = 0x6367_7270;
 pub fn possible() -> Result<()> {
     let found = rustix::fs::statfs(paths::CGROUP).context("cannot look at /sys/fs/cgroup")?;
     if found.f_type != CGROUP2 {
-        bail!("quiesce = \"freeze\" needs the unified control group hierarchy (cgroup v2), and this host has version 1: use \"stop\"");
+        bail!(
+            "quiesce = \"freeze\" needs the unified control group hierarchy (cgroup v2), and this host has version 1: use \"stop\""
+        );
     }
     Ok(())
 }
@@ -36,7 +39,9 @@ pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
         let manager = Manager::connect().await?;
         let longest = config.gitlab.max_downtime.duration();
         for unit in &config.gitlab.writers {
-            if let Some(watchdog) = manager.state(unit.as_str()).await?.watchdog.filter(|watchdog| *watchdog < longest) {
+            if let Some(watchdog) =
+                manager.state(unit.as_str()).await?.watchdog.filter(|watchdog| *watchdog < longest)
+            {
                 let words = format!(
                     "{unit} has WatchdogSec={}: frozen for longer it is ended and started again, and the run fails; a shorter [gitlab] \
                     max-downtime would let it go before",
@@ -61,30 +66,37 @@ struct Frozen {
 
 impl Frozen {
     fn of(state: &UnitState) -> Self {
-        Self { unit: state.name.clone(), ran: !state.active.is_down(), invocation: state.invocation.clone(), main_pid: state.main_pid }
+        Self {
+            unit: state.name.clone(),
+            ran: !state.active.is_down(),
+            invocation: state.invocation.clone(),
+            main_pid: state.main_pid,
+        }
     }
 
     /// What has become of it, if it is not frozen, or down, as it was.
     fn lost(&self, now: &UnitState) -> Option<String> {
         let unit = &self.unit;
         if !self.ran {
-            return (now.invocation != self.invocation || !now.active.is_down()).then(|| format!("{unit} was started in the window"));
+            return (now.invocation != self.invocation || !now.active.is_down())
+                .then(|| format!("{unit} was started in the window"));
         }
         if now.invocation != self.invocation || now.main_pid != self.main_pid {
             return Some(format!("{unit} was ended in the window"));
         }
         match now.active {
             ActiveState::Active | ActiveState::Reloading if is_frozen(now) => None,
-            ActiveState::Deactivating if now.result == "watchdog" => {
-                Some(format!("{unit} was frozen for longer than its WatchdogSec= allows, and systemd ends it"))
-            }
+            ActiveState::Deactivating if now.result == "watchdog" => Some(format!(
+                "{unit} was frozen for longer than its WatchdogSec= allows, and systemd ends it"
+            )),
             ActiveState::Deactivating => Some(format!("{unit} was told to stop in the window")),
             _ => Some(format!("{unit} was let go in the window")),
         }
     }
 }
 
-/// Freezes every writer that runs. Fails if one cannot be frozen; the bracket's end thaws the others.
+/// Freezes every writer that runs. Fails if one cannot be frozen; the bracket's end thaws the
+/// others.
 pub(crate) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
     possible()?;
     let mut all = Vec::new();
@@ -96,9 +108,16 @@ pub(crate) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
         let state = manager.state(writer.as_str()).await?;
         match state.active {
             // An admin has, and it stays so.
-            ActiveState::Active if state.frozen && is_frozen(&state) => tracing::info!(unit = state.name, "is frozen already"),
-            ActiveState::Active | ActiveState::Reloading | ActiveState::Inactive | ActiveState::Failed => all.push(Frozen::of(&state)),
-            ActiveState::Activating | ActiveState::Deactivating => bail!("{writer} is starting or stopping: nothing is captured"),
+            ActiveState::Active if state.frozen && is_frozen(&state) => {
+                tracing::info!(unit = state.name, "is frozen already")
+            }
+            ActiveState::Active
+            | ActiveState::Reloading
+            | ActiveState::Inactive
+            | ActiveState::Failed => all.push(Frozen::of(&state)),
+            ActiveState::Activating | ActiveState::Deactivating => {
+                bail!("{writer} is starting or stopping: nothing is captured")
+            }
         }
     }
     write_json(Path::new(paths::FROZEN_UNITS), &all)?;
@@ -113,10 +132,11 @@ pub(crate) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
     Ok(())
 }
 
-/// Lets go on what is frozen, and has resume start what did not live through it. Nothing on record: nothing to do.
+/// Lets go on what is frozen, and has resume start what did not live through it. Nothing on record:
+/// nothing to do.
 ///
-/// # Errors
-/// If something cannot be let go, or was not frozen until now: then what was captured meanwhile is not of one moment.
+/// # Errors If something cannot be let go, or was not frozen until now: then what was captured
+/// meanwhile is not of one moment.
 pub async fn thaw() -> Result<()> {
     let path = Path::new(paths::FROZEN_UNITS);
     let Some(units) = read_json::<Vec<Frozen>>(path)? else { return Ok(()) };
@@ -132,7 +152,9 @@ pub async fn thaw() -> Result<()> {
     let mut ended = Vec::new();
     for frozen in units.iter().filter(|frozen| frozen.ran) {
         match let_go(&manager, &frozen.unit).await {
-            Ok(state) if was_ended(&state) => ended.push(Paused { unit: frozen.unit.clone(), left_down: Vec::new() }),
+            Ok(state) if was_ended(&state) => {
+                ended.push(Paused { unit: frozen.unit.clone(), left_down: Vec::new() })
+            }
             Ok(_) => {}
             Err(error) => failed = Err(error),
         }
@@ -145,17 +167,26 @@ pub async fn thaw() -> Result<()> {
     }
     failed?;
     own::remove(path)?;
-    ensure!(lost.is_empty(), "{}: what was captured meanwhile is not of one moment", lost.join(", "));
+    ensure!(
+        lost.is_empty(),
+        "{}: what was captured meanwhile is not of one moment",
+        lost.join(", ")
+    );
     Ok(())
 }
 
 /// Thaws a unit, and tells how it is then.
 async fn let_go(manager: &Manager, unit: &str) -> Result<UnitState> {
-    // systemd thaws only what it takes for running and frozen. What it is about to end would stay frozen until it is killed.
+    // systemd thaws only what it takes for running and frozen. What it is about to end would stay
+    // frozen until it is killed.
     let thawed = manager.thaw(unit).await;
     let state = manager.state(unit).await?;
     if is_frozen(&state) {
-        tracing::warn!(unit, "systemd does not thaw it: {}", thawed.err().map_or_else(String::new, |error| format!("{error:#}")));
+        tracing::warn!(
+            unit,
+            "systemd does not thaw it: {}",
+            thawed.err().map_or_else(String::new, |error| format!("{error:#}"))
+        );
         own::write(group(&state).join("cgroup.freeze"), "0")
             .with_context(|| format!("{unit} stays frozen: systemctl kill -s KILL {unit}"))?;
     }
@@ -171,12 +202,14 @@ fn was_ended(state: &UnitState) -> bool {
     }
 }
 
-/// Whether the kernel holds its processes: systemd goes on to call a unit frozen whose processes were killed and started again.
+/// Whether the kernel holds its processes: systemd goes on to call a unit frozen whose processes
+/// were killed and started again.
 fn is_frozen(state: &UnitState) -> bool {
     if state.control_group.is_empty() {
         return state.frozen;
     }
-    own::read_text(group(state).join("cgroup.events")).is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+    own::read_text(group(state).join("cgroup.events"))
+        .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
 }
 
 fn group(state: &UnitState) -> PathBuf {

@@ -1,7 +1,9 @@
-//! What systemd does not manage itself: the services behind the proxy units, and how the units are kept true.
+//! What systemd does not manage itself: the services behind the proxy units, and how the units are
+//! kept true.
 //!
-//! A proxy unit cannot know what happens behind its back (`gitlab-ctl stop`, a crash, a reboot), so before a run counts on it the service is
-//! asked and the unit brought in accord, with the service left alone; and before a capture is called good, every service is asked again.
+//! A proxy unit cannot know what happens behind its back (`gitlab-ctl stop`, a crash, a reboot), so
+//! before a run counts on it the service is asked and the unit brought in accord, with the service
+//! left alone; and before a capture is called good, every service is asked again.
 
 mod service;
 
@@ -29,9 +31,11 @@ const FOLLOW: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Options of `docker exec` and `podman exec` that have a value, by their long names.
-const VALUED: [&str; 7] = ["user", "env", "workdir", "env-file", "detach-keys", "cidfile", "preserve-fds"];
+const VALUED: [&str; 7] =
+    ["user", "env", "workdir", "env-file", "detach-keys", "cidfile", "preserve-fds"];
 
-/// `ExecStart=` of a proxy: starts the service, also one that seems to run: a stop may be under way.
+/// `ExecStart=` of a proxy: starts the service, also one that seems to run: a stop may be under
+/// way.
 pub async fn start(config: Result<Config>, name: &str) -> Result<()> {
     let proxy = find(config, name)?;
     if is_adopting() {
@@ -50,22 +54,28 @@ pub async fn stop(config: Result<Config>, name: &str) -> Result<()> {
     service::bring(&proxy, &proxy.stop, Standing::Down).await
 }
 
-/// The proxy `name`: as configured, or, where the file was broken meanwhile, as it was when the run began. GitLab comes back all the same.
+/// The proxy `name`: as configured, or, where the file was broken meanwhile, as it was when the run
+/// began. GitLab comes back all the same.
 fn find(config: Result<Config>, name: &str) -> Result<Proxy> {
     let proxies = match config {
         Ok(config) => config.gitlab.proxies,
         Err(error) => {
             let kept: Option<Vec<Proxy>> = read_json(Path::new(paths::PROXIES))?;
             let Some(kept) = kept else { return Err(error) };
-            tracing::error!("{error:#}: '{name}' is started and stopped as it was configured when the last run began");
+            tracing::error!(
+                "{error:#}: '{name}' is started and stopped as it was configured when the last run began"
+            );
             kept
         }
     };
     let found = proxies.into_iter().find(|proxy| proxy.name == name);
-    found.with_context(|| format!("there is no [[gitlab.proxy]] '{name}': '{}' removes its unit", remedy::install()))
+    found.with_context(|| {
+        format!("there is no [[gitlab.proxy]] '{name}': '{}' removes its unit", remedy::install())
+    })
 }
 
-/// Asks every service, and makes the units say the same without touching any. Fails if one does not tell.
+/// Asks every service, and makes the units say the same without touching any. Fails if one does not
+/// tell.
 pub async fn adopt(config: &Config) -> Result<()> {
     let proxies = &config.gitlab.proxies;
     write_json(Path::new(paths::PROXIES), proxies)?;
@@ -104,7 +114,9 @@ async fn follow(manager: &Manager, standings: &[(UnitName, Standing)]) -> Result
     for (unit, standing) in standings {
         let state = manager.state(unit.as_str()).await?;
         match (standing, state.active) {
-            (Standing::Up, _) if state.load == "not-found" => bail!("{unit} is not installed: '{}'", remedy::install()),
+            (Standing::Up, _) if state.load == "not-found" => {
+                bail!("{unit} is not installed: '{}'", remedy::install())
+            }
             (Standing::Up, ActiveState::Active) | (Standing::Down, ActiveState::Inactive) => {}
             (Standing::Up, _) => manager.start(unit.as_str(), "replace").await?,
             (Standing::Down, ActiveState::Failed) => manager.reset(unit.as_str()).await?,
@@ -125,7 +137,10 @@ async fn follow(manager: &Manager, standings: &[(UnitName, Standing)]) -> Result
             // A start that failed is over.
             let over = *standing == Standing::Up && state.is_settled();
             if over || since.elapsed() > FOLLOW {
-                bail!("{unit} does not follow its service, which {standing}: it is {:?} (journalctl -u {unit})", state.active);
+                bail!(
+                    "{unit} does not follow its service, which {standing}: it is {:?} (journalctl -u {unit})",
+                    state.active
+                );
             }
             sleep(PAUSE).await;
         }
@@ -139,17 +154,24 @@ async fn ask_all(proxies: &[Proxy]) -> Vec<Result<Standing>> {
     answers.into_iter().map(|answer| answer.map(|(standing, _)| standing)).collect()
 }
 
-/// Fails with everything that runs although it was stopped: then what was captured is not worth keeping.
+/// Fails with everything that runs although it was stopped: then what was captured is not worth
+/// keeping.
 pub async fn all_down(config: &Config) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
     let answers = proxies.iter().zip(service::answers(&proxies).await);
     let down = answers.map(|(proxy, answer)| service::stands(proxy, answer, Standing::Down));
-    let wrong: Vec<String> = down.filter_map(|down| down.err().map(|error| format!("{error:#}"))).collect();
-    ensure!(wrong.is_empty(), "{}: it was started in the window, so nothing that came of it can be relied on", wrong.join("; "));
+    let wrong: Vec<String> =
+        down.filter_map(|down| down.err().map(|error| format!("{error:#}"))).collect();
+    ensure!(
+        wrong.is_empty(),
+        "{}: it was started in the window, so nothing that came of it can be relied on",
+        wrong.join("; ")
+    );
     Ok(())
 }
 
-/// Stops what comes up, as long as GitLab is half restored: after a reboot its own supervisor starts it.
+/// Stops what comes up, as long as GitLab is half restored: after a reboot its own supervisor
+/// starts it.
 pub async fn keep_down(config: &Config) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
     while let Some(why) = Journal::half_way() {
@@ -172,12 +194,19 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
     let proxies = &config.gitlab.proxies;
     let mut findings = Vec::new();
     for (proxy, standing) in proxies.iter().zip(ask_all(proxies).await) {
-        let missing = [&proxy.start, &proxy.stop, &proxy.status].into_iter().find(|argv| !Path::new(&argv[0]).is_file());
+        let missing = [&proxy.start, &proxy.stop, &proxy.status]
+            .into_iter()
+            .find(|argv| !Path::new(&argv[0]).is_file());
         let what = format!("proxy {}", proxy.name);
         findings.push(match (missing, standing) {
-            (Some(argv), _) => Finding::of(what, Err(anyhow!("{} is not there: correct [[gitlab.proxy]]", argv[0]))),
+            (Some(argv), _) => Finding::of(
+                what,
+                Err(anyhow!("{} is not there: correct [[gitlab.proxy]]", argv[0])),
+            ),
             (None, Ok(Standing::Up)) => Finding::of(what, Ok("runs".to_owned())),
-            (None, Ok(Standing::Down)) => Finding::of(what, Ok("is down, and would not be started by a run".to_owned())),
+            (None, Ok(Standing::Down)) => {
+                Finding::of(what, Ok("is down, and would not be started by a run".to_owned()))
+            }
             (None, Err(error)) => Finding::of(what, Err(error)),
         });
     }
@@ -191,7 +220,9 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
 fn containers(proxies: &[Proxy]) -> Vec<(String, String)> {
     let mut containers: Vec<(String, String)> = Vec::new();
     for argv in proxies.iter().map(|proxy| &proxy.stop) {
-        let engine = Path::new(&argv[0]).file_name().is_some_and(|name| name == "docker" || name == "podman");
+        let engine = Path::new(&argv[0])
+            .file_name()
+            .is_some_and(|name| name == "docker" || name == "podman");
         if !engine || argv.get(1).is_none_or(|word| word != "exec") {
             continue;
         }
@@ -201,7 +232,8 @@ fn containers(proxies: &[Proxy]) -> Vec<(String, String)> {
     containers
 }
 
-/// The container's name among the words behind `exec`: the first that is neither an option nor an option's value.
+/// The container's name among the words behind `exec`: the first that is neither an option nor an
+/// option's value.
 fn container(words: &[String]) -> Option<&String> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -209,7 +241,9 @@ fn container(words: &[String]) -> Option<&String> {
             (Some(""), _) => return words.next(),
             (Some(long), _) => VALUED.contains(&long),
             // Letters in a row: the rest behind one that has a value is its value.
-            (None, Some(short)) => short.find(['u', 'e', 'w']).is_some_and(|at| at + 1 == short.len()),
+            (None, Some(short)) => {
+                short.find(['u', 'e', 'w']).is_some_and(|at| at + 1 == short.len())
+            }
             (None, None) => return Some(word),
         };
         if takes_next {
@@ -219,10 +253,14 @@ fn container(words: &[String]) -> Option<&String> {
     None
 }
 
-/// Whether somebody would take a stopped GitLab for a sick one. An engine that does not tell is told of by the status that it cannot give.
+/// Whether somebody would take a stopped GitLab for a sick one. An engine that does not tell is
+/// told of by the status that it cannot give.
 async fn health_check((engine, name): &(String, String)) -> Option<Finding> {
     let mut command = Command::new(engine);
-    command.args(["inspect", "--format", "{{json .Config.Healthcheck}}", name]).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .args(["inspect", "--format", "{{json .Config.Healthcheck}}", name])
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let output = timeout(FOLLOW, command.output()).await.ok()?.ok()?;
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if !output.status.success() || said.is_empty() || said == "null" || said.contains("NONE") {
@@ -247,7 +285,10 @@ mod tests {
             ("-ugit -it gitlab x", Some("gitlab")),
             ("-itu git gitlab x", Some("gitlab")),
             ("--user git --env A=b -w /tmp gitlab x", Some("gitlab")),
-            ("--user=git --workdir /tmp --env-file f --detach-keys ctrl-a gitlab -u x", Some("gitlab")),
+            (
+                "--user=git --workdir /tmp --env-file f --detach-keys ctrl-a gitlab -u x",
+                Some("gitlab"),
+            ),
             ("--privileged -e A -- gitlab x", Some("gitlab")),
             ("-u git", None),
         ] {

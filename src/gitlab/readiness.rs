@@ -11,7 +11,8 @@ use crate::host::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The way to GitLab's answer, for whoever asks more than once: a client of its own for each would read the system's certificates each time.
+/// The way to GitLab's answer, for whoever asks more than once: a client of its own for each would
+/// read the system's certificates each time.
 pub struct Readiness {
     client: Client,
     url: String,
@@ -28,7 +29,9 @@ impl Readiness {
         let builder = Client::builder().timeout(TIMEOUT).no_proxy().redirect(Policy::none());
         let (client, url) = match url {
             ReadinessUrl::Http(url) => (builder.build()?, url.clone()),
-            ReadinessUrl::Unix { socket, path } => (builder.unix_socket(socket.as_path()).build()?, format!("http://localhost{path}")),
+            ReadinessUrl::Unix { socket, path } => {
+                (builder.unix_socket(socket.as_path()).build()?, format!("http://localhost{path}"))
+            }
         };
         Ok(Self { client, url })
     }
@@ -39,9 +42,13 @@ impl Readiness {
     /// With what GitLab, or the way to it, said.
     pub async fn ask(&self) -> Result<()> {
         let url = &self.url;
-        let response = self.client.get(url).send().await.with_context(|| format!("{url} does not answer"))?;
+        let response =
+            self.client.get(url).send().await.with_context(|| format!("{url} does not answer"))?;
         let status = response.status();
-        ensure!(!status.is_redirection(), "{url} answers {status}, which is not followed: give the URL that it leads to");
+        ensure!(
+            !status.is_redirection(),
+            "{url} answers {status}, which is not followed: give the URL that it leads to"
+        );
         ensure!(status.is_success(), "{url} answers {status}");
         Ok(())
     }
@@ -66,7 +73,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_leads_elsewhere_is_told_and_not_followed() {
-        let (server, elsewhere) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let (server, elsewhere) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let (address, there) = (server.local_addr().unwrap(), elsewhere.local_addr().unwrap());
         let answers = |listener: TcpListener, answer: String| {
             std::thread::spawn(move || {
@@ -75,9 +83,18 @@ mod tests {
                 stream.write_all(answer.as_bytes()).unwrap();
             })
         };
-        answers(server, format!("HTTP/1.1 302 Found\r\nLocation: http://{there}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"));
-        let asked = answers(elsewhere, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned());
-        let error = ask(&ReadinessUrl::Http(format!("http://{address}/-/readiness"))).await.unwrap_err();
+        answers(
+            server,
+            format!(
+                "HTTP/1.1 302 Found\r\nLocation: http://{there}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            ),
+        );
+        let asked = answers(
+            elsewhere,
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+        );
+        let error =
+            ask(&ReadinessUrl::Http(format!("http://{address}/-/readiness"))).await.unwrap_err();
         assert!(error.to_string().contains("which is not followed"), "{error:#}");
         assert!(!asked.is_finished());
     }

@@ -8,7 +8,8 @@ use crate::units::{Restore, Unit};
 
 /// GitLab has answered: a restore whose executor has not waited for that is finished now.
 pub async fn finish_later(manager: &Manager) -> Result<()> {
-    let waits = Journal::load()?.is_some_and(|journal| journal.state.has_taken_place() && !journal.undo);
+    let waits =
+        Journal::load()?.is_some_and(|journal| journal.state.has_taken_place() && !journal.undo);
     if !waits || !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
         return Ok(());
     }

@@ -17,14 +17,16 @@ use crate::units::{Restore, Unit};
 const PAUSE: Duration = Duration::from_millis(50);
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
 const READINESS_MOST: Duration = Duration::from_secs(1);
-/// How long an answer is waited for when somebody has stopped a part of GitLab: it may be the part that answers.
+/// How long an answer is waited for when somebody has stopped a part of GitLab: it may be the part
+/// that answers.
 const INCOMPLETE_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts to start a unit that fails: patient, but never giving up.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
 /// How often a unit is started of which a condition is not met.
 const CONDITION_TRIES: u32 = 3;
-/// How often a unit is started that ends well by itself each time: it does what it has to, and does not stay.
+/// How often a unit is started that ends well by itself each time: it does what it has to, and does
+/// not stay.
 const END_TRIES: u32 = 5;
 /// How long it may take until it is told who has stopped a unit.
 const NEWS: Duration = Duration::from_millis(1500);
@@ -40,7 +42,8 @@ pub struct Manner {
 }
 
 impl Default for Manner {
-    /// For when the configuration cannot be read: a file that was broken meanwhile must not keep GitLab away.
+    /// For when the configuration cannot be read: a file that was broken meanwhile must not keep
+    /// GitLab away.
     fn default() -> Self {
         Self { readiness: None, stop_grace: Duration::from_secs(10), freezes: false }
     }
@@ -48,11 +51,16 @@ impl Default for Manner {
 
 impl From<&Gitlab> for Manner {
     fn from(gitlab: &Gitlab) -> Self {
-        Self { readiness: gitlab.readiness.clone(), stop_grace: gitlab.stop_grace.duration(), freezes: gitlab.quiesce == Quiesce::Freeze }
+        Self {
+            readiness: gitlab.readiness.clone(),
+            stop_grace: gitlab.stop_grace.duration(),
+            freezes: gitlab.quiesce == Quiesce::Freeze,
+        }
     }
 }
 
-/// Brings back every unit on the record; returns when all run and GitLab answers. Nothing on record: nothing to do.
+/// Brings back every unit on the record; returns when all run and GitLab answers. Nothing on
+/// record: nothing to do.
 pub async fn resume(manner: &Manner) -> Result<()> {
     if let Some(why) = Journal::half_way() {
         tracing::error!("{why}");
@@ -78,7 +86,11 @@ pub async fn resume(manner: &Manner) -> Result<()> {
     while !resume.all_running(manner, &manager).await? {
         resume.jobs.wait().await;
     }
-    if let Some(url) = manner.readiness.as_ref().filter(|_| (manner.freezes || !resume.units.is_empty()) && paused::is_to_answer()) {
+    if let Some(url) = manner
+        .readiness
+        .as_ref()
+        .filter(|_| (manner.freezes || !resume.units.is_empty()) && paused::is_to_answer())
+    {
         let started = Instant::now();
         let readiness = Readiness::of(url);
         loop {
@@ -97,7 +109,9 @@ pub async fn resume(manner: &Manner) -> Result<()> {
             if !any || !missing.is_empty() && started.elapsed() > INCOMPLETE_PATIENCE {
                 let missing = missing.join(", ");
                 if manner.freezes {
-                    tracing::warn!("GitLab does not answer ({error:#}), and is not waited for: {missing} were frozen and are not any more");
+                    tracing::warn!(
+                        "GitLab does not answer ({error:#}), and is not waited for: {missing} were frozen and are not any more"
+                    );
                 } else {
                     tracing::warn!(
                         "GitLab does not answer ({error:#}), and is not waited for: {missing} ran before and were stopped meanwhile"
@@ -125,8 +139,9 @@ async fn over(manager: &Manager) -> Result<()> {
     release(manager).await
 }
 
-/// Ends the brackets of a run that is over. systemd looks once whether anybody needs it, when the executor ends; where that one was killed with
-/// all that is called at its end, the jobs of the window are still queued in that moment, and nobody looks again.
+/// Ends the brackets of a run that is over. systemd looks once whether anybody needs it, when the
+/// executor ends; where that one was killed with all that is called at its end, the jobs of the
+/// window are still queued in that moment, and nobody looks again.
 async fn release(manager: &Manager) -> Result<()> {
     let started = Instant::now();
     let mut brackets = vec![Restore::Staging.into(), Unit::Staging];
@@ -182,18 +197,30 @@ impl Resume {
                     self.gone.remove(&paused.unit);
                     continue;
                 }
-                // It has run since: its stop is not the window's, and somebody's who wants it, or is followed by systemd's own start.
+                // It has run since: its stop is not the window's, and somebody's who wants it, or
+                // is followed by systemd's own start.
                 ActiveState::Deactivating if self.ran.contains(&paused.unit) => {
                     waiting.push(paused.unit.clone());
                     continue;
                 }
                 ActiveState::Deactivating => self.hurry(manner, manager, &paused.unit).await?,
-                active if active.is_down() && ["not-found", "masked"].contains(&state.load.as_str()) => {
-                    tracing::error!(unit = paused.unit, "was running before and is {} now: it cannot be started again", state.load);
+                active
+                    if active.is_down()
+                        && ["not-found", "masked"].contains(&state.load.as_str()) =>
+                {
+                    tracing::error!(
+                        unit = paused.unit,
+                        "was running before and is {} now: it cannot be started again",
+                        state.load
+                    );
                     self.leave(&paused.unit)?;
                     continue;
                 }
-                ActiveState::Inactive if !state.has_job && self.tried(&paused.unit) >= END_TRIES && state.result == "success" => {
+                ActiveState::Inactive
+                    if !state.has_job
+                        && self.tried(&paused.unit) >= END_TRIES
+                        && state.result == "success" =>
+                {
                     tracing::error!(
                         unit = paused.unit,
                         "was running before, and ends by itself each time that it is started: it is not waited for"
@@ -202,7 +229,10 @@ impl Resume {
                     continue;
                 }
                 active
-                    if active.is_down() && !state.has_job && self.tried(&paused.unit) >= CONDITION_TRIES && state.condition.is_some() =>
+                    if active.is_down()
+                        && !state.has_job
+                        && self.tried(&paused.unit) >= CONDITION_TRIES
+                        && state.condition.is_some() =>
                 {
                     let condition = state.condition.as_deref().unwrap_or_default();
                     tracing::error!(
@@ -225,10 +255,15 @@ impl Resume {
                     continue;
                 }
             }
-            let (attempt, next) = self.attempts.get(&paused.unit).map_or((0, Instant::now()), |attempts| (attempts.count, attempts.next));
+            let (attempt, next) = self
+                .attempts
+                .get(&paused.unit)
+                .map_or((0, Instant::now()), |attempts| (attempts.count, attempts.next));
             // A stop that still goes on gets the start queued behind it, once.
             let startable = match state.active {
-                ActiveState::Deactivating | ActiveState::Active | ActiveState::Reloading => attempt == 0,
+                ActiveState::Deactivating | ActiveState::Active | ActiveState::Reloading => {
+                    attempt == 0
+                }
                 _ => !state.has_job && !state.active.is_running(),
             };
             if startable && Instant::now() >= next {
@@ -240,7 +275,10 @@ impl Resume {
                         0
                     }
                 };
-                self.attempts.insert(paused.unit.clone(), Attempts { count: attempt + 1, next: Instant::now() + delay, job });
+                self.attempts.insert(
+                    paused.unit.clone(),
+                    Attempts { count: attempt + 1, next: Instant::now() + delay, job },
+                );
             }
         }
         if !waiting.is_empty() {
@@ -265,7 +303,8 @@ impl Resume {
         Ok(())
     }
 
-    /// A start of ours that was cancelled was cancelled by somebody, and what ran and was stopped as well: the unit stays down.
+    /// A start of ours that was cancelled was cancelled by somebody, and what ran and was stopped
+    /// as well: the unit stays down.
     async fn admin_stops(&mut self, manager: &Manager) -> Result<()> {
         while let Some(event) = self.jobs.take() {
             let JobEvent::Removed { id, unit, result } = event else { continue };
@@ -312,7 +351,10 @@ impl Resume {
 
     fn stays_down(&mut self, unit: &str) -> Result<()> {
         if self.units.iter().any(|paused| paused.unit == unit) {
-            tracing::warn!(unit, "stopped by an admin while GitLab was being started: it stays down");
+            tracing::warn!(
+                unit,
+                "stopped by an admin while GitLab was being started: it stays down"
+            );
             self.leave(unit)?;
         }
         Ok(())
@@ -333,7 +375,8 @@ async fn start(manager: &Manager, paused: &Paused) -> Result<u32> {
             mode = "ignore-requirements";
         }
     }
-    // GitLab's own units have a start limit, and starts of ours are no sign of a unit that cannot run.
+    // GitLab's own units have a start limit, and starts of ours are no sign of a unit that cannot
+    // run.
     manager.reset(&paused.unit).await?;
     manager.start_job(&paused.unit, mode).await
 }

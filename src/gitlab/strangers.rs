@@ -1,4 +1,5 @@
-//! What belongs to GitLab by its name, its slice or its account, runs, and is not stopped for a backup: a copy of Sidekiq's unit, a second Gitaly.
+//! What belongs to GitLab by its name, its slice or its account, runs, and is not stopped for a
+//! backup: a copy of Sidekiq's unit, a second Gitaly.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -11,19 +12,32 @@ use crate::host::own;
 use crate::systemd::{Manager, UnitState, stop_closure};
 use crate::values::UnitName;
 
-/// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), is a database, which is captured while it runs, or is
-/// somebody's login.
-const KNOWN: [&str; 6] = ["gitlab-backup", "gitlab-runner", "postgresql", "user@", "user-runtime-dir@", "session-"];
+/// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), is a
+/// database, which is captured while it runs, or is somebody's login.
+const KNOWN: [&str; 6] =
+    ["gitlab-backup", "gitlab-runner", "postgresql", "user@", "user-runtime-dir@", "session-"];
 
 /// Such units, in words.
 pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> {
-    let texts = |units: &[UnitName]| -> Vec<String> { units.iter().map(ToString::to_string).collect() };
-    let stopped = stop_closure(manager, &texts(&config.gitlab.writers), &texts(&config.gitlab.stopped_alone)).await?;
-    let mut names: BTreeSet<&str> = stopped.iter().flat_map(|state| [state.name.as_str(), state.id.as_str()]).collect();
-    names.extend(config.gitlab.stays_up.iter().chain(config.redis.iter().filter_map(|redis| redis.unit.as_ref())).map(UnitName::as_str));
+    let texts =
+        |units: &[UnitName]| -> Vec<String> { units.iter().map(ToString::to_string).collect() };
+    let stopped =
+        stop_closure(manager, &texts(&config.gitlab.writers), &texts(&config.gitlab.stopped_alone))
+            .await?;
+    let mut names: BTreeSet<&str> =
+        stopped.iter().flat_map(|state| [state.name.as_str(), state.id.as_str()]).collect();
+    names.extend(
+        config
+            .gitlab
+            .stays_up
+            .iter()
+            .chain(config.redis.iter().filter_map(|redis| redis.unit.as_ref()))
+            .map(UnitName::as_str),
+    );
     names.insert(SUPERVISOR);
     let accounts = accounts(config, &stopped);
-    // Whatever runs what is behind a proxy (runit, an init script, a container's client) may have GitLab's name, and is root's.
+    // Whatever runs what is behind a proxy (runit, an init script, a container's client) may have
+    // GitLab's name, and is root's.
     let all_proxies = config.gitlab.writers.iter().all(|writer| config.gitlab.is_proxy(writer));
     let mut found = Vec::new();
     for name in manager.running_services().await? {
@@ -45,8 +59,13 @@ pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> 
     Ok(found)
 }
 
-/// What starts in the window what is down in it, and with it a writer, in words: GitLab's own backup by a timer of NixOS, which is bound to Puma.
-async fn triggers(manager: &Manager, stopped: &[UnitState], names: &BTreeSet<&str>) -> Result<Vec<String>> {
+/// What starts in the window what is down in it, and with it a writer, in words: GitLab's own
+/// backup by a timer of NixOS, which is bound to Puma.
+async fn triggers(
+    manager: &Manager,
+    stopped: &[UnitState],
+    names: &BTreeSet<&str>,
+) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for state in stopped {
         for trigger in state.triggers().iter().filter(|trigger| !names.contains(trigger.as_str())) {
@@ -62,12 +81,18 @@ async fn triggers(manager: &Manager, stopped: &[UnitState], names: &BTreeSet<&st
     Ok(found)
 }
 
-/// The accounts that GitLab runs as: those of the units that are stopped, and below runit, where a proxy tells none, the owners of its files. In a
-/// container an account has a number that is somebody else's outside.
+/// The accounts that GitLab runs as: those of the units that are stopped, and below runit, where a
+/// proxy tells none, the owners of its files. In a container an account has a number that is
+/// somebody else's outside.
 fn accounts(config: &Config, stopped: &[UnitState]) -> BTreeSet<u32> {
     let of_units = stopped.iter().filter_map(|state| state.uid);
     let below_runit = config.gitlab.layout == OMNIBUS;
-    let of_files = config.files.paths.iter().filter(|_| below_runit).filter_map(|path| Some(own::metadata(path).ok()?.uid()));
+    let of_files = config
+        .files
+        .paths
+        .iter()
+        .filter(|_| below_runit)
+        .filter_map(|path| Some(own::metadata(path).ok()?.uid()));
     of_units.chain(of_files).filter(|uid| *uid != 0).collect()
 }
 
@@ -81,7 +106,11 @@ fn why(state: &UnitState, accounts: &BTreeSet<u32>) -> Option<&'static str> {
     if state.name.starts_with("gitlab") {
         return Some("by its name it is GitLab's");
     }
-    if state.control_group.split('/').any(|part| part.starts_with("gitlab") && part.ends_with(".slice")) {
+    if state
+        .control_group
+        .split('/')
+        .any(|part| part.starts_with("gitlab") && part.ends_with(".slice"))
+    {
         return Some("it is in GitLab's slice");
     }
     state.uid.is_some_and(|uid| accounts.contains(&uid)).then_some("it runs as GitLab's account")

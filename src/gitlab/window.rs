@@ -1,4 +1,5 @@
-//! The window's own check: every writer really is down, and so are its processes; or frozen, where that is asked for.
+//! The window's own check: every writer really is down, and so are its processes; or frozen, where
+//! that is asked for.
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,14 +36,19 @@ pub async fn open(config: &Config, stopped: bool) -> Result<()> {
         }
         let left = processes(&state.control_group);
         if !left.is_empty() {
-            let who = if is_proxy { "its stop command does not end them" } else { "see KillMode= in its unit" };
+            let who = if is_proxy {
+                "its stop command does not end them"
+            } else {
+                "see KillMode= in its unit"
+            };
             bail!("{writer} is stopped, but left processes behind ({}): {who}", left.join(" "));
         }
     }
     Ok(())
 }
 
-/// Waits for a stop that the pause has asked for. How long that may take is for the deadline to say.
+/// Waits for a stop that the pause has asked for. How long that may take is for the deadline to
+/// say.
 async fn down(manager: &Manager, unit: &str) -> Result<()> {
     loop {
         let state = manager.state(unit).await?;
@@ -63,7 +69,10 @@ fn processes(group: &str) -> Vec<String> {
     }
     [paths::CGROUP, "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
         .iter()
-        .filter_map(|root| own::read_text(Path::new(root).join(group.trim_start_matches('/')).join("cgroup.procs")).ok())
+        .filter_map(|root| {
+            own::read_text(Path::new(root).join(group.trim_start_matches('/')).join("cgroup.procs"))
+                .ok()
+        })
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
         .collect()
 }

@@ -1,8 +1,10 @@
 //! The one module through which root touches directories of others.
 //!
-//! Whoever owns a directory can put something else under any name in it, at any moment: a link to another's file, a pipe that never ends, a
-//! directory that he moves while we are in it. So directories are held by descriptor, names are looked up beneath them and never through a
-//! link, what is opened is looked at before it is read, and nothing is made under a name that is there already.
+//! Whoever owns a directory can put something else under any name in it, at any moment: a link to
+//! another's file, a pipe that never ends, a directory that he moves while we are in it. So
+//! directories are held by descriptor, names are looked up beneath them and never through a link,
+//! what is opened is looked at before it is read, and nothing is made under a name that is there
+//! already.
 //!
 //! A link is followed in one case only: nobody but root could have made it ([`Directory::open`]).
 
@@ -49,12 +51,14 @@ impl From<Directory> for OwnedFd {
 }
 
 impl Directory {
-    /// Opens a directory by its absolute path. A link on the way is followed only where nobody but root could have made it.
+    /// Opens a directory by its absolute path. A link on the way is followed only where nobody but
+    /// root could have made it.
     ///
-    /// # Errors
-    /// If it is not there, is no directory, or is reached through a link that somebody else could have made.
+    /// # Errors If it is not there, is no directory, or is reached through a link that somebody
+    /// else could have made.
     pub fn open(path: &Path) -> Result<Self> {
-        let fd = open::directory(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let fd =
+            open::directory(path).with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -63,7 +67,10 @@ impl Directory {
     /// # Errors
     /// As [`Directory::open`], and if `path` has no name.
     pub fn of(path: &Path) -> Result<(Self, OsString)> {
-        let (parent, name) = path.parent().zip(path.file_name()).with_context(|| format!("{} has no name", path.display()))?;
+        let (parent, name) = path
+            .parent()
+            .zip(path.file_name())
+            .with_context(|| format!("{} has no name", path.display()))?;
         Ok((Self::open(parent)?, name.to_owned()))
     }
 
@@ -77,23 +84,29 @@ impl Directory {
     /// # Errors
     /// If that cannot be told.
     pub fn real(&self) -> Result<PathBuf> {
-        super::own::link(&self.reachable()).with_context(|| format!("cannot tell where {} is", self.path.display()))
+        super::own::link(&self.reachable())
+            .with_context(|| format!("cannot tell where {} is", self.path.display()))
     }
 
     /// Another handle of the same directory.
     pub fn again(&self) -> Result<Self> {
-        let fd = self.fd.try_clone().with_context(|| format!("cannot open {} again", self.path.display()))?;
+        let fd = self
+            .fd
+            .try_clone()
+            .with_context(|| format!("cannot open {} again", self.path.display()))?;
         Ok(Self { fd, path: self.path.clone() })
     }
 
-    /// A path to it for a program that this process starts: that leads to this directory, whatever has become of its name.
+    /// A path to it for a program that this process starts: that leads to this directory, whatever
+    /// has become of its name.
     pub fn reachable(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()))
     }
 
     /// What it is.
     pub fn stat(&self) -> Result<Stat> {
-        rustix::fs::fstat(&self.fd).with_context(|| format!("cannot look at {}", self.path.display()))
+        rustix::fs::fstat(&self.fd)
+            .with_context(|| format!("cannot look at {}", self.path.display()))
     }
 
     /// What `relative` is; none if there is nothing. A link is itself.
@@ -101,15 +114,23 @@ impl Directory {
         let found = (|| {
             let (parent, name) = match (relative.parent(), relative.file_name()) {
                 (Some(parent), Some(name)) if parent.as_os_str().is_empty() => (None, name),
-                (Some(parent), Some(name)) => (Some(open::openat(&self.fd, parent, OFlags::PATH | OFlags::DIRECTORY)?), name),
+                (Some(parent), Some(name)) => {
+                    (Some(open::openat(&self.fd, parent, OFlags::PATH | OFlags::DIRECTORY)?), name)
+                }
                 _ => return Err(Errno::INVAL),
             };
-            rustix::fs::statat(parent.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd), name, AtFlags::SYMLINK_NOFOLLOW)
+            rustix::fs::statat(
+                parent.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd),
+                name,
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
         })();
         match found {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot look at {}", self.named(relative))),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot look at {}", self.named(relative)))
+            }
         }
     }
 
@@ -119,7 +140,8 @@ impl Directory {
             return self.again();
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = open::openat(&self.fd, relative, flags).with_context(|| format!("cannot open {}", self.named(relative)))?;
+        let fd = open::openat(&self.fd, relative, flags)
+            .with_context(|| format!("cannot open {}", self.named(relative)))?;
         Ok(Self { fd, path: self.path.join(relative) })
     }
 
@@ -133,8 +155,12 @@ impl Directory {
             let new = self.below(Path::new(name))?;
             // Between the two the owner of this directory may have put another in its place.
             let stat = new.stat()?;
-            ensure!(stat.st_uid == rustix::process::geteuid().as_raw() && new.entries()?.is_empty(), "it was exchanged as it was made");
-            // What the directory above has its owner's new ones inherit. Where there is none, or no such thing, nothing is to be removed.
+            ensure!(
+                stat.st_uid == rustix::process::geteuid().as_raw() && new.entries()?.is_empty(),
+                "it was exchanged as it was made"
+            );
+            // What the directory above has its owner's new ones inherit. Where there is none, or no
+            // such thing, nothing is to be removed.
             for list in ["system.posix_acl_default", "system.posix_acl_access"] {
                 let _ = rustix::fs::fremovexattr(&new.fd, list);
             }
@@ -144,13 +170,15 @@ impl Directory {
         made().with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
-    /// The directory beneath this one at `relative`, made where it is missing; each new one is given what the directory of the same depth in
-    /// `like` has, or else is closed.
+    /// The directory beneath this one at `relative`, made where it is missing; each new one is
+    /// given what the directory of the same depth in `like` has, or else is closed.
     pub fn make_all(&self, relative: &Path, like: Option<&Self>) -> Result<Self> {
         let mut here = self.again()?;
         let mut like = like.map(Self::again).transpose()?;
         for component in relative.components() {
-            let Component::Normal(name) = component else { bail!("{} is no path beneath {}", relative.display(), self.path.display()) };
+            let Component::Normal(name) = component else {
+                bail!("{} is no path beneath {}", relative.display(), self.path.display())
+            };
             like = like.and_then(|like| like.below(Path::new(name)).ok());
             here = match here.look(Path::new(name))? {
                 Some(_) => here.below(Path::new(name))?,
@@ -166,7 +194,8 @@ impl Directory {
         Ok(here)
     }
 
-    /// A regular file, for reading. Anything else under this name is an error, and is not waited for.
+    /// A regular file, for reading. Anything else under this name is an error, and is not waited
+    /// for.
     pub fn file(&self, relative: &Path) -> Result<File> {
         self.regular(relative).with_context(|| format!("cannot read {}", self.named(relative)))
     }
@@ -184,7 +213,9 @@ impl Directory {
     /// Where a link leads to, as text.
     pub fn target(&self, name: &OsStr) -> Result<Vec<u8>> {
         let target = rustix::fs::readlinkat(&self.fd, name, Vec::new());
-        Ok(target.with_context(|| format!("cannot read {}", self.named(Path::new(name))))?.into_bytes())
+        Ok(target
+            .with_context(|| format!("cannot read {}", self.named(Path::new(name))))?
+            .into_bytes())
     }
 
     /// Makes a file, for writing.
@@ -193,7 +224,8 @@ impl Directory {
     /// If there is anything under this name already.
     pub fn create(&self, name: &OsStr, mode: u32) -> Result<File> {
         let create = || -> Result<File> {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags =
+                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::openat(&self.fd, one(name)?, flags, Mode::RUSR | Mode::WUSR)?;
             rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
             Ok(File::from(fd))
@@ -206,12 +238,20 @@ impl Directory {
     /// # Errors
     /// If there is anything under this name already.
     pub fn log(&self, name: &OsStr) -> Result<File> {
-        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let made = one(name).and_then(|name| Ok(rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?));
+        let flags = OFlags::RDWR
+            | OFlags::APPEND
+            | OFlags::CREATE
+            | OFlags::EXCL
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC;
+        let made = one(name).and_then(|name| {
+            Ok(rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)?)
+        });
         made.map(File::from).with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
-    /// The directory at `path`, an absolute one, or the nearest above it that is there, and the way from it.
+    /// The directory at `path`, an absolute one, or the nearest above it that is there, and the way
+    /// from it.
     pub fn nearest(path: &Path) -> Result<(Self, &Path)> {
         for above in path.ancestors() {
             match Self::open(above) {
@@ -222,7 +262,8 @@ impl Directory {
         bail!("nothing above {} is there", path.display())
     }
 
-    /// The directory at `path`, an absolute one, which is made for everybody to look into, with what is missing above it.
+    /// The directory at `path`, an absolute one, which is made for everybody to look into, with
+    /// what is missing above it.
     pub fn made(path: &Path) -> Result<Self> {
         let (found, missing) = Self::nearest(path)?;
         missing.iter().try_fold(found, |here, name| here.make(name, 0o755))
@@ -239,7 +280,8 @@ impl Directory {
             // The name too: what it stands for may be removed elsewhere.
             Ok(rustix::fs::fsync(&self.fd)?)
         };
-        let written = write().with_context(|| format!("cannot write {}", self.named(Path::new(name))));
+        let written =
+            write().with_context(|| format!("cannot write {}", self.named(Path::new(name))));
         if written.is_err() {
             let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
         }
@@ -251,34 +293,50 @@ impl Directory {
     /// # Errors
     /// If there is anything under the new name already.
     pub fn rename(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<()> {
-        let moved = match rustix::fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
-            // A file system that cannot promise it: then the look before is what there is.
-            Err(Errno::INVAL | Errno::NOSYS) if to.look(Path::new(new))?.is_none() => rustix::fs::renameat(&self.fd, name, &to.fd, new),
-            moved => moved,
-        };
-        moved.with_context(|| format!("cannot rename {} to {}", self.named(Path::new(name)), to.named(Path::new(new))))
+        let moved =
+            match rustix::fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
+                // A file system that cannot promise it: then the look before is what there is.
+                Err(Errno::INVAL | Errno::NOSYS) if to.look(Path::new(new))?.is_none() => {
+                    rustix::fs::renameat(&self.fd, name, &to.fd, new)
+                }
+                moved => moved,
+            };
+        moved.with_context(|| {
+            format!("cannot rename {} to {}", self.named(Path::new(name)), to.named(Path::new(new)))
+        })
     }
 
     /// Exchanges `name` and what is in `to` as `other`.
     ///
-    /// # Errors
-    /// If one of them is not there ([`is_missing`]), or if the file system cannot do it ([`is_in_the_way`]).
+    /// # Errors If one of them is not there ([`is_missing`]), or if the file system cannot do it
+    /// ([`is_in_the_way`]).
     pub fn exchange(&self, name: &OsStr, to: &Self, other: &OsStr) -> Result<()> {
-        let done = match rustix::fs::renameat_with(&self.fd, name, &to.fd, other, RenameFlags::EXCHANGE) {
-            Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST),
-            done => done,
-        };
-        done.with_context(|| format!("cannot exchange {} and {}", self.named(Path::new(name)), to.named(Path::new(other))))
+        let done =
+            match rustix::fs::renameat_with(&self.fd, name, &to.fd, other, RenameFlags::EXCHANGE) {
+                Err(Errno::INVAL | Errno::NOSYS) => Err(Errno::EXIST),
+                done => done,
+            };
+        done.with_context(|| {
+            format!(
+                "cannot exchange {} and {}",
+                self.named(Path::new(name)),
+                to.named(Path::new(other))
+            )
+        })
     }
 
     /// Removes `name`, with all below it at any depth; nothing there is no failure.
     pub fn remove(&self, name: &OsStr) -> Result<()> {
-        remove::remove(self, name).with_context(|| format!("cannot remove {}", self.named(Path::new(name))))
+        remove::remove(self, name)
+            .with_context(|| format!("cannot remove {}", self.named(Path::new(name))))
     }
 
-    /// Removes `name` if it is an empty directory, or one that has only such in it. Nothing there is no failure.
+    /// Removes `name` if it is an empty directory, or one that has only such in it. Nothing there
+    /// is no failure.
     pub fn remove_empty(&self, name: &OsStr) -> Result<()> {
-        remove::remove_empty(self, name).with_context(|| format!("cannot remove {}: it should hold nothing", self.named(Path::new(name))))
+        remove::remove_empty(self, name).with_context(|| {
+            format!("cannot remove {}: it should hold nothing", self.named(Path::new(name)))
+        })
     }
 
     /// The names in it, sorted, and what kind each was.
@@ -295,7 +353,9 @@ impl Directory {
                 continue;
             }
             let kind = match entry.file_type() {
-                FileType::Unknown => FileType::from_raw_mode(rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode),
+                FileType::Unknown => FileType::from_raw_mode(
+                    rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode,
+                ),
                 kind => kind,
             };
             entries.push((name.to_owned(), kind));
@@ -306,9 +366,8 @@ impl Directory {
 
     /// Gives it and all below it to an account.
     ///
-    /// # Errors
-    /// If there is anything but directories and regular files with one name: what a link leads to, or has another name elsewhere, is not ours
-    /// to give.
+    /// # Errors If there is anything but directories and regular files with one name: what a link
+    /// leads to, or has another name elsewhere, is not ours to give.
     pub fn give(&self, uid: u32, gid: u32) -> Result<()> {
         let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         let mut pending = vec![self.again()?];
@@ -316,10 +375,16 @@ impl Directory {
             for (name, _) in directory.entries()? {
                 let path = Path::new(&name);
                 let give = || -> Result<Option<Self>> {
-                    let fd = open::openat(&directory.fd, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+                    let fd = open::openat(
+                        &directory.fd,
+                        path,
+                        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY,
+                    )?;
                     let stat = rustix::fs::fstat(&fd)?;
                     match FileType::from_raw_mode(stat.st_mode) {
-                        FileType::Directory => Ok(Some(Self { fd, path: directory.path.join(path) })),
+                        FileType::Directory => {
+                            Ok(Some(Self { fd, path: directory.path.join(path) }))
+                        }
                         FileType::RegularFile if stat.st_nlink == 1 => {
                             rustix::fs::fchown(&fd, user, group)?;
                             Ok(None)
@@ -327,15 +392,20 @@ impl Directory {
                         _ => bail!("it is neither a directory nor a file with one name"),
                     }
                 };
-                pending.extend(give().with_context(|| format!("cannot hand {} over", directory.named(path)))?);
+                pending.extend(
+                    give()
+                        .with_context(|| format!("cannot hand {} over", directory.named(path)))?,
+                );
             }
             // The content first: once it is the other's, he can exchange what is in it.
-            rustix::fs::fchown(&directory.fd, user, group).with_context(|| format!("cannot hand {} over", directory.path.display()))?;
+            rustix::fs::fchown(&directory.fd, user, group)
+                .with_context(|| format!("cannot hand {} over", directory.path.display()))?;
         }
         Ok(())
     }
 
-    /// Lets the group `gid` read all that is in it, which nobody else could enter so far, and nothing more: it stays ours. Returns its bytes.
+    /// Lets the group `gid` read all that is in it, which nobody else could enter so far, and
+    /// nothing more: it stays ours. Returns its bytes.
     ///
     /// # Errors
     /// If there is anything but directories and regular files in it.
@@ -345,23 +415,35 @@ impl Directory {
 
     /// Sets its mode.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
-        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode)).with_context(|| format!("cannot set the mode of {}", self.path.display()))
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
+            .with_context(|| format!("cannot set the mode of {}", self.path.display()))
     }
 
     /// Gives it the owner, mode and attributes of `like`.
     pub fn adopt(&self, like: &Self) -> Result<()> {
         let adopt = || -> Result<()> {
             let stat = like.stat()?;
-            rustix::fs::fchown(&self.fd, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+            rustix::fs::fchown(
+                &self.fd,
+                Some(Uid::from_raw(stat.st_uid)),
+                Some(Gid::from_raw(stat.st_gid)),
+            )?;
             rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(stat.st_mode))?;
             for name in attributes(&like.fd)? {
                 let mut value = vec![0_u8; rustix::fs::fgetxattr(&like.fd, &name, &mut [0_u8; 0])?];
                 let length = rustix::fs::fgetxattr(&like.fd, &name, &mut value[..])?;
-                rustix::fs::fsetxattr(&self.fd, &name, &value[..length], rustix::fs::XattrFlags::empty())?;
+                rustix::fs::fsetxattr(
+                    &self.fd,
+                    &name,
+                    &value[..length],
+                    rustix::fs::XattrFlags::empty(),
+                )?;
             }
             Ok(())
         };
-        adopt().with_context(|| format!("cannot give {} what {} has", self.path.display(), like.path.display()))
+        adopt().with_context(|| {
+            format!("cannot give {} what {} has", self.path.display(), like.path.display())
+        })
     }
 
     fn named(&self, relative: &Path) -> String {
@@ -394,7 +476,8 @@ fn one(name: &OsStr) -> Result<&OsStr> {
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let read = || {
         let (parent, name) = path.parent().zip(path.file_name()).context("it has no name")?;
-        let parent = open::place(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        let parent =
+            open::place(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
         bounded(regular(&parent, Path::new(name))?, limit)
     };
     read().with_context(|| format!("cannot read {}", path.display()))
@@ -405,10 +488,12 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`read`], and if it is not UTF-8.
 pub fn read_text(path: &Path, limit: u64) -> Result<String> {
-    String::from_utf8(read(path, limit)?).with_context(|| format!("{} is not UTF-8", path.display()))
+    String::from_utf8(read(path, limit)?)
+        .with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// The socket at `path`, to be connected to by its descriptor: through no link that others could have made.
+/// The socket at `path`, to be connected to by its descriptor: through no link that others could
+/// have made.
 ///
 /// # Errors
 /// If there is none.

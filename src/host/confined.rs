@@ -1,9 +1,10 @@
-//! Programs that read what other people wrote (Git, PostgreSQL's, Redis') run confined: as an account that owns nothing, without
-//! capabilities, without our environment and open files, without network and bus, with only the system's programs and one directory in
-//! sight, and not longer than we.
+//! Programs that read what other people wrote (Git, PostgreSQL's, Redis') run confined: as an
+//! account that owns nothing, without capabilities, without our environment and open files, without
+//! network and bus, with only the system's programs and one directory in sight, and not longer than
+//! we.
 //!
-//! This program executes itself for it ([`enter`]), confines itself, and becomes the other program: no code of ours runs between fork(2) and
-//! execve(2).
+//! This program executes itself for it ([`enter`]), confines itself, and becomes the other program:
+//! no code of ours runs between fork(2) and execve(2).
 
 mod apart;
 mod barriers;
@@ -45,7 +46,8 @@ impl<'a> Confinement<'a> {
         Self { user, place, readable: Vec::new(), sockets: Sockets::None, signal: Signal::KILL }
     }
 
-    /// `program`, with an environment of its own. Must be spawned by the thread that lives as long as the process.
+    /// `program`, with an environment of its own. Must be spawned by the thread that lives as long
+    /// as the process.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = start(self.user, self.signal);
         command.arg("--sockets").arg(self.sockets.word()).arg("--write").arg(self.place);
@@ -54,13 +56,19 @@ impl<'a> Confinement<'a> {
         }
         command.arg("--").arg(program);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        command.env_clear().env("PATH", path).env("LC_ALL", "C").env("HOME", self.place).env("TMPDIR", self.place);
+        command
+            .env_clear()
+            .env("PATH", path)
+            .env("LC_ALL", "C")
+            .env("HOME", self.place)
+            .env("TMPDIR", self.place);
         command.current_dir(self.place).stdin(std::process::Stdio::null());
         command
     }
 }
 
-/// `program` as `user` with the groups that it has, and otherwise as we are: for programs of ours that ask a server as its user.
+/// `program` as `user` with the groups that it has, and otherwise as we are: for programs of ours
+/// that ask a server as its user.
 pub fn bound(program: &Path, user: Option<&User>, signal: Signal) -> Command {
     let mut command = start(user, signal);
     if let Some(user) = user {
@@ -72,21 +80,31 @@ pub fn bound(program: &Path, user: Option<&User>, signal: Signal) -> Command {
 
 fn start(user: Option<&User>, signal: Signal) -> Command {
     let mut command = Command::new(own());
-    command.args(["helper", "confine", "--parent", &std::process::id().to_string(), "--signal", &signal.as_raw().to_string()]);
+    command.args([
+        "helper",
+        "confine",
+        "--parent",
+        &std::process::id().to_string(),
+        "--signal",
+        &signal.as_raw().to_string(),
+    ]);
     if let Some(user) = user {
         command.args(["--user", &user.uid.to_string(), "--group", &user.gid.to_string()]);
     }
     command
 }
 
-/// This program. The library's tests are a program of their own: beside them lies the one that is meant.
+/// This program. The library's tests are a program of their own: beside them lies the one that is
+/// meant.
 fn own() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
     if !cfg!(test) {
         return own;
     }
     let built = own.ancestors().nth(2).map(|profile| profile.join("gitlab-backup"));
-    built.filter(|built| built.exists()).unwrap_or_else(|| panic!("the program is not built: 'cargo build' first"))
+    built
+        .filter(|built| built.exists())
+        .unwrap_or_else(|| panic!("the program is not built: 'cargo build' first"))
 }
 
 /// The arguments of `helper confine`.
@@ -144,14 +162,17 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
     let _ = rustix::process::setsid();
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).context("cannot switch core dumps off")?;
-    // What others wrote may need any amount of memory: it goes before anything else of the host. Where this may not be said, it is not.
+    // What others wrote may need any amount of memory: it goes before anything else of the host.
+    // Where this may not be said, it is not.
     if confine.write.is_some() {
         let _ = own::write("/proc/self/oom_score_adj", "500");
     }
     rustix::thread::set_no_new_privs(true).context("cannot give up gaining rights")?;
     // What it may see is opened as whom we are, and closed off as whom we become.
     let sight = match &confine.write {
-        Some(place) => Some(barriers::Sight::new(Path::new(program), place, &confine.read, confine.sockets)?),
+        Some(place) => {
+            Some(barriers::Sight::new(Path::new(program), place, &confine.read, confine.sockets)?)
+        }
         None => None,
     };
     if let (Some(user), Some(group)) = (confine.user, confine.group) {
@@ -172,12 +193,14 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
     Err(text::cannot_run(program, &error))
 }
 
-/// Has this process end with its parent, and fails if that is gone already. The signal that ends it.
+/// Has this process end with its parent, and fails if that is gone already. The signal that ends
+/// it.
 fn bind(confine: &Confine) -> Result<Signal> {
     let signal = Signal::from_named_raw(confine.signal).context("there is no such signal")?;
     // Who waits for one within passes the signal on, and is killed itself if that is not enough.
     let last = if confine.within > 0 { Signal::KILL } else { signal };
-    rustix::process::set_parent_process_death_signal(Some(last)).context("cannot be bound to the parent's end")?;
+    rustix::process::set_parent_process_death_signal(Some(last))
+        .context("cannot be bound to the parent's end")?;
     match confine.within {
         0 => {
             let parent = rustix::process::getppid().map(Pid::as_raw_nonzero);
@@ -193,7 +216,11 @@ fn bind(confine: &Confine) -> Result<Signal> {
 /// The files that whoever started us had open are nothing for the program.
 fn close_inherited() {
     let Ok(open) = own::entries("/proc/self/fd") else { return };
-    let numbers: Vec<i32> = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|fd| *fd > 2).collect();
+    let numbers: Vec<i32> = open
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
     for fd in numbers {
         // The one of the list itself is closed already.
         let _ = nix::unistd::close(fd);
@@ -223,7 +250,8 @@ fn give_capabilities_up() -> Result<()> {
     let none = CapabilitySet::empty();
     // A kernel without them has no ambient ones.
     let _ = rustix::thread::clear_ambient_capability_set();
-    let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+    let sets =
+        rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, sets).context("cannot give capabilities up")?;
     let left = rustix::thread::capabilities(None).context("cannot ask for capabilities")?;
     ensure!(left.effective.is_empty() && left.permitted.is_empty(), "capabilities are left");

@@ -17,8 +17,9 @@ pub struct Account {
 }
 
 impl Account {
-    /// Does `work` with this account's rights: in a thread of its own, whose effective user and groups are the account's. With root's user
-    /// go root's capabilities. Who is that account already just works.
+    /// Does `work` with this account's rights: in a thread of its own, whose effective user and
+    /// groups are the account's. With root's user go root's capabilities. Who is that account
+    /// already just works.
     ///
     /// # Errors
     /// If the rights cannot be changed (`CAP_SETUID` and `CAP_SETGID`), or with what `work` fails.

@@ -3,8 +3,8 @@
 use procfs::process::Process;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the number of files that may be open to what is allowed: a walk holds a descriptor for each level of a deep directory, and what
-/// is inherited is often 1024.
+/// Raises the number of files that may be open to what is allowed: a walk holds a descriptor for
+/// each level of a deep directory, and what is inherited is often 1024.
 pub fn raise() {
     let limit = getrlimit(Resource::Nofile);
     // What cannot be raised is met later, by whoever needs more, in words.

@@ -1,8 +1,9 @@
-//! What is logged: each event is a line on standard error, and where that is the journal, each line begins with its priority, sd-daemon(3), so
-//! that `journalctl -p warning` shows what deserves it.
+//! What is logged: each event is a line on standard error, and where that is the journal, each line
+//! begins with its priority, sd-daemon(3), so that `journalctl -p warning` shows what deserves it.
 //!
-//! By the stream that a unit was given, and not by messages of the journal's own protocol: of a process that has ended, the journal no longer
-//! knows the unit, and the last words of a helper are the ones that count.
+//! By the stream that a unit was given, and not by messages of the journal's own protocol: of a
+//! process that has ended, the journal no longer knows the unit, and the last words of a helper are
+//! the ones that count.
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -49,7 +50,8 @@ impl Write for Event {
     }
 }
 
-/// Says why a command failed; lines that are meant as such stay lines. Nothing if that has been said.
+/// Says why a command failed; lines that are meant as such stay lines. Nothing if that has been
+/// said.
 pub fn failure(why: &str) {
     if !why.is_empty() {
         put(ERR, &text::lines(&format!("gitlab-backup: {why}")));
@@ -75,11 +77,13 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// Whether standard error is the journal, systemd.exec(5) `$JOURNAL_STREAM`: the variable is inherited by what has redirected it, too.
+/// Whether standard error is the journal, systemd.exec(5) `$JOURNAL_STREAM`: the variable is
+/// inherited by what has redirected it, too.
 static JOURNAL: LazyLock<bool> = LazyLock::new(|| {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let here = fstat(rustix::stdio::stderr()).ok();
-    here.zip(stream).is_some_and(|(here, stream)| stream == format!("{}:{}", here.st_dev, here.st_ino))
+    here.zip(stream)
+        .is_some_and(|(here, stream)| stream == format!("{}:{}", here.st_dev, here.st_ino))
 });
 
 #[cfg(test)]
@@ -88,7 +92,10 @@ mod tests {
 
     #[test]
     fn each_line_of_an_event_has_its_priority() {
-        assert_eq!(marked(priority(Level::ERROR), "gitlab-backup: a: b\n  c: d"), "<3>gitlab-backup: a: b\n<3>  c: d");
+        assert_eq!(
+            marked(priority(Level::ERROR), "gitlab-backup: a: b\n  c: d"),
+            "<3>gitlab-backup: a: b\n<3>  c: d"
+        );
         assert_eq!(marked(priority(Level::WARN), "old"), "<4>old");
     }
 }

@@ -21,8 +21,9 @@ pub struct Mount {
     pub root: PathBuf,
 }
 
-/// All of them, in the order in which they were mounted. `file` is mountinfo, of this process or of a tree that is looked at. What cannot be a line
-/// of it is left out with a warning: one mount point of somebody's must not keep the others from being known.
+/// All of them, in the order in which they were mounted. `file` is mountinfo, of this process or of
+/// a tree that is looked at. What cannot be a line of it is left out with a warning: one mount
+/// point of somebody's must not keep the others from being known.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -33,14 +34,19 @@ pub fn read(file: &Path) -> Result<Vec<Mount>> {
         .filter_map(|line| {
             let mount = parse(line);
             if mount.is_none() {
-                tracing::warn!("{}: a line cannot be understood: {}", file.display(), text::bytes(line));
+                tracing::warn!(
+                    "{}: a line cannot be understood: {}",
+                    file.display(),
+                    text::bytes(line)
+                );
             }
             mount
         })
         .collect())
 }
 
-/// A line, in bytes: a name need not be UTF-8, and a source may be missing. The libraries that there are know text only.
+/// A line, in bytes: a name need not be UTF-8, and a source may be missing. The libraries that
+/// there are know text only.
 fn parse(line: &[u8]) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
@@ -62,9 +68,15 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, more)) = rest.split_first() {
-        let digits = more.get(..3).filter(|digits| *first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
-        let value =
-            digits.and_then(|digits| u8::try_from(digits.iter().fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0'))).ok());
+        let digits = more.get(..3).filter(|digits| {
+            *first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit))
+        });
+        let value = digits.and_then(|digits| {
+            u8::try_from(
+                digits.iter().fold(0u32, |value, digit| value * 8 + u32::from(digit - b'0')),
+            )
+            .ok()
+        });
         bytes.push(value.unwrap_or(*first));
         rest = if value.is_some() { &more[3..] } else { more };
     }
@@ -90,14 +102,19 @@ impl Mount {
 
     /// Whether its device may be a logical volume: `/dev/mapper/GROUP-VOLUME`, `/dev/GROUP/VOLUME`.
     pub fn is_mapped(&self) -> bool {
-        self.source.strip_prefix("/dev/").is_some_and(|name| name.contains('/') || name.starts_with("dm-"))
+        self.source
+            .strip_prefix("/dev/")
+            .is_some_and(|name| name.contains('/') || name.starts_with("dm-"))
     }
 }
 
 /// The mount that `path` is below.
 pub fn of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     // Of two on the same directory, the later one is seen.
-    mounts.iter().filter(|mount| path.starts_with(&mount.target)).max_by_key(|mount| mount.target.components().count())
+    mounts
+        .iter()
+        .filter(|mount| path.starts_with(&mount.target))
+        .max_by_key(|mount| mount.target.components().count())
 }
 
 #[cfg(test)]
@@ -114,8 +131,16 @@ mod tests {
             source: source.to_owned(),
             root: "/".into(),
         };
-        let all = [mount("/", "root"), mount("/srv", "first"), mount("/srv", "second"), mount("/home", "home")];
-        assert_eq!(of(&all, Path::new("/srv/git")).map(|mount| mount.source.as_str()), Some("second"));
+        let all = [
+            mount("/", "root"),
+            mount("/srv", "first"),
+            mount("/srv", "second"),
+            mount("/home", "home"),
+        ];
+        assert_eq!(
+            of(&all, Path::new("/srv/git")).map(|mount| mount.source.as_str()),
+            Some("second")
+        );
         assert_eq!(of(&all, Path::new("/etc")).map(|mount| mount.source.as_str()), Some("root"));
     }
 
@@ -127,9 +152,15 @@ mod tests {
         std::fs::write(file.path(), lines).unwrap();
         let seen = read(file.path()).unwrap();
         let bytes = |path: &Path| path.as_os_str().as_encoded_bytes().to_vec();
-        assert_eq!((bytes(&seen[0].target), bytes(&seen[0].root)), (b"/srv/x\t\xff".to_vec(), b"/a b".to_vec()));
+        assert_eq!(
+            (bytes(&seen[0].target), bytes(&seen[0].root)),
+            (b"/srv/x\t\xff".to_vec(), b"/a b".to_vec())
+        );
         assert_eq!((seen.len(), seen[0].source.as_str(), seen[1].source.as_str()), (3, "", "none"));
-        assert_eq!((bytes(&seen[2].target), seen[2].source.as_str()), (b"/a\\b\\9".to_vec(), "host:/\u{fffd}"));
+        assert_eq!(
+            (bytes(&seen[2].target), seen[2].source.as_str()),
+            (b"/a\\b\\9".to_vec(), "host:/\u{fffd}")
+        );
         let own = read(Path::new(OWN)).unwrap();
         assert_eq!(of(&own, Path::new("/proc/self")).unwrap().kind, "proc");
     }

@@ -1,6 +1,10 @@
-//! Files and directories that nobody but root can exchange: our own state, systemd's, the repository. By path, which is safe only there; what
-//! lies in directories of others is for [`beneath`](super::beneath).
-#![expect(clippy::disallowed_methods, reason = "the one place beside `beneath` where a path may lead to a file")]
+//! Files and directories that nobody but root can exchange: our own state, systemd's, the
+//! repository. By path, which is safe only there; what lies in directories of others is for
+//! [`beneath`](super::beneath).
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place beside `beneath` where a path may lead to a file"
+)]
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions, ReadDir};
 use std::io::{self, ErrorKind};
@@ -55,7 +59,8 @@ pub fn device(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|metadata| metadata.dev())
 }
 
-/// Whether what is at a path is in memory only, and gone after a reboot. False where that cannot be told.
+/// Whether what is at a path is in memory only, and gone after a reboot. False where that cannot be
+/// told.
 pub fn is_in_memory(path: &Path) -> bool {
     /// linux/magic.h: tmpfs, ramfs.
     const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -83,13 +88,19 @@ pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Puts a file under its name when `write` has written it whole; if it has to outlive the machine, both are on disk when this returns, so that
-/// what it stands for may be removed.
-pub fn replace(path: &Path, mode: u32, outlives: bool, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+/// Puts a file under its name when `write` has written it whole; if it has to outlive the machine,
+/// both are on disk when this returns, so that what it stands for may be removed.
+pub fn replace(
+    path: &Path,
+    mode: u32,
+    outlives: bool,
+    write: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<()> {
     let replace = || -> Result<()> {
         let directory = path.parent().context("it has no directory")?;
         // Its error names the file, which nobody has heard of.
-        let mut file = tempfile::NamedTempFile::new_in(directory).map_err(|error| io::Error::from(error.kind()))?;
+        let mut file = tempfile::NamedTempFile::new_in(directory)
+            .map_err(|error| io::Error::from(error.kind()))?;
         write(file.as_file_mut())?;
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         if outlives {
@@ -114,12 +125,18 @@ pub fn make(path: impl AsRef<Path>) -> Result<()> {
 /// The same, each closed to others.
 pub fn make_closed(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
-    DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| format!("cannot make {}", path.display()))
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make {}", path.display()))
 }
 
 /// Makes a directory of this mode, whatever the umask. That it is there is an error.
 pub fn make_new(path: &Path, mode: u32) -> Result<()> {
-    let make = || fs::create_dir(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)));
+    let make = || {
+        fs::create_dir(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+    };
     make().with_context(|| format!("cannot make {}", path.display()))
 }
 
@@ -140,7 +157,9 @@ pub fn remove_directory(path: impl AsRef<Path>) -> Result<()> {
 
 fn removed(path: &Path, result: io::Result<()>) -> Result<()> {
     match result {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| format!("cannot remove {}", path.display())),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

@@ -26,7 +26,8 @@ pub fn find(program: &str, directories: impl IntoIterator<Item = PathBuf>) -> Op
 pub fn is_own(path: &Path) -> bool {
     let own = env::current_exe().ok().and_then(|own| own.canonicalize().ok());
     let called = env::args_os().next().and_then(|called| Path::new(&called).canonicalize().ok());
-    path.canonicalize().is_ok_and(|path| Some(&path) == own.as_ref() || Some(&path) == called.as_ref())
+    path.canonicalize()
+        .is_ok_and(|path| Some(&path) == own.as_ref() || Some(&path) == called.as_ref())
 }
 
 /// The directories of `PATH`.
@@ -35,13 +36,15 @@ pub fn search_path() -> Vec<PathBuf> {
 }
 
 fn executable(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// The last lines of `output`, for an error message: in one line, as errors are.
 pub fn tail(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> =
+        text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     match lines.is_empty() {
         true => "it said nothing".to_owned(),
         false => lines[lines.len().saturating_sub(LINES)..].join("; "),
@@ -52,11 +55,17 @@ pub fn tail(output: &[u8]) -> String {
 pub fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| text::cannot_run(&program, &error))?;
-    ensure!(output.status.success(), "{program}, {}: {}", output.status, tail(&[output.stdout, output.stderr].concat()));
+    ensure!(
+        output.status.success(),
+        "{program}, {}: {}",
+        output.status,
+        tail(&[output.stdout, output.stderr].concat())
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Reads `stream` to its end in the background, so that the program never blocks on a full pipe; the last lines are heard.
+/// Reads `stream` to its end in the background, so that the program never blocks on a full pipe;
+/// the last lines are heard.
 pub fn drain(stream: Option<impl AsyncRead + Unpin + 'static + Send>) -> JoinHandle<String> {
     tokio::spawn(async move {
         match stream {
@@ -76,7 +85,8 @@ pub struct Ended {
     pub is_cut: bool,
 }
 
-/// Runs a program to its end that may say whatever it likes: other people's data may make it talk. What it says on stdout is not wanted.
+/// Runs a program to its end that may say whatever it likes: other people's data may make it talk.
+/// What it says on stdout is not wanted.
 ///
 /// # Errors
 /// If it cannot be run.
@@ -126,11 +136,21 @@ mod tests {
             command.args(["-c", script]);
             command
         };
-        let ended = to_its_end(&mut talks("head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo at last >&2; exit 3")).await.unwrap();
-        assert_eq!((ended.status.code(), ended.said.len(), ended.is_cut), (Some(3), HEARD - 1, true));
+        let ended = to_its_end(&mut talks(
+            "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo at last >&2; exit 3",
+        ))
+        .await
+        .unwrap();
+        assert_eq!(
+            (ended.status.code(), ended.said.len(), ended.is_cut),
+            (Some(3), HEARD - 1, true)
+        );
         assert!(ended.said.ends_with("x\nat last"));
         let ended = to_its_end(&mut talks("echo so >&2; yes | head -c 300000")).await.unwrap();
-        assert_eq!((ended.status.code(), ended.said.as_str(), ended.is_cut), (Some(0), "so", false));
+        assert_eq!(
+            (ended.status.code(), ended.said.as_str(), ended.is_cut),
+            (Some(0), "so", false)
+        );
     }
 
     #[test]

@@ -11,7 +11,8 @@ pub fn hex(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     let mut filled = 0;
     while filled < bytes {
-        filled += getrandom(&mut random[filled..], GetRandomFlags::empty()).context("the kernel gives no random bytes")?;
+        filled += getrandom(&mut random[filled..], GetRandomFlags::empty())
+            .context("the kernel gives no random bytes")?;
     }
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -15,14 +15,21 @@ use crate::values::SecretSource;
 
 use super::{own, process, remedy};
 
-/// Where the service manager looks for credentials: those that it was given itself, then its stores. systemd.exec(5) `LoadCredential=`.
-const STORES: [&str; 4] = ["/run/credentials/@system", "/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
+/// Where the service manager looks for credentials: those that it was given itself, then its
+/// stores. systemd.exec(5) `LoadCredential=`.
+const STORES: [&str; 4] =
+    ["/run/credentials/@system", "/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
 /// Likewise for encrypted ones.
-const ENCRYPTED_STORES: [&str; 4] =
-    ["/run/credentials/@encrypted", "/run/credstore.encrypted", "/etc/credstore.encrypted", "/usr/lib/credstore.encrypted"];
+const ENCRYPTED_STORES: [&str; 4] = [
+    "/run/credentials/@encrypted",
+    "/run/credstore.encrypted",
+    "/etc/credstore.encrypted",
+    "/usr/lib/credstore.encrypted",
+];
 
-/// The file with the secret: the unit's credential where there is one, else the file that the configuration names, or what is in the service
-/// manager's stores, which an admin's own command can read too.
+/// The file with the secret: the unit's credential where there is one, else the file that the
+/// configuration names, or what is in the service manager's stores, which an admin's own command
+/// can read too.
 pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
     let name = match source {
         SecretSource::Encrypted(name) => name,
@@ -38,7 +45,8 @@ pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
     }
 }
 
-/// The credential of this name, if this unit was given it: systemd.exec(5) `$CREDENTIALS_DIRECTORY`.
+/// The credential of this name, if this unit was given it: systemd.exec(5)
+/// `$CREDENTIALS_DIRECTORY`.
 pub fn given(name: &str) -> Option<PathBuf> {
     let path = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
     path.exists().then_some(path)
@@ -48,8 +56,14 @@ pub fn given(name: &str) -> Option<PathBuf> {
 fn place(source: &SecretSource) -> Result<PathBuf> {
     match source {
         SecretSource::File(path) if path.exists() => Ok(path.clone()),
-        SecretSource::File(path) if remedy::passwords().iter().any(|own| path == Path::new(own)) => {
-            bail!("{} is not there: '{}' makes it where the repository is new", path.display(), remedy::password())
+        SecretSource::File(path)
+            if remedy::passwords().iter().any(|own| path == Path::new(own)) =>
+        {
+            bail!(
+                "{} is not there: '{}' makes it where the repository is new",
+                path.display(),
+                remedy::password()
+            )
         }
         SecretSource::File(path) => bail!("{} is not there", path.display()),
         SecretSource::Credential(name) => stored(&STORES, name),
@@ -62,12 +76,20 @@ fn stored(stores: &[&str], name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("credential '{name}' is in none of {}", stores.join(", ")))
 }
 
-/// What is decrypted stays in memory, and can be opened as a file by this process and its children as long as this one lives.
+/// What is decrypted stays in memory, and can be opened as a file by this process and its children
+/// as long as this one lives.
 fn decrypt(path: &Path, name: &str) -> Result<PathBuf> {
     let mut command = Command::new("systemd-creds");
     command.arg(format!("--name={name}")).arg("decrypt").arg(path).arg("-").stdin(Stdio::null());
-    let output = command.output().context("cannot run systemd-creds, which decrypts credentials since systemd 250")?;
-    ensure!(output.status.success(), "{} cannot be decrypted: {}", path.display(), process::tail(&output.stderr));
+    let output = command
+        .output()
+        .context("cannot run systemd-creds, which decrypts credentials since systemd 250")?;
+    ensure!(
+        output.status.success(),
+        "{} cannot be decrypted: {}",
+        path.display(),
+        process::tail(&output.stderr)
+    );
     let keep = || -> io::Result<PathBuf> {
         let mut memory = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
         memory.set_permissions(Permissions::from_mode(0o400))?;
@@ -85,9 +107,12 @@ pub fn is_hidden(path: &Path) -> bool {
 /// Said of a secret that only units have.
 pub const OUT_OF_REACH: &str = "its password is a credential that only units are given: not tried";
 
-/// Whether the secret is a credential that this process, which is no unit, cannot find: a drop-in of an admin's may give it to the units.
+/// Whether the secret is a credential that this process, which is no unit, cannot find: a drop-in
+/// of an admin's may give it to the units.
 pub fn is_out_of_reach(source: &SecretSource) -> bool {
-    !matches!(source, SecretSource::File(_)) && std::env::var_os("INVOCATION_ID").is_none() && place(source).is_err()
+    !matches!(source, SecretSource::File(_))
+        && std::env::var_os("INVOCATION_ID").is_none()
+        && place(source).is_err()
 }
 
 /// The secret, without the line end that editors leave.

@@ -1,5 +1,5 @@
-//! Connecting to a server by its socket, unix(7): without waiting for one that does not take anybody, and with whose process it is told by the
-//! connection itself.
+//! Connecting to a server by its socket, unix(7): without waiting for one that does not take
+//! anybody, and with whose process it is told by the connection itself.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,15 +18,23 @@ use super::identity::Account;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Connects to the socket at `path`, with the rights of `account` if there is one. One whose queue is full is asked again for `patience`: the
-/// kernel would have us wait for ever.
+/// Connects to the socket at `path`, with the rights of `account` if there is one. One whose queue
+/// is full is asked again for `patience`: the kernel would have us wait for ever.
 ///
 /// # Errors
 /// If nobody listens there, or takes us in time.
-pub async fn connect(path: &Path, account: Option<Account>, patience: Duration) -> Result<UnixStream> {
+pub async fn connect(
+    path: &Path,
+    account: Option<Account>,
+    patience: Duration,
+) -> Result<UnixStream> {
     let deadline = Instant::now() + patience;
     loop {
-        let once = || begin(path).with_context(|| format!("cannot connect to {}: is the server running?", path.display()));
+        let once = || {
+            begin(path).with_context(|| {
+                format!("cannot connect to {}: is the server running?", path.display())
+            })
+        };
         let begun = match account {
             Some(account) => account.act(once)?,
             None => once()?,
@@ -41,14 +49,17 @@ pub async fn connect(path: &Path, account: Option<Account>, patience: Duration) 
     }
 }
 
-/// The same, to the very socket that has this name now: it is reached through no link that others could have made. With the socket: whoever
-/// opens [`by_number`] or [`handed_on`] of it reaches the same, whatever has its name by then.
+/// The same, to the very socket that has this name now: it is reached through no link that others
+/// could have made. With the socket: whoever opens [`by_number`] or [`handed_on`] of it reaches the
+/// same, whatever has its name by then.
 ///
 /// # Errors
 /// As above, and if there is no socket.
 pub async fn connect_to_named(path: &Path, patience: Duration) -> Result<(UnixStream, OwnedFd)> {
     let socket = beneath::socket(path)?;
-    let stream = connect(&by_number(&socket), None, patience).await.with_context(|| format!("{} takes no connection", path.display()))?;
+    let stream = connect(&by_number(&socket), None, patience)
+        .await
+        .with_context(|| format!("{} takes no connection", path.display()))?;
     Ok((stream, socket))
 }
 
@@ -57,8 +68,9 @@ pub fn by_number(socket: &OwnedFd) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), socket.as_raw_fd()).into()
 }
 
-/// A descriptor of the same socket that programs inherit which are run while it is there, and its path for them. Where this process has acted as
-/// another account, the kernel lets nobody look at its own descriptors any more.
+/// A descriptor of the same socket that programs inherit which are run while it is there, and its
+/// path for them. Where this process has acted as another account, the kernel lets nobody look at
+/// its own descriptors any more.
 ///
 /// # Errors
 /// If there are too many already.
@@ -104,8 +116,12 @@ mod tests {
         rustix::net::listen(&socket, 5).unwrap();
         assert!(connect(&by_number(&held), None, Duration::from_secs(5)).await.is_ok());
         symlink(&path, place.path().join("link")).unwrap();
-        assert!(connect_to_named(&place.path().join("link"), Duration::from_secs(1)).await.is_err());
+        assert!(
+            connect_to_named(&place.path().join("link"), Duration::from_secs(1)).await.is_err()
+        );
         std::fs::write(place.path().join("file"), "").unwrap();
-        assert!(connect_to_named(&place.path().join("file"), Duration::from_secs(1)).await.is_err());
+        assert!(
+            connect_to_named(&place.path().join("file"), Duration::from_secs(1)).await.is_err()
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! What is printed: names and messages of others may hold what a terminal obeys and what makes one line look like two.
+//! What is printed: names and messages of others may hold what a terminal obeys and what makes one
+//! line look like two.
 //!
-//! Control characters (C0, DEL, C1), line separators and those that change the direction of writing are written as escapes; bytes that are
-//! not UTF-8 as `\xNN`. Standard output and standard error are written here only, as the lints `print_stdout` and `print_stderr` see to.
+//! Control characters (C0, DEL, C1), line separators and those that change the direction of writing
+//! are written as escapes; bytes that are not UTF-8 as `\xNN`. Standard output and standard error
+//! are written here only, as the lints `print_stdout` and `print_stderr` see to.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -27,7 +29,9 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     for character in text.chars() {
         match character {
             '\n' | '\r' | '\t' => cleaned.extend(character.escape_default()),
-            character if misleads(character) && (character as u32) < 0x80 => cleaned.push_str(&format!("\\x{:02x}", character as u32)),
+            character if misleads(character) && (character as u32) < 0x80 => {
+                cleaned.push_str(&format!("\\x{:02x}", character as u32))
+            }
             character if misleads(character) => cleaned.extend(character.escape_unicode()),
             character => cleaned.push(character),
         }
@@ -55,7 +59,8 @@ pub fn lines(text: &str) -> String {
     text.trim_end().lines().map(clean).collect::<Vec<_>>().join("\n  ")
 }
 
-/// Why something failed, from the outermost cause to the innermost, each said once: many an error has its cause in its own words already.
+/// Why something failed, from the outermost cause to the innermost, each said once: many an error
+/// has its cause in its own words already.
 pub fn why(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -88,7 +93,9 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     for character in serde_json::to_string_pretty(value)?.chars() {
         match character {
             '\n' => cleaned.push('\n'),
-            character if misleads(character) => cleaned.push_str(&format!("\\u{:04x}", character as u32)),
+            character if misleads(character) => {
+                cleaned.push_str(&format!("\\u{:04x}", character as u32))
+            }
             character => cleaned.push(character),
         }
     }
@@ -98,7 +105,8 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
 /// What kept a line from being written to standard output.
 static UNHEARD: OnceLock<io::Error> = OnceLock::new();
 
-/// Writes a line to standard output; see [`say!`](crate::say). That nobody reads on ends nothing: what is done is done to its end.
+/// Writes a line to standard output; see [`say!`](crate::say). That nobody reads on ends nothing:
+/// what is done is done to its end.
 pub fn out(line: &str) {
     whole(&format!("{line}\n"));
 }
@@ -157,7 +165,9 @@ mod tests {
     #[test]
     fn a_cause_is_said_once() {
         let refused = || io::Error::from_raw_os_error(111);
-        let error = anyhow::Error::new(refused()).context("Connection refused (os error 111)").context("cannot ask Redis 'main'");
+        let error = anyhow::Error::new(refused())
+            .context("Connection refused (os error 111)")
+            .context("cannot ask Redis 'main'");
         assert_eq!(why(&error), "cannot ask Redis 'main': Connection refused (os error 111)");
         let error = anyhow::Error::new(refused()).context("cannot ask /run/a: Connection refused");
         assert_eq!(why(&error), "cannot ask /run/a: Connection refused");

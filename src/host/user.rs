@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use crate::accounts;
 use crate::host::{confined, remedy};
 
-/// The user to become, and none where this process is not root: then everything runs as who started it.
+/// The user to become, and none where this process is not root: then everything runs as who started
+/// it.
 pub fn to_become(name: &str) -> Result<Option<User>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -21,12 +22,16 @@ pub fn to_become(name: &str) -> Result<Option<User>> {
 
 /// Who looks at what comes from others.
 pub fn sandbox() -> Result<Option<User>> {
-    to_become(accounts::SANDBOX)
-        .with_context(|| format!("what comes from others is looked at as an account of its own: '{}' makes it", remedy::install()))
+    to_become(accounts::SANDBOX).with_context(|| {
+        format!(
+            "what comes from others is looked at as an account of its own: '{}' makes it",
+            remedy::install()
+        )
+    })
 }
 
-/// `program` as `user`, which ends with this process: for our own programs, in our environment. Must be spawned by the thread that lives as
-/// long as the process.
+/// `program` as `user`, which ends with this process: for our own programs, in our environment.
+/// Must be spawned by the thread that lives as long as the process.
 pub fn bound(program: &Path, user: Option<&User>) -> Command {
     confined::bound(program, user, Signal::KILL)
 }

@@ -77,11 +77,14 @@ impl Silencer<'_> {
         let request = server.client().get(server.below(&["api", "v2", "silences"]));
         let all: Vec<Existing> = self.ask(server, request).await?.json()?;
         let same = |matchers: &[Matcher]| {
-            matchers.len() == self.0.matchers.len() && self.0.matchers.iter().all(|matcher| matchers.contains(matcher))
+            matchers.len() == self.0.matchers.len()
+                && self.0.matchers.iter().all(|matcher| matchers.contains(matcher))
         };
-        let ours = all
-            .into_iter()
-            .filter(|silence| silence.status.state != "expired" && silence.created_by == Self::creator() && same(&silence.matchers));
+        let ours = all.into_iter().filter(|silence| {
+            silence.status.state != "expired"
+                && silence.created_by == Self::creator()
+                && same(&silence.matchers)
+        });
         Ok(ours.map(|silence| silence.id).collect())
     }
 
@@ -114,7 +117,10 @@ impl Silencer<'_> {
 
     async fn look(&self) -> Result<String> {
         let server = Server::new(&self.0.endpoint)?;
-        let about: About = self.ask(&server, server.client().get(server.below(&["api", "v2", "status"]))).await?.json()?;
+        let about: About = self
+            .ask(&server, server.client().get(server.below(&["api", "v2", "status"])))
+            .await?
+            .json()?;
         let version = about.version_info.version;
         ensure!(!version.is_empty(), "{} tells no version", server.shown());
         self.ours(&server).await?;
@@ -123,7 +129,11 @@ impl Silencer<'_> {
 }
 
 impl Silence for Silencer<'_> {
-    fn begin<'a>(&'a self, span: &'a Span, _: Option<&'a str>) -> LocalBoxFuture<'a, Result<Option<String>>> {
+    fn begin<'a>(
+        &'a self,
+        span: &'a Span,
+        _: Option<&'a str>,
+    ) -> LocalBoxFuture<'a, Result<Option<String>>> {
         self.create_or_extend(span).boxed_local()
     }
 

@@ -42,8 +42,12 @@ impl Messenger<'_> {
 
     async fn accepted(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
         let answer = self.ask(server, request).await?;
-        accepted(&answer)
-            .with_context(|| format!("{} (the token needs scope api, and its user to be an administrator)", server.shown()))?;
+        accepted(&answer).with_context(|| {
+            format!(
+                "{} (the token needs scope api, and its user to be an administrator)",
+                server.shown()
+            )
+        })?;
         Ok(answer)
     }
 
@@ -58,7 +62,10 @@ impl Messenger<'_> {
         });
         if let Some(id) = id {
             // Only its end is moved: the time that users were told stays the same.
-            let request = server.client().put(server.below(&[&MESSAGES[..], &[id]].concat())).json(&json!({"ends_at": body["ends_at"]}));
+            let request = server
+                .client()
+                .put(server.below(&[&MESSAGES[..], &[id]].concat()))
+                .json(&json!({"ends_at": body["ends_at"]}));
             let answer = self.ask(&server, request).await?;
             if answer.status != StatusCode::NOT_FOUND {
                 accepted(&answer).with_context(|| server.shown().to_owned())?;
@@ -72,14 +79,19 @@ impl Messenger<'_> {
         if let Some(same) = shown.iter().find(|shown| shown.active && shown.message == message) {
             return Ok(Some(same.id.to_string()));
         }
-        let made: Message = self.accepted(&server, server.client().post(server.below(&MESSAGES)).json(&body)).await?.json()?;
+        let made: Message = self
+            .accepted(&server, server.client().post(server.below(&MESSAGES)).json(&body))
+            .await?
+            .json()?;
         Ok(Some(made.id.to_string()))
     }
 
     async fn remove(&self, id: Option<&str>) -> Result<()> {
         let Some(id) = id else { return Ok(()) };
         let server = Server::new(&self.0.endpoint)?;
-        let answer = self.ask(&server, server.client().delete(server.below(&[&MESSAGES[..], &[id]].concat()))).await?;
+        let answer = self
+            .ask(&server, server.client().delete(server.below(&[&MESSAGES[..], &[id]].concat())))
+            .await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(()),
             _ => accepted(&answer).with_context(|| server.shown().to_owned()),
@@ -88,13 +100,23 @@ impl Messenger<'_> {
 
     async fn look(&self) -> Result<String> {
         let server = Server::new(&self.0.endpoint)?;
-        let version: Version = self.accepted(&server, server.client().get(server.below(&["api", "v4", "version"]))).await?.json()?;
-        Ok(format!("GitLab {}; whether the token's user is an administrator shows when it is used", version.version))
+        let version: Version = self
+            .accepted(&server, server.client().get(server.below(&["api", "v4", "version"])))
+            .await?
+            .json()?;
+        Ok(format!(
+            "GitLab {}; whether the token's user is an administrator shows when it is used",
+            version.version
+        ))
     }
 }
 
 impl Silence for Messenger<'_> {
-    fn begin<'a>(&'a self, span: &'a Span, id: Option<&'a str>) -> LocalBoxFuture<'a, Result<Option<String>>> {
+    fn begin<'a>(
+        &'a self,
+        span: &'a Span,
+        id: Option<&'a str>,
+    ) -> LocalBoxFuture<'a, Result<Option<String>>> {
         self.show(span, id).boxed_local()
     }
 
@@ -115,7 +137,9 @@ impl Silence for Messenger<'_> {
 fn filled(text: &str, span: &Span) -> String {
     let time = clock(span.from, &TimeZone::system());
     let downtime = match span.downtime {
-        Some(seconds) if seconds < 90.0 => format!("about {} seconds", (seconds.max(1.0) / 5.0).ceil() * 5.0),
+        Some(seconds) if seconds < 90.0 => {
+            format!("about {} seconds", (seconds.max(1.0) / 5.0).ceil() * 5.0)
+        }
         Some(seconds) => format!("about {} minutes", (seconds / 60.0).ceil()),
         None => "a short time".to_owned(),
     };
@@ -135,9 +159,12 @@ mod tests {
     fn the_message_says_when_and_for_how_long() {
         let from: Timestamp = "2026-11-24T02:30:10Z".parse().unwrap();
         assert_eq!(clock(from, &TimeZone::UTC), "02:30");
-        for (downtime, expected) in
-            [(Some(17.2), "about 20 seconds"), (Some(0.3), "about 5 seconds"), (Some(100.0), "about 2 minutes"), (None, "a short time")]
-        {
+        for (downtime, expected) in [
+            (Some(17.2), "about 20 seconds"),
+            (Some(0.3), "about 5 seconds"),
+            (Some(100.0), "about 2 minutes"),
+            (None, "a short time"),
+        ] {
             assert_eq!(filled("{downtime}", &Span { from, until: from, downtime }), expected);
         }
     }

@@ -25,7 +25,12 @@ impl Program<'_> {
     async fn run(&self, report: &Report) -> Result<()> {
         let (program, arguments) = self.argv.split_first().context("the command is empty")?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         command.env("GITLAB_BACKUP_OUTCOME", if report.success { "success" } else { "failure" });
         command.env("GITLAB_BACKUP_RUN_ID", report.run.as_ref().map_or("", |run| run.as_str()));
         // What we were given is not for others.

@@ -1,4 +1,5 @@
-//! Pings as healthchecks.io has them: `URL/start`, `URL`, `URL/fail`, with what happened in the body.
+//! Pings as healthchecks.io has them: `URL/start`, `URL`, `URL/fail`, with what happened in the
+//! body.
 
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
@@ -48,7 +49,11 @@ impl Reporter for Pings<'_> {
 pub(super) async fn reach(hook: &Hook, credential: &str) -> Result<String> {
     let server = Server::of_hook(hook, credential)?;
     let answer = server.ask(server.client().get(server.root())).await?;
-    Ok(format!("{} is there (answers {}); whether the URL is right shows with the next run", server.shown(), answer.status))
+    Ok(format!(
+        "{} is there (answers {}); whether the URL is right shows with the next run",
+        server.shown(),
+        answer.status
+    ))
 }
 
 /// The first line and the end.
@@ -74,6 +79,10 @@ mod tests {
         assert_eq!(shortened("a\nb\n"), "a\nb\n");
         let long = format!("failed\n{}the end", "é".repeat(BODY_MAX));
         let short = shortened(&long);
-        assert!(short.len() <= BODY_MAX && short.starts_with("failed\n") && short.ends_with("the end"), "{} bytes", short.len());
+        assert!(
+            short.len() <= BODY_MAX && short.starts_with("failed\n") && short.ends_with("the end"),
+            "{} bytes",
+            short.len()
+        );
     }
 }

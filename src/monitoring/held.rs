@@ -1,5 +1,6 @@
-//! The record of the silences that are to be ended. In the state directory: it outlives the run, and a reboot. Holds no secret, and what is
-//! needed to end each silence, whatever became of the configuration.
+//! The record of the silences that are to be ended. In the state directory: it outlives the run,
+//! and a reboot. Holds no secret, and what is needed to end each silence, whatever became of the
+//! configuration.
 
 use std::path::Path;
 
@@ -56,7 +57,9 @@ impl Held {
 
     /// What a run should know: which silences it does not have.
     pub fn complaints(&self) -> Vec<String> {
-        let missing = self.silences.iter().filter_map(|entry| Some(format!("{}: {}", entry.silence.name(), entry.error.as_ref()?)));
+        let missing = self.silences.iter().filter_map(|entry| {
+            Some(format!("{}: {}", entry.silence.name(), entry.error.as_ref()?))
+        });
         missing.chain(self.late.iter().cloned()).collect()
     }
 }

@@ -1,5 +1,5 @@
-//! HTTP as all the systems here need it: a time limit on everything, no redirects, own certificates, proxies, answers of bounded length, and
-//! errors that never repeat a secret.
+//! HTTP as all the systems here need it: a time limit on everything, no redirects, own
+//! certificates, proxies, answers of bounded length, and errors that never repeat a secret.
 
 use std::path::Path;
 use std::time::Duration;
@@ -44,14 +44,16 @@ impl Answer {
 
     /// The JSON in it.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(&self.body).with_context(|| format!("an answer that cannot be read: {}", self.excerpt()))
+        serde_json::from_slice(&self.body)
+            .with_context(|| format!("an answer that cannot be read: {}", self.excerpt()))
     }
 }
 
 impl Server {
     pub(super) fn new(endpoint: &Endpoint) -> Result<Self> {
         let client = client(endpoint.ca_file.as_deref(), endpoint.proxy.as_deref())?;
-        let url = Url::parse(&endpoint.url).with_context(|| format!("'{}' is not a URL", endpoint.url))?;
+        let url = Url::parse(&endpoint.url)
+            .with_context(|| format!("'{}' is not a URL", endpoint.url))?;
         Ok(Self { client, url, shown: endpoint.url.clone() })
     }
 
@@ -63,7 +65,8 @@ impl Server {
             HookUrl::Secret(source) => secret::read(source, credential)?,
         };
         // Neither the text nor the parser's words about it: whoever knows a ping's URL may ping.
-        let url = Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url =
+            Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.context("what is kept as its URL is not an http(s) URL")?;
         let shown = format!("{}://{}/…", url.scheme(), url.host_str().unwrap_or_default());
         Ok(Self { client, url, shown })
@@ -91,7 +94,8 @@ impl Server {
         &self.client
     }
 
-    /// Sends a request and reads the answer to its end. An answer of any status is an answer, but for those of a server in trouble.
+    /// Sends a request and reads the answer to its end. An answer of any status is an answer, but
+    /// for those of a server in trouble.
     pub(super) async fn ask(&self, request: RequestBuilder) -> Result<Answer> {
         let away = |what: &str, error: reqwest::Error| {
             // With its causes: "certificate not valid for name" is the innermost.
@@ -101,13 +105,21 @@ impl Server {
         let mut response = request.send().await.map_err(|error| away("does not answer", error))?;
         let status = response.status();
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| away("broke off its answer", error))? {
-            anyhow::ensure!(body.len() + chunk.len() <= ANSWER_MAX, "{} answers without end", self.shown);
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| away("broke off its answer", error))?
+        {
+            anyhow::ensure!(
+                body.len() + chunk.len() <= ANSWER_MAX,
+                "{} answers without end",
+                self.shown
+            );
             body.extend_from_slice(&chunk);
         }
         let answer = Answer { status, body };
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(Away(format!("{} answers {status}: {}", self.shown, answer.excerpt())).into());
+            return Err(
+                Away(format!("{} answers {status}: {}", self.shown, answer.excerpt())).into()
+            );
         }
         Ok(answer)
     }
@@ -134,19 +146,23 @@ fn client(ca_file: Option<&Path>, proxy: Option<&str>) -> Result<Client> {
         .user_agent(concat!("gitlab-backup/", env!("CARGO_PKG_VERSION")));
     if let Some(path) = ca_file {
         let pem = own::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).with_context(|| format!("{} holds no certificates", path.display()))?;
+        let certificates = Certificate::from_pem_bundle(&pem)
+            .with_context(|| format!("{} holds no certificates", path.display()))?;
         anyhow::ensure!(!certificates.is_empty(), "{} holds no certificates", path.display());
         builder = builder.tls_certs_merge(certificates);
     }
     if let Some(proxy) = proxy {
-        builder = builder.proxy(Proxy::all(proxy).with_context(|| format!("'{proxy}' is not a proxy"))?);
+        builder =
+            builder.proxy(Proxy::all(proxy).with_context(|| format!("'{proxy}' is not a proxy"))?);
     }
     builder.build().context("cannot set up HTTP")
 }
 
 /// A header that logs do not show.
 pub(super) fn secret_header(text: &str) -> Result<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok().context("the secret has characters in it that no header can have")?;
+    let mut value = HeaderValue::from_str(text)
+        .ok()
+        .context("the secret has characters in it that no header can have")?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -43,22 +43,47 @@ fn metrics(report: &Report) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, help: &str, values: Vec<(String, f64)>| {
         if !values.is_empty() {
-            let _ = writeln!(text, "# HELP gitlab_backup_{name} {help}\n# TYPE gitlab_backup_{name} gauge");
+            let _ = writeln!(
+                text,
+                "# HELP gitlab_backup_{name} {help}\n# TYPE gitlab_backup_{name} gauge"
+            );
         }
         for (labels, value) in values {
             let _ = writeln!(text, "gitlab_backup_{name}{labels} {value}");
         }
     };
-    let plain = |value: Option<f64>| value.map(|value| (String::new(), value)).into_iter().collect::<Vec<_>>();
+    let plain = |value: Option<f64>| {
+        value.map(|value| (String::new(), value)).into_iter().collect::<Vec<_>>()
+    };
     let by_part = |value: fn(&crate::runs::Part) -> f64| {
-        report.parts.iter().map(|part| (format!("{{part=\"{}\"}}", part.name), value(part))).collect::<Vec<_>>()
+        report
+            .parts
+            .iter()
+            .map(|part| (format!("{{part=\"{}\"}}", part.name), value(part)))
+            .collect::<Vec<_>>()
     };
     let seconds = |at: jiff::Timestamp| at.as_millisecond() as f64 / 1000.0;
-    metric("last_run_status", "0 well, 1 complete but something after it failed, 2 failed", plain(Some(f64::from(report.status()))));
-    metric("last_run_timestamp_seconds", "When the last run ended", plain(Some(seconds(report.finished))));
-    metric("last_success_timestamp_seconds", "When the last complete run ended", plain(report.last_complete.map(seconds)));
+    metric(
+        "last_run_status",
+        "0 well, 1 complete but something after it failed, 2 failed",
+        plain(Some(f64::from(report.status()))),
+    );
+    metric(
+        "last_run_timestamp_seconds",
+        "When the last run ended",
+        plain(Some(seconds(report.finished))),
+    );
+    metric(
+        "last_success_timestamp_seconds",
+        "When the last complete run ended",
+        plain(report.last_complete.map(seconds)),
+    );
     metric("duration_seconds", "How long the last run took", plain(report.duration_seconds));
-    metric("downtime_seconds", "How long GitLab was down in the last run", plain(report.downtime_seconds));
+    metric(
+        "downtime_seconds",
+        "How long GitLab was down in the last run",
+        plain(report.downtime_seconds),
+    );
     metric("size_bytes", "Content in the last run, by part", by_part(|part| part.bytes as f64));
     metric("files", "Files in the last run, by part", by_part(|part| part.files as f64));
     metric("part_duration_seconds", "How long storing took, by part", by_part(|part| part.seconds));

@@ -16,7 +16,8 @@ pub struct Report {
     pub host: String,
     /// Complete and without any failure.
     pub success: bool,
-    /// `complete` or `failed`; a run is complete when its manifest is stored, even if a later step failed.
+    /// `complete` or `failed`; a run is complete when its manifest is stored, even if a later step
+    /// failed.
     pub outcome: Outcome,
     /// The stage that it ended in.
     pub stage: Option<String>,
@@ -53,7 +54,11 @@ impl Report {
             run: Some(record.id.clone()),
             host: host::name(),
             success: record.outcome == Outcome::Complete && failure.is_none(),
-            outcome: if record.outcome == Outcome::Complete { Outcome::Complete } else { Outcome::Failed },
+            outcome: if record.outcome == Outcome::Complete {
+                Outcome::Complete
+            } else {
+                Outcome::Failed
+            },
             stage: Some(record.stage.clone()),
             started: Some(record.started),
             finished,
@@ -62,7 +67,10 @@ impl Report {
             downtime_longer_than: record.downtime_longer_than,
             unit: failure.and_then(|failure| failure.unit.clone()),
             reason: failure.map(|failure| failure.reason.clone()),
-            log: failure.map(|failure| failure.log.clone()).filter(|lines| !lines.is_empty()).unwrap_or(log),
+            log: failure
+                .map(|failure| failure.log.clone())
+                .filter(|lines| !lines.is_empty())
+                .unwrap_or(log),
             warnings: record.warnings.clone(),
             parts: record.parts.clone(),
             last_complete,
@@ -70,7 +78,12 @@ impl Report {
     }
 
     /// Of a run whose executor never started.
-    pub fn not_started(unit: &str, reason: Option<String>, log: Vec<String>, last_complete: Option<Timestamp>) -> Self {
+    pub fn not_started(
+        unit: &str,
+        reason: Option<String>,
+        log: Vec<String>,
+        last_complete: Option<Timestamp>,
+    ) -> Self {
         Self {
             run: None,
             host: host::name(),
@@ -110,13 +123,23 @@ impl Report {
         let run = self.run.as_ref().map_or_else(|| "a run".to_owned(), |run| format!("run {run}"));
         let mut text = match &self.reason {
             None => format!("{run} on {} is complete", self.host),
-            Some(reason) if self.outcome == Outcome::Complete => format!("{run} on {} is complete, but: {reason}", self.host),
+            Some(reason) if self.outcome == Outcome::Complete => {
+                format!("{run} on {} is complete, but: {reason}", self.host)
+            }
             Some(reason) => format!("{run} on {} failed: {reason}", self.host),
         };
         if self.downtime_seconds.or(self.downtime_longer_than).is_some() {
-            text.push_str(&format!("; GitLab was down for {}", away(self.downtime_seconds, self.downtime_longer_than)));
+            text.push_str(&format!(
+                "; GitLab was down for {}",
+                away(self.downtime_seconds, self.downtime_longer_than)
+            ));
         }
-        for line in self.warnings.iter().map(|warning| format!("warning: {warning}")).chain(self.log.iter().cloned()) {
+        for line in self
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}"))
+            .chain(self.log.iter().cloned())
+        {
             text.push('\n');
             text.push_str(&line);
         }
@@ -139,12 +162,19 @@ mod tests {
         let report = |record: &Record| Report::of(record, vec!["a line".to_owned()], None);
         record.outcome = Outcome::Complete;
         assert_eq!((report(&record).status(), report(&record).bytes()), (0, Some(0)));
-        record.failure = Some(Failure { unit: None, reason: "off site".to_owned(), log: Vec::new() });
+        record.failure =
+            Some(Failure { unit: None, reason: "off site".to_owned(), log: Vec::new() });
         assert_eq!((report(&record).status(), report(&record).success), (1, false));
-        assert!(report(&record).text().contains("is complete, but: off site") && report(&record).text().ends_with("a line\n"));
+        assert!(
+            report(&record).text().contains("is complete, but: off site")
+                && report(&record).text().ends_with("a line\n")
+        );
         // Cut off while it was running: whoever reports it, it is not complete.
         record.outcome = Outcome::Running;
-        assert_eq!((report(&record).status(), report(&record).outcome, report(&record).bytes()), (2, Outcome::Failed, None));
+        assert_eq!(
+            (report(&record).status(), report(&record).outcome, report(&record).bytes()),
+            (2, Outcome::Failed, None)
+        );
         assert_eq!(Report::not_started("x.service", None, Vec::new(), None).status(), 2);
     }
 }

@@ -1,4 +1,5 @@
-//! A few attempts, with pauses, within a limit: monitoring must neither be missed for a hiccup nor hold up anybody.
+//! A few attempts, with pauses, within a limit: monitoring must neither be missed for a hiccup nor
+//! hold up anybody.
 
 use std::fmt;
 use std::time::Duration;
@@ -31,7 +32,10 @@ pub async fn patiently<T, F: Future<Output = Result<T>>>(what: impl Fn() -> F) -
     }
 }
 
-async fn with_pauses<T, F: Future<Output = Result<T>>>(pauses: [Duration; 2], what: impl Fn() -> F) -> Result<T> {
+async fn with_pauses<T, F: Future<Output = Result<T>>>(
+    pauses: [Duration; 2],
+    what: impl Fn() -> F,
+) -> Result<T> {
     let mut pauses = pauses.into_iter();
     loop {
         let error = match what().await {
@@ -64,7 +68,11 @@ mod tests {
             let asked = Cell::new(0);
             let result: Result<()> = with_pauses([Duration::ZERO; 2], || async {
                 asked.set(asked.get() + 1);
-                let error = if away { anyhow::Error::new(Away("nobody".into())) } else { anyhow::anyhow!("no") };
+                let error = if away {
+                    anyhow::Error::new(Away("nobody".into()))
+                } else {
+                    anyhow::anyhow!("no")
+                };
                 Err(error).context("a step on the way")
             })
             .await;

@@ -19,13 +19,18 @@ pub(super) struct Items<'a>(pub(super) &'a TrapperSilence);
 
 impl Items<'_> {
     async fn send(&self, value: &str) -> Result<()> {
-        let values: Vec<(&str, String)> = self.0.items.iter().map(|key| (key.as_str(), value.to_owned())).collect();
+        let values: Vec<(&str, String)> =
+            self.0.items.iter().map(|key| (key.as_str(), value.to_owned())).collect();
         trapper::send(&self.0.trapper, &values).await
     }
 }
 
 impl Silence for Items<'_> {
-    fn begin<'a>(&'a self, _: &'a Span, _: Option<&'a str>) -> LocalBoxFuture<'a, Result<Option<String>>> {
+    fn begin<'a>(
+        &'a self,
+        _: &'a Span,
+        _: Option<&'a str>,
+    ) -> LocalBoxFuture<'a, Result<Option<String>>> {
         async { self.send("1").await.map(|()| None) }.boxed_local()
     }
 
@@ -45,8 +50,16 @@ impl Reporter for Values<'_> {
     fn ended<'a>(&'a self, report: &'a Report) -> LocalBoxFuture<'a, Result<()>> {
         async {
             let mut values = vec![("gitlab.backup.status", report.status().to_string())];
-            values.extend(report.duration_seconds.map(|seconds| ("gitlab.backup.duration", format!("{seconds:.3}"))));
-            values.extend(report.downtime_seconds.map(|seconds| ("gitlab.backup.downtime", format!("{seconds:.3}"))));
+            values.extend(
+                report
+                    .duration_seconds
+                    .map(|seconds| ("gitlab.backup.duration", format!("{seconds:.3}"))),
+            );
+            values.extend(
+                report
+                    .downtime_seconds
+                    .map(|seconds| ("gitlab.backup.downtime", format!("{seconds:.3}"))),
+            );
             values.extend(report.bytes().map(|bytes| ("gitlab.backup.bytes", bytes.to_string())));
             trapper::send(self.0, &values).await
         }

@@ -14,13 +14,15 @@ use crate::values::RunId;
 pub trait Engine {
     /// Whether there is one. Fails if that cannot be told, or if it is damaged; changes nothing.
     fn is_there(&self) -> Result<bool>;
-    /// Fails if something else is where it is to be made, as far as that can be told; changes nothing.
+    /// Fails if something else is where it is to be made, as far as that can be told; changes
+    /// nothing.
     fn ensure_vacant(&self) -> Result<()>;
     /// Makes the repository if there is none; true if it was made.
     fn init(&self) -> Result<bool>;
     /// Opens it. Fails if it is missing, damaged or has another password.
     fn probe(&self) -> Result<()>;
-    /// Returns as soon as no other process changes it, and fails after `patience`. Readers are nobody's concern.
+    /// Returns as soon as no other process changes it, and fails after `patience`. Readers are
+    /// nobody's concern.
     fn turn(&self, patience: Duration) -> Result<()>;
     /// Makes good what a process left that was killed in it. Takes its time: not for the window.
     fn recover(&self) -> Result<()>;
@@ -28,13 +30,13 @@ pub trait Engine {
     fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
     /// Every snapshot that is ours.
     fn snapshots(&self) -> Result<Vec<Snapshot>>;
-    /// Lays `paths` (everything if there are none) out below `target`, with the directories above them, owners, modes and times as they
-    /// were. May panic: a process of its own is needed.
+    /// Lays `paths` (everything if there are none) out below `target`, with the directories above
+    /// them, owners, modes and times as they were. May panic: a process of its own is needed.
     fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()>;
     /// Tells every path in a snapshot, and its bytes unless it is a directory.
     fn list(&self, snapshot: &str, each: &mut dyn FnMut(&Path, Option<u64>)) -> Result<()>;
-    /// How many names in a snapshot have the numbers of another file, of other content: restic would lay them out as that one. None where the
-    /// engine cannot tell.
+    /// How many names in a snapshot have the numbers of another file, of other content: restic
+    /// would lay them out as that one. None where the engine cannot tell.
     fn confused(&self, snapshot: &str) -> Result<Option<u64>>;
     /// Checks the structure, and every byte with `data`. Fails with what is wrong.
     fn check(&self, data: bool) -> Result<()>;
@@ -48,8 +50,8 @@ pub trait Engine {
     fn add_key(&self, password_file: &Path) -> Result<()>;
     /// Removes a key, by its whole id. Fails for the one in use.
     fn remove_key(&self, id: &str) -> Result<()>;
-    /// Removes the data that no snapshot needs any more. What another process may still be using is kept for a day. Waits so long for its
-    /// turn.
+    /// Removes the data that no snapshot needs any more. What another process may still be using is
+    /// kept for a day. Waits so long for its turn.
     fn prune(&self, patience: Duration) -> Result<()>;
 }
 
@@ -61,7 +63,8 @@ pub struct StoreRequest<'a> {
     pub part: &'a str,
     /// The host that the snapshot is of.
     pub host: &'a str,
-    /// The parts whose newest snapshots of this host are looked into for content that need not be read again.
+    /// The parts whose newest snapshots of this host are looked into for content that need not be
+    /// read again.
     pub parents: &'a [&'a str],
     /// What to store.
     pub files: Files<'a>,
@@ -130,7 +133,8 @@ pub struct Stored {
     pub bytes_added: u64,
     /// What could not be read; empty with [`Tolerance::None`].
     pub skipped: Vec<Skipped>,
-    /// What no backup can hold, of files that were looked at for this; of others it is known from the look at them.
+    /// What no backup can hold, of files that were looked at for this; of others it is known from
+    /// the look at them.
     pub left_out: Vec<Skipped>,
 }
 

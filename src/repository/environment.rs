@@ -1,5 +1,6 @@
-//! `environment-file`: variables for restic, written as systemd.exec(5) `EnvironmentFile=` has them. Read by whoever opens the repository, a unit or
-//! a command by hand, and given to restic alone.
+//! `environment-file`: variables for restic, written as systemd.exec(5) `EnvironmentFile=` has
+//! them. Read by whoever opens the repository, a unit or a command by hand, and given to restic
+//! alone.
 
 use std::iter::Peekable;
 use std::path::Path;
@@ -15,7 +16,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>> {
     parse(&text).with_context(|| format!("environment-file {}", path.display()))
 }
 
-/// A line each; `#` and `;` begin comments; values as a shell quotes them, but nothing in them is expanded.
+/// A line each; `#` and `;` begin comments; values as a shell quotes them, but nothing in them is
+/// expanded.
 fn parse(text: &str) -> Result<Vec<(String, String)>> {
     let mut variables = Vec::new();
     let mut rest = text.chars().peekable();
@@ -33,8 +35,12 @@ fn parse(text: &str) -> Result<Vec<(String, String)>> {
                 while let Some(c) = rest.next_if(|c| !matches!(c, '=' | '\n')) {
                     name.push(c);
                 }
-                ensure!(rest.next_if_eq(&'=').is_some() && is_name(name.trim()), "line {line}: not of the form NAME=VALUE");
-                let (value, lines) = value(&mut rest).with_context(|| format!("line {line}: {}", name.trim()))?;
+                ensure!(
+                    rest.next_if_eq(&'=').is_some() && is_name(name.trim()),
+                    "line {line}: not of the form NAME=VALUE"
+                );
+                let (value, lines) =
+                    value(&mut rest).with_context(|| format!("line {line}: {}", name.trim()))?;
                 line += lines;
                 variables.push((name.trim().to_owned(), value));
             }
@@ -44,7 +50,9 @@ fn parse(text: &str) -> Result<Vec<(String, String)>> {
 }
 
 fn is_name(name: &str) -> bool {
-    !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// A value up to the end of its line, and how many ends of lines are in it.
@@ -67,11 +75,13 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> Result<(String, usize)> {
                 loop {
                     match rest.next().context("a quote is not closed")? {
                         end if end == quote => break,
-                        '\\' if quote == '"' => match rest.next().context("a quote is not closed")? {
-                            '\n' => lines += 1,
-                            escaped @ ('"' | '\\' | '`' | '$') => value.push(escaped),
-                            other => value.extend(['\\', other]),
-                        },
+                        '\\' if quote == '"' => {
+                            match rest.next().context("a quote is not closed")? {
+                                '\n' => lines += 1,
+                                escaped @ ('"' | '\\' | '`' | '$') => value.push(escaped),
+                                other => value.extend(['\\', other]),
+                            }
+                        }
                         other => {
                             lines += usize::from(other == '\n');
                             value.push(other);
@@ -124,7 +134,12 @@ mod tests {
 
     #[test]
     fn what_is_no_assignment_is_told_with_its_line() {
-        for (text, line) in [("A=1\nexport B=2\n", "line 2"), ("A='x\ny'\n\nB", "line 4"), ("A=\"x\n", "line 1"), ("1A=x", "line 1")] {
+        for (text, line) in [
+            ("A=1\nexport B=2\n", "line 2"),
+            ("A='x\ny'\n\nB", "line 4"),
+            ("A=\"x\n", "line 1"),
+            ("1A=x", "line 1"),
+        ] {
             let error = format!("{:#}", parse(text).unwrap_err());
             assert!(error.starts_with(line), "{text:?}: {error}");
         }

@@ -26,14 +26,21 @@ pub(super) fn is_there(directory: &Path) -> Result<bool> {
             return Ok(true);
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", config.display())),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot look at {}", config.display()));
+        }
     }
-    let left: Vec<&str> = DIRECTORIES.into_iter().filter(|name| own::is_directory(&directory.join(name))).collect();
+    let left: Vec<&str> =
+        DIRECTORIES.into_iter().filter(|name| own::is_directory(&directory.join(name))).collect();
     if !left.is_empty() {
         bail!(
             "{} is a damaged repository: its file 'config' is gone, and {} there: remove nothing, and bring the file back from a copy of the repository",
             directory.display(),
-            if left.len() == 1 { format!("'{}' is", left[0]) } else { format!("'{}' are", left.join("', '")) }
+            if left.len() == 1 {
+                format!("'{}' is", left[0])
+            } else {
+                format!("'{}' are", left.join("', '"))
+            }
         );
     }
     Ok(false)
@@ -48,6 +55,10 @@ pub(super) fn ensure_vacant(directory: &Path) -> Result<()> {
             .with_context(|| format!("cannot read {}", directory.display()))?
             .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == "lost+found")),
     };
-    ensure!(!occupied, "{} holds no repository, but other files: empty it or name another [repository] location", directory.display());
+    ensure!(
+        !occupied,
+        "{} holds no repository, but other files: empty it or name another [repository] location",
+        directory.display()
+    );
     Ok(())
 }

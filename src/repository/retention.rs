@@ -1,6 +1,7 @@
 //! Which runs stay: the policy of `restic forget`, per run instead of per snapshot. Pure.
 //!
-//! Written out because the library of the built-in engine judges the weeks around New Year's Eve otherwise than restic does.
+//! Written out because the library of the built-in engine judges the weeks around New Year's Eve
+//! otherwise than restic does.
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
@@ -29,7 +30,11 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(reason: &'static str, count: Option<u32>, period: fn(&ZonedDateTime, usize) -> i64) -> Self {
+    fn new(
+        reason: &'static str,
+        count: Option<u32>,
+        period: fn(&ZonedDateTime, usize) -> i64,
+    ) -> Self {
         Self { reason, left: count.unwrap_or(0), period, last: None }
     }
 
@@ -44,27 +49,35 @@ impl Bucket {
     }
 }
 
-/// Decides on `runs` by the time at which each started, newest first. Days begin at midnight in `zone`. The newest stays whatever the policy
-/// says.
+/// Decides on `runs` by the time at which each started, newest first. Days begin at midnight in
+/// `zone`. The newest stays whatever the policy says.
 pub fn decide(policy: &Retention, runs: &[(RunId, Timestamp)], zone: &TimeZone) -> Vec<Fate> {
     let mut newest_first: Vec<_> = runs.iter().collect();
     newest_first.sort_by(|a, b| (b.1, &b.0).cmp(&(a.1, &a.0)));
     let newest = newest_first.first().map(|(_, time)| *time);
     let mut buckets = [
         Bucket::new("last", policy.keep_last, |_, index| i64::try_from(index).unwrap_or(i64::MAX)),
-        Bucket::new("daily", policy.keep_daily, |time, _| i64::from(time.year()) * 1000 + i64::from(time.day_of_year())),
+        Bucket::new("daily", policy.keep_daily, |time, _| {
+            i64::from(time.year()) * 1000 + i64::from(time.day_of_year())
+        }),
         Bucket::new("weekly", policy.keep_weekly, |time, _| {
             let week = time.date().iso_week_date();
             i64::from(week.year()) * 100 + i64::from(week.week())
         }),
-        Bucket::new("monthly", policy.keep_monthly, |time, _| i64::from(time.year()) * 100 + i64::from(time.month())),
+        Bucket::new("monthly", policy.keep_monthly, |time, _| {
+            i64::from(time.year()) * 100 + i64::from(time.month())
+        }),
         Bucket::new("yearly", policy.keep_yearly, |time, _| i64::from(time.year())),
     ];
     let mut fates = Vec::new();
     for (index, (run, time)) in newest_first.into_iter().enumerate() {
         let local = time.to_zoned_datetime(zone.clone());
-        let mut reasons: Vec<&str> = buckets.iter_mut().filter_map(|bucket| bucket.takes(&local, index).then_some(bucket.reason)).collect();
-        let age = newest.map(|newest| newest.duration_since(*time).unsigned_abs()).unwrap_or_default();
+        let mut reasons: Vec<&str> = buckets
+            .iter_mut()
+            .filter_map(|bucket| bucket.takes(&local, index).then_some(bucket.reason))
+            .collect();
+        let age =
+            newest.map(|newest| newest.duration_since(*time).unsigned_abs()).unwrap_or_default();
         if policy.keep_within.is_some_and(|within| age < within.duration()) {
             reasons.push("within");
         }

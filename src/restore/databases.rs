@@ -1,4 +1,5 @@
-//! The databases of a restore: how they are named until they are in place, how they are made and removed.
+//! The databases of a restore: how they are named until they are in place, how they are made and
+//! removed.
 
 pub(super) mod exchange;
 
@@ -24,8 +25,9 @@ use super::{dump_directory, note};
 /// What is longer makes a staged database's name too long for PostgreSQL.
 const NAME_MAX: usize = 40;
 
-/// How long others that are in a database, or come back into it, are sent away, and how long our own may take to end. A session that computes
-/// may look at nothing else for as long as it likes: then the restore fails with its number.
+/// How long others that are in a database, or come back into it, are sent away, and how long our
+/// own may take to end. A session that computes may look at nothing else for as long as it likes:
+/// then the restore fails with its number.
 const PATIENCE: Duration = Duration::from_secs(30);
 const ENDS: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,7 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Where text for people is that nothing of ours reads.
 const GLOBALS: &str = "globals.sql";
 
-/// What keeps a database from being renamed and dropped, and no session's end ends: prepared in it, or elsewhere with a lock on it.
+/// What keeps a database from being renamed and dropped, and no session's end ends: prepared in it,
+/// or elsewhere with a lock on it.
 const PREPARED: &str = "SELECT 'prepared transaction ' || x.gid FROM pg_catalog.pg_prepared_xacts x WHERE x.database = $1::text \
     OR EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid WHERE d.datname = $1::text \
       AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.virtualtransaction = '-1/' || x.transaction::text)";
@@ -45,12 +48,20 @@ pub(super) fn loads_as(postgresql: &Postgresql) -> &str {
 
 /// What lies beside the dumps.
 pub(super) fn told(part: &Part) -> Result<Dumped> {
-    read_json(&dump_directory(part)?.join("postgresql.json"))?.context("the dumps have no postgresql.json")
+    read_json(&dump_directory(part)?.join("postgresql.json"))?
+        .context("the dumps have no postgresql.json")
 }
 
 /// Asks the server, and names the databases for the time until they are in place.
-pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> Result<Vec<StagedDatabase>> {
-    let postgresql = config.postgresql.as_ref().context("[postgresql] enable is false: --only redis,files restores without it")?;
+pub(super) async fn plan(
+    config: &Config,
+    manifest: &Manifest,
+    part: &Part,
+) -> Result<Vec<StagedDatabase>> {
+    let postgresql = config
+        .postgresql
+        .as_ref()
+        .context("[postgresql] enable is false: --only redis,files restores without it")?;
     ensure!(
         !manifest.databases.is_empty(),
         "run {} does not tell its databases; 'restore --into DIR --only postgresql' lays their dumps out ({})",
@@ -60,45 +71,76 @@ pub(super) async fn plan(config: &Config, manifest: &Manifest, part: &Part) -> R
     let client = Client::restoring(postgresql)?;
     for program in ["pg_restore", "vacuumdb"] {
         let output = client.command_offline(program).arg("--version").output().await;
-        ensure!(output.is_ok_and(|output| output.status.success()), "{program} cannot be run: install PostgreSQL's client programs");
+        ensure!(
+            output.is_ok_and(|output| output.status.success()),
+            "{program} cannot be run: install PostgreSQL's client programs"
+        );
     }
     let session = client.connect(MAINTENANCE).await?;
     let here = session.major;
-    let there = manifest.versions.iter().find(|component| component.name == "postgresql").and_then(|component| major(&component.version));
+    let there = manifest
+        .versions
+        .iter()
+        .find(|component| component.name == "postgresql")
+        .and_then(|component| major(&component.version));
     if let Some(there) = there.filter(|there| *there > here) {
-        bail!("the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it");
+        bail!(
+            "the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it"
+        );
     }
     let there = numbers(&session).await?;
     unprepared(&session, manifest.databases.iter().map(|database| &database.name)).await?;
     // What an earlier restore could not remove keeps its name.
     let left = Leftover::load()?;
-    let left = |name: &String| left.iter().any(|left| matches!(&left.thing, Thing::Database { name: other, .. } if other == name));
+    let left = |name: &String| {
+        left.iter()
+            .any(|left| matches!(&left.thing, Thing::Database { name: other, .. } if other == name))
+    };
     let staged: Vec<StagedDatabase> = manifest
         .databases
         .iter()
         .enumerate()
         .map(|(index, database)| {
-            let plain: String = database.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).take(NAME_MAX).collect();
+            let plain: String = database
+                .name
+                .chars()
+                .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
+                .take(NAME_MAX)
+                .collect();
             let name = |word: &str| {
                 let numbered = |number: usize| format!("{plain}_{word}_{number}");
                 // By whole rounds: no two databases of a run come to the same.
-                (index..).step_by(manifest.databases.len()).map(numbered).find(|name| !left(name)).unwrap_or_else(|| numbered(index))
+                (index..)
+                    .step_by(manifest.databases.len())
+                    .map(numbered)
+                    .find(|name| !left(name))
+                    .unwrap_or_else(|| numbered(index))
             };
             // It travels as a credential, of a mebibyte at most, and needs no names of tables.
             let database = Database { tables: BTreeMap::new(), ..database.clone() };
-            StagedDatabase { database, staged: name("restored"), replaced: name("replaced"), numbers: None }
+            StagedDatabase {
+                database,
+                staged: name("restored"),
+                replaced: name("replaced"),
+                numbers: None,
+            }
         })
         .collect();
     // Those of an unfinished restore are put back or removed before they are made again.
     let known = Journal::load()?.map(|journal| journal.plan.databases).unwrap_or_default();
-    let ours = |name: &String| known.iter().any(|database| [&database.staged, &database.replaced].contains(&name));
+    let ours = |name: &String| {
+        known.iter().any(|database| [&database.staged, &database.replaced].contains(&name))
+    };
     let marked = marked(&session).await?;
     let in_the_way: Vec<&String> = staged
         .iter()
         .flat_map(|database| [&database.staged, &database.replaced])
         .filter(|name| there.contains_key(*name) && !ours(name) && !marked.contains(name))
         .collect();
-    ensure!(in_the_way.is_empty(), "database {in_the_way:?} is in the way, and not made by an unfinished restore: rename or drop it");
+    ensure!(
+        in_the_way.is_empty(),
+        "database {in_the_way:?} is in the way, and not made by an unfinished restore: rename or drop it"
+    );
     if sandbox::is_needed(&session).await? {
         sandbox::probe(&client, &session, loads_as(postgresql)).await?;
     }
@@ -135,9 +177,12 @@ pub(super) async fn mark(session: &Session, name: &str) -> Result<()> {
     session.run(&format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(OURS))).await
 }
 
-/// Removes what is marked as ours under the names that this restore is going to use, and no journal knows any more.
+/// Removes what is marked as ours under the names that this restore is going to use, and no journal
+/// knows any more.
 pub(super) async fn clear(config: &Config, plan: &Plan) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else {
+        return Ok(());
+    };
     let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     end_ours(&session).await?;
     let marked = marked(&session).await?;
@@ -147,9 +192,12 @@ pub(super) async fn clear(config: &Config, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Tells what will not be as it was: tablespaces that this server does not have, what a run of old did not record.
+/// Tells what will not be as it was: tablespaces that this server does not have, what a run of old
+/// did not record.
 pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
-    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
+    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else {
+        return Ok(());
+    };
     let Some(globals) = told(part)?.globals else {
         return note(format!(
             "this run is of an older gitlab-backup: roles that were not here, and settings and privileges of the databases, are not restored; they \
@@ -157,7 +205,8 @@ pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
         ));
     };
     let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    let missing: Vec<String> = globals.missing_tablespaces(&session).await?.iter().map(|name| identifier(name)).collect();
+    let missing: Vec<String> =
+        globals.missing_tablespaces(&session).await?.iter().map(|name| identifier(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -167,10 +216,12 @@ pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
     ))
 }
 
-/// Drops what was laid out, and the role that one of them may still belong to. Sessions of a restore that was killed are ended first: one of
-/// them may just be making a database.
+/// Drops what was laid out, and the role that one of them may still belong to. Sessions of a
+/// restore that was killed are ended first: one of them may just be making a database.
 pub(super) async fn unmake(config: &Config, plan: &Plan) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else {
+        return Ok(());
+    };
     let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
     end_ours(&session).await?;
     for database in &plan.databases {
@@ -188,7 +239,8 @@ pub(super) async fn forget(config: &Config, name: &str, number: Option<u32>) -> 
     drop_one(&Client::restoring(postgresql)?.insist(MAINTENANCE).await?, name, number).await
 }
 
-/// Marks what is left of one that was replaced, if it is the one of this number: nothing but its removal awaits it.
+/// Marks what is left of one that was replaced, if it is the one of this number: nothing but its
+/// removal awaits it.
 pub(super) async fn disown(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
@@ -203,17 +255,26 @@ pub(super) async fn retire(config: &Config) -> Result<()> {
     if sandbox::is_needed(&session).await? { sandbox::retire(&session).await } else { Ok(()) }
 }
 
-/// Drops the database of this name if it is marked as ours, with the sessions that a killed restore has left.
+/// Drops the database of this name if it is marked as ours, with the sessions that a killed restore
+/// has left.
 pub(super) async fn drop_ours(session: &Session, name: &str) -> Result<()> {
-    if marked(session).await?.iter().any(|marked| marked == name) { drop_one(session, name, None).await } else { Ok(()) }
+    if marked(session).await?.iter().any(|marked| marked == name) {
+        drop_one(session, name, None).await
+    } else {
+        Ok(())
+    }
 }
 
-/// Drops one, if it is the one of this number, with all sessions in it. That it is gone is no failure.
+/// Drops one, if it is the one of this number, with all sessions in it. That it is gone is no
+/// failure.
 async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     loop {
         let Some(found) = numbers(session).await?.get(name).copied() else { return Ok(()) };
-        ensure!(number.is_none_or(|number| number == found), "database '{name}' is another than the one that was ours: it stays");
+        ensure!(
+            number.is_none_or(|number| number == found),
+            "database '{name}' is another than the one that was ours: it stays"
+        );
         if session
             .value::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1::text AND datistemplate)", &[&name])
             .await?
@@ -224,7 +285,10 @@ async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<
         if force.is_empty() {
             end(session, &[name]).await?;
         }
-        match session.run_with_all(&format!("DROP DATABASE IF EXISTS {}{force}", identifier(name))).await {
+        match session
+            .run_with_all(&format!("DROP DATABASE IF EXISTS {}{force}", identifier(name)))
+            .await
+        {
             Ok(()) => return Ok(()),
             Err(error) => {
                 let holders = holders(session, name).await;
@@ -232,7 +296,9 @@ async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<
                 if Instant::now() >= until || !only_sessions {
                     return Err(error.context(match holders.is_empty() {
                         true => format!("cannot drop database '{name}'"),
-                        false => format!("cannot drop database '{name}', held by {}", holders.join(", ")),
+                        false => {
+                            format!("cannot drop database '{name}', held by {}", holders.join(", "))
+                        }
                     }));
                 }
             }

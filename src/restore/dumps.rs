@@ -34,11 +34,13 @@ pub(super) fn lay(config: &Config, part: &Part, paths: &[PathBuf]) -> Result<()>
 pub(super) fn give(config: &Config, part: &Part) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let target = Path::new(paths::RESTORE_DUMPS);
-    // By a socket, root's own: the unit that loads them gives each to whom it has read it. By a host, the unit is the user.
+    // By a socket, root's own: the unit that loads them gives each to whom it has read it. By a
+    // host, the unit is the user.
     let (uid, gid) = match postgresql.by_socket() {
         true => (0, 0),
         false => {
-            let user = user::to_become(&postgresql.restore_os_user).context("correct [postgresql] os-user")?;
+            let user = user::to_become(&postgresql.restore_os_user)
+                .context("correct [postgresql] os-user")?;
             user.map_or((0, 0), |user| (user.uid.as_raw(), user.gid.as_raw()))
         }
     };
@@ -47,5 +49,8 @@ pub(super) fn give(config: &Config, part: &Part) -> Result<()> {
     let dumps = Directory::open(target)?;
     // Owned by a number of the host that was backed up, and above it are its directories.
     dumps.below(inside)?.give(uid, gid)?;
-    inside.ancestors().skip(usize::from(uid != 0)).try_for_each(|above| dumps.below(above)?.set_mode(0o711))
+    inside
+        .ancestors()
+        .skip(usize::from(uid != 0))
+        .try_for_each(|above| dumps.below(above)?.set_mode(0o711))
 }

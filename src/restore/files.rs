@@ -29,14 +29,25 @@ pub fn files(config: &Config) -> Result<()> {
     let mut only_here: Vec<PathBuf> = Vec::new();
     for layout in &plan.layouts {
         let staged = layout.places.staged.open()?;
-        notify::status(&format!("laying out {} paths in {}", layout.roots.len(), staged.path().display()));
-        lay(config, snapshot, &staged, layout.roots.iter().map(|root| root.path.clone()).collect())?;
+        notify::status(&format!(
+            "laying out {} paths in {}",
+            layout.roots.len(),
+            staged.path().display()
+        ));
+        lay(
+            config,
+            snapshot,
+            &staged,
+            layout.roots.iter().map(|root| root.path.clone()).collect(),
+        )?;
         for root in &layout.roots {
             only_here.extend(moves::only_in(&root.path, &layout.places.staged)?);
         }
     }
     let ours = |path: &PathBuf| {
-        plan.layouts.iter().any(|layout| [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&path))
+        plan.layouts.iter().any(|layout| {
+            [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&path)
+        })
     };
     only_here.retain(|path| !ours(path));
     let only_here: Vec<RawPath> = only_here.into_iter().map(RawPath).collect();
@@ -47,8 +58,12 @@ pub fn files(config: &Config) -> Result<()> {
 pub fn beside(config: &Config) -> Result<()> {
     let plan = plan()?;
     let (Some(snapshot), Some(beside)) = (&plan.files, &plan.beside) else { return Ok(()) };
-    let (state, name) = (Directory::open(Path::new(paths::STATE))?, Path::new(paths::RESTORED_CONFIGURATION).strip_prefix(paths::STATE)?);
-    let (above, run) = (state.make_all(name, None)?, beside.directory.file_name().context("a run has a name")?);
+    let (state, name) = (
+        Directory::open(Path::new(paths::STATE))?,
+        Path::new(paths::RESTORED_CONFIGURATION).strip_prefix(paths::STATE)?,
+    );
+    let (above, run) =
+        (state.make_all(name, None)?, beside.directory.file_name().context("a run has a name")?);
     above.remove(run)?;
     let staged = above.make(run, 0o700)?;
     lay(config, snapshot, &staged, beside.roots.clone())?;
@@ -76,7 +91,8 @@ fn lay(config: &Config, snapshot: &str, staged: &Directory, paths: Vec<PathBuf>)
 /// Where what is live is not what was laid out of the run.
 fn differ(root: &Path, staged: &Directory) -> Result<Vec<String>> {
     let mut found = Differences::default();
-    let (inside, name) = (moves::below(root), root.file_name().context("a path without a name is configuration")?);
+    let (inside, name) =
+        (moves::below(root), root.file_name().context("a path without a name is configuration")?);
     let laid = staged.below(inside.parent().unwrap_or(Path::new("")))?;
     if !moves::is_there(root)? {
         return Ok(vec![format!("{} is missing", root.display())]);
@@ -126,19 +142,35 @@ impl Pair {
     fn compare(&self, name: &OsString, found: &mut Differences) -> Result<Option<Self>> {
         let path = Path::new(name);
         let shown = self.live.path().join(path);
-        let kind = |directory: &Directory| Ok::<_, anyhow::Error>(directory.look(path)?.map(|stat| FileType::from_raw_mode(stat.st_mode)));
+        let kind = |directory: &Directory| {
+            Ok::<_, anyhow::Error>(
+                directory.look(path)?.map(|stat| FileType::from_raw_mode(stat.st_mode)),
+            )
+        };
         match (kind(&self.live)?, kind(&self.laid)?) {
             (None, _) => found.add(&shown, "is missing"),
             (_, None) => found.add(&shown, "is not in the run"),
             (Some(FileType::Directory), Some(FileType::Directory)) => {
                 let (live, laid) = (self.live.below(path)?, self.laid.below(path)?);
-                let names = live.entries()?.into_iter().chain(laid.entries()?).map(|(name, _)| name).collect::<BTreeSet<_>>();
-                return Ok(Some(Self { live, laid, names: names.into_iter().collect::<Vec<_>>().into_iter() }));
+                let names = live
+                    .entries()?
+                    .into_iter()
+                    .chain(laid.entries()?)
+                    .map(|(name, _)| name)
+                    .collect::<BTreeSet<_>>();
+                return Ok(Some(Self {
+                    live,
+                    laid,
+                    names: names.into_iter().collect::<Vec<_>>().into_iter(),
+                }));
             }
-            (Some(FileType::Symlink), Some(FileType::Symlink)) if self.live.target(name)? == self.laid.target(name)? => {}
-            (Some(FileType::RegularFile), Some(FileType::RegularFile)) if same(self.live.file(path)?, self.laid.file(path)?)? => {}
+            (Some(FileType::Symlink), Some(FileType::Symlink))
+                if self.live.target(name)? == self.laid.target(name)? => {}
+            (Some(FileType::RegularFile), Some(FileType::RegularFile))
+                if same(self.live.file(path)?, self.laid.file(path)?)? => {}
             // Nobody reads from a pipe or a device to compare it.
-            (Some(live), Some(laid)) if live == laid && ![FileType::Symlink, FileType::RegularFile].contains(&live) => {}
+            (Some(live), Some(laid))
+                if live == laid && ![FileType::Symlink, FileType::RegularFile].contains(&live) => {}
             _ => found.add(&shown, "differs"),
         }
         Ok(None)

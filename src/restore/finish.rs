@@ -17,8 +17,8 @@ use crate::values::RawPath;
 
 use super::{databases, moves, note, undo};
 
-/// Removes what was replaced. Killed at any point, it goes on where it was. What cannot be removed is no failure: it is written down, told, and
-/// tried again the next time.
+/// Removes what was replaced. Killed at any point, it goes on where it was. What cannot be removed
+/// is no failure: it is written down, told, and tried again the next time.
 pub async fn finish(config: &Config) -> Result<()> {
     let mut left = Vec::new();
     for leftover in Leftover::load()? {
@@ -31,20 +31,29 @@ pub async fn finish(config: &Config) -> Result<()> {
         Leftover::save(&left)?;
         return undo::away(config, &journal).await;
     }
-    ensure!(journal.state.has_taken_place(), "the restore is not complete: nothing of what was there before is removed");
+    ensure!(
+        journal.state.has_taken_place(),
+        "the restore is not complete: nothing of what was there before is removed"
+    );
     ensure!(
         !journal.undo,
         "what was there before is wanted back: nothing of it is removed until 'gitlab-backup restore --undo' has brought it back, or \
          'gitlab-backup restore --keep' keeps what was restored"
     );
-    // Who restores anew does not want what is here, and may never get an answer of it: that is asked for at the very beginning of his restore.
-    // A record without an end is of a restore that goes on only in the boot in which it was asked for.
+    // Who restores anew does not want what is here, and may never get an answer of it: that is
+    // asked for at the very beginning of his restore. A record without an end is of a restore that
+    // goes on only in the boot in which it was asked for.
     let asked = Path::new(paths::RESTORE_ASKED).exists();
     let going_on = Record::last(Kind::Restore)?.filter(|record| asked && record.finished.is_none());
     let anew = going_on.as_ref().is_some_and(|record| record.stage == "prepare");
     // Nothing of it ran before this restore, and so nothing has been started.
     let down = going_on.is_some() && journal.paused.is_empty();
-    if let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched && !anew && !down) {
+    if let Some(url) = config
+        .gitlab
+        .readiness
+        .as_ref()
+        .filter(|_| journal.state == State::Switched && !anew && !down)
+    {
         // It may have gone down again, or the machine with it, before it ever answered.
         let silent = readiness::ask(url).await.err();
         if let Some(error) = silent {
@@ -67,18 +76,26 @@ pub async fn finish(config: &Config) -> Result<()> {
         let by_hand = match keep(layout, &here) {
             Ok(0) => None,
             Ok(count) => {
-                note(format!("{count} paths that were here and are not in the run are kept in {}", layout.kept.display()))?;
+                note(format!(
+                    "{count} paths that were here and are not in the run are kept in {}",
+                    layout.kept.display()
+                ))?;
                 None
             }
-            Err(error) => {
-                Some(format!("it has paths that are not in the run, which cannot be kept in {}: {error:#}", layout.kept.display()))
-            }
+            Err(error) => Some(format!(
+                "it has paths that are not in the run, which cannot be kept in {}: {error:#}",
+                layout.kept.display()
+            )),
         };
         left.extend(without(&layout.places.aside, None, by_hand));
         left.extend(without(&layout.places.staged, None, None));
     }
     for redis in &journal.plan.redis {
-        left.extend([&redis.places.staged, &redis.places.aside].into_iter().filter_map(|held| without(held, Some(redis.account), None)));
+        left.extend(
+            [&redis.places.staged, &redis.places.aside]
+                .into_iter()
+                .filter_map(|held| without(held, Some(redis.account), None)),
+        );
     }
     for StagedDatabase { replaced, numbers, .. } in &journal.plan.databases {
         // There was none before.
@@ -109,12 +126,16 @@ pub async fn finish(config: &Config) -> Result<()> {
 /// Tries once more; what is still left.
 async fn again(config: &Config, leftover: Leftover) -> Result<Option<Leftover>> {
     match &leftover.thing {
-        Thing::Database { name, number } => Ok(match databases::forget(config, name, *number).await {
-            Ok(()) => None,
-            Err(error) => Some(Leftover { why: format!("{error:#}"), ..leftover }),
-        }),
+        Thing::Database { name, number } => {
+            Ok(match databases::forget(config, name, *number).await {
+                Ok(()) => None,
+                Err(error) => Some(Leftover { why: format!("{error:#}"), ..leftover }),
+            })
+        }
         // Until somebody has removed it.
-        Thing::Directory { held, .. } if leftover.by_hand => Ok(held.open_if_there()?.map(|_| leftover)),
+        Thing::Directory { held, .. } if leftover.by_hand => {
+            Ok(held.open_if_there()?.map(|_| leftover))
+        }
         Thing::Directory { held, account } => Ok(without(held, *account, None)),
     }
 }
@@ -129,12 +150,19 @@ fn without(held: &Held, account: Option<Account>, by_hand: Option<String>) -> Op
         Some(why) => why.clone(),
         None => format!("{:#}", removed().err()?),
     };
-    Some(Leftover { thing: Thing::Directory { held: held.clone(), account }, why, by_hand: by_hand.is_some() })
+    Some(Leftover {
+        thing: Thing::Directory { held: held.clone(), account },
+        why,
+        by_hand: by_hand.is_some(),
+    })
 }
 
-/// Moves what was at `paths` to where it is kept; how many are there now. Some may have been moved before.
+/// Moves what was at `paths` to where it is kept; how many are there now. Some may have been moved
+/// before.
 fn keep(layout: &Layout, paths: &[&PathBuf]) -> Result<usize> {
-    let Some(aside) = layout.places.aside.open_if_there()?.filter(|_| !paths.is_empty()) else { return Ok(0) };
+    let Some(aside) = layout.places.aside.open_if_there()?.filter(|_| !paths.is_empty()) else {
+        return Ok(0);
+    };
     let (parent, name) = Directory::of(&layout.kept)?;
     let kept = match parent.look(Path::new(&name))? {
         Some(_) => parent.below(Path::new(&name))?,
@@ -148,7 +176,10 @@ fn keep(layout: &Layout, paths: &[&PathBuf]) -> Result<usize> {
     let mut count = 0;
     for path in paths {
         let inside = moves::below(path);
-        let (above, name) = (inside.parent().unwrap_or(Path::new("")), inside.file_name().context("a path without a name is kept")?);
+        let (above, name) = (
+            inside.parent().unwrap_or(Path::new("")),
+            inside.file_name().context("a path without a name is kept")?,
+        );
         if aside.look(inside)?.is_some() {
             let from = aside.below(above)?;
             from.rename(name, &kept.make_all(above, Some(&aside))?, name)?;

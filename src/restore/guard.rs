@@ -7,7 +7,8 @@ use crate::runs::restore::Journal;
 use crate::systemd::Manager;
 use crate::units::{Plan, Unit};
 
-/// Cancels the start of every writer, whose start jobs wait behind this unit: also where a configuration cannot be read.
+/// Cancels the start of every writer, whose start jobs wait behind this unit: also where a
+/// configuration cannot be read.
 pub async fn guard(writers: &[String], config: Result<Config>) -> Result<()> {
     let Some(why) = Journal::half_way() else { return Ok(()) };
     tracing::error!("{why}");

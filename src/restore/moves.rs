@@ -1,6 +1,8 @@
-//! The replacement of files: renames, each of which can be done again or taken back, wherever the process before was killed.
+//! The replacement of files: renames, each of which can be done again or taken back, wherever the
+//! process before was killed.
 //!
-//! What is live belongs to others, and so may the directories around it: each is held by descriptor for its rename, and no link leads elsewhere.
+//! What is live belongs to others, and so may the directories around it: each is held by descriptor
+//! for its rename, and no link leads elsewhere.
 
 mod placing;
 
@@ -27,19 +29,25 @@ pub(super) fn plan(layout: &Layout) -> Result<Moves> {
     let mut steps = Vec::new();
     for root in &layout.roots {
         let inside = below(&root.path);
-        staged.look(inside)?.with_context(|| format!("{} is not laid out", staged.path().join(inside).display()))?;
+        staged
+            .look(inside)?
+            .with_context(|| format!("{} is not laid out", staged.path().join(inside).display()))?;
         if !root.mount {
             steps.push(one(&root.path, inside, true)?);
             continue;
         }
         let laid = staged.below(inside)?;
         let live = Directory::open(&root.path)?;
-        let mut names: Vec<OsString> = live.entries()?.into_iter().chain(laid.entries()?).map(|(name, _)| name).collect();
+        let mut names: Vec<OsString> =
+            live.entries()?.into_iter().chain(laid.entries()?).map(|(name, _)| name).collect();
         names.sort();
         names.dedup();
         for name in names {
             let path = root.path.join(&name);
-            if name == LOST_FOUND || [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&&path) {
+            if name == LOST_FOUND
+                || [&layout.places.staged.path, &layout.places.aside.path, &layout.kept]
+                    .contains(&&path)
+            {
                 continue;
             }
             let new = laid.look(Path::new(&name))?.is_some();
@@ -105,12 +113,23 @@ pub(super) fn prove(moves: &[Moves]) -> Result<()> {
         if moves.steps.is_empty() {
             return Ok(());
         }
-        let gone = |path: &Path| format!("{} is gone, where what was there before was put aside: nothing is put back", path.display());
-        let aside = moves.places.aside.open_if_there()?.with_context(|| gone(&moves.places.aside.path))?;
-        let staged = moves.places.staged.open_if_there()?.with_context(|| gone(&moves.places.staged.path))?;
+        let gone = |path: &Path| {
+            format!(
+                "{} is gone, where what was there before was put aside: nothing is put back",
+                path.display()
+            )
+        };
+        let aside =
+            moves.places.aside.open_if_there()?.with_context(|| gone(&moves.places.aside.path))?;
+        let staged = moves
+            .places
+            .staged
+            .open_if_there()?
+            .with_context(|| gone(&moves.places.staged.path))?;
         for step in moves.steps.iter().filter(|step| step.old) {
             // Not aside it can only be where it was: then the new has not come.
-            let untouched = if step.new { staged.look(&step.inside)?.is_some() } else { is_there(&step.live)? };
+            let untouched =
+                if step.new { staged.look(&step.inside)?.is_some() } else { is_there(&step.live)? };
             ensure!(
                 aside.look(&step.inside)?.is_some() || untouched,
                 "what was at {} before is gone from {}: nothing is put back",
@@ -125,7 +144,9 @@ pub(super) fn prove(moves: &[Moves]) -> Result<()> {
 /// The new beside again, the old in place. What was not done is not taken back.
 pub(super) fn backward(moves: &[Moves]) -> Result<()> {
     each(moves, |moves| {
-        let (Some(staged), Some(aside)) = (moves.places.staged.open_if_there()?, moves.places.aside.open_if_there()?) else {
+        let (Some(staged), Some(aside)) =
+            (moves.places.staged.open_if_there()?, moves.places.aside.open_if_there()?)
+        else {
             return Ok(());
         };
         let placing = Placing::new(&staged)?;
@@ -161,7 +182,8 @@ fn split(path: &Path) -> (&Path, &OsStr) {
     (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(path.as_os_str()))
 }
 
-/// The directory for `live`, and its name in it. What is missing is made as it is above `inside` in `like`.
+/// The directory for `live`, and its name in it. What is missing is made as it is above `inside` in
+/// `like`.
 fn make_parents(live: &Path, like: &Directory, inside: &Path) -> Result<(Directory, OsString)> {
     let (above, name) = split(live);
     let (found, missing) = Directory::nearest(above)?;
@@ -206,7 +228,9 @@ struct Pair {
 }
 
 fn differences(live: Directory, staged: Directory, found: &mut Vec<PathBuf>) -> Result<()> {
-    let pair = |live: Directory, staged: Directory| -> Result<Pair> { Ok(Pair { names: live.entries()?.into_iter(), live, staged }) };
+    let pair = |live: Directory, staged: Directory| -> Result<Pair> {
+        Ok(Pair { names: live.entries()?.into_iter(), live, staged })
+    };
     let mut open = vec![pair(live, staged)?];
     while let Some(last) = open.last_mut() {
         let Some((name, kind)) = last.names.next() else {

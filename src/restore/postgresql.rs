@@ -23,10 +23,13 @@ use super::{databases, dump_directory, plan};
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Makes the roles that are missing, and each database under the name that it has until everything is there.
+/// Makes the roles that are missing, and each database under the name that it has until everything
+/// is there.
 pub async fn load(config: &Config) -> Result<()> {
     let plan = plan()?;
-    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else { return Ok(()) };
+    let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else {
+        return Ok(());
+    };
     let admin = Client::loading(postgresql)?;
     let session = admin.insist(MAINTENANCE).await?;
     let dumps = dump_directory(part)?;
@@ -39,13 +42,18 @@ pub async fn load(config: &Config) -> Result<()> {
     let options = options(&told, &session).await?;
     let is_needed = sandbox::is_needed(&session).await?;
     for (index, database) in plan.databases.iter().enumerate() {
-        // A new one for each: the code of one database could have lent the role to whom it liked, for the next.
+        // A new one for each: the code of one database could have lent the role to whom it liked,
+        // for the next.
         let sandbox = match is_needed {
             true => Some(sandbox::make(&admin, &session, databases::loads_as(postgresql)).await?),
             false => None,
         };
         let loader = Loader { admin: &admin, session: &session, sandbox: sandbox.as_ref() };
-        let told = told.databases.iter().find(|told| told.name == database.database.name).unwrap_or(&database.database);
+        let told = told
+            .databases
+            .iter()
+            .find(|told| told.name == database.database.name)
+            .unwrap_or(&database.database);
         let path = database.database.dump_in(&dumps)?;
         give(&path, &loader)?;
         let work = one(&loader, database, told, &path, options);
@@ -73,7 +81,11 @@ pub async fn load(config: &Config) -> Result<()> {
 pub(super) async fn options(told: &Dumped, session: &Session) -> Result<&'static [&'static str]> {
     let Some(globals) = &told.globals else { return Ok(&[]) };
     // All or none: pg_restore cannot leave out some.
-    Ok(if globals.missing_tablespaces(session).await?.is_empty() { &[] } else { &["--no-tablespaces"] })
+    Ok(if globals.missing_tablespaces(session).await?.is_empty() {
+        &[]
+    } else {
+        &["--no-tablespaces"]
+    })
 }
 
 /// Lets whoever runs pg_restore read a dump.
@@ -85,7 +97,13 @@ pub(super) fn give(dump: &Path, loader: &Loader<'_>) -> Result<()> {
     }
 }
 
-async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, dump: &Path, options: &[&str]) -> Result<()> {
+async fn one(
+    loader: &Loader<'_>,
+    database: &StagedDatabase,
+    told: &Database,
+    dump: &Path,
+    options: &[&str],
+) -> Result<()> {
     let name = &database.staged;
     loader.create(name, &database.database).await?;
     databases::mark(loader.session, name).await?;
@@ -96,14 +114,19 @@ async fn one(loader: &Loader<'_>, database: &StagedDatabase, told: &Database, du
             return Ok(());
         }
         let mut analyze = filler.command("vacuumdb", name, loader.session.major)?;
-        analyze.args(["--analyze-only", "--quiet"]).arg(format!("--jobs={}", filler.login.config.jobs));
+        analyze
+            .args(["--analyze-only", "--quiet"])
+            .arg(format!("--jobs={}", filler.login.config.jobs));
         // Everything is there without it, and the server does it by itself after a while.
         let failed = match process::to_its_end(&mut analyze).await {
             Ok(ended) if ended.status.success() => return Ok(()),
             Ok(ended) => process::tail(ended.said.as_bytes()),
             Err(error) => format!("{error:#}"),
         };
-        tracing::warn!("{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}", filler.login.place(name));
+        tracing::warn!(
+            "{} is slow until it is analyzed ('vacuumdb --analyze-only'), which failed: {failed}",
+            filler.login.place(name)
+        );
         Ok(())
     };
     loader.fill(name, dump, options, meanwhile).await?;

@@ -1,4 +1,5 @@
-//! Everything that can be known before GitLab is touched, and the plan that follows from it. Tells all findings, not the first.
+//! Everything that can be known before GitLab is touched, and the plan that follows from it. Tells
+//! all findings, not the first.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -37,7 +38,8 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
             plan
         }
         None => {
-            let journal = Journal::load()?.context("no restore ended half way: there is nothing to put back")?;
+            let journal = Journal::load()?
+                .context("no restore ended half way: there is nothing to put back")?;
             // Before GitLab is stopped for it.
             if journal.state != State::Staging {
                 undo::prove(&journal, &mut Server::of(config)?).await?;
@@ -72,7 +74,12 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
     if let Some(mismatch) = gitlab_mismatch(manifest) {
         match request.allow_version_mismatch {
             true => tracing::warn!("{mismatch}: restoring all the same, as asked for"),
-            false => findings.add("gitlab", bail_with(format!("{mismatch}: install that version, or insist by --allow-version-mismatch"))),
+            false => findings.add(
+                "gitlab",
+                bail_with(format!(
+                    "{mismatch}: install that version, or insist by --allow-version-mismatch"
+                )),
+            ),
         }
     }
     let mut plan = Plan {
@@ -86,13 +93,16 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
         beside: None,
     };
     if let Some(postgresql) = &plan.postgresql {
-        plan.databases = findings.take("postgresql", databases::plan(config, manifest, postgresql).await);
+        plan.databases =
+            findings.take("postgresql", databases::plan(config, manifest, postgresql).await);
     }
     if plan.redis_part.is_some() {
         let manager = Manager::connect().await?;
         plan.redis = findings.take("redis", redis::plan(config, request, manifest, &manager).await);
     }
-    if let Some(files) = find(manifest, "files").filter(|_| request.wants("files") || request.wants("config")) {
+    if let Some(files) =
+        find(manifest, "files").filter(|_| request.wants("files") || request.wants("config"))
+    {
         findings.add("files", verify::unchanged(run, files).map(drop));
         let (put, beside) = roots(config, request, files);
         plan.files = Some(files.snapshot.clone());
@@ -102,7 +112,10 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
     findings.add("space", enough(&plan, &*engine, request.path.as_deref()));
     findings.end()?;
     ensure!(
-        !plan.databases.is_empty() || !plan.redis.is_empty() || !plan.layouts.is_empty() || plan.beside.is_some(),
+        !plan.databases.is_empty()
+            || !plan.redis.is_empty()
+            || !plan.layouts.is_empty()
+            || plan.beside.is_some(),
         "nothing of run {} is asked for",
         manifest.id
     );
@@ -158,11 +171,17 @@ fn part(run: &CompleteRun, name: &str, request: &Request, findings: &mut Finding
 
 /// How GitLab here differs from the one that was backed up; the edition is in the version (`-ee`).
 fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
-    let there = manifest.versions.iter().find(|component| component.name == "gitlab").map_or("unknown", |gitlab| &gitlab.version);
+    let there = manifest
+        .versions
+        .iter()
+        .find(|component| component.name == "gitlab")
+        .map_or("unknown", |gitlab| &gitlab.version);
     let here = manifest::gitlab_version();
     match (there, here.as_str()) {
         ("unknown", "unknown") => {
-            tracing::warn!("GitLab's version is known neither here nor in the run: it is not compared");
+            tracing::warn!(
+                "GitLab's version is known neither here nor in the run: it is not compared"
+            );
             None
         }
         (there, here) if there == here => None,
@@ -176,7 +195,9 @@ fn roots(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec
         return (vec![path.clone()], Vec::new());
     }
     let (configuration, data): (Vec<PathBuf>, Vec<PathBuf>) =
-        files.paths.iter().cloned().partition(|path| config.files.configuration.iter().any(|inner| path.starts_with(inner)));
+        files.paths.iter().cloned().partition(|path| {
+            config.files.configuration.iter().any(|inner| path.starts_with(inner))
+        });
     let mut put = if request.wants("files") { data } else { Vec::new() };
     if request.wants("config") {
         put.extend(configuration);
@@ -187,7 +208,8 @@ fn roots(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec
 
 /// statx(2): whether it has the attribute immutable or append-only, chattr(1).
 fn immutable(path: &Path) -> Result<bool> {
-    let found = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    let found =
+        rustix::fs::statx(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
     let found = found.with_context(|| format!("cannot look at {}", path.display()))?;
     Ok(found.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND))
 }
@@ -204,30 +226,44 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
             path.display()
         );
         let fixed = here.is_some() && immutable(path)?;
-        ensure!(!fixed, "{} may not be renamed, not even by root: 'chattr -i -a' first", path.display());
+        ensure!(
+            !fixed,
+            "{} may not be renamed, not even by root: 'chattr -i -a' first",
+            path.display()
+        );
         let parent = existing_above(path)?;
         let opened = Directory::open(&parent)?;
-        let above = rustix::fs::fstat(&opened).with_context(|| format!("cannot read {}", parent.display()))?;
-        // What is above it, and mounted in it, is so by where it is, and not by the links of root's that lead there.
+        let above = rustix::fs::fstat(&opened)
+            .with_context(|| format!("cannot read {}", parent.display()))?;
+        // What is above it, and mounted in it, is so by where it is, and not by the links of root's
+        // that lead there.
         let real_parent = opened.real()?;
         let real = real_parent.join(path.strip_prefix(&parent)?);
-        if let Some(inside) = mounts.iter().find(|mount| mount.starts_with(&real) && **mount != real) {
+        if let Some(inside) =
+            mounts.iter().find(|mount| mount.starts_with(&real) && **mount != real)
+        {
             bail!(
                 "{} is a file system of its own inside {}: restore with --into and move its content by hand",
                 inside.display(),
                 path.display()
             );
         }
-        let mount = here.as_ref().is_some_and(|here| here.is_dir() && (here.dev() != above.st_dev || mounts.contains(&real)));
+        let mount = here.as_ref().is_some_and(|here| {
+            here.is_dir() && (here.dev() != above.st_dev || mounts.contains(&real))
+        });
         let (base, device) = match (&here, mount) {
             (Some(here), true) => (real, here.dev()),
             _ => (real_parent, above.st_dev),
         };
         // Not even within one file system is there a rename from one mount to another.
-        let within = mounts.iter().filter(|mount| base.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
+        let within = mounts
+            .iter()
+            .filter(|mount| base.starts_with(mount))
+            .max_by_key(|mount| mount.as_os_str().len());
         let within = within.cloned().unwrap_or_else(|| PathBuf::from("/"));
         let base = closed(&base, &within);
-        let system = rustix::fs::statvfs(&base).with_context(|| format!("cannot look at {}", base.display()))?;
+        let system = rustix::fs::statvfs(&base)
+            .with_context(|| format!("cannot look at {}", base.display()))?;
         ensure!(
             !system.f_flag.contains(StatVfsMountFlags::RDONLY),
             "{} is read-only for the units of a restore, and {} is to come there: name that path in [files] paths, and '{}'",
@@ -247,13 +283,15 @@ fn layouts(roots: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
     Ok(layouts.into_values().collect())
 }
 
-/// The nearest directory at or above `base`, within the mount, in which nobody but root can rename; `base` where there is none.
+/// The nearest directory at or above `base`, within the mount, in which nobody but root can rename;
+/// `base` where there is none.
 fn closed(base: &Path, mount: &Path) -> PathBuf {
     let above = base.ancestors().take_while(|above| above.starts_with(mount));
     above.into_iter().find(|above| beneath::trusted(above).is_ok()).unwrap_or(base).to_owned()
 }
 
-/// `path`, or with a number behind it what is not there yet: an earlier restore of the same run may have kept something as well.
+/// `path`, or with a number behind it what is not there yet: an earlier restore of the same run may
+/// have kept something as well.
 fn unused(path: PathBuf) -> Result<PathBuf> {
     let numbered = (2..).map(|number| PathBuf::from(format!("{}-{number}", path.display())));
     for path in std::iter::once(path.clone()).chain(numbered) {
@@ -267,17 +305,21 @@ fn unused(path: PathBuf) -> Result<PathBuf> {
 /// The deepest directory above `path` that is there.
 fn existing_above(path: &Path) -> Result<PathBuf> {
     let above = path.ancestors().skip(1).find(|path| path.is_dir());
-    above.map(Path::to_owned).with_context(|| format!("nothing above {} is a directory", path.display()))
+    above
+        .map(Path::to_owned)
+        .with_context(|| format!("nothing above {} is a directory", path.display()))
 }
 
 fn beside_layout(roots: Vec<PathBuf>, run: &RunId) -> Beside {
     Beside { directory: Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str()), roots }
 }
 
-/// Room for everything beside what is there. What a database takes is asked of its server's file system only if that can be seen from here.
+/// Room for everything beside what is there. What a database takes is asked of its server's file
+/// system only if that can be seen from here.
 fn enough(plan: &Plan, engine: &dyn Engine, asked: Option<&Path>) -> Result<()> {
     let mut needed = space::Needed::default();
-    let dumps: u64 = [&plan.postgresql, &plan.redis_part].into_iter().flatten().map(|part| part.bytes).sum();
+    let dumps: u64 =
+        [&plan.postgresql, &plan.redis_part].into_iter().flatten().map(|part| part.bytes).sum();
     needed.add(Path::new(paths::STATE), dumps);
     for redis in &plan.redis {
         needed.add(&redis.directory, plan.redis_part.as_ref().map_or(0, |part| part.bytes));
@@ -287,7 +329,8 @@ fn enough(plan: &Plan, engine: &dyn Engine, asked: Option<&Path>) -> Result<()> 
             let roots: Vec<&PathBuf> = layout.roots.iter().map(|root| &root.path).collect();
             (&layout.places.staged.path, roots)
         });
-        let beside = plan.beside.iter().map(|beside| (&beside.directory, beside.roots.iter().collect()));
+        let beside =
+            plan.beside.iter().map(|beside| (&beside.directory, beside.roots.iter().collect()));
         let all: Vec<(&PathBuf, Vec<&PathBuf>)> = layouts.chain(beside).collect();
         let mut bytes = vec![0; all.len()];
         let mut seen = false;
@@ -295,7 +338,9 @@ fn enough(plan: &Plan, engine: &dyn Engine, asked: Option<&Path>) -> Result<()> 
             .list(snapshot, &mut |path, size| {
                 seen |= asked.is_some_and(|asked| path.starts_with(asked));
                 let Some(size) = size else { return };
-                let within = |(_, roots): &(&PathBuf, Vec<&PathBuf>)| roots.iter().any(|root| path.starts_with(root));
+                let within = |(_, roots): &(&PathBuf, Vec<&PathBuf>)| {
+                    roots.iter().any(|root| path.starts_with(root))
+                };
                 if let Some(index) = all.iter().position(within) {
                     bytes[index] += size;
                 }

@@ -1,4 +1,5 @@
-//! Redis: a server reads its file only when it starts, so its unit is stopped, the file put in place, and the unit started.
+//! Redis: a server reads its file only when it starts, so its unit is stopped, the file put in
+//! place, and the unit started.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,21 +24,34 @@ const PAUSE: Duration = Duration::from_millis(100);
 const STOP: Duration = Duration::from_secs(600);
 
 /// Which instances of the run are restored, and what there is to know of each while it still runs.
-pub(super) async fn plan(config: &Config, request: &Request, manifest: &Manifest, manager: &Manager) -> Result<Vec<StagedRedis>> {
-    let names = manifest.versions.iter().filter_map(|component| Some((component.name.strip_prefix("redis-")?, component.version.as_str())));
+pub(super) async fn plan(
+    config: &Config,
+    request: &Request,
+    manifest: &Manifest,
+    manager: &Manager,
+) -> Result<Vec<StagedRedis>> {
+    let names = manifest.versions.iter().filter_map(|component| {
+        Some((component.name.strip_prefix("redis-")?, component.version.as_str()))
+    });
     // A restore that died while it had a server down has found out what it takes.
     let known = known()?;
     let mut staged = Vec::new();
     let mut failures = Vec::new();
-    for (name, version) in names.filter(|(name, _)| !request.skip_redis.iter().any(|skip| skip == name)) {
+    for (name, version) in
+        names.filter(|(name, _)| !request.skip_redis.iter().any(|skip| skip == name))
+    {
         let found = match config.redis.iter().find(|redis| redis.name == name) {
             Some(redis) => instance(redis, version, manager).await,
             None => Err(anyhow::anyhow!("it is in the run and not in [[redis]]")),
         };
         match found {
             Ok(instance) => staged.push(instance),
-            Err(_) if known.iter().any(|known| known.name == name) => staged.extend(known.iter().find(|known| known.name == name).cloned()),
-            Err(error) => failures.push(format!("{name}: {error:#} (--skip-redis {name} leaves it as it is)")),
+            Err(_) if known.iter().any(|known| known.name == name) => {
+                staged.extend(known.iter().find(|known| known.name == name).cloned())
+            }
+            Err(error) => {
+                failures.push(format!("{name}: {error:#} (--skip-redis {name} leaves it as it is)"))
+            }
         }
     }
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
@@ -48,10 +62,15 @@ async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<Sta
     let server = Server::connect(redis).await?;
     let info = server.info().await?;
     if let Some(master) = info.master() {
-        bail!("it is a replica of {master}, whose data would be back at once: name the master in [[redis]] url, and restore there");
+        bail!(
+            "it is a replica of {master}, whose data would be back at once: name the master in [[redis]] url, and restore there"
+        );
     }
     let here = info.version();
-    ensure!(series(&here) >= series(version), "its file is of version {version}, which the server here, {here}, cannot read");
+    ensure!(
+        series(&here) >= series(version),
+        "its file is of version {version}, which the server here, {here}, cannot read"
+    );
     ensure!(
         server.is_local(),
         "it is at {}, and its files are not on this machine: a server takes a file only when it starts. 'restore --into DIR --only redis' lays the file \
@@ -72,9 +91,15 @@ async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<Sta
     ensure!(!state.transient, "{unit} has no file, so it could not be started again: give it one");
     let append_only = match server.setting("appendonly").await.as_deref() {
         Some("yes") => {
-            let file = server.setting("appendfilename").await.context("its appendfilename cannot be asked for")?;
+            let file = server
+                .setting("appendfilename")
+                .await
+                .context("its appendfilename cannot be asked for")?;
             let directory = server.setting("appenddirname").await;
-            [Some(&file), directory.as_ref()].into_iter().flatten().try_for_each(|name| plain(&name.into()))?;
+            [Some(&file), directory.as_ref()]
+                .into_iter()
+                .flatten()
+                .try_for_each(|name| plain(&name.into()))?;
             Some((directory, file))
         }
         _ => None,
@@ -100,7 +125,8 @@ async fn pid(redis: &Redis, process: Behind) -> Result<u32> {
     }
 }
 
-/// The unit that runs the process behind the address: by its control group. One that is configured must be that one.
+/// The unit that runs the process behind the address: by its control group. One that is configured
+/// must be that one.
 async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<String> {
     let found = match pid(redis, process).await {
         Ok(pid) => manager.unit_of(pid).await,
@@ -110,15 +136,28 @@ async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<Strin
         // What is behind a unit of ours has another of its own.
         Some(unit) if unit.as_str().starts_with(Proxy::PREFIX) => Ok(unit.to_string()),
         Some(unit) => {
-            let found = found.with_context(|| format!("process {}, which listens there, is not of {unit}", process.pid))?;
-            ensure!(found == unit.as_str(), "{found} runs the server, and not {unit}: correct [[redis]] unit or url");
+            let found = found.with_context(|| {
+                format!("process {}, which listens there, is not of {unit}", process.pid)
+            })?;
+            ensure!(
+                found == unit.as_str(),
+                "{found} runs the server, and not {unit}: correct [[redis]] unit or url"
+            );
             Ok(found)
         }
-        None => own_unit(&found.context("no unit of this host runs it: name its unit by [[redis]] unit")?, process, manager).await,
+        None => {
+            own_unit(
+                &found.context("no unit of this host runs it: name its unit by [[redis]] unit")?,
+                process,
+                manager,
+            )
+            .await
+        }
     }
 }
 
-/// Fails if the process is not what `unit` is there for: the server's account may have processes in units of others.
+/// Fails if the process is not what `unit` is there for: the server's account may have processes in
+/// units of others.
 async fn own_unit(unit: &str, process: Behind, manager: &Manager) -> Result<String> {
     let state = manager.state(unit).await?;
     // Its processes may be hidden from this unit; whom it runs as systemd knows.
@@ -156,7 +195,8 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
         match &redis.unit {
             Some(unit) => units.push(unit.to_string()),
             None => {
-                let found = async { unit(redis, Server::connect(redis).await?.process()?, manager).await };
+                let found =
+                    async { unit(redis, Server::connect(redis).await?.process()?, manager).await };
                 units.extend(found.await.ok());
             }
         }
@@ -164,7 +204,8 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
     Ok(units)
 }
 
-/// Fails with a server that somebody has started after `since`: it has read what was to be replaced, and writes it when it ends.
+/// Fails with a server that somebody has started after `since`: it has read what was to be
+/// replaced, and writes it when it ends.
 pub(super) async fn ensure_down(plan: &Plan, manager: &Manager, since: u64) -> Result<()> {
     for redis in &plan.redis {
         let state = manager.state(&redis.unit).await?;
@@ -178,7 +219,8 @@ pub(super) async fn ensure_down(plan: &Plan, manager: &Manager, since: u64) -> R
     Ok(())
 }
 
-/// Stops the servers, and waits until they are down. One that somebody starts meanwhile is stopped again.
+/// Stops the servers, and waits until they are down. One that somebody starts meanwhile is stopped
+/// again.
 pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
     for redis in &plan.redis {
         notify::status(&format!("stopping {}", redis.unit));
@@ -197,9 +239,16 @@ pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
             }
             sleep(PAUSE).await;
         }
-        // Of a unit's own processes nothing is left then; a proxy says so of a service that may run on.
-        let failed = manager.state(&redis.unit).await?.active == ActiveState::Failed && redis.unit.starts_with(Proxy::PREFIX);
-        ensure!(!failed, "the service behind {} does not stop (journalctl -u {})", redis.unit, redis.unit);
+        // Of a unit's own processes nothing is left then; a proxy says so of a service that may run
+        // on.
+        let failed = manager.state(&redis.unit).await?.active == ActiveState::Failed
+            && redis.unit.starts_with(Proxy::PREFIX);
+        ensure!(
+            !failed,
+            "the service behind {} does not stop (journalctl -u {})",
+            redis.unit,
+            redis.unit
+        );
     }
     Ok(())
 }
@@ -212,12 +261,15 @@ pub(super) async fn start(config: &Config, plan: &Plan, manager: &Manager) -> Re
     }
     for staged in &plan.redis {
         notify::status(&format!("waiting for {}", staged.unit));
-        let Some(redis) = config.redis.iter().find(|redis| redis.name == staged.name) else { continue };
+        let Some(redis) = config.redis.iter().find(|redis| redis.name == staged.name) else {
+            continue;
+        };
         let deadline = Instant::now() + redis.timeout.duration();
         while let Err(error) = loaded(redis).await {
             let state = manager.state(&staged.unit).await?;
             ensure!(
-                Instant::now() < deadline && !(state.is_settled() && state.active == ActiveState::Failed),
+                Instant::now() < deadline
+                    && !(state.is_settled() && state.active == ActiveState::Failed),
                 "{} does not come back with its file: {error:#} (journalctl -u {})",
                 staged.unit,
                 staged.unit
@@ -234,14 +286,15 @@ async fn loaded(redis: &Redis) -> Result<()> {
     Ok(())
 }
 
-/// Lays the file out beside the server's own, with the server's rights. The server is down: what it wrote last is what goes aside.
+/// Lays the file out beside the server's own, with the server's rights. The server is down: what it
+/// wrote last is what goes aside.
 pub(super) fn lay(redis: &mut StagedRedis, dumps: &Path) -> Result<Moves> {
     let file = format!("{}.rdb", redis.name);
     let content = Directory::open(dumps)?.file(Path::new(&file))?;
     let account = redis.account;
-    account
-        .act(|| laid(redis, &content))
-        .with_context(|| format!("cannot lay the file of Redis {} out in {}", redis.name, redis.directory.display()))
+    account.act(|| laid(redis, &content)).with_context(|| {
+        format!("cannot lay the file of Redis {} out in {}", redis.name, redis.directory.display())
+    })
 }
 
 fn laid(redis: &mut StagedRedis, content: &File) -> Result<Moves> {
@@ -267,7 +320,8 @@ fn laid(redis: &mut StagedRedis, content: &File) -> Result<Moves> {
     };
     add(&redis.file, true)?;
     if let Some((directory, file)) = &redis.append_only {
-        // It starts from this one alone, which may begin with an RDB; 7.0 and newer take it over into their directory.
+        // It starts from this one alone, which may begin with an RDB; 7.0 and newer take it over
+        // into their directory.
         add(file, true)?;
         if let Some(directory) = directory {
             add(directory, false)?;

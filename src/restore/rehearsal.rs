@@ -1,5 +1,6 @@
-//! Before GitLab is touched: that the programs, the role and the extensions that are here can make what the run's databases consist of. It is
-//! made, without its data, in databases of their own, which are dropped again.
+//! Before GitLab is touched: that the programs, the role and the extensions that are here can make
+//! what the run's databases consist of. It is made, without its data, in databases of their own,
+//! which are dropped again.
 
 use std::path::Path;
 
@@ -18,13 +19,13 @@ use crate::systemd::notify;
 
 use super::{databases, dump_directory, dumps, note, postgresql};
 
-/// The databases of others among these: who is neither a superuser nor their owner cannot rename them.
+/// The databases of others among these: who is neither a superuser nor their owner cannot rename
+/// them.
 const OF_OTHERS: &str = "SELECT d.datname::text FROM pg_catalog.pg_database d \
     WHERE d.datname = ANY($1::text[]) AND NOT pg_catalog.pg_has_role(current_user, d.datdba, 'USAGE')";
 
 /// What helps against most of what a server refuses.
-const REMEDY: &str =
-    "what it misses must be installed on the server or be granted to the role, or [postgresql] restore-user names one that may";
+const REMEDY: &str = "what it misses must be installed on the server or be granted to the role, or [postgresql] restore-user names one that may";
 
 /// What a role that is no superuser, and loads as itself, has beyond what it takes.
 const LENDS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (VALUES ('CREATEROLE', rolcreaterole), ('BYPASSRLS', rolbypassrls), \
@@ -37,14 +38,24 @@ const LENDS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (
 ///
 /// # Errors
 /// With what PostgreSQL refuses.
-pub(super) async fn rehearse(config: &Config, part: &Part, planned: &[StagedDatabase]) -> Result<()> {
-    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !planned.is_empty()) else { return Ok(()) };
+pub(super) async fn rehearse(
+    config: &Config,
+    part: &Part,
+    planned: &[StagedDatabase],
+) -> Result<()> {
+    let Some(postgresql) = config.postgresql.as_ref().filter(|_| !planned.is_empty()) else {
+        return Ok(());
+    };
     notify::status("rehearsing the load of the databases, without their data");
     let admin = Client::loading(postgresql)?;
     let session = admin.insist(MAINTENANCE).await?;
     let live: Vec<&str> = planned.iter().map(|database| database.database.name.as_str()).collect();
     let foreign: Vec<String> = session.column(OF_OTHERS, &[&live]).await?;
-    ensure!(foreign.is_empty(), "role '{}' does not own database {foreign:?}, so it cannot replace it: {REMEDY}", admin.login.config.user);
+    ensure!(
+        foreign.is_empty(),
+        "role '{}' does not own database {foreign:?}, so it cannot replace it: {REMEDY}",
+        admin.login.config.user
+    );
     ensure!(
         session.value::<bool>("SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await?,
         "role '{}' may not make databases (CREATEDB): {REMEDY}",
@@ -103,12 +114,15 @@ async fn laid_out(
             databases::mark(session, &name).await?;
             loader.rehearse(&name, &dump, options).await
         };
-        work.await.with_context(|| format!("database '{}' of this run cannot be made here: {REMEDY}", like.name))?;
+        work.await.with_context(|| {
+            format!("database '{}' of this run cannot be made here: {REMEDY}", like.name)
+        })?;
     }
     Ok(())
 }
 
-/// Removes the databases, what lies on the disk, and the role unless an unfinished restore has left it.
+/// Removes the databases, what lies on the disk, and the role unless an unfinished restore has left
+/// it.
 async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     for database in planned {
         databases::drop_ours(session, &rehearsed(database)).await?;

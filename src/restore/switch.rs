@@ -1,4 +1,5 @@
-//! The replacement: everything new is there, and takes the place of the old. Done in moments, at any size.
+//! The replacement: everything new is there, and takes the place of the old. Done in moments, at
+//! any size.
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -10,14 +11,17 @@ use crate::systemd::{Manager, monotonic_micros, notify};
 use super::databases::exchange::Server;
 use super::{databases, dump_directory, moves, plan, redis, undo};
 
-/// Replaces. An error is taken back at once, and then nothing has changed; killed, it leaves a journal by which GitLab stays down.
+/// Replaces. An error is taken back at once, and then nothing has changed; killed, it leaves a
+/// journal by which GitLab stays down.
 pub async fn switch(config: &Config) -> Result<()> {
     if plan()?.run.is_none() {
         return Ok(());
     }
-    let mut journal = Journal::load()?.context("nothing is laid out: this helper is started by its unit only")?;
+    let mut journal =
+        Journal::load()?.context("nothing is laid out: this helper is started by its unit only")?;
     let manager = Manager::connect().await?;
-    // Before the journal says so: a server that is only stopped is started again by whoever puts back.
+    // Before the journal says so: a server that is only stopped is started again by whoever puts
+    // back.
     redis::stop(&journal.plan, &manager).await?;
     let mut server = Server::of(config)?;
     match replace(config, &manager, &mut journal, &mut server).await {
@@ -26,15 +30,20 @@ pub async fn switch(config: &Config) -> Result<()> {
             tracing::error!("{error:#}: putting back what was there before");
             notify::status("putting back what was there before");
             server.take_back().await;
-            undo::back(config, &manager, &mut journal, &mut server)
-                .await
-                .with_context(|| format!("{error:#}; and what was there before cannot be put back"))?;
+            undo::back(config, &manager, &mut journal, &mut server).await.with_context(|| {
+                format!("{error:#}; and what was there before cannot be put back")
+            })?;
             Err(error.context("nothing is changed: what was there before is in place"))
         }
     }
 }
 
-async fn replace(config: &Config, manager: &Manager, journal: &mut Journal, server: &mut Server) -> Result<()> {
+async fn replace(
+    config: &Config,
+    manager: &Manager,
+    journal: &mut Journal,
+    server: &mut Server,
+) -> Result<()> {
     journal.redis_moves.clear();
     if let Some(part) = &journal.plan.redis_part {
         let dumps = dump_directory(part)?;

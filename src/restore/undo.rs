@@ -16,7 +16,8 @@ use crate::systemd::{Manager, notify};
 use super::databases::exchange::Server;
 use super::{databases, moves, note, plan, redis};
 
-/// The first step of a restore that has the window: what an unfinished one has replaced is put back, and the new one's journal begun.
+/// The first step of a restore that has the window: what an unfinished one has replaced is put
+/// back, and the new one's journal begun.
 pub async fn undo(config: &Config) -> Result<()> {
     let plan = plan()?;
     if let Some(mut journal) = Journal::load()? {
@@ -58,8 +59,8 @@ pub async fn undo(config: &Config) -> Result<()> {
     write_json(Path::new(paths::RESTORE_PLAN), &journal.plan)
 }
 
-/// A restore that is done again needs nothing of what was put aside: who owns a directory can have removed it there, and must not keep GitLab
-/// down by that. What cannot be put back stays as it is.
+/// A restore that is done again needs nothing of what was put aside: who owns a directory can have
+/// removed it there, and must not keep GitLab down by that. What cannot be put back stays as it is.
 fn again(journal: &mut Journal) -> Result<()> {
     for moves in [&mut journal.moves, &mut journal.redis_moves] {
         let mut kept = Vec::new();
@@ -74,7 +75,8 @@ fn again(journal: &mut Journal) -> Result<()> {
     Ok(())
 }
 
-/// What a restore that replaced nothing laid out is removed; what was replaced stays for [`undo`] and [`super::finish`].
+/// What a restore that replaced nothing laid out is removed; what was replaced stays for [`undo`]
+/// and [`super::finish`].
 pub async fn unstage(config: &Config) -> Result<()> {
     let Some(mut journal) = Journal::load()? else { return Ok(()) };
     if journal.state != State::Staging {
@@ -86,11 +88,17 @@ pub async fn unstage(config: &Config) -> Result<()> {
 }
 
 /// Everything old in place, everything new beside.
-pub(super) async fn back(config: &Config, manager: &Manager, journal: &mut Journal, server: &mut Server) -> Result<()> {
+pub(super) async fn back(
+    config: &Config,
+    manager: &Manager,
+    journal: &mut Journal,
+    server: &mut Server,
+) -> Result<()> {
     if journal.state != State::Staging {
         prove(journal, server).await?;
         redis::stop(&journal.plan, manager).await?;
-        // First of all what others can keep from happening: all of it, or nothing. Killed behind it, GitLab would be half new and half old.
+        // First of all what others can keep from happening: all of it, or nothing. Killed behind
+        // it, GitLab would be half new and half old.
         let (before, way) = (journal.state, server.way(journal).await?);
         journal.state = State::Switching;
         journal.save()?;
@@ -135,7 +143,8 @@ pub(super) async fn away(config: &Config, journal: &Journal) -> Result<()> {
     Journal::clear()
 }
 
-/// Removes what was laid out, and the directory in which what was there before has been, and nothing else is.
+/// Removes what was laid out, and the directory in which what was there before has been, and
+/// nothing else is.
 fn unmake(places: &Places) -> Result<()> {
     places.staged.remove()?;
     places.aside.remove_empty()

@@ -1,5 +1,6 @@
-//! A calendar that was changed. To systemd, a point of the new one that has gone by since the timer was last due is a run that was missed, and is made
-//! up for at once: in working hours, because somebody had the nightly backup an hour later.
+//! A calendar that was changed. To systemd, a point of the new one that has gone by since the timer
+//! was last due is a run that was missed, and is made up for at once: in working hours, because
+//! somebody had the nightly backup an hour later.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -33,7 +34,12 @@ pub fn settle(calendars: Vec<(String, String)>) -> Result<()> {
 
 fn from_now_on(stamp: &Path) -> Result<()> {
     let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-    match utimensat(CWD, stamp, &Timestamps { last_access: now, last_modification: now }, AtFlags::SYMLINK_NOFOLLOW) {
+    match utimensat(
+        CWD,
+        stamp,
+        &Timestamps { last_access: now, last_modification: now },
+        AtFlags::SYMLINK_NOFOLLOW,
+    ) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         done => done.with_context(|| format!("cannot change {}", stamp.display())),
     }

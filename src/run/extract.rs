@@ -1,5 +1,5 @@
-//! From the repository to a directory, in a process of its own: what the engine's library does when a disk is full or a blob is bad may end
-//! its process, and must not end ours.
+//! From the repository to a directory, in a process of its own: what the engine's library does when
+//! a disk is full or a blob is bad may end its process, and must not end ours.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,12 @@ use crate::open;
 pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own path")?;
     let mut command = Command::new(program);
-    command.arg("--config").arg(&config.source).args(["helper", "extract", snapshot]).arg(target).args(paths);
+    command
+        .arg("--config")
+        .arg(&config.source)
+        .args(["helper", "extract", snapshot])
+        .arg(target)
+        .args(paths);
     let output = command.stdin(Stdio::null()).output().context("cannot run this program again")?;
     ensure!(output.status.success(), "{}", process::tail(&output.stderr));
     // What was left out is told there.
@@ -25,6 +30,10 @@ pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf
 /// What the child does.
 pub fn extract(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     // Within a unit the key is kept: deriving it from the password costs half a second each time.
-    let engine = if std::env::var_os("GITLAB_BACKUP_RUN_ID").is_some() { open::in_run(config)? } else { open::outside(config)? };
+    let engine = if std::env::var_os("GITLAB_BACKUP_RUN_ID").is_some() {
+        open::in_run(config)?
+    } else {
+        open::outside(config)?
+    };
     engine.extract(snapshot, target, paths)
 }

@@ -31,7 +31,9 @@ impl Failed {
 
     /// Of one that systemd did not run.
     pub fn idle(state: &UnitState, what: &str) -> Self {
-        let why = state.condition.as_ref().map_or_else(String::new, |condition| format!(": {condition} is not met (see 'systemctl cat')"));
+        let why = state.condition.as_ref().map_or_else(String::new, |condition| {
+            format!(": {condition} is not met (see 'systemctl cat')")
+        });
         Self::new(state, format!("{what}{why}"))
     }
 
@@ -43,38 +45,57 @@ impl Failed {
         let reason = match state.result.as_str() {
             "timeout" => "ran out of time".to_owned(),
             // Its own program never ran.
-            "exit-code" if state.exit_status == 0 => "could not be started: a command before its program failed (ExecStartPre=)".to_owned(),
+            "exit-code" if state.exit_status == 0 => {
+                "could not be started: a command before its program failed (ExecStartPre=)"
+                    .to_owned()
+            }
             "exit-code" => match by_systemd(state.exit_status) {
-                Some(why) => format!("could not be started: {why} (exit status {})", state.exit_status),
+                Some(why) => {
+                    format!("could not be started: {why} (exit status {})", state.exit_status)
+                }
                 None => format!("failed with exit status {}", state.exit_status),
             },
             "signal" | "core-dump" => format!("was killed by signal {}", state.exit_status),
             "success" => "was stopped before it was done".to_owned(),
             other => format!("failed: {other}"),
         };
-        let spoke = state.result == "exit-code" && state.exit_status != 0 && by_systemd(state.exit_status).is_none();
+        let spoke = state.result == "exit-code"
+            && state.exit_status != 0
+            && by_systemd(state.exit_status).is_none();
         Self { spoke, ..Self::new(state, reason) }
     }
 
     /// With what its program said last, in these lines of its log.
     pub fn told(self, log: &[String]) -> Self {
-        match log.iter().rev().find_map(|line| line.strip_prefix("gitlab-backup: ")).filter(|_| self.spoke) {
+        match log
+            .iter()
+            .rev()
+            .find_map(|line| line.strip_prefix("gitlab-backup: "))
+            .filter(|_| self.spoke)
+        {
             Some(said) => Self { reason: said.to_owned(), ..self },
             None => self,
         }
     }
 }
 
-/// What an exit status says that is systemd's and not the program's: systemd.exec(5) PROCESS EXIT CODES.
+/// What an exit status says that is systemd's and not the program's: systemd.exec(5) PROCESS EXIT
+/// CODES.
 fn by_systemd(status: i32) -> Option<&'static str> {
     match status {
         203 => Some("its program cannot be run"),
         216 => Some("its group does not exist"),
         217 => Some("its user does not exist"),
-        233 => Some("its directory below /run cannot be made: what is there must be a directory of root's, and no link"),
-        238 => Some("its directory below /var/lib/gitlab-backup cannot be made: what is there must be a directory of root's, and no link"),
+        233 => Some(
+            "its directory below /run cannot be made: what is there must be a directory of root's, and no link",
+        ),
+        238 => Some(
+            "its directory below /var/lib/gitlab-backup cannot be made: what is there must be a directory of root's, and no link",
+        ),
         226 => Some("its sandbox cannot be set up"),
-        243 => Some("a credential of its is not there or cannot be decrypted ('gitlab-backup check' tells which)"),
+        243 => Some(
+            "a credential of its is not there or cannot be decrypted ('gitlab-backup check' tells which)",
+        ),
         _ => None,
     }
 }

@@ -1,4 +1,5 @@
-//! Whether the units on the host are those of the configuration: a run by others is one that nobody has asked for.
+//! Whether the units on the host are those of the configuration: a run by others is one that nobody
+//! has asked for.
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -35,14 +36,25 @@ pub async fn finding(config: &Config) -> Finding {
         Err(error) => return Finding::of(WHAT, Err(error)),
     };
     let masked: Vec<String> = masked(directory, &unlike).into_iter().map(str::to_owned).collect();
-    let (idle, needed): (Vec<String>, Vec<String>) = masked.into_iter().partition(|name| of_no_run(name));
+    let (idle, needed): (Vec<String>, Vec<String>) =
+        masked.into_iter().partition(|name| of_no_run(name));
     if !needed.is_empty() {
         let needed = needed.join(" ");
-        return Finding::of(WHAT, Err(anyhow!("masked, so that no run can be made: {needed}: {}", remedy::unmask(&needed))));
+        return Finding::of(
+            WHAT,
+            Err(anyhow!(
+                "masked, so that no run can be made: {needed}: {}",
+                remedy::unmask(&needed)
+            )),
+        );
     }
     unlike.retain(|name| !idle.contains(name));
     if !unlike.is_empty() {
-        let words = format!("not as this program and configuration would have them: {}: '{}'", some(&unlike), remedy::install());
+        let words = format!(
+            "not as this program and configuration would have them: {}: '{}'",
+            some(&unlike),
+            remedy::install()
+        );
         return Finding::of(WHAT, Err(anyhow!("{words}")));
     }
     match conditional(&files).await {
@@ -51,9 +63,12 @@ pub async fn finding(config: &Config) -> Finding {
         Err(error) => return Finding::of(WHAT, Err(error)),
     }
     match unread(&files).await {
-        Ok(None) if !idle.is_empty() => Finding::warning(WHAT, format!("masked, and so not started: {}", idle.join(" "))),
+        Ok(None) if !idle.is_empty() => {
+            Finding::warning(WHAT, format!("masked, and so not started: {}", idle.join(" ")))
+        }
         Ok(None) => Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len()))),
-        // What is not in memory is read anew when it is started: a drop-in that waits for a reload is no reason for no backup.
+        // What is not in memory is read anew when it is started: a drop-in that waits for a reload
+        // is no reason for no backup.
         Ok(Some(words)) => Finding::warning(WHAT, words),
         Err(error) => Finding::of(WHAT, Err(error)),
     }
@@ -84,13 +99,20 @@ fn names(config: &Config) -> bool {
     own::read_text(run).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
 }
 
-/// The files that are not there or have another content, and those of ours that are not wanted any more.
+/// The files that are not there or have another content, and those of ours that are not wanted any
+/// more.
 ///
 /// # Errors
 /// If the directory cannot be read.
 pub fn different(directory: &Path, files: &[UnitFile]) -> Result<Vec<String>> {
-    let mut different: Vec<String> = files.iter().filter(|file| !is_as_wanted(directory, file)).map(|file| file.name.clone()).collect();
-    different.extend(ours(directory)?.into_iter().filter(|name| !files.iter().any(|file| file.name == *name)));
+    let mut different: Vec<String> = files
+        .iter()
+        .filter(|file| !is_as_wanted(directory, file))
+        .map(|file| file.name.clone())
+        .collect();
+    different.extend(
+        ours(directory)?.into_iter().filter(|name| !files.iter().any(|file| file.name == *name)),
+    );
     Ok(different)
 }
 
@@ -127,11 +149,16 @@ async fn unread(files: &[UnitFile]) -> Result<Option<String>> {
             old.push(file.name.clone());
         }
     }
-    Ok((!old.is_empty()).then(|| format!("systemd has not read them as they are now: {}: 'systemctl daemon-reload'", some(&old))))
+    Ok((!old.is_empty()).then(|| {
+        format!(
+            "systemd has not read them as they are now: {}: 'systemctl daemon-reload'",
+            some(&old)
+        )
+    }))
 }
 
-/// What is wrong if somebody has made the start of a run, or that of GitLab after it, depend on something. What else depends on something fails the run
-/// that it is missing in.
+/// What is wrong if somebody has made the start of a run, or that of GitLab after it, depend on
+/// something. What else depends on something fails the run that it is missing in.
 async fn conditional(files: &[UnitFile]) -> Result<Option<String>> {
     let manager = Manager::connect().await?;
     let needed = [
@@ -157,7 +184,9 @@ async fn conditional(files: &[UnitFile]) -> Result<Option<String>> {
 
 /// Those of `names` that are masked: nothing of ours would be written over that.
 pub fn masked<'a>(directory: &Path, names: &'a [String]) -> Vec<&'a str> {
-    let masked = |name: &&String| own::link(&directory.join(name)).is_ok_and(|target| target == Path::new("/dev/null"));
+    let masked = |name: &&String| {
+        own::link(&directory.join(name)).is_ok_and(|target| target == Path::new("/dev/null"))
+    };
     names.iter().filter(masked).map(String::as_str).collect()
 }
 

@@ -20,7 +20,8 @@ use crate::stores::postgresql::Dumped;
 use crate::values::RunId;
 
 /// GitLab's version, by layout.
-const GITLAB_VERSION: [&str; 2] = ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
+const GITLAB_VERSION: [&str; 2] =
+    ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
 
 /// Bytes of the file with it, at most.
 const VERSION_SIZE: u64 = 4096;
@@ -36,9 +37,11 @@ struct RedisInstance {
     version: String,
 }
 
-/// Checks that every part is there, stores the manifest and drops the first pass, whose content the run now holds.
+/// Checks that every part is there, stores the manifest and drops the first pass, whose content the
+/// run now holds.
 pub fn write(config: &Config) -> Result<()> {
-    let record = Record::current()?.context("no run is going on: this helper is started by its unit only")?;
+    let record = Record::current()?
+        .context("no run is going on: this helper is started by its unit only")?;
     let engine = open::in_run(config)?;
     files::tell(&settings::store(config, &*engine)?)?;
     let parts = parts()?;
@@ -47,11 +50,18 @@ pub fn write(config: &Config) -> Result<()> {
     expected.extend(config.postgresql.is_some().then_some("postgresql"));
     expected.extend((!config.redis.is_empty()).then_some("redis"));
     for name in expected {
-        ensure!(parts.iter().any(|part| part.name == name), "part '{name}' is missing: the run is not complete");
+        ensure!(
+            parts.iter().any(|part| part.name == name),
+            "part '{name}' is missing: the run is not complete"
+        );
     }
-    let mut dumped = read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
+    let mut dumped =
+        read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
     files::leave_word(dumped.iter().flat_map(|dumped| &dumped.left_out))?;
-    dumped.iter_mut().flat_map(|dumped| &mut dumped.databases).for_each(|database| database.sequences.clear());
+    dumped
+        .iter_mut()
+        .flat_map(|dumped| &mut dumped.databases)
+        .for_each(|database| database.sequences.clear());
     let manifest = Manifest {
         id: record.id.clone(),
         host: host::name(),
@@ -70,14 +80,16 @@ pub fn write(config: &Config) -> Result<()> {
     files::live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
     // Another host's may be under way.
     let ours = |snapshot: &Snapshot| snapshot.part == PRESYNC && snapshot.host == manifest.host;
-    let passes: Vec<String> = engine.snapshots()?.into_iter().filter(ours).map(|snapshot| snapshot.id).collect();
+    let passes: Vec<String> =
+        engine.snapshots()?.into_iter().filter(ours).map(|snapshot| snapshot.id).collect();
     if !passes.is_empty() {
         engine.forget(&passes, patience::LONG)?;
     }
     Ok(())
 }
 
-/// The newest complete run. It only says in which order they came: what cannot be read fails no backup.
+/// The newest complete run. It only says in which order they came: what cannot be read fails no
+/// backup.
 fn newest() -> Option<RunId> {
     let newest = Newest::load().unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
@@ -100,18 +112,30 @@ pub fn parts() -> Result<Vec<Part>> {
 }
 
 fn versions(dumped: Option<&Dumped>) -> Result<Vec<Component>> {
-    let component = |name: &str, version: &str| Component { name: name.to_owned(), version: version.trim().to_owned() };
-    let mut versions = vec![component("gitlab-backup", env!("CARGO_PKG_VERSION")), component("gitlab", &gitlab_version())];
+    let component = |name: &str, version: &str| Component {
+        name: name.to_owned(),
+        version: version.trim().to_owned(),
+    };
+    let mut versions = vec![
+        component("gitlab-backup", env!("CARGO_PKG_VERSION")),
+        component("gitlab", &gitlab_version()),
+    ];
     if let Some(dumped) = dumped {
         versions.push(component("postgresql", &dumped.server_version));
     }
-    if let Some(dump) = read_json::<RedisDump>(&Path::new(paths::STAGING).join("redis/redis.json"))? {
-        versions.extend(dump.instances.iter().map(|redis| component(&format!("redis-{}", redis.name), &redis.version)));
+    if let Some(dump) = read_json::<RedisDump>(&Path::new(paths::STAGING).join("redis/redis.json"))?
+    {
+        versions.extend(
+            dump.instances
+                .iter()
+                .map(|redis| component(&format!("redis-{}", redis.name), &redis.version)),
+        );
     }
     Ok(versions)
 }
 
-/// The version of GitLab on this host, with its edition (`17.5.0-ee`); `unknown` where no layout has it.
+/// The version of GitLab on this host, with its edition (`17.5.0-ee`); `unknown` where no layout
+/// has it.
 pub fn gitlab_version() -> String {
     // GitLab's user may have put anything there.
     let read = |path: &&str| version(&beneath::read_text(Path::new(path), VERSION_SIZE).ok()?);
@@ -121,7 +145,9 @@ pub fn gitlab_version() -> String {
 /// A version, if the text is one.
 fn version(text: &str) -> Option<String> {
     let text = text.trim();
-    let fits = !text.is_empty() && text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
+    let fits = !text.is_empty()
+        && text.len() <= 64
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
     fits.then(|| text.to_owned())
 }
 
@@ -132,7 +158,9 @@ mod tests {
     #[test]
     fn only_a_version_is_one() {
         assert_eq!(version("17.5.0-ee\n"), Some("17.5.0-ee".to_owned()));
-        for text in ["", "root:x:0:0:root:/root:/bin/bash", "17.5\n17.6", "\u{1b}[2J17.5", &"1".repeat(65)] {
+        for text in
+            ["", "root:x:0:0:root:/root:/bin/bash", "17.5\n17.6", "\u{1b}[2J17.5", &"1".repeat(65)]
+        {
             assert_eq!(version(text), None, "{text:?}");
         }
     }

@@ -33,7 +33,9 @@ pub async fn preflight(config: &Config) -> Result<()> {
     findings.extend(redis::trial(config).await);
     findings.push(Finding::of("repository", repository(config)));
     conclude(&findings)?;
-    let silent = findings.iter().any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
+    let silent = findings
+        .iter()
+        .any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
     let answered = !silent || answers(config).await;
     paused::answered(answered, &running(config).await?)
 }
@@ -49,14 +51,17 @@ async fn running(config: &Config) -> Result<Vec<String>> {
     Ok(running)
 }
 
-/// Whether GitLab, which was silent once, answers while it runs: only then is its answer waited for when it is back.
+/// Whether GitLab, which was silent once, answers while it runs: only then is its answer waited for
+/// when it is back.
 async fn answers(config: &Config) -> bool {
     let Some(url) = &config.gitlab.readiness else { return true };
     let started = Instant::now();
     let Ok(readiness) = Readiness::of(url) else { return false };
     while let Err(error) = readiness.ask().await {
         if started.elapsed() > ANSWER_PATIENCE {
-            tracing::warn!("{error:#}: GitLab does not answer while it runs, so its answer is not waited for afterwards");
+            tracing::warn!(
+                "{error:#}: GitLab does not answer while it runs, so its answer is not waited for afterwards"
+            );
             return false;
         }
         sleep(PAUSE).await;
@@ -64,14 +69,18 @@ async fn answers(config: &Config) -> bool {
     true
 }
 
-/// Everything but the repository, which a run makes or makes good, and PostgreSQL, which answers its own user only. Changes nothing.
+/// Everything but the repository, which a run makes or makes good, and PostgreSQL, which answers
+/// its own user only. Changes nothing.
 pub async fn host(config: &Config) -> Vec<Finding> {
     let mut findings = writers(config).await;
     if let Some(url) = &config.gitlab.readiness {
         // GitLab may well be down: an admin's own maintenance is no reason for no backup.
         findings.push(match readiness::ask(url).await {
             Ok(()) => Finding::of(READINESS, Ok("GitLab answers".to_owned())),
-            Err(error) => Finding::warning(READINESS, format!("{error:#}: a run goes on, and does not wait for this answer at its end")),
+            Err(error) => Finding::warning(
+                READINESS,
+                format!("{error:#}: a run goes on, and does not wait for this answer at its end"),
+            ),
         });
     }
     let silent = mounted::silent(config);
@@ -98,7 +107,8 @@ async fn writers(config: &Config) -> Vec<Finding> {
         }
         Ok(format!("version {version}"))
     };
-    let mut findings = vec![Finding::of("systemd", version.await), installed::finding(config).await];
+    let mut findings =
+        vec![Finding::of("systemd", version.await), installed::finding(config).await];
     let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {
@@ -120,7 +130,9 @@ async fn writers(config: &Config) -> Vec<Finding> {
 
 fn files(config: &Config) -> Vec<Finding> {
     let path = |path: &Path| {
-        let metadata = path.symlink_metadata().map_err(|error| anyhow!("{}: {error}: correct [files] paths", path.display()))?;
+        let metadata = path
+            .symlink_metadata()
+            .map_err(|error| anyhow!("{}: {error}: correct [files] paths", path.display()))?;
         if metadata.is_symlink() {
             bail!(
                 "{} is a symbolic link, and a backup of it would hold nothing else: name what it points to in [files] paths",
@@ -132,8 +144,13 @@ fn files(config: &Config) -> Vec<Finding> {
     };
     let wrong = config.files.paths.iter().filter_map(|name| path(name).err()).collect();
     let own = config.files.command.iter().map(|command| &command[0]);
-    let programs: Vec<&String> = own.chain(config.steps.iter().map(|step| &step.command[0])).collect();
-    let gone = programs.iter().filter(|program| !Path::new(program).is_file()).map(|program| anyhow!("{program} is not there")).collect();
+    let programs: Vec<&String> =
+        own.chain(config.steps.iter().map(|step| &step.command[0])).collect();
+    let gone = programs
+        .iter()
+        .filter(|program| !Path::new(program).is_file())
+        .map(|program| anyhow!("{program} is not there"))
+        .collect();
     let mut findings = Vec::new();
     if !config.files.paths.is_empty() {
         findings.extend(each_or("files", wrong, format!("{} paths", config.files.paths.len())));
@@ -175,7 +192,11 @@ fn repository(config: &Config) -> Result<String> {
     }
     // Here and not in the window. A prune that begins later sees this run.
     engine.turn(patience::LONG)?;
-    if Record::all()?.iter().find(|record| record.finished.is_some()).is_some_and(|last| last.outcome != Outcome::Complete) {
+    if Record::all()?
+        .iter()
+        .find(|record| record.finished.is_some())
+        .is_some_and(|last| last.outcome != Outcome::Complete)
+    {
         tracing::info!("the last run failed: making good what it may have left in the repository");
         engine.recover()?;
     }

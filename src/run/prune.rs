@@ -22,7 +22,8 @@ const LEFTOVER_AGE: SignedDuration = SignedDuration::from_hours(24);
 
 /// No clock is doubted for a gap between two runs that is shorter.
 const GAP: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How many of the gaps before tell what is usual, and how many times as long one must be to be doubted.
+/// How many of the gaps before tell what is usual, and how many times as long one must be to be
+/// doubted.
 const GAPS: usize = 5;
 const LONGER: i32 = 3;
 
@@ -61,26 +62,41 @@ impl Plan {
         &self.snapshots
     }
 
-    /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than half would go. A day that keeps one of its runs
-    /// loses nothing that was asked for: of a run every hour, most go every day.
+    /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than
+    /// half would go. A day that keeps one of its runs loses nothing that was asked for: of a run
+    /// every hour, most go every day.
     pub fn doubt(&self) -> Option<Doubt> {
         let Self { removed, kept, least, lost_days, days, .. } = *self;
         if removed == 0 {
             return None;
         }
-        let words = format!("this would remove {removed} of {} complete runs and leave {kept}", removed + kept);
-        let agree = format!("'gitlab-backup prune --dry-run' tells which, 'gitlab-backup prune --yes-remove {removed}' removes them");
+        let words = format!(
+            "this would remove {removed} of {} complete runs and leave {kept}",
+            removed + kept
+        );
+        let agree = format!(
+            "'gitlab-backup prune --dry-run' tells which, 'gitlab-backup prune --yes-remove {removed}' removes them"
+        );
         if let Some(why) = &self.clock {
-            return Some(Doubt::Many(format!("{words}, and {why}: is the clock right? Nothing is removed: {agree}")));
+            return Some(Doubt::Many(format!(
+                "{words}, and {why}: is the clock right? Nothing is removed: {agree}"
+            )));
         }
         // In the first days they go when there are more.
         if lost_days * 2 > days && removed + kept > 2 * least {
-            return Some(Doubt::Many(format!("{words}, with none of {lost_days} of {days} days, so nothing is removed: {agree}")));
+            return Some(Doubt::Many(format!(
+                "{words}, with none of {lost_days} of {days} days, so nothing is removed: {agree}"
+            )));
         }
-        (kept < least).then(|| Doubt::Few(format!("{words}, fewer than {least} ([retention] keep-min), so nothing is removed: {agree}")))
+        (kept < least).then(|| {
+            Doubt::Few(format!(
+                "{words}, fewer than {least} ([retention] keep-min), so nothing is removed: {agree}"
+            ))
+        })
     }
 
-    /// Fails unless there is no doubt, or somebody has agreed to the removal of exactly so many complete runs.
+    /// Fails unless there is no doubt, or somebody has agreed to the removal of exactly so many
+    /// complete runs.
     pub fn agreed(&self, removed: Option<usize>) -> Result<()> {
         match (self.doubt(), removed) {
             (_, Some(removed)) if removed != self.removed => {
@@ -105,33 +121,49 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
         tracing::warn!("{why}: this run is not judged");
     }
     let runs = catalog.complete.iter().map(|run| (run.manifest.id.clone(), run.manifest.started));
-    // By a clock that was wrong. It would be the newest for ever, and what is judged by the newest would go.
+    // By a clock that was wrong. It would be the newest for ever, and what is judged by the newest
+    // would go.
     let (ahead, runs): (Vec<_>, Vec<_>) = runs.partition(|(_, started)| is_ahead(*started, now));
-    // So is one that came after a run and is dated before it: it is newer than it looks, and would go too early.
+    // So is one that came after a run and is dated before it: it is newer than it looks, and would
+    // go too early.
     let dates: HashMap<RunId, Timestamp> = runs.iter().cloned().collect();
     let before = |run: &RunId, started: &Timestamp| {
-        let manifest = catalog.complete.iter().map(|complete| &complete.manifest).find(|manifest| manifest.id == *run)?;
+        let manifest = catalog
+            .complete
+            .iter()
+            .map(|complete| &complete.manifest)
+            .find(|manifest| manifest.id == *run)?;
         let after = manifest.after.as_ref()?;
         dates.get(after).filter(|date| date.duration_since(*started) > CLOCK).map(|_| after.clone())
     };
-    let (behind, runs): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(run, started)| before(run, started).is_some());
+    let (behind, runs): (Vec<_>, Vec<_>) =
+        runs.into_iter().partition(|(run, started)| before(run, started).is_some());
     let zone = TimeZone::system();
     let mut fates = retention::decide(policy, &runs, &zone);
     let removed = fates.iter().filter(|fate| !fate.keep).count();
     let kept = fates.len() - removed;
     let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
     let clock = jumped(policy, &runs, &zone, removed, least);
-    let day_of = |run: &RunId| dates.get(run).map(|date| date.to_zoned_datetime(zone.clone()).date());
+    let day_of =
+        |run: &RunId| dates.get(run).map(|date| date.to_zoned_datetime(zone.clone()).date());
     let days: BTreeSet<_> = fates.iter().filter_map(|fate| day_of(&fate.run)).collect();
-    let kept_days: BTreeSet<_> = fates.iter().filter(|fate| fate.keep).filter_map(|fate| day_of(&fate.run)).collect();
+    let kept_days: BTreeSet<_> =
+        fates.iter().filter(|fate| fate.keep).filter_map(|fate| day_of(&fate.run)).collect();
     let (lost_days, days) = (days.len() - kept_days.len(), days.len());
     for (run, started) in behind.into_iter().rev() {
         let after = before(&run, &started).map_or_else(String::new, |after| after.to_string());
-        tracing::warn!("run {run} is dated {started}, and came after run {after}: it stays, and does not count for the others");
-        fates.insert(0, Fate { run, keep: true, reasons: vec!["dated before a run that it came after"] });
+        tracing::warn!(
+            "run {run} is dated {started}, and came after run {after}: it stays, and does not count for the others"
+        );
+        fates.insert(
+            0,
+            Fate { run, keep: true, reasons: vec!["dated before a run that it came after"] },
+        );
     }
     for (run, started) in ahead.into_iter().rev() {
-        tracing::warn!("run {run} is dated {started}, which is not yet: it stays, and does not count for the others");
+        tracing::warn!(
+            "run {run} is dated {started}, which is not yet: it stays, and does not count for the others"
+        );
         fates.insert(0, Fate { run, keep: true, reasons: vec!["dated in the future"] });
     }
     let mut leftovers = Vec::new();
@@ -144,18 +176,27 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
     }
     for fate in fates.iter().filter(|fate| !fate.keep) {
         for run in catalog.complete.iter().filter(|run| run.manifest.id == fate.run) {
-            let (manifest, parts): (Vec<&Snapshot>, Vec<&Snapshot>) = run.snapshots.iter().partition(|snapshot| snapshot.part == MANIFEST);
+            let (manifest, parts): (Vec<&Snapshot>, Vec<&Snapshot>) =
+                run.snapshots.iter().partition(|snapshot| snapshot.part == MANIFEST);
             snapshots.extend(manifest.into_iter().chain(parts).map(|snapshot| snapshot.id.clone()));
         }
     }
     Ok(Plan { fates, leftovers, snapshots, removed, kept, least, lost_days, days, clock })
 }
 
-/// Whether the clock seems to have jumped ahead between two runs, and more runs go for it than came since: by a policy that goes by time, everything
-/// before the jump is old. As many runs as must be left have to agree with the new time before it is believed. `runs` are in the order of their
+/// Whether the clock seems to have jumped ahead between two runs, and more runs go for it than came
+/// since: by a policy that goes by time, everything before the jump is old. As many runs as must be
+/// left have to agree with the new time before it is believed. `runs` are in the order of their
 /// dates, and the policy removes `removed` of them.
-fn jumped(policy: &Retention, runs: &[(RunId, Timestamp)], zone: &TimeZone, removed: usize, least: usize) -> Option<String> {
-    let gaps: Vec<SignedDuration> = runs.windows(2).map(|pair| pair[1].1.duration_since(pair[0].1)).collect();
+fn jumped(
+    policy: &Retention,
+    runs: &[(RunId, Timestamp)],
+    zone: &TimeZone,
+    removed: usize,
+    least: usize,
+) -> Option<String> {
+    let gaps: Vec<SignedDuration> =
+        runs.windows(2).map(|pair| pair[1].1.duration_since(pair[0].1)).collect();
     let is_jump = |at: usize| {
         let usual = gaps[..at].iter().rev().take(GAPS).max().copied().unwrap_or_default();
         gaps[at] > GAP && gaps[at] > usual * LONGER
@@ -170,9 +211,15 @@ fn jumped(policy: &Retention, runs: &[(RunId, Timestamp)], zone: &TimeZone, remo
     })
 }
 
-/// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any more. Killed at any point, it leaves
-/// runs that are whole or no longer listed. Asks `may` before each step, and waits `patience` for its turn.
-pub async fn apply(plan: &Plan, engine: &dyn Engine, patience: Duration, mut may: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+/// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any
+/// more. Killed at any point, it leaves runs that are whole or no longer listed. Asks `may` before
+/// each step, and waits `patience` for its turn.
+pub async fn apply(
+    plan: &Plan,
+    engine: &dyn Engine,
+    patience: Duration,
+    mut may: impl AsyncFnMut() -> Result<()>,
+) -> Result<()> {
     may().await?;
     for fate in plan.fates.iter().filter(|fate| !fate.keep) {
         Record::remove(&fate.run, Timestamp::now())?;
@@ -206,6 +253,11 @@ pub async fn prune(config: &Config) -> Result<()> {
         None => apply(&plan, &*engine, patience::LONG, async || Ok(())).await?,
     }
     let kept = plan.fates.iter().filter(|fate| fate.keep).count();
-    tracing::info!(kept, removed = plan.fates.len() - kept, leftovers = plan.leftovers.len(), "pruned");
+    tracing::info!(
+        kept,
+        removed = plan.fates.len() - kept,
+        leftovers = plan.leftovers.len(),
+        "pruned"
+    );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Word of how a run went, however it went. Started by systemd when the executor is gone; holds up nobody, tries for a quarter of an hour.
+//! Word of how a run went, however it went. Started by systemd when the executor is gone; holds up
+//! nobody, tries for a quarter of an hour.
 
 use std::path::Path;
 
@@ -20,7 +21,12 @@ use crate::units::Unit;
 use crate::values::RunId;
 
 /// Before each further attempt.
-const PAUSES: [Duration; 4] = [Duration::from_secs(15), Duration::from_secs(60), Duration::from_secs(240), Duration::from_secs(600)];
+const PAUSES: [Duration; 4] = [
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(240),
+    Duration::from_secs(600),
+];
 /// Lines of the journal that go with a report.
 const LOG_LINES: usize = 30;
 
@@ -59,7 +65,8 @@ pub async fn begun(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// The run that ended last; or, if everybody knows of that already, one that systemd could not even start.
+/// The run that ended last; or, if everybody knows of that already, one that systemd could not even
+/// start.
 pub async fn ended(config: &Config) -> Result<()> {
     let mut told = Told::load()?;
     match finished()? {
@@ -92,20 +99,30 @@ fn finished() -> Result<Option<Record>> {
 fn anew(config: &Config, told: &mut Told, run: Option<RunId>) -> Result<()> {
     told.not_started = run.is_none();
     told.run = run.or(told.run.take());
-    told.pending = config.monitoring.reports.iter().map(|report| report.name().to_owned()).collect();
+    told.pending =
+        config.monitoring.reports.iter().map(|report| report.name().to_owned()).collect();
     told.save()
 }
 
 async fn report(told: &Told) -> Result<Report> {
     let unit = Unit::Run.to_string();
     let records = Record::all()?;
-    let last_complete = records.iter().find(|record| record.outcome == Outcome::Complete).and_then(|record| record.finished);
-    let record = records.iter().find(|record| Some(&record.id) == told.run.as_ref() && !told.not_started);
+    let last_complete = records
+        .iter()
+        .find(|record| record.outcome == Outcome::Complete)
+        .and_then(|record| record.finished);
+    let record =
+        records.iter().find(|record| Some(&record.id) == told.run.as_ref() && !told.not_started);
     match record {
-        Some(record) => Ok(Report::of(record, last_lines(&unit, record.started, LOG_LINES).await, last_complete)),
+        Some(record) => Ok(Report::of(
+            record,
+            last_lines(&unit, record.started, LOG_LINES).await,
+            last_complete,
+        )),
         None => {
             // What kept the executor from starting is one of the units before it.
-            let since = records.first().and_then(|record| record.finished).unwrap_or(Timestamp::UNIX_EPOCH);
+            let since =
+                records.first().and_then(|record| record.finished).unwrap_or(Timestamp::UNIX_EPOCH);
             let log = last_lines("gitlab-backup*", since, LOG_LINES).await;
             let why = unstarted(&Manager::connect().await?, Kind::Backup, records.first()).await?;
             Ok(match why {
@@ -118,10 +135,16 @@ async fn report(told: &Told) -> Result<Report> {
 
 /// Tells everybody who is pending, all at once.
 async fn tell(config: &Config, report: &Report, told: &mut Told) -> Result<()> {
-    let pending: Vec<&ReportConfig> =
-        config.monitoring.reports.iter().filter(|to| told.pending.iter().any(|name| name == to.name())).collect();
-    let results =
-        join_all(pending.iter().map(|to| async move { (to.name(), patiently(|| async { reporter(to).ended(report).await }).await) })).await;
+    let pending: Vec<&ReportConfig> = config
+        .monitoring
+        .reports
+        .iter()
+        .filter(|to| told.pending.iter().any(|name| name == to.name()))
+        .collect();
+    let results = join_all(pending.iter().map(|to| async move {
+        (to.name(), patiently(|| async { reporter(to).ended(report).await }).await)
+    }))
+    .await;
     told.pending.clear();
     for (name, result) in results {
         match result {

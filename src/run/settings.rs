@@ -1,4 +1,5 @@
-//! Our own configuration, a part of each run: whoever has the repository and its password needs nothing else to set a new host up.
+//! Our own configuration, a part of each run: whoever has the repository and its password needs
+//! nothing else to set a new host up.
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +18,9 @@ const SETTINGS: &str = "settings";
 /// Bytes of a file that is taken for configuration, at most.
 const SIZE: u64 = 1 << 20;
 
-/// Stores the configuration's file and, where it lies in its own directory, what lies beside it. The secrets that it names are not in it: with the
-/// repository's password in the repository, nobody would miss the copy that has to be kept elsewhere until it is too late.
+/// Stores the configuration's file and, where it lies in its own directory, what lies beside it.
+/// The secrets that it names are not in it: with the repository's password in the repository,
+/// nobody would miss the copy that has to be kept elsewhere until it is too late.
 pub(crate) fn store(config: &Config, engine: &dyn Engine) -> Result<Part> {
     files::live(config, engine, SETTINGS, &named(config)?)
 }
@@ -26,12 +28,15 @@ pub(crate) fn store(config: &Config, engine: &dyn Engine) -> Result<Part> {
 fn named(config: &Config) -> Result<Vec<PathBuf>> {
     let mut left_out = Vec::new();
     // On NixOS it is a link into the store.
-    let source = own::canonical(&config.source).with_context(|| format!("cannot find {}", config.source.display()))?;
+    let source = own::canonical(&config.source)
+        .with_context(|| format!("cannot find {}", config.source.display()))?;
     let mut named = vec![source];
     let directory = Path::new(paths::CONFIG).parent().unwrap_or(Path::new("/"));
     if config.source.parent() == Some(directory) {
         let secrets = permissions::secrets(config);
-        for entry in own::entries(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        for entry in own::entries(directory)
+            .with_context(|| format!("cannot read {}", directory.display()))?
+        {
             let entry = entry?;
             let (path, metadata) = (entry.path(), entry.metadata()?);
             // A link to the configuration is none that is left out: what it leads to is there.

@@ -1,5 +1,6 @@
-//! The silence bracket: the monitoring is told before anything else of a run and after everything else. What is begun is on record before it
-//! is asked for, so that whatever dies, somebody ends it: the end of the bracket, the next run, or the next boot.
+//! The silence bracket: the monitoring is told before anything else of a run and after everything
+//! else. What is begun is on record before it is asked for, so that whatever dies, somebody ends
+//! it: the end of the bracket, the next run, or the next boot.
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::join_all;
@@ -14,7 +15,8 @@ use crate::runs::{Outcome, Record};
 use crate::systemd::{Manager, notify, start_later};
 use crate::units::{Restore, Unit};
 
-/// What a silence lasts beyond the downtime and the grace period that it is for, should nobody end it.
+/// What a silence lasts beyond the downtime and the grace period that it is for, should nobody end
+/// it.
 const SLACK: SignedDuration = SignedDuration::from_mins(30);
 /// Between two looks whether silences have taken effect.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -23,8 +25,9 @@ const BUS: Duration = Duration::from_secs(5);
 /// For how long one that cannot be ended is tried again.
 const GIVE_UP: SignedDuration = SignedDuration::from_hours(24);
 
-/// Begins every configured silence, and ends those that an earlier run left and this configuration no longer has. Fails only if the record
-/// cannot be kept; a system that cannot be reached is on record for the executor to judge.
+/// Begins every configured silence, and ends those that an earlier run left and this configuration
+/// no longer has. Fails only if the record cannot be kept; a system that cannot be reached is on
+/// record for the executor to judge.
 pub async fn begin(config: &Config) -> Result<()> {
     let earlier = Held::load()?.map(|held| held.silences).unwrap_or_default();
     let mut entries: Vec<Entry> = Vec::new();
@@ -33,7 +36,10 @@ pub async fn begin(config: &Config) -> Result<()> {
         let new = || Entry { silence: silence.clone(), id: None, begun: false, error: None };
         entries.push(known.cloned().unwrap_or_else(new));
     }
-    let leftover: Vec<Entry> = earlier.into_iter().filter(|entry| !config.monitoring.silences.contains(&entry.silence)).collect();
+    let leftover: Vec<Entry> = earlier
+        .into_iter()
+        .filter(|entry| !config.monitoring.silences.contains(&entry.silence))
+        .collect();
     let mut held = held(config, entries);
     held.silences.extend(leftover.iter().cloned());
     held.save()?;
@@ -60,19 +66,31 @@ pub fn complaints(config: &Config) -> Result<Vec<String>> {
     }
     match Held::load()? {
         Some(held) => Ok(held.complaints()),
-        None => Ok(vec![format!("the monitoring was not told: {} failed (are its token files there?)", Unit::Silence)]),
+        None => Ok(vec![format!(
+            "the monitoring was not told: {} failed (are its token files there?)",
+            Unit::Silence
+        )]),
     }
 }
 
-/// Last of all that happens before the window: has each silence last until after the window, and waits, for a while, until all have taken
-/// effect.
+/// Last of all that happens before the window: has each silence last until after the window, and
+/// waits, for a while, until all have taken effect.
 pub async fn settle(config: &Config) -> Result<()> {
     let monitoring = &config.monitoring;
     let mut held = match Held::load()? {
         Some(held) => held,
         None => held(
             config,
-            monitoring.silences.iter().map(|silence| Entry { silence: silence.clone(), id: None, begun: false, error: None }).collect(),
+            monitoring
+                .silences
+                .iter()
+                .map(|silence| Entry {
+                    silence: silence.clone(),
+                    id: None,
+                    begun: false,
+                    error: None,
+                })
+                .collect(),
         ),
     };
     let needed = Timestamp::now() + needed(config);
@@ -93,14 +111,17 @@ pub async fn settle(config: &Config) -> Result<()> {
     }
     let since = held.begun;
     let waited = || Timestamp::now().duration_since(since).unsigned_abs();
-    let mut waiting: Vec<&Entry> = held.silences.iter().filter(|entry| entry.error.is_none()).collect();
+    let mut waiting: Vec<&Entry> =
+        held.silences.iter().filter(|entry| entry.error.is_none()).collect();
     let started = Instant::now();
     let wait = monitoring.wait.duration();
     loop {
         let mut next = Vec::new();
         for entry in waiting {
             match silence(&entry.silence).in_effect().await {
-                Ok(true) => tracing::info!(silence = entry.silence.name(), after = ?waited(), "in effect"),
+                Ok(true) => {
+                    tracing::info!(silence = entry.silence.name(), after = ?waited(), "in effect")
+                }
                 Ok(false) => next.push(entry),
                 Err(error) => {
                     tracing::debug!(silence = entry.silence.name(), "{error:#}");
@@ -116,8 +137,10 @@ pub async fn settle(config: &Config) -> Result<()> {
         notify::status(&format!("waiting until {} is silent", names(&waiting)));
         sleep(PAUSE).await;
     }
-    let late: Vec<String> =
-        waiting.iter().map(|entry| format!("{}: not in effect after {}", entry.silence.name(), monitoring.wait)).collect();
+    let late: Vec<String> = waiting
+        .iter()
+        .map(|entry| format!("{}: not in effect after {}", entry.silence.name(), monitoring.wait))
+        .collect();
     for line in &late {
         tracing::warn!("{line}: the backup goes on");
     }
@@ -125,11 +148,12 @@ pub async fn settle(config: &Config) -> Result<()> {
     held.save()
 }
 
-/// The end of the bracket. Holds up nobody: what has a grace period is left to a timer, as is what could not be ended now. Reads no
-/// configuration.
+/// The end of the bracket. Holds up nobody: what has a grace period is left to a timer, as is what
+/// could not be ended now. Reads no configuration.
 pub async fn end() -> Result<()> {
     let Some(mut held) = Held::load()? else { return Ok(()) };
-    // After a begin that failed, and each stage has systemd try that again, the run goes on: the timer's service waits for its end.
+    // After a begin that failed, and each stage has systemd try that again, the run goes on: the
+    // timer's service waits for its end.
     let early = matches!(timeout(BUS, goes_on()).await, Ok(Ok(Some(_))));
     if !early {
         held.over = Some(Timestamp::now());
@@ -139,7 +163,8 @@ pub async fn end() -> Result<()> {
     if early {
         return Ok(());
     }
-    let (later, now): (Vec<Entry>, Vec<Entry>) = held.silences.into_iter().partition(|entry| silence(&entry.silence).has_grace());
+    let (later, now): (Vec<Entry>, Vec<Entry>) =
+        held.silences.into_iter().partition(|entry| silence(&entry.silence).has_grace());
     held.silences = later;
     for entry in now {
         if !ended(&entry).await {
@@ -165,9 +190,15 @@ pub async fn unsilence() -> Result<()> {
         match result {
             Ok(()) => tracing::info!(silence = entry.silence.name(), "ended"),
             // Nothing that is known of was begun: one attempt is enough.
-            Err(error) if !entry.begun => tracing::info!(silence = entry.silence.name(), "was not begun, and need not be ended: {error:#}"),
+            Err(error) if !entry.begun => tracing::info!(
+                silence = entry.silence.name(),
+                "was not begun, and need not be ended: {error:#}"
+            ),
             Err(error) if Timestamp::now().duration_since(over) > GIVE_UP => {
-                tracing::error!(silence = entry.silence.name(), "could not be ended for a day, given up: {error:#}");
+                tracing::error!(
+                    silence = entry.silence.name(),
+                    "could not be ended for a day, given up: {error:#}"
+                );
             }
             Err(error) => left.push((entry, error)),
         }
@@ -177,7 +208,10 @@ pub async fn unsilence() -> Result<()> {
     match left.is_empty() {
         true => Ok(()),
         false => {
-            let all: Vec<String> = left.iter().map(|(entry, error)| format!("{}: {error:#}", entry.silence.name())).collect();
+            let all: Vec<String> = left
+                .iter()
+                .map(|(entry, error)| format!("{}: {error:#}", entry.silence.name()))
+                .collect();
             bail!("could not be ended, and will be tried again: {}", all.join("; "))
         }
     }
@@ -215,7 +249,12 @@ async fn ask(config: &Config, held: &mut Held) -> Result<()> {
     let configured = |entry: &Entry| config.monitoring.silences.contains(&entry.silence);
     let asked = join_all(held.silences.iter().map(|entry| async {
         match configured(entry) {
-            true => Some(patiently(|| async { silence(&entry.silence).begin(&span, entry.id.as_deref()).await }).await),
+            true => Some(
+                patiently(|| async {
+                    silence(&entry.silence).begin(&span, entry.id.as_deref()).await
+                })
+                .await,
+            ),
             false => None,
         }
     }));

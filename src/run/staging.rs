@@ -10,8 +10,9 @@ use crate::host::own;
 use crate::paths;
 use crate::runs::record::write_json;
 
-/// Makes an empty staging area. What a run before a crash left there goes. Looks at the host for all that follow, who may see less of it; a
-/// configuration that cannot be used is for the executor to tell.
+/// Makes an empty staging area. What a run before a crash left there goes. Looks at the host for
+/// all that follow, who may see less of it; a configuration that cannot be used is for the executor
+/// to tell.
 pub fn begin(config: Result<Config>) -> Result<()> {
     end()?;
     match config {
@@ -24,9 +25,11 @@ pub fn begin(config: Result<Config>) -> Result<()> {
 
 /// Removes the staging area, and the repository's key with it.
 pub fn end() -> Result<()> {
-    [paths::REPOSITORY_KEY, paths::STAGING].into_iter().try_for_each(|path| match Directory::of(Path::new(path)) {
-        Err(error) if beneath::is_missing(&error) => Ok(()),
-        // What is in it is other accounts': as deep as they like.
-        place => place.and_then(|(directory, name)| directory.remove(&name)),
+    [paths::REPOSITORY_KEY, paths::STAGING].into_iter().try_for_each(|path| {
+        match Directory::of(Path::new(path)) {
+            Err(error) if beneath::is_missing(&error) => Ok(()),
+            // What is in it is other accounts': as deep as they like.
+            place => place.and_then(|(directory, name)| directory.remove(&name)),
+        }
     })
 }

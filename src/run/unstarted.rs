@@ -1,5 +1,5 @@
-//! Starts that came to nothing before the executor could write a record: a broken configuration, a program that cannot be run, a staging area
-//! that cannot be made. Only systemd knows of them.
+//! Starts that came to nothing before the executor could write a record: a broken configuration, a
+//! program that cannot be run, a staging area that cannot be made. Only systemd knows of them.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -23,11 +23,16 @@ pub struct Unstarted {
     pub reason: String,
 }
 
-/// The last start, if it came to nothing and was after that of `last`. Forgotten with a reboot, as systemd forgets.
+/// The last start, if it came to nothing and was after that of `last`. Forgotten with a reboot, as
+/// systemd forgets.
 ///
 /// # Errors
 /// If systemd does not answer.
-pub async fn unstarted(manager: &Manager, kind: Kind, last: Option<&Record>) -> Result<Option<Unstarted>> {
+pub async fn unstarted(
+    manager: &Manager,
+    kind: Kind,
+    last: Option<&Record>,
+) -> Result<Option<Unstarted>> {
     // What the executor requires fails first.
     let units = match kind {
         Kind::Backup => [Unit::Staging, Unit::Run],
@@ -35,7 +40,11 @@ pub async fn unstarted(manager: &Manager, kind: Kind, last: Option<&Record>) -> 
     };
     for unit in units {
         let state = manager.state(&unit.to_string()).await?;
-        let Some(at) = state.begun.filter(|_| state.active == ActiveState::Failed && state.is_settled()) else { continue };
+        let Some(at) =
+            state.begun.filter(|_| state.active == ActiveState::Failed && state.is_settled())
+        else {
+            continue;
+        };
         // One that has a record tells more of itself.
         if last.is_some_and(|last| last.started >= at) {
             continue;

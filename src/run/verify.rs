@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Bytes that it reads in a second at least, on a slow disk.
 const PACE: u64 = 1 << 20;
 
-/// How long a program may take to read so many bytes: what others made must not keep a verify for ever.
+/// How long a program may take to read so many bytes: what others made must not keep a verify for
+/// ever.
 fn patience(bytes: u64) -> Duration {
     PATIENCE + Duration::from_secs(bytes / PACE)
 }
@@ -75,7 +76,8 @@ pub async fn verify(
     tell(repository::keys(engine));
     // What was read of it once is kept, and would hide what has become of it since.
     let id = &run.manifest.id;
-    let stored = Catalog::read_afresh(engine, Whose::Run(id), id).and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
+    let stored = Catalog::read_afresh(engine, Whose::Run(id), id)
+        .and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
     let manifest = stored.as_ref().unwrap_or(&run.manifest).clone();
     tell(Finding::of("manifest", stored.map(|manifest| format!("written {}", manifest.finished))));
     let user = match user::sandbox() {
@@ -86,7 +88,10 @@ pub async fn verify(
         }
     };
     if user.is_none() {
-        let words = format!("only root can look at what others made as {}: it is looked at with your own rights", accounts::SANDBOX);
+        let words = format!(
+            "only root can look at what others made as {}: it is looked at with your own rights",
+            accounts::SANDBOX
+        );
         tell(Finding::warning("sandbox", words));
     }
     let mut verify = Verify { config, engine, depth, scratch: Scratch::new(scratch)?, user, tell };
@@ -97,7 +102,8 @@ pub async fn verify(
     verify.scratch.remove()
 }
 
-/// Whether Git is here, and the account that it runs as: a host on which nothing is installed yet may have neither.
+/// Whether Git is here, and the account that it runs as: a host on which nothing is installed yet
+/// may have neither.
 ///
 /// # Errors
 /// With what is missing.
@@ -122,7 +128,8 @@ pub fn fsck(config: &Config, part: &Part, path: &Path, scratch: &Path) -> Result
 }
 
 impl Verify<'_> {
-    /// Looks into one part, laid out in a place that is gone afterwards. What is in it is others': it ends nothing but the look at itself.
+    /// Looks into one part, laid out in a place that is gone afterwards. What is in it is others':
+    /// it ends nothing but the look at itself.
     async fn part(&mut self, manifest: &Manifest, part: &Part) -> Result<()> {
         if !LAID_OUT.contains(&part.name.as_str()) {
             return Ok(());
@@ -172,7 +179,10 @@ impl Verify<'_> {
     async fn postgresql(&mut self, manifest: &Manifest, part: &Part, place: &Path) -> Result<()> {
         let dumps = dumps::databases(part, place)?;
         for (name, path) in &dumps {
-            (self.tell)(Finding::of(format!("database {name}"), dumps::readable(self.config, path, self.user.as_ref())));
+            (self.tell)(Finding::of(
+                format!("database {name}"),
+                dumps::readable(self.config, path, self.user.as_ref()),
+            ));
         }
         if self.depth.drill {
             drill::postgresql(self.config, manifest, &dumps, &self.scratch, self.tell).await?;
@@ -184,9 +194,17 @@ impl Verify<'_> {
         for (name, path) in dumps::instances(part, place)? {
             let keys = dumps::keys(&path, self.user.as_ref());
             (self.tell)(match &keys {
-                Ok(Some(keys)) => Finding::of(format!("redis {name}"), Ok(format!("redis-check-rdb reads {} keys", keys.read))),
-                Ok(None) => Finding::warning(format!("redis {name}"), "its format is newer than the program here that could check it"),
-                Err(error) => Finding::of(format!("redis {name}"), Err(anyhow::anyhow!("{error:#}"))),
+                Ok(Some(keys)) => Finding::of(
+                    format!("redis {name}"),
+                    Ok(format!("redis-check-rdb reads {} keys", keys.read)),
+                ),
+                Ok(None) => Finding::warning(
+                    format!("redis {name}"),
+                    "its format is newer than the program here that could check it",
+                ),
+                Err(error) => {
+                    Finding::of(format!("redis {name}"), Err(anyhow::anyhow!("{error:#}")))
+                }
             });
             if self.depth.drill {
                 let loaded = drill::redis(&name, &path, keys.ok().flatten(), &self.scratch).await;

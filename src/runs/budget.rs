@@ -33,7 +33,8 @@ impl fmt::Display for Budget {
     }
 }
 
-/// The budget after `records`, newest first; none before the first complete run, of which nothing is known.
+/// The budget after `records`, newest first; none before the first complete run, of which nothing
+/// is known.
 pub fn budget(records: &[Record], ahead: Ahead) -> Option<Budget> {
     let complete = records.iter().filter(|record| record.outcome == Outcome::Complete);
     let past: Vec<Downtime> = complete.filter_map(|record| record.downtime).take(RUNS).collect();
@@ -48,7 +49,14 @@ pub fn budget(records: &[Record], ahead: Ahead) -> Option<Budget> {
     #[allow(clippy::cast_precision_loss)]
     let copy = ahead.changed as f64 / COPY;
     let capture = median(|past| past.capture).max(ahead.walk + copy);
-    Some(Budget { expected: Downtime { stop: median(|past| past.stop), capture, start: median(|past| past.start) }, runs: past.len() })
+    Some(Budget {
+        expected: Downtime {
+            stop: median(|past| past.stop),
+            capture,
+            start: median(|past| past.start),
+        },
+        runs: past.len(),
+    })
 }
 
 #[cfg(test)]
@@ -60,7 +68,8 @@ mod tests {
     use super::*;
 
     fn run(outcome: Outcome, capture: f64) -> Record {
-        let mut record = Record::begin("20261124T023000Z-8f3c".parse().unwrap(), Timestamp::UNIX_EPOCH);
+        let mut record =
+            Record::begin("20261124T023000Z-8f3c".parse().unwrap(), Timestamp::UNIX_EPOCH);
         record.outcome = outcome;
         record.downtime = Some(Downtime { stop: 1.0, capture, start: 2.0 });
         record
@@ -68,19 +77,33 @@ mod tests {
 
     #[test]
     fn one_odd_night_does_not_count_and_failed_runs_neither() {
-        let records: Vec<Record> =
-            [(1.0, true), (60.0, true), (1.2, true), (900.0, false), (1.1, true), (1.3, true), (500.0, true), (500.0, true)]
-                .map(|(capture, complete)| run(if complete { Outcome::Complete } else { Outcome::Failed }, capture))
-                .into();
+        let records: Vec<Record> = [
+            (1.0, true),
+            (60.0, true),
+            (1.2, true),
+            (900.0, false),
+            (1.1, true),
+            (1.3, true),
+            (500.0, true),
+            (500.0, true),
+        ]
+        .map(|(capture, complete)| {
+            run(if complete { Outcome::Complete } else { Outcome::Failed }, capture)
+        })
+        .into();
         let budget = budget(&records, Ahead::default()).unwrap();
         assert_eq!((budget.expected.capture, budget.runs), (1.2, 5));
-        assert_eq!(budget.to_string(), "GitLab will be away for about 4.2 s (stop 1.0, capture 1.2, start 2.0)");
+        assert_eq!(
+            budget.to_string(),
+            "GitLab will be away for about 4.2 s (stop 1.0, capture 1.2, start 2.0)"
+        );
     }
 
     #[test]
     fn what_lies_ahead_can_only_make_it_longer() {
         let records = [run(Outcome::Complete, 1.0)];
-        let with = |walk, changed| budget(&records, Ahead { walk, changed }).unwrap().expected.capture;
+        let with =
+            |walk, changed| budget(&records, Ahead { walk, changed }).unwrap().expected.capture;
         assert_eq!((with(0.1, 0), with(3.0, 0), with(3.0, 200_000_000)), (1.0, 3.0, 5.0));
         assert_eq!(budget(&[], Ahead { walk: 3.0, changed: 0 }), None);
     }

@@ -74,18 +74,25 @@ pub struct Database {
     /// Rows of each table with data, by its quoted name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, u64>,
-    /// The last value of each sequence, by its quoted name, as of the capture. Beside the dumps only, not in the manifest.
+    /// The last value of each sequence, by its quoted name, as of the capture. Beside the dumps
+    /// only, not in the manifest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sequences: BTreeMap<String, i64>,
 }
 
 impl Database {
-    /// Where its dump lies below `dumps`. PostgreSQL's account had the words in its hands until they were stored.
+    /// Where its dump lies below `dumps`. PostgreSQL's account had the words in its hands until
+    /// they were stored.
     ///
     /// # Errors
     /// If its directory is no name.
     pub fn dump_in(&self, dumps: &Path) -> Result<PathBuf> {
-        ensure!(beneath::is_name(self.directory.as_ref()), "the dump of database '{}' is said to lie in '{}'", self.name, self.directory);
+        ensure!(
+            beneath::is_name(self.directory.as_ref()),
+            "the dump of database '{}' is said to lie in '{}'",
+            self.name,
+            self.directory
+        );
         Ok(dumps.join(&self.directory))
     }
 }
@@ -124,7 +131,11 @@ mod tests {
 
     #[test]
     fn a_dump_lies_below_the_dumps_under_a_name() {
-        let dump = |directory: &str| Database { directory: directory.to_owned(), ..Database::default() }.dump_in(Path::new("/dumps")).ok();
+        let dump = |directory: &str| {
+            Database { directory: directory.to_owned(), ..Database::default() }
+                .dump_in(Path::new("/dumps"))
+                .ok()
+        };
         assert_eq!(dump("gitlabhq_production"), Some(PathBuf::from("/dumps/gitlabhq_production")));
         for directory in ["", ".", "..", "/etc", "a/b", "a/", "../dumps/a", "a/.."] {
             assert_eq!(dump(directory), None, "{directory:?}");

@@ -1,4 +1,5 @@
-//! What this host knows of its newest complete run without asking the repository: in which order runs came, and that there was a repository.
+//! What this host knows of its newest complete run without asking the repository: in which order
+//! runs came, and that there was a repository.
 
 use std::path::Path;
 
@@ -46,7 +47,8 @@ impl Newest {
         write_json(Path::new(paths::NEWEST_RUN), self)
     }
 
-    /// What to say where there is no repository at `location` and a run was stored there; nothing where none was, as far as is known.
+    /// What to say where there is no repository at `location` and a run was stored there; nothing
+    /// where none was, as far as is known.
     pub fn lost(location: &str) -> Option<String> {
         let newest = Self::load().ok().flatten()?;
         let stored = match &newest.location {

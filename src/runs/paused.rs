@@ -26,7 +26,8 @@ pub fn clear() -> Result<()> {
     own::remove(paths::PAUSED)
 }
 
-/// Leaves word whether GitLab answered before it was stopped, when `units` ran: one that did not need not answer to be as it was.
+/// Leaves word whether GitLab answered before it was stopped, when `units` ran: one that did not
+/// need not answer to be as it was.
 pub fn answered(answered: bool, units: &[String]) -> Result<()> {
     write_json(Path::new(paths::ASKED), &units)?;
     if answered { own::remove(paths::UNANSWERED) } else { own::write(paths::UNANSWERED, "") }
@@ -37,13 +38,15 @@ pub fn is_to_answer() -> bool {
     !Path::new(paths::UNANSWERED).exists()
 }
 
-/// What ran when GitLab was asked, and is not on this record: somebody has stopped it since, and the answer may need it.
+/// What ran when GitLab was asked, and is not on this record: somebody has stopped it since, and
+/// the answer may need it.
 pub fn missing(units: &[Paused]) -> Vec<String> {
     let asked: Vec<String> = read_json(Path::new(paths::ASKED)).ok().flatten().unwrap_or_default();
     asked.into_iter().filter(|asked| !units.iter().any(|paused| paused.unit == *asked)).collect()
 }
 
-/// Takes a unit off the list that an admin has stopped: no other unit's start may bring it back either.
+/// Takes a unit off the list that an admin has stopped: no other unit's start may bring it back
+/// either.
 pub fn leave_down(units: &mut Vec<Paused>, unit: &str) {
     units.retain(|paused| paused.unit != unit);
     for paused in units {

@@ -15,7 +15,8 @@ use crate::values::RunId;
 
 use super::Part;
 
-/// Bytes of a JSON file that does not lie among our own state: what is larger was not written by us.
+/// Bytes of a JSON file that does not lie among our own state: what is larger was not written by
+/// us.
 const LARGEST: u64 = 1 << 28;
 /// Records that are kept, those of failed runs among them: more than a year of nights.
 const KEPT: usize = 400;
@@ -31,7 +32,8 @@ pub struct Record {
     pub finished: Option<Timestamp>,
     /// How it stands.
     pub outcome: Outcome,
-    /// `prepare`, `capture`, `resume`, `store`, `finish`; of a restore `prepare`, `restore`, `resume`, `finish`.
+    /// `prepare`, `capture`, `resume`, `store`, `finish`; of a restore `prepare`, `restore`,
+    /// `resume`, `finish`.
     pub stage: String,
     /// How long GitLab would probably be down, told before it was; none in a first run.
     #[serde(default)]
@@ -56,7 +58,8 @@ pub struct Record {
 /// By how much a clock may be ahead of another, or of itself before it was set.
 pub const CLOCK: SignedDuration = SignedDuration::from_hours(1);
 
-/// Whether something is dated after `now`, by a clock that was wrong: it would be the newest for ever.
+/// Whether something is dated after `now`, by a clock that was wrong: it would be the newest for
+/// ever.
 pub fn is_ahead(started: Timestamp, now: Timestamp) -> bool {
     started.duration_since(now) > CLOCK
 }
@@ -106,7 +109,14 @@ pub struct Downtime {
 
 impl fmt::Display for Downtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.1} s (stop {:.1}, capture {:.1}, start {:.1})", self.total(), self.stop, self.capture, self.start)
+        write!(
+            f,
+            "{:.1} s (stop {:.1}, capture {:.1}, start {:.1})",
+            self.total(),
+            self.stop,
+            self.capture,
+            self.start
+        )
     }
 }
 
@@ -151,7 +161,8 @@ impl Record {
         read_json(&Self::kept(id))
     }
 
-    /// Notes that the retention removes the run: what is left of it, should that be cut off, is nothing that was lost.
+    /// Notes that the retention removes the run: what is left of it, should that be cut off, is
+    /// nothing that was lost.
     pub fn remove(id: &RunId, now: Timestamp) -> Result<()> {
         let Some(record) = Self::of(id)? else { return Ok(()) };
         write_json(&Self::kept(id), &Self { removed: Some(now), ..record })
@@ -179,14 +190,17 @@ impl Record {
         }
     }
 
-    /// All records, newest first; those that are dated in the future come last, for they are not the newest. One that cannot be read is left out
-    /// with a warning.
+    /// All records, newest first; those that are dated in the future come last, for they are not
+    /// the newest. One that cannot be read is left out with a warning.
     pub fn all() -> Result<Vec<Self>> {
         let mut records = Vec::new();
         let entries = match own::entries(paths::RUNS) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(records),
-            Err(error) => return Err(error).with_context(|| format!("cannot list {} (as root?)", paths::RUNS)),
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot list {} (as root?)", paths::RUNS));
+            }
         };
         for entry in entries {
             let path = entry?.path();
@@ -199,22 +213,28 @@ impl Record {
             }
         }
         let now = Timestamp::now();
-        records.sort_by(|a: &Self, b: &Self| is_ahead(a.started, now).cmp(&is_ahead(b.started, now)).then_with(|| b.id.cmp(&a.id)));
+        records.sort_by(|a: &Self, b: &Self| {
+            is_ahead(a.started, now).cmp(&is_ahead(b.started, now)).then_with(|| b.id.cmp(&a.id))
+        });
         Ok(records)
     }
 
     /// Removes the oldest, but for so many: whoever looks back looks at every one.
     pub fn prune() -> Result<()> {
-        let entries = own::entries(paths::RUNS).with_context(|| format!("cannot list {}", paths::RUNS))?;
+        let entries =
+            own::entries(paths::RUNS).with_context(|| format!("cannot list {}", paths::RUNS))?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let id = |name: &str| name.strip_suffix(".json")?.parse::<RunId>().ok();
         let mut ours: Vec<RunId> = names.filter_map(|name| id(&name)).collect();
         ours.sort_unstable();
         let old = ours.len().saturating_sub(KEPT);
-        ours[..old].iter().try_for_each(|id| own::remove(Path::new(paths::RUNS).join(format!("{id}.json"))))
+        ours[..old]
+            .iter()
+            .try_for_each(|id| own::remove(Path::new(paths::RUNS).join(format!("{id}.json"))))
     }
 
-    /// Writes the record where the helpers and commands look for the current run, and where it is kept.
+    /// Writes the record where the helpers and commands look for the current run, and where it is
+    /// kept.
     pub fn save(&self, kind: Kind) -> Result<()> {
         match kind {
             Kind::Backup => {

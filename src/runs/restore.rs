@@ -1,8 +1,10 @@
-//! A restore, as its command, its executor and its units know it: what is asked for, what is planned, and how far the replacement is.
+//! A restore, as its command, its executor and its units know it: what is asked for, what is
+//! planned, and how far the replacement is.
 //!
-//! Nothing live is changed before everything new lies beside it. Then renames put the new in place and the old aside; the [`Journal`] says
-//! which, so that a restore that dies half way can be put back or done again. What has taken place is only ever finished: GitLab may have run
-//! with it. It is put back if somebody asks for it, and never by the way.
+//! Nothing live is changed before everything new lies beside it. Then renames put the new in place
+//! and the old aside; the [`Journal`] says which, so that a restore that dies half way can be put
+//! back or done again. What has taken place is only ever finished: GitLab may have run with it. It
+//! is put back if somebody asks for it, and never by the way.
 
 use std::fmt;
 use std::fs::File;
@@ -78,7 +80,8 @@ impl Request {
     /// If there is none: a restore is never started by the way.
     pub fn take() -> Result<Self> {
         let path = Path::new(paths::RESTORE_REQUEST);
-        let request = read_json(path)?.context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
+        let request = read_json(path)?
+            .context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
         // Who asked has started the executor at once, or died before.
         if own::age(path)? > LONGEST {
             own::remove(path)?;
@@ -92,7 +95,8 @@ impl Request {
 
     /// What the restore that goes on was asked for.
     pub fn asked() -> Result<Self> {
-        read_json(Path::new(paths::RESTORE_ASKED))?.context("no restore is going on: this helper is started by its unit only")
+        read_json(Path::new(paths::RESTORE_ASKED))?
+            .context("no restore is going on: this helper is started by its unit only")
     }
 
     /// Checks every name that selects or protects something against what the run has.
@@ -100,9 +104,18 @@ impl Request {
     /// # Errors
     /// With the first that the run does not have.
     pub fn known(&self, manifest: &Manifest) -> Result<()> {
-        let servers: Vec<&str> = manifest.versions.iter().filter_map(|component| component.name.strip_prefix("redis-")).collect();
-        if let Some(unknown) = self.skip_redis.iter().find(|name| !servers.contains(&name.as_str())) {
-            bail!("run {} has no Redis '{unknown}' that --skip-redis could spare: it has {}", manifest.id, listed(&servers));
+        let servers: Vec<&str> = manifest
+            .versions
+            .iter()
+            .filter_map(|component| component.name.strip_prefix("redis-"))
+            .collect();
+        if let Some(unknown) = self.skip_redis.iter().find(|name| !servers.contains(&name.as_str()))
+        {
+            bail!(
+                "run {} has no Redis '{unknown}' that --skip-redis could spare: it has {}",
+                manifest.id,
+                listed(&servers)
+            );
         }
         let parts: Vec<&str> = manifest.parts.iter().map(|part| part.name.as_str()).collect();
         // Configuration is among the files.
@@ -159,7 +172,8 @@ pub struct StagedDatabase {
     pub staged: String,
     /// The name of the one that it replaces, until the restore is complete.
     pub replaced: String,
-    /// Which ones they are; not known before they are exchanged, nor in a journal of an older version.
+    /// Which ones they are; not known before they are exchanged, nor in a journal of an older
+    /// version.
     #[serde(default)]
     pub numbers: Option<Numbers>,
 }
@@ -186,7 +200,8 @@ pub struct StagedRedis {
     pub directory: PathBuf,
     /// Its RDB file's name.
     pub file: String,
-    /// With `appendonly yes`: the names of its append-only directory (7.0 or newer) and file, from which it would start instead.
+    /// With `appendonly yes`: the names of its append-only directory (7.0 or newer) and file, from
+    /// which it would start instead.
     pub append_only: Option<(Option<String>, String)>,
     /// Beside its files.
     pub places: Places,
@@ -303,7 +318,8 @@ pub struct Journal {
     /// When everything new was in place.
     #[serde(default)]
     pub switched: Option<Timestamp>,
-    /// Somebody wants back what was there before: until it is, or he wants it no longer, nothing of that is removed.
+    /// Somebody wants back what was there before: until it is, or he wants it no longer, nothing of
+    /// that is removed.
     #[serde(default)]
     pub undo: bool,
     /// What is done.
@@ -327,7 +343,8 @@ impl Journal {
         write_json(Path::new(paths::RESTORE_JOURNAL), self)
     }
 
-    /// Writes down whether what was there before is wanted back; nothing, if nothing has taken place.
+    /// Writes down whether what was there before is wanted back; nothing, if nothing has taken
+    /// place.
     ///
     /// # Errors
     /// If it is being removed.
@@ -367,7 +384,9 @@ impl Journal {
         match Self::load() {
             Ok(Some(Self { state: State::Switching, .. })) => Some(words.to_owned()),
             Ok(_) => None,
-            Err(error) => Some(format!("it cannot be told whether a restore ended half way, and GitLab is not started: {error:#}")),
+            Err(error) => Some(format!(
+                "it cannot be told whether a restore ended half way, and GitLab is not started: {error:#}"
+            )),
         }
     }
 }
@@ -409,7 +428,11 @@ impl fmt::Display for Leftover {
             Thing::Database { name, .. } => write!(f, "database '{name}'")?,
             Thing::Directory { held, .. } => write!(f, "{}", held.path.display())?,
         }
-        let fate = if self.by_hand { "move away what you need of it and remove it" } else { "the next run or restore removes it" };
+        let fate = if self.by_hand {
+            "move away what you need of it and remove it"
+        } else {
+            "the next run or restore removes it"
+        };
         write!(f, " is left of a restore ({}): {fate}", self.why)
     }
 }
@@ -421,7 +444,9 @@ impl Leftover {
         match read_json(Path::new(paths::RESTORE_LEFT)) {
             Ok(all) => Ok(all.unwrap_or_default()),
             Err(error) => {
-                tracing::warn!("{error:#}; what restores have left beside what is live is not known any more");
+                tracing::warn!(
+                    "{error:#}; what restores have left beside what is live is not known any more"
+                );
                 Ok(Vec::new())
             }
         }
@@ -429,14 +454,20 @@ impl Leftover {
 
     /// Replaces the list.
     pub fn save(all: &[Self]) -> Result<()> {
-        if all.is_empty() { own::remove(paths::RESTORE_LEFT) } else { write_json(Path::new(paths::RESTORE_LEFT), &all) }
+        if all.is_empty() {
+            own::remove(paths::RESTORE_LEFT)
+        } else {
+            write_json(Path::new(paths::RESTORE_LEFT), &all)
+        }
     }
 }
 
 /// Whether something waits for the last step of a restore.
 pub fn is_to_finish() -> bool {
     let due = || -> Result<bool> {
-        Ok(Journal::load()?.is_some_and(|journal| journal.state != State::Switching && !journal.undo) || !Leftover::load()?.is_empty())
+        Ok(Journal::load()?
+            .is_some_and(|journal| journal.state != State::Switching && !journal.undo)
+            || !Leftover::load()?.is_empty())
     };
     due().unwrap_or(false)
 }
@@ -444,7 +475,9 @@ pub fn is_to_finish() -> bool {
 /// What is left beside what is live, and what becomes of it.
 pub fn left() -> Result<Vec<String>> {
     let mut lines: Vec<String> = Leftover::load()?.iter().map(ToString::to_string).collect();
-    let Some(journal) = Journal::load()?.filter(|journal| journal.state != State::Switching) else { return Ok(lines) };
+    let Some(journal) = Journal::load()?.filter(|journal| journal.state != State::Switching) else {
+        return Ok(lines);
+    };
     if journal.state == State::Staging {
         lines.push(
             "a restore was cut off while it was laid out, and replaced nothing: what it left is removed by the next run or restore"
@@ -476,8 +509,14 @@ pub fn left() -> Result<Vec<String>> {
 impl Journal {
     /// The names of what is put aside.
     fn aside(&self) -> Vec<String> {
-        let databases = self.plan.databases.iter().map(|database| format!("database '{}'", database.replaced));
-        let places = self.plan.layouts.iter().map(|layout| &layout.places).chain(self.plan.redis.iter().map(|redis| &redis.places));
+        let databases =
+            self.plan.databases.iter().map(|database| format!("database '{}'", database.replaced));
+        let places = self
+            .plan
+            .layouts
+            .iter()
+            .map(|layout| &layout.places)
+            .chain(self.plan.redis.iter().map(|redis| &redis.places));
         databases.chain(places.map(|places| places.aside.path.display().to_string())).collect()
     }
 }

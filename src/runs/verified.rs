@@ -1,4 +1,5 @@
-//! How the last verify went. Written when it begins and when it ends: one that was cut off does not look like one that went well.
+//! How the last verify went. Written when it begins and when it ends: one that was cut off does not
+//! look like one that went well.
 
 use std::path::Path;
 

@@ -1,7 +1,8 @@
 //! What goes into the repository: the files, however they are captured, and the dumps.
 //!
-//! [`plan`] decides how each path is captured, before GitLab is touched; [`presync`] is the first pass; [`capture`] is all that the window sees
-//! of the files where there are no snapshots; [`stored`] archives the frozen view with GitLab up.
+//! [`plan`] decides how each path is captured, before GitLab is touched; [`presync`] is the first
+//! pass; [`capture`] is all that the window sees of the files where there are no snapshots;
+//! [`stored`] archives the frozen view with GitLab up.
 
 mod capture;
 pub mod links;
@@ -44,17 +45,25 @@ pub const PRESYNC: &str = "presync";
 
 /// The run that goes on.
 fn run() -> Result<RunId> {
-    Ok(Record::current()?.context("no run is going on: this helper is started by its unit only")?.id)
+    Ok(Record::current()?
+        .context("no run is going on: this helper is started by its unit only")?
+        .id)
 }
 
 /// Stores files that are read where they are, as one part of the current run.
-pub(crate) fn live(config: &Config, engine: &dyn Engine, name: &str, paths: &[PathBuf]) -> Result<Part> {
+pub(crate) fn live(
+    config: &Config,
+    engine: &dyn Engine,
+    name: &str,
+    paths: &[PathBuf],
+) -> Result<Part> {
     // The files themselves are read so only in the window, where nothing may wait for long.
     let (exclude, patience): (&[String], _) = match name {
         FILES => (&config.files.exclude, patience::SHORT),
         _ => (&[], patience::LONG),
     };
-    store(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience).map(|(part, _)| part)
+    store(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience)
+        .map(|(part, _)| part)
 }
 
 /// Stores one part under the current run.
@@ -69,9 +78,11 @@ fn store(
     let run = run()?;
     let host = host::name();
     let paths = files.paths();
-    let request = StoreRequest { run: &run, part: name, host: &host, parents, files, tolerance, patience };
+    let request =
+        StoreRequest { run: &run, part: name, host: &host, parents, files, tolerance, patience };
     let started = Instant::now();
-    let stored = engine.store(request, &Status { part: name.to_owned(), last: Mutex::new(None) })?;
+    let stored =
+        engine.store(request, &Status { part: name.to_owned(), last: Mutex::new(None) })?;
     for skipped in &stored.skipped {
         tracing::info!(path = %skipped.path.display(), "left to the window: {}", skipped.error);
     }
@@ -104,7 +115,8 @@ const NAMED: usize = 20;
 
 /// Leaves word of what no backup can hold, beside what was left before.
 fn leave_out(skipped: &[Skipped]) -> Result<()> {
-    let mut words: Vec<String> = skipped.iter().take(NAMED).map(|skipped| format!("left out: {skipped}")).collect();
+    let mut words: Vec<String> =
+        skipped.iter().take(NAMED).map(|skipped| format!("left out: {skipped}")).collect();
     if skipped.len() > NAMED {
         words.push(format!("left out: {} more such paths", skipped.len() - NAMED));
     }

@@ -13,14 +13,18 @@ use crate::stores::files::{Plan, clear_clones};
 use crate::systemd::notify;
 use crate::volume::{self, Snapshot};
 
-/// Makes all snapshots of the plan at once, tells systemd that the window may close, and mounts them.
+/// Makes all snapshots of the plan at once, tells systemd that the window may close, and mounts
+/// them.
 pub fn begin(config: &Config) -> Result<()> {
     let plan = Plan::current()?;
     let size = config.files.lvm_snapshot_size.as_str();
     let each = |what: &(dyn Fn(&Snapshot) -> Result<()> + Sync)| {
         thread::scope(|scope| {
-            let threads: Vec<_> = plan.snapshots.iter().map(|snapshot| scope.spawn(move || what(snapshot))).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread died"))?)
+            let threads: Vec<_> =
+                plan.snapshots.iter().map(|snapshot| scope.spawn(move || what(snapshot))).collect();
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread died"))?)
         })
     };
     each(&|snapshot| {
@@ -34,15 +38,18 @@ pub fn begin(config: &Config) -> Result<()> {
     })
 }
 
-/// Removes the snapshots and the clones, however far they got. Does not read the configuration: a file that was broken meanwhile must not
-/// keep them.
+/// Removes the snapshots and the clones, however far they got. Does not read the configuration: a
+/// file that was broken meanwhile must not keep them.
 pub fn end() -> Result<()> {
     let Some(plan) = read_json::<Plan>(Path::new(paths::FREEZE))? else { return Ok(()) };
     let mut failures = Vec::new();
     for snapshot in &plan.snapshots {
         // What a snapshot may hold no longer matters.
         if let Err(error) = volume::volumes(snapshot.kind, "").undo(snapshot) {
-            failures.push(format!("cannot remove snapshot {} of {}: {error:#}", snapshot.name, snapshot.origin));
+            failures.push(format!(
+                "cannot remove snapshot {} of {}: {error:#}",
+                snapshot.name, snapshot.origin
+            ));
         }
     }
     failures.extend(clear_clones(&plan.clones()).err().map(|error| format!("{error:#}")));

@@ -1,4 +1,5 @@
-//! Redis: every instance forks while GitLab is down; what the fork writes is secured while GitLab is up again.
+//! Redis: every instance forks while GitLab is down; what the fork writes is secured while GitLab
+//! is up again.
 
 mod bounded;
 pub(crate) mod files;
@@ -39,18 +40,23 @@ pub async fn preflight(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// One finding for each instance whose last save failed, and that cannot save now either: in the window it would be too late to learn that.
+/// One finding for each instance whose last save failed, and that cannot save now either: in the
+/// window it would be too late to learn that.
 pub async fn trial(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for redis in &config.redis {
         if let Err(error) = save::tried(redis).await {
-            findings.push(Finding::of(format!("redis {}", redis.name), Err(error.context("it cannot be saved"))));
+            findings.push(Finding::of(
+                format!("redis {}", redis.name),
+                Err(error.context("it cannot be saved")),
+            ));
         }
     }
     findings
 }
 
-/// What a server answers that takes no more writes because its last save failed (`stop-writes-on-bgsave-error`).
+/// What a server answers that takes no more writes because its last save failed
+/// (`stop-writes-on-bgsave-error`).
 const NO_WRITES: &str = "MISCONF";
 
 /// Whether its file can be read on this host, with its own rights. None written yet is one.
@@ -74,10 +80,12 @@ async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
     });
     // The next one may do better; the run will see.
     let failed = info.last_save().err().map(|error| format!("{error:#}"));
-    let warning = [failed, replica].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"));
+    let warning =
+        [failed, replica].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"));
     match readable(&server).await {
         Err(error) => {
-            remote::program().with_context(|| format!("its file cannot be read here: {error:#}"))?;
+            remote::program()
+                .with_context(|| format!("its file cannot be read here: {error:#}"))?;
             remote::reaches(&server).await?;
         }
         Ok(()) if server.knows("BGSAVE").await == Some(false) => {

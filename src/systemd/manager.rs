@@ -1,5 +1,6 @@
-//! The connection to PID 1. Lives through `daemon-reload`, `daemon-reexec` and a lost bus: every call is made again on a new connection,
-//! and nothing is concluded from an answer that did not come.
+//! The connection to PID 1. Lives through `daemon-reload`, `daemon-reexec` and a lost bus: every
+//! call is made again on a new connection, and nothing is concluded from an answer that did not
+//! come.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +53,10 @@ impl Bus {
     }
 
     async fn proxy(&self) -> zbus::Result<ManagerProxy<'static>> {
-        ManagerProxy::builder(&self.connection()).cache_properties(zbus::proxy::CacheProperties::No).build().await
+        ManagerProxy::builder(&self.connection())
+            .cache_properties(zbus::proxy::CacheProperties::No)
+            .build()
+            .await
     }
 
     /// Makes a new connection in place of `lost`, unless somebody has done so already.
@@ -73,7 +77,8 @@ impl Bus {
     }
 }
 
-/// A job that came or went: what `JobNew` and `JobRemoved` tell. Numbers grow, and what is queued together has numbers side by side.
+/// A job that came or went: what `JobNew` and `JobRemoved` tell. Numbers grow, and what is queued
+/// together has numbers side by side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobEvent {
     /// A job was queued for the unit.
@@ -104,17 +109,26 @@ impl Manager {
             match timeout(CALL_TIMEOUT, Connection::system()).await {
                 Ok(Ok(connection)) => {
                     return Ok(Self {
-                        bus: Arc::new(Bus { connection: Mutex::new(connection), held: Mutex::default(), looked: Mutex::default() }),
+                        bus: Arc::new(Bus {
+                            connection: Mutex::new(connection),
+                            held: Mutex::default(),
+                            looked: Mutex::default(),
+                        }),
                     });
                 }
                 Ok(Err(error)) if Instant::now() >= deadline => {
-                    return Err(error).context("cannot connect to the system bus (is dbus.service running?)");
+                    return Err(error)
+                        .context("cannot connect to the system bus (is dbus.service running?)");
                 }
-                Err(_) => bail!("the system bus did not answer within {CALL_TIMEOUT:?} (is dbus.service running?)"),
+                Err(_) => bail!(
+                    "the system bus did not answer within {CALL_TIMEOUT:?} (is dbus.service running?)"
+                ),
                 Ok(Err(error)) => {
                     // Whoever sits before it wants to know what is waited for.
                     if !told && started.elapsed() > RECONNECT_NEWS {
-                        tracing::warn!("waiting for the system bus, {RECONNECT_PATIENCE:?} at most: {error} (is dbus.service running?)");
+                        tracing::warn!(
+                            "waiting for the system bus, {RECONNECT_PATIENCE:?} at most: {error} (is dbus.service running?)"
+                        );
                         told = true;
                     }
                     sleep(RECONNECT_PAUSE).await;
@@ -128,7 +142,10 @@ impl Manager {
     }
 
     /// The properties of `path`.
-    async fn properties(&self, path: zbus::OwnedObjectPath) -> zbus::Result<PropertiesProxy<'static>> {
+    async fn properties(
+        &self,
+        path: zbus::OwnedObjectPath,
+    ) -> zbus::Result<PropertiesProxy<'static>> {
         PropertiesProxy::builder(&self.bus.connection())
             .destination("org.freedesktop.systemd1")
             .path(path)
@@ -139,8 +156,14 @@ impl Manager {
 
     /// systemd's version, the number alone.
     pub async fn version(&self) -> Result<u32> {
-        let text = self.retry("read systemd's version", async || self.proxy().await?.version().await).await?;
-        let digits: String = text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        let text = self
+            .retry("read systemd's version", async || self.proxy().await?.version().await)
+            .await?;
+        let digits: String = text
+            .chars()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(char::is_ascii_digit)
+            .collect();
         digits.parse().with_context(|| format!("systemd's version '{text}' has no number"))
     }
 
@@ -149,14 +172,17 @@ impl Manager {
         self.start_job(unit, mode).await.map(drop)
     }
 
-    /// The same, and tells its job's number, 0 if that was lost. Asking again is harmless: if the answer to the first call was lost, the unit's
-    /// invocation tells whether it was heard.
+    /// The same, and tells its job's number, 0 if that was lost. Asking again is harmless: if the
+    /// answer to the first call was lost, the unit's invocation tells whether it was heard.
     pub async fn start_job(&self, unit: &str, mode: &str) -> Result<u32> {
         let before = self.state(unit).await?;
         let mut asked = false;
         self.retry(&format!("start {unit}"), async || -> zbus::Result<u32> {
             if asked {
-                let now = self.state(unit).await.map_err(|error| zbus::Error::Failure(error.to_string()))?;
+                let now = self
+                    .state(unit)
+                    .await
+                    .map_err(|error| zbus::Error::Failure(error.to_string()))?;
                 if now.has_job || now.invocation != before.invocation {
                     return Ok(0);
                 }
@@ -168,14 +194,18 @@ impl Manager {
         .await
     }
 
-    /// Has a unit of ours up that does nothing and is part of `unit`; one that is there already is another's, and is as good.
+    /// Has a unit of ours up that does nothing and is part of `unit`; one that is there already is
+    /// another's, and is as good.
     pub async fn mark(&self, name: &str, unit: &str) -> Result<()> {
         let program = std::env::current_exe().context("cannot find this program's own path")?;
         let program = program.to_str().context("the path of this program is not UTF-8")?;
         let argv = vec![program, "--version"];
         self.retry(&format!("start {name}"), async || {
             let properties = [
-                ("Description", Value::from("GitLab backup: notices that a unit is stopped which is down")),
+                (
+                    "Description",
+                    Value::from("GitLab backup: notices that a unit is stopped which is down"),
+                ),
                 ("PartOf", Value::from(vec![unit])),
                 ("Type", Value::from("oneshot")),
                 ("RemainAfterExit", Value::from(true)),
@@ -185,8 +215,11 @@ impl Manager {
                 // It starts and stops in every window, which nobody wants to read of: warnings.
                 ("LogLevelMax", Value::from(4i32)),
             ];
-            match self.proxy().await?.start_transient_unit(name, "replace", &properties, &[]).await {
-                Err(error) if self::name(&error) == Some("org.freedesktop.systemd1.UnitExists") => Ok(()),
+            match self.proxy().await?.start_transient_unit(name, "replace", &properties, &[]).await
+            {
+                Err(error) if self::name(&error) == Some("org.freedesktop.systemd1.UnitExists") => {
+                    Ok(())
+                }
                 done => done.map(drop),
             }
         })
@@ -195,42 +228,66 @@ impl Manager {
 
     /// Queues a stop. A unit that is not loaded is stopped.
     pub async fn stop(&self, unit: &str) -> Result<()> {
-        self.retry(&format!("stop {unit}"), async || absent_is_fine(self.proxy().await?.stop_unit(unit, "replace").await.map(drop))).await
-    }
-
-    /// Queues a stop unless a start of it, or of what requires it, is queued or under way; whether it did.
-    pub async fn stop_unclaimed(&self, unit: &str) -> Result<bool> {
-        self.retry(&format!("stop {unit}"), async || match self.proxy().await?.stop_unit(unit, "fail").await {
-            Err(error) if name(&error) == Some("org.freedesktop.systemd1.TransactionIsDestructive") => Ok(false),
-            other => absent_is_fine(other.map(drop)).map(|()| true),
+        self.retry(&format!("stop {unit}"), async || {
+            absent_is_fine(self.proxy().await?.stop_unit(unit, "replace").await.map(drop))
         })
         .await
     }
 
-    /// Queues a stop of the unit alone: what requires it, or is part of what requires it, stays up. What is bound to it goes down all the same.
+    /// Queues a stop unless a start of it, or of what requires it, is queued or under way; whether
+    /// it did.
+    pub async fn stop_unclaimed(&self, unit: &str) -> Result<bool> {
+        self.retry(&format!("stop {unit}"), async || {
+            match self.proxy().await?.stop_unit(unit, "fail").await {
+                Err(error)
+                    if name(&error)
+                        == Some("org.freedesktop.systemd1.TransactionIsDestructive") =>
+                {
+                    Ok(false)
+                }
+                other => absent_is_fine(other.map(drop)).map(|()| true),
+            }
+        })
+        .await
+    }
+
+    /// Queues a stop of the unit alone: what requires it, or is part of what requires it, stays up.
+    /// What is bound to it goes down all the same.
     pub async fn stop_alone(&self, unit: &str) -> Result<()> {
         let what = format!("stop {unit} alone");
-        self.retry(&what, async || absent_is_fine(self.proxy().await?.stop_unit(unit, "ignore-requirements").await.map(drop))).await
+        self.retry(&what, async || {
+            absent_is_fine(
+                self.proxy().await?.stop_unit(unit, "ignore-requirements").await.map(drop),
+            )
+        })
+        .await
     }
 
     /// SIGKILL to every process of a unit.
     pub async fn kill(&self, unit: &str) -> Result<()> {
         const SIGKILL: i32 = 9;
-        self.retry(&format!("kill {unit}"), async || absent_is_fine(self.proxy().await?.kill_unit(unit, "all", SIGKILL).await)).await
+        self.retry(&format!("kill {unit}"), async || {
+            absent_is_fine(self.proxy().await?.kill_unit(unit, "all", SIGKILL).await)
+        })
+        .await
     }
 
     /// Freezes every process of a unit; returns when it is. Fails where control groups cannot.
     pub async fn freeze(&self, unit: &str) -> Result<()> {
-        self.retry(&format!("freeze {unit}"), async || self.proxy().await?.freeze_unit(unit).await).await
+        self.retry(&format!("freeze {unit}"), async || self.proxy().await?.freeze_unit(unit).await)
+            .await
     }
 
     /// Lets a frozen unit go on. One that is gone or was not frozen is fine.
     pub async fn thaw(&self, unit: &str) -> Result<()> {
-        self.retry(&format!("thaw {unit}"), async || absent_is_fine(self.proxy().await?.thaw_unit(unit).await)).await
+        self.retry(&format!("thaw {unit}"), async || {
+            absent_is_fine(self.proxy().await?.thaw_unit(unit).await)
+        })
+        .await
     }
 
-    /// Keeps the unit in memory while this connection lives, so that its result can be read after it ended, and forgets earlier failures
-    /// and attempts.
+    /// Keeps the unit in memory while this connection lives, so that its result can be read after
+    /// it ended, and forgets earlier failures and attempts.
     pub async fn hold(&self, unit: &str) -> Result<()> {
         self.retry(&format!("hold {unit}"), async || {
             let proxy = self.proxy().await?;
@@ -245,7 +302,10 @@ impl Manager {
 
     /// Forgets that a unit failed.
     pub async fn reset(&self, unit: &str) -> Result<()> {
-        self.retry(&format!("reset {unit}"), async || absent_is_fine(self.proxy().await?.reset_failed_unit(unit).await)).await
+        self.retry(&format!("reset {unit}"), async || {
+            absent_is_fine(self.proxy().await?.reset_failed_unit(unit).await)
+        })
+        .await
     }
 
     /// The unit whose process this is.
@@ -253,7 +313,8 @@ impl Manager {
         self.retry(&format!("tell the unit of process {pid}"), async || {
             let path = self.proxy().await?.get_unit_by_pid(pid).await?;
             let unit = self.properties(path).await?;
-            let id = unit.get(InterfaceName::try_from("org.freedesktop.systemd1.Unit")?, "Id").await?;
+            let id =
+                unit.get(InterfaceName::try_from("org.freedesktop.systemd1.Unit")?, "Id").await?;
             Ok(<&str>::try_from(&id)?.to_owned())
         })
         .await
@@ -262,28 +323,41 @@ impl Manager {
     /// `daemon-reload`.
     pub async fn reload(&self) -> Result<()> {
         let call = async { self.proxy().await?.reload().await };
-        timeout(RELOAD_TIMEOUT, call).await.context("systemd did not finish its reload")?.context("cannot reload systemd's units")
+        timeout(RELOAD_TIMEOUT, call)
+            .await
+            .context("systemd did not finish its reload")?
+            .context("cannot reload systemd's units")
     }
 
     /// `systemctl enable`.
     pub async fn enable(&self, unit: &str) -> Result<()> {
-        self.retry(&format!("enable {unit}"), async || self.proxy().await?.enable_unit_files(&[unit], false, true).await.map(drop)).await
+        self.retry(&format!("enable {unit}"), async || {
+            self.proxy().await?.enable_unit_files(&[unit], false, true).await.map(drop)
+        })
+        .await
     }
 
     /// `systemctl is-enabled`: `enabled`, `disabled`, `masked`, …
     pub async fn enablement(&self, unit: &str) -> Result<String> {
-        self.retry(&format!("tell whether {unit} is enabled"), async || self.proxy().await?.get_unit_file_state(unit).await).await
+        self.retry(&format!("tell whether {unit} is enabled"), async || {
+            self.proxy().await?.get_unit_file_state(unit).await
+        })
+        .await
     }
 
     /// `systemctl disable`.
     pub async fn disable(&self, unit: &str) -> Result<()> {
-        self.retry(&format!("disable {unit}"), async || self.proxy().await?.disable_unit_files(&[unit], false).await.map(drop)).await
+        self.retry(&format!("disable {unit}"), async || {
+            self.proxy().await?.disable_unit_files(&[unit], false).await.map(drop)
+        })
+        .await
     }
 
     /// The names of all units in memory whose names begin so.
     pub async fn loaded(&self, prefix: &str) -> Result<Vec<String>> {
         self.retry("list the units", async || {
-            let units = self.proxy().await?.list_units_by_patterns(&[], &[&format!("{prefix}*")]).await?;
+            let units =
+                self.proxy().await?.list_units_by_patterns(&[], &[&format!("{prefix}*")]).await?;
             Ok(units.into_iter().map(|unit| unit.0).collect())
         })
         .await
@@ -292,7 +366,11 @@ impl Manager {
     /// The names of all services that run.
     pub async fn running_services(&self) -> Result<Vec<String>> {
         self.retry("list the services", async || {
-            let units = self.proxy().await?.list_units_by_patterns(&["active", "reloading", "activating"], &["*.service"]).await?;
+            let units = self
+                .proxy()
+                .await?
+                .list_units_by_patterns(&["active", "reloading", "activating"], &["*.service"])
+                .await?;
             // A oneshot that is over is active, and does nothing.
             Ok(units.into_iter().filter(|unit| unit.4 != "exited").map(|unit| unit.0).collect())
         })
@@ -302,11 +380,18 @@ impl Manager {
     /// Reads the unit. A unit that does not exist has `load` = `not-found`.
     pub async fn state(&self, unit: &str) -> Result<UnitState> {
         let state = self.look(unit).await?;
-        let first = self.bus.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
-        // What is down and needed by nobody is forgotten at once, and read from its files for every look: thousands of times in a run. One that
-        // has no files is gone when it is down, and must be.
+        let first =
+            self.bus.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+        // What is down and needed by nobody is forgotten at once, and read from its files for every
+        // look: thousands of times in a run. One that has no files is gone when it is down, and
+        // must be.
         if !first && state.load == "loaded" && !state.transient && state.active.is_down() {
-            let held = self.bus.held.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+            let held = self
+                .bus
+                .held
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(unit.to_owned());
             if held && let Err(error) = self.proxy().await?.ref_unit(unit).await {
                 // It costs time, and nothing else.
                 tracing::debug!(unit, %error, "cannot be kept in memory");
@@ -338,14 +423,17 @@ impl Manager {
         self.retry(&format!("read {timer}"), async || {
             let path = self.proxy().await?.load_unit(timer).await?;
             let properties = self.properties(path).await?;
-            let value = properties.get(InterfaceName::try_from("org.freedesktop.systemd1.Timer")?, "LastTriggerUSec").await?;
+            let value = properties
+                .get(InterfaceName::try_from("org.freedesktop.systemd1.Timer")?, "LastTriggerUSec")
+                .await?;
             Ok(time(u64::try_from(&value)?))
         })
         .await
     }
 
-    /// Every job that comes and goes from now on. The task behind it lives as long as the receiver and subscribes again after a
-    /// `daemon-reexec` or a new start of the bus; jobs in between are missed, so a caller must not rely on having seen all.
+    /// Every job that comes and goes from now on. The task behind it lives as long as the receiver
+    /// and subscribes again after a `daemon-reexec` or a new start of the bus; jobs in between are
+    /// missed, so a caller must not rely on having seen all.
     pub async fn jobs(&self) -> Result<Jobs> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let bus = Arc::clone(&self.bus);
@@ -370,23 +458,31 @@ impl Manager {
     }
 
     /// Makes a call, again and again while PID 1 is away from the bus.
-    async fn retry<T>(&self, what: &str, mut call: impl AsyncFnMut() -> zbus::Result<T>) -> Result<T> {
+    async fn retry<T>(
+        &self,
+        what: &str,
+        mut call: impl AsyncFnMut() -> zbus::Result<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + RECONNECT_PATIENCE;
         loop {
             let connection = self.bus.connection();
             let answer = timeout(CALL_TIMEOUT, call()).await;
-            let lost = connection.is_closed() || matches!(&answer, Ok(Err(zbus::Error::InputOutput(_))));
+            let lost =
+                connection.is_closed() || matches!(&answer, Ok(Err(zbus::Error::InputOutput(_))));
             let error = match answer {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) if is_away(&error) || lost => anyhow!(error),
-                Ok(Err(error)) => return Err(error).with_context(|| format!("systemd would not {what}")),
+                Ok(Err(error)) => {
+                    return Err(error).with_context(|| format!("systemd would not {what}"));
+                }
                 Err(_) => anyhow!("no answer within {CALL_TIMEOUT:?}"),
             };
             if lost {
                 let _ = timeout(CALL_TIMEOUT, self.bus.renew(&connection)).await;
             }
             if Instant::now() >= deadline {
-                return Err(error).with_context(|| format!("cannot {what}: systemd is not on the bus"));
+                return Err(error)
+                    .with_context(|| format!("cannot {what}: systemd is not on the bus"));
             }
             tracing::debug!(what, error = %error, "systemd is away from the bus, trying again");
             sleep(RECONNECT_PAUSE).await;
@@ -412,7 +508,8 @@ impl Jobs {
         self.wait().await;
     }
 
-    /// Returns as soon as something is told, and at the latest after [`LOOK`]: what is not told is looked at.
+    /// Returns as soon as something is told, and at the latest after [`LOOK`]: what is not told is
+    /// looked at.
     pub async fn wait(&mut self) {
         if let Ok(Some(event)) = timeout(LOOK, self.receiver.recv()).await {
             self.seen.push_back(event);
@@ -432,7 +529,8 @@ async fn forward_jobs(
     subscribe(&proxy).await?;
     ready.take().map(|ready| ready.send(()));
     loop {
-        // In the order in which they were sent, as far as two streams keep it: a job comes before it goes.
+        // In the order in which they were sent, as far as two streams keep it: a job comes before
+        // it goes.
         let event = tokio::select! {
             biased;
             signal = new.next() => {
@@ -471,8 +569,12 @@ fn name(error: &zbus::Error) -> Option<&str> {
     match error {
         zbus::Error::MethodError(name, _, _) => Some(name.as_str()),
         zbus::Error::FDO(error) => match **error {
-            zbus::fdo::Error::ServiceUnknown(_) => Some("org.freedesktop.DBus.Error.ServiceUnknown"),
-            zbus::fdo::Error::NameHasNoOwner(_) => Some("org.freedesktop.DBus.Error.NameHasNoOwner"),
+            zbus::fdo::Error::ServiceUnknown(_) => {
+                Some("org.freedesktop.DBus.Error.ServiceUnknown")
+            }
+            zbus::fdo::Error::NameHasNoOwner(_) => {
+                Some("org.freedesktop.DBus.Error.NameHasNoOwner")
+            }
             zbus::fdo::Error::NoReply(_) => Some("org.freedesktop.DBus.Error.NoReply"),
             zbus::fdo::Error::Disconnected(_) => Some("org.freedesktop.DBus.Error.Disconnected"),
             zbus::fdo::Error::Timeout(_) => Some("org.freedesktop.DBus.Error.Timeout"),
@@ -486,7 +588,15 @@ fn name(error: &zbus::Error) -> Option<&str> {
 fn is_away(error: &zbus::Error) -> bool {
     matches!(
         name(error).and_then(|name| name.strip_prefix("org.freedesktop.DBus.Error.")),
-        Some("ServiceUnknown" | "NameHasNoOwner" | "NoReply" | "Disconnected" | "Timeout" | "TimedOut" | "UnknownObject")
+        Some(
+            "ServiceUnknown"
+                | "NameHasNoOwner"
+                | "NoReply"
+                | "Disconnected"
+                | "Timeout"
+                | "TimedOut"
+                | "UnknownObject"
+        )
     )
 }
 

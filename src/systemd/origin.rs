@@ -16,13 +16,19 @@ const MOST: usize = 200;
 /// Held by a switch of NixOS while it starts and stops units.
 const SWITCH: &str = "/run/nixos/switch-to-configuration.lock";
 
-/// What asked for the start of `unit`, to stand after "was started": ` with gitlab.target`, ` by gitlab.timer`; empty where systemd does not tell.
+/// What asked for the start of `unit`, to stand after "was started": ` with gitlab.target`, ` by
+/// gitlab.timer`; empty where systemd does not tell.
 ///
-/// `queued` are the jobs that were seen since, number and unit: what is asked for has the lowest number of those that are queued with it.
+/// `queued` are the jobs that were seen since, number and unit: what is asked for has the lowest
+/// number of those that are queued with it.
 pub async fn origin(manager: &Manager, unit: &str, queued: &[(u32, String)]) -> String {
     let mut told = String::new();
-    let own = queued.iter().rev().find(|(_, queued)| queued == unit).map_or(u32::MAX, |(id, _)| *id);
-    let asked = asked_for(manager, unit, |name| queued.iter().any(|(id, queued)| queued == name && *id < own)).await;
+    let own =
+        queued.iter().rev().find(|(_, queued)| queued == unit).map_or(u32::MAX, |(id, _)| *id);
+    let asked = asked_for(manager, unit, |name| {
+        queued.iter().any(|(id, queued)| queued == name && *id < own)
+    })
+    .await;
     if let Some(asked) = &asked {
         told = format!(" with {asked}");
     }
@@ -31,11 +37,19 @@ pub async fn origin(manager: &Manager, unit: &str, queued: &[(u32, String)]) -> 
     {
         told = format!("{told} by {trigger}");
     }
-    if is_locked(Path::new(SWITCH)) { format!("{told} while a switch of NixOS went on") } else { told }
+    if is_locked(Path::new(SWITCH)) {
+        format!("{told} while a switch of NixOS went on")
+    } else {
+        told
+    }
 }
 
 /// The nearest unit above `unit` that was queued.
-async fn asked_for(manager: &Manager, unit: &str, was_queued: impl Fn(&str) -> bool) -> Option<String> {
+async fn asked_for(
+    manager: &Manager,
+    unit: &str,
+    was_queued: impl Fn(&str) -> bool,
+) -> Option<String> {
     let mut seen = BTreeSet::from([unit.to_owned()]);
     let mut queue = VecDeque::from([unit.to_owned()]);
     while let Some(next) = queue.pop_front() {
@@ -52,11 +66,13 @@ async fn asked_for(manager: &Manager, unit: &str, was_queued: impl Fn(&str) -> b
     None
 }
 
-/// Whether somebody holds `file`, flock(2). It is not tried: a switch that begins in that moment would fail.
+/// Whether somebody holds `file`, flock(2). It is not tried: a switch that begins in that moment
+/// would fail.
 fn is_locked(file: &Path) -> bool {
     let Ok(file) = own::metadata(file) else { return false };
     let at = (major(file.st_dev()), minor(file.st_dev()), file.st_ino());
-    procfs::Locks::current().is_ok_and(|locks| locks.0.iter().any(|lock| (lock.devmaj, lock.devmin, lock.inode) == at))
+    procfs::Locks::current()
+        .is_ok_and(|locks| locks.0.iter().any(|lock| (lock.devmaj, lock.devmin, lock.inode) == at))
 }
 
 #[cfg(test)]

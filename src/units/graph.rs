@@ -1,4 +1,5 @@
-//! The units as a picture: what starts, binds and stops what, by stage. Read from the files themselves, so that it says what they say.
+//! The units as a picture: what starts, binds and stops what, by stage. Read from the files
+//! themselves, so that it says what they say.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,7 +20,8 @@ pub enum Format {
     Dot,
 }
 
-/// How one unit is tied to another, the strongest first: one arrow is drawn for a pair. systemd.unit(5).
+/// How one unit is tied to another, the strongest first: one arrow is drawn for a pair.
+/// systemd.unit(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tie {
     Conflicts,
@@ -42,7 +44,10 @@ impl Tie {
     ];
 
     fn look(self) -> (&'static str, &'static str, &'static str) {
-        Self::ALL.iter().find(|(tie, ..)| *tie == self).map_or(("", "", ""), |(_, _, label, arrow, style)| (label, arrow, style))
+        Self::ALL
+            .iter()
+            .find(|(tie, ..)| *tie == self)
+            .map_or(("", "", ""), |(_, _, label, arrow, style)| (label, arrow, style))
     }
 }
 
@@ -58,7 +63,8 @@ struct Graph {
 /// If they cannot be generated.
 pub fn graph(config: &Config, program: &Path, format: Format) -> Result<String> {
     let files = generate(config, program)?;
-    let graph = Graph { clusters: clusters(config, &files), ties: files.iter().flat_map(ties).collect() };
+    let graph =
+        Graph { clusters: clusters(config, &files), ties: files.iter().flat_map(ties).collect() };
     Ok(match format {
         Format::Mermaid => graph.mermaid(),
         Format::Dot => graph.dot(),
@@ -68,12 +74,18 @@ pub fn graph(config: &Config, program: &Path, format: Format) -> Result<String> 
 /// Every unit of ours in the cluster that it belongs to, and what is not ours in a last one.
 fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
     let plan = Plan::new(config);
-    let stages = [(Stage::Prepare, "prepare"), (Stage::Window, "capture"), (Stage::Store, "store"), (Stage::Finish, "finish")];
+    let stages = [
+        (Stage::Prepare, "prepare"),
+        (Stage::Window, "capture"),
+        (Stage::Store, "store"),
+        (Stage::Finish, "finish"),
+    ];
     let mut clusters: Vec<(String, Vec<String>)> = Vec::new();
     for (stage, name) in stages {
         let members = plan.members(stage);
         if !members.is_empty() {
-            let units = [Unit::Stage(stage)].into_iter().chain(members).map(|unit| unit.to_string());
+            let units =
+                [Unit::Stage(stage)].into_iter().chain(members).map(|unit| unit.to_string());
             clusters.push((name.to_owned(), units.collect()));
         }
     }
@@ -84,7 +96,8 @@ fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
     clusters.push(("a restore".to_owned(), rest().filter(is_restore).collect()));
     let ours: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
     let named: BTreeSet<String> = files.iter().flat_map(ties).map(|(_, to, _)| to).collect();
-    let others: Vec<String> = named.into_iter().filter(|name| !ours.contains(name.as_str())).collect();
+    let others: Vec<String> =
+        named.into_iter().filter(|name| !ours.contains(name.as_str())).collect();
     clusters.push(("GitLab and the system".to_owned(), others));
     clusters
 }
@@ -93,7 +106,8 @@ fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
 fn ties(file: &UnitFile) -> Vec<(String, String, Tie)> {
     let mut found: Vec<(String, String, Tie)> = Vec::new();
     for (tie, directive, ..) in Tie::ALL {
-        let values = file.content.lines().filter_map(|line| line.strip_prefix(directive)?.strip_prefix('='));
+        let values =
+            file.content.lines().filter_map(|line| line.strip_prefix(directive)?.strip_prefix('='));
         for name in values.flat_map(str::split_whitespace) {
             if !found.iter().any(|(_, to, _)| to == name) {
                 found.push((file.name.clone(), name.to_owned(), tie));
@@ -107,7 +121,9 @@ impl Graph {
     /// Names have characters that mean something to both.
     fn id(&self, name: &str) -> String {
         let all = self.clusters.iter().flat_map(|(_, units)| units);
-        all.enumerate().find(|(_, unit)| *unit == name).map_or_else(String::new, |(at, _)| format!("u{at}"))
+        all.enumerate()
+            .find(|(_, unit)| *unit == name)
+            .map_or_else(String::new, |(at, _)| format!("u{at}"))
     }
 
     fn mermaid(&self) -> String {
@@ -115,7 +131,8 @@ impl Graph {
         for (at, (cluster, units)) in self.clusters.iter().enumerate() {
             let _ = writeln!(text, "  subgraph c{at}[\"{cluster}\"]");
             for unit in units {
-                let _ = writeln!(text, "    {}[\"{}\"]", self.id(unit), unit.replace('"', "#quot;"));
+                let _ =
+                    writeln!(text, "    {}[\"{}\"]", self.id(unit), unit.replace('"', "#quot;"));
             }
             text.push_str("  end\n");
         }
@@ -127,7 +144,8 @@ impl Graph {
     }
 
     fn dot(&self) -> String {
-        let mut text = String::from("digraph \"gitlab-backup\" {\n  rankdir=LR;\n  node [shape=box];\n");
+        let mut text =
+            String::from("digraph \"gitlab-backup\" {\n  rankdir=LR;\n  node [shape=box];\n");
         for (at, (cluster, units)) in self.clusters.iter().enumerate() {
             let _ = writeln!(text, "  subgraph cluster_{at} {{\n    label=\"{cluster}\";");
             for unit in units {
@@ -138,7 +156,12 @@ impl Graph {
         }
         for (from, to, tie) in &self.ties {
             let (label, _, style) = tie.look();
-            let _ = writeln!(text, "  {} -> {} [label=\"{label}\", {style}];", self.id(from), self.id(to));
+            let _ = writeln!(
+                text,
+                "  {} -> {} [label=\"{label}\", {style}];",
+                self.id(from),
+                self.id(to)
+            );
         }
         text.push_str("}\n");
         text

@@ -119,8 +119,10 @@ pub enum Restore {
 }
 
 impl Restore {
-    /// What happens in the window, in an order in which every unit comes after those it is ordered after.
-    pub const APPLY: [Self; 6] = [Self::Undo, Self::Dumps, Self::Postgresql, Self::Files, Self::ProxiesDown, Self::Switch];
+    /// What happens in the window, in an order in which every unit comes after those it is ordered
+    /// after.
+    pub const APPLY: [Self; 6] =
+        [Self::Undo, Self::Dumps, Self::Postgresql, Self::Files, Self::ProxiesDown, Self::Switch];
 
     fn rest(self) -> &'static str {
         match self {

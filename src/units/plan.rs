@@ -17,10 +17,17 @@ impl<'a> Plan<'a> {
         Self { config }
     }
 
-    /// What `stage` starts, in an order in which every unit comes after those it is ordered after. Empty: there is no such stage.
+    /// What `stage` starts, in an order in which every unit comes after those it is ordered after.
+    /// Empty: there is no such stage.
     pub fn members(&self, stage: Stage) -> Vec<Unit> {
         let config = self.config;
-        let steps = || config.steps.iter().filter(|step| step.stage == stage).map(|step| Unit::Step(step.name.clone()));
+        let steps = || {
+            config
+                .steps
+                .iter()
+                .filter(|step| step.stage == stage)
+                .map(|step| Unit::Step(step.name.clone()))
+        };
         let mut units = Vec::new();
         match stage {
             Stage::Prepare => {
@@ -108,7 +115,8 @@ impl<'a> Plan<'a> {
     /// Every unit, in the order in which a run meets them, and then what is no part of a run.
     pub fn units(&self) -> Vec<Unit> {
         let mut units = vec![Unit::Timer, Unit::Calendar, Unit::Target, Unit::Run, Unit::Staging];
-        units.extend(self.config.gitlab.proxies.iter().map(|proxy| Unit::Proxy(proxy.name.clone())));
+        units
+            .extend(self.config.gitlab.proxies.iter().map(|proxy| Unit::Proxy(proxy.name.clone())));
         units.extend(self.silence());
         units.extend(self.report_start());
         for stage in [Stage::Prepare, Stage::Window, Stage::Store, Stage::Finish] {
@@ -118,7 +126,12 @@ impl<'a> Plan<'a> {
             }
             units.push(Unit::Stage(stage));
             if stage == Stage::Window {
-                units.extend([Unit::Pause, Unit::Window, Unit::DeadlineTimer, Unit::DeadlineTarget]);
+                units.extend([
+                    Unit::Pause,
+                    Unit::Window,
+                    Unit::DeadlineTimer,
+                    Unit::DeadlineTarget,
+                ]);
             }
             units.extend(members);
             if stage == Stage::Window {
@@ -130,7 +143,10 @@ impl<'a> Plan<'a> {
         }
         units.extend(self.report());
         use Restore::{Apply, Finish, Guard, Pause, Preflight, Run, Staging, Target, Window};
-        let restore = [Target, Run, Staging, Preflight, Apply, Pause, Window].into_iter().chain(self.restore()).chain([Finish, Guard]);
+        let restore = [Target, Run, Staging, Preflight, Apply, Pause, Window]
+            .into_iter()
+            .chain(self.restore())
+            .chain([Finish, Guard]);
         units.extend(restore.map(Unit::Restore));
         units.extend(self.keep_down().map(Unit::Restore));
         units.push(Unit::Verify);
@@ -138,7 +154,8 @@ impl<'a> Plan<'a> {
         units
     }
 
-    /// What happens in the window of a restore, in an order in which every unit comes after those it is ordered after.
+    /// What happens in the window of a restore, in an order in which every unit comes after those
+    /// it is ordered after.
     pub fn restore(&self) -> Vec<Restore> {
         let needed = |unit: &Restore| match unit {
             Restore::Postgresql => self.config.postgresql.is_some(),

@@ -1,4 +1,5 @@
-//! From the plan to the files. One template per kind of unit; a template's fields are [`Text`]s, so nothing reaches a file unescaped.
+//! From the plan to the files. One template per kind of unit; a template's fields are [`Text`]s, so
+//! nothing reaches a file unescaped.
 
 pub mod credential;
 mod monitoring;
@@ -175,7 +176,10 @@ struct Renderer<'a> {
 impl Renderer<'_> {
     fn file(&self, unit: &Unit) -> Result<UnitFile> {
         let content = self.render(unit).with_context(|| format!("cannot render {unit}"))?;
-        Ok(UnitFile { name: unit.to_string(), content: format!("{HEADER}\n\n{}\n", content.trim_end()) })
+        Ok(UnitFile {
+            name: unit.to_string(),
+            content: format!("{HEADER}\n\n{}\n", content.trim_end()),
+        })
     }
 
     /// With what every unit here must see.
@@ -190,8 +194,16 @@ impl Renderer<'_> {
             ReadinessUrl::Unix { socket, .. } => Some(socket.as_path()),
             ReadinessUrl::Http(_) => None,
         });
-        let stored = config.repository.directory().into_iter().chain(config.files.paths.iter().map(PathBuf::as_path));
-        let tmp = server.chain(redis).chain(readiness).chain(stored).any(|path| paths::TMP.iter().any(|tmp| path.starts_with(tmp)));
+        let stored = config
+            .repository
+            .directory()
+            .into_iter()
+            .chain(config.files.paths.iter().map(PathBuf::as_path));
+        let tmp = server
+            .chain(redis)
+            .chain(readiness)
+            .chain(stored)
+            .any(|path| paths::TMP.iter().any(|tmp| path.starts_with(tmp)));
         Sandbox { tmp, ..Sandbox::new(capabilities) }
     }
 
@@ -199,7 +211,11 @@ impl Renderer<'_> {
     fn helper(&self, words: &[&str]) -> Text {
         let program = self.program.to_string_lossy();
         let source = self.config.source.to_string_lossy();
-        let argv: Vec<String> = [&*program, "--config", &*source, "helper"].iter().chain(words).map(|word| (*word).to_owned()).collect();
+        let argv: Vec<String> = [&*program, "--config", &*source, "helper"]
+            .iter()
+            .chain(words)
+            .map(|word| (*word).to_owned())
+            .collect();
         Text::command(&argv)
     }
 
@@ -213,7 +229,11 @@ impl Renderer<'_> {
                 unit: Text::names([Unit::Target]),
             }
             .render(),
-            Unit::Calendar => Calendar { exec: self.calendars(), sandbox: Sandbox { bus: false, ..self.sandbox("") } }.render(),
+            Unit::Calendar => Calendar {
+                exec: self.calendars(),
+                sandbox: Sandbox { bus: false, ..self.sandbox("") },
+            }
+            .render(),
             Unit::VerifyTimer => Timer {
                 description: Text::plain("GitLab backup: when the newest run is verified"),
                 calendar: Text::plain(config.verify.calendar.as_deref().unwrap_or_default()),
@@ -222,7 +242,9 @@ impl Renderer<'_> {
             }
             .render(),
             Unit::Verify => self.verify().render(),
-            Unit::Target => Entry { description: "GitLab backup", run: Text::names([Unit::Run]) }.render(),
+            Unit::Target => {
+                Entry { description: "GitLab backup", run: Text::names([Unit::Run]) }.render()
+            }
             Unit::Run => Run {
                 description: "GitLab backup: drive the stages",
                 target: Text::names([Unit::Target]),
@@ -235,7 +257,10 @@ impl Renderer<'_> {
                 wants: self.wanted(),
                 silence: self.plan.silence().is_some(),
                 report: self.plan.report().is_some(),
-                sandbox: Sandbox { writable: Some(Text::paths([Path::new(paths::RUNTIME)])), ..self.sandbox("") },
+                sandbox: Sandbox {
+                    writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                    ..self.sandbox("")
+                },
             }
             .render(),
             Unit::Staging => Bracket {
@@ -243,7 +268,10 @@ impl Renderer<'_> {
                 begin: self.helper(&["staging", "begin"]),
                 end: self.helper(&["staging", "end"]),
                 credentials: Vec::new(),
-                sandbox: Sandbox { bus: false, ..self.sandbox("CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER") },
+                sandbox: Sandbox {
+                    bus: false,
+                    ..self.sandbox("CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER")
+                },
             }
             .render(),
             Unit::Pause => Pause {
@@ -256,7 +284,8 @@ impl Renderer<'_> {
             .render(),
             Unit::Window => Window {
                 description: "GitLab backup: GitLab is down",
-                writers: (config.gitlab.quiesce == Quiesce::Stop).then(|| Text::names(config.gitlab.conflicting())),
+                writers: (config.gitlab.quiesce == Quiesce::Stop)
+                    .then(|| Text::names(config.gitlab.conflicting())),
                 thaw: (config.gitlab.quiesce == Quiesce::Freeze).then(|| self.helper(&["thaw"])),
                 run: Text::names([Unit::Run]),
                 pause: Text::names([Unit::Pause]),
@@ -270,7 +299,9 @@ impl Renderer<'_> {
                 },
             }
             .render(),
-            Unit::DeadlineTimer => DeadlineTimer { max_downtime: Text::plain(config.gitlab.max_downtime) }.render(),
+            Unit::DeadlineTimer => {
+                DeadlineTimer { max_downtime: Text::plain(config.gitlab.max_downtime) }.render()
+            }
             Unit::DeadlineTarget => DeadlineTarget.render(),
             Unit::Resume => Resume {
                 exec: self.helper(&["resume"]),
@@ -285,7 +316,9 @@ impl Renderer<'_> {
             .render(),
             Unit::Stage(stage) => StageTarget {
                 description: match stage {
-                    Stage::Prepare => "GitLab backup: everything that can be done before GitLab is stopped",
+                    Stage::Prepare => {
+                        "GitLab backup: everything that can be done before GitLab is stopped"
+                    }
                     Stage::Window => "GitLab backup: every part is captured",
                     Stage::Store => "GitLab backup: everything is in the repository",
                     Stage::Finish => "GitLab backup: what follows a complete run",
@@ -295,7 +328,11 @@ impl Renderer<'_> {
             }
             .render(),
             Unit::Restore(unit) => self.restore(*unit),
-            Unit::Silence | Unit::UnsilenceTimer | Unit::Unsilence | Unit::ReportStart | Unit::Report => self.monitoring(unit),
+            Unit::Silence
+            | Unit::UnsilenceTimer
+            | Unit::Unsilence
+            | Unit::ReportStart
+            | Unit::Report => self.monitoring(unit),
             Unit::Proxy(name) => self.proxy(name),
             Unit::Proxies => self.proxies(),
             step => self.step(step)?.render(),
@@ -309,11 +346,15 @@ impl Renderer<'_> {
             Unit::VerifyTimer => config.verify.calendar.as_deref().unwrap_or_default(),
             _ => config.schedule.calendar.as_str(),
         };
-        let words: Vec<String> = self.plan.timers().iter().map(|timer| format!("{timer}={}", of(timer))).collect();
-        self.helper(&["calendar"].into_iter().chain(words.iter().map(String::as_str)).collect::<Vec<_>>())
+        let words: Vec<String> =
+            self.plan.timers().iter().map(|timer| format!("{timer}={}", of(timer))).collect();
+        self.helper(
+            &["calendar"].into_iter().chain(words.iter().map(String::as_str)).collect::<Vec<_>>(),
+        )
     }
 
-    /// The directories at the top of the host in which the files lie: a rename stays within one mount, so within one writable path.
+    /// The directories at the top of the host in which the files lie: a rename stays within one
+    /// mount, so within one writable path.
     fn tops(&self) -> Vec<PathBuf> {
         let top = |path: &PathBuf| path.components().take(2).collect::<PathBuf>();
         let mut tops: Vec<PathBuf> = self.config.files.places().map(top).collect();
@@ -322,13 +363,19 @@ impl Renderer<'_> {
         tops
     }
 
-    /// `ReadWritePaths=` of these, none inside another. With `-`: one that is missing is for the unit to say, in words.
+    /// `ReadWritePaths=` of these, none inside another. With `-`: one that is missing is for the
+    /// unit to say, in words.
     fn writable(&self, paths: impl IntoIterator<Item = PathBuf>) -> Option<Text> {
         let mut paths: Vec<PathBuf> = paths.into_iter().collect();
         paths.sort();
         paths.dedup();
-        let inside = |path: &PathBuf| paths.iter().any(|other| path != other && path.starts_with(other));
-        let named: Vec<String> = paths.iter().filter(|path| !inside(path)).map(|path| format!("-{}", path.display())).collect();
+        let inside =
+            |path: &PathBuf| paths.iter().any(|other| path != other && path.starts_with(other));
+        let named: Vec<String> = paths
+            .iter()
+            .filter(|path| !inside(path))
+            .map(|path| format!("-{}", path.display()))
+            .collect();
         (!named.is_empty()).then(|| Text::paths(named.iter().map(Path::new)))
     }
 
@@ -348,12 +395,14 @@ impl Renderer<'_> {
     /// Begins a pause, in which the writers are `stopped` or not.
     fn pause(&self, stopped: bool) -> Text {
         let alone = self.config.gitlab.stopped_alone.iter().filter(|_| stopped);
-        let words: Vec<&str> = ["pause"].into_iter().chain(alone.flat_map(|unit| ["--stop", unit.as_str()])).collect();
+        let words: Vec<&str> =
+            ["pause"].into_iter().chain(alone.flat_map(|unit| ["--stop", unit.as_str()])).collect();
         self.helper(&words)
     }
 
-    /// How long a window may take to open: no time for a look at what is down, and any for stops that it waits for itself; those that systemd
-    /// waits for have no limit either, but the deadline.
+    /// How long a window may take to open: no time for a look at what is down, and any for stops
+    /// that it waits for itself; those that systemd waits for have no limit either, but the
+    /// deadline.
     fn window_timeout(&self, stopped: bool) -> Text {
         let waits = stopped && !self.config.gitlab.stopped_alone.is_empty();
         Text::plain(if waits { "infinity" } else { "60s" })
@@ -361,7 +410,8 @@ impl Renderer<'_> {
 
     /// What the executor has started along with it.
     fn wanted(&self) -> Option<Text> {
-        let units: Vec<Unit> = [self.plan.silence(), self.plan.report_start()].into_iter().flatten().collect();
+        let units: Vec<Unit> =
+            [self.plan.silence(), self.plan.report_start()].into_iter().flatten().collect();
         (!units.is_empty()).then(|| Text::names(units))
     }
 }

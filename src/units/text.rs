@@ -1,6 +1,8 @@
-//! Escape by type: what may stand in a unit file is a [`Text`], and a [`Text`] can only be built escaped.
+//! Escape by type: what may stand in a unit file is a [`Text`], and a [`Text`] can only be built
+//! escaped.
 //!
-//! The rules are systemd's own, not a shell's: systemd.syntax(7), systemd.service(5) COMMAND LINES, systemd.unit(5) SPECIFIERS.
+//! The rules are systemd's own, not a shell's: systemd.syntax(7), systemd.service(5) COMMAND LINES,
+//! systemd.unit(5) SPECIFIERS.
 
 use std::fmt::{self, Display, Write as _};
 use std::os::unix::ffi::OsStrExt;
@@ -17,14 +19,16 @@ impl Display for Text {
 }
 
 impl Text {
-    /// A number, a time span or another value whose letters and digits cannot mean anything to systemd.
+    /// A number, a time span or another value whose letters and digits cannot mean anything to
+    /// systemd.
     pub fn plain(value: impl Display) -> Self {
         let text: String = value.to_string();
         debug_assert!(text.chars().all(|c| !c.is_control() && c != '%'));
         Self(text)
     }
 
-    /// One line of prose, as `Description=` takes it: `%` doubled, control characters shown as spaces, no continuation at the end.
+    /// One line of prose, as `Description=` takes it: `%` doubled, control characters shown as
+    /// spaces, no continuation at the end.
     pub fn prose(value: &str) -> Self {
         let line: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         Self(line.trim().trim_end_matches('\\').replace('%', "%%"))
@@ -37,12 +41,13 @@ impl Text {
 
     /// Names separated by spaces: units, users.
     pub fn names(values: impl IntoIterator<Item = impl Display>) -> Self {
-        let names: Vec<String> = values.into_iter().map(|value| value.to_string().replace('%', "%%")).collect();
+        let names: Vec<String> =
+            values.into_iter().map(|value| value.to_string().replace('%', "%%")).collect();
         Self(names.join(" "))
     }
 
-    /// A command line that reaches the process byte for byte. `:` turns `$` into an ordinary character for the whole line; every word is
-    /// quoted, so that `;` does not end the command.
+    /// A command line that reaches the process byte for byte. `:` turns `$` into an ordinary
+    /// character for the whole line; every word is quoted, so that `;` does not end the command.
     pub fn command(argv: &[String]) -> Self {
         let words: Vec<String> = argv.iter().map(|word| quote(word.as_bytes(), word)).collect();
         Self(format!(":{}", words.join(" ")))
@@ -50,7 +55,10 @@ impl Text {
 
     /// Paths in a list such as `ReadWritePaths=`.
     pub fn paths<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
-        let words: Vec<String> = paths.into_iter().map(|path| quote(path.as_os_str().as_bytes(), &path.to_string_lossy())).collect();
+        let words: Vec<String> = paths
+            .into_iter()
+            .map(|path| quote(path.as_os_str().as_bytes(), &path.to_string_lossy()))
+            .collect();
         Self(words.join(" "))
     }
 
@@ -59,7 +67,8 @@ impl Text {
         Self(format!("{name}={value}"))
     }
 
-    /// A path that takes the rest of its line, such as in `EnvironmentFile=` and `LoadCredential=ID:PATH`, where quotes are not removed.
+    /// A path that takes the rest of its line, such as in `EnvironmentFile=` and
+    /// `LoadCredential=ID:PATH`, where quotes are not removed.
     pub fn path(path: &str) -> Self {
         Self(path.replace('%', "%%"))
     }
@@ -97,8 +106,13 @@ mod tests {
 
     #[test]
     fn nothing_in_a_command_line_means_anything_to_systemd() {
-        let argv = ["/bin/echo", "a b", "%n", "$HOME", "\"'\\", ";", "", "new\nline", "é", "trailing\\"].map(str::to_owned);
-        assert_eq!(Text::command(&argv).to_string(), r#":"/bin/echo" "a b" "%%n" "$HOME" "\"'\\" ";" "" "new\nline" "é" "trailing\\""#);
+        let argv =
+            ["/bin/echo", "a b", "%n", "$HOME", "\"'\\", ";", "", "new\nline", "é", "trailing\\"]
+                .map(str::to_owned);
+        assert_eq!(
+            Text::command(&argv).to_string(),
+            r#":"/bin/echo" "a b" "%%n" "$HOME" "\"'\\" ";" "" "new\nline" "é" "trailing\\""#
+        );
     }
 
     #[test]

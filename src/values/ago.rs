@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-/// `90 s ago`, `60 min ago`, `7 h ago`, `3 days ago`: beside a date, for whoever would have to reckon.
+/// `90 s ago`, `60 min ago`, `7 h ago`, `3 days ago`: beside a date, for whoever would have to
+/// reckon.
 pub fn ago(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(time).as_secs();
     match seconds {

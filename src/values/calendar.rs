@@ -5,10 +5,11 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
 
-/// A calendar event that `OnCalendar=` takes. It is checked, not evaluated: systemd does that, and prints when it elapses next with
-/// `systemd-analyze calendar`.
+/// A calendar event that `OnCalendar=` takes. It is checked, not evaluated: systemd does that, and
+/// prints when it elapses next with `systemd-analyze calendar`.
 ///
-/// Follows systemd's own reading (calendarspec.c), which is narrower than systemd.time(7) lets one think: `*/2` is refused, `0/2` is taken.
+/// Follows systemd's own reading (calendarspec.c), which is narrower than systemd.time(7) lets one
+/// think: `*/2` is refused, `0/2` is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar(String);
 
@@ -82,7 +83,8 @@ const WEEKDAYS: [(&str, u8); 14] = [
 const COMPONENT_MAX: i64 = i32::MAX as i64;
 const MICROSECONDS: i64 = 1_000_000;
 
-/// Cuts off ` UTC` or the name of a time zone: a last word that starts with a letter can be nothing else.
+/// Cuts off ` UTC` or the name of a time zone: a last word that starts with a letter can be nothing
+/// else.
 fn strip_timezone(text: &str) -> Result<&str> {
     let Some((event, zone)) = text.rsplit_once(' ') else { return Ok(text) };
     if zone.eq_ignore_ascii_case("UTC") {
@@ -150,7 +152,9 @@ impl Cursor<'_> {
         let mut range_from: Option<u8> = None;
         let mut first = true;
         loop {
-            let found = WEEKDAYS.iter().find(|(name, _)| self.rest.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)));
+            let found = WEEKDAYS.iter().find(|(name, _)| {
+                self.rest.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+            });
             let Some((name, number)) = found else {
                 ensure!(first, "'{}' is not a day of the week", self.rest);
                 return Ok(());
@@ -158,7 +162,10 @@ impl Cursor<'_> {
             self.rest = self.rest.get(name.len()..).unwrap_or_default();
             ensure!(self.at("-., "), "'{name}{}' is not a day of the week", self.rest);
             if let Some(from) = range_from {
-                ensure!(from <= *number, "a range of days must not run backwards (the week starts with Monday)");
+                ensure!(
+                    from <= *number,
+                    "a range of days must not run backwards (the week starts with Monday)"
+                );
             }
             if self.rest.is_empty() || self.rest.starts_with(' ') {
                 self.skip_spaces();
@@ -167,7 +174,10 @@ impl Cursor<'_> {
             if self.eat(",") {
                 range_from = None;
             } else {
-                ensure!(range_from.is_none() && (self.eat("..") || self.eat("-")), "a range of days is written Mon..Fri");
+                ensure!(
+                    range_from.is_none() && (self.eat("..") || self.eat("-")),
+                    "a range of days is written Mon..Fri"
+                );
                 range_from = Some(*number);
             }
             if self.at(" ") {
@@ -182,9 +192,15 @@ impl Cursor<'_> {
     /// True if nothing may follow (`@epoch`).
     fn date(&mut self) -> Result<bool> {
         if let Some(seconds) = self.rest.strip_prefix('@') {
-            ensure!(!seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit()), "'@' takes seconds since 1970");
+            ensure!(
+                !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit()),
+                "'@' takes seconds since 1970"
+            );
             // The year must be one that an event can have, below.
-            ensure!(seconds.parse::<i64>().is_ok_and(|seconds| seconds < 7_258_118_400), "'@{seconds}' is after the year 2199");
+            ensure!(
+                seconds.parse::<i64>().is_ok_and(|seconds| seconds < 7_258_118_400),
+                "'@{seconds}' is after the year 2199"
+            );
             self.rest = "";
             return Ok(true);
         }
@@ -210,7 +226,11 @@ impl Cursor<'_> {
             (first, second, third)
         };
         self.skip_spaces();
-        valid("year", year.map(|chain| chain.into_iter().map(four_digits).collect()), Bounds::new(1970, 2199))?;
+        valid(
+            "year",
+            year.map(|chain| chain.into_iter().map(four_digits).collect()),
+            Bounds::new(1970, 2199),
+        )?;
         valid("month", month, Bounds::new(1, 12))?;
         valid("day", day, Bounds { from_end, ..Bounds::new(1, 31) })?;
         Ok(false)
@@ -265,7 +285,10 @@ impl Cursor<'_> {
             element.repeat = self.number(seconds)?;
             ensure!(element.repeat != 0, "a step of 0 never advances");
         } else if let Some(stop) = element.stop {
-            ensure!(!seconds || start + element.repeat <= stop, "a range below one second needs a step");
+            ensure!(
+                !seconds || start + element.repeat <= stop,
+                "a range below one second needs a step"
+            );
         }
         ensure!(self.at(" ,-~:"), "'{}' does not belong into a number", self.rest);
         Ok(element)
@@ -275,7 +298,12 @@ impl Cursor<'_> {
         let digits = self.digits();
         ensure!(!digits.is_empty(), "'{}' stands where a number or '*' is expected", self.rest);
         let unit = if seconds { MICROSECONDS } else { 1 };
-        let Some(mut value) = digits.parse::<i64>().ok().filter(|value| *value <= COMPONENT_MAX / unit).map(|value| value * unit) else {
+        let Some(mut value) = digits
+            .parse::<i64>()
+            .ok()
+            .filter(|value| *value <= COMPONENT_MAX / unit)
+            .map(|value| value * unit)
+        else {
             bail!("'{digits}' is too large");
         };
         // `..` is a range, not a fraction.
@@ -318,9 +346,17 @@ fn valid(name: &str, chain: Chain, bounds: Bounds) -> Result<()> {
     let unit = if to >= MICROSECONDS { MICROSECONDS } else { 1 };
     for Element { start, stop, mut repeat } in chain.unwrap_or_default() {
         let range = from..=to;
-        ensure!(range.contains(&start), "the {name} must be between {} and {}", from / unit, to / unit);
-        // As systemd does: the end is moved to where the step really ends, and a range of one value is that value.
-        let stop = stop.map(|stop| if stop > start && repeat > 0 { stop - (stop - start) % repeat } else { stop });
+        ensure!(
+            range.contains(&start),
+            "the {name} must be between {} and {}",
+            from / unit,
+            to / unit
+        );
+        // As systemd does: the end is moved to where the step really ends, and a range of one value
+        // is that value.
+        let stop = stop.map(|stop| {
+            if stop > start && repeat > 0 { stop - (stop - start) % repeat } else { stop }
+        });
         if stop == Some(start) {
             repeat = 0;
         }
@@ -328,11 +364,21 @@ fn valid(name: &str, chain: Chain, bounds: Bounds) -> Result<()> {
         ensure!(repeat <= to - from, "the step of the {name} is longer than its range");
         match stop {
             Some(stop) => {
-                ensure!(range.contains(&stop), "the {name} must be between {} and {}", from / unit, to / unit);
+                ensure!(
+                    range.contains(&stop),
+                    "the {name} must be between {} and {}",
+                    from / unit,
+                    to / unit
+                );
                 ensure!(start + repeat <= stop, "a range of the {name} must not run backwards");
             }
-            None if from_end => ensure!(start - repeat >= from, "the step of the {name} leaves the month at once"),
-            None => ensure!(start + repeat <= to, "the step of the {name} is longer than what is left of its range"),
+            None if from_end => {
+                ensure!(start - repeat >= from, "the step of the {name} leaves the month at once")
+            }
+            None => ensure!(
+                start + repeat <= to,
+                "the step of the {name} is longer than what is left of its range"
+            ),
         }
     }
     Ok(())
@@ -446,7 +492,12 @@ mod tests {
     fn takes_and_refuses_what_systemd_does() {
         for (event, taken) in TABLE {
             assert_eq!(systemd_takes(event), *taken, "the table itself: {event:?}");
-            assert_eq!(event.parse::<Calendar>().is_ok(), *taken, "{event:?}: {:?}", event.parse::<Calendar>());
+            assert_eq!(
+                event.parse::<Calendar>().is_ok(),
+                *taken,
+                "{event:?}: {:?}",
+                event.parse::<Calendar>()
+            );
         }
     }
 

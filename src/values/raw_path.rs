@@ -44,7 +44,10 @@ mod tests {
     fn any_name_comes_back() {
         for bytes in [&b"/plain"[..], b"/a\xffb\n", b"", b"[1]"] {
             let path = RawPath(OsString::from_vec(bytes.to_vec()).into());
-            assert_eq!(serde_json::from_str::<RawPath>(&serde_json::to_string(&path).unwrap()).unwrap(), path);
+            assert_eq!(
+                serde_json::from_str::<RawPath>(&serde_json::to_string(&path).unwrap()).unwrap(),
+                path
+            );
         }
         assert_eq!(serde_json::to_string(&RawPath("/a".into())).unwrap(), "\"/a\"");
     }

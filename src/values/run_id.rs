@@ -6,8 +6,9 @@ use std::str::FromStr;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// The name of one run: its start in UTC to the second and four hexadecimal digits, `20261124T023000Z-8f3c`.
-/// Sorts by time; safe as a file name, a systemd argument and a repository tag.
+/// The name of one run: its start in UTC to the second and four hexadecimal digits,
+/// `20261124T023000Z-8f3c`. Sorts by time; safe as a file name, a systemd argument and a repository
+/// tag.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunId(String);
@@ -74,7 +75,13 @@ mod tests {
         let run = RunId::new(at, 0x8f3c);
         assert_eq!(run.as_str(), "20261124T023000Z-8f3c");
         assert_eq!(run.as_str().parse::<RunId>().unwrap(), run);
-        for bad in ["", "latest", "20261124T023000Z-8F3C", "../20261124T023000Z-", "20261124T023000Z-8f3c0"] {
+        for bad in [
+            "",
+            "latest",
+            "20261124T023000Z-8F3C",
+            "../20261124T023000Z-",
+            "20261124T023000Z-8f3c0",
+        ] {
             assert!(bad.parse::<RunId>().is_err(), "{bad}");
         }
     }

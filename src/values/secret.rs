@@ -12,6 +12,7 @@ pub enum SecretSource {
     File(PathBuf),
     /// A credential in the service manager's stores; units get it by `LoadCredential=ID:NAME`.
     Credential(String),
-    /// One that systemd-creds(1) encrypted under its name; units get it by `LoadCredentialEncrypted=NAME`.
+    /// One that systemd-creds(1) encrypted under its name; units get it by
+    /// `LoadCredentialEncrypted=NAME`.
     Encrypted(String),
 }

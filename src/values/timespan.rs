@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A finite span of time, read as systemd reads it (`30min`, `2h 30min`, a bare number in seconds) and written in a form
-/// that every systemd reads the same.
+/// A finite span of time, read as systemd reads it (`30min`, `2h 30min`, a bare number in seconds)
+/// and written in a form that every systemd reads the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timespan(Duration);
 
@@ -40,8 +40,9 @@ impl fmt::Display for Timespan {
 
 const SECOND: u64 = 1_000_000;
 
-/// systemd's units in microseconds, in the order in which it tries them as prefixes. Written out because a year there has 365.25 days and
-/// `M` is not `m`: the libraries of the field disagree with systemd.
+/// systemd's units in microseconds, in the order in which it tries them as prefixes. Written out
+/// because a year there has 365.25 days and `M` is not `m`: the libraries of the field disagree
+/// with systemd.
 const UNITS: [(&str, u64); 29] = [
     ("seconds", SECOND),
     ("second", SECOND),
@@ -86,14 +87,16 @@ fn digits(text: &str) -> (&str, &str) {
 fn unit(text: &str) -> Option<(u64, &str)> {
     // Micro sign and Greek mu look the same; systemd takes both.
     let mu = text.strip_prefix("\u{3bc}s").map(|rest| (1, rest));
-    mu.or_else(|| UNITS.iter().find_map(|(name, micros)| text.strip_prefix(name).map(|rest| (*micros, rest))))
+    mu.or_else(|| {
+        UNITS.iter().find_map(|(name, micros)| text.strip_prefix(name).map(|rest| (*micros, rest)))
+    })
 }
 
 impl FromStr for Timespan {
     type Err = anyhow::Error;
 
-    /// Reads `text` as systemd's `parse_sec()` does: several parts add up, fractions are allowed, a bare number is seconds.
-    /// `infinity` is refused: a [`Timespan`] is finite.
+    /// Reads `text` as systemd's `parse_sec()` does: several parts add up, fractions are allowed, a
+    /// bare number is seconds. `infinity` is refused: a [`Timespan`] is finite.
     fn from_str(text: &str) -> Result<Self> {
         ensure!(skip_spaces(text.trim_end()) != "infinity", "'infinity' is not a finite time span");
         let mut rest = skip_spaces(text);
@@ -104,15 +107,23 @@ impl FromStr for Timespan {
         while !rest.is_empty() {
             ensure!(!rest.starts_with('-'), "'{text}' is negative");
             let letters = word.find(|c: char| !c.is_alphabetic()).unwrap_or(word.len());
-            ensure!(word.is_empty() || word.len() - letters >= rest.len(), "'{}' is not a unit of time", &word[..letters]);
-            let unsigned = rest.strip_prefix('+').filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())).unwrap_or(rest);
+            ensure!(
+                word.is_empty() || word.len() - letters >= rest.len(),
+                "'{}' is not a unit of time",
+                &word[..letters]
+            );
+            let unsigned = rest
+                .strip_prefix('+')
+                .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+                .unwrap_or(rest);
             let (whole, after) = digits(unsigned);
             let (fraction, after) = match after.strip_prefix('.') {
                 Some(after) => digits(after),
                 None => ("", after),
             };
             ensure!(
-                after.len() < unsigned.len() && !(fraction.is_empty() && unsigned[whole.len()..].starts_with('.')),
+                after.len() < unsigned.len()
+                    && !(fraction.is_empty() && unsigned[whole.len()..].starts_with('.')),
                 "'{rest}' does not start with a number"
             );
             let spaced = skip_spaces(after);
@@ -158,12 +169,19 @@ mod tests {
             .output()
             .expect("systemd-analyze must be installed: it is what time spans are compared with");
         let printed = String::from_utf8(output.stdout).unwrap();
-        let micros = printed.lines().find_map(|line| line.trim().split_once("s: ").filter(|(unit, _)| unit.chars().count() == 1));
-        output.status.success().then(|| micros.expect("systemd-analyze prints microseconds").1.trim().parse().unwrap())
+        let micros = printed.lines().find_map(|line| {
+            line.trim().split_once("s: ").filter(|(unit, _)| unit.chars().count() == 1)
+        });
+        output
+            .status
+            .success()
+            .then(|| micros.expect("systemd-analyze prints microseconds").1.trim().parse().unwrap())
     }
 
     fn ours(text: &str) -> Option<u64> {
-        text.parse::<Timespan>().ok().map(|span| u64::try_from(span.duration().as_micros()).unwrap())
+        text.parse::<Timespan>()
+            .ok()
+            .map(|span| u64::try_from(span.duration().as_micros()).unwrap())
     }
 
     #[test]

@@ -5,13 +5,15 @@ use std::fmt;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// The name of a unit, as systemd.unit(5) allows it: at most 255 of the characters below and a known suffix.
+/// The name of a unit, as systemd.unit(5) allows it: at most 255 of the characters below and a
+/// known suffix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UnitName(String);
 
 /// The unit types that can be stopped and started, systemd.unit(5).
-const SUFFIXES: [&str; 8] = ["service", "socket", "target", "timer", "path", "mount", "slice", "scope"];
+const SUFFIXES: [&str; 8] =
+    ["service", "socket", "target", "timer", "path", "mount", "slice", "scope"];
 
 impl UnitName {
     /// Checks `name`. Fails with what is allowed.

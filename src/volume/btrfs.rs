@@ -1,7 +1,8 @@
 //! btrfs: snapshots of subvolumes, made in the file system's own top level, where no GitLab looks.
 //!
-//! The top level may be GitLab's account's, which can then move what we have in it and put something else in its place. So what is ours is held
-//! by descriptor, and removed and mounted by the subvolume's number, not by a path.
+//! The top level may be GitLab's account's, which can then move what we have in it and put
+//! something else in its place. So what is ours is held by descriptor, and removed and mounted by
+//! the subvolume's number, not by a path.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -57,12 +58,18 @@ impl Volumes for Btrfs {
         let whole = mount.root.strip_prefix("/").unwrap_or(&mount.root).join(below);
         // The nearest directory above that is a subvolume's root; usually what is mounted is one.
         let roots = path.ancestors().take_while(|path| path.starts_with(&mount.target));
-        let depth = roots.take_while(|path| path.metadata().is_ok_and(|metadata| metadata.ino() != ROOT_INODE)).count();
-        let Some(subvolume) = whole.ancestors().nth(depth).filter(|_| depth <= below.components().count()) else {
+        let depth = roots
+            .take_while(|path| path.metadata().is_ok_and(|metadata| metadata.ino() != ROOT_INODE))
+            .count();
+        let Some(subvolume) =
+            whole.ancestors().nth(depth).filter(|_| depth <= below.components().count())
+        else {
             return Ok(Err("it is mounted without the root of its subvolume".to_owned()));
         };
         if let Some(nested) = nested(path, &whole)? {
-            return Ok(Err(format!("there is another subvolume in it, {nested}, which a snapshot would not have")));
+            return Ok(Err(format!(
+                "there is another subvolume in it, {nested}, which a snapshot would not have"
+            )));
         }
         let inside = whole.strip_prefix(subvolume).unwrap_or(&whole).to_owned();
         Ok(Ok(Place { origin: origin(&mount.source, subvolume), inside }))
@@ -81,21 +88,33 @@ impl Volumes for Btrfs {
     fn take(&self, snapshot: &Snapshot) -> Result<()> {
         let subvolume = Subvolume::parse(&snapshot.origin)?;
         let top = Directory::open(&mounted(subvolume.device))?;
-        let directory = ours(&top)?.with_context(|| format!("{DIRECTORY} is gone from the file system's top level"))?;
+        let directory = ours(&top)?
+            .with_context(|| format!("{DIRECTORY} is gone from the file system's top level"))?;
         let mut command = Command::new("btrfs");
         // What is on the way to it may be others': it is opened as it is, and not looked for again.
         let source = top.below(subvolume.path)?;
-        command.args(["-q", "subvolume", "snapshot", "-r"]).arg(source.reachable()).arg(directory.reachable().join(&snapshot.name));
+        command
+            .args(["-q", "subvolume", "snapshot", "-r"])
+            .arg(source.reachable())
+            .arg(directory.reachable().join(&snapshot.name));
         process::run(&mut command).map(drop)
     }
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         let device = Subvolume::parse(&snapshot.origin)?.device;
         let number = number(&Directory::open(&mounted(device))?, &snapshot.name)?;
-        let number = number.with_context(|| format!("snapshot {} is gone from {DIRECTORY} in {device}'s top level", snapshot.name))?;
+        let number = number.with_context(|| {
+            format!("snapshot {} is gone from {DIRECTORY} in {device}'s top level", snapshot.name)
+        })?;
         own::make(&snapshot.at)?;
         let options = format!("ro,noatime,subvolid={number}");
-        process::run(Command::new("mount").args(["-t", "btrfs", "-o", &options]).arg(device).arg(&snapshot.at)).map(drop)
+        process::run(
+            Command::new("mount")
+                .args(["-t", "btrfs", "-o", &options])
+                .arg(device)
+                .arg(&snapshot.at),
+        )
+        .map(drop)
     }
 
     fn intact(&self, _: &Snapshot) -> Result<()> {
@@ -112,7 +131,9 @@ impl Volumes for Btrfs {
         match number(&top, &snapshot.name)? {
             Some(number) => {
                 let mut delete = Command::new("btrfs");
-                delete.args(["-q", "subvolume", "delete", "--subvolid", &number.to_string()]).arg(&path);
+                delete
+                    .args(["-q", "subvolume", "delete", "--subvolid", &number.to_string()])
+                    .arg(&path);
                 process::run(&mut delete)?;
             }
             None => absent(&path, &snapshot.name)?,
@@ -131,7 +152,11 @@ impl Volumes for Btrfs {
     }
 
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
-        let mut devices: Vec<&str> = mounts.iter().filter(|mount| mount.kind == "btrfs").map(|mount| mount.source.as_str()).collect();
+        let mut devices: Vec<&str> = mounts
+            .iter()
+            .filter(|mount| mount.kind == "btrfs")
+            .map(|mount| mount.source.as_str())
+            .collect();
         devices.sort_unstable();
         devices.dedup();
         let mut found = Vec::new();
@@ -145,17 +170,25 @@ impl Volumes for Btrfs {
             if names.is_empty() {
                 unmount(&path)?;
             }
-            let snapshot = |name| Snapshot { kind: Kind::Btrfs, origin: origin(device, Path::new("")), name, at: PathBuf::new() };
+            let snapshot = |name| Snapshot {
+                kind: Kind::Btrfs,
+                origin: origin(device, Path::new("")),
+                name,
+                at: PathBuf::new(),
+            };
             found.extend(names.into_iter().map(snapshot));
         }
         Ok(found)
     }
 }
 
-/// Our directory in the top level; none if others can change what has its name there, or if there is nothing.
+/// Our directory in the top level; none if others can change what has its name there, or if there
+/// is nothing.
 fn ours(top: &Directory) -> Result<Option<Directory>> {
     let name = Path::new(DIRECTORY);
-    let is_directory = top.look(name)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let is_directory = top
+        .look(name)?
+        .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     if !is_directory {
         return Ok(None);
     }
@@ -167,7 +200,9 @@ fn ours(top: &Directory) -> Result<Option<Directory>> {
 /// The names of our snapshots in our directory.
 fn names(directory: &Directory) -> Result<Vec<String>> {
     let entries = directory.entries()?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
-    Ok(entries.filter_map(|(name, _)| name.into_string().ok().filter(|name| is_ours(name))).collect())
+    Ok(entries
+        .filter_map(|(name, _)| name.into_string().ok().filter(|name| is_ours(name)))
+        .collect())
 }
 
 /// The number of the snapshot of this name; none if there is none.
@@ -180,17 +215,28 @@ fn number(top: &Directory, name: &str) -> Result<Option<u64>> {
     if found.stat()?.st_ino != ROOT_INODE {
         bail!("{name} in {DIRECTORY} of the file system's top level is no subvolume: remove it");
     }
-    let said = process::run(Command::new("btrfs").args(["inspect-internal", "rootid"]).arg(found.reachable()))?;
-    said.trim().parse().map(Some).with_context(|| format!("'btrfs inspect-internal rootid' says '{}'", said.trim()))
+    let said = process::run(
+        Command::new("btrfs").args(["inspect-internal", "rootid"]).arg(found.reachable()),
+    )?;
+    said.trim()
+        .parse()
+        .map(Some)
+        .with_context(|| format!("'btrfs inspect-internal rootid' says '{}'", said.trim()))
 }
 
-/// Fails if a snapshot that is not in its place is elsewhere in the file system: only who owns the top level could have moved it.
+/// Fails if a snapshot that is not in its place is elsewhere in the file system: only who owns the
+/// top level could have moved it.
 fn absent(top: &Path, name: &str) -> Result<()> {
     let listed = process::run(Command::new("btrfs").args(["subvolume", "list"]).arg(top))?;
-    let moved = listed.lines().filter_map(|line| line.split_once(" path ")).find(|(_, path)| Path::new(path).ends_with(name));
+    let moved = listed
+        .lines()
+        .filter_map(|line| line.split_once(" path "))
+        .find(|(_, path)| Path::new(path).ends_with(name));
     match moved {
         Some((_, path)) => {
-            bail!("snapshot {name} was moved to {path} in the file system's top level: 'btrfs subvolume delete' removes it there")
+            bail!(
+                "snapshot {name} was moved to {path} in the file system's top level: 'btrfs subvolume delete' removes it there"
+            )
         }
         None => Ok(()),
     }
@@ -208,13 +254,19 @@ fn top(device: &str) -> Result<PathBuf> {
         return Ok(top);
     }
     own::make_closed(&top)?;
-    process::run(Command::new("mount").args(["-t", "btrfs", "-o", "subvolid=5,noatime"]).arg(device).arg(&top))?;
+    process::run(
+        Command::new("mount")
+            .args(["-t", "btrfs", "-o", "subvolid=5,noatime"])
+            .arg(device)
+            .arg(&top),
+    )?;
     Ok(top)
 }
 
 /// The first subvolume below `path`, which is `whole` in the top level.
 fn nested(path: &Path, whole: &Path) -> Result<Option<String>> {
-    // ID 257 gen 9 top level 5 path home/git: without `-o`, what is in the subvolume of `path` would be told relative to that.
+    // ID 257 gen 9 top level 5 path home/git: without `-o`, what is in the subvolume of `path`
+    // would be told relative to that.
     let listed = process::run(Command::new("btrfs").args(["subvolume", "list", "-o"]).arg(path))?;
     let below = |line: &str| {
         let (_, found) = line.split_once(" path ")?;

@@ -15,7 +15,8 @@ use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 const FILES: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];
 /// On every snapshot of ours: a name alone is no proof.
 const TAG: &str = "gitlab-backup";
-/// What is asked of every logical volume, lvs(8). An answer of the kernel's that is yes or no is 1 or 0, and -1 if there is none.
+/// What is asked of every logical volume, lvs(8). An answer of the kernel's that is yes or no is 1
+/// or 0, and -1 if there is none.
 const FIELDS: &str = "vg_name,lv_name,lv_dm_path,origin,pool_lv,segtype,lv_attr,lv_tags,lv_size,vg_size,vg_free,data_percent,metadata_percent,\
                       lv_health_status,lv_snapshot_invalid,lv_suspended";
 
@@ -75,14 +76,19 @@ impl Volume {
     }
 
     fn is_full(&self) -> bool {
-        [&self.data_percent, &self.metadata_percent].iter().any(|percent| percent.parse::<f64>().is_ok_and(|percent| percent >= 100.0))
+        [&self.data_percent, &self.metadata_percent]
+            .iter()
+            .any(|percent| percent.parse::<f64>().is_ok_and(|percent| percent >= 100.0))
     }
 
     /// Why it can have no snapshot, in words.
     fn refuses(&self, size: &str) -> Result<Option<String>> {
         // lvs(8), lv_attr: the first character is the type.
         if self.attributes.starts_with(['s', 'S', 'O']) {
-            return Ok(Some(format!("{}/{} is a snapshot itself, or being merged with one", self.group, self.name)));
+            return Ok(Some(format!(
+                "{}/{} is a snapshot itself, or being merged with one",
+                self.group, self.name
+            )));
         }
         if self.is_thin() {
             return Ok(None);
@@ -99,7 +105,8 @@ impl Volume {
     }
 }
 
-/// A volume and what has to be known of it in the window, where nothing is asked; as text it can be read: `vg/lv (thin, ext4)`.
+/// A volume and what has to be known of it in the window, where nothing is asked; as text it can be
+/// read: `vg/lv (thin, ext4)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Origin<'a> {
     group: &'a str,
@@ -120,7 +127,13 @@ impl<'a> Origin<'a> {
     }
 
     fn text(&self) -> String {
-        format!("{}/{} ({}, {})", self.group, self.name, if self.thin { "thin" } else { "classic" }, self.files)
+        format!(
+            "{}/{} ({}, {})",
+            self.group,
+            self.name,
+            if self.thin { "thin" } else { "classic" },
+            self.files
+        )
     }
 }
 
@@ -130,14 +143,21 @@ impl Volumes for Lvm {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
         if mount.kind == "btrfs" {
-            // It tells its parts by an identity inside them, and would take the snapshot for the volume.
-            return Ok(Err("btrfs must not see a volume and its copy: its own snapshots are the way".to_owned()));
+            // It tells its parts by an identity inside them, and would take the snapshot for the
+            // volume.
+            return Ok(Err(
+                "btrfs must not see a volume and its copy: its own snapshots are the way"
+                    .to_owned(),
+            ));
         }
         if !FILES.contains(&mount.kind.as_str()) {
             return Ok(Err(format!("it is {}, which is none of {}", mount.kind, FILES.join(", "))));
         }
         if process::find("lvs", process::search_path()).is_none() {
-            return Ok(Err(format!("it is on {}, and there is no lvs(8) to ask: lvm2 is not installed", mount.source)));
+            return Ok(Err(format!(
+                "it is on {}, and there is no lvs(8) to ask: lvm2 is not installed",
+                mount.source
+            )));
         }
         let Some(volume) = of(&list()?, &mount.source).cloned() else {
             return Ok(Err(format!("it is on {}, which is no logical volume", mount.source)));
@@ -147,19 +167,30 @@ impl Volumes for Lvm {
         }
         let below = path.strip_prefix(&mount.target).context("the path is not below its mount")?;
         let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root).join(below);
-        let origin = Origin { group: &volume.group, name: &volume.name, thin: volume.is_thin(), files: &mount.kind };
+        let origin = Origin {
+            group: &volume.group,
+            name: &volume.name,
+            thin: volume.is_thin(),
+            files: &mount.kind,
+        };
         Ok(Ok(Place { origin: origin.text(), inside }))
     }
 
     fn prepare(&self, _: &Snapshot) -> Result<()> {
-        // lvcreate would have modprobe(8) load what snapshots need, also thin ones, which our unit may not. The kernel does it by itself when
-        // it is asked for the version. A classic snapshot's room could be made now too; but to convert it in the window takes longer than to
-        // make it there.
+        // lvcreate would have modprobe(8) load what snapshots need, also thin ones, which our unit
+        // may not. The kernel does it by itself when it is asked for the version. A classic
+        // snapshot's room could be made now too; but to convert it in the window takes longer than
+        // to make it there.
         let asked = process::run(lvm("dmsetup").args(["target-version", "snapshot"]));
         if let Err(error) = asked {
             // Old ones cannot ask.
-            let there = process::run(lvm("dmsetup").arg("targets"))?.lines().any(|line| line.split_whitespace().next() == Some("snapshot"));
-            ensure!(there, "the kernel can make no snapshots of logical volumes: its module dm_snapshot is not there ({error:#})");
+            let there = process::run(lvm("dmsetup").arg("targets"))?
+                .lines()
+                .any(|line| line.split_whitespace().next() == Some("snapshot"));
+            ensure!(
+                there,
+                "the kernel can make no snapshots of logical volumes: its module dm_snapshot is not there ({error:#})"
+            );
         }
         Ok(())
     }
@@ -170,7 +201,8 @@ impl Volumes for Lvm {
         command.args(["-qq", "--yes", "--snapshot", "--name", &snapshot.name, "--addtag", TAG]);
         if !origin.thin {
             // Without a size it would be a thin one, of an origin that it makes read-only.
-            command.args([if self.size.contains('%') { "--extents" } else { "--size" }, &self.size]);
+            command
+                .args([if self.size.contains('%') { "--extents" } else { "--size" }, &self.size]);
         }
         process::run(command.arg(format!("{}/{}", origin.group, origin.name))).map(drop)
     }
@@ -180,9 +212,17 @@ impl Volumes for Lvm {
         if origin.thin {
             // A thin snapshot is made such that nothing activates it by mistake.
             let volume = format!("{}/{}", origin.group, snapshot.name);
-            process::run(lvm("lvchange").args(["-qq", "--yes", "--activate", "y", "--ignoreactivationskip", &volume]))?;
+            process::run(lvm("lvchange").args([
+                "-qq",
+                "--yes",
+                "--activate",
+                "y",
+                "--ignoreactivationskip",
+                &volume,
+            ]))?;
         }
-        // It was taken of a file system that device-mapper had frozen: there is nothing to replay, and replaying would write.
+        // It was taken of a file system that device-mapper had frozen: there is nothing to replay,
+        // and replaying would write.
         let options = match origin.files {
             "xfs" => "ro,nosuid,nodev,noexec,nouuid,norecovery",
             "ext3" | "ext4" => "ro,nosuid,nodev,noexec,noload",
@@ -191,7 +231,10 @@ impl Volumes for Lvm {
         own::make(&snapshot.at)?;
         let mut command = Command::new("mount");
         // No helper of mount(8)'s: the kernel knows every file system that is taken.
-        command.args(["--internal-only", "-t", origin.files, "-o", options]).arg(device(origin.group, &snapshot.name)).arg(&snapshot.at);
+        command
+            .args(["--internal-only", "-t", origin.files, "-o", options])
+            .arg(device(origin.group, &snapshot.name))
+            .arg(&snapshot.at);
         process::run(&mut command).map(drop)
     }
 
@@ -204,17 +247,34 @@ impl Volumes for Lvm {
         unmount(&snapshot.at)?;
         let origin = Origin::parse(&snapshot.origin)?;
         let volumes = list()?;
-        let named = |name: &str| volumes.iter().find(|volume| volume.group == origin.group && volume.name == name);
+        let named = |name: &str| {
+            volumes.iter().find(|volume| volume.group == origin.group && volume.name == name)
+        };
         // An lvcreate that was killed at the worst moment leaves the files frozen for good.
         if named(origin.name).is_some_and(|volume| volume.suspended == "1") {
-            process::run(lvm("lvchange").args(["-qq", "--refresh", &format!("{}/{}", origin.group, origin.name)]))?;
+            process::run(lvm("lvchange").args([
+                "-qq",
+                "--refresh",
+                &format!("{}/{}", origin.group, origin.name),
+            ]))?;
         }
         let Some(found) = named(&snapshot.name) else { return Ok(()) };
-        ensure!(found.is_ours(), "{}/{} is not ours, in spite of its name: it has no tag {TAG}; left alone", found.group, found.name);
+        ensure!(
+            found.is_ours(),
+            "{}/{} is not ours, in spite of its name: it has no tag {TAG}; left alone",
+            found.group,
+            found.name
+        );
         for mount in super::mounts()?.iter().filter(|mount| same(&mount.source, &found.device)) {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
-        process::run(lvm("lvremove").args(["-qq", "--yes", "--force", &format!("{}/{}", found.group, found.name)])).map(drop)
+        process::run(lvm("lvremove").args([
+            "-qq",
+            "--yes",
+            "--force",
+            &format!("{}/{}", found.group, found.name),
+        ]))
+        .map(drop)
     }
 
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
@@ -225,7 +285,8 @@ impl Volumes for Lvm {
     }
 }
 
-/// A program of LVM's. It would complain of every descriptor that it inherits, and in the user's language.
+/// A program of LVM's. It would complain of every descriptor that it inherits, and in the user's
+/// language.
 fn lvm(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("LVM_SUPPRESS_FD_WARNINGS", "1").env("LC_ALL", "C");
@@ -235,7 +296,17 @@ fn lvm(program: &str) -> Command {
 /// All logical volumes; one with several segments more than once.
 fn list() -> Result<Vec<Volume>> {
     let mut command = lvm("lvs");
-    command.args(["-qq", "--reportformat", "json", "--units", "b", "--nosuffix", "--binary", "--options", FIELDS]);
+    command.args([
+        "-qq",
+        "--reportformat",
+        "json",
+        "--units",
+        "b",
+        "--nosuffix",
+        "--binary",
+        "--options",
+        FIELDS,
+    ]);
     parse(&process::run(&mut command)?)
 }
 
@@ -249,7 +320,8 @@ fn parse(json: &str) -> Result<Vec<Volume>> {
         #[serde(default)]
         lv: Vec<Volume>,
     }
-    let output: Output = serde_json::from_str(json).context("lvs said what cannot be understood")?;
+    let output: Output =
+        serde_json::from_str(json).context("lvs said what cannot be understood")?;
     Ok(output.report.into_iter().flat_map(|report| report.lv).collect())
 }
 
@@ -260,25 +332,32 @@ fn device(group: &str, name: &str) -> PathBuf {
 /// Whether two names are of the same device: each has several.
 fn same(source: &str, device: &Path) -> bool {
     let real = |path: &Path| own::canonical(path).unwrap_or_else(|_| path.to_owned());
-    Path::new(source) == device || source.starts_with("/dev/") && real(Path::new(source)) == real(device)
+    Path::new(source) == device
+        || source.starts_with("/dev/") && real(Path::new(source)) == real(device)
 }
 
 /// The volume that is `source`.
 fn of<'a>(volumes: &'a [Volume], source: &str) -> Option<&'a Volume> {
-    volumes.iter().find(|volume| same(source, &volume.device) || Path::new(source) == device(&volume.group, &volume.name))
+    volumes.iter().find(|volume| {
+        same(source, &volume.device) || Path::new(source) == device(&volume.group, &volume.name)
+    })
 }
 
 /// What a classic snapshot that cannot be read has most likely suffered.
 pub(super) fn unreadable(snapshot: &Snapshot) -> Option<String> {
     let origin = Origin::parse(&snapshot.origin).ok().filter(|origin| !origin.thin)?;
     let (group, name) = (origin.group, origin.name);
-    Some(format!("the snapshot of {group}/{name} cannot be read: most likely it overflowed, and files.lvm-snapshot-size is to be larger"))
+    Some(format!(
+        "the snapshot of {group}/{name} cannot be read: most likely it overflowed, and files.lvm-snapshot-size is to be larger"
+    ))
 }
 
 fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) -> Result<()> {
-    let named = |name: &str| volumes.iter().find(|volume| volume.group == origin.group && volume.name == name);
-    // A unit without devices sees no volumes at all. What it has read is good all the same: of a snapshot that overflowed the kernel lets
-    // nothing be read any more.
+    let named = |name: &str| {
+        volumes.iter().find(|volume| volume.group == origin.group && volume.name == name)
+    };
+    // A unit without devices sees no volumes at all. What it has read is good all the same: of a
+    // snapshot that overflowed the kernel lets nothing be read any more.
     if named(origin.name).is_none() {
         return Ok(());
     }
@@ -306,17 +385,33 @@ fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) 
     Ok(())
 }
 
-/// What is named and tagged as ours, of volumes that are mounted: a group that several hosts share has other hosts' too.
+/// What is named and tagged as ours, of volumes that are mounted: a group that several hosts share
+/// has other hosts' too.
 fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<Snapshot> {
     let mut found = Vec::new();
     for mount in mounts {
         let Some(volume) = of(volumes, &mount.source) else { continue };
         // One that was not finished knows no origin yet.
-        let left = |left: &&Volume| left.group == volume.group && left.is_ours() && (left.origin == volume.name || left.origin.is_empty());
-        let origin = Origin { group: &volume.group, name: &volume.name, thin: volume.is_thin(), files: &mount.kind }.text();
+        let left = |left: &&Volume| {
+            left.group == volume.group
+                && left.is_ours()
+                && (left.origin == volume.name || left.origin.is_empty())
+        };
+        let origin = Origin {
+            group: &volume.group,
+            name: &volume.name,
+            thin: volume.is_thin(),
+            files: &mount.kind,
+        }
+        .text();
         for left in volumes.iter().filter(left) {
             if found.iter().all(|found: &Snapshot| found.name != left.name) {
-                found.push(Snapshot { kind: Kind::Lvm, origin: origin.clone(), name: left.name.clone(), at: PathBuf::new() });
+                found.push(Snapshot {
+                    kind: Kind::Lvm,
+                    origin: origin.clone(),
+                    name: left.name.clone(),
+                    at: PathBuf::new(),
+                });
             }
         }
     }
@@ -336,7 +431,8 @@ fn room(size: &str, volume: &Volume) -> Result<u64> {
             };
             return whole.checked_mul(number.parse().ok()?).map(|bytes| bytes / 100);
         }
-        let (number, unit) = size.split_at(size.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(size.len()));
+        let (number, unit) =
+            size.split_at(size.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(size.len()));
         let shift = match unit.to_ascii_lowercase().as_str() {
             "b" => 0,
             "s" => 9,
@@ -362,20 +458,32 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// What lvs 2.03.16 said on a host with a classic and a thin volume, each with a snapshot of ours, the classic one overflowed.
+    /// What lvs 2.03.16 said on a host with a classic and a thin volume, each with a snapshot of
+    /// ours, the classic one overflowed.
     const SAID: &str = include_str!("../../tests/fixtures/lvs.json");
-    const OURS: [&str; 2] = ["gitlab-backup-20261124T023000Z-8f3c-0", "gitlab-backup-20261124T023000Z-8f3c-1"];
+    const OURS: [&str; 2] =
+        ["gitlab-backup-20261124T023000Z-8f3c-0", "gitlab-backup-20261124T023000Z-8f3c-1"];
 
     fn named<'a>(volumes: &'a mut [Volume], name: &str) -> &'a mut Volume {
         volumes.iter_mut().find(|volume| volume.name == name).unwrap()
     }
 
     fn mount(source: &str, kind: &str) -> Mount {
-        Mount { target: "/home/git".into(), source: source.to_owned(), kind: kind.to_owned(), root: "/".into() }
+        Mount {
+            target: "/home/git".into(),
+            source: source.to_owned(),
+            kind: kind.to_owned(),
+            root: "/".into(),
+        }
     }
 
     fn snapshot(origin: &str, name: &str) -> Snapshot {
-        Snapshot { kind: Kind::Lvm, origin: origin.to_owned(), name: name.to_owned(), at: PathBuf::new() }
+        Snapshot {
+            kind: Kind::Lvm,
+            origin: origin.to_owned(),
+            name: name.to_owned(),
+            at: PathBuf::new(),
+        }
     }
 
     #[test]
@@ -398,13 +506,19 @@ mod tests {
 
     #[test]
     fn a_size_is_read_as_lvcreate_reads_it() {
-        let volume = parse(SAID).unwrap().into_iter().find(|volume| volume.name == "plain").unwrap();
+        let volume =
+            parse(SAID).unwrap().into_iter().find(|volume| volume.name == "plain").unwrap();
         let room = |size| room(size, &volume);
         assert_eq!(room("10%ORIGIN").unwrap(), volume.size / 10);
         assert_eq!(room("50%VG").unwrap(), volume.group_size / 2);
         assert_eq!(room("100%FREE").unwrap(), volume.group_free);
-        assert_eq!((room("5G").unwrap(), room("5g").unwrap(), room("5").unwrap()), (5 << 30, 5 << 30, 5 << 20));
-        for bad in ["", "10%", "10%PVS", "G", "+5G", "+5%VG", "-5G", "5X", "5GiB", "18446744073709551615G"] {
+        assert_eq!(
+            (room("5G").unwrap(), room("5g").unwrap(), room("5").unwrap()),
+            (5 << 30, 5 << 30, 5 << 20)
+        );
+        for bad in
+            ["", "10%", "10%PVS", "G", "+5G", "+5%VG", "-5G", "5X", "5GiB", "18446744073709551615G"]
+        {
             assert!(room(bad).is_err(), "{bad}");
         }
     }
@@ -414,7 +528,10 @@ mod tests {
         let mut volumes = parse(SAID).unwrap();
         assert_eq!(named(&mut volumes, "plain").refuses("10%ORIGIN").unwrap(), None);
         let why = named(&mut volumes, "plain").refuses("5G").unwrap().unwrap();
-        assert_eq!(why, "its snapshot may need 5120 MiB, of which the volume group vg has 3600 MiB free (lvm-snapshot-size is 5G)");
+        assert_eq!(
+            why,
+            "its snapshot may need 5120 MiB, of which the volume group vg has 3600 MiB free (lvm-snapshot-size is 5G)"
+        );
         assert_eq!(named(&mut volumes, "thin").refuses("5G").unwrap(), None);
         assert!(named(&mut volumes, OURS[0]).refuses("5M").unwrap().is_some());
     }
@@ -423,7 +540,9 @@ mod tests {
     fn an_overflow_is_named() {
         let mut volumes = parse(SAID).unwrap();
         let check = |volumes: &[Volume], origin: &str, name: &str| {
-            let error = intact(volumes, &Origin::parse(origin).unwrap(), &snapshot(origin, name), "8M").err();
+            let error =
+                intact(volumes, &Origin::parse(origin).unwrap(), &snapshot(origin, name), "8M")
+                    .err();
             error.map(|error| error.to_string()).unwrap_or_default()
         };
         let (classic, thin) = ("vg/plain (classic, ext4)", "vg/thin (thin, xfs)");
@@ -436,7 +555,9 @@ mod tests {
         named(&mut volumes, OURS[0]).invalid = "-1".to_owned();
         assert!(check(&volumes, classic, OURS[0]).contains("overflowed"));
         named(&mut volumes, "pool").data_percent = "100.00".to_owned();
-        assert!(check(&volumes, thin, OURS[1]).contains("vg/pool, which thin is in, ran out of space:"));
+        assert!(
+            check(&volumes, thin, OURS[1]).contains("vg/pool, which thin is in, ran out of space:")
+        );
         named(&mut volumes, "pool").health = "out_of_data".to_owned();
         assert!(check(&volumes, thin, OURS[1]).contains("(out_of_data)"));
     }
@@ -444,8 +565,9 @@ mod tests {
     #[test]
     fn leftovers_are_named_and_tagged_as_ours_and_of_what_is_mounted() {
         let mut volumes = parse(SAID).unwrap();
-        let names =
-            |volumes: &[Volume], mounts: &[Mount]| leftovers(volumes, mounts).into_iter().map(|found| found.name).collect::<Vec<_>>();
+        let names = |volumes: &[Volume], mounts: &[Mount]| {
+            leftovers(volumes, mounts).into_iter().map(|found| found.name).collect::<Vec<_>>()
+        };
         let both = [mount("/dev/mapper/vg-plain", "ext4"), mount("/dev/mapper/vg-thin", "xfs")];
         assert_eq!(names(&volumes, &both), OURS);
         assert_eq!(names(&volumes, &both[..1]), OURS[..1]);

@@ -43,12 +43,22 @@ impl Zfs {
 
     /// The names, of ours, of the snapshots that `dataset` has. None if it is not there.
     fn ours(&self, dataset: &str) -> Result<Vec<String>> {
-        let said = process::run(self.command("zfs").args(["list", "-H", "-t", "snapshot", "-o", "name", "-d", "1", dataset]));
+        let said = process::run(
+            self.command("zfs")
+                .args(["list", "-H", "-t", "snapshot", "-o", "name", "-d", "1", dataset]),
+        );
         let names = match said {
-            Err(error) if error.to_string().contains("dataset does not exist") => return Ok(Vec::new()),
+            Err(error) if error.to_string().contains("dataset does not exist") => {
+                return Ok(Vec::new());
+            }
             names => names?,
         };
-        let name = |line: &str| line.strip_prefix(dataset)?.strip_prefix('@').filter(|name| is_ours(name)).map(str::to_owned);
+        let name = |line: &str| {
+            line.strip_prefix(dataset)?
+                .strip_prefix('@')
+                .filter(|name| is_ours(name))
+                .map(str::to_owned)
+        };
         Ok(names.lines().filter_map(name).collect())
     }
 }
@@ -80,10 +90,11 @@ impl Volumes for Zfs {
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         own::make(&snapshot.at)?;
-        // Not by way of .zfs/snapshot: what the kernel mounts there by itself it also unmounts by itself, it does so outside of a unit's
-        // own view, and the dataset may hide it.
+        // Not by way of .zfs/snapshot: what the kernel mounts there by itself it also unmounts by
+        // itself, it does so outside of a unit's own view, and the dataset may hide it.
         let arguments = ["-t", "zfs", "-o", "ro,nosuid,nodev,noexec", &full(snapshot)];
-        process::run(self.command("mount").args(arguments.map(OsStr::new)).arg(&snapshot.at)).map(drop)
+        process::run(self.command("mount").args(arguments.map(OsStr::new)).arg(&snapshot.at))
+            .map(drop)
     }
 
     fn intact(&self, _: &Snapshot) -> Result<()> {
@@ -93,9 +104,16 @@ impl Volumes for Zfs {
 
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
         // zfs(8) would take a list, or a range, or a whole dataset.
-        ensure!(is_ours(&snapshot.name) && !snapshot.origin.contains('@'), "'{}' is no snapshot of ours", full(snapshot));
+        ensure!(
+            is_ours(&snapshot.name) && !snapshot.origin.contains('@'),
+            "'{}' is no snapshot of ours",
+            full(snapshot)
+        );
         unmount(&snapshot.at)?;
-        for mount in super::mounts()?.iter().filter(|mount| mount.kind == "zfs" && mount.source == full(snapshot)) {
+        for mount in super::mounts()?
+            .iter()
+            .filter(|mount| mount.kind == "zfs" && mount.source == full(snapshot))
+        {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
         if self.ours(&snapshot.origin)?.contains(&snapshot.name) {
@@ -105,13 +123,22 @@ impl Volumes for Zfs {
     }
 
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
-        let mut datasets: Vec<&str> = mounts.iter().filter(|mount| mount.kind == "zfs").map(|mount| mount.source.as_str()).collect();
+        let mut datasets: Vec<&str> = mounts
+            .iter()
+            .filter(|mount| mount.kind == "zfs")
+            .map(|mount| mount.source.as_str())
+            .collect();
         datasets.retain(|dataset| !dataset.contains('@'));
         datasets.sort_unstable();
         datasets.dedup();
         let mut found = Vec::new();
         for dataset in datasets {
-            let snapshot = |name| Snapshot { kind: Kind::Zfs, origin: dataset.to_owned(), name, at: PathBuf::new() };
+            let snapshot = |name| Snapshot {
+                kind: Kind::Zfs,
+                origin: dataset.to_owned(),
+                name,
+                at: PathBuf::new(),
+            };
             found.extend(self.ours(dataset)?.into_iter().map(snapshot));
         }
         Ok(found)
@@ -134,39 +161,67 @@ mod tests {
     }
 
     fn mount(source: &str) -> Mount {
-        Mount { target: "/srv/git".into(), source: source.to_owned(), kind: "zfs".to_owned(), root: "/".into() }
+        Mount {
+            target: "/srv/git".into(),
+            source: source.to_owned(),
+            kind: "zfs".to_owned(),
+            root: "/".into(),
+        }
     }
 
     #[test]
     fn a_path_is_in_the_dataset_that_is_mounted_there() {
-        let place = |mount: &Mount| Zfs::default().place(mount, Path::new("/srv/git/repositories")).unwrap();
-        assert_eq!(place(&mount("tank/git")), Ok(Place { origin: "tank/git".to_owned(), inside: "repositories".into() }));
+        let place = |mount: &Mount| {
+            Zfs::default().place(mount, Path::new("/srv/git/repositories")).unwrap()
+        };
+        assert_eq!(
+            place(&mount("tank/git")),
+            Ok(Place { origin: "tank/git".to_owned(), inside: "repositories".into() })
+        );
         // Part of it, mounted with --bind.
         let part = Mount { root: "/data".into(), ..mount("tank/git") };
         assert_eq!(place(&part).unwrap().inside, Path::new("data/repositories"));
         assert!(place(&mount("tank/git@yesterday")).is_err());
-        assert_eq!(place(&Mount { kind: "ext4".to_owned(), ..mount("/dev/sda1") }), Err("it is on ext4".to_owned()));
+        assert_eq!(
+            place(&Mount { kind: "ext4".to_owned(), ..mount("/dev/sda1") }),
+            Err("it is on ext4".to_owned())
+        );
     }
 
     #[test]
     fn with_a_fake_a_snapshot_is_made_mounted_found_and_removed_and_no_other() {
         let (zfs, state) = fake();
         let at = state.path().join("at");
-        let snapshot = Snapshot { kind: Kind::Zfs, origin: "tank/git".to_owned(), name: NAME.to_owned(), at: at.clone() };
-        fs::write(state.path().join("snapshots"), "tank/git@hourly\ntank/git@gitlab-backup-manual\ntank/other@x\n").unwrap();
+        let snapshot = Snapshot {
+            kind: Kind::Zfs,
+            origin: "tank/git".to_owned(),
+            name: NAME.to_owned(),
+            at: at.clone(),
+        };
+        fs::write(
+            state.path().join("snapshots"),
+            "tank/git@hourly\ntank/git@gitlab-backup-manual\ntank/other@x\n",
+        )
+        .unwrap();
         zfs.undo(&snapshot).unwrap();
         zfs.take(&snapshot).unwrap();
         assert!(zfs.take(&snapshot).is_err());
         zfs.mount(&snapshot).unwrap();
-        let left = zfs.leftovers(&[mount("tank/git"), mount("tank/git"), mount(&full(&snapshot))]).unwrap();
+        let left = zfs
+            .leftovers(&[mount("tank/git"), mount("tank/git"), mount(&full(&snapshot))])
+            .unwrap();
         assert_eq!(left, [Snapshot { at: PathBuf::new(), ..snapshot.clone() }]);
         zfs.undo(&snapshot).unwrap();
         zfs.undo(&snapshot).unwrap();
         assert_eq!(zfs.leftovers(&[mount("tank/git")]).unwrap(), []);
         let read = |name| fs::read_to_string(state.path().join(name)).unwrap();
-        assert_eq!(read("snapshots"), "tank/git@hourly\ntank/git@gitlab-backup-manual\ntank/other@x\n");
+        assert_eq!(
+            read("snapshots"),
+            "tank/git@hourly\ntank/git@gitlab-backup-manual\ntank/other@x\n"
+        );
         let said = read("said");
-        let changes: Vec<&str> = said.lines().filter(|line| !line.starts_with("zfs list ")).collect();
+        let changes: Vec<&str> =
+            said.lines().filter(|line| !line.starts_with("zfs list ")).collect();
         let (snapshot, at) = (full(&snapshot), at.display());
         assert_eq!(
             changes,
@@ -182,10 +237,20 @@ mod tests {
     #[test]
     fn what_is_gone_is_undone_and_what_is_not_ours_is_refused() {
         let (zfs, _state) = fake();
-        let snapshot =
-            |origin: &str, name: &str| Snapshot { kind: Kind::Zfs, origin: origin.to_owned(), name: name.to_owned(), at: PathBuf::new() };
+        let snapshot = |origin: &str, name: &str| Snapshot {
+            kind: Kind::Zfs,
+            origin: origin.to_owned(),
+            name: name.to_owned(),
+            at: PathBuf::new(),
+        };
         zfs.undo(&snapshot("tank/destroyed", NAME)).unwrap();
-        for name in ["hourly", "%", "", "gitlab-backup-20261124T023000Z-8f3c-0,hourly", "gitlab-backup-20261124T023000Z-8f3c-0%"] {
+        for name in [
+            "hourly",
+            "%",
+            "",
+            "gitlab-backup-20261124T023000Z-8f3c-0,hourly",
+            "gitlab-backup-20261124T023000Z-8f3c-0%",
+        ] {
             assert!(zfs.undo(&snapshot("tank/git", name)).is_err(), "{name}");
         }
     }

@@ -1,5 +1,6 @@
-//! What the window's walk is measured against: nothing but a parallel stat(2) of every entry. Prints how long both take when nothing changed,
-//! alone on the machine, and how long it takes to read what the first pass saw.
+//! What the window's walk is measured against: nothing but a parallel stat(2) of every entry.
+//! Prints how long both take when nothing changed, alone on the machine, and how long it takes to
+//! read what the first pass saw.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
@@ -35,7 +36,10 @@ fn main() {
     let root = Path::new(&root);
     rayon::ThreadPoolBuilder::new().num_threads(8).build_global().unwrap();
     let exclude = Exclude::new(&[]).unwrap();
-    let first = Walk::new(&exclude).while_it_changes(settled(root).unwrap()).root(root, &At::itself(root), None).unwrap();
+    let first = Walk::new(&exclude)
+        .while_it_changes(settled(root).unwrap())
+        .root(root, &At::itself(root), None)
+        .unwrap();
     let directory = tempfile::tempdir().unwrap();
     let saved = directory.path().join("seen");
     View { roots: vec![first] }.save(&saved).unwrap();
@@ -45,7 +49,9 @@ fn main() {
     let bare = quickest(|| assert_eq!(walk(root), entries));
     let reading = quickest(|| drop(read()));
     let mut seen: Vec<_> = (0..5).map(|_| read()).collect();
-    let ours = quickest(|| drop(Walk::new(&exclude).root(root, &At::itself(root), seen.pop().as_ref()).unwrap()));
+    let ours = quickest(|| {
+        drop(Walk::new(&exclude).root(root, &At::itself(root), seen.pop().as_ref()).unwrap())
+    });
     println!(
         "{entries} entries: a bare parallel stat walk {bare:.3} s; the window's walk {ours:.3} s, {:.2} times; reading what the first pass saw {reading:.3} s",
         ours / bare

@@ -14,10 +14,11 @@ use crate::values::SecretSource;
 
 use super::Changes;
 
-/// Makes what is not there. Where not `live`, this is another host's tree, and nothing but that is looked at.
+/// Makes what is not there. Where not `live`, this is another host's tree, and nothing but that is
+/// looked at.
 ///
-/// # Errors
-/// If a repository is there, or has been, that a new password would not open; if that cannot be told; if the password is somebody else's to provide.
+/// # Errors If a repository is there, or has been, that a new password would not open; if that
+/// cannot be told; if the password is somebody else's to provide.
 pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let repository = config.repository.directory().map(|directory| host.path(directory));
     let held = repository.as_ref().filter(|directory| directory.join("config").exists());

@@ -18,10 +18,16 @@ use crate::commands::verify::SCRATCH;
 const CHECKED: usize = 20;
 
 /// Lays out what is asked for.
-pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &RestoreArgs) -> Result<()> {
+pub(super) fn lay_out(
+    config: &Config,
+    manifest: &Manifest,
+    into: &Path,
+    args: &RestoreArgs,
+) -> Result<()> {
     let parts = chosen(manifest, args)?;
     let into = std::path::absolute(into).context("the current directory is gone")?;
-    let parent = into.parent().with_context(|| format!("{} is no directory of its own", into.display()))?;
+    let parent =
+        into.parent().with_context(|| format!("{} is no directory of its own", into.display()))?;
     let (above, missing) = Directory::nearest(parent)?;
     let name = missing.join(into.file_name().unwrap_or_default());
     let found = match above.look(&name)? {
@@ -29,10 +35,19 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
         None => None,
     };
     if let Some(found) = &found {
-        ensure!(found.entries()?.is_empty(), "{} is not empty: name an empty directory or one that is not there yet", into.display());
+        ensure!(
+            found.entries()?.is_empty(),
+            "{} is not empty: name an empty directory or one that is not there yet",
+            into.display()
+        );
         let stat = found.stat()?;
-        let closed = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0;
-        ensure!(closed, "others can change what is in {}: name a directory of your own, or one that is not there yet", into.display());
+        let closed =
+            stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0;
+        ensure!(
+            closed,
+            "others can change what is in {}: name a directory of your own, or one that is not there yet",
+            into.display()
+        );
     }
     let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
     say!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
@@ -41,7 +56,12 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
     }
     for part in parts.iter().filter(|_| args.path.is_none()) {
         let paths: Vec<String> = part.paths.iter().map(|path| path.display().to_string()).collect();
-        say!("  {:<11} {:>11}  {}", part.name, indicatif::BinaryBytes(part.bytes).to_string(), paths.join(", "));
+        say!(
+            "  {:<11} {:>11}  {}",
+            part.name,
+            indicatif::BinaryBytes(part.bytes).to_string(),
+            paths.join(", ")
+        );
     }
     if args.dry_run {
         return Ok(());
@@ -57,10 +77,23 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
     }
     for part in parts {
         extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
-            .with_context(|| format!("part '{}' could not be laid out; what is in {} is not whole", part.name, into.display()))?;
+            .with_context(|| {
+                format!(
+                    "part '{}' could not be laid out; what is in {} is not whole",
+                    part.name,
+                    into.display()
+                )
+            })?;
         if let Some(path) = &args.path {
-            if let Some(repository) = path.ancestors().skip(1).find(|above| above.extension().is_some_and(|extension| extension == "git")) {
-                note!("warning: this is a part of {}: Git needs the whole of it, and what it shares with others", text::path(repository));
+            if let Some(repository) = path
+                .ancestors()
+                .skip(1)
+                .find(|above| above.extension().is_some_and(|extension| extension == "git"))
+            {
+                note!(
+                    "warning: this is a part of {}: Git needs the whole of it, and what it shares with others",
+                    text::path(repository)
+                );
             }
             let found = alternates::look(&target, path, &part.paths)?;
             let repositories = found.repositories.clone();
@@ -76,18 +109,26 @@ pub(super) fn lay_out(config: &Config, manifest: &Manifest, into: &Path, args: &
 /// Tells what Git thinks of the repositories that were laid out.
 fn checked(config: &Config, part: &Part, repositories: &[PathBuf]) {
     for repository in repositories.iter().take(CHECKED) {
-        match verify::git_is_there().and_then(|()| verify::fsck(config, part, repository, Path::new(SCRATCH))) {
+        match verify::git_is_there()
+            .and_then(|()| verify::fsck(config, part, repository, Path::new(SCRATCH)))
+        {
             Ok(seen) => say!("git {}: {seen}", text::path(repository)),
             // It may have been so before it was backed up.
-            Err(error) => note!("warning: git fsck of {}: {}", text::path(repository), text::why(&error)),
+            Err(error) => {
+                note!("warning: git fsck of {}: {}", text::path(repository), text::why(&error))
+            }
         }
     }
     if repositories.len() > CHECKED {
-        note!("git fsck was not asked of {} more ('gitlab-backup verify --all-repositories')", repositories.len() - CHECKED);
+        note!(
+            "git fsck was not asked of {} more ('gitlab-backup verify --all-repositories')",
+            repositories.len() - CHECKED
+        );
     }
 }
 
-/// Lays out what repositories share: a fork has most of its objects in a pool, and is unreadable without.
+/// Lays out what repositories share: a fork has most of its objects in a pool, and is unreadable
+/// without.
 fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Found) -> Result<()> {
     let mut open = vec![first];
     let mut wrong = Vec::new();
@@ -96,9 +137,18 @@ fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Fo
         for store in found.missing {
             // The repository whose objects they are, for it may need others.
             let pool = store.parent().unwrap_or(&store).to_owned();
-            let laid_out = extract::in_child(config, &part.snapshot, &target.reachable(), std::slice::from_ref(&pool));
+            let laid_out = extract::in_child(
+                config,
+                &part.snapshot,
+                &target.reachable(),
+                std::slice::from_ref(&pool),
+            );
             if let Err(error) = laid_out {
-                wrong.push(format!("{}, of whose objects it has some: {}", text::path(&pool), text::why(&error)));
+                wrong.push(format!(
+                    "{}, of whose objects it has some: {}",
+                    text::path(&pool),
+                    text::why(&error)
+                ));
             } else if target.look(store.strip_prefix("/").unwrap_or(&store))?.is_none() {
                 wrong.push(format!("{} is not in the run", text::path(&store)));
             } else {
@@ -112,14 +162,23 @@ fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Fo
 }
 
 fn chosen<'a>(manifest: &'a Manifest, args: &RestoreArgs) -> Result<Vec<&'a Part>> {
-    let names = || manifest.parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names =
+        || manifest.parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(path) = &args.path {
         let within = |part: &&Part| part.paths.iter().any(|root| path.starts_with(root));
         let part = manifest.parts.iter().find(within);
-        return Ok(vec![part.with_context(|| format!("{} is in no part of run {}", path.display(), manifest.id))?]);
+        return Ok(vec![part.with_context(|| {
+            format!("{} is in no part of run {}", path.display(), manifest.id)
+        })?]);
     }
-    if let Some(unknown) = args.only.iter().find(|name| !manifest.parts.iter().any(|part| part.name == **name)) {
+    if let Some(unknown) =
+        args.only.iter().find(|name| !manifest.parts.iter().any(|part| part.name == **name))
+    {
         bail!("run {} has no part '{unknown}': {}", manifest.id, names());
     }
-    Ok(manifest.parts.iter().filter(|part| args.only.is_empty() || args.only.contains(&part.name)).collect())
+    Ok(manifest
+        .parts
+        .iter()
+        .filter(|part| args.only.is_empty() || args.only.contains(&part.name))
+        .collect())
 }

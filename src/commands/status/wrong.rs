@@ -52,16 +52,31 @@ pub(super) struct Facts<'a> {
 pub(super) fn wrong(facts: &Facts<'_>) -> Vec<String> {
     let mut wrong: Vec<String> = facts.down.iter().map(|why| (*why).to_owned()).collect();
     if !facts.paused.is_empty() && !facts.at_work {
-        wrong.push(format!("down since a run, and nothing starts it: {} ('systemctl start {}')", facts.paused.join(", "), Unit::Resume));
+        wrong.push(format!(
+            "down since a run, and nothing starts it: {} ('systemctl start {}')",
+            facts.paused.join(", "),
+            Unit::Resume
+        ));
     }
     wrong.extend(not_started(facts));
-    wrong.extend(facts.masked.iter().map(|unit| format!("{unit} is masked, and no run starts: {}", remedy::unmask(unit))));
+    wrong.extend(
+        facts
+            .masked
+            .iter()
+            .map(|unit| format!("{unit} is masked, and no run starts: {}", remedy::unmask(unit))),
+    );
     wrong.extend(clock(&facts.clock));
     wrong.extend(facts.last.filter(|_| !facts.running).and_then(|last| ended(last, facts.now)));
-    wrong.extend(facts.verified.filter(|verified| verified.finished.is_some() && !verified.ok).map(|verified| match &verified.run {
-        Some(run) => format!("{run} was verified, and something is wrong with it: see below"),
-        None => "the last verify came to no run: see below".to_owned(),
-    }));
+    wrong.extend(
+        facts.verified.filter(|verified| verified.finished.is_some() && !verified.ok).map(
+            |verified| match &verified.run {
+                Some(run) => {
+                    format!("{run} was verified, and something is wrong with it: see below")
+                }
+                None => "the last verify came to no run: see below".to_owned(),
+            },
+        ),
+    );
     wrong
 }
 
@@ -71,11 +86,16 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
         return None;
     }
     if let Some(Unstarted { unit, at: begun, reason }) = &facts.unstarted {
-        return Some(format!("the last run did not start ({}): {unit}: {reason} (journalctl -u {unit})", dated(*begun, facts.now)));
+        return Some(format!(
+            "the last run did not start ({}): {unit}: {reason} (journalctl -u {unit})",
+            dated(*begun, facts.now)
+        ));
     }
     // One that went on when the timer came was joined by it.
     let known = facts.last.map(|last| last.finished.unwrap_or(last.started));
-    let missed = facts.clock.last.filter(|time| known.is_none_or(|known| *time > known) && facts.now.duration_since(*time) > GRACE)?;
+    let missed = facts.clock.last.filter(|time| {
+        known.is_none_or(|known| *time > known) && facts.now.duration_since(*time) > GRACE
+    })?;
     Some(format!(
         "{} started a run of which nothing is on record ({}): journalctl -u 'gitlab-backup*'",
         Unit::Timer,
@@ -86,9 +106,14 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
 fn clock(clock: &Clock) -> Option<String> {
     let timer = Unit::Timer;
     if clock.load == "not-found" {
-        return Some(format!("nothing is installed, and no run starts by itself: '{}'", remedy::install()));
+        return Some(format!(
+            "nothing is installed, and no run starts by itself: '{}'",
+            remedy::install()
+        ));
     }
-    let off = ["disabled", "masked"].iter().any(|off| clock.enablement.starts_with(off) || clock.load == *off);
+    let off = ["disabled", "masked"]
+        .iter()
+        .any(|off| clock.enablement.starts_with(off) || clock.load == *off);
     (off || !clock.runs).then(|| {
         let how = if off { &clock.enablement } else { "not running" };
         let remedy = match &clock.condition {
@@ -103,12 +128,21 @@ fn clock(clock: &Clock) -> Option<String> {
 /// How the last run failed, if it did.
 fn ended(last: &Record, now: Timestamp) -> Option<String> {
     let when = ago(last.finished.unwrap_or(last.started), now);
-    let reason = last.failure.as_ref().map_or("no reason is on record", |failure| failure.reason.as_str());
+    let reason =
+        last.failure.as_ref().map_or("no reason is on record", |failure| failure.reason.as_str());
     match (last.outcome, &last.failure) {
         (Outcome::Complete, None) => None,
-        (Outcome::Complete, Some(_)) => Some(format!("run {} is complete, but something after it failed ({when}): {reason}", last.id)),
-        (Outcome::Failed, _) => Some(format!("run {} failed in stage {} ({when}): {reason}", last.id, last.stage)),
-        (Outcome::Running, _) => Some(format!("run {} was cut off in stage {}, begun {when}: a crash, or a reboot", last.id, last.stage)),
+        (Outcome::Complete, Some(_)) => Some(format!(
+            "run {} is complete, but something after it failed ({when}): {reason}",
+            last.id
+        )),
+        (Outcome::Failed, _) => {
+            Some(format!("run {} failed in stage {} ({when}): {reason}", last.id, last.stage))
+        }
+        (Outcome::Running, _) => Some(format!(
+            "run {} was cut off in stage {}, begun {when}: a crash, or a reboot",
+            last.id, last.stage
+        )),
     }
 }
 
@@ -123,10 +157,17 @@ mod tests {
     const NOW: &str = "2026-11-29T09:00:00Z";
 
     fn record(outcome: Outcome, failure: Option<&str>) -> Record {
-        let mut record = Record::begin("20261129T023000Z-8f3c".parse().unwrap(), "2026-11-29T02:30:00Z".parse().unwrap());
+        let mut record = Record::begin(
+            "20261129T023000Z-8f3c".parse().unwrap(),
+            "2026-11-29T02:30:00Z".parse().unwrap(),
+        );
         record.finished = Some("2026-11-29T02:40:00Z".parse().unwrap());
         record.outcome = outcome;
-        record.failure = failure.map(|reason| Failure { unit: None, reason: reason.to_owned(), log: Vec::new() });
+        record.failure = failure.map(|reason| Failure {
+            unit: None,
+            reason: reason.to_owned(),
+            log: Vec::new(),
+        });
         record
     }
 
@@ -136,7 +177,13 @@ mod tests {
             at_work: false,
             running: false,
             unstarted: None,
-            clock: Clock { load: "loaded".to_owned(), enablement: "enabled".to_owned(), runs: true, condition: None, last: None },
+            clock: Clock {
+                load: "loaded".to_owned(),
+                enablement: "enabled".to_owned(),
+                runs: true,
+                condition: None,
+                last: None,
+            },
             masked: None,
             last,
             paused: Vec::new(),
@@ -176,7 +223,11 @@ mod tests {
             "the last run did not start (2026-11-29 08:00:00 UTC, 60 min ago): gitlab-backup-run.service: could not be started: its program \
              cannot be run (exit status 203) (journalctl -u gitlab-backup-run.service)"
         );
-        assert!(lines[1].contains("gitlab-backup-run.timer is disabled") && lines[2].contains("disk full"), "{lines:?}");
+        assert!(
+            lines[1].contains("gitlab-backup-run.timer is disabled")
+                && lines[2].contains("disk full"),
+            "{lines:?}"
+        );
         assert_eq!(lines.len(), 3);
     }
 

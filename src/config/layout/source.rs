@@ -13,7 +13,8 @@ pub(super) struct Source;
 /// The application server: what a host must have to be this layout. Unicorn was it until GitLab 14.
 const APPLICATION: [&str; 2] = ["gitlab-puma.service", "gitlab-unicorn.service"];
 
-/// What can write. Gitaly too: repositories are copied as files, and Workhorse takes pushes and uploads.
+/// What can write. Gitaly too: repositories are copied as files, and Workhorse takes pushes and
+/// uploads.
 const WRITERS: [&str; 10] = [
     "gitlab.target",
     "gitlab-puma.service",
@@ -29,7 +30,12 @@ const WRITERS: [&str; 10] = [
 
 const REDIS_SOCKETS: [&str; 2] = ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock"];
 
-const DATA: [&str; 4] = ["/home/git/repositories", "/home/git/gitlab/public/uploads", "/home/git/gitlab/builds", "/home/git/gitlab/shared"];
+const DATA: [&str; 4] = [
+    "/home/git/repositories",
+    "/home/git/gitlab/public/uploads",
+    "/home/git/gitlab/builds",
+    "/home/git/gitlab/shared",
+];
 
 const CONFIGURATION: [&str; 5] = [
     // With secrets.yml: without it the database cannot be decrypted.
@@ -57,8 +63,15 @@ impl Layout for Source {
             Some(socket) => format!("unix://{socket}"),
             None => "redis://127.0.0.1:6379".to_owned(),
         };
-        let usual: Vec<PathBuf> = DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
+        let usual: Vec<PathBuf> =
+            DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
         let paths = outermost(usual.iter().chain(&declared::data(host, units, &[])));
-        Defaults { writers, redis: Some(redis), paths, configuration: CONFIGURATION.map(PathBuf::from).into(), ..Defaults::default() }
+        Defaults {
+            writers,
+            redis: Some(redis),
+            paths,
+            configuration: CONFIGURATION.map(PathBuf::from).into(),
+            ..Defaults::default()
+        }
     }
 }

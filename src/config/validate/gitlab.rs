@@ -18,19 +18,34 @@ pub(super) struct Around<'a> {
     pub(super) servers: Vec<String>,
 }
 
-pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, around: Around) -> (Gitlab, Defaults, Found) {
+pub(super) fn check(
+    checker: &mut Checker,
+    section: &Section,
+    raw: raw::Gitlab,
+    around: Around,
+) -> (Gitlab, Defaults, Found) {
     let layout = layout(checker, section, &raw, around.units);
-    let found = layout.map(|layout| layout::found(layout, around.host, around.units)).unwrap_or_default();
+    let found =
+        layout.map(|layout| layout::found(layout, around.host, around.units)).unwrap_or_default();
     let mut defaults = found.defaults.clone();
     if let Some(why) = defaults.refusal.take() {
         let refusal = Refusal::new(why, "layout = \"custom\", with everything said");
         checker.refuse(&section.field("layout", raw.layout.as_ref()), refusal);
     }
-    let servers: Vec<String> = around.servers.into_iter().chain(defaults.redis_unit.iter().map(ToString::to_string)).collect();
+    let servers: Vec<String> = around
+        .servers
+        .into_iter()
+        .chain(defaults.redis_unit.iter().map(ToString::to_string))
+        .collect();
     let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
     for (place, _) in writers.iter().flatten().filter(|(_, name)| name.as_str() == SUPERVISOR) {
-        let message = format!("'{SUPERVISOR}' runs PostgreSQL and Redis as well, which have to answer while everything else is down");
-        checker.refuse(place, Refusal::new(message, "nothing: each service below it is stopped by itself"));
+        let message = format!(
+            "'{SUPERVISOR}' runs PostgreSQL and Redis as well, which have to answer while everything else is down"
+        );
+        checker.refuse(
+            place,
+            Refusal::new(message, "nothing: each service below it is stopped by itself"),
+        );
     }
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
     let mut writers: Vec<UnitName> = match writers {
@@ -43,23 +58,39 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
             writers.push(unit);
         }
     }
-    let stays_up = checker.list(section, "stays-up", &raw.stays_up, |name| rules::unit(name)).unwrap_or_default();
+    let stays_up = checker
+        .list(section, "stays-up", &raw.stays_up, |name| rules::unit(name))
+        .unwrap_or_default();
     for (place, unit) in &stays_up {
-        // One that is not stopped anyway is said to be harmless; one that nobody knows is a slip of the pen.
+        // One that is not stopped anyway is said to be harmless; one that nobody knows is a slip of
+        // the pen.
         let unknown = !around.units.is_empty() && around.units.find(unit.as_str()).is_none();
         if !writers.contains(unit) && !writers.is_empty() && unknown {
             let all: Vec<_> = writers.iter().map(ToString::to_string).collect();
-            checker.refuse(place, Refusal::new(format!("there is no '{unit}' on this host"), all.join(", ")));
+            checker.refuse(
+                place,
+                Refusal::new(format!("there is no '{unit}' on this host"), all.join(", ")),
+            );
         }
     }
-    // A target that is stopped takes along what is part of it; as it cannot start anything by itself, it may stay.
-    writers.retain(|unit| !stays_up.iter().any(|(_, other)| other == unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target")));
-    let quiesce = checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
-    if let (Some(Quiesce::Freeze), Some(proxy)) =
-        (quiesce, proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())))
-    {
-        let message = format!("'freeze' is not for '{}', whose processes are not those of a unit", proxy.name);
-        checker.refuse(&section.field("quiesce", raw.quiesce.as_ref()), Refusal::new(message, "stop"));
+    // A target that is stopped takes along what is part of it; as it cannot start anything by
+    // itself, it may stay.
+    writers.retain(|unit| {
+        !stays_up.iter().any(|(_, other)| other == unit)
+            && (stays_up.is_empty() || !unit.as_str().ends_with(".target"))
+    });
+    let quiesce =
+        checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
+    if let (Some(Quiesce::Freeze), Some(proxy)) = (
+        quiesce,
+        proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())),
+    ) {
+        let message = format!(
+            "'freeze' is not for '{}', whose processes are not those of a unit",
+            proxy.name
+        );
+        checker
+            .refuse(&section.field("quiesce", raw.quiesce.as_ref()), Refusal::new(message, "stop"));
     }
     if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
         let message = match &raw.writers {
@@ -67,15 +98,28 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
             None => format!("is missing, and layout '{}' finds none on this host", layout.name()),
         };
         let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"], or [[gitlab.proxy]]";
-        checker.refuse(&section.field("writers", raw.writers.as_ref()), Refusal::new(message, allowed));
+        checker.refuse(
+            &section.field("writers", raw.writers.as_ref()),
+            Refusal::new(message, allowed),
+        );
     }
-    let readiness = checker.value(section, "readiness-url", raw.readiness_url.as_ref(), |url| readiness(url));
-    let downtime = checker.value(section, "max-downtime", raw.max_downtime.as_ref(), |text| rules::timespan_above_zero(text));
-    let grace = checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
-    let settle = checker.value(section, "settle", raw.settle.as_ref(), |text| rules::timespan(text));
+    let readiness =
+        checker.value(section, "readiness-url", raw.readiness_url.as_ref(), |url| readiness(url));
+    let downtime = checker.value(section, "max-downtime", raw.max_downtime.as_ref(), |text| {
+        rules::timespan_above_zero(text)
+    });
+    let grace =
+        checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
+    let settle =
+        checker.value(section, "settle", raw.settle.as_ref(), |text| rules::timespan(text));
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
-        stopped_alone: defaults.stopped_alone.iter().filter(|unit| writers.contains(unit)).cloned().collect(),
+        stopped_alone: defaults
+            .stopped_alone
+            .iter()
+            .filter(|unit| writers.contains(unit))
+            .cloned()
+            .collect(),
         writers,
         stays_up: stays_up.into_iter().map(|(_, unit)| unit).collect(),
         proxies,
@@ -88,11 +132,19 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Gitlab, 
     (gitlab, defaults, found)
 }
 
-fn layout(checker: &mut Checker, section: &Section, raw: &raw::Gitlab, units: &Units) -> Option<&'static dyn Layout> {
+fn layout(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Gitlab,
+    units: &Units,
+) -> Option<&'static dyn Layout> {
     let auto = std::iter::once(("auto", None));
-    let words: Vec<_> = auto.chain(LAYOUTS.iter().map(|layout| (layout.name(), Some(*layout)))).collect();
+    let words: Vec<_> =
+        auto.chain(LAYOUTS.iter().map(|layout| (layout.name(), Some(*layout)))).collect();
     let asked = match raw.layout.as_ref() {
-        Some(field) => checker.value(section, "layout", Some(field), |word| rules::word(word, &words))?,
+        Some(field) => {
+            checker.value(section, "layout", Some(field), |word| rules::word(word, &words))?
+        }
         None => None,
     };
     let found = asked.or_else(|| LAYOUTS.into_iter().find(|layout| layout.recognises(units)));
@@ -122,12 +174,18 @@ fn readiness(text: &str) -> Result<ReadinessUrl, Refusal> {
         if !path.starts_with('/') || path.chars().any(blank) {
             return refuse("has no absolute URL path behind the socket, or one with a space in it");
         }
-        let socket = rules::path(socket.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(socket))?;
+        let socket = rules::path(
+            socket.strip_prefix("//").filter(|rest| rest.starts_with('/')).unwrap_or(socket),
+        )?;
         return Ok(ReadinessUrl::Unix { socket, path: path.to_owned() });
     }
     match reqwest::Url::parse(text) {
-        Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => refuse("is not asked over HTTP"),
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => refuse("has a user in it: readiness needs none"),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
+            refuse("is not asked over HTTP")
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            refuse("has a user in it: readiness needs none")
+        }
         Ok(_) => Ok(ReadinessUrl::Http(text.to_owned())),
         Err(error) => refuse(&format!("is not a URL ({error})")),
     }
@@ -141,10 +199,19 @@ mod tests {
 
     #[test]
     fn readiness_is_asked_over_http_or_a_socket() {
-        let unix = |socket: &str, path: &str| ReadinessUrl::Unix { socket: socket.into(), path: path.to_owned() };
+        let unix = |socket: &str, path: &str| ReadinessUrl::Unix {
+            socket: socket.into(),
+            path: path.to_owned(),
+        };
         for (text, expected) in [
-            ("http://127.0.0.1:8080/-/readiness", ReadinessUrl::Http("http://127.0.0.1:8080/-/readiness".into())),
-            ("https://[::1]/-/readiness?all=1", ReadinessUrl::Http("https://[::1]/-/readiness?all=1".into())),
+            (
+                "http://127.0.0.1:8080/-/readiness",
+                ReadinessUrl::Http("http://127.0.0.1:8080/-/readiness".into()),
+            ),
+            (
+                "https://[::1]/-/readiness?all=1",
+                ReadinessUrl::Http("https://[::1]/-/readiness?all=1".into()),
+            ),
             ("unix:/run/g.sock", unix("/run/g.sock", "/-/readiness")),
             ("unix:///run/g.sock", unix("/run/g.sock", "/-/readiness")),
             ("unix:/srv/git lab/g.sock", unix("/srv/git lab/g.sock", "/-/readiness")),

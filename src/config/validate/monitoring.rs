@@ -29,7 +29,9 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Monitori
         let broadcast = Section::of("monitoring.broadcast", Some(&table));
         silences.extend(silences::broadcast(checker, &broadcast, table.into_inner()));
     }
-    reports.extend(hook(checker, "monitoring.healthchecks", raw.healthchecks).map(ReportConfig::Healthchecks));
+    reports.extend(
+        hook(checker, "monitoring.healthchecks", raw.healthchecks).map(ReportConfig::Healthchecks),
+    );
     if let Some(table) = raw.prometheus {
         let prometheus = Section::of("monitoring.prometheus", Some(&table));
         reports.extend(textfile(checker, &prometheus, &table.into_inner()));
@@ -39,7 +41,8 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Monitori
         let command = Section::of("monitoring.command", Some(&table));
         reports.extend(program(checker, &command, &table.into_inner()));
     }
-    let on_error = checker.value(section, "on-error", raw.on_error.as_ref(), |word| values::word(word, &ON_ERROR));
+    let on_error = checker
+        .value(section, "on-error", raw.on_error.as_ref(), |word| values::word(word, &ON_ERROR));
     let grace = checker.value(section, "grace", raw.grace.as_ref(), |text| values::timespan(text));
     let wait = checker.value(section, "wait", raw.wait.as_ref(), |text| values::timespan(text));
     Monitoring {
@@ -52,7 +55,12 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Monitori
 }
 
 /// Where an HTTP server is, and the way to it.
-fn endpoint(checker: &mut Checker, section: &Section, url: (&str, &Field<String>), way: (&Field<String>, &Field<String>)) -> Endpoint {
+fn endpoint(
+    checker: &mut Checker,
+    section: &Section,
+    url: (&str, &Field<String>),
+    way: (&Field<String>, &Field<String>),
+) -> Endpoint {
     let (name, field) = url;
     if field.is_none() {
         checker.refuse(&section.place(name), Refusal::new("is missing", rules::URL));
@@ -67,11 +75,21 @@ fn endpoint(checker: &mut Checker, section: &Section, url: (&str, &Field<String>
 }
 
 /// A token, which has to be there.
-fn token(checker: &mut Checker, section: &Section, file: &Field<String>, credential: &Field<String>) -> SecretSource {
+fn token(
+    checker: &mut Checker,
+    section: &Section,
+    file: &Field<String>,
+    credential: &Field<String>,
+) -> SecretSource {
     if file.is_none() && credential.is_none() {
-        checker.refuse(&section.place("token-file"), Refusal::new("is missing", "token-file or token-credential"));
+        checker.refuse(
+            &section.place("token-file"),
+            Refusal::new("is missing", "token-file or token-credential"),
+        );
     }
-    checker.named_secret(section, "token", file, credential).unwrap_or(SecretSource::Credential(String::new()))
+    checker
+        .named_secret(section, "token", file, credential)
+        .unwrap_or(SecretSource::Credential(String::new()))
 }
 
 fn hook(checker: &mut Checker, key: &str, raw: Field<raw::Hook>) -> Option<Hook> {
@@ -82,23 +100,35 @@ fn hook(checker: &mut Checker, key: &str, raw: Field<raw::Hook>) -> Option<Hook>
     let given = raw.url_file.as_ref().or(raw.url_credential.as_ref());
     match (&raw.url, given) {
         (Some(url), Some(_)) => {
-            let refusal = Refusal::new("contradicts url-file or url-credential: a URL is in one place", "one of the three");
+            let refusal = Refusal::new(
+                "contradicts url-file or url-credential: a URL is in one place",
+                "one of the three",
+            );
             checker.refuse(&section.field("url", Some(url)), refusal);
         }
-        (None, None) => checker.refuse(&section.place("url"), Refusal::new("is missing", "url, url-file or url-credential")),
+        (None, None) => checker.refuse(
+            &section.place("url"),
+            Refusal::new("is missing", "url, url-file or url-credential"),
+        ),
         _ => {}
     }
     let plain = checker.value(&section, "url", raw.url.as_ref(), |text| rules::url(text));
     Some(Hook {
         url: secret.map_or_else(|| HookUrl::Plain(plain.unwrap_or_default()), HookUrl::Secret),
         token: checker.named_secret(&section, "token", &raw.token_file, &raw.token_credential),
-        ca_file: checker.value(&section, "ca-file", raw.ca_file.as_ref(), |path| values::path(path)),
+        ca_file: checker
+            .value(&section, "ca-file", raw.ca_file.as_ref(), |path| values::path(path)),
         proxy: checker.value(&section, "proxy", raw.proxy.as_ref(), |text| rules::proxy(text)),
     })
 }
 
-fn textfile(checker: &mut Checker, section: &Section, raw: &raw::Prometheus) -> Option<ReportConfig> {
-    const ALLOWED: &str = "the absolute path of a .prom file in the node exporter's --collector.textfile.directory";
+fn textfile(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Prometheus,
+) -> Option<ReportConfig> {
+    const ALLOWED: &str =
+        "the absolute path of a .prom file in the node exporter's --collector.textfile.directory";
     if raw.textfile.is_none() {
         checker.refuse(&section.place("textfile"), Refusal::new("is missing", ALLOWED));
     }
@@ -106,7 +136,10 @@ fn textfile(checker: &mut Checker, section: &Section, raw: &raw::Prometheus) -> 
         let path = values::path(text)?;
         match path.extension().is_some_and(|extension| extension == "prom") {
             true => Ok(path),
-            false => Err(Refusal::new(format!("'{text}' is not read by the node exporter: it takes *.prom only"), ALLOWED)),
+            false => Err(Refusal::new(
+                format!("'{text}' is not read by the node exporter: it takes *.prom only"),
+                ALLOWED,
+            )),
         }
     });
     path.map(ReportConfig::Prometheus)
@@ -114,17 +147,30 @@ fn textfile(checker: &mut Checker, section: &Section, raw: &raw::Prometheus) -> 
 
 fn program(checker: &mut Checker, section: &Section, raw: &raw::Command) -> Option<ReportConfig> {
     if raw.command.is_none() {
-        checker.refuse(&section.place("command"), Refusal::new("is missing", "a program and its arguments"));
+        checker.refuse(
+            &section.place("command"),
+            Refusal::new("is missing", "a program and its arguments"),
+        );
     }
-    let timeout = checker.value(section, "timeout", raw.timeout.as_ref(), |text| values::timespan_above_zero(text));
+    let timeout = checker
+        .value(section, "timeout", raw.timeout.as_ref(), |text| values::timespan_above_zero(text));
     let argv = checker.command(section, &raw.command)?;
     Some(ReportConfig::Command { argv, timeout: timeout.unwrap_or(Timespan::from_secs(60)) })
 }
 
 /// A key that is for something that is not there.
-fn pointless<T>(checker: &mut Checker, section: &Section, name: &str, field: Option<&Spanned<T>>, lacking: &str) {
+fn pointless<T>(
+    checker: &mut Checker,
+    section: &Section,
+    name: &str,
+    field: Option<&Spanned<T>>,
+    lacking: &str,
+) {
     if let Some(field) = field {
-        let refusal = Refusal::new(format!("is for {lacking}, which is not there"), format!("{lacking}, or no {name}"));
+        let refusal = Refusal::new(
+            format!("is for {lacking}, which is not there"),
+            format!("{lacking}, or no {name}"),
+        );
         checker.refuse(&section.field(name, Some(field)), refusal);
     }
 }

@@ -6,13 +6,23 @@ use crate::accounts;
 use crate::config::{Postgresql, raw};
 use crate::values::Timespan;
 
-pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgresql, defaults: &Defaults) -> Option<Postgresql> {
+pub(super) fn check(
+    checker: &mut Checker,
+    section: &Section,
+    raw: raw::Postgresql,
+    defaults: &Defaults,
+) -> Option<Postgresql> {
     // The layout's server is one thing: whoever names another host names the rest too.
     let server = defaults.server.as_ref().filter(|_| raw.host.is_none());
     let host = checker.value(section, "host", raw.host.as_ref(), |text| host(text));
-    let host = host.or_else(|| server.map(|server| server.host.clone())).unwrap_or_else(|| "/var/run/postgresql".to_owned());
-    let user = checker.value(section, "user", raw.user.as_ref(), |name| rules::postgresql_name(name));
-    let user = user.or_else(|| server.map(|server| server.user.clone())).unwrap_or_else(|| "postgres".to_owned());
+    let host = host
+        .or_else(|| server.map(|server| server.host.clone()))
+        .unwrap_or_else(|| "/var/run/postgresql".to_owned());
+    let user =
+        checker.value(section, "user", raw.user.as_ref(), |name| rules::postgresql_name(name));
+    let user = user
+        .or_else(|| server.map(|server| server.user.clone()))
+        .unwrap_or_else(|| "postgres".to_owned());
     let os_user = match &raw.os_user {
         Some(field) => checker.value(section, "os-user", Some(field), |name| rules::os_user(name)),
         None if host.starts_with('/') => rules::os_user(&user)
@@ -25,10 +35,14 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
         None => Some(accounts::SERVICE.to_owned()),
     };
     let by_socket = host.starts_with('/');
-    let restore_user = checker.value(section, "restore-user", raw.restore_user.as_ref(), |name| match by_socket {
-        true => rules::postgresql_name(name),
-        false => Err(Refusal::new("needs a socket", "leave it out where host is a host: there, one role and its password do everything")),
-    });
+    let restore_user =
+        checker.value(section, "restore-user", raw.restore_user.as_ref(), |name| match by_socket {
+            true => rules::postgresql_name(name),
+            false => Err(Refusal::new(
+                "needs a socket",
+                "leave it out where host is a host: there, one role and its password do everything",
+            )),
+        });
     let restore_os_user = match (&raw.restore_os_user, &restore_user) {
         (Some(field), _) => checker.value(section, "restore-os-user", Some(field), |name| rules::os_user(name)),
         // As with the role that backs up: a socket goes by the user's name.
@@ -40,9 +54,13 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
             .ok(),
         (None, None) => os_user.clone(),
     };
-    let databases = checker.list(section, "databases", &raw.databases, |name| rules::postgresql_name(name));
+    let databases =
+        checker.list(section, "databases", &raw.databases, |name| rules::postgresql_name(name));
     if let Some(list) = raw.databases.as_ref().filter(|list| list.get_ref().is_empty()) {
-        let refusal = Refusal::new("is empty", "names of databases; leave it out for all of them, or set enable = false for none");
+        let refusal = Refusal::new(
+            "is empty",
+            "names of databases; leave it out for all of them, or set enable = false for none",
+        );
         checker.refuse(&section.field("databases", Some(list)), refusal);
     }
     let postgresql = Postgresql {
@@ -53,7 +71,9 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
         restore_os_user: restore_os_user.unwrap_or_default(),
         os_user: os_user.unwrap_or_default(),
         databases: databases.map(|list| list.into_iter().map(|(_, name)| name).collect()),
-        jobs: checker.value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256)).unwrap_or(2),
+        jobs: checker
+            .value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256))
+            .unwrap_or(2),
         ddl_wait: checker
             .value(section, "ddl-wait", raw.ddl_wait.as_ref(), |text| rules::timespan(text))
             .unwrap_or(Timespan::from_secs(30)),
@@ -67,12 +87,16 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Postgres
     raw.enable.is_none_or(|enable| enable.into_inner()).then_some(postgresql)
 }
 
-/// A socket's directory, or one host. libpq takes a list of hosts, of which a backup must not choose one at random.
+/// A socket's directory, or one host. libpq takes a list of hosts, of which a backup must not
+/// choose one at random.
 fn host(text: &str) -> Result<String, Refusal> {
     if text.starts_with('/') {
         return Ok(rules::path(text)?.to_string_lossy().into_owned());
     }
-    if !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._:%".contains(c)) && !text.starts_with('-') {
+    if !text.is_empty()
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-._:%".contains(c))
+        && !text.starts_with('-')
+    {
         return Ok(text.to_owned());
     }
     Err(Refusal::new(

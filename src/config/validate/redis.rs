@@ -13,7 +13,11 @@ const TIMEOUT: Timespan = Timespan::from_secs(10 * 60);
 const PORT: u16 = 6379;
 
 /// Where the file is silent, the layout has the URL of the one Redis, and the unit that runs it.
-pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>, defaults: &Defaults) -> Vec<Redis> {
+pub(super) fn check(
+    checker: &mut Checker,
+    raw: Field<Vec<Spanned<raw::Redis>>>,
+    defaults: &Defaults,
+) -> Vec<Redis> {
     let Some(list) = raw.map(Spanned::into_inner) else {
         let (address, username) = match defaults.redis.as_deref().map(address) {
             Some(Ok(found)) => found,
@@ -36,10 +40,15 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>,
         let place = section.field("name", raw.name.as_ref());
         let mut redis = one(checker, &section, raw, only);
         // The layout's own, however it is written.
-        if redis.unit.is_none() && defaults.redis.as_deref().map(address) == Some(Ok((redis.address.clone(), redis.username.clone()))) {
+        if redis.unit.is_none()
+            && defaults.redis.as_deref().map(address)
+                == Some(Ok((redis.address.clone(), redis.username.clone())))
+        {
             redis.unit = defaults.redis_unit.clone();
         }
-        if let Some((first, _)) = taken.iter().find(|(_, other)| !redis.name.is_empty() && other.name == redis.name) {
+        if let Some((first, _)) =
+            taken.iter().find(|(_, other)| !redis.name.is_empty() && other.name == redis.name)
+        {
             let message = format!("'{}' is there twice, first as {}", redis.name, first.key);
             checker.refuse(&place, Refusal::new(message, "a name of its own for each"));
         }
@@ -51,31 +60,46 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Redis>>>,
 fn one(checker: &mut Checker, section: &Section, raw: raw::Redis, only: bool) -> Redis {
     let name = checker.value(section, "name", raw.name.as_ref(), |name| redis_name(name));
     if raw.name.is_none() && !only {
-        checker.refuse(&section.place("name"), Refusal::new("is missing", "a name of its own for each, where there are several"));
+        checker.refuse(
+            &section.place("name"),
+            Refusal::new("is missing", "a name of its own for each, where there are several"),
+        );
     }
     if raw.url.is_none() {
         checker.refuse(&section.place("url"), Refusal::new("is missing", URL));
     }
-    let (address, username) = match checker.value(section, "url", raw.url.as_ref(), |url| address(url)) {
-        Some((address, username)) => (address, username),
-        None => (RedisAddress::Unix("/".into()), None),
-    };
+    let (address, username) =
+        match checker.value(section, "url", raw.url.as_ref(), |url| address(url)) {
+            Some((address, username)) => (address, username),
+            None => (RedisAddress::Unix("/".into()), None),
+        };
     Redis {
         name: name.unwrap_or_else(|| if only { "main".to_owned() } else { String::new() }),
         address,
         username,
         password: checker.secret(section, &raw.password_file, &raw.password_credential),
-        timeout: checker.value(section, "timeout", raw.timeout.as_ref(), |text| rules::timespan_above_zero(text)).unwrap_or(TIMEOUT),
+        timeout: checker
+            .value(section, "timeout", raw.timeout.as_ref(), |text| {
+                rules::timespan_above_zero(text)
+            })
+            .unwrap_or(TIMEOUT),
         unit: checker.value(section, "unit", raw.unit.as_ref(), |name| rules::unit(name)),
     }
 }
 
 fn redis_name(name: &str) -> Result<String, Refusal> {
-    let good = !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
-    if good { Ok(name.to_owned()) } else { Err(Refusal::new(format!("'{name}' is not a name"), "1 to 64 letters, digits, '-' and '_'")) }
+    let good = !name.is_empty()
+        && name.len() <= 64
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    if good {
+        Ok(name.to_owned())
+    } else {
+        Err(Refusal::new(format!("'{name}' is not a name"), "1 to 64 letters, digits, '-' and '_'"))
+    }
 }
 
-/// The URL's parts. Never repeats a URL that may have a password in it: what is refused ends up in the journal.
+/// The URL's parts. Never repeats a URL that may have a password in it: what is refused ends up in
+/// the journal.
 fn address(url: &str) -> Result<(RedisAddress, Option<String>), Refusal> {
     let refuse = |why: &str| Err(Refusal::new(why, URL));
     if let Some(path) = url.strip_prefix("unix://") {
@@ -101,7 +125,9 @@ fn address(url: &str) -> Result<(RedisAddress, Option<String>), Refusal> {
     }
     let username = match user.filter(|user| !user.is_empty()).map(decoded) {
         Some(None) => return refuse("has a user that is not percent-encoded text"),
-        Some(Some(user)) if user.contains(char::is_control) => return refuse("has a control character in the user"),
+        Some(Some(user)) if user.contains(char::is_control) => {
+            return refuse("has a control character in the user");
+        }
         Some(user) => user,
         None => None,
     };
@@ -114,9 +140,12 @@ fn address(url: &str) -> Result<(RedisAddress, Option<String>), Refusal> {
             (host, after.strip_prefix(':').or((!after.is_empty()).then_some("")))
         }
         Some(_) => return refuse("has something between [ and ] that is not an IPv6 address"),
-        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+        None => {
+            authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)))
+        }
     };
-    let is_name = host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) && !host.is_empty();
+    let is_name =
+        host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)) && !host.is_empty();
     if !is_name && !host.contains(':') {
         return refuse("has no host");
     }
@@ -151,10 +180,18 @@ mod tests {
     fn urls_name_a_socket_or_a_host() {
         let tcp = |host: &str, port, tls| RedisAddress::Tcp { host: host.to_owned(), port, tls };
         for (url, expected, user) in [
-            ("unix:///run/redis/redis.sock", RedisAddress::Unix("/run/redis/redis.sock".into()), None),
+            (
+                "unix:///run/redis/redis.sock",
+                RedisAddress::Unix("/run/redis/redis.sock".into()),
+                None,
+            ),
             ("redis://localhost", tcp("localhost", 6379, false), None),
             ("redis://127.0.0.1:6380/", tcp("127.0.0.1", 6380, false), None),
-            ("rediss://backup@redis.example.org:1", tcp("redis.example.org", 1, true), Some("backup")),
+            (
+                "rediss://backup@redis.example.org:1",
+                tcp("redis.example.org", 1, true),
+                Some("backup"),
+            ),
             ("redis://a%40b%3Ac@[::1]:7", tcp("::1", 7, false), Some("a@b:c")),
             ("redis://[fe80::1]", tcp("fe80::1", 6379, false), None),
         ] {
@@ -188,7 +225,11 @@ mod tests {
     fn a_password_in_the_url_is_refused_and_not_repeated() {
         for url in ["redis://:hunter2@h", "redis://u:hunter2@h:1/0", "rediss://u:hunter2@"] {
             let refusal = address(url).unwrap_err();
-            assert!(refusal.message.contains("password") && refusal.allowed.as_ref().unwrap().contains("password-file"), "{refusal:?}");
+            assert!(
+                refusal.message.contains("password")
+                    && refusal.allowed.as_ref().unwrap().contains("password-file"),
+                "{refusal:?}"
+            );
             assert!(!format!("{refusal:?}").contains("hunter2"));
         }
     }

@@ -8,11 +8,13 @@ use crate::config::{EngineName, Repository, raw};
 use crate::paths;
 use crate::values::SecretSource;
 
-const ENGINES: [(&str, EngineName); 2] = [("builtin", EngineName::Builtin), ("restic", EngineName::Restic)];
+const ENGINES: [(&str, EngineName); 2] =
+    [("builtin", EngineName::Builtin), ("restic", EngineName::Restic)];
 const LOCATION: &str = "/var/backups/gitlab";
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Repository) -> Repository {
-    let engine = checker.value(section, "engine", raw.engine.as_ref(), |word| rules::word(word, &ENGINES));
+    let engine =
+        checker.value(section, "engine", raw.engine.as_ref(), |word| rules::word(word, &ENGINES));
     // Where the engine itself is wrong, nothing is said about what depends on it.
     let judged = engine.or(raw.engine.is_none().then_some(EngineName::Builtin));
     let location = checker.value(section, "location", raw.location.as_ref(), |text| match judged {
@@ -20,9 +22,15 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Reposito
         Some(EngineName::Restic) => restic_location(text),
         None => Ok(LOCATION.to_owned()),
     });
-    let environment_file = checker.value(section, "environment-file", raw.environment_file.as_ref(), |path| rules::path(path));
+    let environment_file =
+        checker.value(section, "environment-file", raw.environment_file.as_ref(), |path| {
+            rules::path(path)
+        });
     if let (Some(field), Some(EngineName::Builtin)) = (&raw.environment_file, judged) {
-        let refusal = Refusal::new("is for restic, and the engine is 'builtin'", "engine = \"restic\", or no environment-file");
+        let refusal = Refusal::new(
+            "is for restic, and the engine is 'builtin'",
+            "engine = \"restic\", or no environment-file",
+        );
         checker.refuse(&section.field("environment-file", Some(field)), refusal);
     }
     let password = checker.secret(section, &raw.password_file, &raw.password_credential);
@@ -59,11 +67,16 @@ fn restic_location(text: &str) -> Result<String, Refusal> {
     if let Some(path) = text.strip_prefix("local:") {
         return Ok(format!("local:{}", rules::path(path)?.display()));
     }
-    // `rest:https://user:password@host/`: a location stands in units and logs, so it is not repeated here either.
-    let authority = text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
+    // `rest:https://user:password@host/`: a location stands in units and logs, so it is not
+    // repeated here either.
+    let authority =
+        text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
     if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
         let allowed = "the location without it, and environment-file with RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD";
-        return Err(Refusal::new("has a password in it, which would end up in units and logs", allowed));
+        return Err(Refusal::new(
+            "has a password in it, which would end up in units and logs",
+            allowed,
+        ));
     }
     Ok(text.to_owned())
 }
@@ -80,7 +93,13 @@ mod tests {
         for text in ["", "backup", "s3:bucket", "sftp:u@h:/x", "/a/../b", "rest:http://h/"] {
             assert!(builtin_location(text).is_err(), "{text}");
         }
-        for text in ["/srv/backup", "s3:https://s3.example.org/backups", "sftp:backup@h:/srv", "rest:https://u@h/x", "b2:bucket:path"] {
+        for text in [
+            "/srv/backup",
+            "s3:https://s3.example.org/backups",
+            "sftp:backup@h:/srv",
+            "rest:https://u@h/x",
+            "b2:bucket:path",
+        ] {
             assert_eq!(restic_location(text).unwrap(), text);
         }
         assert_eq!(restic_location("local:/srv//backup/").unwrap(), "local:/srv/backup");

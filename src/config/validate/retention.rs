@@ -13,18 +13,37 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Retentio
         ("keep-yearly", &raw.keep_yearly),
     ];
     // 0 is "none for that reason", which is what leaving it out says too.
-    let [keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly] = counts.map(|(name, field)| {
-        let count = checker.value(section, name, field.as_ref(), |value| rules::number(*value, 0, i32::MAX));
-        count.map(i32::unsigned_abs).filter(|count| *count > 0)
+    let [keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly] =
+        counts.map(|(name, field)| {
+            let count = checker
+                .value(section, name, field.as_ref(), |value| rules::number(*value, 0, i32::MAX));
+            count.map(i32::unsigned_abs).filter(|count| *count > 0)
+        });
+    let keep_within = checker.value(section, "keep-within", raw.keep_within.as_ref(), |text| {
+        rules::timespan_above_zero(text)
     });
-    let keep_within = checker.value(section, "keep-within", raw.keep_within.as_ref(), |text| rules::timespan_above_zero(text));
-    let keep_min = checker.value(section, "keep-min", raw.keep_min.as_ref(), |value| rules::number(*value, 0, i32::MAX));
+    let keep_min = checker.value(section, "keep-min", raw.keep_min.as_ref(), |value| {
+        rules::number(*value, 0, i32::MAX)
+    });
     let keep_min = keep_min.map(i32::unsigned_abs);
-    let retention = Retention { keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_within, keep_min };
+    let retention = Retention {
+        keep_last,
+        keep_daily,
+        keep_weekly,
+        keep_monthly,
+        keep_yearly,
+        keep_within,
+        keep_min,
+    };
     // All left out keeps every run; all 0 would remove every run, the newest too.
-    let zero = counts.into_iter().find(|(_, field)| field.as_ref().is_some_and(|value| *value.get_ref() == 0));
+    let zero = counts
+        .into_iter()
+        .find(|(_, field)| field.as_ref().is_some_and(|value| *value.get_ref() == 0));
     if let (false, Some((name, field))) = (retention.is_set(), zero) {
-        let refusal = Refusal::new("0 for every reason would keep no backup at all", "one above 0, or no [retention] to keep them all");
+        let refusal = Refusal::new(
+            "0 for every reason would keep no backup at all",
+            "one above 0, or no [retention] to keep them all",
+        );
         checker.refuse(&section.field(name, field.as_ref()), refusal);
     }
     retention

@@ -23,9 +23,11 @@ const ARGUMENT_MAX: usize = 128 * 1024 - 1;
 const COMMAND_MAX: usize = 1024 * 1024;
 const ABSOLUTE: &str = "an absolute path without '..' and control characters, its last character no blank and no backslash";
 
-const NONCHARACTER: &str = "has a code point in it that is no character (like U+FFFF), which systemd does not take";
+const NONCHARACTER: &str =
+    "has a code point in it that is no character (like U+FFFF), which systemd does not take";
 
-/// An absolute path, normalised: `//`, `/./` and a `/` at the end are dropped; `..` is not, as it means something else behind a symlink.
+/// An absolute path, normalised: `//`, `/./` and a `/` at the end are dropped; `..` is not, as it
+/// means something else behind a symlink.
 pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
     let refuse = |why: &str| Err(Refusal::new(format!("'{text}' {why}"), ABSOLUTE));
     let path = Path::new(text);
@@ -41,7 +43,8 @@ pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
     if path.components().any(|component| component == Component::ParentDir) {
         return refuse("has '..' in it");
     }
-    // Most directives of systemd take the rest of the line: both would be read as something else there.
+    // Most directives of systemd take the rest of the line: both would be read as something else
+    // there.
     if text.ends_with([' ', '\\']) {
         return refuse("ends in a blank or a backslash");
     }
@@ -53,7 +56,8 @@ pub(super) fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-/// An OS user: the names that every tool agrees on, see systemd's "User/Group Name Syntax"; a dot is taken inside, as directories have it.
+/// An OS user: the names that every tool agrees on, see systemd's "User/Group Name Syntax"; a dot
+/// is taken inside, as directories have it.
 pub(super) fn os_user(name: &str) -> Result<String, Refusal> {
     let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
@@ -78,29 +82,44 @@ pub(super) fn credential(text: &str) -> Result<SecretSource, Refusal> {
         None => (text, SecretSource::Credential),
     };
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if !name.is_empty() && name.len() <= 255 && name.chars().all(allowed) && name != "." && name != ".." {
+    if !name.is_empty()
+        && name.len() <= 255
+        && name.chars().all(allowed)
+        && name != "."
+        && name != ".."
+    {
         return Ok(source(name.to_owned()));
     }
-    let allowed = "1 to 255 letters, digits, '.', '_' and '-', after 'encrypted:' if it is encrypted";
+    let allowed =
+        "1 to 255 letters, digits, '.', '_' and '-', after 'encrypted:' if it is encrypted";
     Err(Refusal::new(format!("'{text}' is not the name of a credential"), allowed))
 }
 
 /// When a timer fires, as systemd is given it.
 pub(super) fn calendar(text: &str) -> Result<String, Refusal> {
     let allowed = "a calendar event as in systemd.time(7), like '*-*-* 02:30:00' (try it with 'systemd-analyze calendar')";
-    let calendar = text.parse::<Calendar>().map_err(|error| Refusal::new(format!("'{text}' is not a calendar event: {error}"), allowed))?;
+    let calendar = text.parse::<Calendar>().map_err(|error| {
+        Refusal::new(format!("'{text}' is not a calendar event: {error}"), allowed)
+    })?;
     Ok(calendar.to_string())
 }
 
 /// A time span, also none at all.
 pub(super) fn timespan(text: &str) -> Result<Timespan, Refusal> {
-    text.parse().map_err(|error| Refusal::new(format!("{error}"), "a time span as in systemd.time(7), like '30min' or '1h 30min'"))
+    text.parse().map_err(|error| {
+        Refusal::new(
+            format!("{error}"),
+            "a time span as in systemd.time(7), like '30min' or '1h 30min'",
+        )
+    })
 }
 
 /// A time span in which something can happen.
 pub(super) fn timespan_above_zero(text: &str) -> Result<Timespan, Refusal> {
     match timespan(text)? {
-        none if none.duration().is_zero() => Err(Refusal::new(format!("'{text}' leaves no time at all"), "a time span above zero")),
+        none if none.duration().is_zero() => {
+            Err(Refusal::new(format!("'{text}' leaves no time at all"), "a time span above zero"))
+        }
         some => Ok(some),
     }
 }
@@ -122,41 +141,65 @@ pub(super) fn one_line(text: &str) -> Result<String, Refusal> {
 /// Name of a PostgreSQL role or database: anything that fits.
 pub(super) fn postgresql_name(name: &str) -> Result<String, Refusal> {
     if name.is_empty() || name.len() > 63 || name.contains('\0') {
-        return Err(Refusal::new(format!("'{name}' is not a name that PostgreSQL can have"), "1 to 63 bytes without NUL"));
+        return Err(Refusal::new(
+            format!("'{name}' is not a name that PostgreSQL can have"),
+            "1 to 63 bytes without NUL",
+        ));
     }
     Ok(name.to_owned())
 }
 
 /// A whole number between the bounds of `T` that is at least `from`.
-pub(super) fn number<T: TryFrom<i64> + Into<i64>>(value: i64, from: i64, to: T) -> Result<T, Refusal> {
+pub(super) fn number<T: TryFrom<i64> + Into<i64>>(
+    value: i64,
+    from: i64,
+    to: T,
+) -> Result<T, Refusal> {
     let to = to.into();
     let number = if (from..=to).contains(&value) { T::try_from(value).ok() } else { None };
-    number.ok_or_else(|| Refusal::new(format!("{value} is out of range"), format!("{from} to {to}")))
+    number
+        .ok_or_else(|| Refusal::new(format!("{value} is out of range"), format!("{from} to {to}")))
 }
 
-/// argv: the program absolute, everything else anything that execve(2) takes. Says which argument is wrong, if it is one.
+/// argv: the program absolute, everything else anything that execve(2) takes. Says which argument
+/// is wrong, if it is one.
 pub(super) fn command(argv: &[String]) -> Result<(), (Option<usize>, Refusal)> {
     let Some(program) = argv.first() else {
         return Err((None, Refusal::new("is empty", "a program and its arguments")));
     };
     path(program).map_err(|refusal| (Some(0), refusal))?;
     if program.ends_with('/') {
-        return Err((Some(0), Refusal::new(format!("'{program}' is a directory"), "the absolute path of a program")));
+        return Err((
+            Some(0),
+            Refusal::new(format!("'{program}' is a directory"), "the absolute path of a program"),
+        ));
     }
     for (index, argument) in argv.iter().enumerate() {
         if argument.chars().any(is_noncharacter) {
             return Err((Some(index), Refusal::new(NONCHARACTER, "characters")));
         }
         if argument.contains('\0') {
-            return Err((Some(index), Refusal::new("has a NUL in it", "what a program can be given as an argument")));
+            return Err((
+                Some(index),
+                Refusal::new("has a NUL in it", "what a program can be given as an argument"),
+            ));
         }
         if argument.len() > ARGUMENT_MAX {
-            return Err((Some(index), Refusal::new(format!("is {} bytes long", argument.len()), format!("{ARGUMENT_MAX} bytes"))));
+            return Err((
+                Some(index),
+                Refusal::new(
+                    format!("is {} bytes long", argument.len()),
+                    format!("{ARGUMENT_MAX} bytes"),
+                ),
+            ));
         }
     }
     let total: usize = argv.iter().map(|argument| argument.len() + 1).sum();
     if total > COMMAND_MAX {
-        return Err((None, Refusal::new(format!("is {total} bytes long in total"), format!("{COMMAND_MAX} bytes"))));
+        return Err((
+            None,
+            Refusal::new(format!("is {total} bytes long in total"), format!("{COMMAND_MAX} bytes")),
+        ));
     }
     Ok(())
 }
@@ -178,7 +221,8 @@ mod tests {
 
     #[test]
     fn paths_are_normalised_or_refused() {
-        for (text, normal) in [("/a//b/./c/", "/a/b/c"), ("/", "/"), ("/a b/é%$\"'", "/a b/é%$\"'")] {
+        for (text, normal) in [("/a//b/./c/", "/a/b/c"), ("/", "/"), ("/a b/é%$\"'", "/a b/é%$\"'")]
+        {
             assert_eq!(path(text).unwrap().to_str(), Some(normal));
         }
         for text in ["", "a/b", "./a", "/a/../b", "/..", "/a\nb", "/a\0b", "/a\u{7f}", "~/a"] {
@@ -191,14 +235,30 @@ mod tests {
         for name in ["git", "_apt", "gitlab-backup", "john.doe", "A1"] {
             assert!(os_user(name).is_ok(), "{name}");
         }
-        for name in ["", "0", "1000", "-git", "git ", "a/b", "a:b", "é", "%i", ".git", "git.", "a\nUser=root", &"a".repeat(32)] {
+        for name in [
+            "",
+            "0",
+            "1000",
+            "-git",
+            "git ",
+            "a/b",
+            "a:b",
+            "é",
+            "%i",
+            ".git",
+            "git.",
+            "a\nUser=root",
+            &"a".repeat(32),
+        ] {
             assert!(os_user(name).is_err(), "{name:?}");
         }
     }
 
     #[test]
     fn commands_hold_what_execve_takes() {
-        let argv = |arguments: &[&str]| arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>();
+        let argv = |arguments: &[&str]| {
+            arguments.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>()
+        };
         for good in [&["/bin/x"] as &[&str], &["/bin/x", "", "a b\n%n $HOME \"'\\ é;", "-"]] {
             assert!(command(&argv(good)).is_ok(), "{good:?}");
         }
@@ -214,14 +274,37 @@ mod tests {
             assert_eq!(command(&argv(bad)).unwrap_err().0, at, "{bad:.20?}");
         }
         assert!(command(&argv(&["/bin/x", &long[1..]])).is_ok());
-        assert_eq!(command(&[&argv(&["/bin/x"])[..], &vec![long[1..].to_owned(); 8]].concat()).unwrap_err().0, None);
+        assert_eq!(
+            command(&[&argv(&["/bin/x"])[..], &vec![long[1..].to_owned(); 8]].concat())
+                .unwrap_err()
+                .0,
+            None
+        );
     }
 
     #[test]
     fn credentials_are_file_names() {
-        assert_eq!(credential("gitlab.db-password_1").unwrap(), SecretSource::Credential("gitlab.db-password_1".into()));
-        assert_eq!(credential("encrypted:gitlab").unwrap(), SecretSource::Encrypted("gitlab".into()));
-        for id in ["", ".", "..", "a/b", "a:b", "a b", "é", "a\n", "encrypted:", "encrypted:a:b", "encrypted:encrypted:a"] {
+        assert_eq!(
+            credential("gitlab.db-password_1").unwrap(),
+            SecretSource::Credential("gitlab.db-password_1".into())
+        );
+        assert_eq!(
+            credential("encrypted:gitlab").unwrap(),
+            SecretSource::Encrypted("gitlab".into())
+        );
+        for id in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "é",
+            "a\n",
+            "encrypted:",
+            "encrypted:a:b",
+            "encrypted:encrypted:a",
+        ] {
             assert!(credential(id).is_err(), "{id:?}");
         }
     }

@@ -8,8 +8,11 @@ use crate::config::{Verify, raw};
 use crate::values::Timespan;
 
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Verify) -> Verify {
-    let calendar = checker.value(section, "calendar", raw.calendar.as_ref(), |text| rules::calendar(text));
-    let delay = checker.value(section, "randomized-delay", raw.randomized_delay.as_ref(), |text| rules::timespan(text));
+    let calendar =
+        checker.value(section, "calendar", raw.calendar.as_ref(), |text| rules::calendar(text));
+    let delay = checker.value(section, "randomized-delay", raw.randomized_delay.as_ref(), |text| {
+        rules::timespan(text)
+    });
     let flag = |field: raw::Field<bool>, default| field.map_or(default, Spanned::into_inner);
     Verify {
         calendar,

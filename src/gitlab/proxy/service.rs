@@ -45,13 +45,18 @@ pub(super) async fn is(proxy: &Proxy, wanted: Standing) -> Result<()> {
 }
 
 /// Fails if the service stands otherwise by this answer, or if there is none.
-pub(super) fn stands(proxy: &Proxy, answer: Result<(Standing, String)>, wanted: Standing) -> Result<()> {
+pub(super) fn stands(
+    proxy: &Proxy,
+    answer: Result<(Standing, String)>,
+    wanted: Standing,
+) -> Result<()> {
     let (standing, words) = answer?;
     ensure!(standing == wanted, "'{}' {standing} ({words})", proxy.name);
     Ok(())
 }
 
-/// Runs `argv`, then asks until the service stands as wanted; what `argv` itself says of that is for the journal.
+/// Runs `argv`, then asks until the service stands as wanted; what `argv` itself says of that is
+/// for the journal.
 pub(super) async fn bring(proxy: &Proxy, argv: &[String], wanted: Standing) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(proxy.timeout);
     let ended = run(argv, deadline).await?;
@@ -70,14 +75,23 @@ pub(super) async fn bring(proxy: &Proxy, argv: &[String], wanted: Standing) -> R
         sleep(PAUSE).await;
     };
     let state = if wanted == Standing::Up { "up" } else { "down" };
-    bail!("'{}' is not {state} after {} s: {words}; {} {ended}", proxy.name, proxy.timeout, argv.join(" "));
+    bail!(
+        "'{}' is not {state} after {} s: {words}; {} {ended}",
+        proxy.name,
+        proxy.timeout,
+        argv.join(" ")
+    );
 }
 
-/// How it ended, in words. Its output goes where ours does: a daemon that it starts may keep it open for ever.
+/// How it ended, in words. Its output goes where ours does: a daemon that it starts may keep it
+/// open for ever.
 async fn run(argv: &[String], deadline: Instant) -> Result<String> {
     let mut child = command(argv)?.spawn().with_context(|| format!("cannot run {}", argv[0]))?;
     match timeout_at(deadline, child.wait()).await {
-        Ok(status) => Ok(format!("ended with {}", status.with_context(|| format!("cannot wait for {}", argv[0]))?)),
+        Ok(status) => Ok(format!(
+            "ended with {}",
+            status.with_context(|| format!("cannot wait for {}", argv[0]))?
+        )),
         Err(_) => {
             kill(&child);
             let _ = child.wait().await;
@@ -101,8 +115,9 @@ fn kill(child: &Child) {
     }
 }
 
-/// The answers and their words, one for each of `proxies`: tools that can tell of many services at once (sv, supervisorctl, also in a container) are
-/// asked once. Unknown is not down: of what is not told so, each is asked by itself.
+/// The answers and their words, one for each of `proxies`: tools that can tell of many services at
+/// once (sv, supervisorctl, also in a container) are asked once. Unknown is not down: of what is
+/// not told so, each is asked by itself.
 pub(super) async fn answers(proxies: &[&Proxy]) -> Vec<Result<(Standing, String)>> {
     let mut tools: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
     for (number, proxy) in proxies.iter().enumerate() {
@@ -110,17 +125,22 @@ pub(super) async fn answers(proxies: &[&Proxy]) -> Vec<Result<(Standing, String)
             tools.entry(tool).or_default().push(number);
         }
     }
-    let at_once = tools.into_iter().filter(|(_, numbers)| numbers.len() > 1).map(|(tool, numbers)| async move {
-        let names = numbers.iter().filter_map(|number| proxies[*number].status.last().cloned());
-        let argv: Vec<String> = tool.iter().cloned().chain(names).collect();
-        let text = match said(&argv, proxies[numbers[0]]).await {
-            Ok((_, text)) => text,
-            Err(_) => String::new(),
-        };
-        let told = numbers.into_iter().filter_map(|number| Some((number, told_of(proxies[number].status.last()?, &text)?)));
-        told.collect::<Vec<_>>()
-    });
-    let told: BTreeMap<usize, (Standing, String)> = join_all(at_once).await.into_iter().flatten().collect();
+    let at_once = tools.into_iter().filter(|(_, numbers)| numbers.len() > 1).map(
+        |(tool, numbers)| async move {
+            let names = numbers.iter().filter_map(|number| proxies[*number].status.last().cloned());
+            let argv: Vec<String> = tool.iter().cloned().chain(names).collect();
+            let text = match said(&argv, proxies[numbers[0]]).await {
+                Ok((_, text)) => text,
+                Err(_) => String::new(),
+            };
+            let told = numbers.into_iter().filter_map(|number| {
+                Some((number, told_of(proxies[number].status.last()?, &text)?))
+            });
+            told.collect::<Vec<_>>()
+        },
+    );
+    let told: BTreeMap<usize, (Standing, String)> =
+        join_all(at_once).await.into_iter().flatten().collect();
     let each = proxies.iter().enumerate().map(|(number, proxy)| {
         let told = told.get(&number).cloned();
         async move {
@@ -137,7 +157,8 @@ pub(super) async fn answers(proxies: &[&Proxy]) -> Vec<Result<(Standing, String)
 fn of_many(argv: &[String]) -> Option<(&[String], &String)> {
     let (name, tool) = argv.split_last()?;
     let [.., program, word] = tool else { return None };
-    let known = Path::new(program).file_name().is_some_and(|name| name == "sv" || name == "supervisorctl");
+    let known =
+        Path::new(program).file_name().is_some_and(|name| name == "sv" || name == "supervisorctl");
     (known && word == "status").then_some((tool, name))
 }
 
@@ -166,29 +187,43 @@ async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
             proxy.name,
             argv.join(" "),
         ),
-        None => bail!("the status of '{}' is not known: '{}' ended with {status}: {}", proxy.name, argv.join(" "), tail(text.as_bytes())),
+        None => bail!(
+            "the status of '{}' is not known: '{}' ended with {status}: {}",
+            proxy.name,
+            argv.join(" "),
+            tail(text.as_bytes())
+        ),
     }
 }
 
 /// Runs a status command, of this proxy or of it and others.
 async fn said(argv: &[String], proxy: &Proxy) -> Result<(ExitStatus, String)> {
     let mut command = command(argv)?;
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {}", argv[0]))?;
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", argv[0]))?;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let output = match timeout_at(Instant::now() + ANSWER, child.wait_with_output()).await {
         Ok(output) => output.with_context(|| format!("cannot wait for {}", argv[0]))?,
         Err(_) => {
             pid.map(|pid| kill_process_group(pid, Signal::KILL));
-            bail!("the status of '{}' is not known: '{}' does not end within {ANSWER:?}", proxy.name, argv.join(" "));
+            bail!(
+                "the status of '{}' is not known: '{}' does not end within {ANSWER:?}",
+                proxy.name,
+                argv.join(" ")
+            );
         }
     };
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     Ok((output.status, text))
 }
 
-/// What a status command says, in the words of those that say it in words (runit, supervisord, the inspection of a container, GitLab's own
-/// init script), else by its exit status, as init scripts have it. Anything that runs makes it run. Success without a word is no answer: so
-/// gitlab-ctl ends where there is nothing to tell of.
+/// What a status command says, in the words of those that say it in words (runit, supervisord, the
+/// inspection of a container, GitLab's own init script), else by its exit status, as init scripts
+/// have it. Anything that runs makes it run. Success without a word is no answer: so gitlab-ctl
+/// ends where there is nothing to tell of.
 fn standing(code: Option<i32>, text: &str) -> Option<Standing> {
     let said: Vec<Standing> = text.lines().filter_map(line).collect();
     match (said.contains(&Standing::Up), code) {
@@ -208,11 +243,17 @@ fn line(line: &str) -> Option<Standing> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[..] {
         // A service that has ended and is finished up is not down yet.
-        ["run:" | "finish:", ..] | ["true"] | [_, "RUNNING" | "STARTING" | "STOPPING" | "BACKOFF", ..] => Some(Standing::Up),
+        ["run:" | "finish:", ..]
+        | ["true"]
+        | [_, "RUNNING" | "STARTING" | "STOPPING" | "BACKOFF", ..] => Some(Standing::Up),
         // runit starts it again in a moment.
-        ["down:", ..] if line.split(';').next().is_some_and(|own| own.contains("want up")) => Some(Standing::Up),
+        ["down:", ..] if line.split(';').next().is_some_and(|own| own.contains("want up")) => {
+            Some(Standing::Up)
+        }
         ["down:", ..] | ["false"] | [_, "STOPPED" | "EXITED" | "FATAL", ..] => Some(Standing::Down),
-        _ if line.contains("is running") || line.contains("are up and running") => Some(Standing::Up),
+        _ if line.contains("is running") || line.contains("are up and running") => {
+            Some(Standing::Up)
+        }
         _ => None,
     }
 }
@@ -232,12 +273,22 @@ mod tests {
         let many = |words: &str| of_many(&argv(words)).is_some();
         assert!(many("/opt/gitlab/embedded/bin/sv status /opt/gitlab/service/puma"));
         assert!(many("/usr/bin/docker exec gitlab supervisorctl status gitlab:puma"));
-        assert!(!many("/usr/bin/docker exec gitlab gitlab-ctl status puma") && !many("/etc/init.d/gitlab status") && !many("sv status"));
+        assert!(
+            !many("/usr/bin/docker exec gitlab gitlab-ctl status puma")
+                && !many("/etc/init.d/gitlab status")
+                && !many("sv status")
+        );
         let sv = "run: /s/puma: (pid 8) 5s; run: log: (pid 7) 5s\ndown: /s/sidekiq: 3s, normally up\nfail: /s/x: unable to change to service directory";
         assert_eq!(told_of("/s/puma", sv).map(|told| told.0), Some(Standing::Up));
-        assert_eq!(told_of("/s/sidekiq", sv), Some((Standing::Down, "down: /s/sidekiq: 3s, normally up".to_owned())));
+        assert_eq!(
+            told_of("/s/sidekiq", sv),
+            Some((Standing::Down, "down: /s/sidekiq: 3s, normally up".to_owned()))
+        );
         // Each is asked by itself then.
-        assert_eq!((told_of("/s/x", sv), told_of("/s/pum", sv), told_of("log", sv)), (None, None, None));
+        assert_eq!(
+            (told_of("/s/x", sv), told_of("/s/pum", sv), told_of("log", sv)),
+            (None, None, None)
+        );
         let supervisor = "gitlab:puma    RUNNING   pid 39, uptime 0:00:05\nsidekiq  UNKNOWN\nsidekiq2   STOPPED   Not started";
         assert_eq!(told_of("gitlab:puma", supervisor).map(|told| told.0), Some(Standing::Up));
         assert_eq!(told_of("sidekiq", supervisor), None);
@@ -256,7 +307,11 @@ mod tests {
             (0, "down: puma: 0s, normally up, want up", up),
             (0, "finish: puma: (pid 813) 0s", up),
             (0, "down: puma: 3s\nrun: sidekiq: (pid 9) 1s", up),
-            (1, "down: puma: 3s\nfail: sidekiq: unable to change to service directory: file does not exist", unknown),
+            (
+                1,
+                "down: puma: 3s\nfail: sidekiq: unable to change to service directory: file does not exist",
+                unknown,
+            ),
             (1, "fail: puma: runsv not running", unknown),
             // supervisord
             (0, "gitlab:puma    RUNNING   pid 39, uptime 0:00:05", up),
@@ -277,7 +332,11 @@ mod tests {
             (0, "up", up),
             (3, "", down),
             (3, "GitLab is not running.", down),
-            (3, "The GitLab Unicorn web server with pid 33 is running.\nThe GitLab Sidekiq job dispatcher is not running.", up),
+            (
+                3,
+                "The GitLab Unicorn web server with pid 33 is running.\nThe GitLab Sidekiq job dispatcher is not running.",
+                up,
+            ),
             (1, "", unknown),
             (4, "", unknown),
             // systemctl is-active

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{Directory, is_missing};
 use crate::host::random;
 
-/// A directory of ours: found again by what it is and not by its name alone, for whoever owns the directory above can exchange it.
+/// A directory of ours: found again by what it is and not by its name alone, for whoever owns the
+/// directory above can exchange it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// Where it is.
@@ -21,8 +22,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// One that is not made yet, in `parent`: its name begins with `prefix` and ends as nobody can guess. To be written down before it is made,
-    /// so that it can be found again whatever dies.
+    /// One that is not made yet, in `parent`: its name begins with `prefix` and ends as nobody can
+    /// guess. To be written down before it is made, so that it can be found again whatever dies.
     ///
     /// # Errors
     /// If the kernel gives no random bytes.
@@ -92,11 +93,12 @@ impl Held {
         parent.remove_empty(&name)
     }
 
-    /// One that was written down and whose process died before it could write down what it made is ours by its name, that nobody can guess, and
-    /// its owner.
+    /// One that was written down and whose process died before it could write down what it made is
+    /// ours by its name, that nobody can guess, and its owner.
     fn is(&self, found: &Directory) -> Result<bool> {
         let stat = found.stat()?;
-        let own = stat.st_uid == rustix::process::geteuid().as_raw() && FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let own = stat.st_uid == rustix::process::geteuid().as_raw()
+            && FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         Ok(own && self.inode.is_none_or(|inode| inode == stat.st_ino))
     }
 

@@ -8,7 +8,8 @@ use rustix::fs::{FileType, Gid, Mode, fchmod, fchown};
 
 use super::Directory;
 
-/// Lets the group `gid` (nobody more, if there is none) read all that is in `directory`. Returns its bytes.
+/// Lets the group `gid` (nobody more, if there is none) read all that is in `directory`. Returns
+/// its bytes.
 pub(super) fn lend(directory: &Directory, gid: Option<u32>) -> Result<u64> {
     let mut bytes = 0_u64;
     let mut pending = vec![directory.again()?];
@@ -20,12 +21,19 @@ pub(super) fn lend(directory: &Directory, gid: Option<u32>) -> Result<u64> {
                 FileType::RegularFile => {
                     let file = directory.file(path)?;
                     bytes = bytes.saturating_add(file.metadata()?.len());
-                    hand(&file, gid, 0o640).with_context(|| format!("cannot hand {} over", directory.path().join(path).display()))?;
+                    hand(&file, gid, 0o640).with_context(|| {
+                        format!("cannot hand {} over", directory.path().join(path).display())
+                    })?;
                 }
-                kind => bail!("{} is a {}: it is not looked at", directory.path().join(path).display(), word(kind)),
+                kind => bail!(
+                    "{} is a {}: it is not looked at",
+                    directory.path().join(path).display(),
+                    word(kind)
+                ),
             }
         }
-        hand(&directory, gid, 0o750).with_context(|| format!("cannot hand {} over", directory.path().display()))?;
+        hand(&directory, gid, 0o750)
+            .with_context(|| format!("cannot hand {} over", directory.path().display()))?;
     }
     Ok(bytes)
 }

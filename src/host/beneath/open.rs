@@ -1,4 +1,5 @@
-//! Opening: beneath a directory without links, and by an absolute path through those links alone that are root's.
+//! Opening: beneath a directory without links, and by an absolute path through those links alone
+//! that are root's.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,7 +18,8 @@ const STICKY: u32 = 0o1000;
 /// The group and all others may write.
 const OTHERS: u32 = 0o022;
 
-/// Opens `path` beneath `directory`, through no link at all, whoever made it. The last name may not be a link either.
+/// Opens `path` beneath `directory`, through no link at all, whoever made it. The last name may not
+/// be a link either.
 pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     /// Before Linux 5.6, and where a system call filter does not know it.
     static WITHOUT: AtomicBool = AtomicBool::new(false);
@@ -26,10 +28,12 @@ pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::R
         return Err(Errno::XDEV);
     }
     if !WITHOUT.load(Ordering::Relaxed) {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let resolve =
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&directory, path, flags, Mode::empty(), resolve) {
             Err(Errno::NOSYS) => WITHOUT.store(true, Ordering::Relaxed),
-            // EPERM: a system call filter, or what a step by itself will say again. EAGAIN: a rename beside it.
+            // EPERM: a system call filter, or what a step by itself will say again. EAGAIN: a
+            // rename beside it.
             Err(Errno::PERM | Errno::AGAIN) => {}
             opened => return opened,
         }
@@ -43,11 +47,16 @@ fn goes_down(path: &Path) -> bool {
 }
 
 /// The same, a name at a time.
-pub(super) fn by_steps(mut here: OwnedFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(super) fn by_steps(
+    mut here: OwnedFd,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
     if !goes_down(path) {
         return Err(Errno::XDEV);
     }
-    let mut names = path.components().filter(|component| *component != Component::CurDir).peekable();
+    let mut names =
+        path.components().filter(|component| *component != Component::CurDir).peekable();
     if names.peek().is_none() && !path.as_os_str().is_empty() {
         return rustix::fs::openat(&here, ".", flags, Mode::empty());
     }
@@ -56,7 +65,12 @@ pub(super) fn by_steps(mut here: OwnedFd, path: &Path, flags: OFlags) -> rustix:
         if names.peek().is_none() {
             return rustix::fs::openat(&here, name, flags, Mode::empty());
         }
-        here = rustix::fs::openat(&here, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        here = rustix::fs::openat(
+            &here,
+            name,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
     }
     Err(Errno::NOENT)
 }
@@ -78,10 +92,16 @@ pub(super) fn socket(path: &Path) -> Result<OwnedFd> {
 /// A directory by its absolute path.
 pub(super) fn directory(path: &Path) -> Result<OwnedFd> {
     let found = place(path)?;
-    Ok(rustix::fs::openat(&found, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::openat(
+        &found,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
-/// Checks that nobody but root (or this process's own user) can change what is at `path`, or put something else there.
+/// Checks that nobody but root (or this process's own user) can change what is at `path`, or put
+/// something else there.
 ///
 /// # Errors
 /// With the place that somebody else can change, and what to do about it.
@@ -106,7 +126,12 @@ struct Step {
 }
 
 fn root() -> Result<Step> {
-    let fd = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = rustix::fs::openat(
+        CWD,
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let stat = rustix::fs::fstat(&fd)?;
     Ok(Step { fd, stat, foreign: None })
 }
@@ -130,7 +155,12 @@ fn walk(path: &Path) -> Result<Step> {
             continue;
         }
         ensure!(kind(&here.stat) == FileType::Directory, "{} is not a directory", shown.display());
-        let fd = rustix::fs::openat(&here.fd, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = rustix::fs::openat(
+            &here.fd,
+            &name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         let stat = rustix::fs::fstat(&fd)?;
         let exchangeable = here.foreign.is_some() || exchangeable(&here.stat, &stat);
         if kind(&stat) == FileType::Symlink {
@@ -146,7 +176,9 @@ fn walk(path: &Path) -> Result<Step> {
             continue;
         }
         shown.push(&name);
-        let changeable = exchangeable || !ours(&stat) || (stat.st_mode & OTHERS != 0 && stat.st_mode & STICKY == 0);
+        let changeable = exchangeable
+            || !ours(&stat)
+            || (stat.st_mode & OTHERS != 0 && stat.st_mode & STICKY == 0);
         let foreign = here.foreign.clone().or_else(|| changeable.then(|| shown.clone()));
         above.push(std::mem::replace(&mut here, Step { fd, stat, foreign }));
     }
@@ -155,7 +187,12 @@ fn walk(path: &Path) -> Result<Step> {
 
 /// The names of `path`, the first last.
 fn push(names: &mut Vec<OsString>, path: &Path) {
-    names.extend(path.components().rev().filter(|component| *component != Component::CurDir).map(|part| part.as_os_str().to_owned()));
+    names.extend(
+        path.components()
+            .rev()
+            .filter(|component| *component != Component::CurDir)
+            .map(|part| part.as_os_str().to_owned()),
+    );
 }
 
 /// Whether others could put something else in the place of `inner`, which is in `directory`.

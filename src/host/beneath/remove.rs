@@ -1,5 +1,6 @@
-//! Removing a tree: no recursion and two descriptors, at any depth. A directory in a directory is moved up before it is emptied, so that
-//! nothing is ever deeper than two levels; several threads do so side by side, for on a file system with `discard` each file waits for the disk.
+//! Removing a tree: no recursion and two descriptors, at any depth. A directory in a directory is
+//! moved up before it is emptied, so that nothing is ever deeper than two levels; several threads
+//! do so side by side, for on a file system with `discard` each file waits for the disk.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -30,8 +31,12 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(REMOVERS).build()?;
     let hoist = Hoist { top: &top, prefix: random::name()?, next: AtomicU64::new(0) };
     let again = AtomicU64::new(0);
-    // Somebody may still have a directory open, and go on to make things in it: then once more, and as root's alone, where root may.
-    let goes_on = |error| matches!(error, Errno::NOTEMPTY | Errno::EXIST) && again.fetch_add(1, Ordering::Relaxed) < AGAIN;
+    // Somebody may still have a directory open, and go on to make things in it: then once more, and
+    // as root's alone, where root may.
+    let goes_on = |error| {
+        matches!(error, Errno::NOTEMPTY | Errno::EXIST)
+            && again.fetch_add(1, Ordering::Relaxed) < AGAIN
+    };
     let mut pending = hoist.empty(&top)?;
     loop {
         let one = |name: &OsString| {
@@ -47,7 +52,8 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
             }
             Ok(found)
         };
-        let next: Result<Vec<Vec<OsString>>> = pool.install(|| pending.par_iter().map(one).collect());
+        let next: Result<Vec<Vec<OsString>>> =
+            pool.install(|| pending.par_iter().map(one).collect());
         pending = next?.concat();
         if !pending.is_empty() {
             continue;
@@ -63,7 +69,8 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     }
 }
 
-/// Takes a directory from whom it belongs to, and closes it. That this may not be done is no failure: then it is emptied as often as may be.
+/// Takes a directory from whom it belongs to, and closes it. That this may not be done is no
+/// failure: then it is emptied as often as may be.
 fn close(directory: &Directory) {
     let _ = rustix::fs::fchown(directory, Some(rustix::process::geteuid()), None);
     let _ = rustix::fs::fchmod(directory, Mode::RWXU);
@@ -93,9 +100,21 @@ impl Hoist<'_> {
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(error) => return Err(said(directory, &name, error).into()),
             }
-            let new = OsString::from(format!("{}-{}", self.prefix, self.next.fetch_add(1, Ordering::Relaxed)));
-            let moved = match rustix::fs::renameat_with(directory, &name, self.top, &new, RenameFlags::NOREPLACE) {
-                Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::renameat(directory, &name, self.top, &new),
+            let new = OsString::from(format!(
+                "{}-{}",
+                self.prefix,
+                self.next.fetch_add(1, Ordering::Relaxed)
+            ));
+            let moved = match rustix::fs::renameat_with(
+                directory,
+                &name,
+                self.top,
+                &new,
+                RenameFlags::NOREPLACE,
+            ) {
+                Err(Errno::INVAL | Errno::NOSYS) => {
+                    rustix::fs::renameat(directory, &name, self.top, &new)
+                }
                 moved => moved,
             };
             match moved {
@@ -122,7 +141,8 @@ pub(super) fn remove_empty(directory: &Directory, name: &OsStr) -> Result<()> {
     while let Some((above, name, inner)) = open.pop() {
         let first = inner.entries()?.into_iter().find(|(_, kind)| *kind == FileType::Directory);
         let Some((first, _)) = first else {
-            rustix::fs::unlinkat(&above, &name, AtFlags::REMOVEDIR).map_err(|error| said(&above, &name, error))?;
+            rustix::fs::unlinkat(&above, &name, AtFlags::REMOVEDIR)
+                .map_err(|error| said(&above, &name, error))?;
             continue;
         };
         let (here, below) = (inner.again()?, inner.below(Path::new(&first))?);

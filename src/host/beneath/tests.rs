@@ -51,13 +51,24 @@ fn step_by_step_it_is_the_same() {
     symlink("b", place.path().join("a/link")).unwrap();
     let by_steps = |path: &str| {
         let fd = open.again().unwrap().fd;
-        open::by_steps(fd, Path::new(path), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY).is_ok()
+        open::by_steps(fd, Path::new(path), OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY)
+            .is_ok()
     };
-    for (path, expected) in
-        [("a/b", true), ("a", true), ("a/link", false), ("a/../a", false), ("/etc", false), ("a/link/x", false), ("", false)]
-    {
+    for (path, expected) in [
+        ("a/b", true),
+        ("a", true),
+        ("a/link", false),
+        ("a/../a", false),
+        ("/etc", false),
+        ("a/link/x", false),
+        ("", false),
+    ] {
         assert_eq!(by_steps(path), expected, "{path}");
-        assert_eq!(openat(&open, Path::new(path), OFlags::RDONLY | OFlags::DIRECTORY).is_ok(), expected, "{path}");
+        assert_eq!(
+            openat(&open, Path::new(path), OFlags::RDONLY | OFlags::DIRECTORY).is_ok(),
+            expected,
+            "{path}"
+        );
     }
 }
 
@@ -109,14 +120,22 @@ fn a_directory_in_a_directory_of_another_depth_is_made_like_its_model() {
     fs::set_permissions(place.path().join("model/a"), fs::Permissions::from_mode(0o2751)).unwrap();
     let made = open.make(OsStr::new("made"), 0o700).unwrap();
     made.make_all(Path::new("a/b/c"), Some(&open.below(Path::new("model")).unwrap())).unwrap();
-    let mode = |path: &str| fs::metadata(place.path().join(path)).unwrap().permissions().mode() & 0o7777;
-    assert_eq!((mode("made/a"), mode("made/a/b"), mode("made/a/b/c")), (0o2751, mode("model/a/b"), 0o700));
+    let mode =
+        |path: &str| fs::metadata(place.path().join(path)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(
+        (mode("made/a"), mode("made/a/b"), mode("made/a/b/c")),
+        (0o2751, mode("model/a/b"), 0o700)
+    );
 }
 
 #[test]
 fn only_what_is_ours_to_give_is_given() {
     let (place, open) = place();
-    let (uid, gid) = if is_root() { (65534, 65534) } else { (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw()) };
+    let (uid, gid) = if is_root() {
+        (65534, 65534)
+    } else {
+        (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+    };
     fs::create_dir_all(place.path().join("d/e")).unwrap();
     fs::write(place.path().join("d/e/file"), "").unwrap();
     let given = open.below(Path::new("d")).unwrap();
@@ -169,14 +188,16 @@ fn what_somebody_still_writes_in_is_removed_when_he_ends() {
     let (_place, open) = place();
     for inside in ["tree", "tree/below"] {
         open.make(OsStr::new("tree"), 0o700).unwrap().make(OsStr::new("below"), 0o700).unwrap();
-        let writers: Vec<Directory> = (0..4).map(|_| open.below(Path::new(inside)).unwrap()).collect();
+        let writers: Vec<Directory> =
+            (0..4).map(|_| open.below(Path::new(inside)).unwrap()).collect();
         std::thread::scope(|scope| {
             for (writer, held) in writers.iter().enumerate() {
                 scope.spawn(move || {
                     let began = std::time::Instant::now();
                     for number in 0.. {
                         let made = held.create(OsStr::new(&format!("{writer}-{number}")), 0o600);
-                        if made.is_err() || began.elapsed() > std::time::Duration::from_millis(500) {
+                        if made.is_err() || began.elapsed() > std::time::Duration::from_millis(500)
+                        {
                             break;
                         }
                     }

@@ -1,8 +1,10 @@
-//! A confined program runs in a process-id namespace of its own where this process may make one: what it has started ends with it, whatever it
-//! did to get away. In a unit that may not, systemd ends what is left.
+//! A confined program runs in a process-id namespace of its own where this process may make one:
+//! what it has started ends with it, whatever it did to get away. In a unit that may not, systemd
+//! ends what is left.
 //!
-//! Three processes: one outside, which whoever asked for the program waits for and ends; the namespace's first, which is ours too, ends with
-//! the one outside, and takes all others with it; and the program, which can give up being bound to its parent and gains nothing by it.
+//! Three processes: one outside, which whoever asked for the program waits for and ends; the
+//! namespace's first, which is ours too, ends with the one outside, and takes all others with it;
+//! and the program, which can give up being bound to its parent and gains nothing by it.
 
 use std::io::pipe;
 use std::path::Path;
@@ -22,11 +24,12 @@ pub(super) const WITHIN: &str = "--within";
 
 /// Whether a namespace can be made.
 pub(super) fn can() -> bool {
-    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-/// Executes this program as the first process of a new namespace, waits for it, and returns the status to end with; `signal` is passed on. None
-/// if the kernel makes no namespaces.
+/// Executes this program as the first process of a new namespace, waits for it, and returns the
+/// status to end with; `signal` is passed on. None if the kernel makes no namespaces.
 ///
 /// # Errors
 /// If the program cannot be executed.
@@ -39,7 +42,8 @@ pub(super) fn execute(signal: Signal) -> Result<Option<i32>> {
     again(Stdio::from(bound), signal).map(Some)
 }
 
-/// The same within the namespace: its first process executes the program, and waits for whatever loses its parent, too.
+/// The same within the namespace: its first process executes the program, and waits for whatever
+/// loses its parent, too.
 ///
 /// # Errors
 /// If the program cannot be executed.
@@ -62,7 +66,9 @@ fn again(stdin: Stdio, signal: Signal) -> Result<i32> {
     command.args(names).arg(WITHIN).args(options).stdin(stdin);
     let child = Pid::from_child(&command.spawn().context("cannot execute this program once more")?);
     loop {
-        while let Some((ended, status)) = wait(WaitOptions::NOHANG).context("cannot wait for the program")? {
+        while let Some((ended, status)) =
+            wait(WaitOptions::NOHANG).context("cannot wait for the program")?
+        {
             if ended == child {
                 return Ok(status.exit_status().unwrap_or(1));
             }
@@ -74,11 +80,13 @@ fn again(stdin: Stdio, signal: Signal) -> Result<i32> {
     }
 }
 
-/// Fails if the process that waits for this one is gone already. From outside the namespace it has no number here.
+/// Fails if the process that waits for this one is gone already. From outside the namespace it has
+/// no number here.
 pub(super) fn ensure_waited_for() -> Result<()> {
     let stdin = std::io::stdin();
     let mut held = [PollFd::new(&stdin, PollFlags::empty())];
-    poll(&mut held, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).context("cannot ask for the parent")?;
+    poll(&mut held, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+        .context("cannot ask for the parent")?;
     ensure!(!held[0].revents().contains(PollFlags::HUP), "the parent is gone");
     let nothing = own::open(Path::new("/dev/null")).context("cannot open /dev/null")?;
     rustix::stdio::dup2_stdin(&nothing).context("cannot close the standard input")

@@ -1,16 +1,22 @@
-//! What the kernel refuses a confined program: other files (landlock(7), where the kernel has it), sockets and the system calls by which a
-//! program gains or reaches what is not its own (seccomp(2)).
+//! What the kernel refuses a confined program: other files (landlock(7), where the kernel has it),
+//! sockets and the system calls by which a program gains or reaches what is not its own
+//! (seccomp(2)).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, Scope, path_beneath_rules,
 };
-use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 
-/// Where programs and what they are made of are: on Debian and its like, on NixOS, in GitLab's Omnibus package.
+/// Where programs and what they are made of are: on Debian and its like, on NixOS, in GitLab's
+/// Omnibus package.
 const SYSTEM: [&str; 11] = [
     "/usr",
     "/bin",
@@ -69,7 +75,12 @@ pub(super) struct Sight(RulesetCreated);
 
 impl Sight {
     /// The system's programs and `program`, what is `readable`, and `place`, in which it may write.
-    pub(super) fn new(program: &Path, place: &Path, readable: &[PathBuf], sockets: Sockets) -> Result<Self> {
+    pub(super) fn new(
+        program: &Path,
+        place: &Path,
+        readable: &[PathBuf],
+        sockets: Sockets,
+    ) -> Result<Self> {
         let abi = ABI::V6;
         let read = AccessFs::from_read(abi);
         let devices: &[&str] = match sockets {
@@ -79,12 +90,19 @@ impl Sight {
         };
         let ruleset = || {
             let ruleset = Ruleset::default().set_compatibility(CompatLevel::BestEffort);
-            let ruleset = ruleset.handle_access(AccessFs::from_all(abi))?.scope(Scope::from_all(abi))?.create()?;
-            let ruleset = ruleset.add_rules(path_beneath_rules(SYSTEM, read))?.add_rules(path_beneath_rules(STARTING, read))?;
+            let ruleset = ruleset
+                .handle_access(AccessFs::from_all(abi))?
+                .scope(Scope::from_all(abi))?
+                .create()?;
+            let ruleset = ruleset
+                .add_rules(path_beneath_rules(SYSTEM, read))?
+                .add_rules(path_beneath_rules(STARTING, read))?;
             let ruleset = ruleset.add_rules(path_beneath_rules(installation(program), read))?;
             let ruleset = ruleset.add_rules(path_beneath_rules(readable, read))?;
-            let ruleset = ruleset.add_rules(path_beneath_rules([place], AccessFs::from_all(abi)))?;
-            let ruleset = ruleset.add_rules(path_beneath_rules(devices, AccessFs::from_all(abi)))?;
+            let ruleset =
+                ruleset.add_rules(path_beneath_rules([place], AccessFs::from_all(abi)))?;
+            let ruleset =
+                ruleset.add_rules(path_beneath_rules(devices, AccessFs::from_all(abi)))?;
             anyhow::Ok(ruleset)
         };
         ruleset().context("cannot set up what a confined program may see").map(Self)
@@ -108,7 +126,8 @@ fn installation(program: &Path) -> Option<PathBuf> {
     Some(above.unwrap_or(bin).to_owned())
 }
 
-/// System calls by which a program reaches others' memory, keys, files by number, namespaces, or sockets unseen.
+/// System calls by which a program reaches others' memory, keys, files by number, namespaces, or
+/// sockets unseen.
 const REFUSED: [libc::c_long; 22] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -134,7 +153,8 @@ const REFUSED: [libc::c_long; 22] = [
     libc::SYS_io_uring_register,
 ];
 
-/// Refuses the system calls. Nothing is to be done where the processor is one whose calls are not known: the account is another all the same.
+/// Refuses the system calls. Nothing is to be done where the processor is one whose calls are not
+/// known: the account is another all the same.
 pub(super) fn restrict(sockets: Sockets) -> Result<()> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(()) };
     if sockets == Sockets::All {
@@ -151,12 +171,15 @@ pub(super) fn restrict(sockets: Sockets) -> Result<()> {
 }
 
 fn refused(sockets: Sockets) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let namespace = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
     rules.insert(libc::SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(namespace), namespace)?]);
     let family = u64::from(libc::AF_UNIX.unsigned_abs());
     match sockets {
-        Sockets::None => rules.extend([libc::SYS_socket, libc::SYS_connect].map(|call| (call, Vec::new()))),
+        Sockets::None => {
+            rules.extend([libc::SYS_socket, libc::SYS_connect].map(|call| (call, Vec::new())))
+        }
         Sockets::Listening => {
             // No other family, and of this one no kind that sends without being connected.
             let mut kinds = vec![when(0, SeccompCmpOp::Ne, family)?];
@@ -173,13 +196,25 @@ fn refused(sockets: Sockets) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
 }
 
 fn when(argument: u8, comparison: SeccompCmpOp, value: u64) -> Result<SeccompRule> {
-    Ok(SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, comparison, value)?])?)
+    Ok(SeccompRule::new(vec![SeccompCondition::new(
+        argument,
+        SeccompCmpArgLen::Dword,
+        comparison,
+        value,
+    )?])?)
 }
 
-fn filter(rules: BTreeMap<i64, Vec<SeccompRule>>, error: i32, arch: TargetArch) -> Result<BpfProgram> {
+fn filter(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    error: i32,
+    arch: TargetArch,
+) -> Result<BpfProgram> {
     // The kernel's second set of numbers for the same calls, x32.
     #[cfg(target_arch = "x86_64")]
-    let rules = rules.into_iter().flat_map(|(call, rules)| [(call, rules.clone()), (call | 0x4000_0000, rules)]).collect();
+    let rules = rules
+        .into_iter()
+        .flat_map(|(call, rules)| [(call, rules.clone()), (call | 0x4000_0000, rules)])
+        .collect();
     let refused = SeccompAction::Errno(error.unsigned_abs());
     Ok(SeccompFilter::new(rules, SeccompAction::Allow, refused, arch)?.try_into()?)
 }

@@ -1,4 +1,5 @@
-//! A confined program from its start to its end, which it is brought to in time, with all that it has started.
+//! A confined program from its start to its end, which it is brought to in time, with all that it
+//! has started.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -23,17 +24,27 @@ const REST: Duration = Duration::from_secs(10);
 /// # Errors
 /// If it fails, takes longer, or says more than can be of use.
 pub fn run(command: &mut Command, what: &str, limit: Duration) -> Result<String> {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(|| format!("cannot run {what}"))?;
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {what}"))?;
     let answer = keep(child.stdout.take(), ANSWER);
     let words = keep(child.stderr.take(), WORDS);
     let (pid, started) = (Pid::from_child(&child), Instant::now());
-    let ended = || waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG);
+    let ended = || {
+        waitid(
+            WaitId::Pid(pid),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG,
+        )
+    };
     let mut in_time = true;
     while in_time && matches!(ended(), Ok(None)) {
         thread::sleep(PAUSE);
         in_time = started.elapsed() < limit;
     }
-    // It leads a group of its own, and its number is nobody else's before it is waited for. One that did not get so far is killed alone.
+    // It leads a group of its own, and its number is nobody else's before it is waited for. One
+    // that did not get so far is killed alone.
     if kill_process_group(pid, Signal::KILL).is_err() {
         let _ = child.kill();
     }
@@ -42,7 +53,8 @@ pub fn run(command: &mut Command, what: &str, limit: Duration) -> Result<String>
     if !in_time {
         bail!("{what} was at work for {limit:?} and was ended: {}", process::tail(&words.kept));
     }
-    let answer = answer.with_context(|| format!("{what} has left something behind that holds its output"))?;
+    let answer = answer
+        .with_context(|| format!("{what} has left something behind that holds its output"))?;
     ensure!(status.success(), "{what}: {}", process::tail(&[answer.kept, words.kept].concat()));
     ensure!(!answer.cut, "{what} says more than {ANSWER} bytes");
     Ok(String::from_utf8_lossy(&answer.kept).into_owned())

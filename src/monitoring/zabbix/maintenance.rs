@@ -50,12 +50,14 @@ impl Maintenance<'_> {
         self.0.name.clone().unwrap_or_else(|| format!("gitlab-backup on {}", host::name()))
     }
 
-    /// How a maintenance says that it is ours: by it, and never by the name alone, one is changed or deleted.
+    /// How a maintenance says that it is ours: by it, and never by the name alone, one is changed
+    /// or deleted.
     fn mark(&self) -> String {
         format!("Made by gitlab-backup on {}.", host::name())
     }
 
-    /// The ids of everything named. Fails with the names that Zabbix does not know, or does not let this token write.
+    /// The ids of everything named. Fails with the names that Zabbix does not know, or does not let
+    /// this token write.
     async fn targets(&self, api: &Api) -> Result<Targets> {
         let mut targets = Targets { hosts: Vec::new(), groups: Vec::new() };
         // An empty filter would mean everything.
@@ -68,7 +70,11 @@ impl Maintenance<'_> {
             targets.groups = typed(api.call("hostgroup.get", params).await?)?;
         }
         let missing = |what: &str, wanted: &[String], found: Vec<&str>| {
-            let names: Vec<_> = wanted.iter().filter(|name| !found.contains(&name.as_str())).map(|name| format!("'{name}'")).collect();
+            let names: Vec<_> = wanted
+                .iter()
+                .filter(|name| !found.contains(&name.as_str()))
+                .map(|name| format!("'{name}'"))
+                .collect();
             ensure!(
                 names.is_empty(),
                 "Zabbix has no {what} {} that this token may write (the technical name, as it is written there; read-write on its group)",
@@ -76,8 +82,16 @@ impl Maintenance<'_> {
             );
             Ok(())
         };
-        missing("host", &self.0.hosts, targets.hosts.iter().map(|host| host.host.as_str()).collect())?;
-        missing("host group", &self.0.groups, targets.groups.iter().map(|group| group.name.as_str()).collect())?;
+        missing(
+            "host",
+            &self.0.hosts,
+            targets.hosts.iter().map(|host| host.host.as_str()).collect(),
+        )?;
+        missing(
+            "host group",
+            &self.0.groups,
+            targets.groups.iter().map(|group| group.name.as_str()).collect(),
+        )?;
         Ok(targets)
     }
 
@@ -85,7 +99,9 @@ impl Maintenance<'_> {
     async fn find(&self, api: &Api) -> Result<Option<String>> {
         let name = self.name();
         let params = json!({"output": ["maintenanceid", "name", "description"], "filter": {"name": [&name]}});
-        let Some(found) = typed::<Vec<Existing>>(api.call("maintenance.get", params).await?)?.into_iter().next() else {
+        let Some(found) =
+            typed::<Vec<Existing>>(api.call("maintenance.get", params).await?)?.into_iter().next()
+        else {
             return Ok(None);
         };
         ensure!(
@@ -101,8 +117,10 @@ impl Maintenance<'_> {
         let targets = self.targets(&api).await?;
         let since = floor(span.from) - HEAD_START;
         let till = floor(span.until) + 60;
-        let hosts: Vec<Value> = targets.hosts.iter().map(|host| json!({"hostid": host.hostid})).collect();
-        let groups: Vec<Value> = targets.groups.iter().map(|group| json!({"groupid": group.groupid})).collect();
+        let hosts: Vec<Value> =
+            targets.hosts.iter().map(|host| json!({"hostid": host.hostid})).collect();
+        let groups: Vec<Value> =
+            targets.groups.iter().map(|group| json!({"groupid": group.groupid})).collect();
         let mut params = json!({
             "maintenance_type": u8::from(!self.0.data_collection),
             "description": format!("{} Ends with the backup, or else at the time that it has.", self.mark()),
@@ -113,7 +131,8 @@ impl Maintenance<'_> {
             "timeperiods": [{"timeperiod_type": 0, "start_date": since, "period": till - since}],
         });
         if self.0.data_collection {
-            params["tags"] = self.0.tags.iter().map(|(name, value)| tag(name, value.as_deref())).collect();
+            params["tags"] =
+                self.0.tags.iter().map(|(name, value)| tag(name, value.as_deref())).collect();
         }
         let method = match self.find(&api).await? {
             Some(id) => {
@@ -126,7 +145,8 @@ impl Maintenance<'_> {
             }
         };
         let result = api.call(method, params).await?;
-        let id = result["maintenanceids"][0].as_str().with_context(|| format!("{method} told no id"))?;
+        let id =
+            result["maintenanceids"][0].as_str().with_context(|| format!("{method} told no id"))?;
         Ok(Some(id.to_owned()))
     }
 
@@ -161,7 +181,8 @@ impl Maintenance<'_> {
         let api = Api::connect(self.0).await?;
         let targets = self.targets(&api).await?;
         self.find(&api).await?;
-        // Nothing is deleted by it: whether Zabbix says that or that it must not even be asked tells the rights of the token's role.
+        // Nothing is deleted by it: whether Zabbix says that or that it must not even be asked
+        // tells the rights of the token's role.
         match api.call("maintenance.delete", json!([])).await {
             Err(error) if format!("{error:#}").contains("No permissions") => return Err(error),
             _ => {}
@@ -177,7 +198,11 @@ impl Maintenance<'_> {
 }
 
 impl Silence for Maintenance<'_> {
-    fn begin<'a>(&'a self, span: &'a Span, _: Option<&'a str>) -> LocalBoxFuture<'a, Result<Option<String>>> {
+    fn begin<'a>(
+        &'a self,
+        span: &'a Span,
+        _: Option<&'a str>,
+    ) -> LocalBoxFuture<'a, Result<Option<String>>> {
         self.create_or_update(span).boxed_local()
     }
 

@@ -1,6 +1,7 @@
 //! The trapper protocol, and `zabbix_sender` where it is to be encrypted.
 //!
-//! Zabbix documentation, "Header" and "Sender protocol": `ZBXD`, flags, length of the data in 8 bytes, the data.
+//! Zabbix documentation, "Header" and "Sender protocol": `ZBXD`, flags, length of the data in 8
+//! bytes, the data.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -33,7 +34,8 @@ struct Reply {
     info: String,
 }
 
-/// Sends each value to every server. One at a time, as the answer does not say which of several was not taken.
+/// Sends each value to every server. One at a time, as the answer does not say which of several was
+/// not taken.
 pub(super) async fn send(trapper: &Trapper, values: &[(&str, String)]) -> Result<()> {
     let mut errors: Vec<anyhow::Error> = Vec::new();
     for nodes in &trapper.servers {
@@ -68,7 +70,9 @@ pub(super) async fn probe(trapper: &Trapper) -> Result<String> {
                     sender()?;
                     connect(node).await.map(drop)
                 }
-                None => exchange(node, &json!({"request": "sender data", "data": []})).await.map(drop),
+                None => {
+                    exchange(node, &json!({"request": "sender data", "data": []})).await.map(drop)
+                }
             };
             match asked {
                 Ok(()) => {
@@ -83,7 +87,11 @@ pub(super) async fn probe(trapper: &Trapper) -> Result<String> {
             return Err(error);
         }
     }
-    Ok(format!("{}; whether host '{}' has the items shows when they are sent", seen.join(", "), trapper.host))
+    Ok(format!(
+        "{}; whether host '{}' has the items shows when they are sent",
+        seen.join(", "),
+        trapper.host
+    ))
 }
 
 /// To the first node of a cluster that answers.
@@ -99,7 +107,8 @@ async fn send_one(trapper: &Trapper, nodes: &[Address], key: &str, value: &str) 
         };
         match info {
             Ok(info) => {
-                let taken = count(&info, "processed") == Some(1) && count(&info, "failed") == Some(0);
+                let taken =
+                    count(&info, "processed") == Some(1) && count(&info, "failed") == Some(0);
                 ensure!(
                     taken,
                     "{node} did not take '{key}' of host '{}': {info} (is there such a trapper item, enabled, and does it allow this host?)",
@@ -131,7 +140,8 @@ async fn exchange(node: &Address, data: &serde_json::Value) -> Result<String> {
         Ok(Err(error)) => return Err(Away(format!("{node} broke off its answer: {error}")).into()),
         Err(_) => return Err(Away(format!("{node} did not answer within {TIMEOUT:?}")).into()),
     };
-    let reply: Reply = serde_json::from_slice(&reply).with_context(|| format!("{node} answers, but not as a Zabbix server does"))?;
+    let reply: Reply = serde_json::from_slice(&reply)
+        .with_context(|| format!("{node} answers, but not as a Zabbix server does"))?;
     ensure!(reply.response == "success", "{node} answers '{}': {}", reply.response, reply.info);
     Ok(reply.info)
 }
@@ -145,7 +155,8 @@ async fn connect(node: &Address) -> Result<TcpStream> {
 }
 
 async fn read_reply(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result<Vec<u8>> {
-    let invalid = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+    let invalid =
+        |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
     let mut header = [0; 13];
     stream.read_exact(&mut header).await?;
     let (magic, length) = header.split_at(5);
@@ -163,24 +174,41 @@ async fn read_reply(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result
 
 /// The number behind `name` in `processed: 1; failed: 0; total: 1; seconds spent: 0.000041`.
 fn count(info: &str, name: &str) -> Option<u64> {
-    info.split(';').find_map(|part| part.trim().strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
+    info.split(';')
+        .find_map(|part| part.trim().strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
 }
 
 fn sender() -> Result<PathBuf> {
-    find(SENDER, search_path()).with_context(|| format!("an encrypted trapper needs {SENDER}, and it is not installed"))
+    find(SENDER, search_path())
+        .with_context(|| format!("an encrypted trapper needs {SENDER}, and it is not installed"))
 }
 
-/// `zabbix_sender` knows Zabbix' TLS. The key stays in its file, the value goes through standard input; returns what the server said.
-async fn by_program(tls: &TrapperTls, node: &Address, [host, key, value]: [&str; 3]) -> Result<String> {
+/// `zabbix_sender` knows Zabbix' TLS. The key stays in its file, the value goes through standard
+/// input; returns what the server said.
+async fn by_program(
+    tls: &TrapperTls,
+    node: &Address,
+    [host, key, value]: [&str; 3],
+) -> Result<String> {
     let mut command = Command::new(sender()?);
     command.args(["-vv", "-z", &node.host, "-p", &node.port.to_string(), "-i", "-"]);
     match tls {
         TrapperTls::Psk { identity, key } => {
-            command.args(["--tls-connect", "psk", "--tls-psk-identity", identity, "--tls-psk-file"]);
+            command.args([
+                "--tls-connect",
+                "psk",
+                "--tls-psk-identity",
+                identity,
+                "--tls-psk-file",
+            ]);
             command.arg(secret::file(key, credential::ZABBIX_KEY)?);
         }
         TrapperTls::Certificate { ca_file, certificate_file, key } => {
-            command.args(["--tls-connect", "cert", "--tls-ca-file"]).arg(ca_file).arg("--tls-cert-file").arg(certificate_file);
+            command
+                .args(["--tls-connect", "cert", "--tls-ca-file"])
+                .arg(ca_file)
+                .arg("--tls-cert-file")
+                .arg(certificate_file);
             command.arg("--tls-key-file").arg(secret::file(key, credential::ZABBIX_KEY)?);
         }
     }
@@ -195,10 +223,20 @@ async fn by_program(tls: &TrapperTls, node: &Address, [host, key, value]: [&str;
     };
     let output = match timeout(TIMEOUT * 2, talk).await {
         Ok(output) => output.with_context(|| format!("cannot run {SENDER}"))?,
-        Err(_) => return Err(Away(format!("{SENDER} got no answer from {node} within {:?}", TIMEOUT * 2)).into()),
+        Err(_) => {
+            return Err(Away(format!(
+                "{SENDER} got no answer from {node} within {:?}",
+                TIMEOUT * 2
+            ))
+            .into());
+        }
     };
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    match said.find("processed: ").map(|at| said[at..].split(['"', '\n']).next().unwrap_or_default()) {
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    match said
+        .find("processed: ")
+        .map(|at| said[at..].split(['"', '\n']).next().unwrap_or_default())
+    {
         Some(info) => Ok(info.to_owned()),
         None => Err(Away(format!("{SENDER} to {node}: {}", tail(said.as_bytes()))).into()),
     }

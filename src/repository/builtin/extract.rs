@@ -1,7 +1,9 @@
-//! Snapshot → directory. The library tells neither all errors nor whether it applied what it read, so the result is looked at afterwards.
+//! Snapshot → directory. The library tells neither all errors nor whether it applied what it read,
+//! so the result is looked at afterwards.
 //!
-//! The library lays out whatever an archive names. So the whole listing is looked at before anything is written, see [`super::names`]: beneath
-//! the target, nothing through a link. What is beneath it is as it was: owners, set-user-ID bits, devices. For those an archive is trusted as
+//! The library lays out whatever an archive names. So the whole listing is looked at before
+//! anything is written, see [`super::names`]: beneath the target, nothing through a link. What is
+//! beneath it is as it was: owners, set-user-ID bits, devices. For those an archive is trusted as
 //! far as whoever has its password.
 
 use std::cell::RefCell;
@@ -11,7 +13,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use rustic_core::repofile::{Node, NodeType};
-use rustic_core::{IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticResult};
+use rustic_core::{
+    IndexedFullStatus, LocalDestination, LsOptions, Repository, RestoreOptions, RusticResult,
+};
 
 use rustix::thread::CapabilitySet;
 
@@ -21,17 +25,30 @@ use super::names;
 use super::node::Listed;
 use super::plain;
 
-/// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the directories above them.
-pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
-    let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain).context("there is no such snapshot")?;
+/// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the
+/// directories above them.
+pub(super) fn extract(
+    repository: &Repository<IndexedFullStatus>,
+    snapshot: &str,
+    target: &Path,
+    paths: &[PathBuf],
+) -> Result<()> {
+    let root = repository
+        .node_from_snapshot_path(snapshot, |_| true)
+        .map_err(plain)
+        .context("there is no such snapshot")?;
     let heads = heads(repository, &root, snapshot, paths)?;
     let left = RefCell::new(BTreeSet::new());
-    let makes_devices = rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::MKNOD));
+    let makes_devices = rustix::thread::capabilities(None)
+        .is_ok_and(|sets| sets.effective.contains(CapabilitySet::MKNOD));
     // Of older runs: what this process may not make is no reason to lay out nothing.
     let can_be_made = |entry: &RusticResult<Listed>| match entry {
         Ok((path, node)) if !makes_devices && is_device(node) => {
             if left.borrow_mut().insert(path.clone()) {
-                tracing::warn!("/{} is a device, which cannot be made here: left out ('mknod' makes it)", path.display());
+                tracing::warn!(
+                    "/{} is a device, which cannot be made here: left out ('mknod' makes it)",
+                    path.display()
+                );
             }
             false
         }
@@ -39,20 +56,26 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     };
     let links = Links::default();
     let listing = Listing::of(HELD, || {
-        let entries = names::checked(walk(repository, &root, &heads)?, target.as_os_str().len()).filter(can_be_made);
+        let entries = names::checked(walk(repository, &root, &heads)?, target.as_os_str().len())
+            .filter(can_be_made);
         Ok(Box::new(entries.map(|entry| links.told_apart(entry))) as Entries<'_>)
     })?;
-    let destination = target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
-    let destination = LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
+    let destination =
+        target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
+    let destination =
+        LocalDestination::new(&format!("{destination}/"), true, false).map_err(plain)?;
     let mut options = RestoreOptions::default();
     // The library does not export the type of this value, but reads it.
     options.sparse = serde_json::from_str("\"ByContent\"")?;
-    let plan = repository.prepare_restore(&options, listing.entries()?, &destination, false).map_err(plain)?;
+    let plan = repository
+        .prepare_restore(&options, listing.entries()?, &destination, false)
+        .map_err(plain)?;
     repository.restore(plan, &options, listing.entries()?, &destination).map_err(plain)?;
     let mut entries = listing.entries()?;
     let (accounts, unlike) = (Accounts::default(), Unlike::default());
     loop {
-        let some: Vec<Listed> = entries.by_ref().take(AT_ONCE).collect::<RusticResult<_>>().map_err(plain)?;
+        let some: Vec<Listed> =
+            entries.by_ref().take(AT_ONCE).collect::<RusticResult<_>>().map_err(plain)?;
         if some.is_empty() {
             unlike.tell();
             return Ok(());
@@ -66,7 +89,8 @@ pub(super) fn extract(repository: &Repository<IndexedFullStatus>, snapshot: &str
     }
 }
 
-/// Whether it takes mknod(2) with a right of root's: all but the one with which overlayfs hides what is below it.
+/// Whether it takes mknod(2) with a right of root's: all but the one with which overlayfs hides
+/// what is below it.
 fn is_device(node: &Node) -> bool {
     match node.node_type {
         NodeType::Dev { .. } => true,
@@ -79,7 +103,8 @@ type Entries<'a> = Box<dyn Iterator<Item = RusticResult<Listed>> + 'a>;
 
 /// So many are compared at a time.
 const AT_ONCE: usize = 4096;
-/// So many entries are held in memory, some 500 bytes each; more are read from the repository for each of the three times that they are needed.
+/// So many entries are held in memory, some 500 bytes each; more are read from the repository for
+/// each of the three times that they are needed.
 const HELD: usize = 200_000;
 
 /// Everything that is to be laid out, in the order of a walk.
@@ -89,7 +114,8 @@ struct Listing<W> {
 }
 
 impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {
-    /// Walks to the end, so that what is wrong with it is known; holds them if there are no more than `most`.
+    /// Walks to the end, so that what is wrong with it is known; holds them if there are no more
+    /// than `most`.
     fn of(most: usize, walk: W) -> Result<Self> {
         let mut held = Some(Vec::new());
         for entry in walk()? {
@@ -114,17 +140,31 @@ impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {
 }
 
 /// Reads the heads' trees, or everything if there are none.
-fn walk<'a>(repository: &'a Repository<IndexedFullStatus>, root: &'a Node, heads: &'a [Head]) -> Result<Entries<'a>> {
+fn walk<'a>(
+    repository: &'a Repository<IndexedFullStatus>,
+    root: &'a Node,
+    heads: &'a [Head],
+) -> Result<Entries<'a>> {
     let options = LsOptions::default();
     if heads.is_empty() {
-        return Ok(Box::new(repository.ls(root, &options).map_err(plain).context("the snapshot cannot be listed")?));
+        return Ok(Box::new(
+            repository
+                .ls(root, &options)
+                .map_err(plain)
+                .context("the snapshot cannot be listed")?,
+        ));
     }
     let mut all: Vec<Entries<'_>> = Vec::new();
     for Head { path, node, wanted } in heads {
         all.push(Box::new(std::iter::once(Ok((path.clone(), node.clone())))));
         if *wanted && node.is_dir() {
-            let below = repository.ls(node, &options).map_err(plain).context("the snapshot cannot be listed")?;
-            all.push(Box::new(below.map(move |entry| entry.map(|(below, node)| (path.join(below), node)))));
+            let below = repository
+                .ls(node, &options)
+                .map_err(plain)
+                .context("the snapshot cannot be listed")?;
+            all.push(Box::new(
+                below.map(move |entry| entry.map(|(below, node)| (path.join(below), node))),
+            ));
         }
     }
     Ok(Box::new(all.into_iter().flatten()))
@@ -137,17 +177,24 @@ struct Head {
     wanted: bool,
 }
 
-/// Finds `paths` and the directories above them, in the order of a walk. Looked up and not walked to: a run has a tree for every directory, and
-/// the library reads each as often as it walks.
-fn heads(repository: &Repository<IndexedFullStatus>, root: &Node, snapshot: &str, paths: &[PathBuf]) -> Result<Vec<Head>> {
-    let mut wanted: Vec<&Path> = paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path)).collect();
+/// Finds `paths` and the directories above them, in the order of a walk. Looked up and not walked
+/// to: a run has a tree for every directory, and the library reads each as often as it walks.
+fn heads(
+    repository: &Repository<IndexedFullStatus>,
+    root: &Node,
+    snapshot: &str,
+    paths: &[PathBuf],
+) -> Result<Vec<Head>> {
+    let mut wanted: Vec<&Path> =
+        paths.iter().map(|path| path.strip_prefix("/").unwrap_or(path)).collect();
     wanted.sort();
     let mut heads: Vec<Head> = Vec::new();
     for path in wanted {
         if heads.iter().any(|head| head.wanted && path.starts_with(&head.path)) {
             continue;
         }
-        let mut above: Vec<&Path> = path.ancestors().filter(|above| !above.as_os_str().is_empty()).collect();
+        let mut above: Vec<&Path> =
+            path.ancestors().filter(|above| !above.as_os_str().is_empty()).collect();
         above.reverse();
         for above in above {
             if heads.iter().any(|head| head.path == above) {
@@ -155,9 +202,14 @@ fn heads(repository: &Repository<IndexedFullStatus>, root: &Node, snapshot: &str
             }
             let tree = root.subtree.context("the snapshot is empty")?;
             let node = repository.node_from_path(tree, above).map_err(plain);
-            let node = node.with_context(|| format!("/{} is not in snapshot {snapshot}", path.display()))?;
+            let node =
+                node.with_context(|| format!("/{} is not in snapshot {snapshot}", path.display()))?;
             // The library would go on below whatever has something below it.
-            ensure!(above == path || node.is_dir(), "/{} is not a directory in snapshot {snapshot}", above.display());
+            ensure!(
+                above == path || node.is_dir(),
+                "/{} is not a directory in snapshot {snapshot}",
+                above.display()
+            );
             heads.push(Head { path: above.to_owned(), node, wanted: above == path });
         }
     }
@@ -183,7 +235,8 @@ mod tests {
             walks.set(0);
             let listing = Listing::of(most, five).unwrap();
             for _ in 0..2 {
-                let names: Vec<_> = listing.entries().unwrap().map(|entry| entry.unwrap().0).collect();
+                let names: Vec<_> =
+                    listing.entries().unwrap().map(|entry| entry.unwrap().0).collect();
                 assert_eq!(names, ["0", "1", "2", "3", "4"].map(PathBuf::from));
             }
             assert_eq!(walks.get(), expected, "{most}");

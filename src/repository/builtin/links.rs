@@ -1,7 +1,8 @@
 //! Which names of an archive are one file.
 //!
-//! The format knows it by two numbers, of the file and of its file system. Runs of old have one number for all file systems below a path, so two
-//! files can have both numbers in common. The content that each name has tells them apart: the archive has it of every name.
+//! The format knows it by two numbers, of the file and of its file system. Runs of old have one
+//! number for all file systems below a path, so two files can have both numbers in common. The
+//! content that each name has tells them apart: the archive has it of every name.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -16,7 +17,8 @@ use super::node::Listed;
 pub(super) struct Links(RandomState);
 
 impl Links {
-    /// `entry`, whose file system's number is another for other content: no name is linked to another's file.
+    /// `entry`, whose file system's number is another for other content: no name is linked to
+    /// another's file.
     pub(super) fn told_apart(&self, entry: RusticResult<Listed>) -> RusticResult<Listed> {
         let (path, mut node) = entry?;
         if let Some(file) = file(&node) {
@@ -27,7 +29,10 @@ impl Links {
     }
 
     /// How many of `entries` have the numbers of a file that holds something else.
-    pub(super) fn confused(&self, entries: impl Iterator<Item = RusticResult<Listed>>) -> RusticResult<u64> {
+    pub(super) fn confused(
+        &self,
+        entries: impl Iterator<Item = RusticResult<Listed>>,
+    ) -> RusticResult<u64> {
         let mut files: HashMap<(u64, u64), u64> = HashMap::new();
         let mut confused = 0;
         for entry in entries {

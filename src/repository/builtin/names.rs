@@ -1,8 +1,10 @@
-//! What an archive names, looked at before it is used: whoever writes a tree writes what he likes into it.
+//! What an archive names, looked at before it is used: whoever writes a tree writes what he likes
+//! into it.
 //!
-//! Refused are names that are no name of a file in a directory (empty, `.`, `..`, with `/` or NUL, longer than 255 bytes), one that is there
-//! twice or out of order (as restic refuses it from 0.20 on), something below what is no directory, and paths that are too long to be made.
-//! That bounds the depth as well; the number of entries is bounded by the repository that has them all.
+//! Refused are names that are no name of a file in a directory (empty, `.`, `..`, with `/` or NUL,
+//! longer than 255 bytes), one that is there twice or out of order (as restic refuses it from 0.20
+//! on), something below what is no directory, and paths that are too long to be made. That bounds
+//! the depth as well; the number of entries is bounded by the repository that has them all.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -22,8 +24,12 @@ const PATH: usize = 4095;
 /// Bytes of a path that are worth printing.
 const SHOWN: usize = 200;
 
-/// `entries` of a walk, up to the first that is refused. Their paths are laid out below one of `above` bytes.
-pub(super) fn checked(entries: impl Iterator<Item = RusticResult<Listed>>, above: usize) -> impl Iterator<Item = RusticResult<Listed>> {
+/// `entries` of a walk, up to the first that is refused. Their paths are laid out below one of
+/// `above` bytes.
+pub(super) fn checked(
+    entries: impl Iterator<Item = RusticResult<Listed>>,
+    above: usize,
+) -> impl Iterator<Item = RusticResult<Listed>> {
     let mut names = Names { above, last: Vec::new() };
     let mut refused = false;
     entries.map_while(move |entry| {
@@ -50,16 +56,30 @@ struct Names {
 
 impl Names {
     fn admit(&mut self, path: &Path, name: &OsStr, below: bool) -> Result<()> {
-        let refused = |why: &str| format!("the archive has '{}', {why}: nothing of it is used", shown(path));
+        let refused =
+            |why: &str| format!("the archive has '{}', {why}: nothing of it is used", shown(path));
         let bytes = name.as_bytes();
-        let whole = !bytes.is_empty() && bytes != b"." && bytes != b".." && !bytes.contains(&b'/') && !bytes.contains(&0);
-        ensure!(whole && bytes.len() <= NAME, refused(&format!("where '{}' is no name of a file", text::bytes(bytes))));
-        ensure!(self.above + 1 + path.as_os_str().len() <= PATH, refused("whose path is longer than a path can be"));
+        let whole = !bytes.is_empty()
+            && bytes != b"."
+            && bytes != b".."
+            && !bytes.contains(&b'/')
+            && !bytes.contains(&0);
+        ensure!(
+            whole && bytes.len() <= NAME,
+            refused(&format!("where '{}' is no name of a file", text::bytes(bytes)))
+        );
+        ensure!(
+            self.above + 1 + path.as_os_str().len() <= PATH,
+            refused("whose path is longer than a path can be")
+        );
         ensure!(!below, refused("which is no directory and has something below it"));
         // They come as a walk meets them: what is deeper was seen in another directory.
         let depth = path.components().count();
         let last = depth.checked_sub(1).and_then(|above| self.last.get(above));
-        ensure!(last.is_none_or(|last| **last < *name), refused("which is there twice or out of order"));
+        ensure!(
+            last.is_none_or(|last| **last < *name),
+            refused("which is there twice or out of order")
+        );
         self.last.truncate(depth.saturating_sub(1));
         self.last.push(name.to_owned());
         Ok(())

@@ -1,4 +1,5 @@
-//! The second net: the library tells some failures to its log only. Whatever it ignores is caught here and counts as not read.
+//! The second net: the library tells some failures to its log only. Whatever it ignores is caught
+//! here and counts as not read.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,7 +11,8 @@ use crate::frozen::Skipped;
 
 /// What the library says when it leaves something out.
 const IGNORED: &str = "ignoring error";
-/// The same words, but nothing is left out: the file is read again instead of being taken from yesterday's snapshot.
+/// The same words, but nothing is left out: the file is read again instead of being taken from
+/// yesterday's snapshot.
 const HARMLESS: &str = "ignoring error when loading parent tree";
 
 static CAUGHT: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -54,7 +56,10 @@ pub(super) fn spread() -> Result<Spread> {
         log::set_max_level(LevelFilter::Warn);
         log::set_logger(&NET).is_ok()
     });
-    ensure!(set, "the log of the repository library cannot be listened to: another logger has been set");
+    ensure!(
+        set,
+        "the log of the repository library cannot be listened to: another logger has been set"
+    );
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     caught().clear();
     Ok(Spread { _turn: turn })
@@ -63,6 +68,9 @@ pub(super) fn spread() -> Result<Spread> {
 impl Spread {
     /// What was caught.
     pub(super) fn draw(self) -> Vec<Skipped> {
-        std::mem::take(&mut *caught()).into_iter().map(|text| Skipped { path: PathBuf::new(), error: text }).collect()
+        std::mem::take(&mut *caught())
+            .into_iter()
+            .map(|text| Skipped { path: PathBuf::new(), error: text })
+            .collect()
     }
 }

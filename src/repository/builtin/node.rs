@@ -15,7 +15,8 @@ use serde_json::json;
 
 use crate::frozen::{Entry, Stat, Time};
 
-/// The bits of Go's os.FileMode, which the format keeps, for those of inode(7); the permissions are the same.
+/// The bits of Go's os.FileMode, which the format keeps, for those of inode(7); the permissions are
+/// the same.
 const BITS: [(u32, u32); 3] = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
 const PERMISSIONS: u32 = 0o777;
 
@@ -30,7 +31,8 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// The node of `entry`, which lives on the host's `device`. Fails if the library cannot take its attributes.
+    /// The node of `entry`, which lives on the host's `device`. Fails if the library cannot take
+    /// its attributes.
     pub(super) fn node(&mut self, entry: &Entry, device: u64) -> Result<Node> {
         let stat = &entry.stat;
         let directory = stat.kind() == FileType::Directory;
@@ -56,11 +58,17 @@ impl Nodes {
     }
 
     fn user(&mut self, uid: u32) -> Option<String> {
-        self.users.entry(uid).or_insert_with(|| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)).clone()
+        self.users
+            .entry(uid)
+            .or_insert_with(|| Some(User::from_uid(Uid::from_raw(uid)).ok()??.name))
+            .clone()
     }
 
     fn group(&mut self, gid: u32) -> Option<String> {
-        self.groups.entry(gid).or_insert_with(|| Some(Group::from_gid(Gid::from_raw(gid)).ok()??.name)).clone()
+        self.groups
+            .entry(gid)
+            .or_insert_with(|| Some(Group::from_gid(Gid::from_raw(gid)).ok()??.name))
+            .clone()
     }
 }
 
@@ -69,7 +77,8 @@ fn kind(entry: &Entry) -> NodeType {
     match entry.stat.kind() {
         FileType::Directory => NodeType::Dir,
         FileType::Symlink => {
-            let target = entry.extra.as_ref().and_then(|extra| extra.target.as_deref()).unwrap_or_default();
+            let target =
+                entry.extra.as_ref().and_then(|extra| extra.target.as_deref()).unwrap_or_default();
             NodeType::from_link(Path::new(OsStr::from_bytes(target)))
         }
         FileType::BlockDevice => NodeType::Dev { device },
@@ -90,7 +99,9 @@ fn mode(stat: &Stat) -> u32 {
         FileType::Socket => 1 << 24,
         _ => 0,
     };
-    BITS.iter().filter(|(unix, _)| stat.mode & unix != 0).fold(stat.mode & PERMISSIONS | kind, |mode, (_, go)| mode | go)
+    BITS.iter()
+        .filter(|(unix, _)| stat.mode & unix != 0)
+        .fold(stat.mode & PERMISSIONS | kind, |mode, (_, go)| mode | go)
 }
 
 fn time(time: Time) -> Option<rustic_core::jiff::Timestamp> {
@@ -99,8 +110,11 @@ fn time(time: Time) -> Option<rustic_core::jiff::Timestamp> {
 
 /// The library does not export their type, but reads it.
 fn attributes<T: DeserializeOwned + Default>(entry: &Entry) -> Result<T> {
-    let Some(extra) = entry.extra.as_ref().filter(|extra| !extra.attributes.is_empty()) else { return Ok(T::default()) };
-    // One without a name here is told by the walk: under another name it would be another attribute.
+    let Some(extra) = entry.extra.as_ref().filter(|extra| !extra.attributes.is_empty()) else {
+        return Ok(T::default());
+    };
+    // One without a name here is told by the walk: under another name it would be another
+    // attribute.
     let list: Vec<_> = extra
         .attributes
         .iter()

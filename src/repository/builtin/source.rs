@@ -1,4 +1,5 @@
-//! What is read: a view's roots with all below them, and the directories above, in the order in which the repository sorts.
+//! What is read: a view's roots with all below them, and the directories above, in the order in
+//! which the repository sorts.
 //!
 //! Everything that cannot be read is recorded, for the library goes on as if it had not been there.
 
@@ -10,9 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use rustic_core::{ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult};
+use rustic_core::{
+    ErrorKind, ReadSource, ReadSourceEntry, ReadSourceOpen, RusticError, RusticResult,
+};
 
-use crate::frozen::{self, At, Content, Devices, Entry, Exclude, Root, Skipped, Staging, Stat, Tree, View, Walk};
+use crate::frozen::{
+    self, At, Content, Devices, Entry, Exclude, Root, Skipped, Staging, Stat, Tree, View, Walk,
+};
 use crate::host::beneath::Directory;
 use crate::repository::Files;
 
@@ -49,7 +54,10 @@ impl Source {
             Files::Live { paths, exclude } => {
                 let exclude = Exclude::new(exclude)?;
                 let walk = Walk::new(&exclude);
-                let roots = paths.iter().map(|path| walk.root(path, &At::itself(path), None)).collect::<Result<_>>()?;
+                let roots = paths
+                    .iter()
+                    .map(|path| walk.root(path, &At::itself(path), None))
+                    .collect::<Result<_>>()?;
                 walk.skipped().iter().for_each(|skipped| skips.add(&skipped.path, &skipped.error));
                 left_out = walk.left_out();
                 View { roots }
@@ -114,7 +122,13 @@ impl Reading {
 
 impl Entries {
     fn enter(&mut self, root: Root) {
-        let above: Vec<PathBuf> = root.path.ancestors().skip(1).filter(|path| path.file_name().is_some()).map(Path::to_owned).collect();
+        let above: Vec<PathBuf> = root
+            .path
+            .ancestors()
+            .skip(1)
+            .filter(|path| path.file_name().is_some())
+            .map(Path::to_owned)
+            .collect();
         // The nearest first: it is read last.
         for path in above {
             if self.above.insert(path.clone()) {
@@ -134,7 +148,8 @@ impl Entries {
 
 /// A directory above a root: what a link there points to, for the root is found through it.
 fn above(path: &Path) -> Result<Entry> {
-    let stat = rustix::fs::stat(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let stat =
+        rustix::fs::stat(path).with_context(|| format!("{} cannot be read", path.display()))?;
     let name = path.file_name().unwrap_or(OsStr::new("/")).as_encoded_bytes().to_owned();
     Ok(Entry { name, stat: Stat::from(&stat), extra: None, content: Content::None, listing: None })
 }
@@ -149,8 +164,14 @@ impl Iterator for Entries {
                 (Some((path, entry)), _) => (path, entry.stat.device, entry, None),
                 (None, Some(reading)) => match reading.entries.next() {
                     Some(Ok(entry)) => {
-                        let content = (entry.content != Content::None).then(|| (Arc::clone(&reading.place), entry.content));
-                        (reading.entries.path().to_owned(), reading.devices.original(entry.stat.device), entry, content)
+                        let content = (entry.content != Content::None)
+                            .then(|| (Arc::clone(&reading.place), entry.content));
+                        (
+                            reading.entries.path().to_owned(),
+                            reading.devices.original(entry.stat.device),
+                            entry,
+                            content,
+                        )
                     }
                     Some(Err(error)) => {
                         self.skips.add(&reading.place.path, &format!("{error:#}"));
@@ -208,11 +229,13 @@ impl Place {
                 let way: PathBuf = std::iter::once(self.name.as_os_str()).chain(inside).collect();
                 frozen::open(&self.directory, &way, stat)
             }
-            (Content::Staged(number), Some(staged)) => {
-                staged.file(&Staging::file(number)).map_err(|error| io::Error::other(format!("{error:#}")))
-            }
+            (Content::Staged(number), Some(staged)) => staged
+                .file(&Staging::file(number))
+                .map_err(|error| io::Error::other(format!("{error:#}"))),
             // In the repository, or so it was believed.
-            _ => Err(io::Error::other("is unchanged since the first pass, whose content of it is not in the repository")),
+            _ => Err(io::Error::other(
+                "is unchanged since the first pass, whose content of it is not in the repository",
+            )),
         }
     }
 }
@@ -232,7 +255,13 @@ impl ReadSourceOpen for Open {
     fn open(self) -> RusticResult<Watched> {
         let opened = self.place.open(&self.path, self.content, &self.stat);
         match opened {
-            Ok(file) => Ok(Watched { file, path: self.path, expected: self.stat.size, read: 0, skips: self.skips }),
+            Ok(file) => Ok(Watched {
+                file,
+                path: self.path,
+                expected: self.stat.size,
+                read: 0,
+                skips: self.skips,
+            }),
             Err(error) => {
                 self.skips.add(&self.path, &error);
                 Err(RusticError::new(ErrorKind::InputOutput, "not read"))
@@ -254,7 +283,10 @@ impl Read for Watched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.file.read(buffer) {
             Ok(0) if !buffer.is_empty() && self.read != self.expected => {
-                let error = format!("changed while it was read: {} bytes instead of {}", self.read, self.expected);
+                let error = format!(
+                    "changed while it was read: {} bytes instead of {}",
+                    self.read, self.expected
+                );
                 self.skips.add(&self.path, &error);
                 self.expected = self.read;
                 Ok(0)

@@ -1,7 +1,8 @@
 //! The renames that put new databases in the place of the old ones, and back.
 //!
-//! On the way there they are one transaction, which stays open until everything else of the restore is in place: whatever fails before, the
-//! server takes them back, and nobody can keep it from that. Until then nobody enters one of them, neither the old nor the new.
+//! On the way there they are one transaction, which stays open until everything else of the restore
+//! is in place: whatever fails before, the server takes them back, and nobody can keep it from
+//! that. Until then nobody enters one of them, neither the old nor the new.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -31,12 +32,17 @@ pub(in crate::restore) struct Server {
 
 impl Server {
     pub fn of(config: &Config) -> Result<Self> {
-        Ok(Self { client: config.postgresql.as_ref().map(Client::restoring).transpose()?, session: None })
+        Ok(Self {
+            client: config.postgresql.as_ref().map(Client::restoring).transpose()?,
+            session: None,
+        })
     }
 
     /// None if no databases are restored.
     async fn session(&mut self, plan: &Plan) -> Result<Option<&Session>> {
-        let Some(client) = self.client.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(None) };
+        let Some(client) = self.client.as_ref().filter(|_| !plan.databases.is_empty()) else {
+            return Ok(None);
+        };
         if self.session.as_ref().is_none_or(Session::is_lost) {
             self.session = Some(client.insist(MAINTENANCE).await?);
         }
@@ -48,14 +54,17 @@ impl Server {
         let Some(session) = self.session(plan).await? else { return Ok(()) };
         let there = numbers(session).await?;
         for database in &mut plan.databases {
-            let new = *there.get(&database.staged).with_context(|| format!("database '{}' is not laid out", database.staged))?;
-            database.numbers = Some(Numbers { new, old: there.get(&database.database.name).copied() });
+            let new = *there
+                .get(&database.staged)
+                .with_context(|| format!("database '{}' is not laid out", database.staged))?;
+            database.numbers =
+                Some(Numbers { new, old: there.get(&database.database.name).copied() });
         }
         Ok(())
     }
 
-    /// Begins the exchange of all databases for the new ones: [`commit`](Self::commit) makes it so, [`take_back`](Self::take_back) or the end of the
-    /// session takes it back.
+    /// Begins the exchange of all databases for the new ones: [`commit`](Self::commit) makes it so,
+    /// [`take_back`](Self::take_back) or the end of the session takes it back.
     pub async fn put(&mut self, plan: &Plan) -> Result<()> {
         let Some(session) = self.session(plan).await? else { return Ok(()) };
         let statements = way_there(plan, &numbers(session).await?)?;
@@ -73,16 +82,21 @@ impl Server {
         }
     }
 
-    /// Gives each new database to its owner, ends the exchange, and gives each what belongs to its name. The last of a restore that can fail: from here
-    /// on others may be in them.
+    /// Gives each new database to its owner, ends the exchange, and gives each what belongs to its
+    /// name. The last of a restore that can fail: from here on others may be in them.
     pub async fn commit(&mut self, plan: &Plan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
         let globals = told(part)?.globals;
-        let Some(session) = self.session.as_ref().filter(|_| !plan.databases.is_empty()) else { return Ok(()) };
+        let Some(session) = self.session.as_ref().filter(|_| !plan.databases.is_empty()) else {
+            return Ok(());
+        };
         for database in &plan.databases {
             let (live, owner) = (&database.database.name, &database.database.owner);
             if !owner.is_empty() {
-                session.run(&owned(live, &identifier(owner))).await.context("cannot give the databases to their owners")?;
+                session
+                    .run(&owned(live, &identifier(owner)))
+                    .await
+                    .context("cannot give the databases to their owners")?;
             }
             // Nothing tells who was let in besides.
             if globals.is_none() {
@@ -94,19 +108,30 @@ impl Server {
             sleep(PAUSE).await;
             ensure!(session.is_lost(), "{error:#}");
             let Some(session) = self.session(plan).await? else { return Ok(()) };
-            ensure!(is_done(plan, &numbers(session).await?), "the databases are not exchanged: {error:#}");
+            ensure!(
+                is_done(plan, &numbers(session).await?),
+                "the databases are not exchanged: {error:#}"
+            );
         }
-        let (Some(globals), Some(session)) = (globals, self.session(plan).await?) else { return Ok(()) };
+        let (Some(globals), Some(session)) = (globals, self.session(plan).await?) else {
+            return Ok(());
+        };
         for database in &plan.databases {
             let name = &database.database.name;
             // What cannot be given to it is no reason to take it back.
             let missing = globals.adorn(session, name).await;
-            let mut missing =
-                missing.unwrap_or_else(|error| vec![format!("database '{name}' is without all of its settings and privileges: {error:#}")]);
+            let mut missing = missing.unwrap_or_else(|error| {
+                vec![format!(
+                    "database '{name}' is without all of its settings and privileges: {error:#}"
+                )]
+            });
             if database.database.template
-                && let Err(error) = session.run(&format!("ALTER DATABASE {} IS_TEMPLATE true", identifier(name))).await
+                && let Err(error) = session
+                    .run(&format!("ALTER DATABASE {} IS_TEMPLATE true", identifier(name)))
+                    .await
             {
-                missing.push(format!("database '{name}' was a template, and is none now: {error:#}"));
+                missing
+                    .push(format!("database '{name}' was a template, and is none now: {error:#}"));
             }
             for missing in missing {
                 if let Err(error) = note(missing) {
@@ -124,7 +149,15 @@ impl Server {
     pub async fn prove(&mut self, journal: &Journal) -> Result<()> {
         let Some(session) = self.session(&journal.plan).await? else { return Ok(()) };
         way_back(&journal.plan, journal.state, &numbers(session).await?)?;
-        unprepared(session, journal.plan.databases.iter().flat_map(|database| [&database.database.name, &database.replaced])).await
+        unprepared(
+            session,
+            journal
+                .plan
+                .databases
+                .iter()
+                .flat_map(|database| [&database.database.name, &database.replaced]),
+        )
+        .await
     }
 
     /// What would put the databases back, by what the server has now.
@@ -136,13 +169,15 @@ impl Server {
         way_back(&journal.plan, journal.state, &numbers(session).await?)
     }
 
-    /// Puts the databases back under the names that they had. A server that is lost in the middle may have done it: it is asked, and they are done
-    /// again if not.
+    /// Puts the databases back under the names that they had. A server that is lost in the middle
+    /// may have done it: it is asked, and they are done again if not.
     pub async fn back(&mut self, journal: &Journal) -> Result<()> {
         let until = Instant::now() + RETURN;
         loop {
             let statements = self.way(journal).await?;
-            let Some(session) = self.session.as_ref().filter(|_| !statements.is_empty()) else { return Ok(()) };
+            let Some(session) = self.session.as_ref().filter(|_| !statements.is_empty()) else {
+                return Ok(());
+            };
             let done = async {
                 exchange(session, &journal.plan, &statements).await?;
                 session.run("COMMIT").await
@@ -160,7 +195,9 @@ impl Server {
 
 /// Whether every new database is in place, by what is `there`.
 fn is_done(plan: &Plan, there: &HashMap<String, u32>) -> bool {
-    let new = |database: &StagedDatabase| database.numbers.is_some_and(|known| there.get(&database.database.name) == Some(&known.new));
+    let new = |database: &StagedDatabase| {
+        database.numbers.is_some_and(|known| there.get(&database.database.name) == Some(&known.new))
+    };
     plan.databases.iter().all(new)
 }
 
@@ -168,9 +205,11 @@ fn is_done(plan: &Plan, there: &HashMap<String, u32>) -> bool {
 fn way_there(plan: &Plan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for database in &plan.databases {
-        let (live, known) = (&database.database.name, database.numbers.context("a database is not numbered")?);
+        let (live, known) =
+            (&database.database.name, database.numbers.context("a database is not numbered")?);
         ensure!(
-            there.get(&database.staged) == Some(&known.new) && there.get(live).copied() == known.old,
+            there.get(&database.staged) == Some(&known.new)
+                && there.get(live).copied() == known.old,
             "database '{live}' or '{}' was exchanged for another meanwhile",
             database.staged
         );
@@ -204,7 +243,10 @@ fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<V
             Some(Numbers { old: Some(old), .. }) if now == Some(&old) => (false, false),
             Some(Numbers { new, old: Some(old) }) => {
                 ensure!(aside == Some(&old), "{}", gone());
-                ensure!(now.is_none_or(|now| *now == new), "database '{live}' is not the one that was restored: rename or drop it");
+                ensure!(
+                    now.is_none_or(|now| *now == new),
+                    "database '{live}' is not the one that was restored: rename or drop it"
+                );
                 (now.is_some(), true)
             }
             // Another that was made since is nothing of ours.
@@ -217,7 +259,10 @@ fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<V
                 (now.is_some(), aside.is_some())
             }
         };
-        ensure!(!came || !there.contains_key(staged), "database '{staged}' is in the way: rename or drop it");
+        ensure!(
+            !came || !there.contains_key(staged),
+            "database '{staged}' is in the way: rename or drop it"
+        );
         if came {
             statements.push(rename(live, staged));
         }
@@ -228,7 +273,8 @@ fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<V
     Ok(statements)
 }
 
-/// Renames in a transaction that stays open, with nobody in the databases: whoever comes back at once is sent away again.
+/// Renames in a transaction that stays open, with nobody in the databases: whoever comes back at
+/// once is sent away again.
 async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     let statements = [&[LOCAL.to_owned()], statements].concat();
@@ -239,10 +285,19 @@ async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Resu
             let mut holding = Vec::new();
             for database in &plan.databases {
                 for name in [&database.database.name, &database.replaced] {
-                    holding.extend(holders(session, name).await.into_iter().map(|holder| format!("{holder} in '{name}'")));
+                    holding.extend(
+                        holders(session, name)
+                            .await
+                            .into_iter()
+                            .map(|holder| format!("{holder} in '{name}'")),
+                    );
                 }
             }
-            return Err(if holding.is_empty() { error } else { error.context(format!("held by {}", holding.join(", "))) });
+            return Err(if holding.is_empty() {
+                error
+            } else {
+                error.context(format!("held by {}", holding.join(", ")))
+            });
         }
         sleep(PAUSE).await;
     }
@@ -256,7 +311,8 @@ fn owned(name: &str, owner: &str) -> String {
     format!("ALTER DATABASE {} OWNER TO {owner}", identifier(name))
 }
 
-/// Ends the sessions of others in these databases, of a monitoring system for example: a database in use cannot be renamed.
+/// Ends the sessions of others in these databases, of a monitoring system for example: a database
+/// in use cannot be renamed.
 async fn alone(session: &Session, plan: &Plan) -> Result<()> {
     let names: Vec<&str> = plan
         .databases

@@ -1,5 +1,6 @@
-//! Putting something under a name that others may take: who owns the directory above can make something there at any moment, as fast as we can
-//! move it away. Then the two are exchanged, which nobody comes between.
+//! Putting something under a name that others may take: who owns the directory above can make
+//! something there at any moment, as fast as we can move it away. Then the two are exchanged, which
+//! nobody comes between.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -12,12 +13,14 @@ use crate::runs::restore::Move;
 
 use super::{parent, split};
 
-/// Before the inodes of the directory that holds what is about to be exchanged, and of that: the name of a file that says so.
+/// Before the inodes of the directory that holds what is about to be exchanged, and of that: the
+/// name of a file that says so.
 const MARK: &str = "placing-";
 /// How often somebody may make and remove what is in the way.
 const TRIES: u32 = 10_000;
 
-/// Where what was in the way goes: with all else in it, it is removed when the restore or the put-back is complete.
+/// Where what was in the way goes: with all else in it, it is removed when the restore or the
+/// put-back is complete.
 pub(super) struct Placing<'a> {
     top: &'a Directory,
     /// A process that was killed has left a mark.
@@ -26,12 +29,21 @@ pub(super) struct Placing<'a> {
 
 impl<'a> Placing<'a> {
     pub fn new(top: &'a Directory) -> Result<Self> {
-        let marked = top.entries()?.into_iter().any(|(name, _)| name.as_encoded_bytes().starts_with(MARK.as_bytes()));
+        let marked = top
+            .entries()?
+            .into_iter()
+            .any(|(name, _)| name.as_encoded_bytes().starts_with(MARK.as_bytes()));
         Ok(Self { top, marked })
     }
 
     /// Moves what `holder` has as `inside` to `live`, whatever has come there.
-    pub fn place(&self, holder: &Directory, inside: &Path, live: &Directory, live_name: &OsStr) -> Result<()> {
+    pub fn place(
+        &self,
+        holder: &Directory,
+        inside: &Path,
+        live: &Directory,
+        live_name: &OsStr,
+    ) -> Result<()> {
         let (above, name) = split(inside);
         let from = &holder.below(above)?;
         let mut tries = 0;
@@ -63,7 +75,8 @@ impl<'a> Placing<'a> {
         }
     }
 
-    /// Does what is left of an exchange by a process that was killed: `holder` has what was in the way in the place of what is live.
+    /// Does what is left of an exchange by a process that was killed: `holder` has what was in the
+    /// way in the place of what is live.
     pub fn settle(&self, holder: &Directory, step: &Move) -> Result<()> {
         if !self.marked || holder.look(&step.inside)?.is_none() {
             return Ok(());
@@ -85,7 +98,10 @@ impl<'a> Placing<'a> {
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => {
-                tracing::warn!("somebody has made {} meanwhile: it is moved aside", from.path().join(name).display());
+                tracing::warn!(
+                    "somebody has made {} meanwhile: it is moved aside",
+                    from.path().join(name).display()
+                );
                 Ok(())
             }
         }

@@ -20,7 +20,10 @@ fn place(mount: bool) -> (tempfile::TempDir, Layout) {
     let layout = Layout {
         places,
         kept: path("kept"),
-        roots: vec![Root { path: data.clone(), mount }, Root { path: path("gone/deep/file"), mount: false }],
+        roots: vec![
+            Root { path: data.clone(), mount },
+            Root { path: path("gone/deep/file"), mount: false },
+        ],
     };
     let staged = &layout.places.staged.path;
     for (name, content) in [("both", "new"), ("only new", "new"), ("d/x", "new")] {
@@ -47,7 +50,10 @@ fn what_is_put_back_is_proved_to_be_there() {
         let aside = layout.places.aside.path.join(below(&data));
         fs::rename(aside.join("both"), directory.path().join("both")).unwrap();
         if mount {
-            assert!(format!("{:#}", prove(&moves).unwrap_err()).contains("is gone from"), "mount {mount}");
+            assert!(
+                format!("{:#}", prove(&moves).unwrap_err()).contains("is gone from"),
+                "mount {mount}"
+            );
         }
         fs::rename(directory.path().join("both"), aside.join("both")).unwrap();
         prove(&moves).unwrap();
@@ -82,7 +88,11 @@ fn wherever_it_is_killed_it_goes_on_or_back() {
         let renames = {
             let (_directory, layout) = place(mount);
             let moves = plan(&layout).unwrap();
-            moves.steps.iter().map(|step| usize::from(step.new) + usize::from(step.old)).sum::<usize>()
+            moves
+                .steps
+                .iter()
+                .map(|step| usize::from(step.new) + usize::from(step.old))
+                .sum::<usize>()
         };
         assert_eq!(renames, if mount { 7 } else { 3 });
         for killed_after in 0..=renames {
@@ -101,7 +111,11 @@ fn wherever_it_is_killed_it_goes_on_or_back() {
                 }
                 forward(&moves).unwrap();
                 forward(&moves).unwrap();
-                assert_eq!(tree(&data), new, "mount {mount}, killed after {killed_after}, back {back}");
+                assert_eq!(
+                    tree(&data),
+                    new,
+                    "mount {mount}, killed after {killed_after}, back {back}"
+                );
                 assert_eq!(tree(&directory.path().join("gone")), ["deep/file=new"]);
                 assert_eq!(tree(&layout.places.aside.path.join(below(&data))), old);
             }
@@ -112,8 +126,15 @@ fn wherever_it_is_killed_it_goes_on_or_back() {
 /// The first `count` renames of `moves`.
 fn partly(moves: &Moves, mut count: usize) {
     for step in &moves.steps {
-        let (staged, aside) = (moves.places.staged.path.join(&step.inside), moves.places.aside.path.join(&step.inside));
-        for (from, to) in [step.old.then_some((&step.live, &aside)), step.new.then_some((&staged, &step.live))].into_iter().flatten() {
+        let (staged, aside) = (
+            moves.places.staged.path.join(&step.inside),
+            moves.places.aside.path.join(&step.inside),
+        );
+        for (from, to) in
+            [step.old.then_some((&step.live, &aside)), step.new.then_some((&staged, &step.live))]
+                .into_iter()
+                .flatten()
+        {
             if count == 0 {
                 return;
             }
@@ -135,7 +156,8 @@ fn what_only_the_old_has_is_found() {
     assert_eq!(found, [data.join("only new"), data.join("only old")]);
 }
 
-/// The owner of what is live exchanges a directory on the way to it for a link, at the worst moment.
+/// The owner of what is live exchanges a directory on the way to it for a link, at the worst
+/// moment.
 #[test]
 fn no_rename_goes_through_a_link_of_others() {
     let directory = tempfile::tempdir().unwrap();
@@ -154,7 +176,8 @@ fn no_rename_goes_through_a_link_of_others() {
     if rustix::process::geteuid().is_root() {
         chown(at("theirs"), Some(65534), None).unwrap();
     }
-    let layout = Layout { places, kept: at("kept"), roots: vec![Root { path: live, mount: false }] };
+    let layout =
+        Layout { places, kept: at("kept"), roots: vec![Root { path: live, mount: false }] };
     let moves = [plan(&layout).unwrap()];
     fs::rename(at("theirs/inner"), at("theirs/away")).unwrap();
     symlink(at("roots"), at("theirs/inner")).unwrap();
@@ -218,7 +241,11 @@ fn an_exchange_is_not_done_twice() {
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
     // The way back: what is new lies beside, the old is in place, and aside is what was in the way.
     fs::rename(&data, staged.join(below(&data))).unwrap();
-    fs::write(staged.join(format!("placing-{}-{}", inode(&layout.places.aside.path), inode(&aside))), "").unwrap();
+    fs::write(
+        staged.join(format!("placing-{}-{}", inode(&layout.places.aside.path), inode(&aside))),
+        "",
+    )
+    .unwrap();
     fs::rename(&aside, &data).unwrap();
     fs::create_dir(&aside).unwrap();
     backward(&moves).unwrap();

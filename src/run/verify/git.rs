@@ -1,7 +1,9 @@
-//! The Git repositories in the stored tree: found by what each has, laid out one by one, and read by Git.
+//! The Git repositories in the stored tree: found by what each has, laid out one by one, and read
+//! by Git.
 //!
-//! They are other people's. Git runs confined, on a repository that is put together of what it judges (objects, references) and of nothing
-//! that it obeys: configuration, hooks, `commondir`, worktrees, grafts and attributes stay behind.
+//! They are other people's. Git runs confined, on a repository that is put together of what it
+//! judges (objects, references) and of nothing that it obeys: configuration, hooks, `commondir`,
+//! worktrees, grafts and attributes stay behind.
 
 mod desk;
 
@@ -15,7 +17,8 @@ use crate::runs::Part;
 
 pub(super) use desk::{Desk, program};
 
-/// The directories that are Git repositories: those with the two directories that each has, or with all three names of one.
+/// The directories that are Git repositories: those with the two directories that each has, or with
+/// all three names of one.
 pub(super) fn repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathBuf>> {
     let mut found = Found::default();
     engine.list(&part.snapshot, &mut |path, size| found.add(path, size.is_none()))?;
@@ -27,14 +30,18 @@ pub(super) fn repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathB
 struct Found {
     /// `objects` and `refs`, as directories.
     directories: [BTreeSet<PathBuf>; 2],
-    /// `objects`, `refs` and `HEAD`, as anything: where one is a link, that is a finding and no reason to look away.
+    /// `objects`, `refs` and `HEAD`, as anything: where one is a link, that is a finding and no
+    /// reason to look away.
     names: [BTreeSet<PathBuf>; 3],
 }
 
 impl Found {
     fn add(&mut self, path: &Path, directory: bool) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
-        let Some(index) = ["objects", "refs", "HEAD"].iter().position(|known| name == *known) else { return };
+        let Some(index) = ["objects", "refs", "HEAD"].iter().position(|known| name == *known)
+        else {
+            return;
+        };
         self.names[index].insert(parent.to_owned());
         if let Some(directories) = self.directories.get_mut(index).filter(|_| directory) {
             directories.insert(parent.to_owned());
@@ -44,7 +51,8 @@ impl Found {
     fn repositories(self) -> Vec<PathBuf> {
         let [objects, refs] = self.directories;
         let [any_objects, any_refs, heads] = self.names;
-        let named = any_objects.intersection(&any_refs).filter(|path| heads.contains(*path)).cloned();
+        let named =
+            any_objects.intersection(&any_refs).filter(|path| heads.contains(*path)).cloned();
         let all: BTreeSet<PathBuf> = objects.intersection(&refs).cloned().chain(named).collect();
         all.into_iter().collect()
     }
@@ -63,7 +71,9 @@ mod tests {
     #[test]
     fn a_sample_is_spread_over_all() {
         let all: Vec<PathBuf> = (0..10).map(|number| PathBuf::from(number.to_string())).collect();
-        let taken = |count| sample(&all, count).map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
+        let taken = |count| {
+            sample(&all, count).map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(taken(Some(3)), "0 4 8");
         assert_eq!(taken(Some(20)), "0 1 2 3 4 5 6 7 8 9");
         assert_eq!(taken(None), "0 1 2 3 4 5 6 7 8 9");

@@ -1,4 +1,5 @@
-//! The repository itself: its structure or every byte, its keys, and whether it holds what the manifest vouches for.
+//! The repository itself: its structure or every byte, its keys, and whether it holds what the
+//! manifest vouches for.
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -11,14 +12,20 @@ use crate::runs::{Outcome, Part, Record};
 pub(super) fn check(engine: &dyn Engine, data: bool) -> Result<String> {
     let before = Record::current()?;
     let mut checked = engine.check(data);
-    let going_on = |record: &Option<Record>| record.as_ref().is_some_and(|record| record.outcome == Outcome::Running);
+    let going_on = |record: &Option<Record>| {
+        record.as_ref().is_some_and(|record| record.outcome == Outcome::Running)
+    };
     let now = Record::current()?;
-    let beside = going_on(&before) || going_on(&now) || before.map(|record| record.id) != now.map(|record| record.id);
+    let beside = going_on(&before)
+        || going_on(&now)
+        || before.map(|record| record.id) != now.map(|record| record.id);
     if beside && checked.is_err() {
-        // A run beside it may have replaced what was about to be read: what is wrong is so a second time.
+        // A run beside it may have replaced what was about to be read: what is wrong is so a second
+        // time.
         checked = engine.check(data);
     }
-    let bytes = if data { "every byte read" } else { "structure only; --read-data reads every byte" };
+    let bytes =
+        if data { "every byte read" } else { "structure only; --read-data reads every byte" };
     checked.map(|()| bytes.to_owned())
 }
 
@@ -33,7 +40,8 @@ pub(super) fn keys(engine: &dyn Engine) -> Finding {
     }
 }
 
-/// Whether every name of a file leads to what that file holds. Nothing where the engine cannot tell.
+/// Whether every name of a file leads to what that file holds. Nothing where the engine cannot
+/// tell.
 pub(super) fn links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
     let seen = match engine.confused(&part.snapshot) {
         Ok(None) => return None,
@@ -52,6 +60,11 @@ pub(crate) fn unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
     let snapshot = run.snapshots.iter().find(|snapshot| snapshot.id == part.snapshot);
     let snapshot = snapshot.with_context(|| format!("snapshot {} is gone", part.snapshot))?;
     let found = format!("{TREE}{}", snapshot.tree);
-    ensure!(found == part.checksum, "snapshot {} is another one than the manifest says ({found}, not {})", part.snapshot, part.checksum);
+    ensure!(
+        found == part.checksum,
+        "snapshot {} is another one than the manifest says ({found}, not {})",
+        part.snapshot,
+        part.checksum
+    );
     Ok(format!("{} files, {}", part.files, indicatif::BinaryBytes(part.bytes)))
 }

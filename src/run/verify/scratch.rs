@@ -1,7 +1,8 @@
-//! Where a verify lays out and starts what it looks at: a directory that is gone afterwards, at the latest with the next verify.
+//! Where a verify lays out and starts what it looks at: a directory that is gone afterwards, at the
+//! latest with the next verify.
 //!
-//! Others can make things beside it, and lock what they can open: no lock is waited for, and the one that tells a verify at work from one
-//! that was killed is on a file that nobody else can open.
+//! Others can make things beside it, and lock what they can open: no lock is waited for, and the
+//! one that tells a verify at work from one that was killed is on a file that nobody else can open.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -23,7 +24,8 @@ const LOCK: &str = "lock";
 /// One that was not locked within this time never will be.
 const BEGINNING: Duration = Duration::from_secs(3600);
 
-/// The directory. Locked while its process lives, so that what is left of a killed one can be told from one at work.
+/// The directory. Locked while its process lives, so that what is left of a killed one can be told
+/// from one at work.
 pub(super) struct Scratch {
     parent: Directory,
     name: OsString,
@@ -51,7 +53,9 @@ impl Scratch {
             let directory = parent.below(Path::new(&name))?;
             Ok(Self { parent, name: name.into(), directory, _lock: lock })
         };
-        make().with_context(|| format!("cannot work in {}: --scratch names another place", parent.display()))
+        make().with_context(|| {
+            format!("cannot work in {}: --scratch names another place", parent.display())
+        })
     }
 
     /// A directory in it that nobody else can enter.
@@ -76,7 +80,8 @@ impl Scratch {
     /// Bytes that are free.
     pub(super) fn free(&self) -> Result<u64> {
         let path = self.directory.path();
-        let system = fstatvfs(self.directory.as_fd()).with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
+        let system = fstatvfs(self.directory.as_fd())
+            .with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
         Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
@@ -100,7 +105,8 @@ pub(super) fn give(directory: &Directory, user: Option<&User>) -> Result<()> {
     user.map_or(Ok(()), |user| directory.give(user.uid.as_raw(), user.gid.as_raw()))
 }
 
-/// Lets `user`'s group read all that is in `directory`, which nobody else could enter so far. Returns its bytes.
+/// Lets `user`'s group read all that is in `directory`, which nobody else could enter so far.
+/// Returns its bytes.
 ///
 /// # Errors
 /// If there is anything but directories and regular files in it.
@@ -119,7 +125,9 @@ fn sweep(parent: &Directory) -> Result<()> {
         let path = parent.path().join(&name);
         match abandoned(parent, &name, begun) {
             Ok(Some(_locks)) => match parent.remove(&name) {
-                Ok(()) => tracing::info!(path = %path.display(), "removed what a verify left that was killed"),
+                Ok(()) => {
+                    tracing::info!(path = %path.display(), "removed what a verify left that was killed")
+                }
                 Err(error) => tracing::warn!("what a verify left that was killed: {error:#}"),
             },
             Ok(None) => {}
@@ -145,14 +153,18 @@ fn abandoned(parent: &Directory, name: &OsStr, begun: bool) -> Result<Option<Vec
     match directory.look(Path::new(LOCK))? {
         Some(_) => locks.push(directory.file(Path::new(LOCK))?),
         None if begun => {
-            let made = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+            let made = SystemTime::UNIX_EPOCH
+                + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
             if made.elapsed().unwrap_or_default() < BEGINNING {
                 return Ok(None);
             }
         }
         None => {}
     }
-    Ok(locks.iter().all(|lock| flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok()).then_some(locks))
+    Ok(locks
+        .iter()
+        .all(|lock| flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok())
+        .then_some(locks))
 }
 
 #[cfg(test)]
@@ -169,7 +181,12 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = |name: &str| parent.path().join(name);
         let at_work = Scratch::new(parent.path()).unwrap();
-        for name in ["gitlab-backup-verify-killed/database", "gitlab-backup-other", "elsewhere", ".gitlab-backup-verify-begun"] {
+        for name in [
+            "gitlab-backup-verify-killed/database",
+            "gitlab-backup-other",
+            "elsewhere",
+            ".gitlab-backup-verify-begun",
+        ] {
             fs::create_dir_all(path(name)).unwrap();
         }
         fs::create_dir_all(path("gitlab-backup-verify-locked")).unwrap();
@@ -177,8 +194,13 @@ mod tests {
         fs::write(path("gitlab-backup-verify-file"), "").unwrap();
         symlink(path("elsewhere"), path("gitlab-backup-verify-link")).unwrap();
         let scratch = Scratch::new(parent.path()).unwrap();
-        let stay =
-            ["gitlab-backup-other", "elsewhere", "gitlab-backup-verify-file", "gitlab-backup-verify-link", ".gitlab-backup-verify-begun"];
+        let stay = [
+            "gitlab-backup-other",
+            "elsewhere",
+            "gitlab-backup-verify-file",
+            "gitlab-backup-verify-link",
+            ".gitlab-backup-verify-begun",
+        ];
         for name in stay {
             assert!(path(name).symlink_metadata().is_ok(), "{name} was removed");
         }

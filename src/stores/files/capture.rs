@@ -1,4 +1,5 @@
-//! The window's part of the files, where no snapshot is made: every entry is looked at, and what changed since the first pass is secured.
+//! The window's part of the files, where no snapshot is made: every entry is looked at, and what
+//! changed since the first pass is secured.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,12 @@ pub fn capture(config: &Config) -> Result<()> {
     let view = walk(config, &plan)?;
     notify::ready("captured");
     let entries: u64 = view.roots.iter().map(|root| root.tree.count()).sum();
-    tracing::info!(entries, seconds = started.elapsed().as_secs_f64(), memory_mib = limits::peak(), "captured");
+    tracing::info!(
+        entries,
+        seconds = started.elapsed().as_secs_f64(),
+        memory_mib = limits::peak(),
+        "captured"
+    );
     view.save(Path::new(paths::FROZEN))
 }
 

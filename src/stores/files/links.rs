@@ -1,4 +1,5 @@
-//! Links to directories that are in no backup: `@hashed` moved to a larger disk, with a link left in its place. What is stored of it is the link.
+//! Links to directories that are in no backup: `@hashed` moved to a larger disk, with a link left
+//! in its place. What is stored of it is the link.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -65,7 +66,9 @@ impl Outside {
                     }
                 }
                 FileType::Directory if level < DEPTH && !exclude.matches(&path, true) => {
-                    let inner = directory.below(Path::new(&name)).and_then(|inner| Ok((inner.entries()?.into_iter(), inner)));
+                    let inner = directory
+                        .below(Path::new(&name))
+                        .and_then(|inner| Ok((inner.entries()?.into_iter(), inner)));
                     open.extend(inner.ok());
                 }
                 _ => {}
@@ -86,7 +89,8 @@ impl Outside {
     /// A line for each directory.
     pub fn told(&self) -> Vec<String> {
         let line = |(real, (link, count)): (&PathBuf, &(PathBuf, usize))| {
-            let more = if *count > 1 { format!(", as {} more do", count - 1) } else { String::new() };
+            let more =
+                if *count > 1 { format!(", as {} more do", count - 1) } else { String::new() };
             format!(
                 "{} leads to {}{more}, and that directory is not in the backup: name it in [files] paths",
                 text::path(link),
@@ -95,7 +99,10 @@ impl Outside {
         };
         let mut lines: Vec<String> = self.found.iter().take(NAMED).map(line).collect();
         if self.found.len() > NAMED {
-            lines.push(format!("links lead to {} more directories that are not in the backup", self.found.len() - NAMED));
+            lines.push(format!(
+                "links lead to {} more directories that are not in the backup",
+                self.found.len() - NAMED
+            ));
         }
         lines
     }

@@ -1,4 +1,5 @@
-//! Whether the file systems of others that are mounted in what is saved answer: one whose server is gone keeps whoever looks at it waiting for ever.
+//! Whether the file systems of others that are mounted in what is saved answer: one whose server is
+//! gone keeps whoever looks at it waiting for ever.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -21,11 +22,16 @@ const SERVED: [&str; 9] = ["fuse", "nfs", "nfs4", "cifs", "smb3", "ceph", "glust
 /// One finding for each that does not answer.
 pub fn silent(config: &Config) -> Vec<Finding> {
     let concerns = |mount: &Mount| {
-        let is_near = |path: &Path| path.starts_with(&mount.target) || mount.target.starts_with(path);
+        let is_near =
+            |path: &Path| path.starts_with(&mount.target) || mount.target.starts_with(path);
         SERVED.contains(&mount.kind.as_str()) && config.files.places().any(|path| is_near(path))
     };
     let mounts = mounts::seen().unwrap_or_default();
-    let asked: Vec<_> = mounts.into_iter().filter(concerns).map(|mount| (ask(mount.target.clone()), mount)).collect();
+    let asked: Vec<_> = mounts
+        .into_iter()
+        .filter(concerns)
+        .map(|mount| (ask(mount.target.clone()), mount))
+        .collect();
     let deadline = Instant::now() + PATIENCE;
     let silent = asked.into_iter().filter(|(answer, _)| {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -42,7 +48,8 @@ pub fn silent(config: &Config) -> Vec<Finding> {
     silent.map(|(_, mount)| Finding::of(WHAT, Err(words(mount)))).collect()
 }
 
-/// Asks from a thread of its own, which ends with the process if not before. An error is an answer, too.
+/// Asks from a thread of its own, which ends with the process if not before. An error is an answer,
+/// too.
 fn ask(target: PathBuf) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {

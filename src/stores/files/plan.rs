@@ -1,4 +1,5 @@
-//! How each path is captured: decided before GitLab is touched, by what its file system can do, and written down for all that follows.
+//! How each path is captured: decided before GitLab is touched, by what its file system can do, and
+//! written down for all that follows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -57,11 +58,12 @@ pub enum Way {
 impl Plan {
     /// The plan of the run that goes on.
     pub fn current() -> Result<Self> {
-        read_json(Path::new(paths::FREEZE))?.context("it is not decided yet how the files are captured")
+        read_json(Path::new(paths::FREEZE))?
+            .context("it is not decided yet how the files are captured")
     }
 
-    /// The paths that are walked in the window, and how their content is secured; into the directory that is there for it, or one that is made
-    /// in the staging area.
+    /// The paths that are walked in the window, and how their content is secured; into the
+    /// directory that is there for it, or one that is made in the staging area.
     pub fn walked(&self) -> impl Iterator<Item = (&Path, How, Option<&Held>)> {
         self.captures.iter().filter_map(|capture| match &capture.way {
             Way::Cloned(directory) => Some((&*capture.path, How::Clone, Some(directory))),
@@ -72,10 +74,16 @@ impl Plan {
 
     /// The directories of ours beside GitLab's.
     pub fn clones(&self) -> Vec<Held> {
-        self.captures.iter().filter_map(|capture| if let Way::Cloned(held) = &capture.way { Some(held.clone()) } else { None }).collect()
+        self.captures
+            .iter()
+            .filter_map(|capture| {
+                if let Way::Cloned(held) = &capture.way { Some(held.clone()) } else { None }
+            })
+            .collect()
     }
 
-    /// Makes them. They are written down before, so that whoever comes later finds what a crash left.
+    /// Makes them. They are written down before, so that whoever comes later finds what a crash
+    /// left.
     fn make(&mut self) -> Result<()> {
         let record = Path::new(paths::CLONES);
         if self.clones().is_empty() {
@@ -110,7 +118,8 @@ enum Can {
     Live,
 }
 
-/// Decides, clears up after an earlier run, and prepares the snapshots: all that can be done before the window.
+/// Decides, clears up after an earlier run, and prepares the snapshots: all that can be done before
+/// the window.
 ///
 /// Fails if a path cannot be captured in the way that the configuration asks for.
 pub fn freeze(config: &Config) -> Result<()> {
@@ -139,7 +148,9 @@ pub fn explain(config: &Config) -> Vec<Finding> {
         Ok(mounts) => choose(config, &mounts)
             .into_iter()
             .map(|choice| match choice {
-                Ok(Choice { path, why, .. }) => Finding::of("capture", Ok(format!("{}: {why}", path.display()))),
+                Ok(Choice { path, why, .. }) => {
+                    Finding::of("capture", Ok(format!("{}: {why}", path.display())))
+                }
                 Err(error) => Finding::of("capture", Err(error)),
             })
             .collect(),
@@ -149,13 +160,22 @@ pub fn explain(config: &Config) -> Vec<Finding> {
 
 /// Removes what a run before a crash or a reboot left, found by its name.
 fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
-    let relevant: Vec<Mount> = config.files.paths.iter().filter_map(|path| volume::mount_of(mounts, path).ok().cloned()).collect();
+    let relevant: Vec<Mount> = config
+        .files
+        .paths
+        .iter()
+        .filter_map(|path| volume::mount_of(mounts, path).ok().cloned())
+        .collect();
     // Where no snapshot is asked for, this unit may not mount, and has nothing to look for.
-    let kinds = Kind::ALL.into_iter().filter(|kind| config.files.volumes && relevant.iter().any(|mount| kind.expected(mount)));
+    let kinds = Kind::ALL
+        .into_iter()
+        .filter(|kind| config.files.volumes && relevant.iter().any(|mount| kind.expected(mount)));
     for kind in kinds {
         let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size);
         for snapshot in volumes.leftovers(&relevant)? {
-            volumes.undo(&snapshot).with_context(|| format!("cannot remove what an earlier run left, {}", snapshot.name))?;
+            volumes.undo(&snapshot).with_context(|| {
+                format!("cannot remove what an earlier run left, {}", snapshot.name)
+            })?;
             tracing::warn!(snapshot = snapshot.name, "removed what an earlier run left");
         }
     }
@@ -192,7 +212,12 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<Plan> {
                     let number = plan.snapshots.len();
                     let name = volume::name(run, number);
                     let at = Path::new(paths::VOLUMES).join(&name);
-                    plan.snapshots.push(Snapshot { kind: *kind, origin: place.origin.clone(), name, at });
+                    plan.snapshots.push(Snapshot {
+                        kind: *kind,
+                        origin: place.origin.clone(),
+                        name,
+                        at,
+                    });
                     number
                 });
                 Way::Snapshot { number, inside: place.inside.clone() }
@@ -208,12 +233,19 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<Plan> {
 
 /// One for each path.
 fn choose(config: &Config, mounts: &[Mount]) -> Vec<Result<Choice>> {
-    let mut choices: Vec<Result<Choice>> = config.files.paths.iter().map(|path| choice(config, mounts, path)).collect();
-    // One part is one snapshot in the repository: what has to be stored in the window takes the rest with it.
-    let live = choices.iter().flatten().find(|choice| matches!(choice.can, Can::Live)).map(|choice| choice.path.clone());
+    let mut choices: Vec<Result<Choice>> =
+        config.files.paths.iter().map(|path| choice(config, mounts, path)).collect();
+    // One part is one snapshot in the repository: what has to be stored in the window takes the
+    // rest with it.
+    let live = choices
+        .iter()
+        .flatten()
+        .find(|choice| matches!(choice.can, Can::Live))
+        .map(|choice| choice.path.clone());
     if let Some(live) = live {
         for choice in choices.iter_mut().flatten().filter(|choice| choice.path != live) {
-            (choice.can, choice.why) = (Can::Live, format!("stored in the window, as {} is", live.display()));
+            (choice.can, choice.why) =
+                (Can::Live, format!("stored in the window, as {} is", live.display()));
         }
     }
     choices
@@ -224,7 +256,10 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     let method = files.method(path);
     let answer = |can, why: String| Ok(Choice { path: path.to_owned(), can, why });
     if config.repository.engine == EngineName::Restic {
-        return answer(Can::Live, "stored in the window: restic reads files where they are".to_owned());
+        return answer(
+            Can::Live,
+            "stored in the window: restic reads files where they are".to_owned(),
+        );
     }
     let kinds: &[Kind] = match method {
         Method::Auto => &Kind::ALL,
@@ -238,11 +273,19 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     // Where it is not to be expected, nobody is asked: the unit may have no rights to.
     for kind in kinds.iter().filter(|kind| method != Method::Auto || kind.expected(mount)) {
         if let Some(inner) = volume::mounted_below(mounts, path) {
-            why_not.push(format!("{} is mounted in it, which a snapshot would not have", inner.target.display()));
+            why_not.push(format!(
+                "{} is mounted in it, which a snapshot would not have",
+                inner.target.display()
+            ));
             break;
         }
         match volume::volumes(*kind, &files.lvm_snapshot_size).place(mount, path)? {
-            Ok(place) => return answer(Can::Snapshot(*kind, place), format!("a snapshot of its {}", kind.noun())),
+            Ok(place) => {
+                return answer(
+                    Can::Snapshot(*kind, place),
+                    format!("a snapshot of its {}", kind.noun()),
+                );
+            }
             Err(reason) => why_not.push(format!("no snapshot of a {}: {reason}", kind.noun())),
         }
     }
@@ -254,9 +297,14 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     let because = if why_not.is_empty() { String::new() } else { format!(" ({})", reasons()) };
     if method != Method::None {
         match clones(path) {
-            Ok(()) => return answer(Can::Clone, format!("{since} is cloned in the window{because}")),
+            Ok(()) => {
+                return answer(Can::Clone, format!("{since} is cloned in the window{because}"));
+            }
             Err(error) if method == Method::Reflink => {
-                return Err(anyhow!("{} cannot be captured by snapshot = \"reflink\": {error:#}", path.display()));
+                return Err(anyhow!(
+                    "{} cannot be captured by snapshot = \"reflink\": {error:#}",
+                    path.display()
+                ));
             }
             Err(_) => {}
         }
@@ -267,13 +315,24 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     answer(Can::Live, format!("stored in the window, without a first pass{because}"))
 }
 
-/// Fails if files on the file system of `path` cannot share their blocks. Tries it, on files that have no names.
+/// Fails if files on the file system of `path` cannot share their blocks. Tries it, on files that
+/// have no names.
 fn clones(path: &Path) -> Result<()> {
     let (above, name) = At::itself(path).open()?;
-    let inside = above.look(Path::new(&name))?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
+    let inside = above
+        .look(Path::new(&name))?
+        .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     let directory: Directory = if inside { above.below(Path::new(&name))? } else { above };
-    let unnamed = || rustix::fs::openat(&directory, ".", OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    let unnamed = || {
+        rustix::fs::openat(
+            &directory,
+            ".",
+            OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
+            Mode::RUSR | Mode::WUSR,
+        )
+    };
     let (one, other) = (unnamed()?, unnamed()?);
     rustix::io::write(&one, &[0; 4096])?;
-    rustix::fs::ioctl_ficlone(&other, &one).with_context(|| format!("the file system of {} cannot clone", path.display()))
+    rustix::fs::ioctl_ficlone(&other, &one)
+        .with_context(|| format!("the file system of {} cannot clone", path.display()))
 }

@@ -32,16 +32,23 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// What it tells of the window, `since` seconds after the last run: as much is expected to change while it lasted as did before.
+    /// What it tells of the window, `since` seconds after the last run: as much is expected to
+    /// change while it lasted as did before.
     pub fn ahead(&self, since: Option<f64>) -> Ahead {
-        let share = since.filter(|since| *since > self.seconds).map_or(1.0, |since| self.seconds / since);
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let share =
+            since.filter(|since| *since > self.seconds).map_or(1.0, |since| self.seconds / since);
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss
+        )]
         let changed = (self.bytes_added as f64 * share) as u64;
         Ahead { walk: self.walk, changed }
     }
 }
 
-/// Stores everything that the window will only compare, and has every file system written out, so that the window need not wait for that.
+/// Stores everything that the window will only compare, and has every file system written out, so
+/// that the window need not wait for that.
 pub fn presync(config: &Config) -> Result<()> {
     let plan = Plan::current()?;
     let started = Instant::now();
@@ -49,7 +56,16 @@ pub fn presync(config: &Config) -> Result<()> {
     if plan.live() {
         let engine = open::in_run(config)?;
         let files = Files::Live { paths: &config.files.paths, exclude: &config.files.exclude };
-        pass.bytes_added = store(&*engine, PRESYNC, &[FILES, PRESYNC], files, Tolerance::Changing, patience::LONG)?.1.bytes_added;
+        pass.bytes_added = store(
+            &*engine,
+            PRESYNC,
+            &[FILES, PRESYNC],
+            files,
+            Tolerance::Changing,
+            patience::LONG,
+        )?
+        .1
+        .bytes_added;
     } else if plan.walked().next().is_some() {
         pass = first_look(config, &plan)?;
     }
@@ -57,7 +73,12 @@ pub fn presync(config: &Config) -> Result<()> {
         settled(&capture.path)?;
     }
     pass.seconds = started.elapsed().as_secs_f64();
-    tracing::info!(entries = pass.entries, seconds = pass.seconds, memory_mib = limits::peak(), "first pass");
+    tracing::info!(
+        entries = pass.entries,
+        seconds = pass.seconds,
+        memory_mib = limits::peak(),
+        "first pass"
+    );
     write_json(Path::new(paths::PASS), &pass)
 }
 
@@ -77,13 +98,22 @@ fn first_look(config: &Config, plan: &Plan) -> Result<Pass> {
     let entries = view.roots.iter().map(|root| root.tree.count()).sum();
     view.save(Path::new(paths::SEEN))?;
     let engine = open::in_run(config)?;
-    let (_, stored) = store(&*engine, PRESYNC, &[FILES, PRESYNC], Files::Frozen(view), Tolerance::Changing, patience::LONG)?;
+    let (_, stored) = store(
+        &*engine,
+        PRESYNC,
+        &[FILES, PRESYNC],
+        Files::Frozen(view),
+        Tolerance::Changing,
+        patience::LONG,
+    )?;
     left.extend(stored.skipped);
     if let Some(unnamed) = left.iter().find(|skipped| skipped.path.as_os_str().is_empty()) {
         bail!("the first pass is of no use: {unnamed}");
     }
     if !left.is_empty() {
-        let Some(mut seen) = View::load(Path::new(paths::SEEN))? else { bail!("{} is gone", paths::SEEN) };
+        let Some(mut seen) = View::load(Path::new(paths::SEEN))? else {
+            bail!("{} is gone", paths::SEEN)
+        };
         seen.forget(left.iter().map(|skipped| skipped.path.as_path()))?;
         seen.save(Path::new(paths::SEEN))?;
     }

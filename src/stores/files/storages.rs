@@ -1,4 +1,5 @@
-//! Whether what GitLab keeps on disk is in the backup: where it does is compared with what is saved.
+//! Whether what GitLab keeps on disk is in the backup: where it does is compared with what is
+//! saved.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +14,8 @@ use crate::host::own;
 
 const WHAT: &str = "storages";
 
-/// One finding for each directory that GitLab keeps something in and that no path has, and for each configuration of GitLab's that cannot be read.
-/// A backup of one's own takes what it takes.
+/// One finding for each directory that GitLab keeps something in and that no path has, and for each
+/// configuration of GitLab's that cannot be read. A backup of one's own takes what it takes.
 pub fn findings(config: &Config) -> Vec<Finding> {
     if config.files.command.is_some() {
         return Vec::new();
@@ -22,13 +23,20 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     let host = Host::new("/");
     let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let (mut declared, mut computed, mut findings) = (Vec::new(), Vec::new(), Vec::new());
-    let unread =
-        |error: anyhow::Error| Finding::warning(WHAT, format!("{error:#}: it cannot be told whether all that GitLab keeps is saved"));
+    let unread = |error: anyhow::Error| {
+        Finding::warning(
+            WHAT,
+            format!("{error:#}: it cannot be told whether all that GitLab keeps is saved"),
+        )
+    };
     for rails in declared::rails(&host, &config.files.configuration) {
         match rails {
             Ok(rails) => {
                 declared.extend(rails.directories());
-                let remote = rails.remote(&own).into_iter().filter(|remote| !config.files.omit.contains(&remote.address));
+                let remote = rails
+                    .remote(&own)
+                    .into_iter()
+                    .filter(|remote| !config.files.omit.contains(&remote.address));
                 findings.extend(remote.map(|remote| elsewhere(&remote, &rails.file)));
                 let words = |key: &str| {
                     format!(
@@ -36,7 +44,8 @@ pub fn findings(config: &Config) -> Vec<Finding> {
                         rails.file.display()
                     )
                 };
-                computed.extend(rails.computed().iter().map(|key| Finding::warning(WHAT, words(key))));
+                computed
+                    .extend(rails.computed().iter().map(|key| Finding::warning(WHAT, words(key))));
             }
             Err(error) => findings.push(unread(error)),
         }
@@ -51,9 +60,13 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     declared.sort_by(|one, other| one.path.cmp(&other.path));
     declared.dedup_by(|one, other| one.path == other.path);
     let saved = Saved::of(&config.files);
-    let missing: Vec<Finding> = declared.iter().filter(|declared| !saved.has(&declared.path)).map(uncovered).collect();
+    let missing: Vec<Finding> =
+        declared.iter().filter(|declared| !saved.has(&declared.path)).map(uncovered).collect();
     if missing.is_empty() && !declared.is_empty() {
-        findings.push(Finding::of(WHAT, Ok(format!("{} directories that GitLab is configured with: all saved", declared.len()))));
+        findings.push(Finding::of(
+            WHAT,
+            Ok(format!("{} directories that GitLab is configured with: all saved", declared.len())),
+        ));
     }
     findings.extend(missing);
     findings
@@ -97,11 +110,14 @@ impl Saved {
         Self { places, omit, exclude: Exclude::new(&files.exclude).ok() }
     }
 
-    /// What is not there is nothing to be saved: GitLab makes it when it has something to keep there.
+    /// What is not there is nothing to be saved: GitLab makes it when it has something to keep
+    /// there.
     fn has(&self, path: &Path) -> bool {
         let Ok(real) = own::canonical(path) else { return true };
         let omitted = |path: &Path| self.omit.iter().any(|omitted| path.starts_with(omitted));
-        let left_out = |path: &Path| omitted(path) || self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path));
+        let left_out = |path: &Path| {
+            omitted(path) || self.exclude.as_ref().is_some_and(|exclude| exclude.leaves_out(path))
+        };
         self.places.iter().any(|saved| real.starts_with(saved)) || left_out(path) || left_out(&real)
     }
 }

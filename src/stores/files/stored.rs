@@ -17,7 +17,8 @@ use crate::volume;
 
 use super::{FILES, PARTS, PRESYNC, Plan, Way, leave_out, leave_word, live, store, tell};
 
-/// The files, where the window did not store them itself, the dumps, and what own commands left for the run.
+/// The files, where the window did not store them itself, the dumps, and what own commands left for
+/// the run.
 pub fn stored(config: &Config) -> Result<()> {
     let mut engine = None;
     if config.files.command.is_none() && !told(FILES) {
@@ -40,8 +41,9 @@ pub fn stored(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Leaves word of what the window has stored otherwise than it looks: links to directories that nobody saves, and attributes whose names restic changes
-/// without a word. What cannot be looked at any more was stored.
+/// Leaves word of what the window has stored otherwise than it looks: links to directories that
+/// nobody saves, and attributes whose names restic changes without a word. What cannot be looked at
+/// any more was stored.
 fn looked_at(config: &Config) -> Result<()> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let walk = Walk::new(&exclude);
@@ -49,7 +51,9 @@ fn looked_at(config: &Config) -> Result<()> {
     for path in &config.files.paths {
         match walk.root(path, &At::itself(path), None) {
             Ok(root) => view.roots.push(root),
-            Err(error) => tracing::warn!("what is left out of {} is not known: {error:#}", path.display()),
+            Err(error) => {
+                tracing::warn!("what is left out of {} is not known: {error:#}", path.display())
+            }
         }
     }
     if config.repository.engine == EngineName::Restic {
@@ -76,8 +80,9 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
     let plan = Plan::current()?;
     let mut view = View::default();
     if plan.walked().next().is_some() {
-        view = View::load(Path::new(paths::FROZEN))?
-            .with_context(|| format!("{} is not there: the capture did not end well", paths::FROZEN))?;
+        view = View::load(Path::new(paths::FROZEN))?.with_context(|| {
+            format!("{} is not there: the capture did not end well", paths::FROZEN)
+        })?;
     }
     let exclude = Exclude::new(&config.files.exclude)?;
     for capture in &plan.captures {
@@ -85,7 +90,11 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         let snapshot = plan.snapshots.get(*number).context("the plan has no such snapshot")?;
         notify::status(&format!("looking at {} in {}", capture.path.display(), snapshot.name));
         let walk = Walk::new(&exclude);
-        let root = walk.root(&capture.path, &At { directory: snapshot.at.clone(), inside: inside.clone() }, None);
+        let root = walk.root(
+            &capture.path,
+            &At { directory: snapshot.at.clone(), inside: inside.clone() },
+            None,
+        );
         view.roots.push(root.map_err(|error| unreadable(error, &plan))?);
         if let Some(skipped) = walk.skipped().first() {
             return Err(unreadable(anyhow!("{skipped}"), &plan));
@@ -95,15 +104,18 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
     links_outside(config, &view)?;
     let snapshots = !plan.snapshots.is_empty();
     // What is unchanged since the first pass is there, and nothing else need be.
-    let parents: &[&str] = match (plan.walked().next().is_some() && config.files.presync, snapshots) {
+    let parents: &[&str] = match (plan.walked().next().is_some() && config.files.presync, snapshots)
+    {
         (true, false) => &[PRESYNC],
         (true, true) => &[PRESYNC, FILES],
         (false, _) => &[FILES],
     };
-    let stored = store(engine, FILES, parents, Files::Frozen(view), Tolerance::None, patience::LONG);
+    let stored =
+        store(engine, FILES, parents, Files::Frozen(view), Tolerance::None, patience::LONG);
     let (part, _) = stored.map_err(|error| unreadable(error, &plan))?;
-    let intact =
-        plan.snapshots.iter().try_for_each(|snapshot| volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot));
+    let intact = plan.snapshots.iter().try_for_each(|snapshot| {
+        volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot)
+    });
     if let Err(error) = intact {
         engine.forget(&[part.snapshot], patience::LONG)?;
         return Err(error);
@@ -111,12 +123,16 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
     tell(&part)
 }
 
-/// An input or output error, or that there is nothing any more, has a likely reason, which this unit's sandbox keeps it from asking for.
+/// An input or output error, or that there is nothing any more, has a likely reason, which this
+/// unit's sandbox keeps it from asking for.
 fn unreadable(error: Error, plan: &Plan) -> Error {
-    let likely = plan.snapshots.iter().filter_map(volume::unreadable).collect::<Vec<_>>().join("; ");
+    let likely =
+        plan.snapshots.iter().filter_map(volume::unreadable).collect::<Vec<_>>().join("; ");
     // Some layers between keep only the words.
     let words = format!("{error:#}");
-    match ["(os error 5)", "(os error 2)"].iter().any(|code| words.contains(code)) && !likely.is_empty() {
+    match ["(os error 5)", "(os error 2)"].iter().any(|code| words.contains(code))
+        && !likely.is_empty()
+    {
         true => error.context(likely),
         false => error,
     }

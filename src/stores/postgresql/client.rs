@@ -1,5 +1,5 @@
-//! How a server is asked: sessions of our own for queries, libpq's programs for dumps. Everything that a program is told comes by its
-//! environment, no secret and no name in its arguments.
+//! How a server is asked: sessions of our own for queries, libpq's programs for dumps. Everything
+//! that a program is told comes by its environment, no secret and no name in its arguments.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -24,9 +24,11 @@ use super::versions::{of_version, path_of};
 /// Where statements run that are about databases. Not `postgres`: that one may be restored itself.
 pub(crate) const MAINTENANCE: &str = "template1";
 
-/// By this comment a database is known that a restore has laid out, until it takes its place, or could not remove.
+/// By this comment a database is known that a restore has laid out, until it takes its place, or
+/// could not remove.
 pub(crate) const OURS: &str = "laid out by gitlab-backup restore";
-/// Those (`$1` is [`OURS`]), by the names that a restore gives: a comment alone is its owner's to write.
+/// Those (`$1` is [`OURS`]), by the names that a restore gives: a comment alone is its owner's to
+/// write.
 const BESIDE: &str = "datname ~ '_(restored|replaced)_[0-9]+(_rehearsed)?$' \
     AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $1::text, false)";
 
@@ -50,7 +52,11 @@ pub(crate) struct Client {
 impl Client {
     /// The role that backs up.
     pub fn new(config: &Postgresql) -> Result<Self> {
-        let password = config.password.as_ref().map(|source| secret::read(source, credential::POSTGRESQL)).transpose()?;
+        let password = config
+            .password
+            .as_ref()
+            .map(|source| secret::read(source, credential::POSTGRESQL))
+            .transpose()?;
         Self::with(config.clone(), password)
     }
 
@@ -79,13 +85,18 @@ impl Client {
         Session::open(&self.login, database).await.with_context(|| self.login.place(database))
     }
 
-    /// A session in `database` that waits for no lock of others: with GitLab down, nobody is waited for.
+    /// A session in `database` that waits for no lock of others: with GitLab down, nobody is waited
+    /// for.
     pub async fn insist(&self, database: &str) -> Result<Session> {
-        self.enter(database).await?.insisting(self.enter(database).await?).await.with_context(|| self.login.place(database))
+        self.enter(database)
+            .await?
+            .insisting(self.enter(database).await?)
+            .await
+            .with_context(|| self.login.place(database))
     }
 
-    /// A session in `database`, if need be after others that fill the server (anybody may, for as long as each is asked who he is), or when a server
-    /// is back that was just restarted.
+    /// A session in `database`, if need be after others that fill the server (anybody may, for as
+    /// long as each is asked who he is), or when a server is back that was just restarted.
     async fn enter(&self, database: &str) -> Result<Session> {
         let until = Instant::now() + PERSISTENCE;
         loop {
@@ -104,7 +115,8 @@ impl Client {
     /// The same, of the program at this path.
     pub fn command_at(&self, program: PathBuf, database: &str, major: u32) -> Result<Command> {
         let mut command = self.run(program);
-        let options: Vec<String> = settings(major).map(|(name, value)| format!("-c {name}={value}")).collect();
+        let options: Vec<String> =
+            settings(major).map(|(name, value)| format!("-c {name}={value}")).collect();
         command
             .env("PGHOST", &self.login.config.host)
             .env("PGPORT", self.login.config.port.to_string())
@@ -148,7 +160,8 @@ impl Client {
         self.run(self.program(program, major))
     }
 
-    /// The program of the version that goes with a server of this one, where it is: what a newer one writes, the server may not understand.
+    /// The program of the version that goes with a server of this one, where it is: what a newer
+    /// one writes, the server may not understand.
     pub fn program(&self, program: &str, major: u32) -> PathBuf {
         let own = self.login.config.bin_dir.is_none().then(|| of_version(program, major)).flatten();
         own.unwrap_or_else(|| path_of(program, Some(&self.login.config)))
@@ -157,7 +170,11 @@ impl Client {
     /// With an environment of its own: ours may have secrets in it.
     pub fn run(&self, program: PathBuf) -> Command {
         let mut command = Command::new(program);
-        command.env_clear().envs(["PATH", "TMPDIR", "TZ"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.env_clear().envs(
+            ["PATH", "TMPDIR", "TZ"]
+                .into_iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        );
         command.env("LC_ALL", "C").current_dir("/");
         if let Some(account) = self.login.account {
             command.uid(account.uid).gid(account.gid);
@@ -166,8 +183,9 @@ impl Client {
         command
     }
 
-    /// What to back up: the configured databases, or all but the server's own templates, those that let nobody in and those of a restore. That an
-    /// owner has made a template of his own hides nothing.
+    /// What to back up: the configured databases, or all but the server's own templates, those that
+    /// let nobody in and those of a restore. That an owner has made a template of his own hides
+    /// nothing.
     pub async fn databases(&self) -> Result<Vec<String>> {
         if let Some(names) = &self.login.config.databases {
             return Ok(names.clone());
@@ -179,16 +197,20 @@ impl Client {
         self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
     }
 
-    /// Databases that a restore has left beside GitLab's. None where the configuration names what to back up.
+    /// Databases that a restore has left beside GitLab's. None where the configuration names what
+    /// to back up.
     pub async fn beside(&self) -> Result<Vec<String>> {
         if self.login.config.databases.is_some() {
             return Ok(Vec::new());
         }
-        let sql = format!("SELECT datname::text FROM pg_catalog.pg_database WHERE {BESIDE} ORDER BY datname");
+        let sql = format!(
+            "SELECT datname::text FROM pg_catalog.pg_database WHERE {BESIDE} ORDER BY datname"
+        );
         self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
     }
 
-    /// Databases that the server lets nobody into, in words. None where the configuration names what to back up.
+    /// Databases that the server lets nobody into, in words. None where the configuration names
+    /// what to back up.
     pub async fn closed(&self) -> Result<Vec<String>> {
         if self.login.config.databases.is_some() {
             return Ok(Vec::new());
@@ -213,7 +235,8 @@ impl Client {
         rows.iter().map(words).collect()
     }
 
-    /// A session for what belongs to no database, in the first that lets the role in, and that database's name.
+    /// A session for what belongs to no database, in the first that lets the role in, and that
+    /// database's name.
     ///
     /// # Errors
     /// That of the first, if none does.
@@ -234,8 +257,18 @@ impl Client {
 
 /// Whether a server that did not let us in may do so in a moment.
 fn passes(error: &anyhow::Error) -> bool {
-    let codes = [SqlState::TOO_MANY_CONNECTIONS, SqlState::CANNOT_CONNECT_NOW, SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN];
-    let kinds = [ErrorKind::NotFound, ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+    let codes = [
+        SqlState::TOO_MANY_CONNECTIONS,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+    ];
+    let kinds = [
+        ErrorKind::NotFound,
+        ErrorKind::ConnectionRefused,
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+    ];
     let kind = |cause: &(dyn std::error::Error + 'static)| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|error| kinds.contains(&error.kind()))
     };

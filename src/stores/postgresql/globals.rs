@@ -1,5 +1,6 @@
-//! What a server has beside the content of its databases: roles, who is a member of which, settings, privileges on databases, tablespaces.
-//! Read from the catalogs as JSON and made again name by name: a name or a value may be anything.
+//! What a server has beside the content of its databases: roles, who is a member of which,
+//! settings, privileges on databases, tablespaces. Read from the catalogs as JSON and made again
+//! name by name: a name or a value may be anything.
 
 use std::collections::BTreeSet;
 
@@ -129,84 +130,134 @@ impl Globals {
             memberships: serde_json::from_str(&json(MEMBERSHIPS).await?).context(understood)?,
             settings: serde_json::from_str(&json(SETTINGS).await?).context(understood)?,
             tablespaces: serde_json::from_str(&json(TABLESPACES).await?).context(understood)?,
-            databases: serde_json::from_str(&session.value::<String>(DATABASES, &[&databases]).await?).context(understood)?,
+            databases: serde_json::from_str(
+                &session.value::<String>(DATABASES, &[&databases]).await?,
+            )
+            .context(understood)?,
         })
     }
 
-    /// Makes those roles that the server does not have; what it has stays as it is, its passwords above all. Returns the roles made, and what
-    /// of them could not be.
+    /// Makes those roles that the server does not have; what it has stays as it is, its passwords
+    /// above all. Returns the roles made, and what of them could not be.
     pub async fn make_roles(&self, session: &Session) -> Result<(Vec<String>, Vec<String>)> {
         let there = roles(session).await?;
-        let made: Vec<&Role> = self.roles.iter().filter(|role| !there.contains(&role.name)).collect();
+        let made: Vec<&Role> =
+            self.roles.iter().filter(|role| !there.contains(&role.name)).collect();
         let mut failed = Vec::new();
         for role in &made {
-            session.run(&create(role)).await.with_context(|| format!("cannot make role '{}'", role.name))?;
+            session
+                .run(&create(role))
+                .await
+                .with_context(|| format!("cannot make role '{}'", role.name))?;
             if let Some(comment) = &role.comment {
-                session.run(&format!("COMMENT ON ROLE {} IS {}", identifier(&role.name), literal(comment))).await?;
+                session
+                    .run(&format!(
+                        "COMMENT ON ROLE {} IS {}",
+                        identifier(&role.name),
+                        literal(comment)
+                    ))
+                    .await?;
             }
         }
         let all = roles(session).await?;
         let is_made = |name: &str| made.iter().any(|role| role.name == name);
-        for membership in self.memberships.iter().filter(|membership| is_made(&membership.role) || is_made(&membership.member)) {
+        for membership in self
+            .memberships
+            .iter()
+            .filter(|membership| is_made(&membership.role) || is_made(&membership.member))
+        {
             if !all.contains(&membership.role) || !all.contains(&membership.member) {
-                failed.push(format!("role '{}' is no member of '{}': there is no such role", membership.member, membership.role));
+                failed.push(format!(
+                    "role '{}' is no member of '{}': there is no such role",
+                    membership.member, membership.role
+                ));
                 continue;
             }
             let plain = grant(membership);
             let by = membership.grantor.as_ref().filter(|grantor| all.contains(*grantor));
             let granted = match by {
-                Some(grantor) => session.run(&format!("{plain} GRANTED BY {}", identifier(grantor))).await,
+                Some(grantor) => {
+                    session.run(&format!("{plain} GRANTED BY {}", identifier(grantor))).await
+                }
                 None => session.run(&plain).await,
             };
             // Since PostgreSQL 16 whoever granted must be one who may.
             if granted.is_err() {
-                let context = || format!("cannot make role '{}' a member of '{}'", membership.member, membership.role);
+                let context = || {
+                    format!(
+                        "cannot make role '{}' a member of '{}'",
+                        membership.member, membership.role
+                    )
+                };
                 session.run(&plain).await.with_context(context)?;
             }
         }
         for settings in self.settings.iter().filter(|settings| settings.database.is_none()) {
-            let Some(role) = settings.role.as_deref().filter(|role| is_made(role)) else { continue };
+            let Some(role) = settings.role.as_deref().filter(|role| is_made(role)) else {
+                continue;
+            };
             for value in &settings.values {
                 let whose = format!("ROLE {}", identifier(role));
                 if let Err(error) = set(session, &whose, value).await {
-                    failed.push(format!("role '{role}' is without a setting that it had: {error:#}"));
+                    failed
+                        .push(format!("role '{role}' is without a setting that it had: {error:#}"));
                 }
             }
         }
         Ok((made.into_iter().map(|role| role.name.clone()).collect(), failed))
     }
 
-    /// The tablespaces that the server does not have. They are not made: where they should be on this host, only its admin knows.
+    /// The tablespaces that the server does not have. They are not made: where they should be on
+    /// this host, only its admin knows.
     pub async fn missing_tablespaces(&self, session: &Session) -> Result<Vec<String>> {
-        let there: Vec<String> = session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace", &[]).await?;
-        Ok(self.tablespaces.iter().map(|tablespace| tablespace.name.clone()).filter(|name| !there.contains(name)).collect())
+        let there: Vec<String> =
+            session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace", &[]).await?;
+        Ok(self
+            .tablespaces
+            .iter()
+            .map(|tablespace| tablespace.name.clone())
+            .filter(|name| !there.contains(name))
+            .collect())
     }
 
-    /// Gives the database `name` the settings and privileges that it had. Returns what could not be given because of roles that are not there.
+    /// Gives the database `name` the settings and privileges that it had. Returns what could not be
+    /// given because of roles that are not there.
     pub async fn adorn(&self, session: &Session, name: &str) -> Result<Vec<String>> {
         let mut failed = Vec::new();
         let there = roles(session).await?;
         let database = identifier(name);
-        for settings in self.settings.iter().filter(|settings| settings.database.as_deref() == Some(name)) {
+        for settings in
+            self.settings.iter().filter(|settings| settings.database.as_deref() == Some(name))
+        {
             let whose = match &settings.role {
                 None => format!("DATABASE {database}"),
-                Some(role) if there.contains(role) => format!("ROLE {} IN DATABASE {database}", identifier(role)),
+                Some(role) if there.contains(role) => {
+                    format!("ROLE {} IN DATABASE {database}", identifier(role))
+                }
                 Some(role) => {
-                    failed.push(format!("database '{name}' is without settings of role '{role}', which is not there"));
+                    failed.push(format!(
+                        "database '{name}' is without settings of role '{role}', which is not there"
+                    ));
                     continue;
                 }
             };
             for value in &settings.values {
-                set(session, &whose, value).await.with_context(|| format!("cannot give database '{name}' its settings"))?;
+                set(session, &whose, value)
+                    .await
+                    .with_context(|| format!("cannot give database '{name}' its settings"))?;
             }
         }
-        let Some(properties) = self.databases.iter().find(|properties| properties.name == name) else {
+        let Some(properties) = self.databases.iter().find(|properties| properties.name == name)
+        else {
             session.run(&open(name)).await?;
             return Ok(failed);
         };
         let mut statements = Vec::new();
         if properties.connection_limit != -1 {
-            statements.push(format!("ALTER DATABASE {database} CONNECTION LIMIT {}", properties.connection_limit));
+            statements.push(format!(
+                "ALTER DATABASE {database} CONNECTION LIMIT {}",
+                properties.connection_limit
+            ));
         }
         if let Some(comment) = &properties.comment {
             statements.push(format!("COMMENT ON DATABASE {database} IS {}", literal(comment)));
@@ -219,7 +270,10 @@ impl Globals {
             let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = $1::text";
             let owner: String = session.value(sql, &[&name]).await?;
             // What a new database has, which is not in the list if it was taken away.
-            statements.extend(["PUBLIC".to_owned(), identifier(&owner)].map(|who| format!("REVOKE ALL ON DATABASE {database} FROM {who}")));
+            statements.extend(
+                ["PUBLIC".to_owned(), identifier(&owner)]
+                    .map(|who| format!("REVOKE ALL ON DATABASE {database} FROM {who}")),
+            );
             for privilege in privileges {
                 let missing: Vec<&String> = [Some(&privilege.grantor), privilege.grantee.as_ref()]
                     .into_iter()
@@ -233,13 +287,17 @@ impl Globals {
                 statements.extend(given(&database, &owner, privilege)?);
             }
         }
-        session.transaction(&statements).await.with_context(|| format!("cannot give database '{name}' its privileges"))?;
+        session
+            .transaction(&statements)
+            .await
+            .with_context(|| format!("cannot give database '{name}' its privileges"))?;
         Ok(failed)
     }
 }
 
 async fn roles(session: &Session) -> Result<BTreeSet<String>> {
-    let names: Vec<String> = session.column("SELECT rolname::text FROM pg_catalog.pg_roles", &[]).await?;
+    let names: Vec<String> =
+        session.column("SELECT rolname::text FROM pg_catalog.pg_roles", &[]).await?;
     Ok(names.into_iter().collect())
 }
 
@@ -259,7 +317,11 @@ fn create(role: &Role) -> String {
         (role.replication, "REPLICATION"),
         (role.bypass_rls, "BYPASSRLS"),
     ];
-    let mut words: Vec<String> = attributes.iter().filter(|(wanted, _)| *wanted).map(|(_, word)| (*word).to_owned()).collect();
+    let mut words: Vec<String> = attributes
+        .iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, word)| (*word).to_owned())
+        .collect();
     if role.connection_limit != -1 {
         words.push(format!("CONNECTION LIMIT {}", role.connection_limit));
     }
@@ -269,10 +331,14 @@ fn create(role: &Role) -> String {
 }
 
 fn grant(membership: &Membership) -> String {
-    let mut sql = format!("GRANT {} TO {}", identifier(&membership.role), identifier(&membership.member));
+    let mut sql =
+        format!("GRANT {} TO {}", identifier(&membership.role), identifier(&membership.member));
     match (membership.inherit, membership.set) {
         (Some(inherit), Some(set)) => {
-            sql.push_str(&format!(" WITH ADMIN {}, INHERIT {inherit}, SET {set}", membership.admin));
+            sql.push_str(&format!(
+                " WITH ADMIN {}, INHERIT {inherit}, SET {set}",
+                membership.admin
+            ));
         }
         _ if membership.admin => sql.push_str(" WITH ADMIN OPTION"),
         _ => {}
@@ -285,21 +351,30 @@ fn given(database: &str, owner: &str, privilege: &Privilege) -> Result<Vec<Strin
     if !privilege.privilege.chars().all(|c| c.is_ascii_uppercase() || c == ' ') {
         bail!("'{}' is no privilege", privilege.privilege);
     }
-    let grantee = privilege.grantee.as_ref().map_or_else(|| "PUBLIC".to_owned(), |role| identifier(role));
+    let grantee =
+        privilege.grantee.as_ref().map_or_else(|| "PUBLIC".to_owned(), |role| identifier(role));
     let option = if privilege.grantable { " WITH GRANT OPTION" } else { "" };
-    let grant = format!("GRANT {} ON DATABASE {database} TO {grantee}{option}", privilege.privilege);
+    let grant =
+        format!("GRANT {} ON DATABASE {database} TO {grantee}{option}", privilege.privilege);
     if privilege.grantor == owner {
         return Ok(vec![grant]);
     }
-    Ok(vec![format!("SET LOCAL ROLE {}", identifier(&privilege.grantor)), grant, "RESET ROLE".to_owned()])
+    Ok(vec![
+        format!("SET LOCAL ROLE {}", identifier(&privilege.grantor)),
+        grant,
+        "RESET ROLE".to_owned(),
+    ])
 }
 
 /// `ALTER whose SET` of `name=value`.
 async fn set(session: &Session, whose: &str, setting: &str) -> Result<()> {
-    let (name, value) = setting.split_once('=').with_context(|| format!("'{setting}' is no setting"))?;
+    let (name, value) =
+        setting.split_once('=').with_context(|| format!("'{setting}' is no setting"))?;
     // The parts of a name such as `plpgsql.check_asserts`.
     let parts: Vec<String> = name.split('.').map(identifier).collect();
-    session.run(&format!("ALTER {whose} SET {} TO {}", parts.join("."), written(name, value)?)).await
+    session
+        .run(&format!("ALTER {whose} SET {} TO {}", parts.join("."), written(name, value)?))
+        .await
 }
 
 /// Those that are lists of names: quoted as a whole, a list would become one name.
@@ -343,7 +418,8 @@ fn list(text: &str) -> Option<Vec<String>> {
                 }
             }
         } else {
-            let end = rest.find([',', ' ', '\t', '\n', '\r', '\u{b}', '\u{c}']).unwrap_or(rest.len());
+            let end =
+                rest.find([',', ' ', '\t', '\n', '\r', '\u{b}', '\u{c}']).unwrap_or(rest.len());
             let (plain, after) = rest.split_at(end);
             if plain.is_empty() {
                 return None;
@@ -381,9 +457,23 @@ mod tests {
 
     #[test]
     fn a_role_is_made_with_what_it_had() {
-        let role = Role { name: "a\nb\"".to_owned(), login: true, inherit: true, connection_limit: -1, ..Role::default() };
+        let role = Role {
+            name: "a\nb\"".to_owned(),
+            login: true,
+            inherit: true,
+            connection_limit: -1,
+            ..Role::default()
+        };
         assert_eq!(create(&role), "CREATE ROLE \"a\nb\"\"\" LOGIN");
-        let role = Role { superuser: true, password: Some("x'\n".to_owned()), connection_limit: 3, ..role };
-        assert_eq!(create(&role), "CREATE ROLE \"a\nb\"\"\" SUPERUSER LOGIN CONNECTION LIMIT 3 PASSWORD E'x''\n'");
+        let role = Role {
+            superuser: true,
+            password: Some("x'\n".to_owned()),
+            connection_limit: 3,
+            ..role
+        };
+        assert_eq!(
+            create(&role),
+            "CREATE ROLE \"a\nb\"\"\" SUPERUSER LOGIN CONNECTION LIMIT 3 PASSWORD E'x''\n'"
+        );
     }
 }

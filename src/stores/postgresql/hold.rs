@@ -1,4 +1,5 @@
-//! Holds an exported snapshot of every database, and its tables as they are, for as long as it is not dumped.
+//! Holds an exported snapshot of every database, and its tables as they are, for as long as it is
+//! not dumped.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,15 +23,15 @@ use super::session::{self, Session};
 use super::{Held, HeldDatabase, Holder, dumped};
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// What is locked before the snapshot is taken, until it is dumped: TRUNCATE and what rewrites a table take its rows from every snapshot.
+/// What is locked before the snapshot is taken, until it is dumped: TRUNCATE and what rewrites a
+/// table take its rows from every snapshot.
 const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY c.oid";
 /// How often the tables may change between the list and the snapshot.
 const TRIES: u32 = 5;
 /// Where the rows of each are: whoever empties or rewrites a table puts them elsewhere.
-pub(super) const NODES: &str =
-    "SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid = ANY($1)";
+pub(super) const NODES: &str = "SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid = ANY($1)";
 /// Who keeps a table for himself.
 const KEEPERS: &str = "SELECT DISTINCT c.relname::text || ' (session ' || l.pid || ', ' || l.mode || ')' FROM pg_catalog.pg_locks l \
     JOIN pg_catalog.pg_class c ON c.oid = l.relation WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND l.locktype = 'relation' \
@@ -40,15 +41,16 @@ const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_data
 const LOCKS: &str = "SET lock_timeout = '2s'";
 /// What is held afterwards takes as long as the dump.
 const NO_LOCKS: &str = "SET lock_timeout = 0";
-/// No snapshot has the sequences: a dump tells them as they are when it is made. Those that were never used are left to the dump.
+/// No snapshot has the sequences: a dump tells them as they are when it is made. Those that were
+/// never used are left to the dump.
 const SEQUENCES: &str = "SELECT pg_catalog.format('%I.%I', schemaname, sequencename), last_value \
     FROM pg_catalog.pg_sequences WHERE last_value IS NOT NULL";
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Exports, tells systemd that it is ready, and holds until it is stopped.
 ///
-/// Outside the window it holds nothing: systemd starts it along with whatever requires the dump and is tried again, and a snapshot of that
-/// moment would not fit what was captured.
+/// Outside the window it holds nothing: systemd starts it along with whatever requires the dump and
+/// is tried again, and a snapshot of that moment would not fit what was captured.
 pub async fn hold(config: &Config) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let mut stop = signal(SignalKind::terminate())?;
@@ -64,7 +66,9 @@ pub async fn hold(config: &Config) -> Result<()> {
         let client = std::sync::Arc::clone(&client);
         exports.spawn(async move {
             let place = client.login.place(&name);
-            export(&client, name).await.with_context(|| format!("cannot hold a snapshot of {place}"))
+            export(&client, name)
+                .await
+                .with_context(|| format!("cannot hold a snapshot of {place}"))
         });
     }
     let mut holders = Vec::new();
@@ -73,7 +77,10 @@ pub async fn hold(config: &Config) -> Result<()> {
     }
     holders.sort_by(|a, b| a.database.name.cmp(&b.database.name));
     let held = Held {
-        server_version: holders.first().map(|holder| holder.session.version.clone()).unwrap_or_default(),
+        server_version: holders
+            .first()
+            .map(|holder| holder.session.version.clone())
+            .unwrap_or_default(),
         databases: holders.iter().map(|holder| holder.database.clone()).collect(),
     };
     write_json(&Path::new(paths::PGSNAPSHOT).join("snapshots.json"), &held)?;
@@ -87,7 +94,11 @@ pub async fn hold(config: &Config) -> Result<()> {
         }
         for holder in &mut holders {
             if holder.session.is_lost() {
-                bail!("the snapshot of database '{}' is lost: {}", holder.database.name, holder.session.loss().await);
+                bail!(
+                    "the snapshot of database '{}' is lost: {}",
+                    holder.database.name,
+                    holder.session.loss().await
+                );
             }
         }
         // Dumped: whoever waits for it waits no longer.
@@ -100,7 +111,8 @@ async fn window_is_open() -> Result<bool> {
     Ok(Manager::connect().await?.state(&Unit::Window.to_string()).await?.active.is_running())
 }
 
-/// Everything that is asked in the window, with the same words; what it takes ends with the session.
+/// Everything that is asked in the window, with the same words; what it takes ends with the
+/// session.
 pub(super) async fn export(client: &Client, name: String) -> Result<Holder> {
     let session = client.connect(&name).await?;
     session.run(LOCKS).await?;
@@ -108,11 +120,17 @@ pub(super) async fn export(client: &Client, name: String) -> Result<Holder> {
     let sequences = sequences(&session, &name).await?;
     let numbers: Vec<u32> = tables.keys().copied().collect();
     let nodes = session.rows(NODES, &[&numbers]).await?;
-    let nodes = nodes.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_>>()?;
+    let nodes =
+        nodes.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_>>()?;
     session.run(NO_LOCKS).await?;
     let pid = session.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
     let bytes = u64::try_from(bytes).context("a database's size is a number")?;
-    Ok(Holder { session, pid, tables, database: HeldDatabase { name, snapshot, bytes, sequences, nodes } })
+    Ok(Holder {
+        session,
+        pid,
+        tables,
+        database: HeldDatabase { name, snapshot, bytes, sequences, nodes },
+    })
 }
 
 /// Locks every table, and then takes a snapshot in which there is no other.
@@ -138,7 +156,12 @@ async fn whole(session: &Session, name: &str) -> Result<(BTreeMap<u32, String>, 
 }
 
 async fn tables(session: &Session) -> Result<BTreeMap<u32, String>> {
-    session.rows(TABLES, &[]).await?.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    session
+        .rows(TABLES, &[])
+        .await?
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect()
 }
 
 async fn lock(session: &Session, tables: impl Iterator<Item = &String>) -> Result<()> {
@@ -157,11 +180,17 @@ async fn refused(session: &Session, name: &str, error: anyhow::Error) -> anyhow:
             format!(
                 "a table of database '{name}' is kept for longer than GitLab may be down for it, by an open transaction such as that of an ALTER TABLE: {}. \
                  Wait for its end, or end it",
-                if keepers.is_empty() { "look for it in pg_locks".to_owned() } else { keepers.join(", ") }
+                if keepers.is_empty() {
+                    "look for it in pg_locks".to_owned()
+                } else {
+                    keepers.join(", ")
+                }
             )
         }
         Some(&SqlState::OUT_OF_MEMORY) => {
-            format!("the server has no room for a lock on every table of database '{name}': raise max_locks_per_transaction and restart it")
+            format!(
+                "the server has no room for a lock on every table of database '{name}': raise max_locks_per_transaction and restart it"
+            )
         }
         _ => format!("cannot lock the tables of database '{name}'"),
     };

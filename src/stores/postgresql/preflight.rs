@@ -19,7 +19,10 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
     let Some(postgresql) = &config.postgresql else { return Vec::new() };
     match server(postgresql).await {
         Ok((session, seen)) => {
-            let mut findings = vec![Finding::of("postgresql", Ok(seen)), Finding::of("pg_dump", pg_dump(postgresql, session.major).await)];
+            let mut findings = vec![
+                Finding::of("postgresql", Ok(seen)),
+                Finding::of("pg_dump", pg_dump(postgresql, session.major).await),
+            ];
             findings.extend(role::finding(postgresql, &session).await);
             findings.extend(left_out(postgresql).await);
             findings
@@ -34,7 +37,8 @@ async fn left_out(postgresql: &Postgresql) -> Option<Finding> {
     (!words.is_empty()).then(|| Finding::warning("postgresql databases", words.join("\n")))
 }
 
-/// A session with the server, and what was seen. Every database is asked what it will be asked in the window, and what is asked behind it.
+/// A session with the server, and what was seen. Every database is asked what it will be asked in
+/// the window, and what is asked behind it.
 async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     let client = Client::new(postgresql)?;
     let databases = client.databases().await?;
@@ -44,7 +48,8 @@ async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     for database in &databases {
         match hold::export(&client, database.clone()).await {
             Ok(holder) => holders.push(holder),
-            Err(error) => failures.push(format!("no snapshot of database '{database}' can be held: {error:#}")),
+            Err(error) => failures
+                .push(format!("no snapshot of database '{database}' can be held: {error:#}")),
         }
     }
     // For what belongs to none of them.
@@ -52,10 +57,14 @@ async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
     }
-    let session = holders.pop().with_context(|| format!("PostgreSQL at {} has no database to back up", postgresql.host))?.session;
+    let session = holders
+        .pop()
+        .with_context(|| format!("PostgreSQL at {} has no database to back up", postgresql.host))?
+        .session;
     drop(holders);
     session.run("ROLLBACK").await?;
-    let seen = format!("version {} at {}, {} databases", session.major, postgresql.host, databases.len());
+    let seen =
+        format!("version {} at {}, {} databases", session.major, postgresql.host, databases.len());
     Ok((session, seen))
 }
 
@@ -64,7 +73,10 @@ async fn pg_dump(postgresql: &Postgresql, server: u32) -> Result<String> {
     let client = Client::new(postgresql)?;
     for program in ["pg_dump", "pg_dumpall", "pg_restore"] {
         let here = programs::version(&client, program, server).await?;
-        ensure!(here >= server, "{program} {here} is older than the server ({server}): name the server's programs by [postgresql] bin-dir");
+        ensure!(
+            here >= server,
+            "{program} {here} is older than the server ({server}): name the server's programs by [postgresql] bin-dir"
+        );
     }
     Ok(format!("version {}", programs::prove(&client, server).await?))
 }

@@ -1,5 +1,5 @@
-//! Who waits for the locks of a run. What changes a table waits for its dump, and everything behind it, GitLab's own queries too: so the run
-//! gives way after a while.
+//! Who waits for the locks of a run. What changes a table waits for its dump, and everything behind
+//! it, GitLab's own queries too: so the run gives way after a while.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -30,11 +30,15 @@ impl Queue {
         let now = Instant::now();
         let mut since = HashMap::new();
         for row in watch.rows(WAITING, &[&ours]).await? {
-            let (pid, relation, mode): (i32, u32, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            let (blocker, user, statement): (i32, String, String) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
+            let (pid, relation, mode): (i32, u32, String) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let (blocker, user, statement): (i32, String, String) =
+                (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
             let start = *self.since.get(&pid).unwrap_or(&now);
             since.insert(pid, start);
-            let Some(holder) = holders.iter().find(|holder| holder.pid == blocker) else { continue };
+            let Some(holder) = holders.iter().find(|holder| holder.pid == blocker) else {
+                continue;
+            };
             if now.duration_since(start) >= self.limit {
                 let table = holder.tables.get(&relation).map_or("?", String::as_str);
                 bail!(

@@ -1,6 +1,7 @@
 //! Names and strings where they become text.
 
-/// How libpq's programs take the name of a database, which is more than a name to them if it has a `=`.
+/// How libpq's programs take the name of a database, which is more than a name to them if it has a
+/// `=`.
 pub(crate) fn dbname(name: &str) -> String {
     format!("dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
 }

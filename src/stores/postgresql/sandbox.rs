@@ -1,8 +1,10 @@
 //! A role without rights, as which a dump is loaded.
 //!
-//! What is loaded may be code of the database's owner: a check, the input of a domain, an index's expression, a generated column. It runs as
-//! whoever loads, and can go back from any role that a session has only taken on. So the session itself is one of a role that has nothing:
-//! it owns all that is in the new database until that is full, and nobody else is let in before everything has been handed over.
+//! What is loaded may be code of the database's owner: a check, the input of a domain, an index's
+//! expression, a generated column. It runs as whoever loads, and can go back from any role that a
+//! session has only taken on. So the session itself is one of a role that has nothing: it owns all
+//! that is in the new database until that is full, and nobody else is let in before everything has
+//! been handed over.
 
 use std::time::Duration;
 
@@ -29,9 +31,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Who may take the role on, and is no superuser: itself, and whom its code has lent it to.
 const BORROWERS: &str = "SELECT r.oid FROM pg_catalog.pg_roles r \
     WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, $1::text::name, 'MEMBER')";
-const SESSIONS: &str = "SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesysid = ANY($1::oid[])";
-const END: &str =
-    "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
+const SESSIONS: &str =
+    "SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesysid = ANY($1::oid[])";
+const END: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
 const LEFT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
 const END_OTHERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
     JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid WHERE a.datname = pg_catalog.current_database() AND NOT r.rolsuper";
@@ -42,16 +44,20 @@ const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catal
     JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
     WHERE r.rolname = $1::text OR m.rolname = $1::text";
 
-/// Whether this session's role may do anything: then it has rights that must not be lent. One that may not has none that the data's owner
-/// would not have.
+/// Whether this session's role may do anything: then it has rights that must not be lent. One that
+/// may not has none that the data's owner would not have.
 pub(crate) async fn is_needed(session: &Session) -> Result<bool> {
-    session.value("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await
+    session
+        .value("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
+        .await
 }
 
-/// Makes the role, or makes of what is there under its name what it should be; `os_user` connects as it.
+/// Makes the role, or makes of what is there under its name what it should be; `os_user` connects
+/// as it.
 pub(crate) async fn make(admin: &Client, session: &Session, os_user: &str) -> Result<Client> {
-    // A socket goes by the user; anything else by this password, which nobody has to know. Code that gives the role another one cannot put this
-    // one back, which [`Guard::ensure_alone`] looks for.
+    // A socket goes by the user; anything else by this password, which nobody has to know. Code
+    // that gives the role another one cannot put this one back, which [`Guard::ensure_alone`] looks
+    // for.
     let password = random::hex(32)?;
     // The server is told what it keeps, and not what its log would keep.
     let hash = literal(&scram_sha_256(password.as_bytes()));
@@ -65,10 +71,17 @@ pub(crate) async fn make(admin: &Client, session: &Session, os_user: &str) -> Re
         "{word} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT CONNECTION LIMIT -1 PASSWORD {hash} \
          VALID UNTIL 'infinity'"
     );
-    session.run(&sql).await.with_context(|| format!("cannot make role '{NAME}', as which the dumps are loaded"))?;
+    session
+        .run(&sql)
+        .await
+        .with_context(|| format!("cannot make role '{NAME}', as which the dumps are loaded"))?;
     session.run(&format!("ALTER ROLE {role} RESET ALL")).await?;
     alone(session).await?;
-    let config = Postgresql { user: NAME.to_owned(), os_user: os_user.to_owned(), ..admin.login.config.clone() };
+    let config = Postgresql {
+        user: NAME.to_owned(),
+        os_user: os_user.to_owned(),
+        ..admin.login.config.clone()
+    };
     let by_user = admin.login.by_socket() && admin.login.password.is_none();
     let mut client = Client::with(config, (!by_user).then_some(password))?;
     client.login.application = admin.login.application;
@@ -79,7 +92,9 @@ pub(crate) async fn make(admin: &Client, session: &Session, os_user: &str) -> Re
 async fn alone(session: &Session) -> Result<()> {
     for row in session.rows(MEMBERSHIPS, &[&NAME]).await? {
         let (of, member): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        session.run(&format!("REVOKE {} FROM {} CASCADE", identifier(&of), identifier(&member))).await?;
+        session
+            .run(&format!("REVOKE {} FROM {} CASCADE", identifier(&of), identifier(&member)))
+            .await?;
     }
     Ok(())
 }
@@ -90,23 +105,30 @@ pub(crate) async fn equip(session: &Session) -> Result<()> {
     session.run(&format!("ALTER ROLE {role} LOGIN")).await?;
     // A database's owner has it by itself.
     session.run(&format!("GRANT CREATE, USAGE ON SCHEMA public TO {role}")).await?;
-    let tablespaces: Vec<String> =
-        session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[]).await?;
+    let tablespaces: Vec<String> = session
+        .column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[])
+        .await?;
     for tablespace in tablespaces {
-        session.run(&format!("GRANT CREATE ON TABLESPACE {} TO {role}", identifier(&tablespace))).await?;
+        session
+            .run(&format!("GRANT CREATE ON TABLESPACE {} TO {role}", identifier(&tablespace)))
+            .await?;
     }
     Ok(())
 }
 
-/// What keeps a database's own code from making or changing anything while it is loaded, when the role owns all of it: what belongs to others
-/// (a superuser's table, another role's function) would come back with an index, a rule or a body of that code's.
+/// What keeps a database's own code from making or changing anything while it is loaded, when the
+/// role owns all of it: what belongs to others (a superuser's table, another role's function) would
+/// come back with an index, a rule or a body of that code's.
 ///
-/// It lets through the session that put it up, in which no such code runs, and of the role's own sessions what pg_restore asks for by itself:
-/// not what code asks for in the middle of another statement, and nothing under settings that code has left behind in the session. Of
-/// everybody else, such as an autovacuum worker that computes the expression of an index, it lets nothing through.
+/// It lets through the session that put it up, in which no such code runs, and of the role's own
+/// sessions what pg_restore asks for by itself: not what code asks for in the middle of another
+/// statement, and nothing under settings that code has left behind in the session. Of everybody
+/// else, such as an autovacuum worker that computes the expression of an index, it lets nothing
+/// through.
 pub(crate) struct Guard {
     name: String,
-    /// What the server knows the role's password by: only code in a session of the role can have changed it, to enter as the role.
+    /// What the server knows the role's password by: only code in a session of the role can have
+    /// changed it, to enter as the role.
     password: String,
 }
 
@@ -120,9 +142,10 @@ impl Guard {
         let name = format!("gitlab_backup_{}", random::hex(16)?);
         let role = literal(NAME);
         let own: i32 = session.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
-        // By itself a statement of pg_restore has one line of context, this function's; what code asks for has that code's too. Every name is
-        // qualified, for the search path is looked at and so must be the session's. The encodings are those in which a backslash or a letter may
-        // be the second byte of a character.
+        // By itself a statement of pg_restore has one line of context, this function's; what code
+        // asks for has that code's too. Every name is qualified, for the search path is looked at
+        // and so must be the session's. The encodings are those in which a backslash or a letter
+        // may be the second byte of a character.
         let sql = format!(
             "CREATE SCHEMA {name};
             CREATE FUNCTION {name}.guard () RETURNS event_trigger LANGUAGE plpgsql AS $guard$
@@ -149,14 +172,20 @@ impl Guard {
             END $guard$;
             CREATE EVENT TRIGGER {name} ON ddl_command_start EXECUTE PROCEDURE {name}.guard ();"
         );
-        session.script(&sql).await.context("cannot keep the code of the database from changing it")?;
+        session
+            .script(&sql)
+            .await
+            .context("cannot keep the code of the database from changing it")?;
         Ok(Self { name, password: session.value(PASSWORD, &[&NAME]).await? })
     }
 
     /// Fails if somebody may have entered as the role meanwhile.
     pub async fn ensure_alone(&self, session: &Session) -> Result<()> {
         let now: Option<String> = session.value(PASSWORD, &[&NAME]).await?;
-        ensure!(now.as_ref() == Some(&self.password), "code of the database has given role '{NAME}' another password, while it was loaded");
+        ensure!(
+            now.as_ref() == Some(&self.password),
+            "code of the database has given role '{NAME}' another password, while it was loaded"
+        );
         Ok(())
     }
 
@@ -170,8 +199,8 @@ impl Guard {
     }
 }
 
-/// Opens a new database, in which nobody has been yet, to nobody but the role, which may make in it what it likes. It is not the role's own: whose
-/// it is may give it settings and let others in.
+/// Opens a new database, in which nobody has been yet, to nobody but the role, which may make in it
+/// what it likes. It is not the role's own: whose it is may give it settings and let others in.
 pub(crate) async fn open_alone(session: &Session, database: &str) -> Result<()> {
     let (database, role) = (identifier(database), identifier(NAME));
     session
@@ -194,12 +223,16 @@ pub(crate) async fn equip_for_extensions(session: &Session) -> Result<()> {
         WHERE c.relkind IN ('r', 'p', 'S')";
     for row in session.rows(sql, &[&NAME]).await? {
         let statements: [String; 2] = [row.try_get(0)?, row.try_get(1)?];
-        session.transaction(&statements).await.context("cannot have an extension's configuration filled")?;
+        session
+            .transaction(&statements)
+            .await
+            .context("cannot have an extension's configuration filled")?;
     }
     Ok(())
 }
 
-/// Ends the role's sessions, and those of others that may have taken it on, and lets nobody begin one until it is equipped again.
+/// Ends the role's sessions, and those of others that may have taken it on, and lets nobody begin
+/// one until it is equipped again.
 pub(crate) async fn silence(session: &Session) -> Result<()> {
     if !exists(session).await? {
         return Ok(());
@@ -219,7 +252,8 @@ pub(crate) async fn silence(session: &Session) -> Result<()> {
     bail!("a session of role '{NAME}' does not end: look at pg_stat_activity")
 }
 
-/// Ends whoever else is in the session's database, in which nobody is to be but the role and superusers.
+/// Ends whoever else is in the session's database, in which nobody is to be but the role and
+/// superusers.
 pub(crate) async fn clear(session: &Session) -> Result<()> {
     for _ in 0..SILENCE {
         if session.rows(END_OTHERS, &[]).await?.is_empty() {
@@ -237,7 +271,8 @@ pub(crate) async fn ensure_none(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Takes from the role what it has in the session's database and on the server. What it owns there must have been given away.
+/// Takes from the role what it has in the session's database and on the server. What it owns there
+/// must have been given away.
 pub(crate) async fn dismiss(session: &Session) -> Result<()> {
     session.run(&format!("DROP OWNED BY {}", identifier(NAME))).await
 }
@@ -265,7 +300,9 @@ pub(crate) async fn probe(admin: &Client, session: &Session, os_user: &str) -> R
 }
 
 async fn exists(session: &Session) -> Result<bool> {
-    session.value("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1::text)", &[&NAME]).await
+    session
+        .value("SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $1::text)", &[&NAME])
+        .await
 }
 
 /// Removes the role. What it still owns must be gone before.
@@ -276,7 +313,8 @@ pub(crate) async fn retire(session: &Session) -> Result<()> {
     silence(session).await?;
     dismiss(session).await?;
     match session.run(&format!("DROP ROLE {}", identifier(NAME))).await {
-        // Anybody may have given it something of his own, in any database. Nobody can enter as it, and the next restore takes it as it is.
+        // Anybody may have given it something of his own, in any database. Nobody can enter as it,
+        // and the next restore takes it as it is.
         Err(error) if session::code(&error) == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
             tracing::warn!("role '{NAME}' stays, without a login: {error:#}");
             Ok(())

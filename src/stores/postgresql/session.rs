@@ -1,7 +1,8 @@
 //! A session with a server, in which nothing is found that its databases' owners made.
 //!
-//! What we ask is asked with an empty search path, which is set as the session begins and is stronger than what owners set for a database or
-//! a role: only pg_catalog is searched. Values are parameters. Each text is one statement, whatever stands in it.
+//! What we ask is asked with an empty search path, which is set as the session begins and is
+//! stronger than what owners set for a database or a role: only pg_catalog is searched. Values are
+//! parameters. Each text is one statement, whatever stands in it.
 
 use std::fmt;
 use std::path::Path;
@@ -34,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A value for a statement.
 pub(crate) type Value<'a> = &'a (dyn ToSql + Sync);
 
-/// What every session of ours begins with, whatever is set for its server, role or database, by name; for a server of this major version: one
-/// that a server does not know ends the session.
+/// What every session of ours begins with, whatever is set for its server, role or database, by
+/// name; for a server of this major version: one that a server does not know ends the session.
 pub(super) fn settings(major: u32) -> impl Iterator<Item = (&'static str, &'static str)> {
     let all = [
         (0, "search_path", ""),
@@ -54,20 +55,24 @@ pub(super) fn settings(major: u32) -> impl Iterator<Item = (&'static str, &'stat
         (14, "idle_session_timeout", "0"),
         (17, "transaction_timeout", "0"),
     ];
-    all.into_iter().filter(move |(since, _, _)| *since <= major).map(|(_, name, value)| (name, value))
+    all.into_iter()
+        .filter(move |(since, _, _)| *since <= major)
+        .map(|(_, name, value)| (name, value))
 }
 
-/// Versions that know one more of them, the newest first: which one a server is, it says when the session is open, and then its owner's
-/// limits could have ended it.
+/// Versions that know one more of them, the newest first: which one a server is, it says when the
+/// session is open, and then its owner's limits could have ended it.
 const LEVELS: [u32; 3] = [17, 14, 0];
 
-/// How long a session that insists waits for a lock before it looks who has it, and between two looks.
+/// How long a session that insists waits for a lock before it looks who has it, and between two
+/// looks.
 const COURTESY: Duration = Duration::from_secs(1);
 /// When it gives up all the same: nobody could be ended.
 const INSISTENCE: &str = "20s";
 /// How long a server may wait for every session to look up.
 const LOOKING_UP: &str = "120s";
-/// Who has been at one statement for longest, and does not wait for something else that could be ended.
+/// Who has been at one statement for longest, and does not wait for something else that could be
+/// ended.
 const BUSY: &str = "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' in ' || coalesce(datname, '?') FROM pg_catalog.pg_stat_activity \
     WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid() \
         AND coalesce(wait_event_type, '') NOT IN ('Activity', 'IPC', 'Lock', 'Timeout') ORDER BY query_start LIMIT 2";
@@ -115,8 +120,13 @@ impl Session {
 
     async fn enter(login: &Login, database: &str, level: u32) -> Result<Self> {
         let mut config = tokio_postgres::Config::new();
-        let options: Vec<String> = settings(level).map(|(name, value)| format!("-c {name}={value}")).collect();
-        config.user(&login.config.user).dbname(database).application_name(login.application).options(options.join(" "));
+        let options: Vec<String> =
+            settings(level).map(|(name, value)| format!("-c {name}={value}")).collect();
+        config
+            .user(&login.config.user)
+            .dbname(database)
+            .application_name(login.application)
+            .options(options.join(" "));
         config.connect_timeout(PATIENCE);
         if let Some(password) = &login.password {
             config.password(password);
@@ -125,7 +135,8 @@ impl Session {
             return within(by_socket(login, &config)).await;
         }
         config.host(&login.config.host).port(login.config.port);
-        // As libpq does: encrypted where the server offers it, and else not. Whose certificate it is, is not asked.
+        // As libpq does: encrypted where the server offers it, and else not. Whose certificate it
+        // is, is not asked.
         config.ssl_mode(SslMode::Prefer);
         match within(by_tls(&config)).await {
             Ok(session) => Ok(session),
@@ -146,24 +157,37 @@ impl Session {
         Ok(self)
     }
 
-    async fn begin<S, T>(client: tokio_postgres::Client, connection: Connection<S, T>) -> Result<Self>
+    async fn begin<S, T>(
+        client: tokio_postgres::Client,
+        connection: Connection<S, T>,
+    ) -> Result<Self>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let version = connection.parameter("server_version").context("the server does not tell its version")?.to_owned();
-        let major = major(&version).with_context(|| format!("'{version}' is no version of a server"))?;
+        let version = connection
+            .parameter("server_version")
+            .context("the server does not tell its version")?
+            .to_owned();
+        let major =
+            major(&version).with_context(|| format!("'{version}' is no version of a server"))?;
         let connection = tokio::spawn(async move { connection.await.map_err(said) });
         Ok(Self { client, insistence: None, connection, major, version })
     }
 
-    /// Has it wait for nobody: who keeps a lock that one of its statements needs is ended by `other`. Anybody who may log in can keep one on a
-    /// database or a role, from any database, for as long as he likes.
+    /// Has it wait for nobody: who keeps a lock that one of its statements needs is ended by
+    /// `other`. Anybody who may log in can keep one on a database or a role, from any database, for
+    /// as long as he likes.
     pub(super) async fn insisting(mut self, other: Self) -> Result<Self> {
         let own: i32 = self.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
-        self.value::<String>("SELECT pg_catalog.set_config('lock_timeout', $1::text, false)", &[&INSISTENCE]).await?;
+        self.value::<String>(
+            "SELECT pg_catalog.set_config('lock_timeout', $1::text, false)",
+            &[&INSISTENCE],
+        )
+        .await?;
         if self.major >= 14 {
-            let set = "SELECT pg_catalog.set_config('client_connection_check_interval', $1::text, false)";
+            let set =
+                "SELECT pg_catalog.set_config('client_connection_check_interval', $1::text, false)";
             // Not every system can.
             if let Err(error) = self.value::<String>(set, &[&CHECK]).await {
                 tracing::debug!("{error:#}");
@@ -174,7 +198,10 @@ impl Session {
     }
 
     /// What becomes of a statement, which waits for nobody if this session insists.
-    async fn through<T>(&self, statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T> {
+    async fn through<T>(
+        &self,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
         let Some((other, own)) = &self.insistence else { return statement.await.map_err(said) };
         tokio::pin!(statement);
         loop {
@@ -190,8 +217,11 @@ impl Session {
         match self.client.query(END_BLOCKERS, &[&pid]).await {
             Ok(ended) => {
                 for row in ended {
-                    let (pid, user, database): (i32, String, String) = (row.get(1), row.get(2), row.get(3));
-                    tracing::warn!("session {pid} of '{user}' in database '{database}' kept a lock that this needs: it was told to end");
+                    let (pid, user, database): (i32, String, String) =
+                        (row.get(1), row.get(2), row.get(3));
+                    tracing::warn!(
+                        "session {pid} of '{user}' in database '{database}' kept a lock that this needs: it was told to end"
+                    );
                 }
             }
             Err(error) => tracing::debug!("{:#}", said(error)),
@@ -220,7 +250,8 @@ impl Session {
         self.through(self.client.execute(sql, &[])).await.map(drop)
     }
 
-    /// One that makes or drops a database, which waits for every session of every database to look up. One that computes may not for hours.
+    /// One that makes or drops a database, which waits for every session of every database to look
+    /// up. One that computes may not for hours.
     ///
     /// # Errors
     /// With those that it may be, if the server has waited for as long as is reasonable.
@@ -234,7 +265,10 @@ impl Session {
             return Err(error);
         }
         let busy: Vec<String> = self.column(BUSY, &[]).await?;
-        Err(error.context(format!("the server has waited for {LOOKING_UP} for a session that does not look up: {}", busy.join(", "))))
+        Err(error.context(format!(
+            "the server has waited for {LOOKING_UP} for a session that does not look up: {}",
+            busy.join(", ")
+        )))
     }
 
     /// All that stands in a text, as pg_dump wrote it.
@@ -278,9 +312,11 @@ async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(anyhow!("no answer within {PATIENCE:?}")))
 }
 
-/// The server asks the kernel who has connected: that is done as the configured user, in a thread of its own.
+/// The server asks the kernel who has connected: that is done as the configured user, in a thread
+/// of its own.
 async fn by_socket(login: &Login, config: &tokio_postgres::Config) -> Result<Session> {
-    let path = format!("{}/.s.PGSQL.{}", login.config.host.trim_end_matches('/'), login.config.port);
+    let path =
+        format!("{}/.s.PGSQL.{}", login.config.host.trim_end_matches('/'), login.config.port);
     let stream = socket::connect(Path::new(&path), login.account, PATIENCE).await?;
     let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(said)?;
     Session::begin(client, connection).await
@@ -294,8 +330,12 @@ async fn by_tls(config: &tokio_postgres::Config) -> Result<Session> {
 fn tls() -> Result<MakeRustlsConnect> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(Anybody(Arc::clone(&provider)));
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().context("TLS cannot be used")?;
-    Ok(MakeRustlsConnect::new(config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("TLS cannot be used")?;
+    Ok(MakeRustlsConnect::new(
+        config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth(),
+    ))
 }
 
 /// Takes every certificate whose key is there: `sslmode=prefer` protects from who only listens.
@@ -320,7 +360,12 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -329,7 +374,12 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -355,7 +405,8 @@ impl std::error::Error for Refused {}
 fn said(error: tokio_postgres::Error) -> anyhow::Error {
     let Some(server) = error.as_db_error() else { return anyhow::Error::new(error) };
     let more = [("DETAIL", server.detail()), ("HINT", server.hint())];
-    let more: String = more.iter().filter_map(|(word, text)| Some(format!("; {word}: {}", (*text)?))).collect();
+    let more: String =
+        more.iter().filter_map(|(word, text)| Some(format!("; {word}: {}", (*text)?))).collect();
     let text = format!("{}: {}{more}", server.severity(), server.message());
     anyhow::Error::new(Refused { text, code: server.code().clone() })
 }

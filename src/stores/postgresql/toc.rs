@@ -1,7 +1,9 @@
 //! What is in a dump: the table of contents of pg_dump's directory format, `toc.dat`.
 //!
-//! Read by us because pg_restore tells it as lines of text, which do not say where a name ends. The format is that of PostgreSQL's archives
-//! 1.12 (9.0) to 1.16 (17, 18): numbers of a fixed size with a sign before them, strings with their length.
+//! Read by us because pg_restore tells it as lines of text, which do not say where a name ends. The
+//! format is that of PostgreSQL's archives
+//! 1.12 (9.0) to 1.16 (17, 18): numbers of a fixed size with a sign before them, strings with their
+//! length.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -54,11 +56,14 @@ pub(crate) struct Entry {
     pub is_whole: bool,
 }
 
-/// Reads the table of contents of the dump at `directory`, in its order: what is needed comes first.
+/// Reads the table of contents of the dump at `directory`, in its order: what is needed comes
+/// first.
 pub(crate) fn read(directory: &Path) -> Result<Vec<Entry>> {
     let path = directory.join("toc.dat");
     let bytes = beneath::read(&path, LARGEST)?;
-    parse(&bytes).with_context(|| format!("{} is not a list of contents as pg_dump writes it", path.display()))
+    parse(&bytes).with_context(|| {
+        format!("{} is not a list of contents as pg_dump writes it", path.display())
+    })
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
@@ -86,7 +91,11 @@ fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
         entries.push(reader.entry(version)?);
     }
     // A field more or less in a format that is not known yet would be seen here.
-    ensure!(reader.rest.is_empty(), "{} bytes are left (its format is {major}.{minor})", reader.rest.len());
+    ensure!(
+        reader.rest.is_empty(),
+        "{} bytes are left (its format is {major}.{minor})",
+        reader.rest.len()
+    );
     Ok(entries)
 }
 
@@ -111,7 +120,11 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) -> Result<i64> {
         let [sign] = self.array()?;
-        let value = self.take(self.integer)?.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+        let value = self
+            .take(self.integer)?
+            .iter()
+            .rev()
+            .fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
         let value = i64::try_from(value)?;
         Ok(if sign == 0 { value } else { -value })
     }
@@ -192,11 +205,15 @@ mod tests {
     use super::*;
 
     fn number(value: i64) -> Vec<u8> {
-        [vec![u8::from(value < 0)], u32::try_from(value.abs()).unwrap().to_le_bytes().to_vec()].concat()
+        [vec![u8::from(value < 0)], u32::try_from(value.abs()).unwrap().to_le_bytes().to_vec()]
+            .concat()
     }
 
     fn text(text: Option<&str>) -> Vec<u8> {
-        text.map_or_else(|| number(-1), |text| [number(i64::try_from(text.len()).unwrap()), text.into()].concat())
+        text.map_or_else(
+            || number(-1),
+            |text| [number(i64::try_from(text.len()).unwrap()), text.into()].concat(),
+        )
     }
 
     /// An archive with one table.
@@ -207,7 +224,16 @@ mod tests {
         all.extend((0..3).flat_map(|_| text(Some("15"))));
         all.extend(number(1));
         all.extend([number(7), number(0), text(Some("1259")), text(Some("16386"))].concat());
-        all.extend([text(Some("a\nb; TABLE DATA")), text(Some("TABLE")), number(2), text(Some("CREATE")), text(Some("DROP"))].concat());
+        all.extend(
+            [
+                text(Some("a\nb; TABLE DATA")),
+                text(Some("TABLE")),
+                number(2),
+                text(Some("CREATE")),
+                text(Some("DROP")),
+            ]
+            .concat(),
+        );
         all.extend([text(None), text(Some("public")), text(Some(""))].concat());
         if minor >= 14 {
             all.extend(text(Some("heap")));
@@ -215,7 +241,10 @@ mod tests {
         if minor >= 16 {
             all.extend(number(114));
         }
-        all.extend([text(Some("git")), text(Some("false")), text(Some("3")), text(None), text(None)].concat());
+        all.extend(
+            [text(Some("git")), text(Some("false")), text(Some("3")), text(None), text(None)]
+                .concat(),
+        );
         all
     }
 

@@ -16,13 +16,19 @@ pub(crate) fn path_of(program: &str, config: Option<&Postgresql>) -> PathBuf {
     }
 }
 
-/// Every version of one of libpq's programs that is here: first what is on `PATH`, then what distributions keep, the newest first. What Debian's
-/// `pg_wrapper`, a Perl script, would run is the newest: it looks into its caller's home directory, which is none of ours.
+/// Every version of one of libpq's programs that is here: first what is on `PATH`, then what
+/// distributions keep, the newest first. What Debian's `pg_wrapper`, a Perl script, would run is
+/// the newest: it looks into its caller's home directory, which is none of ours.
 pub(crate) fn all_of(program: &str) -> Vec<PathBuf> {
-    let is_wrapper = |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.ends_with("pg_wrapper"));
+    let is_wrapper =
+        |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.ends_with("pg_wrapper"));
     let on_path = process::find(program, process::search_path()).filter(|found| !is_wrapper(found));
-    let kept = versions(DEBIAN, "").into_iter().rev().chain(versions("/usr", "pgsql-").into_iter().rev());
-    on_path.into_iter().chain(kept.filter_map(|directory| process::find(program, [directory]))).collect()
+    let kept =
+        versions(DEBIAN, "").into_iter().rev().chain(versions("/usr", "pgsql-").into_iter().rev());
+    on_path
+        .into_iter()
+        .chain(kept.filter_map(|directory| process::find(program, [directory])))
+        .collect()
 }
 
 /// Where distributions have it of the programs of this version.
@@ -35,15 +41,20 @@ pub(super) fn of_version(program: &str, major: u32) -> Option<PathBuf> {
 pub(crate) fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
     let entries = own::entries(parent).into_iter().flatten().flatten();
     let version = |name: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
-    let mut found: Vec<_> =
-        entries.filter_map(|entry| Some((version(&entry.file_name().to_string_lossy())?, entry.path().join("bin")))).collect();
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| {
+            Some((version(&entry.file_name().to_string_lossy())?, entry.path().join("bin")))
+        })
+        .collect();
     found.sort();
     found.into_iter().map(|(_, directory)| directory).collect()
 }
 
-/// The major version in what a program of PostgreSQL's answers to `--version`, or in what a server says of itself.
+/// The major version in what a program of PostgreSQL's answers to `--version`, or in what a server
+/// says of itself.
 pub(crate) fn major(text: &str) -> Option<u32> {
-    text.split_whitespace().find_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
+    text.split_whitespace()
+        .find_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A connection on which no answer is longer than answers are: what a server sends is held in memory.
+//! A connection on which no answer is longer than answers are: what a server sends is held in
+//! memory.
 
 use std::io;
 use std::pin::Pin;
@@ -39,13 +40,19 @@ impl<S> Bounded<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let came = (buffer.filled().len() - before) as u64;
         let left = self.left.0.load(Ordering::Relaxed);
         if came > left {
-            return Poll::Ready(Err(io::Error::other(format!("its answer has more than {ANSWER} bytes"))));
+            return Poll::Ready(Err(io::Error::other(format!(
+                "its answer has more than {ANSWER} bytes"
+            ))));
         }
         self.left.0.store(left - came, Ordering::Relaxed);
         read
@@ -53,7 +60,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Bounded<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 

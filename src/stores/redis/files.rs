@@ -1,4 +1,5 @@
-//! A server's files on this host, touched with its own rights and nobody else's: where they are is what it says.
+//! A server's files on this host, touched with its own rights and nobody else's: where they are is
+//! what it says.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -32,15 +33,26 @@ impl Files {
     pub async fn of(server: &Server<'_>) -> Result<Self> {
         ensure!(server.is_local(), "it is on another machine");
         let process = server.process()?;
-        let directory = PathBuf::from(server.setting("dir").await.context("it does not tell its directory: CONFIG GET is forbidden")?);
-        let name = OsString::from(server.setting("dbfilename").await.context("it does not tell its file's name: CONFIG GET is forbidden")?);
+        let directory = PathBuf::from(
+            server
+                .setting("dir")
+                .await
+                .context("it does not tell its directory: CONFIG GET is forbidden")?,
+        );
+        let name = OsString::from(
+            server
+                .setting("dbfilename")
+                .await
+                .context("it does not tell its file's name: CONFIG GET is forbidden")?,
+        );
         plain(&name)?;
         let files = Self { process, directory, name };
         files.process.account.act(|| files.own().map(drop))?;
         Ok(files)
     }
 
-    /// Its directory, which must be its own: it may write there itself, and nobody is helped by what we do.
+    /// Its directory, which must be its own: it may write there itself, and nobody is helped by
+    /// what we do.
     fn own(&self) -> Result<Directory> {
         own(&self.directory, self.process.account)
     }
@@ -84,7 +96,8 @@ pub fn own(directory: &Path, account: Account) -> Result<Directory> {
 /// # Errors
 /// If its file system, or the sandbox of this process, forbids it.
 pub fn writable(directory: &Path) -> Result<()> {
-    let system = rustix::fs::statvfs(directory).with_context(|| format!("cannot look at {}", directory.display()))?;
+    let system = rustix::fs::statvfs(directory)
+        .with_context(|| format!("cannot look at {}", directory.display()))?;
     ensure!(
         !system.f_flag.contains(StatVfsMountFlags::RDONLY),
         "{} is read-only for the units of a restore: ReadWritePaths={0} in a drop-in of gitlab-backup-restore-switch.service and the other \
@@ -96,6 +109,10 @@ pub fn writable(directory: &Path) -> Result<()> {
 
 /// A file's name, and no way to elsewhere.
 pub fn plain(name: &OsString) -> Result<()> {
-    ensure!(beneath::is_name(name), "it says that its file is called '{}', which is no name", name.display());
+    ensure!(
+        beneath::is_name(name),
+        "it says that its file is called '{}', which is no name",
+        name.display()
+    );
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The process behind a server's address: asked of the kernel. What the server says of this host is a claim.
+//! The process behind a server's address: asked of the kernel. What the server says of this host is
+//! a claim.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -21,10 +22,12 @@ pub struct Behind {
 }
 
 impl Behind {
-    /// Whether a process of this number is seen to be the account's. A socket goes on naming who began to listen, and the number of one that is
-    /// gone may be anybody's.
+    /// Whether a process of this number is seen to be the account's. A socket goes on naming who
+    /// began to listen, and the number of one that is gone may be anybody's.
     pub fn is_seen(self) -> bool {
-        let found = || -> Result<bool> { Ok(Process::new(i32::try_from(self.pid)?)?.status()?.euid == self.account.uid) };
+        let found = || -> Result<bool> {
+            Ok(Process::new(i32::try_from(self.pid)?)?.status()?.euid == self.account.uid)
+        };
         found().unwrap_or(false)
     }
 }
@@ -35,7 +38,9 @@ impl Behind {
 /// If it is none of this host, or cannot be told.
 pub fn listening(address: &RedisAddress) -> Result<Behind> {
     match address {
-        RedisAddress::Unix(path) => bail!("the connection to {} tells who listens, and not its name", path.display()),
+        RedisAddress::Unix(path) => {
+            bail!("the connection to {} tells who listens, and not its name", path.display())
+        }
         RedisAddress::Tcp { host, port, .. } => of_port(host, *port),
     }
 }
@@ -62,19 +67,26 @@ fn of_port(host: &str, port: u16) -> Result<Behind> {
     ensure!(!addresses.is_empty(), "{host} is another machine");
     let entries = procfs::net::tcp().context("cannot read /proc/net/tcp")?;
     let entries = entries.into_iter().chain(procfs::net::tcp6().unwrap_or_default());
-    let listens = |entry: &TcpNetEntry| entry.state == TcpState::Listen && serves(entry.local_address, &addresses, port);
+    let listens = |entry: &TcpNetEntry| {
+        entry.state == TcpState::Listen && serves(entry.local_address, &addresses, port)
+    };
     let listening: Vec<TcpNetEntry> = entries.filter(listens).collect();
     ensure!(!listening.is_empty(), "nothing on this host listens at {host} port {port}");
     for process in all_processes().context("cannot list the processes of this host")?.flatten() {
         let Ok(status) = process.status() else { continue };
         let account = Account { uid: status.euid, gid: status.egid };
-        let its: Vec<u64> = listening.iter().filter(|entry| entry.uid == account.uid).map(|entry| entry.inode).collect();
+        let its: Vec<u64> = listening
+            .iter()
+            .filter(|entry| entry.uid == account.uid)
+            .map(|entry| entry.inode)
+            .collect();
         // What a process has open only its own user may look at.
         if !its.is_empty() && account.act(|| Ok(has(&process, &its)))? {
             return Ok(Behind { pid: u32::try_from(process.pid())?, account });
         }
     }
-    // What a process of root's has open is not for a unit with fewer rights; what it says of itself is root's word.
+    // What a process of root's has open is not for a unit with fewer rights; what it says of itself
+    // is root's word.
     if listening.iter().all(|entry| entry.uid == 0) {
         return Ok(Behind { pid: 0, account: Account { uid: 0, gid: 0 } });
     }
@@ -101,10 +113,14 @@ mod tests {
 
     use super::*;
 
-    /// The number of this process is not that of one of another account's, and a number may be nobody's.
+    /// The number of this process is not that of one of another account's, and a number may be
+    /// nobody's.
     #[test]
     fn a_number_that_has_come_to_somebody_else_is_told() {
-        let account = Account { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+        let account = Account {
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+        };
         assert!(Behind { pid: std::process::id(), account }.is_seen());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
@@ -118,7 +134,10 @@ mod tests {
     async fn this_process_is_found_behind_its_own_sockets() {
         let me = Behind {
             pid: std::process::id(),
-            account: Account { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
+            account: Account {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+            },
         };
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
@@ -128,11 +147,15 @@ mod tests {
         for host in ["127.0.0.1", "0.0.0.0"] {
             let port = TcpListener::bind((host, 0)).unwrap();
             let number = port.local_addr().unwrap().port();
-            let address = RedisAddress::Tcp { host: "127.0.0.1".to_owned(), port: number, tls: false };
+            let address =
+                RedisAddress::Tcp { host: "127.0.0.1".to_owned(), port: number, tls: false };
             assert_eq!(listening(&address).unwrap(), me);
             drop(port);
             assert!(listening(&address).is_err());
         }
-        assert!(listening(&RedisAddress::Tcp { host: "192.0.2.1".to_owned(), port: 1, tls: false }).is_err());
+        assert!(
+            listening(&RedisAddress::Tcp { host: "192.0.2.1".to_owned(), port: 1, tls: false })
+                .is_err()
+        );
     }
 }

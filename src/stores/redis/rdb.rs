@@ -55,7 +55,8 @@ impl Format {
     }
 }
 
-/// Whether a check's own words mean that it does not know the file's format: that says nothing of the file.
+/// Whether a check's own words mean that it does not know the file's format: that says nothing of
+/// the file.
 pub fn is_unknown(said: &str) -> bool {
     ["Can't handle RDB format version", "Wrong signature"].iter().any(|words| said.contains(words))
 }
@@ -96,7 +97,9 @@ fn string(file: &mut impl Read) -> Result<Vec<u8>> {
         0 => low,
         1 => low << 8 | integer(file, 1)?,
         // Big-endian, unlike the integers below.
-        2 if first == 0x80 => bytes(file, 4)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        2 if first == 0x80 => {
+            bytes(file, 4)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
+        }
         3 => {
             let value = match low {
                 0 => i64::from(integer(file, 1)? as i8),
@@ -125,13 +128,22 @@ mod tests {
 
     #[test]
     fn ctime_as_digits() {
-        assert_eq!(ctime(&mut b"VALKEY080\xfa\x05ctime\x0a4000000000".as_slice()).unwrap(), 4_000_000_000);
+        assert_eq!(
+            ctime(&mut b"VALKEY080\xfa\x05ctime\x0a4000000000".as_slice()).unwrap(),
+            4_000_000_000
+        );
     }
 
     #[test]
     fn a_format_has_programs_that_know_it() {
-        assert_eq!(Format::of(&mut &b"REDIS0011\xfa"[..]).unwrap().programs("check-rdb"), ["redis-check-rdb", "valkey-check-rdb"]);
-        assert_eq!(Format::of(&mut &b"VALKEY080\xfa"[..]).unwrap().programs("server"), ["valkey-server"]);
+        assert_eq!(
+            Format::of(&mut &b"REDIS0011\xfa"[..]).unwrap().programs("check-rdb"),
+            ["redis-check-rdb", "valkey-check-rdb"]
+        );
+        assert_eq!(
+            Format::of(&mut &b"VALKEY080\xfa"[..]).unwrap().programs("server"),
+            ["valkey-server"]
+        );
         assert!(Format::of(&mut &b"GIF89a..."[..]).is_err());
         for said in [
             "[offset 0] Checking RDB file x\n--- RDB ERROR DETECTED ---\n[offset 9] Can't handle RDB format version 80",

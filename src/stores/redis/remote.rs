@@ -1,4 +1,5 @@
-//! An instance whose files are out of reach: `redis-cli --rdb` takes its memory over the replication protocol.
+//! An instance whose files are out of reach: `redis-cli --rdb` takes its memory over the
+//! replication protocol.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -113,6 +114,8 @@ impl Transfer {
 
     async fn failure(self) -> Error {
         let words = self.words.await.unwrap_or_default();
-        anyhow!("redis-cli --rdb failed: {words}\nthe user needs +psync, +sync and +replconf in its ACL")
+        anyhow!(
+            "redis-cli --rdb failed: {words}\nthe user needs +psync, +sync and +replconf in its ACL"
+        )
     }
 }

@@ -57,7 +57,9 @@ pub async fn save(config: &Config) -> Result<()> {
         let limit = redis.timeout;
         let saved = timeout(limit.duration(), instance(redis, &staging, &pending)).await;
         saved
-            .with_context(|| format!("not done after {limit}: see its own log, or raise its timeout"))
+            .with_context(|| {
+                format!("not done after {limit}: see its own log, or raise its timeout")
+            })
             .flatten()
             .with_context(|| format!("cannot save Redis {}", redis.name))
     });
@@ -92,11 +94,13 @@ async fn instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Sa
         None => distant(&server, &target, pending).await?,
     };
     verify(redis, &target).await?;
-    let bytes = target.metadata().with_context(|| format!("cannot read {}", target.display()))?.len();
+    let bytes =
+        target.metadata().with_context(|| format!("cannot read {}", target.display()))?.len();
     Ok(Save { name: redis.name.clone(), version: info.version(), file: name, bytes, saved })
 }
 
-/// Where the instance keeps its file, if that is on this machine and it can be read with the instance's own rights.
+/// Where the instance keeps its file, if that is on this machine and it can be read with the
+/// instance's own rights.
 async fn local_files(server: &Server<'_>) -> Option<Files> {
     match async { Files::of(server).await.and_then(|files| files.open().map(|_| files)) }.await {
         Ok(files) => Some(files),
@@ -119,7 +123,13 @@ async fn idle(server: &Server<'_>) -> Result<Info> {
 }
 
 /// Through the instance's own file. Whether a new save was needed.
-async fn local(server: &Server<'_>, info: &Info, source: &Files, target: &Path, pending: &Pending) -> Result<bool> {
+async fn local(
+    server: &Server<'_>,
+    info: &Info,
+    source: &Files,
+    target: &Path,
+    pending: &Pending,
+) -> Result<bool> {
     if let Some((from, to)) = info.unchanged() {
         match open(source, from, to) {
             // Still so once it is open: then the open file is what the server holds.
@@ -137,7 +147,8 @@ async fn local(server: &Server<'_>, info: &Info, source: &Files, target: &Path, 
     Ok(true)
 }
 
-/// Has the instance save into its own file; when that was begun, at the earliest and at the latest. Tells when it has forked.
+/// Has the instance save into its own file; when that was begun, at the earliest and at the latest.
+/// Tells when it has forked.
 async fn anew(server: &Server<'_>, forked: impl FnOnce()) -> Result<(i64, i64)> {
     let requested = server.clock().await;
     bgsave(server).await?;
@@ -155,7 +166,8 @@ async fn anew(server: &Server<'_>, forked: impl FnOnce()) -> Result<(i64, i64)> 
     Ok((requested - 1, end))
 }
 
-/// Has an instance whose last save failed, and that will have to save in the window, do so while GitLab is up.
+/// Has an instance whose last save failed, and that will have to save in the window, do so while
+/// GitLab is up.
 ///
 /// # Errors
 /// If that fails, too.
@@ -166,7 +178,10 @@ pub(super) async fn tried(redis: &Redis) -> Result<()> {
     }
     let limit = redis.timeout;
     let save = async { idle(&server).await.map(drop).and(anew(&server, || ()).await.map(drop)) };
-    timeout(limit.duration(), save).await.with_context(|| format!("not done after {limit}")).flatten()
+    timeout(limit.duration(), save)
+        .await
+        .with_context(|| format!("not done after {limit}"))
+        .flatten()
 }
 
 /// Makes the instance fork.
@@ -177,7 +192,9 @@ async fn bgsave(server: &Server<'_>) -> Result<()> {
             Ok(reply) => bail!("BGSAVE was answered {reply:?}"),
             Err(error) => {
                 let words = error.to_string();
-                let under_way = ["in progress", "child process", "can't BGSAVE", "Background"].iter().any(|part| words.contains(part));
+                let under_way = ["in progress", "child process", "can't BGSAVE", "Background"]
+                    .iter()
+                    .any(|part| words.contains(part));
                 if !under_way {
                     return Err(error).context(
                         "BGSAVE was refused: the user needs +bgsave in its ACL and the command must not be renamed; \
@@ -197,16 +214,21 @@ async fn distant(server: &Server<'_>, target: &Path, pending: &Pending) -> Resul
     pending.forked();
     transfer.finish().await?;
     let end = server.clock().await;
-    let mut file = own::open(target).with_context(|| format!("cannot read {}", target.display()))?;
-    ours(&mut file, requested - 1, end).with_context(|| format!("{} is not the save asked for", target.display()))?;
+    let mut file =
+        own::open(target).with_context(|| format!("cannot read {}", target.display()))?;
+    ours(&mut file, requested - 1, end)
+        .with_context(|| format!("{} is not the save asked for", target.display()))?;
     file.sync_all().with_context(|| format!("cannot sync {}", target.display()))?;
     Ok(true)
 }
 
-/// Opens the file, proven to be of a fork between `from` and `to`. What is opened stays, even if a later save takes its name.
+/// Opens the file, proven to be of a fork between `from` and `to`. What is opened stays, even if a
+/// later save takes its name.
 fn open(source: &Files, from: i64, to: i64) -> Result<File> {
-    let mut file = source.open()?.with_context(|| format!("{} is not there", source.path().display()))?;
-    ours(&mut file, from, to).with_context(|| format!("{} is not the file of this save", source.path().display()))?;
+    let mut file =
+        source.open()?.with_context(|| format!("{} is not there", source.path().display()))?;
+    ours(&mut file, from, to)
+        .with_context(|| format!("{} is not the file of this save", source.path().display()))?;
     file.rewind()?;
     Ok(file)
 }
@@ -216,21 +238,28 @@ async fn copy(source: File, target: &Path) -> Result<()> {
     let path = target.to_owned();
     let copy = move || -> std::io::Result<()> {
         let copy = own::create(&path)?;
-        // It is the server's to write in: not more than it has on the disk, and not what it still appends.
+        // It is the server's to write in: not more than it has on the disk, and not what it still
+        // appends.
         holes::copy(&source, &copy, source.metadata()?.len())?;
         copy.sync_all()
     };
-    tokio::task::spawn_blocking(copy).await?.with_context(|| format!("cannot write {}", target.display()))
+    tokio::task::spawn_blocking(copy)
+        .await?
+        .with_context(|| format!("cannot write {}", target.display()))
 }
 
 /// The file's own time of its fork tells whose it is.
 fn ours(file: &mut File, from: i64, to: i64) -> Result<()> {
     let ctime = rdb::ctime(file)?;
-    ensure!((from..=to).contains(&ctime), "it is of a save at {ctime}, and not between {from} and {to} (seconds since 1970)");
+    ensure!(
+        (from..=to).contains(&ctime),
+        "it is of a save at {ctime}, and not between {from} and {to} (seconds since 1970)"
+    );
     Ok(())
 }
 
-/// Has the file read through, where there is a program that can: as an account that owns nothing, for what is in it is the server's.
+/// Has the file read through, where there is a program that can: as an account that owns nothing,
+/// for what is in it is the server's.
 async fn verify(redis: &Redis, file: &Path) -> Result<()> {
     let format = Format::at(file)?;
     let Some(program) = remote::installed(&format.programs("check-rdb")) else {
@@ -246,12 +275,26 @@ async fn verify(redis: &Redis, file: &Path) -> Result<()> {
     let mut confinement = Confinement::new(user.as_ref(), desk.path());
     confinement.readable.push(file.to_owned());
     let mut command = Command::from(confinement.command(&program));
-    let output = command.arg(file).kill_on_drop(true).output().await.with_context(|| format!("cannot run {}", program.display()))?;
+    let output = command
+        .arg(file)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .with_context(|| format!("cannot run {}", program.display()))?;
     let words = process::tail(&output.stdout);
     if rdb::is_unknown(&words) {
-        tracing::warn!("Redis {}: {} is older than the server and cannot check its file", redis.name, program.display());
+        tracing::warn!(
+            "Redis {}: {} is older than the server and cannot check its file",
+            redis.name,
+            program.display()
+        );
         return Ok(());
     }
-    ensure!(output.status.success(), "{} finds {} damaged: {words}", program.display(), file.display());
+    ensure!(
+        output.status.success(),
+        "{} finds {} damaged: {words}",
+        program.display(),
+        file.display()
+    );
     Ok(())
 }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError, Value};
+use ::redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
+    RedisError, Value,
+};
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -41,7 +44,11 @@ impl<'a> Server<'a> {
     /// Connects and authenticates.
     pub async fn connect(redis: &'a Redis) -> Result<Self> {
         tls::use_ring();
-        let password = redis.password.as_ref().map(|source| secret::read(source, &credential::redis(&redis.name))).transpose()?;
+        let password = redis
+            .password
+            .as_ref()
+            .map(|source| secret::read(source, &credential::redis(&redis.name)))
+            .transpose()?;
         let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         if let Some(username) = &redis.username {
             settings = settings.set_username(username);
@@ -49,16 +56,26 @@ impl<'a> Server<'a> {
         if let Some(password) = &password {
             settings = settings.set_password(password);
         }
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER))
+            .set_response_timeout(Some(ANSWER));
         let left = Allowance::new();
-        let opened = timeout(ANSWER, open(&redis.address, settings, config, &left)).await.context("it does not answer").flatten();
-        let (connection, behind) = opened
-            .with_context(|| format!("cannot connect to {}: check that it runs, and the user and password", place(&redis.address)))?;
+        let opened = timeout(ANSWER, open(&redis.address, settings, config, &left))
+            .await
+            .context("it does not answer")
+            .flatten();
+        let (connection, behind) = opened.with_context(|| {
+            format!(
+                "cannot connect to {}: check that it runs, and the user and password",
+                place(&redis.address)
+            )
+        })?;
         let (process, socket) = behind.unzip();
         Ok(Self { redis, password, connection, process, socket, left })
     }
 
-    /// The process at the other end of this very connection. What has its name by now may be another's.
+    /// The process at the other end of this very connection. What has its name by now may be
+    /// another's.
     ///
     /// # Errors
     /// If it is none of this host, or cannot be told.
@@ -69,7 +86,8 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Where a program of ours reaches the same server while the descriptor is there: by the socket that was open all the time, and not by its name.
+    /// Where a program of ours reaches the same server while the descriptor is there: by the socket
+    /// that was open all the time, and not by its name.
     pub fn handed_on(&self) -> Result<Option<(OwnedFd, PathBuf)>> {
         self.socket.as_ref().map(socket::handed_on).transpose().context("cannot hand the socket on")
     }
@@ -95,7 +113,8 @@ impl<'a> Server<'a> {
 
     /// `INFO`.
     pub async fn info(&self) -> Result<Info> {
-        let text = self.text(&["INFO"]).await.context("INFO failed: the user needs +info in its ACL")?;
+        let text =
+            self.text(&["INFO"]).await.context("INFO failed: the user needs +info in its ACL")?;
         Ok(Info::parse(&text))
     }
 
@@ -104,14 +123,17 @@ impl<'a> Server<'a> {
         let mut command = ::redis::cmd("CONFIG");
         command.arg("GET").arg(name);
         self.left.renew();
-        let answer: HashMap<String, String> = command.query_async(&mut self.connection.clone()).await.ok()?;
+        let answer: HashMap<String, String> =
+            command.query_async(&mut self.connection.clone()).await.ok()?;
         answer.into_iter().find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// Seconds since 1970 by the server's clock, which is the one in its files; by ours where asking is forbidden.
+    /// Seconds since 1970 by the server's clock, which is the one in its files; by ours where
+    /// asking is forbidden.
     pub async fn clock(&self) -> i64 {
         self.left.renew();
-        let answer: Result<(i64, i64), _> = ::redis::cmd("TIME").query_async(&mut self.connection.clone()).await;
+        let answer: Result<(i64, i64), _> =
+            ::redis::cmd("TIME").query_async(&mut self.connection.clone()).await;
         answer.map_or_else(|_| jiff::Timestamp::now().as_second(), |(seconds, _)| seconds)
     }
 
@@ -119,12 +141,16 @@ impl<'a> Server<'a> {
     pub fn is_local(&self) -> bool {
         match &self.redis.address {
             RedisAddress::Unix(_) => true,
-            RedisAddress::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+            RedisAddress::Tcp { host, .. } => {
+                host == "localhost"
+                    || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
         }
     }
 }
 
-/// Connects and authenticates. By a socket, to the very one that has the name, and to nothing that a link leads to.
+/// Connects and authenticates. By a socket, to the very one that has the name, and to nothing that
+/// a link leads to.
 async fn open(
     address: &RedisAddress,
     settings: RedisConnectionInfo,
@@ -137,15 +163,28 @@ async fn open(
             let process = of_peer(&stream)?;
             (Box::new(stream), Some((process, socket)))
         }
-        RedisAddress::Tcp { host, port, tls: false } => (Box::new(TcpStream::connect((host.as_str(), *port)).await?), None),
+        RedisAddress::Tcp { host, port, tls: false } => {
+            (Box::new(TcpStream::connect((host.as_str(), *port)).await?), None)
+        }
         RedisAddress::Tcp { host, port, tls: true } => {
-            let address = ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None };
+            let address = ConnectionAddr::TcpTls {
+                host: host.clone(),
+                port: *port,
+                insecure: false,
+                tls_params: None,
+            };
             let info = address.into_connection_info()?.set_redis_settings(settings);
-            let connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
+            let connection =
+                Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
             return Ok((connection, None));
         }
     };
-    let (connection, driver) = MultiplexedConnection::new_with_config(&settings, Bounded::new(stream, left.clone()), config).await?;
+    let (connection, driver) = MultiplexedConnection::new_with_config(
+        &settings,
+        Bounded::new(stream, left.clone()),
+        config,
+    )
+    .await?;
     tokio::spawn(driver);
     Ok((connection, behind))
 }
@@ -158,7 +197,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub fn place(address: &RedisAddress) -> String {
     match address {
         RedisAddress::Unix(path) => path.display().to_string(),
-        RedisAddress::Tcp { host, port, tls } => format!("{host} port {port}{}", if *tls { " (TLS)" } else { "" }),
+        RedisAddress::Tcp { host, port, tls } => {
+            format!("{host} port {port}{}", if *tls { " (TLS)" } else { "" })
+        }
     }
 }
 
@@ -179,14 +220,20 @@ impl Info {
 
     /// The server's version, of Redis or of what it became.
     pub fn version(&self) -> String {
-        ["valkey_version", "redis_version"].iter().find_map(|key| self.0.get(*key)).cloned().unwrap_or_default()
+        ["valkey_version", "redis_version"]
+            .iter()
+            .find_map(|key| self.0.get(*key))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The keys of all its databases: from lines such as `db0:keys=5,expires=2,avg_ttl=0`.
     pub fn keys(&self) -> u64 {
         let count = |(name, value): (&String, &String)| {
-            let database = name.strip_prefix("db").is_some_and(|number| number.parse::<u32>().is_ok());
-            let keys = value.split(',').find_map(|field| field.strip_prefix("keys=")?.parse::<u64>().ok());
+            let database =
+                name.strip_prefix("db").is_some_and(|number| number.parse::<u32>().is_ok());
+            let keys =
+                value.split(',').find_map(|field| field.strip_prefix("keys=")?.parse::<u64>().ok());
             keys.filter(|_| database)
         };
         self.0.iter().filter_map(count).sum()
@@ -195,16 +242,21 @@ impl Info {
     /// Where its data come from, if it is a replica.
     pub fn master(&self) -> Option<String> {
         let field = |key: &str| self.0.get(key).map_or("?", String::as_str);
-        (field("role") == "slave").then(|| format!("{} port {}", field("master_host"), field("master_port")))
+        (field("role") == "slave")
+            .then(|| format!("{} port {}", field("master_host"), field("master_port")))
     }
 
-    /// Fails if it has not, or may not have, what it should hold: it is loading, or a replica that does not follow its master.
+    /// Fails if it has not, or may not have, what it should hold: it is loading, or a replica that
+    /// does not follow its master.
     pub fn current(&self) -> Result<()> {
         let says = |key: &str, value: &str| self.0.get(key).is_some_and(|said| said == value);
         if self.0.get("loading").is_some_and(|value| value != "0") {
             bail!("it is still loading its data: wait until it has (INFO, loading)");
         }
-        if let Some(master) = self.master().filter(|_| !says("master_link_status", "up") || says("master_sync_in_progress", "1")) {
+        if let Some(master) = self
+            .master()
+            .filter(|_| !says("master_link_status", "up") || says("master_sync_in_progress", "1"))
+        {
             bail!(
                 "it is a replica of {master} that does not follow it (INFO, master_link_status), so its data are old: mend the link, or name the \
                  master in [[redis]] url"
@@ -237,8 +289,9 @@ impl Info {
         }
     }
 
-    /// When the file that holds exactly what the server holds was begun, at the earliest and at the latest; none if there may
-    /// be no such file. After a start the file may be older than what the server read from its AOF, so only a save since counts.
+    /// When the file that holds exactly what the server holds was begun, at the earliest and at the
+    /// latest; none if there may be no such file. After a start the file may be older than what the
+    /// server read from its AOF, so only a save since counts.
     pub fn unchanged(&self) -> Option<(i64, i64)> {
         let number = |key: &str| self.number(key).ok();
         let spent = number("rdb_last_bgsave_time_sec")?;
@@ -263,13 +316,14 @@ mod tests {
 
     #[test]
     fn a_replica_counts_while_it_follows_its_master() {
-        let replica =
-            "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:up\r\nmaster_sync_in_progress:0\r\nloading:0\r\n";
+        let replica = "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nmaster_link_status:up\r\nmaster_sync_in_progress:0\r\nloading:0\r\n";
         assert_eq!(Info::parse(replica).master().as_deref(), Some("10.0.0.1 port 6379"));
         assert!(Info::parse(replica).current().is_ok());
-        for (from, to, word) in
-            [("status:up", "status:down", "10.0.0.1"), ("progress:0", "progress:1", "10.0.0.1"), ("loading:0", "loading:1", "loading")]
-        {
+        for (from, to, word) in [
+            ("status:up", "status:down", "10.0.0.1"),
+            ("progress:0", "progress:1", "10.0.0.1"),
+            ("loading:0", "loading:1", "loading"),
+        ] {
             let error = Info::parse(&replica.replace(from, to)).current().expect_err(to);
             assert!(error.to_string().contains(word), "{error}");
         }

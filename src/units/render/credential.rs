@@ -28,17 +28,22 @@ pub fn redis(name: &str) -> String {
 }
 
 impl Renderer<'_> {
-    /// The settings that give a unit the secrets that it needs: the service manager reads the files, so the unit's user need not.
+    /// The settings that give a unit the secrets that it needs: the service manager reads the
+    /// files, so the unit's user need not.
     pub(super) fn credentials(&self, repository: bool, postgresql: bool, redis: bool) -> Vec<Text> {
         let mut wanted: Vec<(String, &SecretSource)> = Vec::new();
         if repository {
             wanted.push((REPOSITORY.to_owned(), &self.config.repository.password));
         }
-        if let Some(Postgresql { password: Some(password), .. }) = self.config.postgresql.as_ref().filter(|_| postgresql) {
+        if let Some(Postgresql { password: Some(password), .. }) =
+            self.config.postgresql.as_ref().filter(|_| postgresql)
+        {
             wanted.push((POSTGRESQL.to_owned(), password));
         }
         for instance in self.config.redis.iter().filter(|_| redis) {
-            wanted.extend(instance.password.as_ref().map(|password| (self::redis(&instance.name), password)));
+            wanted.extend(
+                instance.password.as_ref().map(|password| (self::redis(&instance.name), password)),
+            );
         }
         let lines = wanted.into_iter().map(|(id, source)| line(&id, source));
         let environment = self.config.repository.environment_file.as_deref().filter(|_| repository);
@@ -58,7 +63,9 @@ pub(super) fn line(id: &str, source: &SecretSource) -> Text {
         // A name without a '/' is looked up in the stores.
         SecretSource::Credential(name) => file(id, Path::new(name)),
         // Under its own name, which is part of what is encrypted.
-        SecretSource::Encrypted(name) => Text::setting("LoadCredentialEncrypted", &Text::path(name)),
+        SecretSource::Encrypted(name) => {
+            Text::setting("LoadCredentialEncrypted", &Text::path(name))
+        }
     }
 }
 

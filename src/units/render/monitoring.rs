@@ -57,10 +57,15 @@ impl Renderer<'_> {
                 sandbox: told(),
             }
             .render(),
-            Unit::UnsilenceTimer => UnsilenceTimer { grace: Text::plain(self.config.monitoring.grace) }.render(),
-            Unit::Unsilence => {
-                Unsilence { exec: self.helper(&["unsilence"]), credentials: self.silence_credentials(), sandbox: told() }.render()
+            Unit::UnsilenceTimer => {
+                UnsilenceTimer { grace: Text::plain(self.config.monitoring.grace) }.render()
             }
+            Unit::Unsilence => Unsilence {
+                exec: self.helper(&["unsilence"]),
+                credentials: self.silence_credentials(),
+                sandbox: told(),
+            }
+            .render(),
             Unit::ReportStart => Report {
                 description: "GitLab backup: tell that a run has begun",
                 after: Text::names(["network.target"]),
@@ -102,8 +107,10 @@ impl Renderer<'_> {
                 _ => {}
             }
         }
-        // With `-`: that one is missing is for the report itself to say, in words, and not for the unit's start.
-        let writable: Vec<String> = writable.iter().map(|path| format!("-{}", path.display())).collect();
+        // With `-`: that one is missing is for the report itself to say, in words, and not for the
+        // unit's start.
+        let writable: Vec<String> =
+            writable.iter().map(|path| format!("-{}", path.display())).collect();
         let writable = (!writable.is_empty()).then(|| Text::paths(writable.iter().map(Path::new)));
         // The exporter's directory may belong to its user.
         let capabilities = if writable.is_some() { "CAP_DAC_OVERRIDE" } else { "" };

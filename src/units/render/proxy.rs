@@ -1,5 +1,6 @@
-//! The units in place of what systemd does not manage itself, and what keeps them true. Other people's programs: without a sandbox that could
-//! break them, and without a umask that what they start would inherit.
+//! The units in place of what systemd does not manage itself, and what keeps them true. Other
+//! people's programs: without a sandbox that could break them, and without a umask that what they
+//! start would inherit.
 
 use askama::Template;
 
@@ -44,12 +45,21 @@ struct Proxies {
 
 impl Renderer<'_> {
     pub(super) fn proxy(&self, name: &str) -> askama::Result<String> {
-        let Some(proxy) = self.config.gitlab.proxies.iter().find(|proxy| proxy.name == name) else { return Ok(String::new()) };
-        let note = |word: &str, argv: &[String]| Text::prose(&format!("{word}: {}", argv.join(" ")));
+        let Some(proxy) = self.config.gitlab.proxies.iter().find(|proxy| proxy.name == name) else {
+            return Ok(String::new());
+        };
+        let note =
+            |word: &str, argv: &[String]| Text::prose(&format!("{word}: {}", argv.join(" ")));
         let after: Vec<Unit> = proxy.after.iter().map(|name| Unit::Proxy(name.clone())).collect();
         ProxyService {
-            notes: vec![note("start", &proxy.start), note("stop", &proxy.stop), note("status", &proxy.status)],
-            description: Text::prose(&format!("GitLab's {name}, which systemd does not manage itself")),
+            notes: vec![
+                note("start", &proxy.start),
+                note("stop", &proxy.stop),
+                note("status", &proxy.status),
+            ],
+            description: Text::prose(&format!(
+                "GitLab's {name}, which systemd does not manage itself"
+            )),
             after: (!after.is_empty()).then(|| Text::names(after)),
             start: self.helper(&["proxy", "start", name]),
             stop: self.helper(&["proxy", "stop", name]),
@@ -76,7 +86,9 @@ impl Renderer<'_> {
     /// What asks them again when everything is captured.
     pub(super) fn proxies_down(&self, base: StepService) -> StepService {
         StepService {
-            description: Text::plain("GitLab backup: nothing was started behind systemd's back, GitLab is down"),
+            description: Text::plain(
+                "GitLab backup: nothing was started behind systemd's back, GitLab is down",
+            ),
             exec: self.helper(&["proxies-down"]),
             timeout: Text::plain(ANSWERS),
             ..base

@@ -18,11 +18,13 @@ const LONG: Timespan = Timespan::from_secs(7 * 24 * 3600);
 /// What the renames may take, beside the servers' own start.
 const SWITCH: u64 = 30 * 60;
 /// Files keep their owner, mode and attributes.
-const LAY: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_MKNOD";
+const LAY: &str =
+    "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_MKNOD";
 /// Dumps are handed over, and nobody else's files are touched.
 const DUMPS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN";
 /// Servers are asked as their own users, and what is rehearsed with is handed over.
-const REHEARSE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN CAP_KILL CAP_SETUID CAP_SETGID";
+const REHEARSE: &str =
+    "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN CAP_KILL CAP_SETUID CAP_SETGID";
 /// Directories are renamed and get what they had, and servers' files are theirs to touch.
 const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
 
@@ -30,7 +32,8 @@ const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETI
 const REDIS: [&str; 4] = ["/var", "/srv", "/opt", "/data"];
 
 /// To become the users that ask PostgreSQL, and to give the dumps to them.
-const LOADING: &str = "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
+const LOADING: &str =
+    "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
 
 #[derive(Template)]
 #[template(path = "guard.service")]
@@ -46,14 +49,21 @@ fn names<const N: usize>(units: [Restore; N]) -> Text {
 }
 
 impl Renderer<'_> {
-    /// A sandbox for what looks at, lays out or replaces GitLab's files: the same in all of them, for what is one mount to one must be one to
-    /// the others.
+    /// A sandbox for what looks at, lays out or replaces GitLab's files: the same in all of them,
+    /// for what is one mount to one must be one to the others.
     fn in_place(&self, capabilities: &'static str) -> Sandbox {
         let redis = REDIS.iter().filter(|_| !self.config.redis.is_empty()).map(PathBuf::from);
         let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
         let writable = self.writable(own.into_iter().chain(redis).chain(self.tops()));
         let (network, processes) = (self.servers_by_network(), self.redis_by_network());
-        Sandbox { network, processes, home: true, set_id: true, writable, ..self.sandbox(capabilities) }
+        Sandbox {
+            network,
+            processes,
+            home: true,
+            set_id: true,
+            writable,
+            ..self.sandbox(capabilities)
+        }
     }
 
     pub(super) fn restore(&self, unit: Restore) -> askama::Result<String> {
@@ -114,7 +124,8 @@ impl Renderer<'_> {
             }
             .render(),
             Restore::Guard => {
-                // Named here: what keeps a half restored GitLab down does not hang on a file that was broken meanwhile.
+                // Named here: what keeps a half restored GitLab down does not hang on a file that
+                // was broken meanwhile.
                 let writers = self.config.gitlab.writers.iter().flat_map(|writer| ["--stop", writer.as_str()]);
                 let guard: Vec<&str> = std::iter::once("guard").chain(writers).collect();
                 Guard { writers: Text::names(&self.config.gitlab.writers), exec: helper(&guard), sandbox: self.sandbox("") }.render()
@@ -130,7 +141,8 @@ impl Renderer<'_> {
         let network = self.repository_path().is_none();
         match unit {
             Restore::Dumps => {
-                let writable = self.writable([PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)]);
+                let writable =
+                    self.writable([PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)]);
                 Sandbox { network, foreign, bus: false, writable, ..self.sandbox(DUMPS) }
             }
             _ => Sandbox { network, foreign, bus: false, processes: false, ..self.in_place(LAY) },
@@ -145,21 +157,29 @@ impl Renderer<'_> {
             ..StepService::base()
         };
         let behind = |units: Vec<Restore>| {
-            let units: Vec<Unit> =
-                [Unit::Staging, Restore::Window.into()].into_iter().chain(units.into_iter().map(Unit::Restore)).collect();
-            (Text::names(&units), Text::names(units.into_iter().filter(|unit| *unit != Restore::Window.into())))
+            let units: Vec<Unit> = [Unit::Staging, Restore::Window.into()]
+                .into_iter()
+                .chain(units.into_iter().map(Unit::Restore))
+                .collect();
+            (
+                Text::names(&units),
+                Text::names(units.into_iter().filter(|unit| *unit != Restore::Window.into())),
+            )
         };
         let exec = |word: &str| self.helper(&["restore", word]);
         match unit {
             Restore::Preflight => StepService {
-                description: Text::plain("GitLab restore: check everything before GitLab is touched"),
+                description: Text::plain(
+                    "GitLab restore: check everything before GitLab is touched",
+                ),
                 exec: exec("preflight"),
                 credentials: self.credentials(true, true, true),
                 mounts: self.repository_path(),
                 binds_to: names([Restore::Run]),
                 sandbox: Some(Sandbox {
                     network: self.servers_by_network() || self.repository_path().is_none(),
-                    foreign: self.config.repository.engine == EngineName::Restic || self.config.postgresql.is_some(),
+                    foreign: self.config.repository.engine == EngineName::Restic
+                        || self.config.postgresql.is_some(),
                     ..self.in_place(REHEARSE)
                 }),
                 ..in_window
@@ -167,7 +187,9 @@ impl Renderer<'_> {
             Restore::Undo => {
                 let (after, requires) = behind(vec![]);
                 StepService {
-                    description: Text::plain("GitLab restore: put back what an unfinished restore has replaced"),
+                    description: Text::plain(
+                        "GitLab restore: put back what an unfinished restore has replaced",
+                    ),
                     exec: exec("undo"),
                     credentials: self.credentials(false, true, true),
                     after,
@@ -195,13 +217,16 @@ impl Renderer<'_> {
             Restore::Postgresql => {
                 let (after, requires) = behind(vec![Restore::Dumps]);
                 let step = self.postgresql_step(StepService {
-                    description: Text::plain("GitLab restore: load the dumps beside the old databases"),
+                    description: Text::plain(
+                        "GitLab restore: load the dumps beside the old databases",
+                    ),
                     exec: exec("postgresql"),
                     after,
                     requires,
                     ..in_window
                 });
-                let plan = credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
+                let plan =
+                    credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
                 let credentials = [vec![plan], step.credentials].concat();
                 match self.config.postgresql.as_ref().is_some_and(Postgresql::by_socket) {
                     // It asks as one user and loads as another, who is given the dumps.
@@ -220,16 +245,30 @@ impl Renderer<'_> {
                 }
             }
             Restore::ProxiesDown => {
-                let others =
-                    self.plan.restore().into_iter().filter(|unit| !matches!(unit, Restore::ProxiesDown | Restore::Switch)).collect();
+                let others = self
+                    .plan
+                    .restore()
+                    .into_iter()
+                    .filter(|unit| !matches!(unit, Restore::ProxiesDown | Restore::Switch))
+                    .collect();
                 let (after, requires) = behind(others);
                 // Other people's programs, as in a backup.
-                StepService { after, requires, ..self.proxies_down(StepService { sandbox: None, ..in_window }) }
+                StepService {
+                    after,
+                    requires,
+                    ..self.proxies_down(StepService { sandbox: None, ..in_window })
+                }
             }
             Restore::Switch => {
-                let before = self.plan.restore().into_iter().filter(|unit| *unit != Restore::Switch).collect();
+                let before = self
+                    .plan
+                    .restore()
+                    .into_iter()
+                    .filter(|unit| *unit != Restore::Switch)
+                    .collect();
                 let (after, requires) = behind(before);
-                let servers: u64 = self.config.redis.iter().map(|redis| redis.timeout.duration().as_secs()).sum();
+                let servers: u64 =
+                    self.config.redis.iter().map(|redis| redis.timeout.duration().as_secs()).sum();
                 StepService {
                     description: Text::plain("GitLab restore: the new takes the place of the old"),
                     exec: exec("switch"),
@@ -252,7 +291,8 @@ impl Renderer<'_> {
                 exec: exec("finish"),
                 credentials: self.credentials(false, true, true),
                 retry: Some(10),
-                // Bound to no executor: it also comes when GitLab has answered late, or before the next run.
+                // Bound to no executor: it also comes when GitLab has answered late, or before the
+                // next run.
                 binds_to: names([]),
                 requires: names([]),
                 ..in_window

@@ -12,9 +12,9 @@ use crate::values::Timespan;
 
 use super::{Renderer, Sandbox, credential, monitoring};
 
-/// mount(2) and ioctl(2) ask for SYS_ADMIN; directories of ours lie beside GitLab's, and lvm locks its memory and raises its priority.
-const SNAPSHOTS: &str =
-    "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SYS_RESOURCE CAP_SYS_RAWIO";
+/// mount(2) and ioctl(2) ask for SYS_ADMIN; directories of ours lie beside GitLab's, and lvm locks
+/// its memory and raises its priority.
+const SNAPSHOTS: &str = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SYS_RESOURCE CAP_SYS_RAWIO";
 
 /// Directories of ours lie in those of others.
 const BESIDE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER";
@@ -178,7 +178,8 @@ impl Renderer<'_> {
                     foreign: true,
                     bus: false,
                     confines: true,
-                    // The socket belongs to Redis, dump.rdb is read as Redis, and looked at by an account that owns nothing.
+                    // The socket belongs to Redis, dump.rdb is read as Redis, and looked at by an
+                    // account that owns nothing.
                     ..self.sandbox("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL")
                 }),
                 ..base
@@ -268,17 +269,24 @@ impl Renderer<'_> {
         Ok(step)
     }
 
-    /// A `[[step]]` of the configuration: an outside program with the rights that its user has, and no sandbox that could break it.
+    /// A `[[step]]` of the configuration: an outside program with the rights that its user has, and
+    /// no sandbox that could break it.
     pub(super) fn own_step(&self, step: &Step, base: StepService) -> StepService {
         let (before, binds_to) = match step.stage {
             Stage::Prepare => (self.plan.preflights(), vec![Unit::Run]),
             Stage::Window => (vec![Unit::Window], vec![Unit::Window, Unit::Run]),
-            Stage::Store => (self.config.postgresql.iter().map(|_| Unit::Postgresql).collect(), vec![Unit::Run]),
+            Stage::Store => {
+                (self.config.postgresql.iter().map(|_| Unit::Postgresql).collect(), vec![Unit::Run])
+            }
             Stage::Finish => (self.plan.prune().into_iter().collect(), vec![Unit::Run]),
         };
-        // The window is bound to, not required: a requirement would be the weaker of the two. What follows a complete run does so even if
-        // old runs could not be removed.
-        let required = if matches!(step.stage, Stage::Window | Stage::Finish) { vec![] } else { before.clone() };
+        // The window is bound to, not required: a requirement would be the weaker of the two. What
+        // follows a complete run does so even if old runs could not be removed.
+        let required = if matches!(step.stage, Stage::Window | Stage::Finish) {
+            vec![]
+        } else {
+            before.clone()
+        };
         StepService {
             description: Text::prose(step.description.as_deref().unwrap_or(&step.name)),
             exec: Text::command(&step.command),
@@ -287,7 +295,8 @@ impl Renderer<'_> {
             binds_to: Text::names(binds_to),
             user: step.user.as_ref().map(|user| Text::names([user])),
             timeout: Text::plain(step.timeout),
-            stop_timeout: (step.stage == Stage::Window).then(|| Text::plain(self.config.gitlab.stop_grace)),
+            stop_timeout: (step.stage == Stage::Window)
+                .then(|| Text::plain(self.config.gitlab.stop_grace)),
             staging: Some(Text::plain(format!("steps/{}", step.name))),
             idle: step.stage != Stage::Window,
             outside: true,
@@ -295,20 +304,30 @@ impl Renderer<'_> {
         }
     }
 
-    /// How each path is to be captured. What "auto" comes to is decided on the host: 'gitlab-backup check' tells.
+    /// How each path is to be captured. What "auto" comes to is decided on the host: 'gitlab-backup
+    /// check' tells.
     fn methods(&self) -> Vec<Text> {
         let files = &self.config.files;
-        files.paths.iter().map(|path| Text::prose(&format!("{}: snapshot = \"{}\"", path.display(), files.method(path)))).collect()
+        files
+            .paths
+            .iter()
+            .map(|path| {
+                Text::prose(&format!("{}: snapshot = \"{}\"", path.display(), files.method(path)))
+            })
+            .collect()
     }
 
-    /// A sandbox for what makes, mounts and removes snapshots with the file systems' own tools; where there are no such file systems, for what
-    /// makes and removes directories beside GitLab's.
+    /// A sandbox for what makes, mounts and removes snapshots with the file systems' own tools;
+    /// where there are no such file systems, for what makes and removes directories beside
+    /// GitLab's.
     fn snapshots(&self) -> Sandbox {
         if self.config.files.volumes {
             return Sandbox { mounts: true, foreign: true, ..self.sandbox(SNAPSHOTS) };
         }
         let beside = if self.clones() { self.tops() } else { Vec::new() };
-        let writable = self.writable([PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)].into_iter().chain(beside));
+        let writable = self.writable(
+            [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)].into_iter().chain(beside),
+        );
         Sandbox { foreign: true, home: true, bus: false, writable, ..self.sandbox(BESIDE) }
     }
 
@@ -316,7 +335,8 @@ impl Renderer<'_> {
     fn clones(&self) -> bool {
         let files = &self.config.files;
         let may = |method: Method| matches!(method, Method::Auto | Method::Reflink);
-        self.config.repository.engine == EngineName::Builtin && files.paths.iter().any(|path| may(files.method(path)))
+        self.config.repository.engine == EngineName::Builtin
+            && files.paths.iter().any(|path| may(files.method(path)))
     }
 
     /// The members of `stage` that come before `unit`.
@@ -327,10 +347,22 @@ impl Renderer<'_> {
     /// A step that talks to PostgreSQL, as the user that may.
     pub(super) fn postgresql_step(&self, base: StepService) -> StepService {
         StepService {
-            user: self.config.postgresql.as_ref().map(|postgresql| Text::names([&postgresql.os_user])),
+            user: self
+                .config
+                .postgresql
+                .as_ref()
+                .map(|postgresql| Text::names([&postgresql.os_user])),
             // The configuration comes as a credential too: its reader here is not root.
-            credentials: [credential::configuration(&self.config.source), self.credentials(false, true, false)].concat(),
-            sandbox: Some(Sandbox { network: self.postgresql_by_network(), foreign: true, ..self.sandbox("") }),
+            credentials: [
+                credential::configuration(&self.config.source),
+                self.credentials(false, true, false),
+            ]
+            .concat(),
+            sandbox: Some(Sandbox {
+                network: self.postgresql_by_network(),
+                foreign: true,
+                ..self.sandbox("")
+            }),
             ..base
         }
     }
@@ -355,8 +387,14 @@ impl Renderer<'_> {
     /// The same, of a step that notes in the records what it does to their runs.
     fn noting_step(&self, base: StepService) -> StepService {
         let step = self.repository_step(base);
-        let paths: Vec<PathBuf> = self.repository_paths().into_iter().chain([PathBuf::from(paths::RUNS)]).collect();
-        StepService { sandbox: step.sandbox.map(|sandbox| Sandbox { writable: self.writable(paths), ..sandbox }), ..step }
+        let paths: Vec<PathBuf> =
+            self.repository_paths().into_iter().chain([PathBuf::from(paths::RUNS)]).collect();
+        StepService {
+            sandbox: step
+                .sandbox
+                .map(|sandbox| Sandbox { writable: self.writable(paths), ..sandbox }),
+            ..step
+        }
     }
 
     /// The repository's directory, if it is one.

@@ -14,8 +14,9 @@ pub(super) struct VerifyService {
 }
 
 impl Renderer<'_> {
-    /// Reads the repository and never writes it; what it lays out belongs to many users, and what reads that runs as an account of its own,
-    /// confined by system calls that older systemds do not count among those of a service.
+    /// Reads the repository and never writes it; what it lays out belongs to many users, and what
+    /// reads that runs as an account of its own, confined by system calls that older systemds do
+    /// not count among those of a service.
     pub(super) fn verify(&self) -> VerifyService {
         let capabilities = "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
         VerifyService {

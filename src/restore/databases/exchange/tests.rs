@@ -7,7 +7,12 @@ fn plan(numbers: Option<Numbers>) -> Plan {
         serde_json::json!({"name": "live", "directory": "live", "owner": "", "encoding": "", "collate": "", "ctype": "", "bytes": 0}),
     )
     .unwrap();
-    let staged = StagedDatabase { database, staged: "staged".to_owned(), replaced: "aside".to_owned(), numbers };
+    let staged = StagedDatabase {
+        database,
+        staged: "staged".to_owned(),
+        replaced: "aside".to_owned(),
+        numbers,
+    };
     Plan {
         run: None,
         postgresql: None,

@@ -34,7 +34,8 @@ const SUPERUSER: &str = "postgres";
 const PORT: u16 = 5432;
 const TABLES: &str = "SELECT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
-/// The tables in which extensions keep their configuration: a dump has rows of theirs, and beside these are those that the extension brings.
+/// The tables in which extensions keep their configuration: a dump has rows of theirs, and beside
+/// these are those that the extension brings.
 const OF_EXTENSIONS: &str = "SELECT DISTINCT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS kept (oid) \
     JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'";
@@ -111,14 +112,31 @@ struct Running {
     _server: Server,
 }
 
-async fn begin(config: &Config, manifest: &Manifest, globals: Option<&Globals>, scratch: &Scratch) -> Result<Running> {
+async fn begin(
+    config: &Config,
+    manifest: &Manifest,
+    globals: Option<&Globals>,
+    scratch: &Scratch,
+) -> Result<Running> {
     let configured = config.postgresql.as_ref();
     let needed: u64 = manifest.databases.iter().map(|database| database.bytes).sum();
     let free = scratch.free()?;
     let words = |bytes| indicatif::BinaryBytes(bytes).to_string();
-    ensure!(free > needed, "{} are free, but the databases take {}: --scratch names another place", words(free), words(needed));
-    let version = manifest.versions.iter().find(|component| component.name == "postgresql").and_then(|found| major(&found.version));
-    let programs = programs(configured.and_then(|postgresql| postgresql.bin_dir.as_deref()), version.unwrap_or(0))?;
+    ensure!(
+        free > needed,
+        "{} are free, but the databases take {}: --scratch names another place",
+        words(free),
+        words(needed)
+    );
+    let version = manifest
+        .versions
+        .iter()
+        .find(|component| component.name == "postgresql")
+        .and_then(|found| major(&found.version));
+    let programs = programs(
+        configured.and_then(|postgresql| postgresql.bin_dir.as_deref()),
+        version.unwrap_or(0),
+    )?;
     let user = user::sandbox()?;
     let place = scratch.place_of("drill-postgresql", user.as_ref())?;
     ensure_short(&place.join(format!(".s.PGSQL.{PORT}")))?;
@@ -126,13 +144,19 @@ async fn begin(config: &Config, manifest: &Manifest, globals: Option<&Globals>, 
     let superuser = superuser(globals, configured);
     let data = place.join("data");
     notify::status("making a server for the drill");
-    let mut initdb = Manner { user: user.as_ref(), place: &place, signal: Signal::KILL }.command(&programs.join("initdb"));
-    initdb.args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]).arg(format!("--username={superuser}"));
-    process::run(initdb.arg("--pgdata").arg(&data)).context("initdb cannot make a database cluster for the drill")?;
+    let mut initdb = Manner { user: user.as_ref(), place: &place, signal: Signal::KILL }
+        .command(&programs.join("initdb"));
+    initdb
+        .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
+        .arg(format!("--username={superuser}"));
+    process::run(initdb.arg("--pgdata").arg(&data))
+        .context("initdb cannot make a database cluster for the drill")?;
 
-    let sockets = format!("unix_socket_directories=\"{}\"", place.display().to_string().replace('"', "\"\""));
+    let sockets =
+        format!("unix_socket_directories=\"{}\"", place.display().to_string().replace('"', "\"\""));
     let mut words = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
-    let settings = SETTINGS.iter().map(ToString::to_string).chain([sockets, format!("port={PORT}")]);
+    let settings =
+        SETTINGS.iter().map(ToString::to_string).chain([sockets, format!("port={PORT}")]);
     words.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
     // SIGQUIT: an immediate shutdown, with all its children.
     let manner = Manner { user: user.as_ref(), place: &place, signal: Signal::QUIT };
@@ -157,21 +181,34 @@ async fn begin(config: &Config, manifest: &Manifest, globals: Option<&Globals>, 
     Ok(Running { config, place, user, _server: server })
 }
 
-/// The directory with the server's programs: the configured one, or that of the newest server. Neither may be older than `version`.
+/// The directory with the server's programs: the configured one, or that of the newest server.
+/// Neither may be older than `version`.
 fn programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
     let major_in = |directory: &Path| {
-        let there = ["initdb", "postgres", "pg_restore"].iter().all(|name| process::find(name, [directory.to_owned()]).is_some());
-        let said = there.then(|| process::run(Command::new(directory.join("postgres")).arg("--version")).ok());
+        let there = ["initdb", "postgres", "pg_restore"]
+            .iter()
+            .all(|name| process::find(name, [directory.to_owned()]).is_some());
+        let said = there
+            .then(|| process::run(Command::new(directory.join("postgres")).arg("--version")).ok());
         said.flatten().and_then(|said| major(&said))
     };
-    if let Some(directory) = configured.filter(|directory| major_in(directory).is_some_and(|major| major >= version)) {
+    if let Some(directory) =
+        configured.filter(|directory| major_in(directory).is_some_and(|major| major >= version))
+    {
         return Ok(directory.to_owned());
     }
-    let candidates = [versions(DEBIAN, ""), versions("/usr", "pgsql-"), process::search_path()].concat();
-    match candidates.into_iter().filter_map(|directory| Some((major_in(&directory)?, directory))).max() {
+    let candidates =
+        [versions(DEBIAN, ""), versions("/usr", "pgsql-"), process::search_path()].concat();
+    match candidates
+        .into_iter()
+        .filter_map(|directory| Some((major_in(&directory)?, directory)))
+        .max()
+    {
         Some((major, directory)) if major >= version => Ok(directory),
         Some((major, _)) => {
-            bail!("the run is of PostgreSQL {version}, and the newest server here is {major}: install {version}'s, which need not run")
+            bail!(
+                "the run is of PostgreSQL {version}, and the newest server here is {major}: install {version}'s, which need not run"
+            )
         }
         None => bail!(
             "there are no programs of a PostgreSQL server here (initdb, postgres): install them, or name them by [postgresql] bin-dir"
@@ -179,10 +216,13 @@ fn programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
     }
 }
 
-/// The role that initdb made in the server that was backed up: what it granted can only be granted again by it.
+/// The role that initdb made in the server that was backed up: what it granted can only be granted
+/// again by it.
 fn superuser(globals: Option<&Globals>, configured: Option<&Postgresql>) -> String {
     let first = globals.and_then(|globals| globals.first.clone());
-    first.or_else(|| configured.map(|postgresql| postgresql.restore_user.clone())).unwrap_or_else(|| SUPERUSER.to_owned())
+    first
+        .or_else(|| configured.map(|postgresql| postgresql.restore_user.clone()))
+        .unwrap_or_else(|| SUPERUSER.to_owned())
 }
 
 /// Makes the roles, and the tablespaces in directories of their own.
@@ -194,25 +234,44 @@ async fn roles(session: &Session, globals: &Globals, server: &Running) -> Result
         let made = Directory::open(&server.place)?.make(OsStr::new(&name), 0o700)?;
         give(&made, server.user.as_ref())?;
         let directory = server.place.join(name);
-        let sql = format!("CREATE TABLESPACE {} LOCATION {}", identifier(&tablespace.name), literal(&directory.to_string_lossy()));
-        session.run(&sql).await.with_context(|| format!("cannot make tablespace {}", tablespace.name))?;
+        let sql = format!(
+            "CREATE TABLESPACE {} LOCATION {}",
+            identifier(&tablespace.name),
+            literal(&directory.to_string_lossy())
+        );
+        session
+            .run(&sql)
+            .await
+            .with_context(|| format!("cannot make tablespace {}", tablespace.name))?;
     }
     Ok(format!("{} restored, and {} tablespaces", made.len(), globals.tablespaces.len()))
 }
 
-/// A run of old tells its roles only as text for people: those that own something are made, so that it can be loaded.
+/// A run of old tells its roles only as text for people: those that own something are made, so that
+/// it can be loaded.
 async fn owners(session: &Session, dumps: &[(String, PathBuf)]) -> Result<String> {
     let mut roles: BTreeSet<String> = BTreeSet::new();
     for (_, path) in dumps {
         roles.extend(toc::read(path)?.into_iter().filter_map(|entry| entry.owner));
     }
-    let roles = roles.into_iter().map(|name| Role { name, inherit: true, connection_limit: -1, ..Role::default() }).collect();
+    let roles = roles
+        .into_iter()
+        .map(|name| Role { name, inherit: true, connection_limit: -1, ..Role::default() })
+        .collect();
     let (made, _) = Globals { roles, ..Globals::default() }.make_roles(session).await?;
-    Ok(format!("{} restored: the run is of an older gitlab-backup, of which only owners are known", made.len()))
+    Ok(format!(
+        "{} restored: the run is of an older gitlab-backup, of which only owners are known",
+        made.len()
+    ))
 }
 
 /// Restores one database as `name`, and compares its rows with what the manifest has of it.
-async fn database(loader: &Loader<'_>, name: &str, dump: &Path, recorded: Option<&Database>) -> Result<String> {
+async fn database(
+    loader: &Loader<'_>,
+    name: &str,
+    dump: &Path,
+    recorded: Option<&Database>,
+) -> Result<String> {
     let unknown = Database::default();
     let like = recorded.unwrap_or(&unknown);
     loader.create(name, like).await?;
@@ -235,7 +294,8 @@ async fn database(loader: &Loader<'_>, name: &str, dump: &Path, recorded: Option
 async fn bring(loader: &Loader<'_>, name: &str, brought: &mut BTreeMap<String, u64>) -> Result<()> {
     let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
     for row in session.rows(OF_EXTENSIONS, &[]).await? {
-        let (schema, table, quoted): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (schema, table, quoted): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         // Counted once, before anything else can be in it.
         if let Entry::Vacant(place) = brought.entry(quoted) {
             let rows = rows(&session, &schema, &table, place.key()).await?;
@@ -248,32 +308,56 @@ async fn bring(loader: &Loader<'_>, name: &str, brought: &mut BTreeMap<String, u
 /// The rows of one table.
 async fn rows(session: &Session, schema: &str, table: &str, quoted: &str) -> Result<u64> {
     // ONLY: what inherits from a table is counted by itself.
-    let sql = format!("SELECT pg_catalog.count(*) FROM ONLY {}.{}", identifier(schema), identifier(table));
-    let count: i64 = session.value(&sql, &[]).await.with_context(|| format!("the rows of table {quoted} cannot be counted"))?;
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM ONLY {}.{}",
+        identifier(schema),
+        identifier(table)
+    );
+    let count: i64 = session
+        .value(&sql, &[])
+        .await
+        .with_context(|| format!("the rows of table {quoted} cannot be counted"))?;
     u64::try_from(count).with_context(|| format!("table {quoted} has {count} rows"))
 }
 
-/// Compares the rows of a database that is still the filler's, but for those that were `brought` by extensions, with what the manifest has of it.
-async fn count(loader: &Loader<'_>, name: &str, recorded: Option<&Database>, brought: &BTreeMap<String, u64>) -> Result<String> {
-    let Some(recorded) = recorded else { return Ok("restored; the manifest is too old to tell how many rows there were".to_owned()) };
+/// Compares the rows of a database that is still the filler's, but for those that were `brought` by
+/// extensions, with what the manifest has of it.
+async fn count(
+    loader: &Loader<'_>,
+    name: &str,
+    recorded: Option<&Database>,
+    brought: &BTreeMap<String, u64>,
+) -> Result<String> {
+    let Some(recorded) = recorded else {
+        return Ok("restored; the manifest is too old to tell how many rows there were".to_owned());
+    };
     let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
     let mut there = BTreeMap::new();
     for row in session.rows(TABLES, &[]).await? {
-        let (schema, table, quoted): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (schema, table, quoted): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         there.insert(quoted, (schema, table));
     }
     let mut different = Vec::new();
     for (table, rows) in &recorded.tables {
         let Some((schema, name)) = there.get(table) else {
-            different.push(format!("table {table} is not there, and the manifest says that it has {rows} rows"));
+            different.push(format!(
+                "table {table} is not there, and the manifest says that it has {rows} rows"
+            ));
             continue;
         };
         let count = self::rows(&session, schema, name, table).await?;
         // The manifest has the rows that are in the dump, and no others.
         let own = brought.get(table).copied().unwrap_or(0);
         if count.checked_sub(own) != Some(*rows) {
-            let beside = if own > 0 { format!(", of which {own} come with its extension") } else { String::new() };
-            different.push(format!("table {table} has {count} rows{beside}, and the manifest says {rows}"));
+            let beside = if own > 0 {
+                format!(", of which {own} come with its extension")
+            } else {
+                String::new()
+            };
+            different.push(format!(
+                "table {table} has {count} rows{beside}, and the manifest says {rows}"
+            ));
         }
     }
     let rest = different.len().saturating_sub(NAMED);

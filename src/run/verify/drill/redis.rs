@@ -20,12 +20,19 @@ use super::server::{Manner, Server, ensure_short};
 use crate::run::verify::dumps::Keys;
 use crate::run::verify::scratch::{Scratch, give};
 
-/// Loads `file`, which is moved away for it, and compares the number of keys with that of `redis-check-rdb`.
-pub(in crate::run::verify) async fn load(name: &str, file: &Path, expected: Option<Keys>, scratch: &Scratch) -> Result<String> {
+/// Loads `file`, which is moved away for it, and compares the number of keys with that of
+/// `redis-check-rdb`.
+pub(in crate::run::verify) async fn load(
+    name: &str,
+    file: &Path,
+    expected: Option<Keys>,
+    scratch: &Scratch,
+) -> Result<String> {
     notify::status(&format!("loading the file of Redis {name} for the drill"));
     let programs = Format::at(file)?.programs("server");
-    let program =
-        remote::installed(&programs).with_context(|| format!("{} is not installed: install it, it need not run", programs.join(" or ")))?;
+    let program = remote::installed(&programs).with_context(|| {
+        format!("{} is not installed: install it, it need not run", programs.join(" or "))
+    })?;
     let user = user::sandbox()?;
     let place = scratch.place_of(&format!("drill-redis-{name}"), user.as_ref())?;
     let socket = place.join("socket");
@@ -36,10 +43,34 @@ pub(in crate::run::verify) async fn load(name: &str, file: &Path, expected: Opti
     // Before there is a server in it.
     give(&to, user.as_ref())?;
 
-    let words = ["--port", "0", "--unixsocket", &socket.to_string_lossy(), "--unixsocketperm", "777", "--dir", &place.to_string_lossy()];
-    let rest = ["--dbfilename", "dump.rdb", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", ""];
+    let words = [
+        "--port",
+        "0",
+        "--unixsocket",
+        &socket.to_string_lossy(),
+        "--unixsocketperm",
+        "777",
+        "--dir",
+        &place.to_string_lossy(),
+    ];
+    let rest = [
+        "--dbfilename",
+        "dump.rdb",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--daemonize",
+        "no",
+        "--logfile",
+        "",
+    ];
     let words: Vec<String> = words.into_iter().chain(rest).map(str::to_owned).collect();
-    let mut server = Server::start(&Manner { user: user.as_ref(), place: &place, signal: Signal::KILL }, &program, &words)?;
+    let mut server = Server::start(
+        &Manner { user: user.as_ref(), place: &place, signal: Signal::KILL },
+        &program,
+        &words,
+    )?;
     let redis = Redis {
         name: name.to_owned(),
         address: RedisAddress::Unix(socket.clone()),
@@ -61,15 +92,27 @@ pub(in crate::run::verify) async fn load(name: &str, file: &Path, expected: Opti
     let keys = loaded.keys();
     let Some(expected) = expected else { return Ok(format!("loaded, {keys} keys")) };
     // What had outlived its time is dropped by the server; from 7.0 it counts that.
-    let dropped = loaded.number("rdb_last_load_keys_expired").ok().and_then(|count| u64::try_from(count).ok());
-    let seen = loaded.number("rdb_last_load_keys_loaded").ok().and_then(|count| u64::try_from(count).ok());
+    let dropped = loaded
+        .number("rdb_last_load_keys_expired")
+        .ok()
+        .and_then(|count| u64::try_from(count).ok());
+    let seen =
+        loaded.number("rdb_last_load_keys_loaded").ok().and_then(|count| u64::try_from(count).ok());
     match (seen, dropped) {
         (Some(seen), Some(dropped)) => {
-            ensure!(seen + dropped == expected.read, "{seen} keys were loaded, and redis-check-rdb reads {}", expected.read);
+            ensure!(
+                seen + dropped == expected.read,
+                "{seen} keys were loaded, and redis-check-rdb reads {}",
+                expected.read
+            );
         }
         _ => {
             let possible = expected.read.saturating_sub(expected.expires)..=expected.read;
-            ensure!(possible.contains(&keys), "{keys} keys were loaded, and redis-check-rdb reads {}", expected.read);
+            ensure!(
+                possible.contains(&keys),
+                "{keys} keys were loaded, and redis-check-rdb reads {}",
+                expected.read
+            );
         }
     }
     Ok(format!("loaded, {} keys as redis-check-rdb reads them", expected.read))

@@ -58,13 +58,22 @@ impl Server {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // What is there already is not ours.
         let log = Directory::open(manner.place)?.log(OsStr::new("log"))?;
-        let child = manner.command(program).args(words).stdout(log.try_clone()?).stderr(log.try_clone()?).spawn();
+        let child = manner
+            .command(program)
+            .args(words)
+            .stdout(log.try_clone()?)
+            .stderr(log.try_clone()?)
+            .spawn();
         let child = child.with_context(|| format!("cannot run {name}"))?;
         Ok(Self { child, signal: manner.signal, name, log })
     }
 
-    /// Returns what `ask` does as soon as that is something. Fails if the server ends before, with its last words, or never answers.
-    pub async fn answering<T>(&mut self, mut ask: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    /// Returns what `ask` does as soon as that is something. Fails if the server ends before, with
+    /// its last words, or never answers.
+    pub async fn answering<T>(
+        &mut self,
+        mut ask: impl AsyncFnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
         let started = Instant::now();
         loop {
             let answer = ask().await;
@@ -76,7 +85,9 @@ impl Server {
             }
             if started.elapsed() > START_PATIENCE {
                 let error = answer.err().unwrap_or_else(|| anyhow!("{}", self.last_words()));
-                return Err(error).with_context(|| format!("{} did not answer within {START_PATIENCE:?}", self.name));
+                return Err(error).with_context(|| {
+                    format!("{} did not answer within {START_PATIENCE:?}", self.name)
+                });
             }
             sleep(PAUSE).await;
         }
@@ -98,7 +109,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         let started = Instant::now();
         if kill_process(Pid::from_child(&self.child), self.signal).is_ok() {
-            while self.child.try_wait().is_ok_and(|status| status.is_none()) && started.elapsed() < END_PATIENCE {
+            while self.child.try_wait().is_ok_and(|status| status.is_none())
+                && started.elapsed() < END_PATIENCE
+            {
                 std::thread::sleep(PAUSE);
             }
         }
@@ -110,7 +123,11 @@ impl Drop for Server {
 /// Fails if `socket` cannot be one for its length.
 pub(super) fn ensure_short(socket: &Path) -> Result<()> {
     let length = socket.as_os_str().len();
-    anyhow::ensure!(length < SOCKET_PATH, "{} is too long for a socket: --scratch names a shorter place", socket.display());
+    anyhow::ensure!(
+        length < SOCKET_PATH,
+        "{} is too long for a socket: --scratch names a shorter place",
+        socket.display()
+    );
     Ok(())
 }
 
@@ -131,13 +148,20 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let manner = Manner { user: None, place: place.path(), signal: Signal::QUIT };
         let words = |script: &str| ["-c".to_owned(), script.to_owned()];
-        let mut dead = Server::start(&manner, Path::new("/bin/sh"), &words("echo no such file; exit 3")).unwrap();
+        let mut dead =
+            Server::start(&manner, Path::new("/bin/sh"), &words("echo no such file; exit 3"))
+                .unwrap();
         let error = runtime().block_on(dead.answering(async || Ok(None::<()>))).unwrap_err();
         assert!(format!("{error:#}").contains("no such file"), "{error:#}");
         // One that does not listen to the signal.
         let other = tempfile::tempdir().unwrap();
         let manner = Manner { place: other.path(), ..manner };
-        let mut alive = Server::start(&manner, Path::new("/bin/sh"), &words("trap '' QUIT; echo up; exec sleep 1000")).unwrap();
+        let mut alive = Server::start(
+            &manner,
+            Path::new("/bin/sh"),
+            &words("trap '' QUIT; echo up; exec sleep 1000"),
+        )
+        .unwrap();
         let log = other.path().join("log");
         let up = async || Ok(fs::read_to_string(&log)?.starts_with("up").then_some(()));
         runtime().block_on(alive.answering(up)).unwrap();

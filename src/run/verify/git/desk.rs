@@ -31,8 +31,9 @@ const CONFIGURATION: u64 = 1 << 20;
 const HEAD: u64 = 4096;
 /// How many object directories a repository may have besides its own.
 const STORES: usize = 16;
-/// What Git is told, whatever a version's defaults are. It starts no program, and reads nothing that could be stale; and as GitLab's own
-/// check does, it takes what old clients wrote for no damage.
+/// What Git is told, whatever a version's defaults are. It starts no program, and reads nothing
+/// that could be stale; and as GitLab's own check does, it takes what old clients wrote for no
+/// damage.
 const SETTINGS: [&str; 8] = [
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
@@ -43,7 +44,8 @@ const SETTINGS: [&str; 8] = [
     "fsck.missingSpaceBeforeDate=ignore",
     "fsck.zeroPaddedFilemode=ignore",
 ];
-/// Its environment: no configuration but the repository's, no replaced objects, nothing fetched, nobody asked.
+/// Its environment: no configuration but the repository's, no replaced objects, nothing fetched,
+/// nobody asked.
 const ENVIRONMENT: [(&str, &str); 8] = [
     ("GIT_CONFIG_NOSYSTEM", "1"),
     ("GIT_CONFIG_GLOBAL", "/dev/null"),
@@ -90,7 +92,13 @@ impl<'a> Desk<'a> {
     ///
     /// # Errors
     /// If there is no Git, or no place.
-    pub fn new(config: &'a Config, part: &'a Part, place: &Path, scratch: &'a Scratch, user: Option<&'a User>) -> Result<Self> {
+    pub fn new(
+        config: &'a Config,
+        part: &'a Part,
+        place: &Path,
+        scratch: &'a Scratch,
+        user: Option<&'a User>,
+    ) -> Result<Self> {
         let program = program()?;
         let desk = Directory::open(&scratch.place(DESK)?)?;
         let place = Directory::open(place)?;
@@ -143,13 +151,22 @@ impl<'a> Desk<'a> {
         let (stores, more) = self.fetch(&path.join("objects"), wanted)?;
         if !stores.is_empty() {
             let info = objects.make_all(Path::new("info"), None)?;
-            let lines: Vec<u8> = stores.iter().flat_map(|store| [store.as_os_str().as_bytes(), b"\n"].concat()).collect();
-            info.create(OsStr::new("alternates"), 0o640)?.write_all(&lines).context("cannot write the repository's alternates")?;
+            let lines: Vec<u8> = stores
+                .iter()
+                .flat_map(|store| [store.as_os_str().as_bytes(), b"\n"].concat())
+                .collect();
+            info.create(OsStr::new("alternates"), 0o640)?
+                .write_all(&lines)
+                .context("cannot write the repository's alternates")?;
         }
         let bytes = lend(&repository, self.user)?.saturating_add(more);
         let mut git = self.git();
         git.env("GIT_DIR", repository.path());
-        git.args(SETTINGS.iter().flat_map(|setting| ["-c", setting])).args(["fsck", "--no-dangling", "--no-progress"]);
+        git.args(SETTINGS.iter().flat_map(|setting| ["-c", setting])).args([
+            "fsck",
+            "--no-dangling",
+            "--no-progress",
+        ]);
         confined::run(&mut git, "git", patience(bytes))?;
         Ok("git fsck is content".to_owned())
     }
@@ -157,18 +174,24 @@ impl<'a> Desk<'a> {
     /// Git, confined to the desk.
     fn git(&self) -> Command {
         let mut command = Confinement::new(self.user, self.desk.path()).command(&self.program);
-        command.envs(ENVIRONMENT).env("XDG_CONFIG_HOME", self.desk.path().join("none")).env("HOME", self.desk.path().join("none"));
+        command
+            .envs(ENVIRONMENT)
+            .env("XDG_CONFIG_HOME", self.desk.path().join("none"))
+            .env("HOME", self.desk.path().join("none"));
         command
     }
 
-    /// The directories that `objects` names as alternates. What names them is removed: Git is told by us.
+    /// The directories that `objects` names as alternates. What names them is removed: Git is told
+    /// by us.
     fn wanted(&self, objects: &Directory, path: &Path) -> Result<Vec<PathBuf>> {
         if objects.look(Path::new("info"))?.is_none() {
             return Ok(Vec::new());
         }
         let info = objects.below(Path::new("info"))?;
         let content = match info.look(Path::new("alternates"))? {
-            Some(_) => info.read(Path::new("alternates"), alternates::LONGEST).context("its alternates")?,
+            Some(_) => {
+                info.read(Path::new("alternates"), alternates::LONGEST).context("its alternates")?
+            }
             None => Vec::new(),
         };
         for name in ["alternates", "http-alternates"] {
@@ -177,10 +200,11 @@ impl<'a> Desk<'a> {
         alternates::named(path, &content, &self.part.paths)
     }
 
-    /// A fork's objects may be in a pool, which is then needed as well, and what that needs. Returns where all of them are, and the bytes of
-    /// those that were laid out for this.
+    /// A fork's objects may be in a pool, which is then needed as well, and what that needs.
+    /// Returns where all of them are, and the bytes of those that were laid out for this.
     fn fetch(&mut self, own: &Path, wanted: Vec<PathBuf>) -> Result<(Vec<PathBuf>, u64)> {
-        let (mut pending, mut seen, mut places, mut bytes) = (wanted, vec![own.to_owned()], Vec::new(), 0_u64);
+        let (mut pending, mut seen, mut places, mut bytes) =
+            (wanted, vec![own.to_owned()], Vec::new(), 0_u64);
         while let Some(path) = pending.pop() {
             if seen.contains(&path) {
                 continue;
@@ -190,7 +214,8 @@ impl<'a> Desk<'a> {
             if !self.stores.contains_key(&path) {
                 let fetched = self.store(&path);
                 self.sweep()?;
-                let (store, size) = fetched.with_context(|| format!("its pool {}", text::path(&path)))?;
+                let (store, size) =
+                    fetched.with_context(|| format!("its pool {}", text::path(&path)))?;
                 bytes = bytes.saturating_add(size);
                 self.stores.insert(path.clone(), store);
             }
@@ -205,9 +230,14 @@ impl<'a> Desk<'a> {
     /// Lays out an object directory for Git; its bytes too.
     fn store(&self, path: &Path) -> Result<(Store, u64)> {
         let laid = self.lay_out(path)?;
-        let above = Directory::open(laid.path().parent().context("it is no directory of objects")?)?;
+        let above =
+            Directory::open(laid.path().parent().context("it is no directory of objects")?)?;
         let name = OsString::from(format!("objects{}", self.stores.len()));
-        above.rename(path.file_name().context("it is no directory of objects")?, &self.desk, &name)?;
+        above.rename(
+            path.file_name().context("it is no directory of objects")?,
+            &self.desk,
+            &name,
+        )?;
         let objects = self.desk.below(Path::new(&name))?;
         let further = self.wanted(&objects, path)?;
         let bytes = lend(&objects, self.user)?;
@@ -225,7 +255,9 @@ impl<'a> Desk<'a> {
             write(&theirs, "config", &content)?;
             lend(&theirs, self.user)?;
             let mut git = self.git();
-            git.args(["config", "--no-includes", "-z", "--file"]).arg(theirs.path().join("config")).arg("--list");
+            git.args(["config", "--no-includes", "-z", "--file"])
+                .arg(theirs.path().join("config"))
+                .arg("--list");
             confined::run(&mut git, "git config", patience(0))
         };
         let said = read().context("its configuration cannot be read");
@@ -243,25 +275,33 @@ struct Configuration {
 }
 
 impl Configuration {
-    /// From what `git config -z --list` says: names and values. Of a name that is there twice, the last counts.
+    /// From what `git config -z --list` says: names and values. Of a name that is there twice, the
+    /// last counts.
     fn of(said: &str) -> Result<Self> {
         let mut configuration = Self::default();
         for pair in said.split('\0') {
             let (name, value) = pair.split_once('\n').unwrap_or((pair, ""));
             match (name, value) {
                 ("core.repositoryformatversion", version) => {
-                    configuration.version = version
-                        .parse()
-                        .ok()
-                        .filter(|version| *version <= 1)
-                        .with_context(|| format!("its configuration says {name} = {}, which is not known", text::clean(version)))?;
+                    configuration.version =
+                        version.parse().ok().filter(|version| *version <= 1).with_context(
+                            || {
+                                format!(
+                                    "its configuration says {name} = {}, which is not known",
+                                    text::clean(version)
+                                )
+                            },
+                        )?;
                 }
                 ("extensions.objectformat", "sha1") => configuration.sha256 = false,
                 ("extensions.objectformat", "sha256") => configuration.sha256 = true,
                 ("extensions.refstorage", "files") => configuration.reftable = false,
                 ("extensions.refstorage", "reftable") => configuration.reftable = true,
                 ("extensions.objectformat" | "extensions.refstorage", other) => {
-                    bail!("its configuration says {name} = {}, which is not known", text::clean(other));
+                    bail!(
+                        "its configuration says {name} = {}, which is not known",
+                        text::clean(other)
+                    );
                 }
                 _ => {}
             }
@@ -269,9 +309,13 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// A configuration that says so, and nothing else. Bare, wherever it was: there are no files to compare.
+    /// A configuration that says so, and nothing else. Bare, wherever it was: there are no files to
+    /// compare.
     fn text(&self) -> String {
-        let mut text = format!("[core]\n\trepositoryformatversion = {}\n\tbare = true\n[extensions]\n", self.version);
+        let mut text = format!(
+            "[core]\n\trepositoryformatversion = {}\n\tbare = true\n[extensions]\n",
+            self.version
+        );
         if self.sha256 {
             text.push_str("\tobjectformat = sha256\n");
         }
@@ -290,7 +334,11 @@ fn head(laid: &Directory) -> Result<Vec<u8>> {
         return laid.read(name, HEAD);
     }
     let target = laid.target(name.as_os_str())?;
-    ensure!(target.starts_with(b"refs/") && !target.contains(&b'\n'), "its HEAD is a symbolic link to {}", text::bytes(&target));
+    ensure!(
+        target.starts_with(b"refs/") && !target.contains(&b'\n'),
+        "its HEAD is a symbolic link to {}",
+        text::bytes(&target)
+    );
     Ok([b"ref: ", &target[..], b"\n"].concat())
 }
 
@@ -304,7 +352,8 @@ fn take(from: &Directory, to: &Directory, name: &str, kind: FileType) -> Result<
 
 fn write(directory: &Directory, name: &str, content: &[u8]) -> Result<()> {
     let mut file = directory.create(OsStr::new(name), 0o640)?;
-    file.write_all(content).with_context(|| format!("cannot write {}", directory.path().join(name).display()))
+    file.write_all(content)
+        .with_context(|| format!("cannot write {}", directory.path().join(name).display()))
 }
 
 #[cfg(test)]
@@ -315,14 +364,18 @@ mod tests {
 
     #[test]
     fn of_a_configuration_only_the_format_is_kept() {
-        let said =
-            "core.repositoryformatversion\n1\0core.fsmonitor\n/tmp/x\0core.bare\0extensions.objectformat\nsha256\0include.path\n/x\0";
+        let said = "core.repositoryformatversion\n1\0core.fsmonitor\n/tmp/x\0core.bare\0extensions.objectformat\nsha256\0include.path\n/x\0";
         let configuration = Configuration::of(said).unwrap();
         assert_eq!(configuration, Configuration { version: 1, sha256: true, reftable: false });
-        assert_eq!(configuration.text(), "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n");
-        for unknown in
-            ["core.repositoryformatversion\n2\0", "extensions.objectformat\nx]\n[core]\n\tfsmonitor = y\0", "extensions.refstorage\n\0"]
-        {
+        assert_eq!(
+            configuration.text(),
+            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
+        );
+        for unknown in [
+            "core.repositoryformatversion\n2\0",
+            "extensions.objectformat\nx]\n[core]\n\tfsmonitor = y\0",
+            "extensions.refstorage\n\0",
+        ] {
             assert!(Configuration::of(unknown).is_err(), "{unknown:?}");
         }
     }
