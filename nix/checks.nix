@@ -116,8 +116,7 @@ let
     );
 
   unanswered = answer: !elem answer cfg.acknowledged;
-  done =
-    answer: "Once that is done, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
+  done = answer: "Once that is done, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
   meant = answer: "If that is meant so, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
   local = host.isDirectory (repository.location or "/");
   generated = repository.password-file or "" == "/var/lib/gitlab-backup/repository.password";
@@ -157,11 +156,8 @@ in
       message = "services.gitlab-backup.settings.files.paths is empty: there would be no files to save. Name the directories of repositories, uploads and configuration.";
     }
     {
-      assertion =
-        address == null || builtins.any (one: one.url or "" == address) (settings.redis or [ ]);
-      message = "services.gitlab.redisUrl has a password in it, which everybody can read in the Nix store. Let GitLab reach Redis by the socket of services.redis.servers.gitlab, which needs none; or give services.gitlab-backup the password in a file: services.gitlab-backup.settings.redis = [ { name = \"main\"; url = \"${
-        toString address
-      }\"; password-file = \"/run/secrets/redis\"; } ].";
+      assertion = address == null || builtins.any (one: one.url or "" == address) (settings.redis or [ ]);
+      message = "services.gitlab.redisUrl has a password in it, which everybody can read in the Nix store. Let GitLab reach Redis by the socket of services.redis.servers.gitlab, which needs none; or give services.gitlab-backup the password in a file: services.gitlab-backup.settings.redis = [ { name = \"main\"; url = \"${toString address}\"; password-file = \"/run/secrets/redis\"; } ].";
     }
   ]
   ++ map (name: {

@@ -39,7 +39,11 @@ let
   # A default that stands in the configuration of the host.
   derived =
     type: default: text: example: description:
-    (key type example description) // { inherit default; defaultText = literalExpression text; };
+    (key type example description)
+    // {
+      inherit default;
+      defaultText = literalExpression text;
+    };
   # A default of the module.
   preset =
     type: default: example: description:
@@ -80,10 +84,9 @@ in
     layout =
       derived str host.layout ''"nixos"'' "custom"
         "How GitLab was installed. `nixos` is {option}`services.gitlab`; `custom` derives nothing.";
-    writers =
-      added (listOf str) host.lists.writers "the units of services.gitlab that write"
-        [ "gitlab-exporter.service" ]
-        "The units that a backup stops. Definitions add to the derived ones.";
+    writers = added (listOf str) host.lists.writers "the units of services.gitlab that write" [
+      "gitlab-exporter.service"
+    ] "The units that a backup stops. Definitions add to the derived ones.";
     stays-up =
       key (listOf str) [ "gitlab-workhorse.service" ]
         "Units that are not stopped, because they serve a maintenance page or write nothing that is backed up.";
@@ -92,7 +95,8 @@ in
       "freeze"
     ]) "freeze" "Whether the writers are stopped or frozen.";
     readiness-url =
-      derived str host.readiness ''"unix:''${config.services.gitlab.statePath}/tmp/sockets/gitlab.socket"''
+      derived str host.readiness
+        ''"unix:''${config.services.gitlab.statePath}/tmp/sockets/gitlab.socket"''
         "http://127.0.0.1:8080/-/readiness"
         "The URL that answers 2xx when GitLab is usable: `http://…`, `https://…` or `unix:/path/to/socket`.";
     max-downtime =
@@ -114,7 +118,8 @@ in
   postgresql = {
     enable = key bool false "Whether there is a PostgreSQL server to dump.";
     host =
-      derived str host.postgresql.host "services.gitlab.databaseHost, or the socket of services.postgresql"
+      derived str host.postgresql.host
+        "services.gitlab.databaseHost, or the socket of services.postgresql"
         "/run/postgresql"
         "The directory of the server's socket, or its host.";
     port =
@@ -128,14 +133,13 @@ in
     os-user =
       key str "gitlab-backup"
         "The account of the units that connect to PostgreSQL. If left out: the name of the role for a socket, and `gitlab-backup` for a host.";
-    restore-user =
-      key str "postgres"
-        "The role that restores. If left out, the one of `user`.";
+    restore-user = key str "postgres" "The role that restores. If left out, the one of `user`.";
     restore-os-user =
       key str "postgres"
         "The account that connects as `restore-user`. If left out: the name of that role where one is named, and else `os-user`.";
     databases =
-      added (listOf str) host.lists.databases "services.gitlab.databaseName and the database of the registry"
+      added (listOf str) host.lists.databases
+        "services.gitlab.databaseName and the database of the registry"
         [ "registry" ]
         "The databases that are dumped. Definitions add to the derived one.";
     jobs = key ints.positive 4 "How many tables are dumped at the same time.";
@@ -157,11 +161,15 @@ in
     added
       (tables {
         name = key str "cache" "The name of this instance in messages; each instance needs one.";
-        url = key str "unix:///run/redis-cache/redis.sock" "`unix:///path`, `redis://[user@]host[:port]` or `rediss://…`.";
+        url =
+          key str "unix:///run/redis-cache/redis.sock"
+            "`unix:///path`, `redis://[user@]host[:port]` or `rediss://…`.";
         password-file = key outside "/run/secrets/redis" (secret "the password");
         password-credential = key str "encrypted:gitlab.redis" (credential "the password");
         timeout = key str "10min" "How long a save may take.";
-        unit = key str "redis-cache.service" "The unit that a restore stops to replace the file of this instance.";
+        unit =
+          key str "redis-cache.service"
+            "The unit that a restore stops to replace the file of this instance.";
       })
       host.lists.redis
       "the instance of services.gitlab.redisUrl"
@@ -178,32 +186,35 @@ in
         "the configuration of services.gitlab and the files with its secrets"
         [ "/srv/gitlab-extra" ]
         "Those of `paths` that a restore replaces only with `--with-config`.";
-    exclude =
-      added (listOf str) host.lists.exclude "the paths of services.gitlab-backup.omit" [ "*.tmp" ]
-        "Patterns as in {manpage}`gitignore(5)`, relative to the root directory.";
+    exclude = added (listOf str) host.lists.exclude "the paths of services.gitlab-backup.omit" [
+      "*.tmp"
+    ] "Patterns as in {manpage}`gitignore(5)`, relative to the root directory.";
     omit =
       added (listOf str) host.lists.omit "what services.gitlab-backup.omit names of it"
         [ "/var/gitlab/state/builds" ]
         "Directories, and addresses of storages, that GitLab's configuration names and that the backup does not have. Use {option}`services.gitlab-backup.omit`.";
-    command =
-      key (listOf str) [
-        "/run/current-system/sw/bin/own-backup"
-        "--all"
-      ] "A program of your own that backs the files up instead of `paths`, with its arguments.";
+    command = key (listOf str) [
+      "/run/current-system/sw/bin/own-backup"
+      "--all"
+    ] "A program of your own that backs the files up instead of `paths`, with its arguments.";
     presync = key bool false "Whether files are copied once before GitLab is stopped.";
     snapshot = key snapshot "btrfs" "How each path is captured.";
     lvm-snapshot-size =
       key str "20%ORIGIN"
         "The size of the snapshot of a classic logical volume, as {manpage}`lvcreate(8)` takes it.";
-    path = key (tables {
-      path = key outside "/srv/git" "One of the paths.";
-      snapshot = key snapshot "lvm" "How this path is captured.";
-    }) [
-      {
-        path = "/srv/git";
-        snapshot = "lvm";
-      }
-    ] "Paths that are captured in another way than the rest.";
+    path =
+      key
+        (tables {
+          path = key outside "/srv/git" "One of the paths.";
+          snapshot = key snapshot "lvm" "How this path is captured.";
+        })
+        [
+          {
+            path = "/srv/git";
+            snapshot = "lvm";
+          }
+        ]
+        "Paths that are captured in another way than the rest.";
   };
   repository = {
     engine = key (enum [
@@ -218,7 +229,9 @@ in
         ''"/var/lib/gitlab-backup/repository.password"''
         "/run/secrets/gitlab-backup"
         "${secret "the repository's password"} A password is generated at the default path only, and only for a new repository.";
-    password-credential = key str "encrypted:gitlab.repository" (credential "the repository's password");
+    password-credential = key str "encrypted:gitlab.repository" (
+      credential "the repository's password"
+    );
     environment-file =
       key outside "/run/secrets/gitlab-backup-s3"
         "For restic: a file with the environment variables that its backend needs. A path on the host, outside the Nix store.";
@@ -230,9 +243,7 @@ in
     keep-weekly = preset ints.unsigned 4 8 "For how many weeks the newest run of the week is kept.";
     keep-monthly = preset ints.unsigned 6 12 "For how many months the newest run of the month is kept.";
     keep-yearly = key ints.unsigned 2 "For how many years the newest run of the year is kept.";
-    keep-min =
-      key ints.unsigned 3
-        "Nothing is removed if fewer complete runs than this would be left.";
+    keep-min = key ints.unsigned 3 "Nothing is removed if fewer complete runs than this would be left.";
     keep-within = key str "14d" "Every run is kept that is at most this much older than the newest.";
   };
   verify = {
@@ -245,36 +256,44 @@ in
     all-repositories = key bool true "Whether every Git repository is checked instead of a sample.";
   };
   monitoring = {
-    on-error = key (enum [
-      "warn"
-      "abort"
-    ]) "abort" "Whether a run goes on if the monitoring cannot be silenced. The receivers, such as `zabbix` and `webhook`, are described in the README.";
+    on-error =
+      key
+        (enum [
+          "warn"
+          "abort"
+        ])
+        "abort"
+        "Whether a run goes on if the monitoring cannot be silenced. The receivers, such as `zabbix` and `webhook`, are described in the README.";
     grace = key str "5min" "How long the monitoring stays silent after a run.";
     wait = key str "1min" "How long a run waits for the silence to take effect.";
   };
-  step = key (tables {
-    name = key str "offsite-sync" "Part of the unit's name: lower case letters, digits and `-`.";
-    description = key str "Push the repository off site" "One line.";
-    stage = key (enum [
-      "prepare"
-      "window"
-      "store"
-      "finish"
-    ]) "finish" "When the step runs.";
-    command = key (listOf str) [
-      "/run/current-system/sw/bin/offsite"
-      "--now"
-    ] "The program, by its absolute path, and its arguments.";
-    user = key str "backup" "The account that runs it; root if left out.";
-    timeout = key str "2h" "How long it may take.";
-    enable = key bool false "Whether it runs at all.";
-  }) (literalExpression ''
-    [
-      {
-        name = "offsite-sync";
-        stage = "finish";
-        command = [ "''${pkgs.rclone}/bin/rclone" "sync" "/var/backups/gitlab" "offsite:gitlab" ];
-      }
-    ]
-  '') "Steps of your own; each becomes a unit.";
+  step =
+    key
+      (tables {
+        name = key str "offsite-sync" "Part of the unit's name: lower case letters, digits and `-`.";
+        description = key str "Push the repository off site" "One line.";
+        stage = key (enum [
+          "prepare"
+          "window"
+          "store"
+          "finish"
+        ]) "finish" "When the step runs.";
+        command = key (listOf str) [
+          "/run/current-system/sw/bin/offsite"
+          "--now"
+        ] "The program, by its absolute path, and its arguments.";
+        user = key str "backup" "The account that runs it; root if left out.";
+        timeout = key str "2h" "How long it may take.";
+        enable = key bool false "Whether it runs at all.";
+      })
+      (literalExpression ''
+        [
+          {
+            name = "offsite-sync";
+            stage = "finish";
+            command = [ "''${pkgs.rclone}/bin/rclone" "sync" "/var/backups/gitlab" "offsite:gitlab" ];
+          }
+        ]
+      '')
+      "Steps of your own; each becomes a unit.";
 }

@@ -1,24 +1,4 @@
-//! Consistent backups of a self-managed GitLab, as systemd units.
-//!
-//! Imports point one way, down this list; tests/layers.rs holds it against the code:
-//!
-//! ```text
-//! cli
-//! commands
-//! executor
-//! restore
-//! run
-//! gitlab stores
-//! catalog monitoring open
-//! repository units
-//! config runs volume
-//! finding frozen systemd
-//! host
-//! accounts exit paths values
-//! ```
-//!
-//! - [`values`]: newtypes that can only hold what systemd, PostgreSQL or a path may hold.
-//! - [`config`]: TOML → raw → validated [`config::Config`]; knows no bus and no processes.
+#![doc = include_str!("README.md")]
 
 pub mod accounts;
 pub mod catalog;

@@ -1,4 +1,4 @@
-//! Imports point one way. The layers are the list in src/lib.rs, from the top down: a module uses
+//! Imports point one way. The layers are the list in src/README.md, from the top down: a module uses
 //! what stands on lines below its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
@@ -11,17 +11,10 @@ fn source(path: &str) -> PathBuf {
 }
 
 /// The line of each module in the list.
-fn layers(library: &str) -> BTreeMap<&str, usize> {
-    let list = library
-        .split("```text\n")
-        .nth(1)
-        .and_then(|rest| rest.split("//! ```").next())
-        .expect("src/lib.rs lists the layers");
-    let lines = list.lines().map(|line| line.trim_start_matches("//!"));
-    lines
-        .enumerate()
-        .flat_map(|(at, line)| line.split_whitespace().map(move |module| (module, at)))
-        .collect()
+fn layers(page: &str) -> BTreeMap<&str, usize> {
+    let list = page.split("```text\n").nth(1).and_then(|rest| rest.split("```").next());
+    let lines = list.expect("src/README.md lists the layers").lines().enumerate();
+    lines.flat_map(|(at, line)| line.split_whitespace().map(move |module| (module, at))).collect()
 }
 
 /// The modules at the root of the crate that `text` names; `say` and `note` are macros of `host`.
@@ -86,7 +79,8 @@ fn climbing(module: &str, text: &str, layers: &BTreeMap<&str, usize>) -> Vec<Str
 #[test]
 fn nothing_is_imported_from_a_layer_above() {
     let library = fs::read_to_string(source("lib.rs")).unwrap();
-    let layers = layers(&library);
+    let page = fs::read_to_string(source("README.md")).unwrap();
+    let layers = layers(&page);
     let modules: Vec<&str> = library
         .lines()
         .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
@@ -108,7 +102,7 @@ fn nothing_is_imported_from_a_layer_above() {
 
 #[test]
 fn an_import_from_above_is_seen() {
-    let layers = layers("//! ```text\n//! steps\n//! runs units\n//! host values\n//! ```\n");
+    let layers = layers("```text\nsteps\nruns units\nhost values\n```\n");
     for (text, count) in [
         ("use crate::steps::open;\n", 1),
         ("use crate::{host::own, units};\n", 1),

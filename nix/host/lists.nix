@@ -70,10 +70,7 @@ let
       # The program wants a name for each.
       named =
         one:
-        if any (other: other.name or null == one.name) others then
-          one // { name = "gitlab"; }
-        else
-          one;
+        if any (other: other.name or null == one.name) others then one // { name = "gitlab"; } else one;
       same = other: findFirst (one: one.url == other.url or null) { } found;
     in
     if value == null then
@@ -131,9 +128,9 @@ in
   omit =
     value:
     let
-      leftOut = filter (
-        element: elem element (derived.data ++ derived.configuration ++ derived.remote)
-      ) (subtractLists saved omitted);
+      leftOut = filter (element: elem element (derived.data ++ derived.configuration ++ derived.remote)) (
+        subtractLists saved omitted
+      );
     in
     if files.command != null || leftOut == [ ] then value else add leftOut value;
 }

@@ -24,7 +24,18 @@ let
 
   account = or' "" (if socket != null then elemAt socket 2 else elemAt (or' [ "" "" "" ] network) 2);
   query = or' "" (
-    if socket != null then elemAt socket 5 else elemAt (or' [ "" "" "" "" "" "" "" ] network) 6
+    if socket != null then
+      elemAt socket 5
+    else
+      elemAt (or' [
+        ""
+        ""
+        ""
+        ""
+        ""
+        ""
+        ""
+      ] network) 6
   );
   path = clean (elemAt socket 3);
   scheme = elemAt network 0;
@@ -42,9 +53,9 @@ let
   listensOn =
     bind:
     bind == null
-    || builtins.any (
-      address: address == host || elem address loopback && elem host loopback
-    ) (map (lib.removePrefix "-") (splitString " " bind));
+    || builtins.any (address: address == host || elem address loopback && elem host loopback) (
+      map (lib.removePrefix "-") (splitString " " bind)
+    );
   listens =
     server:
     (server.enable or false)

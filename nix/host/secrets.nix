@@ -67,9 +67,7 @@ let
   );
   # No secret, and made anew together with the key where it is missing.
   certificate = filter (one: one.path != null) (
-    optional withRegistry (
-      named "services.gitlab.registry.certFile" (gitlab.registry.certFile or null)
-    )
+    optional withRegistry (named "services.gitlab.registry.certFile" (gitlab.registry.certFile or null))
   );
 in
 {
@@ -78,9 +76,9 @@ in
   # A file in the store comes back with the system, and everybody can read it.
   files = unique (
     map (file: clean (toString file.path)) (
-      filter (
-        file: !isPath file.path && !hasPrefix builtins.storeDir (toString file.path)
-      ) (given ++ certificate)
+      filter (file: !isPath file.path && !hasPrefix builtins.storeDir (toString file.path)) (
+        given ++ certificate
+      )
     )
   );
 }

@@ -47,16 +47,19 @@ let
     || elem (short (host address)) (map short (filter (name: name != "") names));
 in
 {
-  remote = map (name: {
-    inherit name;
-    address = storages.${name}.gitaly_address;
-  }) (
-    filter (
-      name:
-      let
-        address = storages.${name}.gitaly_address or null;
-      in
-      isString address && !isLocal address
-    ) (attrNames storages)
-  );
+  remote =
+    map
+      (name: {
+        inherit name;
+        address = storages.${name}.gitaly_address;
+      })
+      (
+        filter (
+          name:
+          let
+            address = storages.${name}.gitaly_address or null;
+          in
+          isString address && !isLocal address
+        ) (attrNames storages)
+      );
 }

@@ -26,7 +26,9 @@
           activeRecordPrimaryKeyFile = secret "4${random}";
           activeRecordDeterministicKeyFile = secret "5${random}";
           activeRecordSaltFile = secret "6${random}";
-          jwsFile = "${pkgs.runCommand "jws" { nativeBuildInputs = [ pkgs.openssl ]; } "openssl genrsa 2048 > $out"}";
+          jwsFile = "${pkgs.runCommand "jws" {
+            nativeBuildInputs = [ pkgs.openssl ];
+          } "openssl genrsa 2048 > $out"}";
         };
       };
       services.gitlab-backup.enable = true;

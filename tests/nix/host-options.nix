@@ -63,8 +63,7 @@ in
         skip = mkOption {
           type = types.anything;
           default = [ ];
-          apply =
-            skipped: if builtins.isString skipped then skipped else lib.concatStringsSep "," skipped;
+          apply = skipped: if builtins.isString skipped then skipped else lib.concatStringsSep "," skipped;
         };
         uploadOptions = set;
       };
@@ -85,7 +84,9 @@ in
       pages.settings = mkOption {
         type = types.submodule {
           freeformType = types.attrsOf types.anything;
-          options.pages-root = value "${gitlab.extraConfig.shared.path or "${gitlab.statePath}/shared"}/pages";
+          options.pages-root = value "${
+            gitlab.extraConfig.shared.path or "${gitlab.statePath}/shared"
+          }/pages";
         };
         default = { };
       };

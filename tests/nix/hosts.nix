@@ -17,9 +17,7 @@ let
     mapAttrs
     readDir
     ;
-  names = map (lib.removeSuffix ".nix") (
-    filter (lib.hasSuffix ".nix") (attrNames (readDir ./hosts))
-  );
+  names = map (lib.removeSuffix ".nix") (filter (lib.hasSuffix ".nix") (attrNames (readDir ./hosts)));
   # Only this one is built on another platform.
   pkgsOf = name: if name == "cross" then crossPkgs else pkgs;
 
@@ -33,10 +31,7 @@ let
         {
           name = at;
           value =
-            if builtins.isString value && lib.hasInfix "\n" value then
-              lib.splitString "\n" value
-            else
-              value;
+            if builtins.isString value && lib.hasInfix "\n" value then lib.splitString "\n" value else value;
         }
       ];
   flattened = parts: listToAttrs (lib.concatLists (lib.mapAttrsToList flat parts));

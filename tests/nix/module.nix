@@ -41,8 +41,7 @@ let
     zabbix.agent = derivation "zabbix-agent" { };
     # Whatever is wrapped is the program itself: the tests run it with the PATH that they have.
     callPackage =
-      file: arguments:
-      derivation "gitlab-backup" { inherit file arguments; } // { outPath = package; };
+      file: arguments: derivation "gitlab-backup" { inherit file arguments; } // { outPath = package; };
     formats.json = _: { generate = name: value: derivation name { inherit value; }; };
     formats.toml = _: {
       type = lib.types.attrsOf lib.types.anything // {
@@ -51,7 +50,9 @@ let
       generate = name: value: derivation name { inherit value; };
     };
     writeText = name: text: derivation name { inherit text; };
-    runCommand = name: _: script: derivation name { inherit script; };
+    runCommand =
+      name: _: script:
+      derivation name { inherit script; };
     testers.runNixOSTest = test: test;
     mkShell = shell: shell;
     runtimeShell = "/bin/sh";

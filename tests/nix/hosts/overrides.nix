@@ -4,11 +4,14 @@
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;
-  systemd.services = lib.genAttrs (map (lib.removeSuffix ".service") (
-    builtins.filter (lib.hasSuffix ".service") (builtins.attrNames (builtins.readDir ../../../systemd))
-  )) (_: {
-    serviceConfig.IOWeight = 50;
-    onFailure = [ "mail@%n.service" ];
-    environment.RESTIC_CACHE_DIR = "/var/cache/restic";
-  });
+  systemd.services =
+    lib.genAttrs
+      (map (lib.removeSuffix ".service") (
+        builtins.filter (lib.hasSuffix ".service") (builtins.attrNames (builtins.readDir ../../../systemd))
+      ))
+      (_: {
+        serviceConfig.IOWeight = 50;
+        onFailure = [ "mail@%n.service" ];
+        environment.RESTIC_CACHE_DIR = "/var/cache/restic";
+      });
 }

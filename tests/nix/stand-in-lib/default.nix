@@ -37,14 +37,10 @@ let
     stringLength text >= stringLength suffix
     && substring (stringLength text - stringLength suffix) (-1) text == suffix;
   removePrefix =
-    prefix: text:
-    if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
+    prefix: text: if hasPrefix prefix text then substring (stringLength prefix) (-1) text else text;
   removeSuffix =
     suffix: text:
-    if hasSuffix suffix text then
-      substring 0 (stringLength text - stringLength suffix) text
-    else
-      text;
+    if hasSuffix suffix text then substring 0 (stringLength text - stringLength suffix) text else text;
   hasInfix =
     infix: text:
     any (at: substring at (stringLength infix) text == infix) (
@@ -68,10 +64,7 @@ let
     one
     // mapAttrs (
       name: value:
-      if isAttrs value && isAttrs (one.${name} or null) then
-        recursiveUpdate one.${name} value
-      else
-        value
+      if isAttrs value && isAttrs (one.${name} or null) then recursiveUpdate one.${name} value else value
     ) other;
   genAttrs = names: f: listToAttrs (map (name: nameValuePair name (f name)) names);
   reversed = foldl' (others: value: [ value ] ++ others) [ ];
@@ -208,7 +201,13 @@ let
     one
     // mapAttrs (
       name: value:
-      if one ? ${name} && !isOption value then mergedOptions [ one.${name} value ] else value
+      if one ? ${name} && !isOption value then
+        mergedOptions [
+          one.${name}
+          value
+        ]
+      else
+        value
     ) other
   ) { };
   evalModules =
@@ -243,10 +242,7 @@ let
         map (each: each.loaded) (
           foldl' (
             seen: each:
-            if each.key != null && any (other: other.key == each.key) seen then
-              seen
-            else
-              seen ++ [ each ]
+            if each.key != null && any (other: other.key == each.key) seen then seen else seen ++ [ each ]
           ) [ ] (all' modules)
         )
       );
@@ -284,8 +280,7 @@ let
     type: at: sets:
     filterAttrs (_: found: found != null) (
       mapAttrs (
-        name: _:
-        merged (at ++ [ name ]) type (concatMap (set: optional (set ? ${name}) set.${name}) sets)
+        name: _: merged (at ++ [ name ]) type (concatMap (set: optional (set ? ${name}) set.${name}) sets)
       ) (foldl' (one: other: one // other) { } sets)
     );
   types = {
@@ -302,9 +297,7 @@ let
       { inStore, absolute }:
       simple "path" (
         value:
-        isString value
-        && hasPrefix "/" value == absolute
-        && hasPrefix builtins.storeDir value == inStore
+        isString value && hasPrefix "/" value == absolute && hasPrefix builtins.storeDir value == inStore
       );
     path = simple "path" (value: isPath value || (isString value && hasPrefix "/" value));
     package = simple "package" (value: isAttrs value && value ? outPath);
