@@ -63,7 +63,7 @@ async fn reader(client: &Client, server: u32, dump: &Path) -> Result<(PathBuf, u
                 return Ok((program, version));
             }
             Ok(ended) => {
-                drop(first.get_or_insert_with(|| anyhow!("{}: {}", program.display(), ended.said)))
+                first.get_or_insert_with(|| anyhow!("{}: {}", program.display(), ended.said));
             }
             Err(error) => drop(first.get_or_insert(error)),
         }
