@@ -23,6 +23,7 @@ let
     hasPrefix
     hasSuffix
     optional
+    optionals
     subtractLists
     ;
   gitlab = config.services.gitlab;
@@ -95,7 +96,7 @@ let
   # Said by a user, and not moved there by services.gitlab itself.
   covering = filter (
     path: builtins.any (one: one != path && covered [ path ] one) host.configuration
-  ) (subtractLists host.data (files.paths or [ ]));
+  ) (subtractLists (host.data ++ host.configuration) (files.paths or [ ]));
 
   address = host.redisWithPassword;
   undumped = host.registryDatabaseElsewhere;
@@ -135,7 +136,7 @@ in
     }
     {
       assertion = !elsewhere || postgresql ? password-file || postgresql ? password-credential;
-      message = "services.gitlab-backup.settings.postgresql.host is another host, which asks for a password: set services.gitlab-backup.settings.postgresql.password-file to the path of a file that has it, or password-credential.";
+      message = "The database is on another host, ${postgresql.host or ""}, which asks for a password: set services.gitlab.databasePasswordFile, or services.gitlab-backup.settings.postgresql.password-file, to the path of a file that has it, as a string, or name a password-credential.";
     }
     {
       assertion = repository ? password-file || repository ? password-credential;
@@ -157,7 +158,7 @@ in
     }
     {
       assertion = address == null || builtins.any (one: one.url or "" == address) (settings.redis or [ ]);
-      message = "services.gitlab.redisUrl has a password in it, which everybody can read in the Nix store. Let GitLab reach Redis by the socket of services.redis.servers.gitlab, which needs none; or give services.gitlab-backup the password in a file: services.gitlab-backup.settings.redis = [ { name = \"main\"; url = \"${toString address}\"; password-file = \"/run/secrets/redis\"; } ].";
+      message = "services.gitlab.redisUrl has a password in it, which everybody can read in the Nix store. Let GitLab reach Redis by the socket of services.redis.servers.gitlab, which needs none; or leave it out by services.gitlab-backup.omit = [ \"${toString address}\" ]; or give services.gitlab-backup the password in a file: services.gitlab-backup.settings.redis = [ { name = \"main\"; url = \"${toString address}\"; password-file = \"/run/secrets/redis\"; } ].";
     }
   ]
   ++ map (name: {
@@ -178,6 +179,12 @@ in
       element:
       "services.gitlab-backup.omit names ${element}, and services.gitlab-backup.settings.files.paths has it: it is saved."
     ) host.lists.savedAnyway
+    ++ optionals (unanswered "configuration-inside") (
+      map (
+        path:
+        "services.gitlab keeps ${path}, in which its configuration or secrets lie: a restore replaces them with the rest, without being asked to. ${meant "configuration-inside"}"
+      ) host.lists.around
+    )
     ++ map (
       name:
       "services.gitlab-backup.credentials has ${name}, and no setting names it: a *-credential of services.gitlab-backup.settings is given it as \"encrypted:${name}\"."

@@ -6,13 +6,14 @@
   pkgs,
 }:
 let
-  inherit (lib) filter hasPrefix optionals;
-  inherit (import ./host/paths.nix { inherit lib; }) clean covered;
+  inherit (lib) hasPrefix optionals;
+  inherit (import ./host/paths.nix { inherit lib; }) clean;
   cfg = config.services.gitlab-backup;
   gitlab = config.services.gitlab;
   registry = config.services.dockerRegistry;
   server = config.services.postgresql;
   ifGitlab = value: if gitlab.enable then value else null;
+  redisOmitted = builtins.elem redis.address cfg.omit || builtins.elem gitlab.redisUrl cfg.omit;
 
   images = import ./host/registry.nix {
     inherit gitlab registry;
@@ -46,10 +47,7 @@ let
     url = gitlab.redisUrl;
     servers = config.services.redis.servers or { };
   };
-  own = clean "${gitlab.statePath}/config";
-  configuration = filter (path: !covered data path) (
-    [ own ] ++ filter (path: !covered [ own ] path) secrets.files
-  );
+  own = [ (clean "${gitlab.statePath}/config") ];
   # With its extensions, where that is said.
   postgresqlPackage =
     if server.enable then server.finalPackage or server.package else pkgs.postgresql;
@@ -78,8 +76,11 @@ in
         inherit lib gitlab registry;
         withRegistry = images.enabled;
       };
-      inherit configuration;
+      inherit own;
+      secrets = secrets.files;
       redis = redis.derived;
+      # Also of one that is not derived, because its password is said.
+      urls = [ redis.address ];
     };
   };
   # Whether a repository is a directory of this host; restic has two spellings.
@@ -92,7 +93,9 @@ in
   secretsInStore = optionals gitlab.enable (
     lib.optional postgresql.inStore "services.gitlab.databasePasswordFile" ++ redis.inStore
   );
-  inherit data configuration;
-  redisWithPassword = if gitlab.enable && redis.hasPassword then redis.address else null;
+  inherit data;
+  configuration = optionals gitlab.enable (own ++ secrets.files);
+  redisWithPassword =
+    if gitlab.enable && redis.hasPassword && !redisOmitted then redis.address else null;
   inherit postgresqlPackage;
 }

@@ -63,6 +63,9 @@ let
   dumps = postgresql.enable or true;
   elsewhere = dumps && postgresql ? host && !hasPrefix "/" postgresql.host;
   inherit (host) isDirectory;
+  directory = lib.removePrefix "local:" (settings.repository.location or "/var/backups/gitlab");
+  # As systemd reads a path in a unit.
+  quoted = path: "\"${builtins.replaceStrings [ "\\" "\"" "%" ] [ "\\\\" "\\\"" "%%" ] path}\"";
   remote = !isDirectory (settings.repository.location or "/");
   # A PostgreSQL that is reached by name asks for no account; a role of its own asks for its own.
   serviceUser =
@@ -146,11 +149,12 @@ in
           "registry-images"
           "registry-database"
           "keep-all"
+          "configuration-inside"
         ]
       );
       default = [ ];
       example = [ "copy-elsewhere" ];
-      description = "Warnings that are answered: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are wanted as well (`gitlab-backup`), the registry's images (`registry-images`) or its database (`registry-database`) are saved in another way, every run is meant to be kept (`keep-all`).";
+      description = "Warnings that are answered: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are wanted as well (`gitlab-backup`), the registry's images (`registry-images`) or its database (`registry-database`) are saved in another way, every run is meant to be kept (`keep-all`), a restore may replace the configuration that lies in a data directory (`configuration-inside`).";
     };
     waitBeforeSwitch = mkOption {
       type = types.ints.unsigned;
@@ -236,6 +240,8 @@ in
             ++ optional remote "network-online.target";
             # Whether a repository is there already has to be asked.
             wants = optional remote "network-online.target";
+            # A disk that is mounted late has the repository, and its directory is none.
+            unitConfig = optionalAttrs (!remote) { RequiresMountsFor = quoted directory; };
             serviceConfig = {
               Type = "oneshot";
               # Once at boot and after a change, not at every switch and every run.
@@ -265,6 +271,8 @@ in
                 "-${idle seconds}"
                 "-${config.systemd.package}/bin/systemctl stop gitlab-backup.target gitlab-backup-restore.target"
                 (idle 120)
+                # Whoever enables it again means what comes then.
+                "-${pkgs.coreutils}/bin/rm -f /var/lib/gitlab-backup/calendars.json"
               ]
               # Nothing else would end the silence.
               ++ optional silences "-${config.systemd.package}/bin/systemctl start gitlab-backup-unsilence.service";

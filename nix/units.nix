@@ -31,7 +31,7 @@ let
   # or a timer that has changed, such as the deadline of an open window, and starts an active target
   # again. X-StopOnRemoval=false: units that are gone from the new system are left to
   # gitlab-backup-removal.service, which lets a run end first. What the clock starts is stopped and
-  # started as any timer: one that is only reloaded makes up for what a new calendar has missed, and
+  # started as any timer, with what looks at its calendar: one that is only reloaded makes up for what a new calendar has missed, and
   # one that is gone would be a failed unit.
   dropIn = pkgs.writeText "gitlab-backup.conf" ''
     [Unit]
@@ -52,6 +52,7 @@ let
     for unit in "$units"/*.service "$units"/*.target "$units"/*.timer; do
       case "$unit" in
         */gitlab-backup-run.timer | */gitlab-backup-verify.timer) continue ;;
+        */gitlab-backup-calendar.service) continue ;;
         */gitlab-backup-unsilence.timer) continue ;;
       esac
       mkdir "$unit.d"

@@ -382,6 +382,10 @@ fn what_the_program_refuses_fails_the_build() {
         ),
         ("schedule.calender = \"daily\";", "schedule.calender: there is no such key"),
         ("schedule.calendar = \"often\";", "schedule.calendar: 'often' is not a calendar event"),
+        (
+            "redis = [ { name = \"cache\"; url = \"redis://:sesam@h\"; } ];",
+            "redis[1].url: has a password in it",
+        ),
         // Left empty, and not left out.
         ("monitoring.zabbix = { };", "monitoring.zabbix.api: is missing"),
         ("gitlab.stop-grace = \"soon\";", "gitlab.stop-grace: 'soon' does not start with a number"),

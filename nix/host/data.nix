@@ -8,7 +8,7 @@
 let
   inherit (builtins) attrValues concatMap isString;
   inherit (lib) hasPrefix optional recursiveUpdate;
-  inherit (import ./paths.nix { inherit lib; }) clean outermost;
+  inherit (import ./paths.nix { inherit lib; }) clean;
 
   below = name: "${gitlab.statePath}/${name}";
   merged = recursiveUpdate {
@@ -51,15 +51,16 @@ let
     ++ at (merged.${kind}.storage_path or null)
     ++ at (merged.${kind}.local_store.path or null);
 in
-outermost (
-  concatMap (storage: at (storage.path or null)) (attrValues merged.repositories.storages)
+# Also those inside another: that one may be left out.
+lib.unique (
+  concatMap (storage: at (storage.path or null)) (attrValues (merged.repositories.storages or { }))
   ++ at "${uploads}/uploads"
   # Avatars and the like, which can be beside the rest.
-  ++ at "${uploads}/${avatars}"
+  ++ at (if hasPrefix "/" avatars then avatars else "${uploads}/${avatars}")
   # The programs beside Rails find the uploads by this variable.
   ++ at (gitlab.extraEnv.GITLAB_UPLOADS_PATH or (below "uploads"))
-  ++ at merged.gitlab_ci.builds_path
-  ++ at merged.shared.path
+  ++ at (merged.gitlab_ci.builds_path or null)
+  ++ at (merged.shared.path or null)
   ++ at (below "custom_hooks")
   # The keys that open repositories by SSH.
   ++ at (below "home")

@@ -33,7 +33,14 @@ let
   cleaned = map (element: if hasPrefix "/" element then clean element else element);
   omitted = cleaned omit;
   kept = subtractLists omitted;
-  saved = if files.paths == null then [ ] else files.paths;
+  or' = value: if value == null then [ ] else value;
+  saved = or' files.paths ++ cleaned (map (one: or' one.path) (or' files.path));
+  # The outermost: what lies in another is saved with that, unless that is left out.
+  data = outermost (kept derived.data);
+  own = kept derived.own;
+  configuration = filter (path: !covered data path) (
+    own ++ filter (path: !covered own path) (kept derived.secrets)
+  );
 
   # Without services.gitlab, null stays null. With it, an empty list is said: the program would
   # derive one of its own.
@@ -54,7 +61,10 @@ let
       into =
         all: given:
         let
-          one = given // optionalAttrs (given ? url) { url = canonical given.url; };
+          # The program says what to do about a password.
+          one =
+            given
+            // optionalAttrs (given ? url && !(parsed given.url).hasPassword) { url = canonical given.url; };
           same =
             other:
             one ? url
@@ -78,12 +88,13 @@ let
     else
       map named (filter (one: !elem one.url urls) found) ++ map (other: same other // other) theirs;
   # As ./redis.nix writes it.
-  canonical =
+  canonical = url: (parsed url).address;
+  parsed =
     url:
-    (import ./redis.nix {
+    import ./redis.nix {
       inherit lib url;
       servers = { };
-    }).address;
+    };
 
   # As a pattern that means this path alone.
   literally = replaceStrings special (map (character: "\\${character}") special);
@@ -98,9 +109,8 @@ let
   idle = filter (
     element:
     !covered saved element
-    && !elem element (
-      concatLists (attrValues (derived // { redis = map (one: one.url) derived.redis; }))
-    )
+    && !elem element (concatLists (attrValues (removeAttrs derived [ "redis" ])))
+    && !elem (canonical element) derived.urls
   ) omitted;
 in
 {
@@ -111,10 +121,14 @@ in
   paths =
     value:
     let
-      all = addPaths (kept (derived.data ++ derived.configuration)) value;
+      all = addPaths (data ++ configuration) value;
     in
     if files.command != null || all == null then value else outermost all;
-  configuration = addPaths (filter (path: elem path saved) derived.configuration);
+  configuration = addPaths (filter (path: elem path saved) configuration);
+  # The data that have the configuration in them.
+  around = filter (
+    path: any (one: one != path && covered [ path ] one) (own ++ kept derived.secrets)
+  ) data;
   databases = add (kept derived.databases);
   redis = addRedis (filter (one: !elem one.url (map canonical omit)) derived.redis);
   # What lies in a saved path.
@@ -128,9 +142,8 @@ in
   omit =
     value:
     let
-      leftOut = filter (element: elem element (derived.data ++ derived.configuration ++ derived.remote)) (
-        subtractLists saved omitted
-      );
+      known = derived.data ++ derived.own ++ derived.secrets ++ derived.remote;
+      leftOut = filter (element: elem element known) (subtractLists saved omitted);
     in
     if files.command != null || leftOut == [ ] then value else add leftOut value;
 }

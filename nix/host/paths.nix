@@ -9,7 +9,7 @@ let
     splitString
     unique
     ;
-  within = outer: path: path == outer || hasPrefix "${outer}/" path;
+  within = outer: path: path == outer || outer == "/" || hasPrefix "${outer}/" path;
 in
 {
   # Without doubled slashes, `.` and a slash at the end: they change the text and not the path.

@@ -34,7 +34,10 @@ let
       concatMap (
         name:
         # What GitLab's parts know each other by, as a plain path.
-        if name == "secret_file" && isString value.${name} then
+        if
+          name == "secret_file"
+          && (isPath value.${name} || isString value.${name} && hasPrefix "/" value.${name})
+        then
           [ (named "${option}.secret_file" value.${name}) ]
         else
           nested "${option}.${name}" value.${name}

@@ -22,29 +22,30 @@ let
   host =
     address:
     let
-      found = match "[a-z]+:(.*/)?([[]([^]]*)]|[^:]*)(:[0-9]+)?" address;
+      # What is no address is not of this host.
+      found = match "[a-z]+:(.*/)?([[]([^]]*)]|[^:/]+)(:[0-9]+)?/*" (lib.toLower address);
       bare = if found == null then null else elemAt found 2;
     in
     if found == null then
-      ""
+      address
     else if bare != null then
       bare
     else
       elemAt found 1;
   short = name: head (splitString "." name);
+  own = filter (name: name != "") (map lib.toLower names);
   isLocal =
     address:
-    hasPrefix "unix:" address
+    hasPrefix "unix:" (lib.toLower address)
     || hasPrefix "127." (host address)
     || elem (host address) (
       [
-        ""
         "localhost"
         "::1"
       ]
-      ++ names
+      ++ own
     )
-    || elem (short (host address)) (map short (filter (name: name != "") names));
+    || elem (short (host address)) (map short own);
 in
 {
   remote =

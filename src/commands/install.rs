@@ -206,6 +206,8 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     }
     let mut changes = Changes::default();
     remove(&directory, |_| true, &mut changes)?;
+    // Who installs again means what comes then.
+    own::remove(Host::new(&args.root).path(paths::CALENDARS))?;
     let sysusers = Host::new(&args.root).path(SYSUSERS);
     if sysusers.exists() && installed::is_ours(&sysusers) {
         own::remove(&sysusers)?;
@@ -273,19 +275,29 @@ async fn pause(
     timers: &[String],
 ) -> Result<Vec<String>> {
     let mut paused = Vec::new();
-    for file in files
-        .iter()
-        .filter(|file| timers.contains(&file.name) && !installed::is_as_wanted(directory, file))
-    {
-        if manager.state(&file.name).await?.active.is_running() {
-            manager.stop(&file.name).await?;
-            while !manager.state(&file.name).await?.is_settled() {
-                sleep(PAUSE).await;
-            }
-            paused.push(file.name.clone());
+    let calendar = Unit::Calendar.to_string();
+    let changed = |name: &String| {
+        files.iter().any(|file| file.name == *name && !installed::is_as_wanted(directory, file))
+    };
+    // It is started again by the timers.
+    if changed(&calendar) {
+        down(manager, &calendar).await?;
+    }
+    for timer in timers.iter().filter(|timer| changed(timer) || changed(&calendar)) {
+        if manager.state(timer).await?.active.is_running() {
+            down(manager, timer).await?;
+            paused.push(timer.clone());
         }
     }
     Ok(paused)
+}
+
+async fn down(manager: &Manager, unit: &str) -> Result<()> {
+    manager.stop(unit).await?;
+    while !manager.state(unit).await?.is_settled() {
+        sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 /// Stops and disables our timers that are `unwanted`, while systemd can still read their files.

@@ -240,10 +240,10 @@ fn tidy(path: &Path) -> PathBuf {
 /// `tls://host:port`, `dns://authority/host:port`.
 fn is_local(address: &str, own: &str) -> bool {
     let Some((scheme, rest)) = address.split_once(':') else { return true };
-    if scheme == "unix" {
+    if scheme.eq_ignore_ascii_case("unix") {
         return true;
     }
-    let rest = rest.trim_start_matches('/');
+    let rest = rest.trim_matches('/');
     let place = rest.rsplit('/').next().unwrap_or(rest);
     let host = match place.strip_prefix('[') {
         Some(literal) => literal.split(']').next().unwrap_or(literal),
@@ -435,7 +435,9 @@ mod tests {
             ("tcp://lab:8075", true),
             ("tls://lab.example.com:9999", true),
             ("dns:///lab.example.com:9999", true),
+            ("TCP://LAB:8075/", true),
             ("tcp://praefect:2305", false),
+            ("tls://far.example.com:9999/", false),
             ("tcp://10.0.0.5:8075", false),
             ("dns://10.0.0.1:53/gitaly.internal:2305", false),
             ("tcp://[2001:db8::1]:8075", false),

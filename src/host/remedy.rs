@@ -22,7 +22,7 @@ pub fn install() -> &'static str {
 pub fn unmask(unit: &str) -> String {
     match is_nixos() {
         true => format!(
-            "systemd.services or systemd.timers has enable = false for it: remove that, and '{}'",
+            "systemd.services, .timers or .targets has enable = false for it, or it was masked by hand: let it be, and '{}'",
             install()
         ),
         false => format!("'systemctl unmask {unit}', then '{}'", install()),

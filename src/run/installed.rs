@@ -11,7 +11,7 @@ use crate::finding::Finding;
 use crate::host::{own, process, remedy};
 use crate::systemd::Manager;
 use crate::units::render::HEADER;
-use crate::units::{self, Unit, UnitFile};
+use crate::units::{self, Restore, Unit, UnitFile};
 
 /// Where the units are.
 pub const DIRECTORY: &str = "/etc/systemd/system";
@@ -190,9 +190,12 @@ pub fn masked<'a>(directory: &Path, names: &'a [String]) -> Vec<&'a str> {
     names.iter().filter(masked).map(String::as_str).collect()
 }
 
-/// Whether a run goes well without the unit: it is the clock's, or looks at what runs have stored.
+/// Whether a run goes well without the unit: it is the clock's, looks at what runs have stored, or
+/// is of a restore.
 fn of_no_run(name: &str) -> bool {
-    [Unit::Timer, Unit::VerifyTimer, Unit::Verify].iter().any(|unit| unit.to_string() == name)
+    let others = [Unit::Timer, Unit::VerifyTimer, Unit::Calendar, Unit::Verify];
+    others.iter().any(|unit| unit.to_string() == name)
+        || name.starts_with(Unit::from(Restore::Target).to_string().trim_end_matches(".target"))
 }
 
 fn some(names: &[String]) -> String {

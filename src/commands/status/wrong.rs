@@ -115,7 +115,11 @@ fn clock(clock: &Clock) -> Option<String> {
         .iter()
         .any(|off| clock.enablement.starts_with(off) || clock.load == *off);
     (off || !clock.runs).then(|| {
-        let how = if off { &clock.enablement } else { "not running" };
+        let how = match off {
+            true if clock.load == "masked" => "masked",
+            true => &clock.enablement,
+            false => "not running",
+        };
         let remedy = match &clock.condition {
             Some(condition) if !off => format!("its {condition} is not met"),
             _ if off && clock.load == "masked" => remedy::unmask(&timer.to_string()),

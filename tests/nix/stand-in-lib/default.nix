@@ -117,6 +117,7 @@ let
   };
   strongest = foldl' (least: each: if each.priority < least then each.priority else least);
   mkOptionDefault = mkOverride 1500;
+  letters = text: builtins.genList (at: substring at 1 text) (stringLength text);
   merged =
     at: type: definitions:
     let
@@ -401,6 +402,9 @@ let
       test: default: list:
       head (filter test list ++ [ default ]);
     toInt = builtins.fromJSON;
+    toLower = builtins.replaceStrings (letters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (
+      letters "abcdefghijklmnopqrstuvwxyz"
+    );
     mkDefault = mkOverride 1000;
     mkForce = mkOverride 50;
     mkBefore = mkOrder 500;

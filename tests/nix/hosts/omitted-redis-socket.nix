@@ -1,0 +1,6 @@
+# Redis is left out, in GitLab's own spelling.
+{
+  services.gitlab.enable = true;
+  services.gitlab-backup.enable = true;
+  services.gitlab-backup.omit = [ "unix:/run/gitlab/redis.sock" ];
+}
