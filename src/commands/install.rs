@@ -152,7 +152,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
             manager.reload().await?;
         }
         for timer in &paused {
-            manager.start(timer, "replace").await?;
+            up(&manager, timer).await?;
         }
         // Not a matter of taste: it does nothing unless a restore ended half way.
         manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
@@ -174,7 +174,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
                 continue;
             }
             manager.enable(timer).await?;
-            manager.start(timer, "replace").await?;
+            up(&manager, timer).await?;
         }
     }
     if changes.0.is_empty() {
@@ -290,6 +290,15 @@ async fn pause(
         }
     }
     Ok(paused)
+}
+
+/// Starts a timer, which comes after what looks at its calendar.
+async fn up(manager: &Manager, timer: &str) -> Result<()> {
+    manager.start(timer, "replace").await?;
+    while manager.state(timer).await?.has_job {
+        sleep(PAUSE).await;
+    }
+    Ok(())
 }
 
 async fn down(manager: &Manager, unit: &str) -> Result<()> {
