@@ -34,7 +34,8 @@ let
   omitted = cleaned omit;
   kept = subtractLists omitted;
   or' = value: if value == null then [ ] else value;
-  saved = or' files.paths ++ cleaned (map (one: or' one.path) (or' files.path));
+  saved =
+    or' files.paths ++ cleaned (filter (path: path != null) (map (one: one.path) (or' files.path)));
   # The outermost: what lies in another is saved with that, unless that is left out.
   data = outermost (kept derived.data);
   own = kept derived.own;
@@ -44,12 +45,7 @@ let
 
   # Without services.gitlab, null stays null. With it, an empty list is said: the program would
   # derive one of its own.
-  add =
-    found: value:
-    if value == null && !enabled then
-      null
-    else
-      unique (found ++ (if value == null then [ ] else value));
+  add = found: value: if value == null && !enabled then null else unique (found ++ or' value);
   addPaths = found: value: add found (if value == null then null else cleaned value);
 
   # Definitions of the same URL are one instance. Where that is the derived one, they add to it.
