@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use crate::config::host;
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Reader, Snapshot};
 use crate::runs::record::{is_ahead, read_json, write_json};
 use crate::runs::{Manifest, Outcome, Record};
@@ -228,7 +228,7 @@ fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
     if host != host::name() {
         return None;
     }
-    let record = Record::of(run).ok().flatten()?;
+    let record = Record::of(&RootDirectory::host(), run).ok().flatten()?;
     (record.outcome == Outcome::Complete && record.removed.is_none()).then(|| {
         format!(
             "part '{MANIFEST}' of run {run} is gone (if that was meant, remove {}/{run}.json, and the next prune removes what is left)",

@@ -2,6 +2,7 @@
 //! kernel grants.
 
 pub mod beneath;
+pub mod clock;
 pub mod confined;
 pub mod holes;
 pub mod identity;

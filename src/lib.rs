@@ -11,6 +11,7 @@ pub mod finding;
 pub mod frozen;
 pub mod gitlab;
 pub mod host;
+pub mod machine;
 pub mod monitoring;
 pub mod open;
 pub mod paths;

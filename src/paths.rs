@@ -1,6 +1,30 @@
 //! Where things are kept on the host. One place, because units, helpers and commands must agree on
 //! them.
 
+use std::path::{Path, PathBuf};
+
+/// The directory below which all of these are: `/`, but for tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootDirectory(PathBuf);
+
+impl RootDirectory {
+    /// The host's own.
+    pub fn host() -> Self {
+        Self("/".into())
+    }
+
+    /// Another one.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self(directory.into())
+    }
+
+    /// Where the host's `path` is below it.
+    pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.0.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
 /// What outlives a run: records, cached manifests.
 pub const STATE: &str = "/var/lib/gitlab-backup";
 /// What a reboot may forget: the current run, the record of paused units.

@@ -19,7 +19,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::host::{own, secret};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::Plan;
@@ -48,13 +48,13 @@ pub fn plan() -> Result<Plan> {
 }
 
 /// What the person who restores should know when it is done.
-pub fn notes() -> Result<Vec<String>> {
-    Ok(read_json(Path::new(paths::RESTORE_NOTES))?.unwrap_or_default())
+pub fn notes(root: &RootDirectory) -> Result<Vec<String>> {
+    Ok(read_json(&root.at(paths::RESTORE_NOTES))?.unwrap_or_default())
 }
 
 fn note(text: String) -> Result<()> {
     tracing::warn!("{text}");
-    let mut all = notes()?;
+    let mut all = notes(&RootDirectory::host())?;
     all.push(text);
     write_json(Path::new(paths::RESTORE_NOTES), &all)
 }

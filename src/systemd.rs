@@ -2,22 +2,31 @@
 //! what really happened.
 //!
 //! Knows nothing of backups. Everything learned about jobs, results and lost connections is behind
-//! [`Manager`].
+//! [`ServiceManager`]; [`Manager`] is the one of the host.
 
+mod bus;
 mod closure;
+mod events;
 mod journal;
 mod later;
 mod manager;
 pub mod notify;
 mod origin;
+mod path;
 mod proxy;
+mod service_manager;
+mod signals;
 mod state;
+mod view;
 
 pub use closure::{
     Paused, STARTED_ALONG, STOP_MARKS, running, stop_closure, stop_mark, stopped_along,
 };
+pub use events::{Event, Events, JobEvent};
 pub use journal::{Level, last_lines, send};
 pub use later::start_later;
-pub use manager::{JobEvent, Jobs, Manager};
+pub use manager::Manager;
 pub use origin::origin;
-pub use state::{ActiveState, UnitState, monotonic_micros};
+pub use service_manager::{Mode, ServiceManager, Summary};
+pub use state::{ActiveState, UnitState};
+pub use view::View;

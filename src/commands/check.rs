@@ -20,12 +20,13 @@ use crate::host::beneath::Directory;
 use crate::host::{own, process, remedy, secret, text, user};
 use crate::monitoring;
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::run::preflight;
 use crate::runs::restore::Journal;
 use crate::say;
 use crate::stores::files::{links, mounted, object_storage, permissions};
 use crate::stores::{files, postgresql};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, ServiceManager};
 use crate::units::render::credential;
 use crate::units::{Plan, Restore, Unit};
 
@@ -121,7 +122,7 @@ fn on_path() -> Finding {
 
 /// Whether a restore came to no end; one that is at work may be half way.
 async fn half_restored() -> Option<Finding> {
-    let why = Journal::half_way()?;
+    let why = Journal::half_way(&RootDirectory::host())?;
     let manager = Manager::connect().await.ok()?;
     let at_work = !manager.state(&Unit::from(Restore::Run).to_string()).await.ok()?.is_settled();
     (!at_work).then(|| Finding::of("restore", Err(anyhow!("{why}"))))

@@ -10,9 +10,10 @@ use tokio::time::{Instant, sleep};
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::host::text;
 use crate::note;
+use crate::paths::RootDirectory;
 use crate::run::unstarted;
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, ServiceManager};
 use crate::units::{Restore, Unit};
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -32,7 +33,7 @@ pub(super) async fn follow(
     loop {
         // Before its record: one that has ended has left one.
         let executor = manager.state(&unit.to_string()).await?;
-        let record = Record::last(kind)?.filter(|record| {
+        let record = Record::last(&RootDirectory::host(), kind)?.filter(|record| {
             before.is_none_or(|before| (&before.id, before.started) != (&record.id, record.started))
         });
         match record {
@@ -52,7 +53,9 @@ pub(super) async fn follow(
 
 /// What to say when nothing is on record of a start that is over.
 async fn not_started(manager: &Manager, kind: Kind, executor: &str) -> Result<Exit> {
-    let why = match unstarted(manager, kind, Record::last(kind)?.as_ref()).await? {
+    let why = match unstarted(manager, kind, Record::last(&RootDirectory::host(), kind)?.as_ref())
+        .await?
+    {
         Some(why) => format!("{}: {} (journalctl -u {})", why.unit, why.reason, why.unit),
         None => "see 'journalctl -b -u \"gitlab-backup*\"'".to_owned(),
     };

@@ -10,15 +10,18 @@ use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
 use crate::gitlab::{freeze, pause, proxy, resume, window};
+use crate::host::clock::HostClock;
 use crate::host::confined::Confine;
 use crate::host::{secret, text};
-use crate::paths;
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
 use crate::restore;
 use crate::run::{calendar, extract, manifest, preflight, prune, report, silence, staging};
 use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
 use crate::stores::{files, fssnapshot, postgresql, redis};
+use crate::systemd::{Manager, start_later};
 use crate::units::render::credential;
 
 use super::{install, verify};
@@ -195,26 +198,30 @@ pub enum Bracket {
 /// meanwhile must not keep GitLab away.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
-        Helper::Conclude { report } => {
-            executor::conclude(Kind::Backup, |name| std::env::var(name).ok(), report).await
-        }
-        Helper::Restore(Restore::Conclude) => {
-            executor::conclude(Kind::Restore, |name| std::env::var(name).ok(), false).await
-        }
+        Helper::Conclude { report } => conclude(Kind::Backup, report).await,
+        Helper::Restore(Restore::Conclude) => conclude(Kind::Restore, false).await,
         Helper::Calendar { calendars } => calendar::settle(calendars),
         Helper::Silence(Bracket::End) => silence::end().await,
         Helper::Unsilence => silence::unsilence().await,
         Helper::Staging(Bracket::Begin) => staging::begin(afresh(file)),
         Helper::Staging(Bracket::End) => staging::end(),
         Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
-        Helper::Pause { alone } => pause::begin(&alone).await,
-        Helper::Unpause => pause::end().await,
+        Helper::Pause { alone } => {
+            pause::begin(&alone, &RootDirectory::host(), Manager::connect).await
+        }
+        Helper::Unpause => pause::end(later).await,
         Helper::Proxy(Proxy::Start { name }) => proxy::start(load(file), &name).await,
         Helper::Proxy(Proxy::Stop { name }) => proxy::stop(load(file), &name).await,
         Helper::Proxies(Bracket::End) => proxy::adopted_end(),
-        Helper::Thaw => freeze::thaw().await,
+        Helper::Thaw => {
+            // Without anything to thaw nobody is asked.
+            on_host(async |machine| freeze::thaw(machine).await).await
+        }
         Helper::Idle { wait } => install::idle(Duration::from_secs(wait)).await,
-        Helper::Resume => resume::resume(&manner(file)).await,
+        Helper::Resume => {
+            let settings = settings(file);
+            on_host(async |machine| resume::resume(&settings, machine).await).await
+        }
         Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
         // For a command on a host without GitLab, too.
         Helper::Extract { snapshot, target, paths } => extract::extract(
@@ -232,7 +239,9 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
     match helper {
         Helper::Proxies(_) => proxy::adopt(config).await,
         Helper::ProxiesDown => proxy::all_down(config).await,
-        Helper::Execute => executor::execute(config).await,
+        Helper::Execute => {
+            executor::execute(config, &HostClock, &RootDirectory::host(), Manager::connect).await
+        }
         Helper::Preflight => preflight::preflight(config).await,
         Helper::PreflightPostgresql => postgresql::preflight(config).await,
         Helper::CheckPostgresql => {
@@ -242,7 +251,9 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         Helper::Fsplan => files::freeze(config),
         Helper::Presync => files::presync(config),
         Helper::Fssnapshot(_) => fssnapshot::begin(config),
-        Helper::Window { stopped } => window::open(config, stopped).await,
+        Helper::Window { stopped } => {
+            on_host(async |machine| window::open(config, machine, stopped).await).await
+        }
         Helper::Pgsnapshot => postgresql::hold(config).await,
         Helper::Redis => redis::save(config).await,
         Helper::FilesLive => files::capture(config),
@@ -275,10 +286,14 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
 
 async fn restore(config: &Config, step: Restore) -> Result<()> {
     match step {
-        Restore::Execute => executor::restore(config).await,
+        Restore::Execute => {
+            executor::restore(config, &HostClock, &RootDirectory::host(), Manager::connect).await
+        }
         Restore::Begin => restore::begin(),
         Restore::Unstage => restore::unstage(config).await,
-        Restore::Preflight => restore::preflight(config, &Request::asked()?).await,
+        Restore::Preflight => {
+            restore::preflight(config, &Request::asked(&RootDirectory::host())?).await
+        }
         Restore::Undo => restore::undo(config).await,
         Restore::Dumps => restore::dumps(config),
         Restore::Postgresql => restore::load(config).await,
@@ -290,6 +305,22 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
     }
 }
 
+/// Does something on the host.
+async fn on_host(work: impl AsyncFnOnce(Machine<'_>) -> Result<()>) -> Result<()> {
+    let (manager, root) = (Manager::connect().await?, RootDirectory::host());
+    work(Machine { manager: &manager, clock: &HostClock, root: &root }).await
+}
+
+async fn conclude(kind: Kind, report: bool) -> Result<()> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let root = RootDirectory::host();
+    executor::conclude(kind, &HostClock, &root, variable, report, later, Manager::connect).await
+}
+
+async fn later(unit: String) -> Result<()> {
+    start_later(&unit).await
+}
+
 fn calendar(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(timer, calendar)| (timer.to_owned(), calendar.to_owned()))
@@ -297,14 +328,14 @@ fn calendar(text: &str) -> Result<(String, String), String> {
 }
 
 /// How GitLab is brought back: as configured, or else somehow.
-fn manner(file: &Path) -> resume::Manner {
+fn settings(file: &Path) -> resume::Settings {
     match load(file) {
-        Ok(config) => resume::Manner::from(&config.gitlab),
+        Ok(config) => resume::Settings::from(&config.gitlab),
         Err(error) => {
             tracing::error!(
                 "{error:#}: GitLab is brought back all the same, but not asked for its readiness"
             );
-            resume::Manner::default()
+            resume::Settings::default()
         }
     }
 }

@@ -17,12 +17,12 @@ use crate::config::{Config, Postgresql, Proxy};
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::gitlab::proxy;
 use crate::host::{own, remedy};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::run::installed;
 use crate::run::preflight::SYSTEMD_MINIMUM;
 use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, left};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::render::HEADER;
 use crate::units::{self, Plan, Restore, Unit, UnitFile};
 use crate::values::UnitName;
@@ -142,7 +142,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
             manager
                 .as_ref()
                 .context("timers run where systemd does")?
-                .start(timer, "replace")
+                .start(timer, Mode::Replace)
                 .await?;
         }
         return Err(error);
@@ -191,11 +191,11 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
         alone(manager, (!args.wait).then_some(WAIT)).await?;
-        if let Some(why) = Journal::half_way() {
+        if let Some(why) = Journal::half_way(&RootDirectory::host()) {
             bail!("{why}");
         }
         // Nothing else knows what is beside what is live, or removes it.
-        let left = left()?;
+        let left = left(&RootDirectory::host())?;
         ensure!(left.is_empty(), "{}; after that, uninstall", left.join("; "));
         retire(manager, &directory, |_| true).await?;
         release(manager, &directory, |_| true).await?;
@@ -217,7 +217,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
         manager.reload().await?;
         // What has failed at last is still listed by systemctl --failed.
         for unit in changes.0.iter().filter_map(|path| Path::new(path).file_name()?.to_str()) {
-            manager.reset(unit).await?;
+            manager.reset_failed(unit).await?;
         }
     }
     if changes.0.is_empty() {
@@ -294,15 +294,15 @@ async fn pause(
 
 /// Starts a timer, which comes after what looks at its calendar.
 async fn up(manager: &Manager, timer: &str) -> Result<()> {
-    manager.start(timer, "replace").await?;
-    while manager.state(timer).await?.has_job {
+    manager.start(timer, Mode::Replace).await?;
+    while manager.state(timer).await?.has_job() {
         sleep(PAUSE).await;
     }
     Ok(())
 }
 
 async fn down(manager: &Manager, unit: &str) -> Result<()> {
-    manager.stop(unit).await?;
+    manager.stop(unit, Mode::Replace).await?;
     while !manager.state(unit).await?.is_settled() {
         sleep(PAUSE).await;
     }
@@ -319,7 +319,7 @@ async fn retire(
         [Unit::Timer, Unit::VerifyTimer, Unit::UnsilenceTimer].map(|timer| timer.to_string());
     for timer in timers.into_iter().chain([FORMER_TIMER.to_owned()]) {
         if unwanted(&timer) && installed::is_ours(&directory.join(&timer)) {
-            manager.stop(&timer).await?;
+            manager.stop(&timer, Mode::Replace).await?;
             manager.disable(&timer).await?;
         }
     }

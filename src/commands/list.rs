@@ -6,6 +6,7 @@ use crate::catalog::{self, Catalog, Whose};
 use crate::config::Config;
 use crate::host::text;
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::repository::Engine;
 use crate::runs::{Downtime, Manifest, Record};
 use crate::values::RunId;
@@ -79,7 +80,7 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
     let catalog =
         config.and_then(|config| Catalog::read(&*open::required(&config)?, Whose::Run(id)));
-    let record = Record::all()?.into_iter().find(|record| record.id == *id);
+    let record = Record::all(&RootDirectory::host())?.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
             (Ok(run), record) => {

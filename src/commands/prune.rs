@@ -9,10 +9,11 @@ use crate::config::Config;
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::text;
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::repository::patience;
 use crate::run::prune::{Doubt, Plan, apply, plan};
 use crate::runs::{Outcome, Record};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, ServiceManager};
 use crate::units::{Restore, Unit};
 use crate::{note, say};
 
@@ -65,7 +66,10 @@ async fn refuse_if_unsafe() -> Result<()> {
             return Err(Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into());
         }
     }
-    if let Some(last) = Record::all()?.first().filter(|last| last.outcome != Outcome::Complete) {
+    if let Some(last) = Record::all(&RootDirectory::host())?
+        .first()
+        .filter(|last| last.outcome != Outcome::Complete)
+    {
         bail!("the last run, {}, is not complete: nothing is pruned before one is", last.id);
     }
     Ok(())

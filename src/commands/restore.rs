@@ -16,9 +16,10 @@ use crate::config::{Config, host};
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::{remedy, text};
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::runs::restore::{Journal, Request, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::{Restore, Unit};
 use crate::values::RunId;
 use crate::{note, say};
@@ -89,7 +90,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         return keep(args).await;
     }
     if args.undo {
-        let Some(journal) = Journal::load()? else {
+        let Some(journal) = Journal::load(&RootDirectory::host())? else {
             bail!("no restore ended half way: there is nothing to put back")
         };
         loss(&journal)?;
@@ -101,7 +102,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         )
         .await;
     }
-    for line in left()? {
+    for line in left(&RootDirectory::host())? {
         note!("note: {line}");
     }
     let engine = open::required(config)?;
@@ -156,7 +157,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
 
 /// Has what was there before removed, which was wanted back.
 async fn keep(args: &RestoreArgs) -> Result<()> {
-    let journal = Journal::load()?
+    let journal = Journal::load(&RootDirectory::host())?
         .context("no restore waits for that: there is nothing beside what is live")?;
     ensure!(
         journal.state.has_taken_place(),
@@ -170,15 +171,15 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
     let _turn = Turn::take()?
         .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
-    Journal::want_back(false)?;
+    Journal::want_back(&RootDirectory::host(), false)?;
     let finish = Unit::from(Restore::Finish).to_string();
-    manager.reset(&finish).await?;
-    manager.start(&finish, "replace").await?;
+    manager.reset_failed(&finish).await?;
+    manager.start(&finish, Mode::Replace).await?;
     while !manager.state(&finish).await?.is_settled() {
         sleep(PAUSE).await;
     }
     ensure!(
-        Journal::load()?.is_none(),
+        Journal::load(&RootDirectory::host())?.is_none(),
         "what was there before is not removed: journalctl -u {finish}"
     );
     say!("what was restored is kept");
@@ -286,7 +287,7 @@ async fn live(
     {
         refuse_if_used(config, &manager, request).await?;
     }
-    let before = Record::last(Kind::Restore)?;
+    let before = Record::last(&RootDirectory::host(), Kind::Restore)?;
     if !args.yes {
         confirm(&format!(
             "GitLab is stopped meanwhile. {}{}",
@@ -295,7 +296,7 @@ async fn live(
         ))?;
     }
     let turn = turn(&manager).await?;
-    let last = Record::last(Kind::Restore)?;
+    let last = Record::last(&RootDirectory::host(), Kind::Restore)?;
     ensure!(
         last.as_ref().map(|record| (&record.id, record.started))
             == before.as_ref().map(|record| (&record.id, record.started)),
@@ -309,14 +310,15 @@ async fn live(
         allow_version_mismatch: false,
         skip_redis: Vec::new(),
     };
-    manager.hold(&executor).await?;
-    request.unwrap_or(undo).leave(&turn)?;
+    manager.keep(&executor).await?;
+    manager.reset_failed(&executor).await?;
+    request.unwrap_or(undo).leave(&RootDirectory::host(), &turn)?;
     let followed = async {
-        manager.start(&Unit::from(Restore::Target).to_string(), "replace").await?;
+        manager.start(&Unit::from(Restore::Target).to_string(), Mode::Replace).await?;
         follow(&manager, Kind::Restore, before.as_ref()).await
     };
     let followed = followed.await;
-    Request::withdraw(&turn)?;
+    Request::withdraw(&RootDirectory::host(), &turn)?;
     let record = followed?;
     if args.json {
         text::out(&text::json(&record)?);
@@ -324,10 +326,12 @@ async fn live(
     for warning in &record.warnings {
         note!("note: {warning}");
     }
-    if let Some(why) = Journal::half_way() {
+    if let Some(why) = Journal::half_way(&RootDirectory::host()) {
         note!("GITLAB IS DOWN: {why}");
-    } else if args.undo && Journal::load()?.is_some_and(|journal| journal.undo) {
-        for line in left()? {
+    } else if args.undo
+        && Journal::load(&RootDirectory::host())?.is_some_and(|journal| journal.undo)
+    {
+        for line in left(&RootDirectory::host())? {
             note!("note: {line}");
         }
     }
@@ -381,7 +385,8 @@ fn busy(message: &str) -> anyhow::Error {
 /// GitLab was down. If somebody has started it all the same, a restore of less would lose by the
 /// way what was written since.
 async fn refuse_if_used(config: &Config, manager: &Manager, request: &Request) -> Result<()> {
-    let half = Journal::load()?.is_some_and(|journal| journal.state == State::Switching);
+    let half = Journal::load(&RootDirectory::host())?
+        .is_some_and(|journal| journal.state == State::Switching);
     let mut runs = Vec::new();
     for writer in config.gitlab.writers.iter().filter(|_| half) {
         if manager.state(writer.as_str()).await?.active.is_running() {

@@ -6,8 +6,9 @@ use anyhow::{Result, bail};
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::{remedy, text};
 use crate::note;
+use crate::paths::RootDirectory;
 use crate::runs::{Kind, Record};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::{Restore, Unit};
 
 use super::follow::{follow, succeeded};
@@ -29,7 +30,7 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
         );
     }
     let joined = !state.is_settled();
-    let before = Record::current()?;
+    let before = Record::current(&RootDirectory::host())?;
     if joined && no_wait {
         return Err(Exit {
             code: ALREADY_RUNNING,
@@ -40,8 +41,9 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     if joined {
         note!("a backup is already going on: following it");
     } else {
-        manager.hold(&executor).await?;
-        manager.start(&Unit::Target.to_string(), "replace").await?;
+        manager.keep(&executor).await?;
+        manager.reset_failed(&executor).await?;
+        manager.start(&Unit::Target.to_string(), Mode::Replace).await?;
     }
     if no_wait {
         return Ok(());

@@ -12,12 +12,12 @@ use serde::Serialize;
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::finding::Finding;
 use crate::host::{own, remedy, text};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::run::unstarted;
 use crate::runs::restore::{self, Journal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
 use crate::say;
-use crate::systemd::Manager;
+use crate::systemd::{Manager, ServiceManager};
 use crate::units::{Restore, Unit};
 use crate::values::{ago, dated};
 
@@ -61,15 +61,15 @@ pub async fn status(json: bool) -> Result<()> {
     let executor = manager.state(&Unit::Run.to_string()).await?;
     let running = !executor.is_settled();
     let restoring = !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled();
-    let records = Record::all()?;
+    let records = Record::all(&RootDirectory::host())?;
     let timer = manager.state(&Unit::Timer.to_string()).await?;
     let resuming = !manager.state(&Unit::Resume.to_string()).await?.is_settled();
-    let (paused, unknown_paused) = match paused::load() {
+    let (paused, unknown_paused) = match paused::load(&RootDirectory::host()) {
         Ok(paused) => (paused, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
     let verified = Verified::last()?;
-    let half_restored = Journal::half_way().filter(|_| !restoring);
+    let half_restored = Journal::half_way(&RootDirectory::host()).filter(|_| !restoring);
     let facts = Facts {
         now,
         at_work: running || restoring || resuming,
@@ -103,9 +103,13 @@ pub async fn status(json: bool) -> Result<()> {
         last: records.into_iter().next(),
         paused: paused.unwrap_or_default().into_iter().map(|paused| paused.unit).collect(),
         unknown_paused,
-        restore: Record::last(Kind::Restore)?,
+        restore: Record::last(&RootDirectory::host(), Kind::Restore)?,
         // A journal that cannot be read is told below.
-        left: restore::left().unwrap_or_default().into_iter().filter(|_| !restoring).collect(),
+        left: restore::left(&RootDirectory::host())
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|_| !restoring)
+            .collect(),
         half_restored,
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
         verified,

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{milestone, stops};
+use crate::host::clock::Clock;
+use crate::paths::RootDirectory;
 use crate::runs::{Failure, Kind, Outcome, Record};
-use crate::systemd::{Manager, start_later};
+use crate::systemd::ServiceManager;
 use crate::units::{Restore, Unit};
 
 /// What the units that are left may take to be asked for.
@@ -17,20 +18,24 @@ const BRIEF: Duration = Duration::from_secs(5);
 /// Closes the record of a run whose executor could not do it, and has it reported if asked to.
 ///
 /// `variable` reads the environment: systemd.exec(5) `$SERVICE_RESULT`, `$EXIT_CODE`,
-/// `$EXIT_STATUS`.
-pub async fn conclude(
+/// `$EXIT_STATUS`. `later` queues the start of a unit.
+pub async fn conclude<M: ServiceManager>(
     kind: Kind,
+    clock: &dyn Clock,
+    root: &RootDirectory,
     variable: impl Fn(&str) -> Option<String>,
     report: bool,
+    later: impl AsyncFnOnce(String) -> Result<()>,
+    connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
-    let closed = close(kind, &variable);
+    let closed = close(kind, clock, root, &variable);
     // A failure is reported by OnFailure=, also where this helper cannot run; one trigger each, or
     // systemd would report twice.
     if report && variable("SERVICE_RESULT").is_none_or(|result| result == "success") {
-        start_later(&Unit::Report.to_string()).await?;
+        later(Unit::Report.to_string()).await?;
     }
     // The bus may be gone, and the unit's stop has a limit.
-    match timeout(BRIEF, unwatch()).await {
+    match timeout(BRIEF, unwatch(connect)).await {
         Ok(Err(error)) => tracing::warn!("{error:#}"),
         Ok(Ok(())) | Err(_) => {}
     }
@@ -38,12 +43,17 @@ pub async fn conclude(
 }
 
 /// What an executor leaves that does not come to its end.
-async fn unwatch() -> Result<()> {
-    stops::end(&Manager::connect().await?).await
+async fn unwatch<M: ServiceManager>(connect: impl AsyncFnOnce() -> Result<M>) -> Result<()> {
+    stops::end(&connect().await?).await
 }
 
-fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
-    let Some(mut record) = Record::last(kind)? else { return Ok(()) };
+fn close(
+    kind: Kind,
+    clock: &dyn Clock,
+    root: &RootDirectory,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<()> {
+    let Some(mut record) = Record::last(root, kind)? else { return Ok(()) };
     if record.finished.is_some() {
         return Ok(());
     }
@@ -62,7 +72,7 @@ fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
         }
     };
     tracing::warn!(run = %record.id, reason, "run ended before it was done");
-    record.finished = Some(Timestamp::now());
+    record.finished = Some(clock.now());
     // A run whose manifest is written is complete, whatever ended its executor.
     if record.outcome == Outcome::Running {
         record.outcome = Outcome::Failed;
@@ -72,7 +82,7 @@ fn close(kind: Kind, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
         Kind::Restore => Restore::Run.into(),
     };
     record.failure = Some(Failure { unit: Some(unit.to_string()), reason, log: Vec::new() });
-    record.save(kind)?;
+    record.save(root, kind)?;
     milestone::ended(kind, &record);
     Ok(())
 }

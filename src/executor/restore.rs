@@ -2,82 +2,82 @@
 //! undone is undone by brackets.
 
 use anyhow::{Result, bail};
-use jiff::Timestamp;
-use tokio::time::sleep;
 
+use super::window::Window;
+use super::{capture, conclude_with, enter, environment, milestone, resume, run_id, stage};
 use crate::config::Config;
+use crate::host::clock::Clock;
 use crate::host::own;
-use crate::paths;
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
 use crate::restore as steps;
 use crate::runs::restore::{self, Journal, Request};
 use crate::runs::{Kind, Record, paused};
-use crate::systemd::Manager;
+use crate::systemd::{ServiceManager, View};
 use crate::units::{Plan, Restore, Unit};
 
-use super::capture::{self, Window};
-use super::{conclude_with, enter, environment, milestone, run_id, stage};
-
 /// Does one restore. An error is a failed one, and has been recorded as such.
-pub async fn restore(config: &Config) -> Result<()> {
-    let request = Request::take()?;
-    let started = Timestamp::now();
+pub async fn restore<M: ServiceManager>(
+    config: &Config,
+    clock: &dyn Clock,
+    root: &RootDirectory,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    let request = Request::take(root)?;
+    let started = clock.now();
     let mut record = Record::begin(request.run.clone().unwrap_or_else(|| run_id(started)), started);
-    record.save(Kind::Restore)?;
+    record.save(root, Kind::Restore)?;
     for stale in [paths::RESTORE_NOTES, paths::RESTORE_PLAN] {
-        own::remove(stale)?;
+        own::remove(root.at(stale))?;
     }
-    environment(&record)?;
+    environment(root, &record)?;
     milestone::begun(Kind::Restore, &record);
-    let manager = Manager::connect().await?;
-    let result = stages(config, &manager, &mut record, request.run.is_none()).await;
-    record.warnings.extend(steps::notes()?);
-    conclude_with(&mut record, Kind::Restore, result).await
+    let manager = connect().await?;
+    let machine = Machine { manager: &manager, clock, root };
+    let result = stages(config, machine, &mut record, request.run.is_none()).await;
+    record.warnings.extend(steps::notes(root)?);
+    conclude_with(machine, &mut record, Kind::Restore, result).await
 }
 
-async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: bool) -> Result<()> {
+async fn stages(
+    config: &Config,
+    machine: Machine<'_>,
+    record: &mut Record,
+    undo: bool,
+) -> Result<()> {
+    let Machine { manager, root, .. } = machine;
     if !manager.state(&Unit::Run.to_string()).await?.is_settled() {
         bail!("a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'");
     }
-    enter(record, Kind::Restore, "prepare")?;
+    enter(root, record, Kind::Restore, "prepare")?;
     match undo {
         false => {
             // Whoever restores anew wants nothing back.
-            Journal::want_back(false)?;
-            finish(manager).await?;
+            Journal::want_back(root, false)?;
+            finish(machine).await?;
         }
-        true => idle(manager).await?,
+        true => idle(machine).await?,
     }
-    stage::one(manager, &Restore::Preflight.into()).await?;
+    stage::one(machine, &Restore::Preflight.into()).await?;
     if undo {
         // Whatever becomes of it, it can be tried again.
-        Journal::want_back(true)?;
+        Journal::want_back(root, true)?;
     }
 
-    enter(record, Kind::Restore, "restore")?;
+    enter(root, record, Kind::Restore, "restore")?;
     let plan = Plan::new(config);
-    stage::proxies(manager, &plan).await?;
-    let window = Window {
-        target: Restore::Apply.into(),
-        window: Restore::Window.into(),
-        pause: Restore::Pause.into(),
-        deadline: None,
-        members: plan.restore().into_iter().map(Unit::Restore).collect(),
-        stopped: config.gitlab.writers.iter().map(ToString::to_string).collect(),
-        alone: config.gitlab.stopped_alone.iter().map(ToString::to_string).collect(),
-        driven: steps::redis_units(config, manager).await?,
-        // What an unfinished restore has kept down; after a reboot only its journal knows.
-        paused: match paused::load()? {
-            Some(paused) => paused,
-            None => Journal::load()?.map(|journal| journal.paused).unwrap_or_default(),
-        },
-        frozen: Vec::new(),
-        // What was restored is only kept if it does.
-        must_answer: true,
+    stage::proxies(machine, &plan).await?;
+    // What an unfinished restore has kept down; after a reboot only its journal knows.
+    let kept_down = match paused::load(root)? {
+        Some(paused) => paused,
+        None => Journal::load(root)?.map(|journal| journal.paused).unwrap_or_default(),
     };
-    let captured = capture::capture(config, manager, &window).await?;
+    let driven = steps::redis_units(config, manager).await?;
+    let window = Window::restore(config, &plan, driven, kept_down);
+    let captured = capture::capture(config, machine, &window).await?;
 
-    enter(record, Kind::Restore, "resume")?;
-    record.downtime = capture::answering_again(config, manager, captured, record).await?;
+    enter(root, record, Kind::Restore, "resume")?;
+    record.downtime = resume::answering_again(config, machine, captured, record).await?;
     if record.downtime.is_none() {
         bail!(match undo {
             false => {
@@ -87,26 +87,24 @@ async fn stages(config: &Config, manager: &Manager, record: &mut Record, undo: b
             true => "what was there before is back, but GitLab does not answer",
         });
     }
-    enter(record, Kind::Restore, "finish")?;
-    idle(manager).await?;
-    stage::one(manager, &Restore::Finish.into()).await
+    enter(root, record, Kind::Restore, "finish")?;
+    idle(machine).await?;
+    stage::one(machine, &Restore::Finish.into()).await
 }
 
 /// Has the last step of an earlier restore done, if it waits for that: what has taken place is
 /// finished, and never undone by the way.
-pub(super) async fn finish(manager: &Manager) -> Result<()> {
-    idle(manager).await?;
-    if restore::is_to_finish() {
-        stage::one(manager, &Restore::Finish.into()).await
+pub(super) async fn finish(machine: Machine<'_>) -> Result<()> {
+    idle(machine).await?;
+    if restore::is_to_finish(machine.root) {
+        stage::one(machine, &Restore::Finish.into()).await
     } else {
         Ok(())
     }
 }
 
 /// Waits until the last step is not at work: GitLab's late answer may have begun it.
-async fn idle(manager: &Manager) -> Result<()> {
-    while !manager.state(&Unit::from(Restore::Finish).to_string()).await?.is_settled() {
-        sleep(stage::PAUSE).await;
-    }
-    Ok(())
+async fn idle(machine: Machine<'_>) -> Result<()> {
+    let finish = Unit::from(Restore::Finish).to_string();
+    View::new(machine.manager).await?.settled(&finish).await.map(drop)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::systemd::{Manager, Paused, STOP_MARKS, stop_mark};
+use crate::systemd::{Mode, Paused, STOP_MARKS, ServiceManager, View, stop_mark};
 
 /// The units that are watched.
 #[derive(Default)]
@@ -18,19 +18,20 @@ pub(super) struct Stops {
 
 impl Stops {
     /// Watches those of `units` that are down by now, and tells which were stopped since they are.
-    pub async fn look(&mut self, manager: &Manager, units: &[Paused]) -> Result<Vec<String>> {
+    pub async fn look(&mut self, view: &mut View<'_>, units: &[Paused]) -> Result<Vec<String>> {
         let mut stopped = Vec::new();
         for Paused { unit, .. } in units {
             let mark = stop_mark(unit);
             match self.watched.get(unit) {
                 None => {
-                    if manager.state(unit).await?.is_settled() {
-                        manager.mark(&mark, unit).await?;
+                    if view.state(unit).await?.is_settled() {
+                        view.manager().mark(&mark, unit).await?;
+                        view.name(std::slice::from_ref(&mark));
                         self.watched.insert(unit.clone(), false);
                     }
                 }
                 Some(up) => {
-                    let state = manager.state(&mark).await?;
+                    let state = view.state(&mark).await?;
                     if state.active.is_running() {
                         self.watched.insert(unit.clone(), true);
                     } else if *up && state.is_settled() {
@@ -44,9 +45,9 @@ impl Stops {
 }
 
 /// Nothing is watched any more, also not what an executor did that was killed.
-pub(super) async fn end(manager: &Manager) -> Result<()> {
+pub(super) async fn end(manager: &dyn ServiceManager) -> Result<()> {
     for mark in manager.loaded(STOP_MARKS).await? {
-        manager.stop(&mark).await?;
+        manager.stop(&mark, Mode::Replace).await?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! from that, each by itself. That a push which was under way is in all of them or in none is not
 //! promised.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -12,18 +12,20 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Quiesce};
 use crate::finding::Finding;
 use crate::host::own;
-use crate::paths;
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
 use crate::runs::paused;
 use crate::runs::record::{read_json, write_json};
-use crate::systemd::{ActiveState, Manager, Paused, UnitState};
+use crate::systemd::{ActiveState, Manager, Paused, ServiceManager, UnitState};
 use crate::values::Timespan;
 
 /// statfs(2): the unified control group hierarchy.
 const CGROUP2: i64 = 0x6367_7270;
 
 /// Fails where systemd cannot freeze units: it needs the unified hierarchy.
-pub fn possible() -> Result<()> {
-    let found = rustix::fs::statfs(paths::CGROUP).context("cannot look at /sys/fs/cgroup")?;
+pub fn possible(root: &RootDirectory) -> Result<()> {
+    let found =
+        rustix::fs::statfs(root.at(paths::CGROUP)).context("cannot look at /sys/fs/cgroup")?;
     if found.f_type != CGROUP2 {
         bail!(
             "quiesce = \"freeze\" needs the unified control group hierarchy (cgroup v2), and this host has version 1: use \"stop\""
@@ -75,7 +77,7 @@ impl Frozen {
     }
 
     /// What has become of it, if it is not frozen, or down, as it was.
-    fn lost(&self, now: &UnitState) -> Option<String> {
+    fn lost(&self, root: &RootDirectory, now: &UnitState) -> Option<String> {
         let unit = &self.unit;
         if !self.ran {
             return (now.invocation != self.invocation || !now.active.is_down())
@@ -85,7 +87,7 @@ impl Frozen {
             return Some(format!("{unit} was ended in the window"));
         }
         match now.active {
-            ActiveState::Active | ActiveState::Reloading if is_frozen(now) => None,
+            ActiveState::Active | ActiveState::Reloading if is_frozen(root, now) => None,
             ActiveState::Deactivating if now.result == "watchdog" => Some(format!(
                 "{unit} was frozen for longer than its WatchdogSec= allows, and systemd ends it"
             )),
@@ -97,8 +99,9 @@ impl Frozen {
 
 /// Freezes every writer that runs. Fails if one cannot be frozen; the bracket's end thaws the
 /// others.
-pub(crate) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
-    possible()?;
+pub(crate) async fn freeze(config: &Config, machine: Machine<'_>) -> Result<()> {
+    let Machine { manager, root, .. } = machine;
+    possible(root)?;
     let mut all = Vec::new();
     for writer in &config.gitlab.writers {
         // Only these have processes.
@@ -108,7 +111,7 @@ pub(crate) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
         let state = manager.state(writer.as_str()).await?;
         match state.active {
             // An admin has, and it stays so.
-            ActiveState::Active if state.frozen && is_frozen(&state) => {
+            ActiveState::Active if state.frozen && is_frozen(root, &state) => {
                 tracing::info!(unit = state.name, "is frozen already")
             }
             ActiveState::Active
@@ -120,12 +123,12 @@ pub(crate) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
             }
         }
     }
-    write_json(Path::new(paths::FROZEN_UNITS), &all)?;
+    write_json(&root.at(paths::FROZEN_UNITS), &all)?;
     for frozen in all.iter().filter(|frozen| frozen.ran) {
         manager.freeze(&frozen.unit).await?;
     }
     for frozen in &all {
-        if let Some(lost) = frozen.lost(&manager.state(&frozen.unit).await?) {
+        if let Some(lost) = frozen.lost(root, &manager.state(&frozen.unit).await?) {
             bail!("{lost}, or is not frozen: nothing is captured");
         }
     }
@@ -137,21 +140,21 @@ pub(crate) async fn freeze(config: &Config, manager: &Manager) -> Result<()> {
 ///
 /// # Errors If something cannot be let go, or was not frozen until now: then what was captured
 /// meanwhile is not of one moment.
-pub async fn thaw() -> Result<()> {
-    let path = Path::new(paths::FROZEN_UNITS);
-    let Some(units) = read_json::<Vec<Frozen>>(path)? else { return Ok(()) };
-    let manager = Manager::connect().await?;
+pub async fn thaw(machine: Machine<'_>) -> Result<()> {
+    let Machine { manager, root, .. } = machine;
+    let path = root.at(paths::FROZEN_UNITS);
+    let Some(units) = read_json::<Vec<Frozen>>(&path)? else { return Ok(()) };
     let mut lost = Vec::new();
     for frozen in &units {
         match manager.state(&frozen.unit).await {
-            Ok(state) => lost.extend(frozen.lost(&state)),
+            Ok(state) => lost.extend(frozen.lost(root, &state)),
             Err(error) => lost.push(format!("{error:#}")),
         }
     }
     let mut failed = Ok(());
     let mut ended = Vec::new();
     for frozen in units.iter().filter(|frozen| frozen.ran) {
-        match let_go(&manager, &frozen.unit).await {
+        match let_go(machine, &frozen.unit).await {
             Ok(state) if was_ended(&state) => {
                 ended.push(Paused { unit: frozen.unit.clone(), left_down: Vec::new() })
             }
@@ -160,10 +163,10 @@ pub async fn thaw() -> Result<()> {
         }
     }
     if !ended.is_empty() {
-        let mut paused = paused::load()?.unwrap_or_default();
+        let mut paused = paused::load(root)?.unwrap_or_default();
         ended.retain(|ended| !paused.iter().any(|paused| paused.unit == ended.unit));
         paused.extend(ended);
-        paused::save(&paused)?;
+        paused::save(root, &paused)?;
     }
     failed?;
     own::remove(path)?;
@@ -176,18 +179,19 @@ pub async fn thaw() -> Result<()> {
 }
 
 /// Thaws a unit, and tells how it is then.
-async fn let_go(manager: &Manager, unit: &str) -> Result<UnitState> {
+async fn let_go(machine: Machine<'_>, unit: &str) -> Result<UnitState> {
+    let Machine { manager, root, .. } = machine;
     // systemd thaws only what it takes for running and frozen. What it is about to end would stay
     // frozen until it is killed.
     let thawed = manager.thaw(unit).await;
     let state = manager.state(unit).await?;
-    if is_frozen(&state) {
+    if is_frozen(root, &state) {
         tracing::warn!(
             unit,
             "systemd does not thaw it: {}",
             thawed.err().map_or_else(String::new, |error| format!("{error:#}"))
         );
-        own::write(group(&state).join("cgroup.freeze"), "0")
+        own::write(group(root, &state).join("cgroup.freeze"), "0")
             .with_context(|| format!("{unit} stays frozen: systemctl kill -s KILL {unit}"))?;
     }
     Ok(state)
@@ -197,21 +201,21 @@ async fn let_go(manager: &Manager, unit: &str) -> Result<UnitState> {
 fn was_ended(state: &UnitState) -> bool {
     match state.active {
         ActiveState::Active | ActiveState::Reloading | ActiveState::Inactive => false,
-        ActiveState::Failed | ActiveState::Activating => !state.has_job,
-        ActiveState::Deactivating => !state.has_job && state.result != "success",
+        ActiveState::Failed | ActiveState::Activating => !state.has_job(),
+        ActiveState::Deactivating => !state.has_job() && state.result != "success",
     }
 }
 
 /// Whether the kernel holds its processes: systemd goes on to call a unit frozen whose processes
 /// were killed and started again.
-fn is_frozen(state: &UnitState) -> bool {
+fn is_frozen(root: &RootDirectory, state: &UnitState) -> bool {
     if state.control_group.is_empty() {
         return state.frozen;
     }
-    own::read_text(group(state).join("cgroup.events"))
+    own::read_text(group(root, state).join("cgroup.events"))
         .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
 }
 
-fn group(state: &UnitState) -> PathBuf {
-    Path::new(paths::CGROUP).join(state.control_group.trim_start_matches('/'))
+fn group(root: &RootDirectory, state: &UnitState) -> PathBuf {
+    root.at(paths::CGROUP).join(state.control_group.trim_start_matches('/'))
 }

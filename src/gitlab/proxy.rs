@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::config::{Config, Proxy};
 use crate::finding::Finding;
 use crate::host::{own, remedy};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::Journal;
-use crate::systemd::{ActiveState, Manager};
+use crate::systemd::{ActiveState, Manager, Mode, ServiceManager};
 use crate::values::UnitName;
 use service::Standing;
 
@@ -94,7 +94,7 @@ pub fn adopted_end() -> Result<()> {
 }
 
 /// Lets go of units that are about to be removed: systemd forgets them, and their services go on.
-pub async fn let_go(manager: &Manager, units: &[UnitName]) -> Result<()> {
+pub async fn let_go(manager: &dyn ServiceManager, units: &[UnitName]) -> Result<()> {
     if units.is_empty() {
         return Ok(());
     }
@@ -110,7 +110,7 @@ fn is_adopting() -> bool {
 }
 
 /// Has each unit active or inactive, and waits until it is.
-async fn follow(manager: &Manager, standings: &[(UnitName, Standing)]) -> Result<()> {
+async fn follow(manager: &dyn ServiceManager, standings: &[(UnitName, Standing)]) -> Result<()> {
     for (unit, standing) in standings {
         let state = manager.state(unit.as_str()).await?;
         match (standing, state.active) {
@@ -118,9 +118,9 @@ async fn follow(manager: &Manager, standings: &[(UnitName, Standing)]) -> Result
                 bail!("{unit} is not installed: '{}'", remedy::install())
             }
             (Standing::Up, ActiveState::Active) | (Standing::Down, ActiveState::Inactive) => {}
-            (Standing::Up, _) => manager.start(unit.as_str(), "replace").await?,
-            (Standing::Down, ActiveState::Failed) => manager.reset(unit.as_str()).await?,
-            (Standing::Down, _) => manager.stop(unit.as_str()).await?,
+            (Standing::Up, _) => drop(manager.start(unit.as_str(), Mode::Replace).await?),
+            (Standing::Down, ActiveState::Failed) => manager.reset_failed(unit.as_str()).await?,
+            (Standing::Down, _) => drop(manager.stop(unit.as_str(), Mode::Replace).await?),
         }
     }
     let since = Instant::now();
@@ -131,7 +131,7 @@ async fn follow(manager: &Manager, standings: &[(UnitName, Standing)]) -> Result
                 Standing::Up => state.active == ActiveState::Active,
                 Standing::Down => state.active.is_down(),
             };
-            if there && !state.has_job {
+            if there && !state.has_job() {
                 break;
             }
             // A start that failed is over.
@@ -174,7 +174,7 @@ pub async fn all_down(config: &Config) -> Result<()> {
 /// starts it.
 pub async fn keep_down(config: &Config) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
-    while let Some(why) = Journal::half_way() {
+    while let Some(why) = Journal::half_way(&RootDirectory::host()) {
         for (proxy, answer) in proxies.iter().zip(service::answers(&proxies).await) {
             // What cannot be asked has no supervisor yet.
             if matches!(answer, Ok((Standing::Up, _))) {

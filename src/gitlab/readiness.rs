@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 
@@ -10,6 +11,16 @@ use crate::config::ReadinessUrl;
 use crate::host::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Something that answers when it is usable.
+#[async_trait(?Send)]
+pub trait Answer {
+    /// Asks once.
+    ///
+    /// # Errors
+    /// With what GitLab, or the way to it, said.
+    async fn ask(&self) -> Result<()>;
+}
 
 /// The way to GitLab's answer, for whoever asks more than once: a client of its own for each would
 /// read the system's certificates each time.
@@ -35,12 +46,11 @@ impl Readiness {
         };
         Ok(Self { client, url })
     }
+}
 
-    /// Asks once.
-    ///
-    /// # Errors
-    /// With what GitLab, or the way to it, said.
-    pub async fn ask(&self) -> Result<()> {
+#[async_trait(?Send)]
+impl Answer for Readiness {
+    async fn ask(&self) -> Result<()> {
         let url = &self.url;
         let response =
             self.client.get(url).send().await.with_context(|| format!("{url} does not answer"))?;

@@ -2,19 +2,20 @@
 
 use anyhow::Result;
 
+use crate::machine::Machine;
 use crate::runs::restore::Journal;
-use crate::systemd::{Manager, start_later};
 use crate::units::{Restore, Unit};
 
 /// GitLab has answered: a restore whose executor has not waited for that is finished now.
-pub async fn finish_later(manager: &Manager) -> Result<()> {
-    let waits =
-        Journal::load()?.is_some_and(|journal| journal.state.has_taken_place() && !journal.undo);
+pub async fn finish_later(machine: Machine<'_>) -> Result<()> {
+    let manager = machine.manager;
+    let waits = Journal::load(machine.root)?
+        .is_some_and(|journal| journal.state.has_taken_place() && !journal.undo);
     if !waits || !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
         return Ok(());
     }
     let finish = Unit::from(Restore::Finish).to_string();
     tracing::info!("GitLab runs with what was restored: what was there before is removed");
-    manager.reset(&finish).await?;
-    start_later(&finish).await
+    manager.reset_failed(&finish).await?;
+    manager.start_later(&finish).await
 }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::config::{Config, OMNIBUS, SUPERVISOR};
 use crate::finding::Finding;
 use crate::host::own;
-use crate::systemd::{Manager, UnitState, stop_closure};
+use crate::systemd::{Manager, ServiceManager, UnitState, stop_closure};
 use crate::values::UnitName;
 
 /// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), is a
@@ -18,7 +18,7 @@ const KNOWN: [&str; 6] =
     ["gitlab-backup", "gitlab-runner", "postgresql", "user@", "user-runtime-dir@", "session-"];
 
 /// Such units, in words.
-pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> {
+pub async fn running(config: &Config, manager: &dyn ServiceManager) -> Result<Vec<String>> {
     let texts =
         |units: &[UnitName]| -> Vec<String> { units.iter().map(ToString::to_string).collect() };
     let stopped =
@@ -62,7 +62,7 @@ pub async fn running(config: &Config, manager: &Manager) -> Result<Vec<String>> 
 /// What starts in the window what is down in it, and with it a writer, in words: GitLab's own
 /// backup by a timer of NixOS, which is bound to Puma.
 async fn triggers(
-    manager: &Manager,
+    manager: &dyn ServiceManager,
     stopped: &[UnitState],
     names: &BTreeSet<&str>,
 ) -> Result<Vec<String>> {

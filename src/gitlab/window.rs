@@ -1,31 +1,25 @@
 //! The window's own check: every writer really is down, and so are its processes; or frozen, where
 //! that is asked for.
 
-use std::path::Path;
-use std::time::Duration;
-
-use anyhow::{Result, bail};
-use tokio::time::sleep;
-
 use crate::config::{Config, Quiesce};
 use crate::gitlab::freeze;
 use crate::host::own;
-use crate::paths;
-use crate::systemd::{ActiveState, Manager};
-
-const PAUSE: Duration = Duration::from_millis(20);
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
+use crate::systemd::{ActiveState, View};
+use anyhow::{Result, bail};
 
 /// Fails, and with it the capture, if any writer still runs.
-pub async fn open(config: &Config, stopped: bool) -> Result<()> {
-    let manager = Manager::connect().await?;
+pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Result<()> {
     if config.gitlab.quiesce == Quiesce::Freeze && !stopped {
-        return freeze::freeze(config, &manager).await;
+        return freeze::freeze(config, machine).await;
     }
+    let mut view = View::new(machine.manager).await?;
     for unit in &config.gitlab.stopped_alone {
-        down(&manager, unit.as_str()).await?;
+        down(&mut view, unit.as_str()).await?;
     }
     for writer in &config.gitlab.writers {
-        let state = manager.state(writer.as_str()).await?;
+        let state = machine.manager.state(writer.as_str()).await?;
         if !state.active.is_down() {
             bail!("{writer} is not down ({:?}): nothing is captured", state.active);
         }
@@ -34,7 +28,7 @@ pub async fn open(config: &Config, stopped: bool) -> Result<()> {
         if state.active == ActiveState::Failed && is_proxy {
             bail!("{writer} was not stopped: nothing is captured (journalctl -u {writer})");
         }
-        let left = processes(&state.control_group);
+        let left = processes(machine.root, &state.control_group);
         if !left.is_empty() {
             let who = if is_proxy {
                 "its stop command does not end them"
@@ -49,29 +43,31 @@ pub async fn open(config: &Config, stopped: bool) -> Result<()> {
 
 /// Waits for a stop that the pause has asked for. How long that may take is for the deadline to
 /// say.
-async fn down(manager: &Manager, unit: &str) -> Result<()> {
+async fn down(view: &mut View<'_>, unit: &str) -> Result<()> {
     loop {
-        let state = manager.state(unit).await?;
+        let state = view.state(unit).await?;
         match state.active {
             active if active.is_down() => return Ok(()),
             ActiveState::Deactivating => {}
-            _ if state.has_job => {}
+            _ if state.has_job() => {}
             active => bail!("{unit} is not being stopped ({active:?}): nothing is captured"),
         }
-        sleep(PAUSE).await;
+        view.changed().await?;
     }
 }
 
 /// The processes in a control group; on the unified hierarchy or systemd's own.
-fn processes(group: &str) -> Vec<String> {
+fn processes(root: &RootDirectory, group: &str) -> Vec<String> {
     if group.is_empty() {
         return Vec::new();
     }
     [paths::CGROUP, "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
         .iter()
-        .filter_map(|root| {
-            own::read_text(Path::new(root).join(group.trim_start_matches('/')).join("cgroup.procs"))
-                .ok()
+        .filter_map(|hierarchy| {
+            own::read_text(
+                root.at(hierarchy).join(group.trim_start_matches('/')).join("cgroup.procs"),
+            )
+            .ok()
         })
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
         .collect()

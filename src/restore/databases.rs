@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::accounts;
 use crate::config::{Config, Postgresql};
+use crate::paths::RootDirectory;
 use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Leftover, Plan, StagedDatabase, Thing};
 use crate::runs::{Database, Manifest, Part};
@@ -91,7 +92,7 @@ pub(super) async fn plan(
     let there = numbers(&session).await?;
     unprepared(&session, manifest.databases.iter().map(|database| &database.name)).await?;
     // What an earlier restore could not remove keeps its name.
-    let left = Leftover::load()?;
+    let left = Leftover::load(&RootDirectory::host())?;
     let left = |name: &String| {
         left.iter()
             .any(|left| matches!(&left.thing, Thing::Database { name: other, .. } if other == name))
@@ -127,7 +128,9 @@ pub(super) async fn plan(
         })
         .collect();
     // Those of an unfinished restore are put back or removed before they are made again.
-    let known = Journal::load()?.map(|journal| journal.plan.databases).unwrap_or_default();
+    let known = Journal::load(&RootDirectory::host())?
+        .map(|journal| journal.plan.databases)
+        .unwrap_or_default();
     let ours = |name: &String| {
         known.iter().any(|database| [&database.staged, &database.replaced].contains(&name))
     };

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::gitlab::readiness;
 use crate::host::beneath::{Directory, Held};
 use crate::host::identity::Account;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, Layout, Leftover, Numbers, StagedDatabase, State, Thing};
 use crate::runs::{Kind, Record};
@@ -21,14 +21,16 @@ use super::{databases, moves, note, undo};
 /// is no failure: it is written down, told, and tried again the next time.
 pub async fn finish(config: &Config) -> Result<()> {
     let mut left = Vec::new();
-    for leftover in Leftover::load()? {
+    for leftover in Leftover::load(&RootDirectory::host())? {
         left.extend(again(config, leftover).await?);
     }
-    let Some(mut journal) = Journal::load()? else { return Leftover::save(&left) };
+    let Some(mut journal) = Journal::load(&RootDirectory::host())? else {
+        return Leftover::save(&RootDirectory::host(), &left);
+    };
     if journal.state == State::Staging {
         // The machine went down while it was laid out: nothing of it is live.
         notify::status("removing what a restore that was cut off has laid out");
-        Leftover::save(&left)?;
+        Leftover::save(&RootDirectory::host(), &left)?;
         return undo::away(config, &journal).await;
     }
     ensure!(
@@ -44,7 +46,8 @@ pub async fn finish(config: &Config) -> Result<()> {
     // asked for at the very beginning of his restore. A record without an end is of a restore that
     // goes on only in the boot in which it was asked for.
     let asked = Path::new(paths::RESTORE_ASKED).exists();
-    let going_on = Record::last(Kind::Restore)?.filter(|record| asked && record.finished.is_none());
+    let going_on = Record::last(&RootDirectory::host(), Kind::Restore)?
+        .filter(|record| asked && record.finished.is_none());
     let anew = going_on.as_ref().is_some_and(|record| record.stage == "prepare");
     // Nothing of it ran before this restore, and so nothing has been started.
     let down = going_on.is_some() && journal.paused.is_empty();
@@ -65,7 +68,7 @@ pub async fn finish(config: &Config) -> Result<()> {
     }
     notify::status("removing what was there before");
     journal.state = State::Finishing;
-    journal.save()?;
+    journal.save(&RootDirectory::host())?;
     let only_here: Vec<RawPath> = read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
     for layout in &journal.plan.layouts {
         let here: Vec<&PathBuf> = only_here
@@ -118,9 +121,9 @@ pub async fn finish(config: &Config) -> Result<()> {
         tracing::warn!("{error:#}");
     }
     left.iter().try_for_each(|leftover| note(leftover.to_string()))?;
-    Leftover::save(&left)?;
+    Leftover::save(&RootDirectory::host(), &left)?;
     undo::forget_kept()?;
-    Journal::clear()
+    Journal::clear(&RootDirectory::host())
 }
 
 /// Tries once more; what is still left.

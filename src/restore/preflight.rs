@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::host::beneath::{self, Directory};
 use crate::host::{mounts, remedy};
 use crate::open;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::repository::Engine;
 use crate::run::{manifest, space, verify};
 use crate::runs::record::write_json;
@@ -38,7 +38,7 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
             plan
         }
         None => {
-            let journal = Journal::load()?
+            let journal = Journal::load(&RootDirectory::host())?
                 .context("no restore ended half way: there is nothing to put back")?;
             // Before GitLab is stopped for it.
             if journal.state != State::Staging {

@@ -12,12 +12,13 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Proxy, Redis};
 use crate::host::beneath::Directory;
+use crate::paths::RootDirectory;
 use crate::runs::Manifest;
 use crate::runs::restore::{Journal, Move, Moves, Places, Plan, Request, StagedRedis};
 use crate::stores::redis::files::{Files, own, plain, writable};
 use crate::stores::redis::process::Behind;
 use crate::stores::redis::server::{Server, place};
-use crate::systemd::{ActiveState, Manager, notify};
+use crate::systemd::{ActiveState, Mode, ServiceManager, notify};
 
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a server may take to stop: it may save first.
@@ -28,7 +29,7 @@ pub(super) async fn plan(
     config: &Config,
     request: &Request,
     manifest: &Manifest,
-    manager: &Manager,
+    manager: &dyn ServiceManager,
 ) -> Result<Vec<StagedRedis>> {
     let names = manifest.versions.iter().filter_map(|component| {
         Some((component.name.strip_prefix("redis-")?, component.version.as_str()))
@@ -58,7 +59,11 @@ pub(super) async fn plan(
     Ok(staged)
 }
 
-async fn instance(redis: &Redis, version: &str, manager: &Manager) -> Result<StagedRedis> {
+async fn instance(
+    redis: &Redis,
+    version: &str,
+    manager: &dyn ServiceManager,
+) -> Result<StagedRedis> {
     let server = Server::connect(redis).await?;
     let info = server.info().await?;
     if let Some(master) = info.master() {
@@ -127,7 +132,7 @@ async fn pid(redis: &Redis, process: Behind) -> Result<u32> {
 
 /// The unit that runs the process behind the address: by its control group. One that is configured
 /// must be that one.
-async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<String> {
+async fn unit(redis: &Redis, process: Behind, manager: &dyn ServiceManager) -> Result<String> {
     let found = match pid(redis, process).await {
         Ok(pid) => manager.unit_of(pid).await,
         Err(error) => Err(error),
@@ -158,7 +163,7 @@ async fn unit(redis: &Redis, process: Behind, manager: &Manager) -> Result<Strin
 
 /// Fails if the process is not what `unit` is there for: the server's account may have processes in
 /// units of others.
-async fn own_unit(unit: &str, process: Behind, manager: &Manager) -> Result<String> {
+async fn own_unit(unit: &str, process: Behind, manager: &dyn ServiceManager) -> Result<String> {
     let state = manager.state(unit).await?;
     // Its processes may be hidden from this unit; whom it runs as systemd knows.
     ensure!(
@@ -185,11 +190,11 @@ fn series(version: &str) -> (u32, u32) {
 
 /// The instances of an unfinished restore.
 fn known() -> Result<Vec<StagedRedis>> {
-    Ok(Journal::load()?.map(|journal| journal.plan.redis).unwrap_or_default())
+    Ok(Journal::load(&RootDirectory::host())?.map(|journal| journal.plan.redis).unwrap_or_default())
 }
 
 /// The units of the instances that are configured and run by one.
-pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
+pub async fn units(config: &Config, manager: &dyn ServiceManager) -> Result<Vec<String>> {
     let mut units: Vec<String> = known()?.into_iter().map(|redis| redis.unit).collect();
     for redis in &config.redis {
         match &redis.unit {
@@ -206,7 +211,11 @@ pub async fn units(config: &Config, manager: &Manager) -> Result<Vec<String>> {
 
 /// Fails with a server that somebody has started after `since`: it has read what was to be
 /// replaced, and writes it when it ends.
-pub(super) async fn ensure_down(plan: &Plan, manager: &Manager, since: u64) -> Result<()> {
+pub(super) async fn ensure_down(
+    plan: &Plan,
+    manager: &dyn ServiceManager,
+    since: u64,
+) -> Result<()> {
     for redis in &plan.redis {
         let state = manager.state(&redis.unit).await?;
         ensure!(
@@ -221,10 +230,10 @@ pub(super) async fn ensure_down(plan: &Plan, manager: &Manager, since: u64) -> R
 
 /// Stops the servers, and waits until they are down. One that somebody starts meanwhile is stopped
 /// again.
-pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
+pub(super) async fn stop(plan: &Plan, manager: &dyn ServiceManager) -> Result<()> {
     for redis in &plan.redis {
         notify::status(&format!("stopping {}", redis.unit));
-        manager.stop(&redis.unit).await?;
+        manager.stop(&redis.unit, Mode::Replace).await?;
     }
     let started = Instant::now();
     for redis in &plan.redis {
@@ -234,8 +243,8 @@ pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
                 break;
             }
             ensure!(started.elapsed() < STOP, "{} does not stop", redis.unit);
-            if state.active == ActiveState::Active && !state.has_job {
-                manager.stop(&redis.unit).await?;
+            if state.active == ActiveState::Active && !state.has_job() {
+                manager.stop(&redis.unit, Mode::Replace).await?;
             }
             sleep(PAUSE).await;
         }
@@ -254,10 +263,14 @@ pub(super) async fn stop(plan: &Plan, manager: &Manager) -> Result<()> {
 }
 
 /// Starts the servers, and waits until they answer with what they have read.
-pub(super) async fn start(config: &Config, plan: &Plan, manager: &Manager) -> Result<()> {
+pub(super) async fn start(
+    config: &Config,
+    plan: &Plan,
+    manager: &dyn ServiceManager,
+) -> Result<()> {
     for staged in &plan.redis {
-        manager.reset(&staged.unit).await?;
-        manager.start(&staged.unit, "replace").await?;
+        manager.reset_failed(&staged.unit).await?;
+        manager.start(&staged.unit, Mode::Replace).await?;
     }
     for staged in &plan.redis {
         notify::status(&format!("waiting for {}", staged.unit));

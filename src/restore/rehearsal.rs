@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::config::{Config, Postgresql};
 use crate::host::beneath::Directory;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
 use crate::runs::restore::{Journal, StagedDatabase};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
@@ -131,7 +131,7 @@ async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     if above.look(Path::new(&name))?.is_some() {
         above.remove(&name)?;
     }
-    match (sandbox::is_needed(session).await?, Journal::load()?) {
+    match (sandbox::is_needed(session).await?, Journal::load(&RootDirectory::host())?) {
         (false, _) => Ok(()),
         (true, None) => sandbox::retire(session).await,
         (true, Some(_)) => sandbox::silence(session).await,

@@ -5,8 +5,10 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use crate::config::Config;
+use crate::host::clock::{Clock, HostClock};
+use crate::paths::RootDirectory;
 use crate::runs::restore::{Journal, State};
-use crate::systemd::{Manager, monotonic_micros, notify};
+use crate::systemd::{Manager, notify};
 
 use super::databases::exchange::Server;
 use super::{databases, dump_directory, moves, plan, redis, undo};
@@ -17,8 +19,8 @@ pub async fn switch(config: &Config) -> Result<()> {
     if plan()?.run.is_none() {
         return Ok(());
     }
-    let mut journal =
-        Journal::load()?.context("nothing is laid out: this helper is started by its unit only")?;
+    let mut journal = Journal::load(&RootDirectory::host())?
+        .context("nothing is laid out: this helper is started by its unit only")?;
     let manager = Manager::connect().await?;
     // Before the journal says so: a server that is only stopped is started again by whoever puts
     // back.
@@ -56,14 +58,14 @@ async fn replace(
     server.number(&mut journal.plan).await?;
     rustix::fs::sync();
     journal.state = State::Switching;
-    journal.save()?;
+    journal.save(&RootDirectory::host())?;
 
     notify::status("putting the databases in place");
     server.put(&journal.plan).await?;
     notify::status("putting Redis' files in place");
     // Once more: it may have been started by what wants it.
     redis::stop(&journal.plan, manager).await?;
-    let down = monotonic_micros();
+    let down = HostClock.monotonic();
     moves::forward(&journal.redis_moves)?;
     redis::ensure_down(&journal.plan, manager, down).await?;
     redis::start(config, &journal.plan, manager).await?;
@@ -76,5 +78,5 @@ async fn replace(
     rustix::fs::sync();
     journal.state = State::Switched;
     journal.switched = Some(Timestamp::now());
-    journal.save()
+    journal.save(&RootDirectory::host())
 }

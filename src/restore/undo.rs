@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::config::Config;
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::paused;
 use crate::runs::record::write_json;
 use crate::runs::restore::{Journal, Places, State};
@@ -20,7 +20,7 @@ use super::{databases, moves, note, plan, redis};
 /// back, and the new one's journal begun.
 pub async fn undo(config: &Config) -> Result<()> {
     let plan = plan()?;
-    if let Some(mut journal) = Journal::load()? {
+    if let Some(mut journal) = Journal::load(&RootDirectory::host())? {
         // The executor has had it finished before.
         ensure!(
             plan.run.is_none() || !journal.state.has_taken_place(),
@@ -39,7 +39,7 @@ pub async fn undo(config: &Config) -> Result<()> {
         return Ok(());
     }
     databases::clear(config, &plan).await?;
-    let paused = paused::load()?.unwrap_or_default();
+    let paused = paused::load(&RootDirectory::host())?.unwrap_or_default();
     let mut journal = Journal {
         state: State::Staging,
         started: Timestamp::now(),
@@ -51,11 +51,11 @@ pub async fn undo(config: &Config) -> Result<()> {
         redis_moves: Vec::new(),
     };
     // Written down before it is made, and what was made afterwards.
-    journal.save()?;
+    journal.save(&RootDirectory::host())?;
     for layout in &mut journal.plan.layouts {
         layout.places.make()?;
     }
-    journal.save()?;
+    journal.save(&RootDirectory::host())?;
     write_json(Path::new(paths::RESTORE_PLAN), &journal.plan)
 }
 
@@ -78,7 +78,7 @@ fn again(journal: &mut Journal) -> Result<()> {
 /// What a restore that replaced nothing laid out is removed; what was replaced stays for [`undo`]
 /// and [`super::finish`].
 pub async fn unstage(config: &Config) -> Result<()> {
-    let Some(mut journal) = Journal::load()? else { return Ok(()) };
+    let Some(mut journal) = Journal::load(&RootDirectory::host())? else { return Ok(()) };
     if journal.state != State::Staging {
         return Ok(());
     }
@@ -101,12 +101,12 @@ pub(super) async fn back(
         // it, GitLab would be half new and half old.
         let (before, way) = (journal.state, server.way(journal).await?);
         journal.state = State::Switching;
-        journal.save()?;
+        journal.save(&RootDirectory::host())?;
         if let Err(error) = server.back(journal).await {
             // Only if that is certain: a server that is lost may have done it.
             if before.has_taken_place() && server.way(journal).await.is_ok_and(|now| now == way) {
                 journal.state = before;
-                journal.save()?;
+                journal.save(&RootDirectory::host())?;
                 redis::start(config, &journal.plan, manager).await?;
             }
             return Err(error);
@@ -115,7 +115,7 @@ pub(super) async fn back(
         moves::backward(&journal.redis_moves)?;
         rustix::fs::sync();
         (journal.state, journal.undo) = (State::Staging, false);
-        journal.save()?;
+        journal.save(&RootDirectory::host())?;
     }
     redis::start(config, &journal.plan, manager).await
 }
@@ -140,7 +140,7 @@ pub(super) async fn away(config: &Config, journal: &Journal) -> Result<()> {
     let all: Vec<Result<()>> = [databases].into_iter().chain(redis).chain(files).collect();
     all.into_iter().collect::<Result<()>>()?;
     forget_kept()?;
-    Journal::clear()
+    Journal::clear(&RootDirectory::host())
 }
 
 /// Removes what was laid out, and the directory in which what was there before has been, and

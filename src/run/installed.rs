@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::{own, process, remedy};
-use crate::systemd::Manager;
+use crate::systemd::{Manager, ServiceManager};
 use crate::units::render::HEADER;
 use crate::units::{self, Restore, Unit, UnitFile};
 

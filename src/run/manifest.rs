@@ -10,7 +10,7 @@ use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::{Config, host};
 use crate::host::{beneath, own};
 use crate::open;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::repository::{Snapshot, patience};
 use crate::run::settings;
 use crate::runs::record::{read_json, write_json};
@@ -40,11 +40,11 @@ struct RedisInstance {
 /// Checks that every part is there, stores the manifest and drops the first pass, whose content the
 /// run now holds.
 pub fn write(config: &Config) -> Result<()> {
-    let record = Record::current()?
+    let record = Record::current(&RootDirectory::host())?
         .context("no run is going on: this helper is started by its unit only")?;
     let engine = open::in_run(config)?;
     files::tell(&settings::store(config, &*engine)?)?;
-    let parts = parts()?;
+    let parts = parts(&RootDirectory::host())?;
     let mut expected = Vec::new();
     expected.extend(config.files.command.is_none().then_some("files"));
     expected.extend(config.postgresql.is_some().then_some("postgresql"));
@@ -91,7 +91,7 @@ pub fn write(config: &Config) -> Result<()> {
 /// The newest complete run. It only says in which order they came: what cannot be read fails no
 /// backup.
 fn newest() -> Option<RunId> {
-    let newest = Newest::load().unwrap_or_else(|error| {
+    let newest = Newest::load(&RootDirectory::host()).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
     });
@@ -99,9 +99,11 @@ fn newest() -> Option<RunId> {
 }
 
 /// What the parts left word of, while the run goes on.
-pub fn parts() -> Result<Vec<Part>> {
+pub fn parts(root: &RootDirectory) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
-    for entry in own::entries(PARTS).with_context(|| format!("cannot read {PARTS}"))? {
+    let directory = root.at(PARTS);
+    let entries = own::entries(&directory);
+    for entry in entries.with_context(|| format!("cannot read {}", directory.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "json") {
             parts.extend(read_json::<Part>(&path)?);

@@ -10,15 +10,15 @@ use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, Verdict, conclude};
 use crate::frozen::At;
 use crate::gitlab::freeze;
-use crate::gitlab::readiness::{self, Readiness};
+use crate::gitlab::readiness::{self, Answer, Readiness};
 use crate::open;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::repository::patience;
 use crate::run::installed;
 use crate::runs::{Outcome, Record, paused};
 use crate::stores::files::{mounted, storages};
 use crate::stores::redis;
-use crate::systemd::Manager;
+use crate::systemd::{Manager, ServiceManager};
 
 /// systemd features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -37,7 +37,7 @@ pub async fn preflight(config: &Config) -> Result<()> {
         .iter()
         .any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
     let answered = !silent || answers(config).await;
-    paused::answered(answered, &running(config).await?)
+    paused::answered(&RootDirectory::host(), answered, &running(config).await?)
 }
 
 /// What of GitLab runs.
@@ -121,7 +121,7 @@ async fn writers(config: &Config) -> Vec<Finding> {
         }
     }
     if config.gitlab.quiesce == Quiesce::Freeze {
-        missing.extend(freeze::possible().err());
+        missing.extend(freeze::possible(&RootDirectory::host()).err());
     }
     let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
     findings.extend(each_or("gitlab", missing, seen));
@@ -192,7 +192,7 @@ fn repository(config: &Config) -> Result<String> {
     }
     // Here and not in the window. A prune that begins later sees this run.
     engine.turn(patience::LONG)?;
-    if Record::all()?
+    if Record::all(&RootDirectory::host())?
         .iter()
         .find(|record| record.finished.is_some())
         .is_some_and(|last| last.outcome != Outcome::Complete)

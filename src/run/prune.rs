@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::catalog::{Catalog, MANIFEST, Whose};
 use crate::config::{Config, Retention};
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::repository::retention::{self, Fate};
 use crate::repository::{Engine, Snapshot, patience};
 use crate::runs::record::{CLOCK, is_ahead};
@@ -222,7 +223,7 @@ pub async fn apply(
 ) -> Result<()> {
     may().await?;
     for fate in plan.fates.iter().filter(|fate| !fate.keep) {
-        Record::remove(&fate.run, Timestamp::now())?;
+        Record::remove(&RootDirectory::host(), &fate.run, Timestamp::now())?;
     }
     for (done, snapshot) in plan.snapshots.iter().enumerate() {
         notify::status(&format!("removing {done} of {} snapshots", plan.snapshots.len()));
@@ -239,7 +240,9 @@ pub async fn apply(
 
 /// The step that follows a complete run.
 pub async fn prune(config: &Config) -> Result<()> {
-    if Record::current()?.is_none_or(|record| record.outcome != Outcome::Complete) {
+    if Record::current(&RootDirectory::host())?
+        .is_none_or(|record| record.outcome != Outcome::Complete)
+    {
         bail!("the run is not complete: nothing is pruned");
     }
     let engine = open::in_run(config)?;

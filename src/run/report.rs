@@ -12,7 +12,7 @@ use tokio::time::{Duration, sleep};
 use crate::config::Config;
 use crate::config::monitoring::ReportConfig;
 use crate::monitoring::{Report, patiently, reporter};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::run::unstarted;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Kind, Outcome, Record};
@@ -93,7 +93,7 @@ pub async fn ended(config: &Config) -> Result<()> {
 }
 
 fn finished() -> Result<Option<Record>> {
-    Ok(Record::current()?.filter(|record| record.finished.is_some()))
+    Ok(Record::current(&RootDirectory::host())?.filter(|record| record.finished.is_some()))
 }
 
 fn anew(config: &Config, told: &mut Told, run: Option<RunId>) -> Result<()> {
@@ -106,7 +106,7 @@ fn anew(config: &Config, told: &mut Told, run: Option<RunId>) -> Result<()> {
 
 async fn report(told: &Told) -> Result<Report> {
     let unit = Unit::Run.to_string();
-    let records = Record::all()?;
+    let records = Record::all(&RootDirectory::host())?;
     let last_complete = records
         .iter()
         .find(|record| record.outcome == Outcome::Complete)

@@ -11,8 +11,9 @@ use crate::config::Config;
 use crate::config::monitoring::{Monitoring, OnError};
 use crate::monitoring::held::{Entry, Held};
 use crate::monitoring::{Span, patiently, silence};
+use crate::paths::RootDirectory;
 use crate::runs::{Outcome, Record};
-use crate::systemd::{Manager, notify, start_later};
+use crate::systemd::{Manager, ServiceManager, notify, start_later};
 use crate::units::{Restore, Unit};
 
 /// What a silence lasts beyond the downtime and the grace period that it is for, should nobody end
@@ -242,7 +243,7 @@ fn needed(config: &Config) -> SignedDuration {
 
 /// Asks all of them at once, and puts on record what became of it.
 async fn ask(config: &Config, held: &mut Held) -> Result<()> {
-    let records = Record::all().unwrap_or_default();
+    let records = Record::all(&RootDirectory::host()).unwrap_or_default();
     let last = records.iter().find(|record| record.outcome == Outcome::Complete);
     let downtime = last.and_then(|record| record.downtime).map(|downtime| downtime.total());
     let span = Span { from: held.begun, until: held.until, downtime };

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::run::Failed;
 use crate::runs::{Kind, Record};
-use crate::systemd::{ActiveState, Manager, last_lines};
+use crate::systemd::{ActiveState, Manager, ServiceManager, last_lines};
 use crate::units::{Restore, Unit};
 
 /// Lines of the journal in which the last words are looked for.

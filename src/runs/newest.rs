@@ -1,12 +1,10 @@
 //! What this host knows of its newest complete run without asking the repository: in which order
 //! runs came, and that there was a repository.
 
-use std::path::Path;
-
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::values::RunId;
 
 use super::record::{read_json, write_json};
@@ -25,14 +23,14 @@ impl Newest {
     ///
     /// # Errors
     /// If the record is damaged.
-    pub fn load() -> Result<Option<Self>> {
+    pub fn load(root: &RootDirectory) -> Result<Option<Self>> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Written {
             Now { run: RunId, location: Option<String> },
             Before(RunId),
         }
-        let newest = read_json(Path::new(paths::NEWEST_RUN))?.map(|written| match written {
+        let newest = read_json(&root.at(paths::NEWEST_RUN))?.map(|written| match written {
             Written::Now { run, location } => Self { run, location },
             Written::Before(run) => Self { run, location: None },
         });
@@ -43,14 +41,14 @@ impl Newest {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(&self) -> Result<()> {
-        write_json(Path::new(paths::NEWEST_RUN), self)
+    pub fn save(&self, root: &RootDirectory) -> Result<()> {
+        write_json(&root.at(paths::NEWEST_RUN), self)
     }
 
     /// What to say where there is no repository at `location` and a run was stored there; nothing
     /// where none was, as far as is known.
     pub fn lost(location: &str) -> Option<String> {
-        let newest = Self::load().ok().flatten()?;
+        let newest = Self::load(&RootDirectory::host()).ok().flatten()?;
         let stored = match &newest.location {
             Some(of_then) => (of_then == location).then_some("was stored there")?,
             None => "was stored, there as far as is known",

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{beneath, own};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::values::RunId;
 
 use super::Part;
@@ -157,19 +157,19 @@ impl Record {
     }
 
     /// The run's record, if it is kept.
-    pub fn of(id: &RunId) -> Result<Option<Self>> {
-        read_json(&Self::kept(id))
+    pub fn of(root: &RootDirectory, id: &RunId) -> Result<Option<Self>> {
+        read_json(&Self::kept(root, id))
     }
 
     /// Notes that the retention removes the run: what is left of it, should that be cut off, is
     /// nothing that was lost.
-    pub fn remove(id: &RunId, now: Timestamp) -> Result<()> {
-        let Some(record) = Self::of(id)? else { return Ok(()) };
-        write_json(&Self::kept(id), &Self { removed: Some(now), ..record })
+    pub fn remove(root: &RootDirectory, id: &RunId, now: Timestamp) -> Result<()> {
+        let Some(record) = Self::of(root, id)? else { return Ok(()) };
+        write_json(&Self::kept(root, id), &Self { removed: Some(now), ..record })
     }
 
-    fn kept(id: &RunId) -> PathBuf {
-        Path::new(paths::RUNS).join(format!("{id}.json"))
+    fn kept(root: &RootDirectory, id: &RunId) -> PathBuf {
+        root.at(paths::RUNS).join(format!("{id}.json"))
     }
 
     /// How long GitLab was down, in words.
@@ -178,23 +178,23 @@ impl Record {
     }
 
     /// The run that goes on, or the last that did since boot.
-    pub fn current() -> Result<Option<Self>> {
-        Self::last(Kind::Backup)
+    pub fn current(root: &RootDirectory) -> Result<Option<Self>> {
+        Self::last(root, Kind::Backup)
     }
 
     /// The one of this kind that goes on, or the last that did: of backups since boot.
-    pub fn last(kind: Kind) -> Result<Option<Self>> {
+    pub fn last(root: &RootDirectory, kind: Kind) -> Result<Option<Self>> {
         match kind {
-            Kind::Backup => read_json(Path::new(paths::CURRENT_RUN)),
-            Kind::Restore => read_json(Path::new(paths::RESTORE_RECORD)),
+            Kind::Backup => read_json(&root.at(paths::CURRENT_RUN)),
+            Kind::Restore => read_json(&root.at(paths::RESTORE_RECORD)),
         }
     }
 
     /// All records, newest first; those that are dated in the future come last, for they are not
     /// the newest. One that cannot be read is left out with a warning.
-    pub fn all() -> Result<Vec<Self>> {
+    pub fn all(root: &RootDirectory) -> Result<Vec<Self>> {
         let mut records = Vec::new();
-        let entries = match own::entries(paths::RUNS) {
+        let entries = match own::entries(root.at(paths::RUNS)) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(records),
             Err(error) => {
@@ -220,28 +220,27 @@ impl Record {
     }
 
     /// Removes the oldest, but for so many: whoever looks back looks at every one.
-    pub fn prune() -> Result<()> {
+    pub fn prune(root: &RootDirectory) -> Result<()> {
+        let runs = root.at(paths::RUNS);
         let entries =
-            own::entries(paths::RUNS).with_context(|| format!("cannot list {}", paths::RUNS))?;
+            own::entries(&runs).with_context(|| format!("cannot list {}", runs.display()))?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let id = |name: &str| name.strip_suffix(".json")?.parse::<RunId>().ok();
         let mut ours: Vec<RunId> = names.filter_map(|name| id(&name)).collect();
         ours.sort_unstable();
         let old = ours.len().saturating_sub(KEPT);
-        ours[..old]
-            .iter()
-            .try_for_each(|id| own::remove(Path::new(paths::RUNS).join(format!("{id}.json"))))
+        ours[..old].iter().try_for_each(|id| own::remove(runs.join(format!("{id}.json"))))
     }
 
     /// Writes the record where the helpers and commands look for the current run, and where it is
     /// kept.
-    pub fn save(&self, kind: Kind) -> Result<()> {
+    pub fn save(&self, root: &RootDirectory, kind: Kind) -> Result<()> {
         match kind {
             Kind::Backup => {
-                write_json(Path::new(paths::CURRENT_RUN), self)?;
-                write_json(&Self::kept(&self.id), self)
+                write_json(&root.at(paths::CURRENT_RUN), self)?;
+                write_json(&Self::kept(root, &self.id), self)
             }
-            Kind::Restore => write_json(Path::new(paths::RESTORE_RECORD), self),
+            Kind::Restore => write_json(&root.at(paths::RESTORE_RECORD), self),
         }
     }
 }
@@ -249,16 +248,18 @@ impl Record {
 /// Reads a JSON file, which may lie in a directory of others; none if it is not there.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     // A restore may have a million files to remember.
-    let largest = if path.starts_with(paths::STATE) { u64::MAX } else { LARGEST };
+    let state = relative(paths::STATE);
+    let outlives = path.ancestors().any(|directory| directory.ends_with(state));
+    let largest = if outlives { u64::MAX } else { LARGEST };
     let text = match beneath::read(path, largest) {
         Err(error) if beneath::is_missing(&error) => return Ok(None),
         text => text?,
     };
     serde_json::from_slice(&text).map(Some).with_context(|| {
         // Nothing else knows what is down: without the first nothing would start it.
-        let advice = if path == Path::new(paths::PAUSED) {
+        let advice = if path.ends_with(relative(paths::PAUSED)) {
             "it names what of GitLab is down. Start GitLab ('gitlab-ctl start', or 'systemctl start' of its target and units), then remove it"
-        } else if path == Path::new(paths::RESTORE_JOURNAL) {
+        } else if path.ends_with(relative(paths::RESTORE_JOURNAL)) {
             "it tells what of GitLab a restore has replaced. Look for databases and directories called '…_replaced_…', '.gitlab-backup-replaced-…': if \
              there are any, GitLab may be half restored. Then move the file away, and restore a run as a whole"
         } else {
@@ -266,6 +267,11 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         };
         format!("{} is damaged: {advice}", path.display())
     })
+}
+
+/// A path of ours as it is below any root.
+fn relative(path: &str) -> &str {
+    path.trim_start_matches('/')
 }
 
 /// Writes a JSON file under its final name only when it is whole and on disk.

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::beneath::Held;
 use crate::host::identity::Account;
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::systemd::Paused;
 use crate::values::RunId;
 
@@ -65,37 +65,37 @@ impl Turn {
 
 impl Request {
     /// Leaves the request for the executor, in the caller's turn.
-    pub fn leave(&self, _: &Turn) -> Result<()> {
-        write_json(Path::new(paths::RESTORE_REQUEST), self)
+    pub fn leave(&self, root: &RootDirectory, _: &Turn) -> Result<()> {
+        write_json(&root.at(paths::RESTORE_REQUEST), self)
     }
 
     /// Takes back a request that nobody has taken: nothing is to be restored by the way, later.
-    pub fn withdraw(_: &Turn) -> Result<()> {
-        own::remove(paths::RESTORE_REQUEST)
+    pub fn withdraw(root: &RootDirectory, _: &Turn) -> Result<()> {
+        own::remove(root.at(paths::RESTORE_REQUEST))
     }
 
     /// Takes the request: each is good for one restore.
     ///
     /// # Errors
     /// If there is none: a restore is never started by the way.
-    pub fn take() -> Result<Self> {
-        let path = Path::new(paths::RESTORE_REQUEST);
-        let request = read_json(path)?
+    pub fn take(root: &RootDirectory) -> Result<Self> {
+        let path = root.at(paths::RESTORE_REQUEST);
+        let request = read_json(&path)?
             .context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
         // Who asked has started the executor at once, or died before.
-        if own::age(path)? > LONGEST {
+        if own::age(&path)? > LONGEST {
             own::remove(path)?;
             bail!(
                 "what was asked for was asked for long ago, by a command that did not come to its end: ask again by 'gitlab-backup restore'"
             );
         }
-        own::rename(path, paths::RESTORE_ASKED)?;
+        own::rename(&path, root.at(paths::RESTORE_ASKED))?;
         Ok(request)
     }
 
     /// What the restore that goes on was asked for.
-    pub fn asked() -> Result<Self> {
-        read_json(Path::new(paths::RESTORE_ASKED))?
+    pub fn asked(root: &RootDirectory) -> Result<Self> {
+        read_json(&root.at(paths::RESTORE_ASKED))?
             .context("no restore is going on: this helper is started by its unit only")
     }
 
@@ -334,13 +334,13 @@ pub struct Journal {
 
 impl Journal {
     /// The journal of a restore that is not finished; none if there is none.
-    pub fn load() -> Result<Option<Self>> {
-        read_json(Path::new(paths::RESTORE_JOURNAL))
+    pub fn load(root: &RootDirectory) -> Result<Option<Self>> {
+        read_json(&root.at(paths::RESTORE_JOURNAL))
     }
 
     /// Writes it, synced.
-    pub fn save(&self) -> Result<()> {
-        write_json(Path::new(paths::RESTORE_JOURNAL), self)
+    pub fn save(&self, root: &RootDirectory) -> Result<()> {
+        write_json(&root.at(paths::RESTORE_JOURNAL), self)
     }
 
     /// Writes down whether what was there before is wanted back; nothing, if nothing has taken
@@ -348,8 +348,8 @@ impl Journal {
     ///
     /// # Errors
     /// If it is being removed.
-    pub fn want_back(undo: bool) -> Result<()> {
-        let Some(mut journal) = Self::load()? else { return Ok(()) };
+    pub fn want_back(root: &RootDirectory, undo: bool) -> Result<()> {
+        let Some(mut journal) = Self::load(root)? else { return Ok(()) };
         if undo {
             journal.ensure_whole()?;
         }
@@ -357,7 +357,7 @@ impl Journal {
             return Ok(());
         }
         journal.undo = undo;
-        journal.save()
+        journal.save(root)
     }
 
     /// Fails if what was there before is being removed.
@@ -373,15 +373,15 @@ impl Journal {
     }
 
     /// Nothing is left to put back or finish.
-    pub fn clear() -> Result<()> {
-        own::remove(paths::RESTORE_JOURNAL)
+    pub fn clear(root: &RootDirectory) -> Result<()> {
+        own::remove(root.at(paths::RESTORE_JOURNAL))
     }
 
     /// Why GitLab must not run, if it must not. A journal that cannot be read is a reason too.
-    pub fn half_way() -> Option<String> {
+    pub fn half_way(root: &RootDirectory) -> Option<String> {
         let words = "a restore ended half way: GitLab stays down until 'gitlab-backup restore' is done again, or 'gitlab-backup restore --undo' puts \
                      back what was there before";
-        match Self::load() {
+        match Self::load(root) {
             Ok(Some(Self { state: State::Switching, .. })) => Some(words.to_owned()),
             Ok(_) => None,
             Err(error) => Some(format!(
@@ -439,9 +439,9 @@ impl fmt::Display for Leftover {
 
 impl Leftover {
     /// All that is left.
-    pub fn load() -> Result<Vec<Self>> {
+    pub fn load(root: &RootDirectory) -> Result<Vec<Self>> {
         // It protects nothing: what cannot be read keeps nobody from anything.
-        match read_json(Path::new(paths::RESTORE_LEFT)) {
+        match read_json(&root.at(paths::RESTORE_LEFT)) {
             Ok(all) => Ok(all.unwrap_or_default()),
             Err(error) => {
                 tracing::warn!(
@@ -453,29 +453,30 @@ impl Leftover {
     }
 
     /// Replaces the list.
-    pub fn save(all: &[Self]) -> Result<()> {
+    pub fn save(root: &RootDirectory, all: &[Self]) -> Result<()> {
         if all.is_empty() {
-            own::remove(paths::RESTORE_LEFT)
+            own::remove(root.at(paths::RESTORE_LEFT))
         } else {
-            write_json(Path::new(paths::RESTORE_LEFT), &all)
+            write_json(&root.at(paths::RESTORE_LEFT), &all)
         }
     }
 }
 
 /// Whether something waits for the last step of a restore.
-pub fn is_to_finish() -> bool {
+pub fn is_to_finish(root: &RootDirectory) -> bool {
     let due = || -> Result<bool> {
-        Ok(Journal::load()?
+        Ok(Journal::load(root)?
             .is_some_and(|journal| journal.state != State::Switching && !journal.undo)
-            || !Leftover::load()?.is_empty())
+            || !Leftover::load(root)?.is_empty())
     };
     due().unwrap_or(false)
 }
 
 /// What is left beside what is live, and what becomes of it.
-pub fn left() -> Result<Vec<String>> {
-    let mut lines: Vec<String> = Leftover::load()?.iter().map(ToString::to_string).collect();
-    let Some(journal) = Journal::load()?.filter(|journal| journal.state != State::Switching) else {
+pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
+    let mut lines: Vec<String> = Leftover::load(root)?.iter().map(ToString::to_string).collect();
+    let Some(journal) = Journal::load(root)?.filter(|journal| journal.state != State::Switching)
+    else {
         return Ok(lines);
     };
     if journal.state == State::Staging {

@@ -24,7 +24,7 @@ use crate::catalog::TREE;
 use crate::config::{Config, host};
 use crate::frozen::Skipped;
 use crate::host::limits;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance, patience};
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Part, Record};
@@ -45,7 +45,7 @@ pub const PRESYNC: &str = "presync";
 
 /// The run that goes on.
 fn run() -> Result<RunId> {
-    Ok(Record::current()?
+    Ok(Record::current(&RootDirectory::host())?
         .context("no run is going on: this helper is started by its unit only")?
         .id)
 }
@@ -125,7 +125,7 @@ fn leave_out(skipped: &[Skipped]) -> Result<()> {
 
 /// Leaves such words as they are, once.
 pub(crate) fn leave_word<'a>(new: impl Iterator<Item = &'a String>) -> Result<()> {
-    let mut words = left_out()?;
+    let mut words = left_out(&RootDirectory::host())?;
     let before = words.len();
     for word in new {
         if !words.contains(word) {
@@ -136,8 +136,8 @@ pub(crate) fn leave_word<'a>(new: impl Iterator<Item = &'a String>) -> Result<()
 }
 
 /// What no backup can hold and was left out of the run that goes on.
-pub fn left_out() -> Result<Vec<String>> {
-    Ok(read_json(Path::new(paths::LEFT_OUT))?.unwrap_or_default())
+pub fn left_out(root: &RootDirectory) -> Result<Vec<String>> {
+    Ok(read_json(&root.at(paths::LEFT_OUT))?.unwrap_or_default())
 }
 
 /// Leaves word of a part for the manifest.

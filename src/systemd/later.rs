@@ -4,11 +4,11 @@
 use anyhow::{Result, ensure};
 use tokio::process::Command;
 
-use super::Manager;
+use super::{Manager, Mode, ServiceManager};
 
 /// Queues the start of `unit`.
 pub async fn start_later(unit: &str) -> Result<()> {
-    let asked = async { Manager::connect().await?.start(unit, "replace").await }.await;
+    let asked = async { Manager::connect().await?.start(unit, Mode::Replace).await }.await;
     if let Err(error) = asked {
         // The bus is one way to PID 1, systemctl's private socket another.
         tracing::warn!("{error:#}: asking through systemctl");

@@ -7,7 +7,7 @@ use std::path::Path;
 use procfs::Current;
 use rustix::fs::{major, minor};
 
-use super::Manager;
+use super::ServiceManager;
 use super::closure::STARTED_WITH;
 use crate::host::own;
 
@@ -21,7 +21,7 @@ const SWITCH: &str = "/run/nixos/switch-to-configuration.lock";
 ///
 /// `queued` are the jobs that were seen since, number and unit: what is asked for has the lowest
 /// number of those that are queued with it.
-pub async fn origin(manager: &Manager, unit: &str, queued: &[(u32, String)]) -> String {
+pub async fn origin(manager: &dyn ServiceManager, unit: &str, queued: &[(u32, String)]) -> String {
     let mut told = String::new();
     let own =
         queued.iter().rev().find(|(_, queued)| queued == unit).map_or(u32::MAX, |(id, _)| *id);
@@ -46,7 +46,7 @@ pub async fn origin(manager: &Manager, unit: &str, queued: &[(u32, String)]) -> 
 
 /// The nearest unit above `unit` that was queued.
 async fn asked_for(
-    manager: &Manager,
+    manager: &dyn ServiceManager,
     unit: &str,
     was_queued: impl Fn(&str) -> bool,
 ) -> Option<String> {

@@ -5,17 +5,18 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::catalog::{CompleteRun, TREE};
 use crate::finding::Finding;
+use crate::paths::RootDirectory;
 use crate::repository::Engine;
 use crate::runs::{Outcome, Part, Record};
 
 /// The engine's own check.
 pub(super) fn check(engine: &dyn Engine, data: bool) -> Result<String> {
-    let before = Record::current()?;
+    let before = Record::current(&RootDirectory::host())?;
     let mut checked = engine.check(data);
     let going_on = |record: &Option<Record>| {
         record.as_ref().is_some_and(|record| record.outcome == Outcome::Running)
     };
-    let now = Record::current()?;
+    let now = Record::current(&RootDirectory::host())?;
     let beside = going_on(&before)
         || going_on(&now)
         || before.map(|record| record.id) != now.map(|record| record.id);

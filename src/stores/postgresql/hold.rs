@@ -14,7 +14,7 @@ use tokio_postgres::error::SqlState;
 use crate::config::Config;
 use crate::paths;
 use crate::runs::record::write_json;
-use crate::systemd::{Manager, notify};
+use crate::systemd::{Manager, ServiceManager, notify};
 use crate::units::Unit;
 
 use super::client::Client;

@@ -1,0 +1,188 @@
+//! The stages of a backup.
+
+use anyhow::{Context, Result, bail};
+
+use super::window::Window;
+use super::{capture, enter, restore, resume, stage};
+use crate::config::monitoring::OnError;
+use crate::config::{Config, Stage};
+use crate::gitlab::strangers;
+use crate::machine::Machine;
+use crate::open;
+use crate::paths;
+use crate::run::manifest::parts;
+use crate::run::{Failed, credentials, silence};
+use crate::runs::budget::budget;
+use crate::runs::record::read_json;
+use crate::runs::restore::{Journal, left};
+use crate::runs::{Kind, Newest, Outcome, Record, paused};
+use crate::stores::files::{Pass, left_out};
+use crate::units::{Plan, Restore, Unit};
+
+/// A backup that goes on.
+struct Backup<'a> {
+    config: &'a Config,
+    machine: Machine<'a>,
+    plan: Plan<'a>,
+    record: &'a mut Record,
+}
+
+/// Does them all.
+pub(super) async fn stages(
+    config: &Config,
+    machine: Machine<'_>,
+    record: &mut Record,
+) -> Result<()> {
+    let mut backup = Backup { config, machine, plan: Plan::new(config), record };
+    backup.what_was_left().await?;
+    backup.prepare().await?;
+    backup.capture().await?;
+    backup.store().await?;
+    backup.finish().await
+}
+
+impl Backup<'_> {
+    fn enter(&mut self, stage: &str) -> Result<()> {
+        enter(self.machine.root, self.record, Kind::Backup, stage)
+    }
+
+    /// What earlier runs and restores have left to do comes first.
+    async fn what_was_left(&mut self) -> Result<()> {
+        let Machine { manager, root, .. } = self.machine;
+        if !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
+            bail!("a restore is going on: there is nothing to back up before it is complete");
+        }
+        if let Some(why) = Journal::half_way(root) {
+            bail!("{why}");
+        }
+        if paused::load(root)?.is_some() {
+            tracing::warn!("an earlier run left GitLab paused: resuming it first");
+            resume::resume(self.machine, self.config).await?;
+        }
+        // GitLab is back with what was restored: what lies beside it goes.
+        if let Err(error) = restore::finish(self.machine).await {
+            tracing::warn!("{error:#}");
+            let words = format!("what a restore has replaced is not removed: {error:#}");
+            self.record.warnings.push(words);
+        }
+        self.record.warnings.extend(left(root)?);
+        self.record.warnings.extend(strangers::running(self.config, manager).await?);
+        Ok(())
+    }
+
+    /// Everything that can be known and done before GitLab is touched.
+    async fn prepare(&mut self) -> Result<()> {
+        self.enter("prepare")?;
+        open::judge_password_file(self.config)?;
+        credentials::files_are_there(self.config)?;
+        if let Some(reason) = silence::forbids(self.config)? {
+            return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
+        }
+        let members = self.plan.members(Stage::Prepare);
+        match stage::drive(self.machine, Stage::Prepare, &members, &[]).await {
+            // The last of them. Without its secrets it does not even start, and that is no reason
+            // for no backup.
+            Err(error)
+                if self.config.monitoring.on_error == OnError::Warn
+                    && of(&error, &Unit::Silenced) =>
+            {
+                tracing::warn!("{error:#}: the backup goes on");
+                self.record.warnings.push(format!("{error:#}"));
+            }
+            prepared => prepared?,
+        }
+        self.record.warnings.extend(silence::complaints(self.config)?);
+        self.expect()
+    }
+
+    /// The window, until GitLab is back.
+    async fn capture(&mut self) -> Result<()> {
+        let manager = self.machine.manager;
+        self.enter("capture")?;
+        stage::proxies(self.machine, &self.plan).await?;
+        let window = Window::backup(self.config, &self.plan);
+        let captured = capture::capture(self.config, self.machine, &window).await?;
+        self.enter("resume")?;
+        self.record.downtime =
+            resume::answering_again(self.config, self.machine, captured, self.record).await?;
+        if !self.config.redis.is_empty() {
+            stage::settled(manager, &Unit::Redis, captured.since).await?;
+        }
+        if self.plan.freezes() {
+            stage::settled(manager, &Unit::FilesLive, captured.since).await?;
+            stage::up(manager, &Unit::FsSnapshot).await?;
+        }
+        Ok(())
+    }
+
+    /// Everything into the repository, with GitLab up.
+    async fn store(&mut self) -> Result<()> {
+        self.enter("store")?;
+        let captured = self.plan.members(Stage::Window);
+        // A held snapshot keeps vacuum from cleaning up, and a file system from freeing space: it
+        // ends with its step, not with the stage.
+        let held: Vec<_> =
+            stage::HELD.into_iter().filter(|(_, bracket)| captured.contains(bracket)).collect();
+        let members = self.plan.members(Stage::Store);
+        stage::drive(self.machine, Stage::Store, &members, &held).await?;
+        self.record.outcome = Outcome::Complete;
+        self.record.parts = parts(self.machine.root)?;
+        self.record.warnings.extend(left_out(self.machine.root)?);
+        let location = Some(self.config.repository.location.clone());
+        let newest = Newest { run: self.record.id.clone(), location };
+        if let Err(error) = newest.save(self.machine.root) {
+            let words = format!("the next run will not know what it came after: {error:#}");
+            self.record.warnings.push(words);
+        }
+        Ok(())
+    }
+
+    /// What follows a complete run.
+    async fn finish(&mut self) -> Result<()> {
+        let members = self.plan.members(Stage::Finish);
+        if !members.is_empty() {
+            self.enter("finish")?;
+            stage::drive(self.machine, Stage::Finish, &members, &[]).await?;
+        }
+        if self.record.downtime.is_none() {
+            resume::resume(self.machine, self.config)
+                .await
+                .context("the backup is complete, but GitLab is not back")?;
+        }
+        Ok(())
+    }
+
+    /// Tells how long GitLab will probably be away, before it is touched.
+    fn expect(&mut self) -> Result<()> {
+        let record = &mut *self.record;
+        let records: Vec<Record> = Record::all(self.machine.root)?
+            .into_iter()
+            .filter(|other| other.id != record.id)
+            .collect();
+        let last = records.iter().find(|other| other.outcome == Outcome::Complete);
+        let since = last.map(|last| record.started.duration_since(last.started).as_secs_f64());
+        let pass = match self.config.files.presync {
+            true => read_json::<Pass>(&self.machine.root.at(paths::PASS))?.unwrap_or_default(),
+            false => Pass::default(),
+        };
+        let Some(budget) = budget(&records, pass.ahead(since)) else {
+            tracing::info!("how long GitLab will be away is told from the second run on");
+            return Ok(());
+        };
+        record.expected = Some(budget.expected);
+        tracing::info!(runs = budget.runs, entries = pass.entries, "{budget}");
+        if budget.expected.total() > self.config.gitlab.max_downtime.duration().as_secs_f64() {
+            let warning = format!(
+                "{budget}, which is longer than [gitlab] max-downtime allows: the run may be ended by it"
+            );
+            tracing::warn!("{warning}");
+            record.warnings.push(warning);
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is `unit` that failed.
+fn of(error: &anyhow::Error, unit: &Unit) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| failed.unit == unit.to_string())
+}

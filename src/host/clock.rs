@@ -1,0 +1,28 @@
+//! The time, in both ways that are needed of it.
+
+use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
+
+/// What tells the time.
+pub trait Clock {
+    /// For people, and for records.
+    fn now(&self) -> Timestamp;
+
+    /// Microseconds of CLOCK_MONOTONIC, which systemd's timestamps use.
+    fn monotonic(&self) -> u64;
+}
+
+/// The host's.
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn monotonic(&self) -> u64 {
+        let now = clock_gettime(ClockId::Monotonic);
+        u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000
+            + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+    }
+}
