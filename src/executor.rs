@@ -19,13 +19,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::host::clock::Clock;
 use crate::host::{own, text};
-use crate::machine::Machine;
+use crate::machine::Base;
 use crate::paths::{self, RootDirectory};
 use crate::run::Failed;
 use crate::runs::{Failure, Kind, Outcome, Record};
-use crate::systemd::{ServiceManager, last_lines, notify};
+use crate::systemd::{ServiceManager, notify};
 use crate::values::RunId;
 
 pub use conclude::conclude;
@@ -38,38 +37,37 @@ const LOG_LINES: usize = 15;
 /// finds no service manager.
 pub async fn execute<M: ServiceManager>(
     config: &Config,
-    clock: &dyn Clock,
-    root: &RootDirectory,
+    base: Base<'_>,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
-    let mut record = begin(clock, root)?;
-    milestone::begun(Kind::Backup, &record);
+    let mut record = begin(base)?;
+    milestone::begun(base.journal, Kind::Backup, &record);
     let manager = connect().await?;
-    let machine = Machine { manager: &manager, clock, root };
-    let result = backup::stages(config, machine, &mut record).await;
-    conclude_with(machine, &mut record, Kind::Backup, result).await
+    let result = backup::stages(config, base, base.with(&manager), &mut record).await;
+    conclude_with(base, &mut record, Kind::Backup, result).await
 }
 
 /// Closes the record.
 async fn conclude_with(
-    machine: Machine<'_>,
+    base: Base<'_>,
     record: &mut Record,
     kind: Kind,
     result: Result<()>,
 ) -> Result<()> {
-    record.finished = Some(machine.clock.now());
+    record.finished = Some(base.clock.now());
     match result {
         Ok(()) => {
             record.outcome = Outcome::Complete;
-            record.save(machine.root, kind)?;
+            record.save(base.root, kind)?;
             notify::status("complete");
-            milestone::ended(kind, record);
+            milestone::ended(base.journal, kind, record);
             Ok(())
         }
         Err(error) => {
             let (error, unit, log) = match error.downcast::<Failed>() {
                 Ok(failed) => {
-                    let log = last_lines(&failed.unit, record.started, LOG_LINES).await;
+                    let since = record.started;
+                    let log = base.journal.last_lines(&failed.unit, since, LOG_LINES).await;
                     let unit = failed.unit.clone();
                     (failed.told(&log).into(), Some(unit), log)
                 }
@@ -80,15 +78,16 @@ async fn conclude_with(
                 record.outcome = Outcome::Failed;
             }
             record.failure = Some(Failure { unit, reason: text::why(&error), log });
-            record.save(machine.root, kind)?;
-            milestone::ended(kind, record);
+            record.save(base.root, kind)?;
+            milestone::ended(base.journal, kind, record);
             Err(error)
         }
     }
 }
 
 /// Makes the run known: its record, and its id for the units.
-fn begin(clock: &dyn Clock, root: &RootDirectory) -> Result<Record> {
+fn begin(base: Base<'_>) -> Result<Record> {
+    let Base { clock, root, .. } = base;
     own::make(root.at(paths::RUNS))?;
     let started = clock.now();
     let record = Record::begin(run_id(started), started);
@@ -111,14 +110,14 @@ fn environment(root: &RootDirectory, record: &Record) -> Result<()> {
     own::write(root.at(paths::ENVIRONMENT), environment)
 }
 
-fn enter(root: &RootDirectory, record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
+fn enter(base: Base<'_>, record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
-    record.save(root, kind)?;
+    record.save(base.root, kind)?;
     let expected = record
         .expected
         .filter(|_| stage == "capture")
         .map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
     notify::status(&format!("{}: {stage}{expected}", record.id));
-    milestone::stage(kind, record, &expected);
+    milestone::stage(base.journal, kind, record, &expected);
     Ok(())
 }

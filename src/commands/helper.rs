@@ -10,10 +10,9 @@ use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
 use crate::gitlab::{freeze, pause, proxy, resume, window};
-use crate::host::clock::HostClock;
 use crate::host::confined::Confine;
 use crate::host::{secret, text};
-use crate::machine::Machine;
+use crate::machine::{Base, Machine};
 use crate::paths::{self, RootDirectory};
 use crate::restore;
 use crate::run::{calendar, extract, manifest, preflight, prune, report, silence, staging};
@@ -240,7 +239,7 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
         Helper::Proxies(_) => proxy::adopt(config).await,
         Helper::ProxiesDown => proxy::all_down(config).await,
         Helper::Execute => {
-            executor::execute(config, &HostClock, &RootDirectory::host(), Manager::connect).await
+            executor::execute(config, Base::host(&RootDirectory::host()), Manager::connect).await
         }
         Helper::Preflight => preflight::preflight(config).await,
         Helper::PreflightPostgresql => postgresql::preflight(config).await,
@@ -287,7 +286,7 @@ async fn with(config: &Config, helper: Helper) -> Result<()> {
 async fn restore(config: &Config, step: Restore) -> Result<()> {
     match step {
         Restore::Execute => {
-            executor::restore(config, &HostClock, &RootDirectory::host(), Manager::connect).await
+            executor::restore(config, Base::host(&RootDirectory::host()), Manager::connect).await
         }
         Restore::Begin => restore::begin(),
         Restore::Unstage => restore::unstage(config).await,
@@ -308,13 +307,13 @@ async fn restore(config: &Config, step: Restore) -> Result<()> {
 /// Does something on the host.
 async fn on_host(work: impl AsyncFnOnce(Machine<'_>) -> Result<()>) -> Result<()> {
     let (manager, root) = (Manager::connect().await?, RootDirectory::host());
-    work(Machine { manager: &manager, clock: &HostClock, root: &root }).await
+    work(Base::host(&root).with(&manager)).await
 }
 
 async fn conclude(kind: Kind, report: bool) -> Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
     let root = RootDirectory::host();
-    executor::conclude(kind, &HostClock, &root, variable, report, later, Manager::connect).await
+    executor::conclude(kind, Base::host(&root), variable, report, later, Manager::connect).await
 }
 
 async fn later(unit: String) -> Result<()> {

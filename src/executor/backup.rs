@@ -7,7 +7,7 @@ use super::{capture, enter, restore, resume, stage};
 use crate::config::monitoring::OnError;
 use crate::config::{Config, Stage};
 use crate::gitlab::strangers;
-use crate::machine::Machine;
+use crate::machine::{Base, Machine};
 use crate::open;
 use crate::paths;
 use crate::run::manifest::parts;
@@ -22,6 +22,7 @@ use crate::units::{Plan, Restore, Unit};
 /// A backup that goes on.
 struct Backup<'a> {
     config: &'a Config,
+    base: Base<'a>,
     machine: Machine<'a>,
     plan: Plan<'a>,
     record: &'a mut Record,
@@ -30,10 +31,11 @@ struct Backup<'a> {
 /// Does them all.
 pub(super) async fn stages(
     config: &Config,
+    base: Base<'_>,
     machine: Machine<'_>,
     record: &mut Record,
 ) -> Result<()> {
-    let mut backup = Backup { config, machine, plan: Plan::new(config), record };
+    let mut backup = Backup { config, base, machine, plan: Plan::new(config), record };
     backup.what_was_left().await?;
     backup.prepare().await?;
     backup.capture().await?;
@@ -43,7 +45,7 @@ pub(super) async fn stages(
 
 impl Backup<'_> {
     fn enter(&mut self, stage: &str) -> Result<()> {
-        enter(self.machine.root, self.record, Kind::Backup, stage)
+        enter(self.base, self.record, Kind::Backup, stage)
     }
 
     /// What earlier runs and restores have left to do comes first.

@@ -6,8 +6,7 @@ use anyhow::Result;
 use tokio::time::timeout;
 
 use super::{milestone, stops};
-use crate::host::clock::Clock;
-use crate::paths::RootDirectory;
+use crate::machine::Base;
 use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::ServiceManager;
 use crate::units::{Restore, Unit};
@@ -21,14 +20,13 @@ const BRIEF: Duration = Duration::from_secs(5);
 /// `$EXIT_STATUS`. `later` queues the start of a unit.
 pub async fn conclude<M: ServiceManager>(
     kind: Kind,
-    clock: &dyn Clock,
-    root: &RootDirectory,
+    base: Base<'_>,
     variable: impl Fn(&str) -> Option<String>,
     report: bool,
     later: impl AsyncFnOnce(String) -> Result<()>,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
-    let closed = close(kind, clock, root, &variable);
+    let closed = close(kind, base, &variable);
     // A failure is reported by OnFailure=, also where this helper cannot run; one trigger each, or
     // systemd would report twice.
     if report && variable("SERVICE_RESULT").is_none_or(|result| result == "success") {
@@ -47,12 +45,8 @@ async fn unwatch<M: ServiceManager>(connect: impl AsyncFnOnce() -> Result<M>) ->
     stops::end(&connect().await?).await
 }
 
-fn close(
-    kind: Kind,
-    clock: &dyn Clock,
-    root: &RootDirectory,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<()> {
+fn close(kind: Kind, base: Base<'_>, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+    let Base { clock, journal, root } = base;
     let Some(mut record) = Record::last(root, kind)? else { return Ok(()) };
     if record.finished.is_some() {
         return Ok(());
@@ -83,6 +77,6 @@ fn close(
     };
     record.failure = Some(Failure { unit: Some(unit.to_string()), reason, log: Vec::new() });
     record.save(root, kind)?;
-    milestone::ended(kind, &record);
+    milestone::ended(journal, kind, &record);
     Ok(())
 }

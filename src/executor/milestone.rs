@@ -2,7 +2,7 @@
 //! kind of event in all runs.
 
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::{Level, send};
+use crate::systemd::{Journal, Level};
 
 /// It has begun.
 const BEGUN: &str = "a3b21ce00ae14d7e8a5c31ea7b4b8f10";
@@ -16,26 +16,34 @@ const WARNING: &str = "7d5a1b1f0a0b4e21b3a4f7c0de5f1a66";
 const FAILED: &str = "e19f6a52b6c34c0c9df2a7d2b1c75e44";
 
 /// Tells of what has just begun.
-pub(super) fn begun(kind: Kind, record: &Record) {
-    tell(kind, record, BEGUN, Level::Info, "has begun", &[]);
+pub(super) fn begun(journal: &dyn Journal, kind: Kind, record: &Record) {
+    tell(journal, kind, record, BEGUN, Level::Info, "has begun", &[]);
 }
 
 /// Tells of the stage that it is in; `more` is for readers.
-pub(super) fn stage(kind: Kind, record: &Record, more: &str) {
-    tell(kind, record, STAGE, Level::Info, &format!("is in stage {}{more}", record.stage), &[]);
+pub(super) fn stage(journal: &dyn Journal, kind: Kind, record: &Record, more: &str) {
+    tell(
+        journal,
+        kind,
+        record,
+        STAGE,
+        Level::Info,
+        &format!("is in stage {}{more}", record.stage),
+        &[],
+    );
 }
 
 /// Tells how it ended, and what should be known of it.
-pub(super) fn ended(kind: Kind, record: &Record) {
+pub(super) fn ended(journal: &dyn Journal, kind: Kind, record: &Record) {
     for warning in &record.warnings {
-        tell(kind, record, WARNING, Level::Warning, &format!("warns: {warning}"), &[]);
+        tell(journal, kind, record, WARNING, Level::Warning, &format!("warns: {warning}"), &[]);
     }
     let downtime =
         record.downtime.map(|downtime| ("DOWNTIME_SECONDS", format!("{:.1}", downtime.total())));
     match &record.failure {
         None if record.outcome == Outcome::Complete => {
             let words = format!("is complete; GitLab was down for {}", record.away());
-            tell(kind, record, COMPLETE, Level::Info, &words, downtime.as_slice());
+            tell(journal, kind, record, COMPLETE, Level::Info, &words, downtime.as_slice());
         }
         failure => {
             let reason = failure
@@ -53,18 +61,27 @@ pub(super) fn ended(kind: Kind, record: &Record) {
                 ),
                 _ => format!("failed in stage {}: {reason}", record.stage),
             };
-            tell(kind, record, FAILED, Level::Err, &words, &fields);
+            tell(journal, kind, record, FAILED, Level::Err, &words, &fields);
         }
     }
 }
 
-fn tell(kind: Kind, record: &Record, id: &str, level: Level, words: &str, more: &[(&str, String)]) {
+fn tell(
+    journal: &dyn Journal,
+    kind: Kind,
+    record: &Record,
+    id: &str,
+    level: Level,
+    words: &str,
+    more: &[(&str, String)],
+) {
     let what = match kind {
         Kind::Backup => "run",
         Kind::Restore => "restore",
     };
     let run = record.id.to_string();
     let fields = [("MESSAGE_ID", id), ("RUN_ID", &run), ("KIND", what), ("STAGE", &record.stage)];
-    let fields = fields.into_iter().chain(more.iter().map(|(name, value)| (*name, value.as_str())));
-    send(level, &format!("{what} {run} {words}"), fields);
+    let more = more.iter().map(|(name, value)| (*name, value.as_str()));
+    let fields: Vec<_> = fields.into_iter().chain(more).collect();
+    journal.send(level, &format!("{what} {run} {words}"), &fields);
 }

@@ -6,10 +6,9 @@ use anyhow::{Result, bail};
 use super::window::Window;
 use super::{capture, conclude_with, enter, environment, milestone, resume, run_id, stage};
 use crate::config::Config;
-use crate::host::clock::Clock;
 use crate::host::own;
-use crate::machine::Machine;
-use crate::paths::{self, RootDirectory};
+use crate::machine::{Base, Machine};
+use crate::paths;
 use crate::restore as steps;
 use crate::runs::restore::{self, Journal, Request};
 use crate::runs::{Kind, Record, paused};
@@ -19,10 +18,10 @@ use crate::units::{Plan, Restore, Unit};
 /// Does one restore. An error is a failed one, and has been recorded as such.
 pub async fn restore<M: ServiceManager>(
     config: &Config,
-    clock: &dyn Clock,
-    root: &RootDirectory,
+    base: Base<'_>,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
+    let Base { clock, root, .. } = base;
     let request = Request::take(root)?;
     let started = clock.now();
     let mut record = Record::begin(request.run.clone().unwrap_or_else(|| run_id(started)), started);
@@ -31,16 +30,17 @@ pub async fn restore<M: ServiceManager>(
         own::remove(root.at(stale))?;
     }
     environment(root, &record)?;
-    milestone::begun(Kind::Restore, &record);
+    milestone::begun(base.journal, Kind::Restore, &record);
     let manager = connect().await?;
-    let machine = Machine { manager: &manager, clock, root };
-    let result = stages(config, machine, &mut record, request.run.is_none()).await;
+    let result =
+        stages(config, base, base.with(&manager), &mut record, request.run.is_none()).await;
     record.warnings.extend(steps::notes(root)?);
-    conclude_with(machine, &mut record, Kind::Restore, result).await
+    conclude_with(base, &mut record, Kind::Restore, result).await
 }
 
 async fn stages(
     config: &Config,
+    base: Base<'_>,
     machine: Machine<'_>,
     record: &mut Record,
     undo: bool,
@@ -49,7 +49,7 @@ async fn stages(
     if !manager.state(&Unit::Run.to_string()).await?.is_settled() {
         bail!("a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'");
     }
-    enter(root, record, Kind::Restore, "prepare")?;
+    enter(base, record, Kind::Restore, "prepare")?;
     match undo {
         false => {
             // Whoever restores anew wants nothing back.
@@ -64,7 +64,7 @@ async fn stages(
         Journal::want_back(root, true)?;
     }
 
-    enter(root, record, Kind::Restore, "restore")?;
+    enter(base, record, Kind::Restore, "restore")?;
     let plan = Plan::new(config);
     stage::proxies(machine, &plan).await?;
     // What an unfinished restore has kept down; after a reboot only its journal knows.
@@ -76,7 +76,7 @@ async fn stages(
     let window = Window::restore(config, &plan, driven, kept_down);
     let captured = capture::capture(config, machine, &window).await?;
 
-    enter(root, record, Kind::Restore, "resume")?;
+    enter(base, record, Kind::Restore, "resume")?;
     record.downtime = resume::answering_again(config, machine, captured, record).await?;
     if record.downtime.is_none() {
         bail!(match undo {
@@ -87,7 +87,7 @@ async fn stages(
             true => "what was there before is back, but GitLab does not answer",
         });
     }
-    enter(root, record, Kind::Restore, "finish")?;
+    enter(base, record, Kind::Restore, "finish")?;
     idle(machine).await?;
     stage::one(machine, &Restore::Finish.into()).await
 }

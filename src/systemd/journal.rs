@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use libsystemd::logging::{Priority, journal_send};
 use tokio::process::Command;
@@ -23,11 +24,35 @@ pub enum Level {
     Err,
 }
 
-/// The last `count` lines that `unit` wrote since `since`. Empty where the journal cannot be read:
-/// lines of a log are never worth failing for.
-///
-/// Not by the invocation's id: the journal does not know it of what a process wrote just before its
-/// end.
+/// The journal of a host.
+#[async_trait(?Send)]
+pub trait Journal {
+    /// The last `count` lines that `unit` wrote since `since`. Empty where the journal cannot be
+    /// read: lines of a log are never worth failing for.
+    ///
+    /// Not by the invocation's id: the journal does not know it of what a process wrote just before
+    /// its end.
+    async fn last_lines(&self, unit: &str, since: Timestamp, count: usize) -> Vec<String>;
+
+    /// Writes an entry with fields of its own; where there is no journal, a line of the log.
+    fn send(&self, level: Level, message: &str, fields: &[(&str, &str)]);
+}
+
+/// The one that journald keeps.
+pub struct HostJournal;
+
+#[async_trait(?Send)]
+impl Journal for HostJournal {
+    async fn last_lines(&self, unit: &str, since: Timestamp, count: usize) -> Vec<String> {
+        last_lines(unit, since, count).await
+    }
+
+    fn send(&self, level: Level, message: &str, fields: &[(&str, &str)]) {
+        send(level, message, fields);
+    }
+}
+
+/// As [`Journal::last_lines`], of this host.
 pub async fn last_lines(unit: &str, since: Timestamp, count: usize) -> Vec<String> {
     // What is on its way is written first.
     let _ = timeout(
@@ -54,15 +79,14 @@ pub async fn last_lines(unit: &str, since: Timestamp, count: usize) -> Vec<Strin
     }
 }
 
-/// Writes an entry with fields of its own; where there is no journal, a line of the log.
-pub fn send<'a>(level: Level, message: &str, fields: impl Iterator<Item = (&'a str, &'a str)>) {
+fn send(level: Level, message: &str, fields: &[(&str, &str)]) {
     let message = text::clean(message);
     let priority = match level {
         Level::Info => Priority::Info,
         Level::Warning => Priority::Warning,
         Level::Err => Priority::Error,
     };
-    if journal_send(priority, &message, fields).is_err() {
+    if journal_send(priority, &message, fields.iter().copied()).is_err() {
         match level {
             Level::Info => tracing::info!("{message}"),
             Level::Warning => tracing::warn!("{message}"),

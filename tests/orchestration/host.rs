@@ -1,0 +1,426 @@
+//! A host with a GitLab from source, and our units on it. The executor, resume, the pause and the
+//! window do what they do on a host; what reads or writes data takes a while and does nothing else.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use gitlab_backup::config::Config;
+use gitlab_backup::config::host::Host as Found;
+use gitlab_backup::executor;
+use gitlab_backup::gitlab::readiness::Answer;
+use gitlab_backup::gitlab::{pause, resume, window};
+use gitlab_backup::machine::Base;
+use gitlab_backup::paths::{self, RootDirectory};
+use gitlab_backup::runs::{Kind, Outcome, Record, paused};
+use gitlab_backup::systemd::{ActiveState, Journal, Level, Mode, ServiceManager};
+use gitlab_backup::units::generate;
+use jiff::Timestamp;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::systemd::{File, PausedClock, Process, Program, Script, Systemd, program};
+
+pub const RUN: &str = "gitlab-backup-run.service";
+pub const RESUME: &str = "gitlab-backup-resume.service";
+pub const WINDOW: &str = "gitlab-backup-window.service";
+pub const PAUSE: &str = "gitlab-backup-pause.service";
+pub const STAGING: &str = "gitlab-backup-staging.service";
+pub const TARGET: &str = "gitlab-backup.target";
+
+pub const GITLAB: &str = "gitlab.target";
+pub const PUMA: &str = "gitlab-puma.service";
+pub const SIDEKIQ: &str = "gitlab-sidekiq.service";
+pub const WORKHORSE: &str = "gitlab-workhorse.service";
+pub const GITALY: &str = "gitlab-gitaly.service";
+pub const MAILROOM: &str = "gitlab-mailroom.service";
+pub const ALL: [&str; 6] = [GITLAB, PUMA, SIDEKIQ, WORKHORSE, GITALY, MAILROOM];
+
+/// The ties that GitLab's own units of 18.9 have.
+const UNITS: [(&str, &str); 6] = [
+    (
+        GITLAB,
+        "Wants=gitlab-puma.service gitlab-sidekiq.service gitlab-workhorse.service gitlab-gitaly.service gitlab-mailroom.service",
+    ),
+    (
+        PUMA,
+        "PartOf=gitlab.target\nConflicts=gitlab.service\nStartLimitIntervalSec=11min\nType=notify\nTimeoutStartSec=120\nRestart=on-failure\nRestartSec=1",
+    ),
+    (
+        SIDEKIQ,
+        "PartOf=gitlab.target\nStartLimitIntervalSec=11min\nType=notify\nRestart=on-failure\nRestartSec=1",
+    ),
+    (
+        WORKHORSE,
+        "PartOf=gitlab.target\nWants=gitlab-puma.service\nAfter=gitlab-puma.service\nRestart=on-failure\nRestartSec=1",
+    ),
+    (GITALY, "PartOf=gitlab.target\nType=notify\nRestart=on-failure\nRestartSec=1"),
+    (MAILROOM, "PartOf=gitlab.target\nRestart=on-failure\nRestartSec=1"),
+];
+
+/// What the processes of a unit do in a case, beyond what they do anyway.
+#[derive(Clone, Default)]
+struct Does {
+    /// How long a start, or a oneshot's work, takes.
+    takes: Option<Duration>,
+    /// The exit status of each start, the next first; 0 when there is none left.
+    ends: VecDeque<i32>,
+}
+
+/// The host.
+pub struct Host {
+    pub systemd: Systemd,
+    config: Rc<Config>,
+    /// Removed with the host.
+    _place: Rc<TempDir>,
+    root: Rc<RootDirectory>,
+    does: Rc<RefCell<HashMap<String, Does>>>,
+    errors: Rc<RefCell<Vec<(String, String)>>>,
+}
+
+impl Host {
+    /// With GitLab up, and these lines in the configuration.
+    pub async fn new(lines: &str) -> Self {
+        let place = Rc::new(tempfile::tempdir().unwrap());
+        let root = Rc::new(RootDirectory::new(place.path().canonicalize().unwrap()));
+        let password = root.at("/password");
+        std::fs::write(&password, "a password that is long enough\n").unwrap();
+        let text = format!(
+            "{lines}\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
+            root.at("/repository").display(),
+            password.display()
+        );
+        let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/source-host");
+        let config =
+            Config::parse(&text, Path::new("/etc/gitlab-backup/config.toml"), &Found::new(found));
+        let host = Self {
+            systemd: Systemd::new(),
+            config: Rc::new(config.unwrap_or_else(|error| panic!("{error}"))),
+            _place: place,
+            root,
+            does: Rc::default(),
+            errors: Rc::default(),
+        };
+        for path in [paths::RUNS, paths::RUNTIME] {
+            std::fs::create_dir_all(host.root.at(path)).unwrap();
+        }
+        for (name, text) in UNITS {
+            host.systemd.add(name, text, Script::new(host.work(name, File::parse(text))));
+        }
+        for file in generate(&host.config, Path::new("/usr/local/bin/gitlab-backup")).unwrap() {
+            let script = host.script(&file.name, &file.content);
+            host.systemd.add(&file.name, &file.content, script);
+        }
+        host.systemd.admin_starts(GITLAB);
+        host.until(|host| ALL.iter().all(|unit| host.systemd.is_active(unit))).await;
+        host
+    }
+
+    /// Where its files are.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.root.at(path)
+    }
+
+    /// Starts, or a oneshot's work, of the unit take so long.
+    pub fn takes(&self, unit: &str, seconds: f64) {
+        self.does.borrow_mut().entry(unit.to_owned()).or_default().takes =
+            Some(Duration::from_secs_f64(seconds));
+    }
+
+    /// What the next starts of the unit end with.
+    pub fn ends_with(&self, unit: &str, ends: &[i32]) {
+        self.does.borrow_mut().entry(unit.to_owned()).or_default().ends =
+            ends.iter().copied().collect();
+    }
+
+    /// What stands for a program that does something to data, or is GitLab's.
+    fn work(&self, name: &str, file: File) -> Program {
+        let (does, name) = (Rc::clone(&self.does), name.to_owned());
+        let stays =
+            name == "gitlab-backup-pgsnapshot.service" || !name.starts_with("gitlab-backup");
+        program(move |process: Process| {
+            let mut all = does.borrow_mut();
+            let mine = all.entry(name.clone()).or_default();
+            let takes = mine.takes.unwrap_or(Duration::from_millis(100));
+            let status = mine.ends.pop_front().unwrap_or(0);
+            drop(all);
+            let notifies = file.is_notify();
+            async move {
+                sleep(takes).await;
+                if status != 0 {
+                    return status;
+                }
+                if notifies {
+                    process.ready();
+                }
+                if stays {
+                    return std::future::pending().await;
+                }
+                if notifies {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                0
+            }
+        })
+    }
+
+    fn script(&self, name: &str, text: &str) -> Script {
+        let own = Own {
+            systemd: self.systemd.clone(),
+            config: Rc::clone(&self.config),
+            root: Rc::clone(&self.root),
+            errors: Rc::clone(&self.errors),
+        };
+        let post =
+            |main: Program, post: Program| Script { stop_post: Some(post), ..Script::new(main) };
+        let plain = || program(|_| async { 0 });
+        match name {
+            RUN => post(own.clone().execute(), own.conclude()),
+            PAUSE => post(own.clone().pause(), own.unpause()),
+            WINDOW => Script::new(own.window()),
+            RESUME => Script::new(own.resume()),
+            STAGING => post(own.clone().stage(), own.unstage()),
+            _ if text.contains("ExecStopPost=") => {
+                post(self.work(name, File::parse(text)), plain())
+            }
+            _ => Script::new(self.work(name, File::parse(text))),
+        }
+    }
+
+    /// Waits until it is so; gives up after a day.
+    pub async fn until(&self, is: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !is(self) {
+            assert!(
+                began.elapsed() < Duration::from_secs(24 * 3600),
+                "it never is so: {}; jobs {}; said {:?}",
+                self.standing(),
+                self.systemd.jobs(),
+                self.errors.borrow()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What of ours stands how, for a message.
+    pub fn standing(&self) -> String {
+        self.systemd
+            .busy()
+            .iter()
+            .map(|unit| format!("{unit} {}", self.systemd.sub(unit)))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    /// Asks for a run.
+    pub fn begin(&self) {
+        self.systemd.admin_starts(TARGET);
+    }
+
+    /// Waits until nothing of ours is at work any more; returns what the run has come to.
+    pub async fn end(&self) -> Record {
+        self.until(|host| host.over()).await;
+        Record::current(&self.root).unwrap().expect("a run is on record")
+    }
+
+    /// A whole run.
+    pub async fn run(&self) -> Record {
+        self.begin();
+        self.end().await
+    }
+
+    fn over(&self) -> bool {
+        self.systemd.busy().iter().all(|unit| !unit.starts_with("gitlab-backup"))
+    }
+
+    /// Waits until a unit is at work.
+    pub async fn at_work(&self, unit: &str) {
+        self.until(|host| host.systemd.active(unit) == ActiveState::Activating).await;
+    }
+
+    /// Waits until a unit is up.
+    pub async fn up(&self, unit: &str) {
+        self.until(|host| host.systemd.is_active(unit)).await;
+    }
+
+    /// What of GitLab is on record as paused.
+    pub fn paused(&self) -> Option<Vec<String>> {
+        let all = paused::load(&self.root).unwrap()?;
+        Some(all.into_iter().map(|paused| paused.unit).collect())
+    }
+
+    /// What the programs of `unit` have said as they failed.
+    pub fn said(&self, unit: &str) -> Vec<String> {
+        let errors = self.errors.borrow();
+        errors.iter().filter(|(name, _)| name == unit).map(|(_, said)| said.clone()).collect()
+    }
+
+    /// Exactly `down` is down, nothing is on record, and nothing of ours is left.
+    pub fn is_back(&self, down: &[&str]) {
+        for unit in ALL {
+            assert_eq!(
+                self.systemd.is_active(unit),
+                !down.contains(&unit),
+                "{unit} is {:?}; {:?}",
+                self.systemd.active(unit),
+                self.errors.borrow()
+            );
+        }
+        assert_eq!(self.paused(), None, "something is on record");
+        let marks: Vec<String> = self
+            .systemd
+            .busy()
+            .into_iter()
+            .filter(|unit| unit.starts_with("gitlab-backup"))
+            .collect();
+        assert!(marks.is_empty(), "{marks:?} are left");
+    }
+
+    /// The staging area is gone.
+    pub fn is_clean(&self) {
+        assert!(!self.at(paths::STAGING).exists(), "the staging area is left");
+    }
+}
+
+/// What of ours decides.
+#[derive(Clone)]
+struct Own {
+    systemd: Systemd,
+    config: Rc<Config>,
+    root: Rc<RootDirectory>,
+    errors: Rc<RefCell<Vec<(String, String)>>>,
+}
+
+impl Own {
+    /// A program of what this does.
+    fn program<F: Future<Output = Result<()>> + 'static>(
+        self,
+        work: impl Fn(Self, Process) -> F + 'static,
+    ) -> Program {
+        program(move |process| {
+            let (errors, unit) = (Rc::clone(&self.errors), process.unit.clone());
+            let work = work(self.clone(), process);
+            async move {
+                match work.await {
+                    Ok(()) => 0,
+                    Err(error) => {
+                        errors.borrow_mut().push((unit, format!("{error:#}")));
+                        1
+                    }
+                }
+            }
+        })
+    }
+
+    fn execute(self) -> Program {
+        self.program(|own, _| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            executor::execute(&own.config, base, async || Ok(own.systemd.clone())).await
+        })
+    }
+
+    fn conclude(self) -> Program {
+        self.program(|own, process| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            let variable = |name: &str| {
+                let at = ["SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS"]
+                    .iter()
+                    .position(|key| *key == name);
+                Some(process.ended[at?].clone())
+            };
+            let later = async |unit: String| own.systemd.start_later(&unit).await;
+            let connect = async || Ok(own.systemd.clone());
+            executor::conclude(Kind::Backup, base, variable, false, later, connect).await
+        })
+    }
+
+    fn pause(self) -> Program {
+        self.program(|own, _| async move {
+            let alone: Vec<String> =
+                own.config.gitlab.stopped_alone.iter().map(ToString::to_string).collect();
+            pause::begin(&alone, &own.root, async || Ok(own.systemd.clone())).await
+        })
+    }
+
+    fn unpause(self) -> Program {
+        self.program(|own, _| async move {
+            pause::end(async |unit: String| own.systemd.start(&unit, Mode::Replace).await.map(drop))
+                .await
+        })
+    }
+
+    fn window(self) -> Program {
+        self.program(|own, _| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            window::open(&own.config, base.with(&own.systemd), false).await
+        })
+    }
+
+    fn resume(self) -> Program {
+        self.program(|own, _| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            let answer = Puma(own.systemd.clone());
+            let settings = resume::Settings {
+                readiness: Some(Ok(Box::new(answer) as Box<dyn Answer>)),
+                ..resume::Settings::from(&own.config.gitlab)
+            };
+            resume::resume(&settings, base.with(&own.systemd)).await
+        })
+    }
+
+    fn stage(self) -> Program {
+        self.program(|own, _| async move {
+            std::fs::create_dir_all(own.root.at(paths::STAGING).join("parts"))?;
+            // As preflight leaves word, while everything runs.
+            let units: Vec<String> = Vec::new();
+            paused::answered(&own.root, own.systemd.is_active(PUMA), &units)
+        })
+    }
+
+    fn unstage(self) -> Program {
+        self.program(
+            |own, _| async move { Ok(std::fs::remove_dir_all(own.root.at(paths::STAGING))?) },
+        )
+    }
+}
+
+/// GitLab answers while Puma runs.
+struct Puma(Systemd);
+
+#[async_trait(?Send)]
+impl Answer for Puma {
+    async fn ask(&self) -> Result<()> {
+        anyhow::ensure!(self.0.is_active(PUMA), "502 Bad Gateway");
+        Ok(())
+    }
+}
+
+/// Nothing is written to the journal of the machine that runs the tests.
+struct Silent;
+
+#[async_trait(?Send)]
+impl Journal for Silent {
+    async fn last_lines(&self, _: &str, _: Timestamp, _: usize) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn send(&self, _: Level, _: &str, _: &[(&str, &str)]) {}
+}
+
+/// Whether the run is complete.
+pub fn is_complete(record: &Record) -> bool {
+    record.outcome == Outcome::Complete
+}
+
+/// Why it is not.
+pub fn why(record: &Record) -> &str {
+    record.failure.as_ref().map_or("", |failure| &failure.reason)
+}

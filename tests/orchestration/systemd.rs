@@ -1,0 +1,510 @@
+//! systemd in memory: transactions, jobs, dependencies and processes as systemd has them, in paused
+//! time. It reads the units that `generate` writes, and what stands in for their programs are
+//! functions.
+//!
+//! What the real one does that this one does not: daemon-reload and daemon-reexec, cgroups and
+//! freezing, watchdogs, `Restart=` with anything but on-failure and always, calendars, the
+//! irreversible jobs of a shutdown, JobTimeoutSec=, aliases, the merging of jobs other than start and
+//! stop (a restart is a stop and a start), and sandboxes.
+
+mod jobs;
+mod service;
+mod unit;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use async_trait::async_trait;
+use gitlab_backup::host::clock::Clock;
+use gitlab_backup::systemd::{
+    ActiveState, Event, Events, JobEvent, Mode, ServiceManager, Summary, UnitState,
+};
+use jiff::Timestamp;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use self::jobs::Job;
+pub use self::jobs::Type as JobType;
+use self::unit::{DEPENDENCIES, Unit};
+pub use self::unit::{File, Process, Program, Script, program};
+
+/// CLOCK_MONOTONIC is not at 0 when anything starts.
+const UPTIME: u64 = 1_000_000;
+
+/// The service manager. Every clone is the same one.
+#[derive(Clone)]
+pub struct Systemd(Rc<RefCell<State>>);
+
+pub struct State {
+    units: BTreeMap<String, Unit>,
+    /// After and Before, both ways: what each unit comes after.
+    after: HashMap<String, BTreeSet<String>>,
+    jobs: BTreeMap<u32, Job>,
+    next_job: u32,
+    listeners: Vec<UnboundedSender<Event>>,
+    deaf: bool,
+    began: Instant,
+    /// Units that may be needed by nobody, or bound to something that is down.
+    unneeded: VecDeque<String>,
+    bound: VecDeque<String>,
+    calls: u64,
+    me: std::rc::Weak<RefCell<State>>,
+}
+
+impl Systemd {
+    pub fn new() -> Self {
+        Self(Rc::new_cyclic(|me| {
+            RefCell::new(State {
+                units: BTreeMap::new(),
+                after: HashMap::new(),
+                jobs: BTreeMap::new(),
+                next_job: 1,
+                listeners: Vec::new(),
+                deaf: false,
+                began: Instant::now(),
+                unneeded: VecDeque::new(),
+                bound: VecDeque::new(),
+                calls: 0,
+                me: me.clone(),
+            })
+        }))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.0.borrow_mut();
+        let done = work(&mut state);
+        state.dispatch();
+        done
+    }
+
+    /// Has a unit of this text and these programs; nothing happens to it.
+    pub fn add(&self, name: &str, text: &str, script: Script) {
+        self.with(|state| state.add(name, File::parse(text), script));
+    }
+
+    /// Changes what its programs do from now on.
+    pub fn script(&self, unit: &str, change: impl FnOnce(&mut Script)) {
+        self.with(|state| change(&mut state.unit(unit).script));
+    }
+
+    /// Changes what its file says.
+    pub fn file(&self, unit: &str, change: impl FnOnce(&mut File)) {
+        self.with(|state| change(&mut state.unit(unit).file));
+    }
+
+    /// Removes its file: what runs goes on.
+    pub fn remove_file(&self, unit: &str) {
+        self.with(|state| state.unit(unit).load = "not-found");
+    }
+
+    /// Nobody is told anything any more: neither of jobs, nor of units.
+    pub fn says_nothing(&self) {
+        self.with(|state| state.deaf = true);
+    }
+
+    /// The connection was lost and is there again.
+    pub fn loses_connection(&self) {
+        self.with(|state| state.tell(&Event::Missed));
+    }
+
+    /// How it stands.
+    pub fn active(&self, unit: &str) -> ActiveState {
+        self.0.borrow().units[unit].active
+    }
+
+    pub fn sub(&self, unit: &str) -> &'static str {
+        self.0.borrow().units[unit].sub
+    }
+
+    pub fn is_active(&self, unit: &str) -> bool {
+        self.active(unit) == ActiveState::Active
+    }
+
+    /// How often its program was begun.
+    pub fn started(&self, unit: &str) -> u32 {
+        self.0.borrow().units[unit].started
+    }
+
+    /// Units that are up, being started or being stopped, or have a job.
+    pub fn busy(&self) -> Vec<String> {
+        let state = self.0.borrow();
+        let busy =
+            state.units.iter().filter(|(_, unit)| !unit.active.is_down() || unit.job.is_some());
+        busy.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Every job that is queued or running, for people.
+    pub fn jobs(&self) -> String {
+        let state = self.0.borrow();
+        let jobs = state.jobs.values().map(|job| format!("{} {:?}", job.unit, job.kind));
+        jobs.collect::<Vec<_>>().join(", ")
+    }
+
+    /// How often somebody has asked anything.
+    pub fn calls(&self) -> u64 {
+        self.0.borrow().calls
+    }
+
+    /// `systemctl start --no-block`, by an admin.
+    pub fn admin_starts(&self, unit: &str) {
+        self.with(|state| state.enqueue(unit, JobType::Start, Mode::Replace)).unwrap();
+    }
+
+    /// `systemctl stop --no-block`, by an admin.
+    pub fn admin_stops(&self, unit: &str) {
+        self.with(|state| state.enqueue(unit, JobType::Stop, Mode::Replace)).unwrap();
+    }
+
+    /// `systemctl restart --no-block`, by an admin.
+    pub fn admin_restarts(&self, unit: &str) {
+        self.with(|state| state.restart(unit)).unwrap();
+    }
+
+    /// `systemctl try-restart --no-block`: nothing, of what is down; systemd stops what is part of
+    /// it all the same, and starts that again.
+    pub fn admin_tries_restart(&self, unit: &str) {
+        self.with(|state| state.try_restart(unit)).unwrap();
+    }
+
+    /// SIGKILL to all of its processes.
+    pub fn kills(&self, unit: &str) {
+        self.with(|state| state.kill(unit));
+    }
+
+    fn ready(&self, unit: &str, invocation: u32) {
+        self.with(|state| state.is_ready(unit, invocation));
+    }
+
+    /// The unit's file and its dependents, for a message.
+    fn state_of(&self, name: &str) -> UnitState {
+        let state = self.0.borrow();
+        let Some(unit) = state.units.get(name) else { return UnitState::absent(name) };
+        let lists = state.lists(name);
+        UnitState {
+            load: unit.load.to_owned(),
+            transient: unit.transient,
+            active: unit.active,
+            sub: unit.sub.to_owned(),
+            job: unit.job.unwrap_or(0),
+            condition: unit.condition.clone(),
+            conditions: unit.script.condition.clone().into_iter().collect(),
+            result: unit.result.to_owned(),
+            exit_status: unit.exit_status,
+            active_enter: unit.active_enter,
+            inactive_exit: unit.inactive_exit,
+            inactive_enter: unit.inactive_enter,
+            invocation: if unit.invocation == 0 {
+                String::new()
+            } else {
+                format!("{:032x}", unit.invocation)
+            },
+            uid: (!name.starts_with("gitlab-backup")).then_some(990),
+            lists,
+            ..UnitState::absent(name)
+        }
+    }
+}
+
+impl State {
+    fn unit(&mut self, name: &str) -> &mut Unit {
+        self.units.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"))
+    }
+
+    fn add(&mut self, name: &str, file: File, script: Script) {
+        for other in &file.dependencies["After"] {
+            self.after.entry(name.to_owned()).or_default().insert(other.clone());
+        }
+        for other in &file.dependencies["Before"] {
+            self.after.entry(other.clone()).or_default().insert(name.to_owned());
+        }
+        self.units.insert(name.to_owned(), Unit::new(file, script));
+    }
+
+    fn now(&self) -> u64 {
+        UPTIME + u64::try_from(self.began.elapsed().as_micros()).unwrap()
+    }
+
+    fn tell(&mut self, event: &Event) {
+        if !self.deaf {
+            self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
+        }
+    }
+
+    fn named(&self, unit: &str, dependency: &str) -> Vec<String> {
+        self.units
+            .get(unit)
+            .map(|unit| unit.file.dependencies[dependency].clone())
+            .unwrap_or_default()
+    }
+
+    /// The units that name `unit` in this dependency.
+    fn naming(&self, unit: &str, dependency: &str) -> Vec<String> {
+        let names =
+            |other: &Unit| other.file.dependencies[dependency].iter().any(|name| name == unit);
+        self.units.iter().filter(|(_, other)| names(other)).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn comes_after(&self, unit: &str, other: &str) -> bool {
+        self.after.get(unit).is_some_and(|before| before.contains(other))
+    }
+
+    fn lists(&self, name: &str) -> HashMap<String, Vec<String>> {
+        let inverse = [
+            ("RequiredBy", "Requires"),
+            ("WantedBy", "Wants"),
+            ("BoundBy", "BindsTo"),
+            ("ConsistsOf", "PartOf"),
+            ("RequisiteOf", "Requisite"),
+        ];
+        let mut lists: HashMap<String, Vec<String>> = DEPENDENCIES
+            .into_iter()
+            .map(|dependency| (dependency.to_owned(), self.named(name, dependency)))
+            .collect();
+        for (list, dependency) in inverse {
+            lists.insert(list.to_owned(), self.naming(name, dependency));
+        }
+        let after = self.after.get(name).cloned().unwrap_or_default();
+        lists.insert("After".to_owned(), after.into_iter().collect());
+        lists
+    }
+
+    /// Puts a unit into a state, tells it, and does what follows from it.
+    fn set(&mut self, name: &str, active: ActiveState, sub: &'static str, restarts: bool) {
+        let now = self.now();
+        let unit = self.unit(name);
+        let before = unit.active;
+        (unit.active, unit.sub) = (active, sub);
+        if before.is_down() && !active.is_down() {
+            unit.inactive_exit = now;
+        }
+        if !before.is_down() && active.is_down() {
+            unit.inactive_enter = now;
+        }
+        if before != ActiveState::Active && active == ActiveState::Active {
+            unit.active_enter = now;
+        }
+        self.tell_of(name);
+        self.job_of_state(name, active);
+        if active.is_down() && !before.is_down() {
+            for dependency in ["Requires", "Wants", "BindsTo", "Requisite"] {
+                let on = self.named(name, dependency);
+                self.unneeded.extend(on);
+            }
+            let bound = self.naming(name, "BindsTo");
+            self.bound.extend(bound);
+            if active == ActiveState::Failed && before != ActiveState::Failed && !restarts {
+                for unit in self.named(name, "OnFailure") {
+                    let _ = self.enqueue(&unit, JobType::Start, Mode::Replace);
+                }
+            }
+            if active == ActiveState::Inactive && self.unit(name).condition.is_none() {
+                for unit in self.named(name, "OnSuccess") {
+                    let _ = self.enqueue(&unit, JobType::Start, Mode::Replace);
+                }
+            }
+        }
+        self.unneeded.push_back(name.to_owned());
+        self.bound.push_back(name.to_owned());
+        let unit = self.unit(name);
+        if active.is_down() && unit.file.collect && unit.job.is_none() {
+            self.units.remove(name);
+        }
+    }
+
+    fn tell_of(&mut self, name: &str) {
+        let unit = self.unit(name);
+        let now =
+            Summary { active: unit.active, sub: unit.sub.to_owned(), job: unit.job.unwrap_or(0) };
+        self.tell(&Event::Changed { unit: name.to_owned(), now });
+    }
+
+    /// Runs what can run, and stops what nobody needs or what is bound to something that is down.
+    fn dispatch(&mut self) {
+        loop {
+            if self.run_next() {
+                continue;
+            }
+            if let Some(unit) = self.unneeded.pop_front() {
+                if self.is_unneeded(&unit) {
+                    let _ = self.enqueue(&unit, JobType::Stop, Mode::Fail);
+                }
+                continue;
+            }
+            let Some(unit) = self.bound.pop_front() else { return };
+            if self.is_bound_to_what_is_down(&unit) {
+                let _ = self.enqueue(&unit, JobType::Stop, Mode::Replace);
+            }
+        }
+    }
+
+    fn is_unneeded(&self, name: &str) -> bool {
+        let Some(unit) = self.units.get(name) else { return false };
+        unit.file.stop_when_unneeded
+            && unit.active == ActiveState::Active
+            && unit.job.is_none()
+            && ["Requires", "Wants", "BindsTo", "Requisite"].into_iter().all(|dependency| {
+                self.naming(name, dependency).iter().all(|other| {
+                    let other = &self.units[other];
+                    other.job.is_none() && other.active.is_down()
+                })
+            })
+    }
+
+    fn is_bound_to_what_is_down(&self, name: &str) -> bool {
+        let Some(unit) = self.units.get(name) else { return false };
+        unit.job.is_none()
+            && unit.active.is_running()
+            && self.named(name, "BindsTo").iter().any(|other| {
+                self.units
+                    .get(other)
+                    .is_none_or(|other| other.job.is_none() && other.active.is_down())
+            })
+    }
+}
+
+#[async_trait(?Send)]
+impl ServiceManager for Systemd {
+    async fn start(&self, unit: &str, mode: Mode) -> Result<u32> {
+        self.called();
+        self.with(|state| state.enqueue(unit, JobType::Start, mode))
+    }
+
+    async fn start_later(&self, unit: &str) -> Result<()> {
+        self.start(unit, Mode::Replace).await.map(drop)
+    }
+
+    async fn stop(&self, unit: &str, mode: Mode) -> Result<bool> {
+        self.called();
+        self.with(|state| {
+            if !state.units.contains_key(unit) {
+                return Ok(true);
+            }
+            match state.enqueue(unit, JobType::Stop, mode) {
+                Err(error) if mode == Mode::Fail && error.to_string().contains("destructive") => {
+                    Ok(false)
+                }
+                other => other.map(|_| true),
+            }
+        })
+    }
+
+    async fn kill(&self, unit: &str) -> Result<()> {
+        self.called();
+        self.kills(unit);
+        Ok(())
+    }
+
+    async fn freeze(&self, unit: &str) -> Result<()> {
+        bail!("{unit} cannot be frozen here")
+    }
+
+    async fn thaw(&self, unit: &str) -> Result<()> {
+        bail!("{unit} cannot be thawed here")
+    }
+
+    async fn reset_failed(&self, unit: &str) -> Result<()> {
+        self.called();
+        self.with(|state| {
+            if let Some(found) = state.units.get_mut(unit) {
+                found.starts.clear();
+                if found.active == ActiveState::Failed {
+                    found.result = "success";
+                    state.set(unit, ActiveState::Inactive, "dead", false);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    async fn keep(&self, unit: &str) -> Result<()> {
+        self.called();
+        ensure!(self.0.borrow().units.contains_key(unit), "Unit {unit} not found.");
+        Ok(())
+    }
+
+    async fn mark(&self, name: &str, unit: &str) -> Result<()> {
+        self.called();
+        self.with(|state| {
+            if !state.units.contains_key(name) {
+                let text = format!("PartOf={unit}\nType=oneshot\nRemainAfterExit=yes\n");
+                let script = Script::new(program(|_| async { 0 }));
+                state.add(name, File { collect: true, ..File::parse(&text) }, script);
+                state.unit(name).transient = true;
+                state.enqueue(name, JobType::Start, Mode::Replace)?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn loaded(&self, prefix: &str) -> Result<Vec<String>> {
+        self.called();
+        let state = self.0.borrow();
+        Ok(state.units.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
+    }
+
+    async fn running_services(&self) -> Result<Vec<String>> {
+        self.called();
+        let state = self.0.borrow();
+        let running = state.units.iter().filter(|(name, unit)| {
+            name.ends_with(".service") && unit.active.is_running() && unit.sub != "exited"
+        });
+        Ok(running.map(|(name, _)| name.clone()).collect())
+    }
+
+    async fn unit_of(&self, pid: u32) -> Result<String> {
+        bail!("process {pid} is of no unit here")
+    }
+
+    async fn state(&self, unit: &str) -> Result<UnitState> {
+        self.called();
+        // An answer takes a moment, and things happen in it.
+        tokio::time::sleep(Duration::from_micros(200)).await;
+        Ok(self.state_of(unit))
+    }
+
+    async fn summaries(&self, units: &[&str]) -> Result<Vec<Summary>> {
+        self.called();
+        Ok(units.iter().map(|unit| self.state_of(unit).summary()).collect())
+    }
+
+    async fn events(&self) -> Result<Events> {
+        self.called();
+        let (sender, events) = Events::channel();
+        self.0.borrow_mut().listeners.push(sender);
+        Ok(events)
+    }
+}
+
+impl Systemd {
+    fn called(&self) {
+        self.0.borrow_mut().calls += 1;
+    }
+}
+
+/// Paused time, from a moment of 2026 on.
+pub struct PausedClock(Systemd);
+
+impl PausedClock {
+    pub fn of(systemd: &Systemd) -> Self {
+        Self(systemd.clone())
+    }
+}
+
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        let began: Timestamp = "2026-11-30T02:30:00Z".parse().unwrap();
+        began + self.0.0.borrow().began.elapsed()
+    }
+
+    fn monotonic(&self) -> u64 {
+        self.0.0.borrow().now()
+    }
+}
+
+/// What a job tells.
+fn job(event: JobEvent) -> Event {
+    Event::Job(event)
+}
