@@ -21,7 +21,6 @@ impl Watch<'_> {
         if let Some(failed) = self.too_long().await? {
             return Ok(failed);
         }
-        // What is stopped with the window fails by that, and is not why.
         if window.reached_since(self.since)
             && let Some(unit) = self.entered(window).await?
         {
@@ -36,11 +35,8 @@ impl Watch<'_> {
         if let Some(failed) = self.failed_proxy().await? {
             return Ok(failed);
         }
-        for writer in &self.config.gitlab.writers {
-            let state = self.view.state(writer.as_str()).await?;
-            if state.inactive_exit >= self.since && window.reached_since(self.since) {
-                return Err(self.started_within(window, writer.as_str()).await);
-            }
+        if let Some(writer) = self.writer_that_runs(window).await? {
+            return Err(self.started_within(window, &writer).await);
         }
         let reason = format!("could not be opened or was closed too early: {}", window.result);
         Ok(Failed::new(window, reason))
@@ -59,7 +55,9 @@ impl Watch<'_> {
     async fn failed_member(&mut self) -> Result<Option<Failed>> {
         for member in &self.window.members {
             let state = self.view.state(&member.to_string()).await?;
+            // What is stopped with the window fails by that, and is not why.
             if state.inactive_exit >= self.since
+                && !self.was_stopped(&state.name)
                 && (state.active == ActiveState::Failed || state.result != "success")
             {
                 let reason = format!("failed in the window: {}", state.result);
@@ -95,6 +93,21 @@ impl Watch<'_> {
             let state = self.view.state(&unit).await?;
             if state.has_job() || !state.active.is_down() {
                 return Ok(Some(unit));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first writer that runs, where systemd has not told who was started before resume.
+    async fn writer_that_runs(&mut self, window: &UnitState) -> Result<Option<String>> {
+        let resume = Unit::Resume.to_string();
+        let is_told = self.queued.iter().any(|(_, unit)| *unit == resume);
+        if is_told || !window.reached_since(self.since) {
+            return Ok(None);
+        }
+        for writer in &self.config.gitlab.writers {
+            if self.view.state(writer.as_str()).await?.inactive_exit >= self.since {
+                return Ok(Some(writer.to_string()));
             }
         }
         Ok(None)

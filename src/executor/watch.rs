@@ -1,5 +1,7 @@
 //! Notices what others have systemd do with GitLab's units while a window is open.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 
 use super::stops::Stops;
@@ -23,6 +25,8 @@ pub(super) struct Watch<'a> {
     pub is_open: bool,
     /// The jobs that were queued since, by number and unit.
     pub queued: Vec<(u32, String)>,
+    /// How many jobs each unit was given since, by its name.
+    jobs: BTreeMap<String, u32>,
     /// The number of the target's own job: what has a lower one was queued before the window, what
     /// was queued with it follows.
     anchor: u32,
@@ -57,6 +61,7 @@ impl<'a> Watch<'a> {
             is_over: false,
             is_open: false,
             queued: Vec::new(),
+            jobs: BTreeMap::new(),
             anchor,
             closure,
             driven,
@@ -71,6 +76,7 @@ impl<'a> Watch<'a> {
             let (id, unit, result) = match event {
                 JobEvent::New { id, unit } => {
                     if id > self.anchor {
+                        *self.jobs.entry(unit.clone()).or_default() += 1;
                         self.queued.push((id, unit));
                     }
                     continue;
@@ -91,6 +97,11 @@ impl<'a> Watch<'a> {
             }
         }
         self.admin_stops().await
+    }
+
+    /// Whether a member of the window was told to stop: its start is the first job that it has.
+    pub fn was_stopped(&self, member: &str) -> bool {
+        self.jobs.get(member).is_some_and(|jobs| *jobs > 1)
     }
 
     /// What an admin stops while it is down anyway stays down.

@@ -1,7 +1,7 @@
 //! A host with a GitLab from source, and our units on it. The executor, resume, the pause and the
 //! window do what they do on a host; what reads or writes data takes a while and does nothing else.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -80,6 +80,8 @@ pub struct Host {
     root: Rc<RootDirectory>,
     does: Rc<RefCell<HashMap<String, Does>>>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
+    /// How long anything is waited for.
+    pub patience: Cell<Duration>,
 }
 
 impl Host {
@@ -104,6 +106,7 @@ impl Host {
             root,
             does: Rc::default(),
             errors: Rc::default(),
+            patience: Cell::new(Duration::from_secs(1000)),
         };
         for path in [paths::RUNS, paths::RUNTIME] {
             std::fs::create_dir_all(host.root.at(path)).unwrap();
@@ -191,18 +194,21 @@ impl Host {
         }
     }
 
-    /// Waits until it is so; gives up after a day.
+    /// Waits until it is so; gives up after its patience.
     pub async fn until(&self, is: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !is(self) {
             assert!(
-                began.elapsed() < Duration::from_secs(24 * 3600),
+                began.elapsed() < self.patience.get(),
                 "it never is so: {}; jobs {}; said {:?}",
                 self.standing(),
                 self.systemd.jobs(),
                 self.errors.borrow()
             );
-            sleep(Duration::from_millis(20)).await;
+            // Closely at first, for what lasts for hours seldom.
+            let pause =
+                (began.elapsed() / 500).clamp(Duration::from_millis(20), Duration::from_secs(60));
+            sleep(pause).await;
         }
     }
 
@@ -234,7 +240,7 @@ impl Host {
     }
 
     fn over(&self) -> bool {
-        self.systemd.busy().iter().all(|unit| !unit.starts_with("gitlab-backup"))
+        self.left().is_empty()
     }
 
     /// Waits until a unit is at work.
@@ -242,21 +248,10 @@ impl Host {
         self.until(|host| host.systemd.active(unit) == ActiveState::Activating).await;
     }
 
-    /// Waits until a unit is up.
-    pub async fn up(&self, unit: &str) {
-        self.until(|host| host.systemd.is_active(unit)).await;
-    }
-
     /// What of GitLab is on record as paused.
     pub fn paused(&self) -> Option<Vec<String>> {
         let all = paused::load(&self.root).unwrap()?;
         Some(all.into_iter().map(|paused| paused.unit).collect())
-    }
-
-    /// What the programs of `unit` have said as they failed.
-    pub fn said(&self, unit: &str) -> Vec<String> {
-        let errors = self.errors.borrow();
-        errors.iter().filter(|(name, _)| name == unit).map(|(_, said)| said.clone()).collect()
     }
 
     /// Exactly `down` is down, nothing is on record, and nothing of ours is left.
@@ -271,13 +266,16 @@ impl Host {
             );
         }
         assert_eq!(self.paused(), None, "something is on record");
-        let marks: Vec<String> = self
-            .systemd
-            .busy()
-            .into_iter()
-            .filter(|unit| unit.starts_with("gitlab-backup"))
-            .collect();
-        assert!(marks.is_empty(), "{marks:?} are left");
+        assert!(self.left().is_empty(), "{:?} are left", self.left());
+    }
+
+    /// What of ours is up or at work. The timer of a window that did not open goes on, and starts
+    /// something that ends at once.
+    fn left(&self) -> Vec<String> {
+        let ours = |unit: &String| {
+            unit.starts_with("gitlab-backup") && unit != "gitlab-backup-deadline.timer"
+        };
+        self.systemd.busy().into_iter().filter(ours).collect()
     }
 
     /// The staging area is gone.
@@ -380,7 +378,8 @@ impl Own {
         self.program(|own, _| async move {
             std::fs::create_dir_all(own.root.at(paths::STAGING).join("parts"))?;
             // As preflight leaves word, while everything runs.
-            let units: Vec<String> = Vec::new();
+            let runs = |unit: &&str| own.systemd.is_active(unit);
+            let units: Vec<String> = ALL.into_iter().filter(runs).map(str::to_owned).collect();
             paused::answered(&own.root, own.systemd.is_active(PUMA), &units)
         })
     }

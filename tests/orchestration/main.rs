@@ -3,6 +3,7 @@
 //! show is in the lab.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
+mod cases;
 mod host;
 mod systemd;
 

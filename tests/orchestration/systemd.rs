@@ -213,7 +213,14 @@ impl State {
         self.units.get_mut(name).unwrap_or_else(|| panic!("there is no {name}"))
     }
 
-    fn add(&mut self, name: &str, file: File, script: Script) {
+    fn add(&mut self, name: &str, mut file: File, script: Script) {
+        if name.ends_with(".target") {
+            // A target is reached after what it pulls in.
+            for dependency in ["Requires", "Wants", "BindsTo"] {
+                let pulled = file.dependencies[dependency].clone();
+                file.dependencies.get_mut("After").unwrap().extend(pulled);
+            }
+        }
         for other in &file.dependencies["After"] {
             self.after.entry(name.to_owned()).or_default().insert(other.clone());
         }

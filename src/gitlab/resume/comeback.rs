@@ -33,7 +33,7 @@ struct Attempts {
 /// How a unit stands.
 enum Standing {
     Up,
-    /// It cannot be had again, and why.
+    /// It cannot be had again, and why, to stand after "was running before".
     Lost(String),
     /// Nothing is to be done but wait.
     Waits,
@@ -116,7 +116,7 @@ impl<'a> Comeback<'a> {
                     continue;
                 }
                 Standing::Lost(why) => {
-                    tracing::error!(unit, "was running before, and {why}");
+                    tracing::error!(unit, "was running before{why}");
                     self.leave(unit)?;
                     continue;
                 }
@@ -142,7 +142,10 @@ impl<'a> Comeback<'a> {
         let unit = &state.name;
         let is_down = state.active.is_down();
         if is_down && ["not-found", "masked"].contains(&state.load.as_str()) {
-            return Standing::Lost(format!("is {} now: it cannot be started again", state.load));
+            return Standing::Lost(format!(
+                " and is {} now: it cannot be started again",
+                state.load
+            ));
         }
         if let Some(why) = self.why_not(state) {
             return Standing::Lost(why);
@@ -176,12 +179,13 @@ impl<'a> Comeback<'a> {
         let tried = self.tried(&state.name);
         if let Some(condition) = state.condition.as_ref().filter(|_| tried >= CONDITION_TRIES) {
             return Some(format!(
-                "cannot be started again: {condition} is not met (see 'systemctl cat')"
+                " and cannot be started again: {condition} is not met (see 'systemctl cat')"
             ));
         }
         let ended = state.active == ActiveState::Inactive && state.result == "success";
-        (ended && tried >= END_TRIES)
-            .then(|| "ends by itself each time that it is started: it is not waited for".to_owned())
+        (ended && tried >= END_TRIES).then(|| {
+            ", and ends by itself each time that it is started: it is not waited for".to_owned()
+        })
     }
 
     /// Whether it has run and is down, and who has stopped it is about to be told.

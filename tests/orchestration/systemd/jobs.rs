@@ -245,6 +245,11 @@ impl State {
     /// Stops go before starts, whatever the order of the units is; among themselves, they go the
     /// other way round.
     fn is_runnable(&self, job: &Job) -> bool {
+        // What still goes down cannot be started.
+        let goes_down = self.units[&job.unit].active == ActiveState::Deactivating;
+        if job.kind == Type::Start && goes_down {
+            return false;
+        }
         self.jobs.values().filter(|other| other.unit != job.unit).all(|other| {
             let after = self.comes_after(&job.unit, &other.unit);
             let before = self.comes_after(&other.unit, &job.unit);

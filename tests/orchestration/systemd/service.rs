@@ -58,12 +58,7 @@ impl State {
             // It is on its way, by an earlier job or of its own.
             ActiveState::Activating if unit.sub == "auto-restart" => unit.end_tasks(),
             ActiveState::Activating => return,
-            // The job waits until it is down.
-            ActiveState::Deactivating => {
-                self.jobs.get_mut(&job).unwrap().running = false;
-                return;
-            }
-            ActiveState::Inactive | ActiveState::Failed => {}
+            ActiveState::Inactive | ActiveState::Failed | ActiveState::Deactivating => {}
         }
         let condition = self.unit(name).script.condition.clone();
         self.unit(name).condition.clone_from(&condition);
@@ -71,7 +66,11 @@ impl State {
             return self.finish(job, "done", true);
         }
         if self.unit(name).hits_the_limit() {
-            self.unit(name).result = "start-limit-hit";
+            // Only of one that had ended well.
+            let unit = self.unit(name);
+            if unit.result == "success" {
+                unit.result = "start-limit-hit";
+            }
             return self.set(name, ActiveState::Failed, "failed", false);
         }
         let unmet = self.named(name, "BindsTo").into_iter().any(|other| {
@@ -227,7 +226,11 @@ impl State {
         if restarts && self.unit(name).job.is_none() {
             self.set(name, ActiveState::Activating, "auto-restart", true);
             self.later(name, Some(after), |state, name| {
-                let _ = state.enqueue(name, JobType::Start, Mode::Replace);
+                // The first half of a restart: it is down, whatever becomes of the other.
+                let queued = state.enqueue(name, JobType::Start, Mode::Replace);
+                if queued.is_ok() {
+                    state.set(name, ActiveState::Inactive, "dead", true);
+                }
             });
         }
     }
