@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -18,7 +19,7 @@ use gitlab_backup::machine::Base;
 use gitlab_backup::paths::{self, RootDirectory};
 use gitlab_backup::runs::{Kind, Outcome, Record, paused};
 use gitlab_backup::systemd::{ActiveState, Journal, Level, Mode, ServiceManager};
-use gitlab_backup::units::generate;
+use gitlab_backup::units::{UnitFile, generate};
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -71,10 +72,54 @@ struct Does {
     ends: VecDeque<i32>,
 }
 
+/// In memory, if the machine has such a place: what is written is synced.
+fn place() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    match memory.is_dir() {
+        true => tempfile::tempdir_in(memory).unwrap(),
+        false => tempfile::tempdir().unwrap(),
+    }
+}
+
+/// A configuration, and its units with what their files say.
+struct Planned {
+    config: Arc<Config>,
+    units: Vec<(UnitFile, File)>,
+}
+
+/// The configuration with these lines, and its units; the same for all cases.
+fn planned(lines: &str) -> Arc<Planned> {
+    static PASSWORD: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
+    static ALL: OnceLock<Mutex<HashMap<String, Arc<Planned>>>> = OnceLock::new();
+    let password = PASSWORD.get_or_init(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "a password that is long enough\n").unwrap();
+        file
+    });
+    let mut all = ALL.get_or_init(Mutex::default).lock().unwrap();
+    let plan = all.entry(lines.to_owned()).or_insert_with(|| {
+        let text = format!(
+            "{lines}\n[repository]\nlocation = \"/var/backups/gitlab\"\npassword-file = \"{}\"\n",
+            password.path().display()
+        );
+        let source = Path::new("/etc/gitlab-backup/config.toml");
+        let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/source-host");
+        let config = Config::parse(&text, source, &Found::new(host));
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        let units = generate(&config, Path::new("/usr/local/bin/gitlab-backup")).unwrap();
+        let parsed = units.into_iter().map(|unit| {
+            let file = File::parse(&unit.content);
+            (unit, file)
+        });
+        Arc::new(Planned { units: parsed.collect(), config: Arc::new(config) })
+    });
+    Arc::clone(plan)
+}
+
 /// The host.
 pub struct Host {
     pub systemd: Systemd,
-    config: Rc<Config>,
+    config: Arc<Config>,
     /// Removed with the host.
     _place: Rc<TempDir>,
     root: Rc<RootDirectory>,
@@ -87,22 +132,13 @@ pub struct Host {
 impl Host {
     /// With GitLab up, and these lines in the configuration.
     pub async fn new(lines: &str) -> Self {
-        let place = Rc::new(tempfile::tempdir().unwrap());
+        let place = place();
         let root = Rc::new(RootDirectory::new(place.path().canonicalize().unwrap()));
-        let password = root.at("/password");
-        std::fs::write(&password, "a password that is long enough\n").unwrap();
-        let text = format!(
-            "{lines}\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
-            root.at("/repository").display(),
-            password.display()
-        );
-        let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/source-host");
-        let config =
-            Config::parse(&text, Path::new("/etc/gitlab-backup/config.toml"), &Found::new(found));
+        let planned = planned(lines);
         let host = Self {
             systemd: Systemd::new(),
-            config: Rc::new(config.unwrap_or_else(|error| panic!("{error}"))),
-            _place: place,
+            config: Arc::clone(&planned.config),
+            _place: Rc::new(place),
             root,
             does: Rc::default(),
             errors: Rc::default(),
@@ -112,11 +148,13 @@ impl Host {
             std::fs::create_dir_all(host.root.at(path)).unwrap();
         }
         for (name, text) in UNITS {
-            host.systemd.add(name, text, Script::new(host.work(name, File::parse(text))));
+            let file = File::parse(text);
+            let script = Script::new(host.work(name, &file));
+            host.systemd.add(name, file, script);
         }
-        for file in generate(&host.config, Path::new("/usr/local/bin/gitlab-backup")).unwrap() {
-            let script = host.script(&file.name, &file.content);
-            host.systemd.add(&file.name, &file.content, script);
+        for (unit, file) in &planned.units {
+            let script = host.script(unit, file);
+            host.systemd.add(&unit.name, file.clone(), script);
         }
         host.systemd.admin_starts(GITLAB);
         host.until(|host| ALL.iter().all(|unit| host.systemd.is_active(unit))).await;
@@ -141,8 +179,9 @@ impl Host {
     }
 
     /// What stands for a program that does something to data, or is GitLab's.
-    fn work(&self, name: &str, file: File) -> Program {
+    fn work(&self, name: &str, file: &File) -> Program {
         let (does, name) = (Rc::clone(&self.does), name.to_owned());
+        let notifies = file.is_notify();
         let stays =
             name == "gitlab-backup-pgsnapshot.service" || !name.starts_with("gitlab-backup");
         program(move |process: Process| {
@@ -151,7 +190,6 @@ impl Host {
             let takes = mine.takes.unwrap_or(Duration::from_millis(100));
             let status = mine.ends.pop_front().unwrap_or(0);
             drop(all);
-            let notifies = file.is_notify();
             async move {
                 sleep(takes).await;
                 if status != 0 {
@@ -171,10 +209,11 @@ impl Host {
         })
     }
 
-    fn script(&self, name: &str, text: &str) -> Script {
+    fn script(&self, unit: &UnitFile, file: &File) -> Script {
+        let name = unit.name.as_str();
         let own = Own {
             systemd: self.systemd.clone(),
-            config: Rc::clone(&self.config),
+            config: Arc::clone(&self.config),
             root: Rc::clone(&self.root),
             errors: Rc::clone(&self.errors),
         };
@@ -187,10 +226,8 @@ impl Host {
             WINDOW => Script::new(own.window()),
             RESUME => Script::new(own.resume()),
             STAGING => post(own.clone().stage(), own.unstage()),
-            _ if text.contains("ExecStopPost=") => {
-                post(self.work(name, File::parse(text)), plain())
-            }
-            _ => Script::new(self.work(name, File::parse(text))),
+            _ if unit.content.contains("ExecStopPost=") => post(self.work(name, file), plain()),
+            _ => Script::new(self.work(name, file)),
         }
     }
 
@@ -288,7 +325,7 @@ impl Host {
 #[derive(Clone)]
 struct Own {
     systemd: Systemd,
-    config: Rc<Config>,
+    config: Arc<Config>,
     root: Rc<RootDirectory>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
 }

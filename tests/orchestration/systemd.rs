@@ -42,6 +42,8 @@ pub struct State {
     units: BTreeMap<String, Unit>,
     /// After and Before, both ways: what each unit comes after.
     after: HashMap<String, BTreeSet<String>>,
+    /// The other side of each dependency.
+    named_by: HashMap<String, HashMap<&'static str, Vec<String>>>,
     jobs: BTreeMap<u32, Job>,
     next_job: u32,
     listeners: Vec<UnboundedSender<Event>>,
@@ -60,6 +62,7 @@ impl Systemd {
             RefCell::new(State {
                 units: BTreeMap::new(),
                 after: HashMap::new(),
+                named_by: HashMap::new(),
                 jobs: BTreeMap::new(),
                 next_job: 1,
                 listeners: Vec::new(),
@@ -80,9 +83,9 @@ impl Systemd {
         done
     }
 
-    /// Has a unit of this text and these programs; nothing happens to it.
-    pub fn add(&self, name: &str, text: &str, script: Script) {
-        self.with(|state| state.add(name, File::parse(text), script));
+    /// Has a unit of this file and these programs; nothing happens to it.
+    pub fn add(&self, name: &str, file: File, script: Script) {
+        self.with(|state| state.add(name, file, script));
     }
 
     /// Changes what its programs do from now on.
@@ -227,6 +230,15 @@ impl State {
         for other in &file.dependencies["Before"] {
             self.after.entry(other.clone()).or_default().insert(name.to_owned());
         }
+        for (dependency, others) in &file.dependencies {
+            for other in others {
+                let by =
+                    self.named_by.entry(other.clone()).or_default().entry(dependency).or_default();
+                if !by.iter().any(|known| known == name) {
+                    by.push(name.to_owned());
+                }
+            }
+        }
         self.units.insert(name.to_owned(), Unit::new(file, script));
     }
 
@@ -248,10 +260,10 @@ impl State {
     }
 
     /// The units that name `unit` in this dependency.
-    fn naming(&self, unit: &str, dependency: &str) -> Vec<String> {
-        let names =
-            |other: &Unit| other.file.dependencies[dependency].iter().any(|name| name == unit);
-        self.units.iter().filter(|(_, other)| names(other)).map(|(name, _)| name.clone()).collect()
+    fn naming(&self, unit: &str, dependency: &'static str) -> Vec<String> {
+        let all = self.named_by.get(unit).and_then(|by| by.get(dependency));
+        let all = all.map(Vec::as_slice).unwrap_or_default();
+        all.iter().filter(|name| self.units.contains_key(*name)).cloned().collect()
     }
 
     fn comes_after(&self, unit: &str, other: &str) -> bool {
@@ -321,10 +333,13 @@ impl State {
         }
     }
 
+    fn summary(&self, name: &str) -> Summary {
+        let Some(unit) = self.units.get(name) else { return UnitState::absent(name).summary() };
+        Summary { active: unit.active, sub: unit.sub.to_owned(), job: unit.job.unwrap_or(0) }
+    }
+
     fn tell_of(&mut self, name: &str) {
-        let unit = self.unit(name);
-        let now =
-            Summary { active: unit.active, sub: unit.sub.to_owned(), job: unit.job.unwrap_or(0) };
+        let now = self.summary(name);
         self.tell(&Event::Changed { unit: name.to_owned(), now });
     }
 
@@ -474,7 +489,8 @@ impl ServiceManager for Systemd {
 
     async fn summaries(&self, units: &[&str]) -> Result<Vec<Summary>> {
         self.called();
-        Ok(units.iter().map(|unit| self.state_of(unit).summary()).collect())
+        let state = self.0.borrow();
+        Ok(units.iter().map(|name| state.summary(name)).collect())
     }
 
     async fn events(&self) -> Result<Events> {
