@@ -62,6 +62,19 @@ cases! {
         host.takes(&step("window"), 1.0);
         back_and_next(&host, &[]).await;
     };
+    a_deadline_whose_timer_counts_anew_is_kept: async {
+        let host = at_most(8).await;
+        host.takes(&step("window"), 3600.0);
+        host.begin();
+        host.at_work(&step("window")).await;
+        // As after a daemon-reload.
+        host.systemd.admin_stops("gitlab-backup-deadline.timer");
+        let record = host.end().await;
+        assert!(why(&record).contains("max-downtime"), "{}", why(&record));
+        let lasted = record.finished.unwrap().duration_since(record.started);
+        assert!(lasted.as_secs() < 20, "{lasted}");
+        host.is_back(&[]);
+    };
     a_step_that_ignores_sigterm_is_killed: async {
         let host = at_most(8).await;
         host.takes(&step("window"), 3600.0);

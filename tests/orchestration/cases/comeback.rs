@@ -117,6 +117,7 @@ cases! {
         for _ in 0..7 {
             let record = host.run().await;
             assert!(is_complete(&record), "{}", why(&record));
+            assert!(record.downtime.is_some_and(|downtime| downtime.total() < 30.0));
             host.is_back(&[]);
         }
     };
