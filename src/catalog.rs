@@ -345,8 +345,6 @@ fn sound(manifest: &Manifest, snapshot: &Snapshot) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

@@ -1,5 +1,5 @@
 //! The program as it is called, on a tree of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! The configuration from the outside: files in, a `Config` or exact error text out; the host is a
 //! tree in a temporary directory.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! What has to outlive a loss of power is on disk, its name too, before what it stands for is
 //! removed: seen by strace(1).
 
-#![allow(clippy::unwrap_used)] // tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)] // tests
 
 use std::fs;
 use std::path::Path;

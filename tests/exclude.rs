@@ -1,6 +1,6 @@
 //! What is left out is what git would ignore: patterns and paths made at random, judged by `git
 //! check-ignore`.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -50,7 +50,7 @@ impl Tree {
         for (number, name) in NAMES.into_iter().enumerate().filter(|(_, name)| *name != ".git") {
             let path = below.join(name);
             let real = self.directory.path().join(&path);
-            let is_directory = depth > 1 && number % 2 == depth % 2 || name == "cache" && depth > 1;
+            let is_directory = depth > 1 && (number % 2 == depth % 2 || name == "cache");
             if name == "-" {
                 symlink("/", &real).unwrap();
             } else if is_directory {

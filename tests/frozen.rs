@@ -1,6 +1,6 @@
 //! A frozen view of files that try to fool it: what the first pass saw, what the window finds, and
 //! what the repository holds in the end.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

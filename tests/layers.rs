@@ -1,6 +1,6 @@
 //! Imports point one way. The layers are the list in src/README.md, from the top down: a module uses
 //! what stands on lines below its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The NixOS module, without NixOS: evaluated by Debian's Nix, with nixpkgs' own lib where
 //! `NIXPKGS_LIB` names it and else with a stand-in for it. What it would build is built by its own
 //! commands, with the program that these tests are for.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,6 @@
 //! Both engines on real directories, judged by the real restic. The same tests for each: they write
 //! one format.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

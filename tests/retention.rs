@@ -1,5 +1,5 @@
 //! Retention: the same runs stay as with restic's own policy, and what is not known is not judged.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -312,7 +312,7 @@ fn most_runs_go_only_if_somebody_agrees() {
     // One a night, of a policy that keeps one.
     assert_eq!(of(2, &last(1)).doubt(), None);
     let month = Retention { keep_monthly: Some(6), ..Retention::default() };
-    assert!(matches!(of(1, &month).doubt(), None));
+    assert!(of(1, &month).doubt().is_none());
     let twice = Retention { keep_min: Some(2), ..last(1) };
     assert!(
         matches!(of(2, &twice).doubt(), Some(Doubt::Few(words)) if words.contains("fewer than 2"))

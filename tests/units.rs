@@ -1,5 +1,5 @@
 //! The rendered units: equal to those in `systemd/`, accepted by systemd, pure.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::path::Path;
 use std::process::Command;

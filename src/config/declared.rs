@@ -352,8 +352,6 @@ fn text(host: &Host, file: &Path) -> Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {

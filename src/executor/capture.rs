@@ -136,14 +136,14 @@ async fn open(
     view.name(&closure);
     let mut watch =
         Watch::new(config, machine, window, view, since, anchor, closure, driven, running);
-    let captured = watch.to_the_end().await;
+    let captured = watch.until_its_end().await;
     stops::end(manager).await?;
     captured
 }
 
 impl Watch<'_> {
     /// Watches the window from its start to its end.
-    async fn to_the_end(&mut self) -> Result<Captured> {
+    async fn until_its_end(&mut self) -> Result<Captured> {
         loop {
             self.told().await?;
             if let Some(captured) = self.look().await? {

@@ -33,9 +33,8 @@ pub async fn conclude<M: ServiceManager>(
         later(Unit::Report.to_string()).await?;
     }
     // The bus may be gone, and the unit's stop has a limit.
-    match timeout(BRIEF, unwatch(connect)).await {
-        Ok(Err(error)) => tracing::warn!("{error:#}"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = timeout(BRIEF, unwatch(connect)).await {
+        tracing::warn!("{error:#}");
     }
     closed
 }

@@ -258,7 +258,6 @@ impl<T: Borrow<Tree>> Iterator for Entries<T> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::entry::{Attribute, Content, Extra, Stat, Time};
     use super::*;

@@ -203,7 +203,6 @@ impl<F: Write> Write for Summed<F> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::{Exclude, Walk};
     use super::*;

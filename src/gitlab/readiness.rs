@@ -74,8 +74,6 @@ pub async fn ask(url: &ReadinessUrl) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::io::{Read, Write};
     use std::net::TcpListener;
 

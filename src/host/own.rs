@@ -63,8 +63,8 @@ pub fn device(path: &Path) -> io::Result<u64> {
 /// told.
 pub fn is_in_memory(path: &Path) -> bool {
     /// linux/magic.h: tmpfs, ramfs.
-    const MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
-    rustix::fs::statfs(path).is_ok_and(|system| MEMORY.contains(&i64::from(system.f_type)))
+    const MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6];
+    rustix::fs::statfs(path).is_ok_and(|system| MEMORY.contains(&system.f_type))
 }
 
 /// Where a link leads to.

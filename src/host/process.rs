@@ -79,7 +79,7 @@ pub fn drain(stream: Option<impl AsyncRead + Unpin + 'static + Send>) -> JoinHan
 pub struct Ended {
     /// Its status.
     pub status: ExitStatus,
-    /// The last of it, up to [`HEARD`] bytes.
+    /// The last of it, up to `HEARD` bytes.
     pub said: String,
     /// There was more.
     pub is_cut: bool,
@@ -125,8 +125,6 @@ async fn end_of(mut stream: impl AsyncRead + Unpin) -> (Vec<u8>, bool) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[tokio::test]

@@ -93,8 +93,6 @@ fn begin(path: &Path) -> io::Result<Option<StdUnixStream>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
 

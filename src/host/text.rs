@@ -145,8 +145,6 @@ macro_rules! note {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     const HOSTILE: &str = "a\x1b]0;title\x07\r\n\u{9b}2J\u{202e}\u{2066}\x7f\u{2028}z";

@@ -150,7 +150,6 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use crate::runs::Failure;
 
     use super::*;

@@ -54,8 +54,6 @@ async fn with_pauses<T, F: Future<Output = Result<T>>>(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use std::cell::Cell;
 
     use anyhow::Context;

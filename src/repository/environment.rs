@@ -106,8 +106,6 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> Result<(String, usize)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     /// What systemd 252 makes of the same lines: `systemd-run --property=EnvironmentFile=… env`.

@@ -126,8 +126,6 @@ fn needed(directory: &Directory, objects: &Path, roots: &[PathBuf]) -> Result<Ve
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

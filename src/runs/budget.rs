@@ -61,8 +61,6 @@ pub fn budget(records: &[Record], ahead: Ahead) -> Option<Budget> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use jiff::Timestamp;
 
     use super::*;

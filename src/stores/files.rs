@@ -1,6 +1,6 @@
 //! What goes into the repository: the files, however they are captured, and the dumps.
 //!
-//! [`plan`] decides how each path is captured, before GitLab is touched; [`presync`] is the first
+//! `plan` decides how each path is captured, before GitLab is touched; [`presync`] is the first
 //! pass; [`capture`] is all that the window sees of the files where there are no snapshots;
 //! [`stored`] archives the frozen view with GitLab up.
 

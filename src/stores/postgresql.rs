@@ -1,7 +1,7 @@
 //! PostgreSQL: hold a snapshot of every database in the window, dump from it afterwards; load a
 //! dump into a new database.
 //!
-//! Queries are ours ([`session`]); pg_dump, pg_dumpall and pg_restore do what only they can.
+//! Queries are ours (`session`); pg_dump, pg_dumpall and pg_restore do what only they can.
 
 pub(crate) mod client;
 mod dump;

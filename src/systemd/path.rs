@@ -18,7 +18,7 @@ pub(super) fn of(unit: &str) -> zbus::Result<OwnedObjectPath> {
             _ => path.push_str(&format!("_{byte:02x}")),
         }
     }
-    Ok(OwnedObjectPath::try_from(path)?)
+    OwnedObjectPath::try_from(path)
 }
 
 /// The unit that an object is; none if it is none.
@@ -39,8 +39,6 @@ pub(super) fn unit(path: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

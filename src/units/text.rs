@@ -101,7 +101,6 @@ fn quote(bytes: &[u8], text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -22,8 +22,6 @@ pub fn dated(time: Timestamp, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

@@ -386,8 +386,6 @@ fn valid(name: &str, chain: Chain, bounds: Bounds) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use super::*;
     use proptest::prelude::*;
 

@@ -455,7 +455,6 @@ fn mebibytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// What lvs 2.03.16 said on a host with a classic and a thin volume, each with a snapshot of

@@ -147,7 +147,6 @@ impl Volumes for Zfs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
 
     use super::*;

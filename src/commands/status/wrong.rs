@@ -152,8 +152,6 @@ fn ended(last: &Record, now: Timestamp) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use crate::runs::Failure;
 
     use super::*;

@@ -193,8 +193,6 @@ fn readiness(text: &str) -> Result<ReadinessUrl, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use super::*;
 
     #[test]

@@ -83,8 +83,6 @@ fn restic_location(text: &str) -> Result<String, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use super::*;
 
     #[test]

@@ -218,8 +218,6 @@ fn heads(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::cell::Cell;
 
     use super::*;

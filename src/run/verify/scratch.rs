@@ -169,8 +169,6 @@ fn abandoned(parent: &Directory, name: &OsStr, begun: bool) -> Result<Option<Vec
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 

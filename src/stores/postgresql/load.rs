@@ -493,8 +493,6 @@ pub(crate) async fn sequences(session: &Session, like: &Database) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn entry(kind: &str, tag: &str) -> Entry {

@@ -143,8 +143,6 @@ pub(super) async fn prove(client: &Client, server: u32) -> Result<u32> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 

@@ -106,8 +106,6 @@ fn serves(local: SocketAddr, addresses: &[IpAddr], port: u16) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
 

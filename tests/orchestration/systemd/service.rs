@@ -135,8 +135,8 @@ impl State {
         } else if unit.sub == "start" && unit.file.kind == Type::Notify {
             unit.result = "protocol";
         }
-        let stays = unit.sub == "start" && unit.file.remain_after_exit && status == 0
-            || unit.file.remain_after_exit && unit.sub == "running" && status == 0;
+        let up = ["start", "running"].contains(&unit.sub);
+        let stays = unit.file.remain_after_exit && status == 0 && up;
         if stays {
             return self.set(name, ActiveState::Active, "exited", false);
         }

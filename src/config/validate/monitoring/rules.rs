@@ -136,8 +136,6 @@ pub(super) fn matcher(text: &str) -> Result<Matcher, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use super::*;
 
     #[test]

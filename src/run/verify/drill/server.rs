@@ -133,8 +133,6 @@ pub(super) fn ensure_short(socket: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use std::fs;
 
     use super::*;

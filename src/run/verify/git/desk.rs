@@ -358,8 +358,6 @@ fn write(directory: &Directory, name: &str, content: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]
