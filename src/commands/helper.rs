@@ -212,14 +212,13 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Proxy(Proxy::Start { name }) => proxy::start(load(file), &name).await,
         Helper::Proxy(Proxy::Stop { name }) => proxy::stop(load(file), &name).await,
         Helper::Proxies(Bracket::End) => proxy::adopted_end(),
-        Helper::Thaw => {
-            // Without anything to thaw nobody is asked.
-            on_host(async |machine| freeze::thaw(machine).await).await
-        }
+        // Nobody is asked for nothing: the bus may be gone, at a shutdown.
+        Helper::Thaw if !freeze::is_on_record(&RootDirectory::host()) => Ok(()),
+        Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
         Helper::Idle { wait } => install::idle(Duration::from_secs(wait)).await,
         Helper::Resume => {
-            let settings = settings(file);
-            on_host(async |machine| resume::resume(&settings, machine).await).await
+            let root = RootDirectory::host();
+            resume::resume(&settings(file), Base::host(&root), Manager::connect).await
         }
         Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
         // For a command on a host without GitLab, too.

@@ -135,6 +135,11 @@ pub(crate) async fn freeze(config: &Config, machine: Machine<'_>) -> Result<()> 
     Ok(())
 }
 
+/// Whether something was frozen and has not been let go.
+pub fn is_on_record(root: &RootDirectory) -> bool {
+    root.at(paths::FROZEN_UNITS).exists()
+}
+
 /// Lets go on what is frozen, and has resume start what did not live through it. Nothing on record:
 /// nothing to do.
 ///

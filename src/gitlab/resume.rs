@@ -11,10 +11,10 @@ use self::comeback::Comeback;
 use crate::config::{Gitlab, Quiesce};
 use crate::gitlab::readiness::{Answer, Readiness};
 use crate::gitlab::{freeze, restored};
-use crate::machine::Machine;
+use crate::machine::{Base, Machine};
 use crate::runs::paused;
 use crate::runs::restore::Journal;
-use crate::systemd::{Mode, notify};
+use crate::systemd::{Mode, ServiceManager, notify};
 use crate::units::{Restore, Unit};
 
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
@@ -57,12 +57,22 @@ impl From<&Gitlab> for Settings {
 
 /// Brings back every unit on the record; returns when all run and GitLab answers. Nothing on
 /// record: nothing to do.
-pub async fn resume(settings: &Settings, machine: Machine<'_>) -> Result<()> {
-    if let Some(why) = Journal::half_way(machine.root) {
+pub async fn resume<M: ServiceManager>(
+    settings: &Settings,
+    base: Base<'_>,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    if let Some(why) = Journal::half_way(base.root) {
         tracing::error!("{why}");
         notify::status(&why);
         return Ok(());
     }
+    // The bus may be gone, at a shutdown.
+    if !freeze::is_on_record(base.root) && matches!(paused::load(base.root), Ok(None)) {
+        return Ok(());
+    }
+    let manager = connect().await?;
+    let machine = base.with(&manager);
     // The second line: the window's end has done it already.
     if let Err(error) = freeze::thaw(machine).await {
         tracing::error!("{error:#}");

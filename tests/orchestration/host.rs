@@ -407,7 +407,7 @@ impl Own {
                 readiness: Some(Ok(Box::new(answer) as Box<dyn Answer>)),
                 ..resume::Settings::from(&own.config.gitlab)
             };
-            resume::resume(&settings, base.with(&own.systemd)).await
+            resume::resume(&settings, base, async || Ok(own.systemd.clone())).await
         })
     }
 
