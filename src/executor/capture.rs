@@ -17,9 +17,6 @@ use crate::runs::paused;
 use crate::systemd::{Mode, Paused, UnitState, View, notify, running, stop_closure};
 use crate::units::Unit;
 
-/// Between two looks at units that are being started, with GitLab up, if nothing is told of them.
-const SETTLE_PAUSE: Duration = Duration::from_secs(1);
-
 /// The moments of a window, microseconds of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Captured {
@@ -95,7 +92,7 @@ async fn settle(
     let manager = machine.manager;
     let started = Instant::now();
     let units = [&window.stopped[..], &window.driven].concat();
-    let mut events = manager.events().await?;
+    let mut view = View::new(manager).await?;
     let mut waited = false;
     loop {
         let states = stop_closure(manager, &units, &window.alone).await?;
@@ -113,7 +110,11 @@ async fn settle(
         }
         notify::status(&format!("waiting for {}, which is being started or stopped", busy.name));
         waited = true;
-        events.next(SETTLE_PAUSE).await;
+        for state in states.iter().chain(&others) {
+            view.name(std::slice::from_ref(&state.name));
+        }
+        // What happens to other units is nothing to look for.
+        view.changed().await?;
     }
 }
 

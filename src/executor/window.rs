@@ -36,10 +36,10 @@ pub(super) struct Window {
 impl Window {
     /// The one of a backup.
     pub fn backup(config: &Config, plan: &Plan<'_>) -> Self {
-        let writers = texts(&config.gitlab.writers);
+        let writers = UnitName::texts(&config.gitlab.writers);
         // What is frozen need not be started again.
         let (stopped, alone, frozen) = match config.gitlab.quiesce {
-            Quiesce::Stop => (writers, texts(&config.gitlab.stopped_alone), Vec::new()),
+            Quiesce::Stop => (writers, UnitName::texts(&config.gitlab.stopped_alone), Vec::new()),
             Quiesce::Freeze => (Vec::new(), Vec::new(), writers),
         };
         Self {
@@ -71,8 +71,8 @@ impl Window {
             pause: Restore::Pause.into(),
             deadline: None,
             members: plan.restore().into_iter().map(Unit::Restore).collect(),
-            stopped: texts(&config.gitlab.writers),
-            alone: texts(&config.gitlab.stopped_alone),
+            stopped: UnitName::texts(&config.gitlab.writers),
+            alone: UnitName::texts(&config.gitlab.stopped_alone),
             driven,
             paused,
             frozen: Vec::new(),
@@ -80,8 +80,4 @@ impl Window {
             must_answer: true,
         }
     }
-}
-
-fn texts(units: &[UnitName]) -> Vec<String> {
-    units.iter().map(ToString::to_string).collect()
 }

@@ -19,11 +19,12 @@ const KNOWN: [&str; 6] =
 
 /// Such units, in words.
 pub async fn running(config: &Config, manager: &dyn ServiceManager) -> Result<Vec<String>> {
-    let texts =
-        |units: &[UnitName]| -> Vec<String> { units.iter().map(ToString::to_string).collect() };
-    let stopped =
-        stop_closure(manager, &texts(&config.gitlab.writers), &texts(&config.gitlab.stopped_alone))
-            .await?;
+    let stopped = stop_closure(
+        manager,
+        &UnitName::texts(&config.gitlab.writers),
+        &UnitName::texts(&config.gitlab.stopped_alone),
+    )
+    .await?;
     let mut names: BTreeSet<&str> =
         stopped.iter().flat_map(|state| [state.name.as_str(), state.id.as_str()]).collect();
     names.extend(

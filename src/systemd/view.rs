@@ -167,6 +167,9 @@ impl<'a> View<'a> {
             .iter()
             .filter_map(|(name, state)| Some((name.as_str(), state.as_ref()?.summary())))
             .collect();
+        if read.is_empty() {
+            return Ok(false);
+        }
         let names: Vec<&str> = read.iter().map(|(name, _)| *name).collect();
         let now = self.manager.summaries(&names).await?;
         Ok(read.iter().map(|(_, then)| then).ne(now.iter()))

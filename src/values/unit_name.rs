@@ -16,6 +16,11 @@ const SUFFIXES: [&str; 8] =
     ["service", "socket", "target", "timer", "path", "mount", "slice", "scope"];
 
 impl UnitName {
+    /// The names as text, for what systemd is asked.
+    pub fn texts(units: &[Self]) -> Vec<String> {
+        units.iter().map(ToString::to_string).collect()
+    }
+
     /// Checks `name`. Fails with what is allowed.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
