@@ -4,11 +4,14 @@
 //! Pure: the same configuration gives the same bytes. Knows no bus, no clock and no processes.
 
 pub mod graph;
-pub mod name;
 pub mod plan;
 pub mod render;
+mod row;
+mod rows;
+mod table;
 pub mod text;
+mod unit;
 
-pub use name::{Restore, Unit};
 pub use plan::Plan;
 pub use render::{UnitFile, generate};
+pub use unit::{Restore, Unit};

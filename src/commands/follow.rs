@@ -105,8 +105,7 @@ impl View {
                 Unit::Redis,
                 Unit::Files,
             ],
-            Kind::Restore => Restore::APPLY
-                .into_iter()
+            Kind::Restore => Restore::in_window()
                 .map(Unit::Restore)
                 .chain([Restore::Finish.into(), Unit::Resume])
                 .collect(),

@@ -196,31 +196,56 @@ pub enum Bracket {
 /// Runs one helper. What undoes a state does not read the configuration: a file that was broken
 /// meanwhile must not keep GitLab away.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
+    let root = &RootDirectory::host();
+    let config = || load(file);
     match helper {
+        Helper::Execute => executor::execute(&config()?, Base::host(root), Manager::connect).await,
         Helper::Conclude { report } => conclude(Kind::Backup, report).await,
-        Helper::Restore(Restore::Conclude) => conclude(Kind::Restore, false).await,
         Helper::Calendar { calendars } => calendar::settle(calendars),
+        Helper::Silence(Bracket::Begin) => silence::begin(&config()?).await,
         Helper::Silence(Bracket::End) => silence::end().await,
+        Helper::Silenced => silence::settle(&config()?).await,
         Helper::Unsilence => silence::unsilence().await,
+        Helper::Report(Bracket::Begin) => report::begun(&config()?).await,
+        Helper::Report(Bracket::End) => report::ended(&config()?).await,
         Helper::Staging(Bracket::Begin) => staging::begin(afresh(file)),
         Helper::Staging(Bracket::End) => staging::end(),
+        Helper::Preflight => preflight::preflight(&config()?).await,
+        Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
+        Helper::CheckPostgresql => {
+            text::out(&text::json(&postgresql::findings(&config()?).await)?);
+            Ok(())
+        }
+        Helper::Fsplan => files::freeze(&config()?),
+        Helper::Presync => files::presync(&config()?),
+        Helper::Fssnapshot(Bracket::Begin) => fssnapshot::begin(&config()?),
         Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
-        Helper::Pause { alone } => {
-            pause::begin(&alone, &RootDirectory::host(), Manager::connect).await
-        }
+        Helper::Pause { alone } => pause::begin(&alone, root, Manager::connect).await,
         Helper::Unpause => pause::end(later).await,
-        Helper::Proxy(Proxy::Start { name }) => proxy::start(load(file), &name).await,
-        Helper::Proxy(Proxy::Stop { name }) => proxy::stop(load(file), &name).await,
-        Helper::Proxies(Bracket::End) => proxy::adopted_end(),
-        // Nobody is asked for nothing: the bus may be gone, at a shutdown.
-        Helper::Thaw if !freeze::is_on_record(&RootDirectory::host()) => Ok(()),
-        Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
-        Helper::Idle { wait } => install::idle(Duration::from_secs(wait)).await,
-        Helper::Resume => {
-            let root = RootDirectory::host();
-            resume::resume(&settings(file), Base::host(&root), Manager::connect).await
+        Helper::Window { stopped } => {
+            let config = config()?;
+            on_host(async |machine| window::open(&config, machine, stopped).await).await
         }
-        Helper::Restore(Restore::Guard { writers }) => restore::guard(&writers, load(file)).await,
+        // Nobody is asked for nothing: the bus may be gone, at a shutdown.
+        Helper::Thaw if !freeze::is_on_record(root) => Ok(()),
+        Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
+        Helper::Proxy(Proxy::Start { name }) => proxy::start(config(), &name).await,
+        Helper::Proxy(Proxy::Stop { name }) => proxy::stop(config(), &name).await,
+        Helper::Proxies(Bracket::Begin) => proxy::adopt(&config()?).await,
+        Helper::Proxies(Bracket::End) => proxy::adopted_end(),
+        Helper::ProxiesDown => proxy::all_down(&config()?).await,
+        Helper::Pgsnapshot => postgresql::hold(&config()?).await,
+        Helper::Redis => redis::save(&config()?).await,
+        Helper::FilesLive => files::capture(&config()?),
+        Helper::Resume => resume::resume(&settings(file), Base::host(root), Manager::connect).await,
+        Helper::Postgresql => postgresql::dump(&config()?).await,
+        Helper::Files => files::stored(&config()?),
+        Helper::Manifest => manifest::write(&config()?),
+        Helper::Prune => prune::prune(&config()?).await,
+        Helper::Verify => verify::newest(&config()?).await,
+        Helper::Restore(step) => self::restore(config(), step).await,
+        Helper::Secrets => install::first(&config()?),
+        Helper::Idle { wait } => install::idle(Duration::from_secs(wait)).await,
         // For a command on a host without GitLab, too.
         Helper::Extract { snapshot, target, paths } => extract::extract(
             &Config::load_for_repository(&source(file), &Host::new("/"))?,
@@ -228,78 +253,30 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
             &target,
             &paths,
         ),
-        helper => with(&load(file)?, helper).await,
+        Helper::Confine(_) => bail!("before there is a runtime: see the command line"),
     }
 }
 
-/// Those that need the configuration.
-async fn with(config: &Config, helper: Helper) -> Result<()> {
-    match helper {
-        Helper::Proxies(_) => proxy::adopt(config).await,
-        Helper::ProxiesDown => proxy::all_down(config).await,
-        Helper::Execute => {
-            executor::execute(config, Base::host(&RootDirectory::host()), Manager::connect).await
-        }
-        Helper::Preflight => preflight::preflight(config).await,
-        Helper::PreflightPostgresql => postgresql::preflight(config).await,
-        Helper::CheckPostgresql => {
-            text::out(&text::json(&postgresql::findings(config).await)?);
-            Ok(())
-        }
-        Helper::Fsplan => files::freeze(config),
-        Helper::Presync => files::presync(config),
-        Helper::Fssnapshot(_) => fssnapshot::begin(config),
-        Helper::Window { stopped } => {
-            on_host(async |machine| window::open(config, machine, stopped).await).await
-        }
-        Helper::Pgsnapshot => postgresql::hold(config).await,
-        Helper::Redis => redis::save(config).await,
-        Helper::FilesLive => files::capture(config),
-        Helper::Postgresql => postgresql::dump(config).await,
-        Helper::Files => files::stored(config),
-        Helper::Manifest => manifest::write(config),
-        Helper::Prune => prune::prune(config).await,
-        Helper::Silence(_) => silence::begin(config).await,
-        Helper::Silenced => silence::settle(config).await,
-        Helper::Report(Bracket::Begin) => report::begun(config).await,
-        Helper::Report(Bracket::End) => report::ended(config).await,
-        Helper::Restore(step) => self::restore(config, step).await,
-        Helper::Verify => verify::newest(config).await,
-        Helper::Secrets => install::first(config),
-        // Before there is a runtime: see the command line.
-        Helper::Confine(_)
-        | Helper::Conclude { .. }
-        | Helper::Calendar { .. }
-        | Helper::Unsilence
-        | Helper::Staging(_)
-        | Helper::Proxy(_)
-        | Helper::Pause { .. }
-        | Helper::Unpause
-        | Helper::Thaw
-        | Helper::Idle { .. }
-        | Helper::Extract { .. }
-        | Helper::Resume => bail!("this helper is called in another way"),
-    }
-}
-
-async fn restore(config: &Config, step: Restore) -> Result<()> {
+/// Those of a restore.
+async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
+    let root = &RootDirectory::host();
     match step {
-        Restore::Execute => {
-            executor::restore(config, Base::host(&RootDirectory::host()), Manager::connect).await
+        Restore::Execute => executor::restore(&config?, Base::host(root), Manager::connect).await,
+        Restore::Conclude => conclude(Kind::Restore, false).await,
+        Restore::Begin => config.and_then(|_| restore::begin()),
+        Restore::Unstage => restore::unstage(&config?).await,
+        Restore::Preflight => restore::preflight(&config?, &Request::asked(root)?).await,
+        Restore::Undo => restore::undo(&config?).await,
+        Restore::Dumps => restore::dumps(&config?),
+        Restore::Postgresql => restore::load(&config?).await,
+        Restore::Files => {
+            let config = config?;
+            restore::beside(&config).and_then(|()| restore::files(&config))
         }
-        Restore::Begin => restore::begin(),
-        Restore::Unstage => restore::unstage(config).await,
-        Restore::Preflight => {
-            restore::preflight(config, &Request::asked(&RootDirectory::host())?).await
-        }
-        Restore::Undo => restore::undo(config).await,
-        Restore::Dumps => restore::dumps(config),
-        Restore::Postgresql => restore::load(config).await,
-        Restore::Files => restore::beside(config).and_then(|()| restore::files(config)),
-        Restore::Switch => restore::switch(config).await,
-        Restore::Finish => restore::finish(config).await,
-        Restore::KeepDown => proxy::keep_down(config).await,
-        Restore::Conclude | Restore::Guard { .. } => bail!("this helper is called in another way"),
+        Restore::Switch => restore::switch(&config?).await,
+        Restore::Finish => restore::finish(&config?).await,
+        Restore::Guard { writers } => restore::guard(&writers, config).await,
+        Restore::KeepDown => proxy::keep_down(&config?).await,
     }
 }
 

@@ -157,7 +157,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         // Not a matter of taste: it does nothing unless a restore ended half way.
         manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
         // For what a reboot in the middle of a run leaves; started by the run itself.
-        if !args.no_enable && Plan::new(&config).silence().is_some() {
+        if !args.no_enable && Plan::new(&config).needed(Unit::Silence).is_some() {
             manager.enable(&Unit::UnsilenceTimer.to_string()).await?;
         }
         for timer in timers.iter().filter(|_| !args.no_enable) {

@@ -167,7 +167,7 @@ pub(super) async fn one(machine: Machine<'_>, unit: &Unit) -> Result<()> {
 /// What runs behind systemd's back is asked right before it counts: hours may have gone by since it
 /// was first.
 pub(super) async fn proxies(machine: Machine<'_>, plan: &Plan<'_>) -> Result<()> {
-    match plan.proxies() {
+    match plan.needed(Unit::Proxies) {
         Some(unit) => one(machine, &unit).await,
         None => Ok(()),
     }

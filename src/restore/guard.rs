@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::paths::RootDirectory;
 use crate::runs::restore::Journal;
 use crate::systemd::{Manager, Mode, ServiceManager};
-use crate::units::{Plan, Unit};
+use crate::units::{Plan, Restore};
 
 /// Cancels the start of every writer, whose start jobs wait behind this unit: also where a
 /// configuration cannot be read.
@@ -17,9 +17,9 @@ pub async fn guard(writers: &[String], config: Result<Config>) -> Result<()> {
     for writer in writers {
         manager.stop(writer, Mode::Replace).await?;
     }
-    match Plan::new(&config?).keep_down() {
+    match Plan::new(&config?).needed(Restore::KeepDown.into()) {
         // What starts these comes later, and asks nobody.
-        Some(unit) => manager.start(&Unit::from(unit).to_string(), Mode::Replace).await.map(drop),
+        Some(unit) => manager.start(&unit.to_string(), Mode::Replace).await.map(drop),
         None => Ok(()),
     }
 }

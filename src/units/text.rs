@@ -46,6 +46,11 @@ impl Text {
         Self(names.join(" "))
     }
 
+    /// The same; nothing for none.
+    pub fn some_names(values: impl IntoIterator<Item = impl Display>) -> Option<Self> {
+        Some(Self::names(values)).filter(|names| !names.is_empty())
+    }
+
     /// A command line that reaches the process byte for byte. `:` turns `$` into an ordinary
     /// character for the whole line; every word is quoted, so that `;` does not end the command.
     pub fn command(argv: &[String]) -> Self {

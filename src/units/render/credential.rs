@@ -30,7 +30,7 @@ pub fn redis(name: &str) -> String {
 impl Renderer<'_> {
     /// The settings that give a unit the secrets that it needs: the service manager reads the
     /// files, so the unit's user need not.
-    pub(super) fn credentials(&self, repository: bool, postgresql: bool, redis: bool) -> Vec<Text> {
+    pub fn credentials(&self, repository: bool, postgresql: bool, redis: bool) -> Vec<Text> {
         let mut wanted: Vec<(String, &SecretSource)> = Vec::new();
         if repository {
             wanted.push((REPOSITORY.to_owned(), &self.config.repository.password));
@@ -52,12 +52,12 @@ impl Renderer<'_> {
 }
 
 /// The configuration and what was found on the host, for a helper that is not root.
-pub(super) fn configuration(source: &Path) -> Vec<Text> {
+pub fn configuration(source: &Path) -> Vec<Text> {
     vec![file(CONFIG, source), file(HOST, Path::new(paths::HOST))]
 }
 
 /// The setting that gives a unit one secret.
-pub(super) fn line(id: &str, source: &SecretSource) -> Text {
+pub fn line(id: &str, source: &SecretSource) -> Text {
     match source {
         SecretSource::File(path) => file(id, path),
         // A name without a '/' is looked up in the stores.
@@ -70,6 +70,6 @@ pub(super) fn line(id: &str, source: &SecretSource) -> Text {
 }
 
 /// The setting that gives a unit a file that only root can read.
-pub(super) fn file(id: &str, path: &Path) -> Text {
+pub fn file(id: &str, path: &Path) -> Text {
     Text::setting("LoadCredential", &Text::path(&format!("{id}:{}", path.to_string_lossy())))
 }

@@ -1,0 +1,80 @@
+//! The kinds of units that a backup and a restore have in common, one template each.
+
+use askama::Template;
+
+use super::Sandbox;
+use crate::units::text::Text;
+
+#[derive(Template)]
+#[template(path = "timer.timer")]
+pub struct Timer {
+    pub description: Text,
+    pub calendar: Text,
+    pub randomized_delay: Text,
+    pub unit: Text,
+}
+
+#[derive(Template)]
+#[template(path = "entry.target")]
+pub struct Entry {
+    pub description: &'static str,
+    pub run: Text,
+}
+
+#[derive(Template)]
+#[template(path = "run.service")]
+pub struct Run {
+    pub description: &'static str,
+    pub target: Text,
+    pub requires: Text,
+    pub execute: Text,
+    pub conclude: Text,
+    /// What is started with it, and is not waited for or not required.
+    pub wants: Option<Text>,
+    pub silence: bool,
+    pub report: bool,
+    pub sandbox: Sandbox,
+}
+
+#[derive(Template)]
+#[template(path = "bracket.service")]
+pub struct Bracket {
+    pub description: &'static str,
+    pub begin: Text,
+    pub end: Text,
+    pub credentials: Vec<Text>,
+    pub sandbox: Sandbox,
+}
+
+#[derive(Template)]
+#[template(path = "pause.service")]
+pub struct Pause {
+    pub description: &'static str,
+    pub run: Text,
+    pub begin: Text,
+    pub end: Text,
+    pub sandbox: Sandbox,
+}
+
+#[derive(Template)]
+#[template(path = "window.service")]
+pub struct Window {
+    pub description: &'static str,
+    /// What is stopped; none: the writers are frozen by the unit itself.
+    pub writers: Option<Text>,
+    pub thaw: Option<Text>,
+    pub run: Text,
+    pub pause: Text,
+    pub deadline: Option<Text>,
+    pub exec: Text,
+    pub timeout: Text,
+    pub sandbox: Sandbox,
+}
+
+#[derive(Template)]
+#[template(path = "stage.target")]
+pub struct StageTarget {
+    pub description: &'static str,
+    pub members: Text,
+    pub window: Option<Text>,
+}

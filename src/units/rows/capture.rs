@@ -1,0 +1,188 @@
+//! The window of a backup: what closes GitLab, what captures it, and what brings it back.
+
+use std::path::Path;
+
+use askama::Template;
+
+use crate::config::{Files, Quiesce, Stage};
+use crate::paths;
+use crate::units::Unit;
+use crate::units::render::kinds::{Pause, Window};
+use crate::units::render::step::StepService;
+use crate::units::render::{Renderer, Sandbox};
+use crate::units::row::{Place, Row, Steps, always, freezes, postgresql};
+use crate::units::text::Text;
+use crate::values::Timespan;
+
+/// The socket belongs to Redis, dump.rdb is read as Redis, and looked at by an account that owns
+/// nothing.
+const REDIS_RIGHTS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
+
+pub const PAUSE: Row = Row {
+    name: "gitlab-backup-pause.service",
+    place: Place::Around(Stage::Window),
+    needed: always,
+    text: |renderer, _| {
+        Pause {
+            description: "GitLab backup: GitLab is paused and will be resumed",
+            run: Text::names([Unit::Run]),
+            begin: renderer.pause(renderer.config.gitlab.quiesce == Quiesce::Stop),
+            end: renderer.helper(&["unpause"]),
+            sandbox: renderer.sandbox(""),
+        }
+        .render()
+    },
+};
+
+pub const WINDOW: Row = Row {
+    name: "gitlab-backup-window.service",
+    place: Place::Around(Stage::Window),
+    needed: always,
+    text: |renderer, _| {
+        let gitlab = &renderer.config.gitlab;
+        let stops = gitlab.quiesce == Quiesce::Stop;
+        Window {
+            description: "GitLab backup: GitLab is down",
+            writers: stops.then(|| Text::names(gitlab.conflicting())),
+            thaw: (!stops).then(|| renderer.helper(&["thaw"])),
+            run: Text::names([Unit::Run]),
+            pause: Text::names([Unit::Pause]),
+            deadline: Some(Text::names([Unit::DeadlineTimer])),
+            exec: renderer.helper(&["window"]),
+            timeout: renderer.window_timeout(stops),
+            sandbox: Sandbox {
+                thaws: !stops,
+                writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                ..renderer.sandbox("")
+            },
+        }
+        .render()
+    },
+};
+
+pub const PGSNAPSHOT: Row = Row {
+    name: "gitlab-backup-pgsnapshot.service",
+    place: Place::Member(Stage::Window, Steps::Before),
+    needed: postgresql,
+    text: |renderer, _| {
+        let step = StepService {
+            description: Text::plain("GitLab backup: hold a snapshot of every database"),
+            exec: renderer.helper(&["pgsnapshot"]),
+            kind: "notify",
+            timeout: Text::plain(Timespan::from_secs(60)),
+            runtime: true,
+            ..StepService::base().after([Unit::Window])
+        };
+        renderer.postgresql_step(step).render()
+    },
+};
+
+pub const REDIS: Row = Row {
+    name: "gitlab-backup-redis.service",
+    place: Place::Member(Stage::Window, Steps::Before),
+    needed: |config| !config.redis.is_empty(),
+    text: |renderer, _| {
+        let longest = renderer.config.redis.iter().map(|redis| redis.timeout).max();
+        StepService {
+            description: Text::plain(
+                "GitLab backup: fork Redis in the window, then secure the file",
+            ),
+            exec: renderer.helper(&["redis"]),
+            kind: "notify",
+            timeout: Text::plain(longest.unwrap_or(Timespan::from_secs(60))),
+            credentials: renderer.credentials(false, false, true),
+            staging: Some(Text::plain("redis")),
+            sandbox: Some(Sandbox {
+                network: renderer.redis_by_network(),
+                processes: renderer.redis_by_network(),
+                foreign: true,
+                bus: false,
+                confines: true,
+                ..renderer.sandbox(REDIS_RIGHTS)
+            }),
+            ..StepService::base().after([Unit::Window])
+        }
+        .render()
+    },
+};
+
+pub const FSSNAPSHOT: Row = Row {
+    name: "gitlab-backup-fssnapshot.service",
+    place: Place::Member(Stage::Window, Steps::Before),
+    needed: freezes,
+    text: |renderer, _| {
+        StepService {
+            description: Text::plain("GitLab backup: snapshots of the file systems"),
+            exec: renderer.helper(&["fssnapshot", "begin"]),
+            end: Some(renderer.helper(&["fssnapshot", "end"])),
+            kind: "notify",
+            timeout: Text::plain(renderer.config.gitlab.max_downtime),
+            sandbox: Some(renderer.snapshots()),
+            ..StepService::base().after([Unit::Window])
+        }
+        .render()
+    },
+};
+
+pub const FILES_LIVE: Row = Row {
+    name: "gitlab-backup-files-live.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: always,
+    text: |renderer, _| {
+        let step = StepService {
+            description: Text::plain("GitLab backup: capture the files, GitLab is down"),
+            timeout: Text::plain(renderer.config.gitlab.max_downtime),
+            ..StepService::base().after([Unit::Window])
+        };
+        match &renderer.config.files {
+            Files { command: Some(command), .. } => StepService {
+                exec: Text::command(command),
+                // Of it nothing is known but its end: it dies with the window.
+                binds_to: Text::names([Unit::Window, Unit::Run]),
+                staging: Some(Text::plain("steps/files")),
+                ..step
+            }
+            .render(),
+            _ => files_live(renderer, step).render(),
+        }
+    },
+};
+
+/// The files by us: clones are made where the files are.
+fn files_live(renderer: &Renderer<'_>, step: StepService) -> StepService {
+    let step = renderer.repository_step(step);
+    let sandbox = step.sandbox.map(|sandbox| match renderer.clones() {
+        true => {
+            let places = renderer.repository_paths().into_iter().chain(renderer.tops());
+            Sandbox { writable: renderer.writable(places), home: true, ..sandbox }
+        }
+        false => sandbox,
+    });
+    StepService { exec: renderer.helper(&["files-live"]), kind: "notify", sandbox, ..step }
+}
+
+pub const RESUME: Row = Row {
+    name: "gitlab-backup-resume.service",
+    place: Place::Behind(Stage::Window),
+    needed: always,
+    text: |renderer, _| {
+        Resume {
+            exec: renderer.helper(&["resume"]),
+            sandbox: Sandbox {
+                // A readiness URL behind a unix socket may ask for the socket owner's rights.
+                network: true,
+                thaws: renderer.config.gitlab.quiesce == Quiesce::Freeze,
+                writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                ..renderer.sandbox("CAP_DAC_OVERRIDE")
+            },
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "resume.service")]
+struct Resume {
+    exec: Text,
+    sandbox: Sandbox,
+}

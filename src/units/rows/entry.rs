@@ -1,0 +1,113 @@
+//! What begins a run, and what lasts for the whole of it.
+
+use std::path::Path;
+
+use askama::Template;
+
+use crate::paths;
+use crate::units::Unit;
+use crate::units::render::kinds::{Bracket, Entry, Run, Timer};
+use crate::units::render::{Renderer, Sandbox};
+use crate::units::row::{Place, Row, always};
+use crate::units::text::Text;
+
+pub const TIMER: Row = Row {
+    name: "gitlab-backup-run.timer",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, _| {
+        Timer {
+            description: Text::plain("GitLab backup: when"),
+            calendar: Text::plain(&renderer.config.schedule.calendar),
+            randomized_delay: Text::plain(renderer.config.schedule.randomized_delay),
+            unit: Text::names([Unit::Target]),
+        }
+        .render()
+    },
+};
+
+pub const CALENDAR: Row = Row {
+    name: "gitlab-backup-calendar.service",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, _| {
+        Calendar {
+            exec: calendars(renderer),
+            sandbox: Sandbox { bus: false, ..renderer.sandbox("") },
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "calendar.service")]
+struct Calendar {
+    exec: Text,
+    sandbox: Sandbox,
+}
+
+/// Tells the calendar of each timer.
+fn calendars(renderer: &Renderer<'_>) -> Text {
+    let config = renderer.config;
+    let of = |timer: &Unit| match timer {
+        Unit::VerifyTimer => config.verify.calendar.as_deref().unwrap_or_default(),
+        _ => config.schedule.calendar.as_str(),
+    };
+    let timers = renderer.plan.timers();
+    let words: Vec<String> = timers.iter().map(|timer| format!("{timer}={}", of(timer))).collect();
+    let words = ["calendar"].into_iter().chain(words.iter().map(String::as_str));
+    renderer.helper(&words.collect::<Vec<_>>())
+}
+
+pub const TARGET: Row = Row {
+    name: "gitlab-backup.target",
+    place: Place::Start,
+    needed: always,
+    text: |_, _| Entry { description: "GitLab backup", run: Text::names([Unit::Run]) }.render(),
+};
+
+pub const RUN: Row = Row {
+    name: "gitlab-backup-run.service",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, _| {
+        let reports = renderer.plan.needed(Unit::Report).is_some();
+        let conclude: &[&str] = if reports { &["conclude", "--report"] } else { &["conclude"] };
+        let silence = renderer.plan.needed(Unit::Silence);
+        let start = renderer.plan.needed(Unit::ReportStart);
+        Run {
+            description: "GitLab backup: drive the stages",
+            target: Text::names([Unit::Target]),
+            requires: Text::names([Unit::Staging]),
+            execute: renderer.helper(&["execute"]),
+            conclude: renderer.helper(conclude),
+            wants: Text::some_names([silence.clone(), start].into_iter().flatten()),
+            silence: silence.is_some(),
+            report: reports,
+            sandbox: Sandbox {
+                writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                ..renderer.sandbox("")
+            },
+        }
+        .render()
+    },
+};
+
+pub const STAGING: Row = Row {
+    name: "gitlab-backup-staging.service",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, _| {
+        Bracket {
+            description: "GitLab backup: the staging area is there",
+            begin: renderer.helper(&["staging", "begin"]),
+            end: renderer.helper(&["staging", "end"]),
+            credentials: Vec::new(),
+            sandbox: Sandbox {
+                bus: false,
+                ..renderer.sandbox("CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER")
+            },
+        }
+        .render()
+    },
+};

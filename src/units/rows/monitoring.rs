@@ -1,0 +1,195 @@
+//! The units that tell the monitoring.
+
+use std::path::Path;
+
+use askama::Template;
+
+use crate::config::Stage;
+use crate::config::monitoring::ReportConfig;
+use crate::paths;
+use crate::units::Unit;
+use crate::units::render::credential::line;
+use crate::units::render::step::StepService;
+use crate::units::render::{Renderer, Sandbox};
+use crate::units::row::{Place, Row, Steps, silences};
+use crate::units::text::Text;
+use crate::values::{SecretSource, Timespan};
+
+pub const SILENCE: Row = Row {
+    name: "gitlab-backup-silence.service",
+    place: Place::Start,
+    needed: silences,
+    text: |renderer, _| {
+        Silence {
+            begin: renderer.helper(&["silence", "begin"]),
+            end: renderer.helper(&["silence", "end"]),
+            credentials: silence_credentials(renderer),
+            sandbox: told(),
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "silence.service")]
+struct Silence {
+    begin: Text,
+    end: Text,
+    credentials: Vec<Text>,
+    sandbox: Sandbox,
+}
+
+pub const SILENCED: Row = Row {
+    name: "gitlab-backup-silenced.service",
+    place: Place::Member(Stage::Prepare, Steps::After),
+    needed: silences,
+    text: |renderer, unit| {
+        let wait = renderer.config.monitoring.wait.duration().as_secs();
+        StepService {
+            description: Text::plain("GitLab backup: wait until the monitoring is silent"),
+            exec: renderer.helper(&["silenced"]),
+            timeout: Text::plain(Timespan::from_secs(wait + 120)),
+            credentials: silence_credentials(renderer),
+            // The directory with the record of silences, which outlives the unit.
+            sandbox: Some(Sandbox {
+                writable: Some(Text::paths([Path::new(paths::STATE)])),
+                ..told()
+            }),
+            ..StepService::base().behind(renderer.before(Stage::Prepare, unit))
+        }
+        .render()
+    },
+};
+
+pub const UNSILENCE_TIMER: Row = Row {
+    name: "gitlab-backup-unsilence.timer",
+    place: Place::End,
+    needed: silences,
+    text: |renderer, _| {
+        UnsilenceTimer { grace: Text::plain(renderer.config.monitoring.grace) }.render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "unsilence.timer")]
+struct UnsilenceTimer {
+    grace: Text,
+}
+
+pub const UNSILENCE: Row = Row {
+    name: "gitlab-backup-unsilence.service",
+    place: Place::End,
+    needed: silences,
+    text: |renderer, _| {
+        Unsilence {
+            exec: renderer.helper(&["unsilence"]),
+            credentials: silence_credentials(renderer),
+            sandbox: told(),
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "unsilence.service")]
+struct Unsilence {
+    exec: Text,
+    credentials: Vec<Text>,
+    sandbox: Sandbox,
+}
+
+pub const REPORT_START: Row = Row {
+    name: "gitlab-backup-report-start.service",
+    place: Place::Start,
+    needed: |config| {
+        let healthchecks = |report: &ReportConfig| matches!(report, ReportConfig::Healthchecks(_));
+        config.monitoring.reports.iter().any(healthchecks)
+    },
+    text: |renderer, _| {
+        Report {
+            description: "GitLab backup: tell that a run has begun",
+            after: Text::names(["network.target"]),
+            exec: renderer.helper(&["report", "begin"]),
+            timeout: Text::plain(Timespan::from_secs(60)),
+            credentials: report_credentials(renderer),
+            sandbox: Some(told()),
+        }
+        .render()
+    },
+};
+
+pub const REPORT: Row = Row {
+    name: "gitlab-backup-report.service",
+    place: Place::End,
+    needed: |config| !config.monitoring.reports.is_empty(),
+    text: |renderer, _| {
+        let start = renderer.plan.needed(Unit::ReportStart);
+        Report {
+            description: "GitLab backup: tell how a run went",
+            after: Text::names(start.into_iter().chain([Unit::Run])),
+            exec: renderer.helper(&["report", "end"]),
+            timeout: Text::plain(Timespan::from_secs(30 * 60)),
+            credentials: report_credentials(renderer),
+            sandbox: report_sandbox(renderer),
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "report.service")]
+struct Report {
+    description: &'static str,
+    after: Text,
+    exec: Text,
+    timeout: Text,
+    credentials: Vec<Text>,
+    sandbox: Option<Sandbox>,
+}
+
+/// Network, and zabbix_sender.
+fn told() -> Sandbox {
+    Sandbox { network: true, foreign: true, ..Sandbox::new("") }
+}
+
+/// None where an own command is to be run, which may do anything.
+fn report_sandbox(renderer: &Renderer<'_>) -> Option<Sandbox> {
+    let mut writable: Vec<&Path> = Vec::new();
+    for report in &renderer.config.monitoring.reports {
+        match report {
+            ReportConfig::Command { .. } => return None,
+            ReportConfig::Prometheus(path) => writable.extend(path.parent()),
+            _ => {}
+        }
+    }
+    // With `-`: that one is missing is for the report itself to say, in words, and not for the
+    // unit's start.
+    let writable: Vec<String> =
+        writable.iter().map(|path| format!("-{}", path.display())).collect();
+    let writable = (!writable.is_empty()).then(|| Text::paths(writable.iter().map(Path::new)));
+    // The exporter's directory may belong to its user.
+    let capabilities = if writable.is_some() { "CAP_DAC_OVERRIDE" } else { "" };
+    Some(Sandbox { writable, capabilities, ..told() })
+}
+
+/// `LoadCredential=` of what the silences need.
+fn silence_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
+    let silences = &renderer.config.monitoring.silences;
+    lines(silences.iter().flat_map(|silence| silence.secrets()).collect())
+}
+
+fn report_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
+    let reports = &renderer.config.monitoring.reports;
+    lines(reports.iter().flat_map(|report| report.secrets()).collect())
+}
+
+/// Two systems may share a secret.
+fn lines(secrets: Vec<(&'static str, &SecretSource)>) -> Vec<Text> {
+    let mut once: Vec<(&str, &SecretSource)> = Vec::new();
+    for secret in secrets {
+        if !once.contains(&secret) {
+            once.push(secret);
+        }
+    }
+    once.into_iter().map(|(id, source)| line(id, source)).collect()
+}

@@ -1,0 +1,56 @@
+//! A `[[step]]` of the configuration: an outside program with the rights that its user has, and no
+//! sandbox that could break it.
+
+use askama::Template;
+
+use crate::config::{Stage, Step};
+use crate::units::Unit;
+use crate::units::render::Renderer;
+use crate::units::render::step::StepService;
+use crate::units::row::{Place, Row, Steps, always};
+use crate::units::text::Text;
+
+pub const STEP: Row = Row {
+    name: "gitlab-backup-step-{}.service",
+    place: Place::Member(Stage::Prepare, Steps::After),
+    needed: always,
+    text: |renderer, unit| {
+        let named = |step: &&Step| matches!(unit, Unit::Step(name) if *name == step.name);
+        match renderer.config.steps.iter().find(named) {
+            Some(step) => service(renderer, step).render(),
+            None => Ok(String::new()),
+        }
+    },
+};
+
+fn service(renderer: &Renderer<'_>, step: &Step) -> StepService {
+    let in_window = step.stage == Stage::Window;
+    let before: Vec<Unit> = match step.stage {
+        Stage::Prepare => renderer.plan.preflights(),
+        Stage::Window => vec![Unit::Window],
+        Stage::Store => renderer.plan.needed(Unit::Postgresql).into_iter().collect(),
+        Stage::Finish => renderer.plan.needed(Unit::Prune).into_iter().collect(),
+    };
+    // The window is bound to, not required: a requirement would be the weaker of the two. What
+    // follows a complete run does so even if old runs could not be removed.
+    let ordered = StepService::base();
+    let ordered = match step.stage {
+        Stage::Window | Stage::Finish => ordered.after(before),
+        Stage::Prepare | Stage::Store => ordered.behind(before),
+    };
+    StepService {
+        description: Text::prose(step.description.as_deref().unwrap_or(&step.name)),
+        exec: Text::command(&step.command),
+        binds_to: match in_window {
+            true => Text::names([Unit::Window, Unit::Run]),
+            false => Text::names([Unit::Run]),
+        },
+        user: step.user.as_ref().map(|user| Text::names([user])),
+        timeout: Text::plain(step.timeout),
+        stop_timeout: in_window.then(|| Text::plain(renderer.config.gitlab.stop_grace)),
+        staging: Some(Text::plain(format!("steps/{}", step.name))),
+        idle: !in_window,
+        outside: true,
+        ..ordered
+    }
+}

@@ -1,0 +1,109 @@
+//! The units in place of what systemd does not manage itself, and what keeps them true. Other
+//! people's programs: without a sandbox that could break them, and without a umask that what they
+//! start would inherit.
+
+use askama::Template;
+
+use crate::config::{Proxy, Stage};
+use crate::units::Unit;
+use crate::units::render::Renderer;
+use crate::units::render::step::StepService;
+use crate::units::row::{Place, Row, Steps, always, proxies};
+use crate::units::text::Text;
+use crate::values::Timespan;
+
+/// Beside what the helper waits for: it gives up by itself, and says why.
+const MARGIN: u64 = 30;
+/// What the answers to a question may take.
+const ANSWERS: Timespan = Timespan::from_secs(120);
+
+pub const PROXY: Row = Row {
+    name: "gitlab-backup-proxy-{}.service",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, unit| {
+        let named = |proxy: &&Proxy| matches!(unit, Unit::Proxy(name) if *name == proxy.name);
+        match renderer.config.gitlab.proxies.iter().find(named) {
+            Some(proxy) => service(renderer, proxy).render(),
+            None => Ok(String::new()),
+        }
+    },
+};
+
+#[derive(Template)]
+#[template(path = "proxy.service")]
+struct ProxyService {
+    /// What the reader of the unit should know.
+    notes: Vec<Text>,
+    description: Text,
+    after: Option<Text>,
+    start: Text,
+    stop: Text,
+    timeout: Text,
+}
+
+fn service(renderer: &Renderer<'_>, proxy: &Proxy) -> ProxyService {
+    let name = &proxy.name;
+    let note = |word: &str, argv: &[String]| Text::prose(&format!("{word}: {}", argv.join(" ")));
+    let described = format!("GitLab's {name}, which systemd does not manage itself");
+    ProxyService {
+        notes: vec![
+            note("start", &proxy.start),
+            note("stop", &proxy.stop),
+            note("status", &proxy.status),
+        ],
+        description: Text::prose(&described),
+        after: Text::some_names(proxy.after.iter().map(|name| Unit::Proxy(name.clone()))),
+        start: renderer.helper(&["proxy", "start", name]),
+        stop: renderer.helper(&["proxy", "stop", name]),
+        timeout: Text::plain(Timespan::from_secs(proxy.timeout + MARGIN)),
+    }
+}
+
+pub const PROXIES: Row = Row {
+    name: "gitlab-backup-proxies.service",
+    place: Place::Member(Stage::Prepare, Steps::Before),
+    needed: proxies,
+    text: |renderer, _| {
+        Proxies {
+            description: "GitLab backup: ask which of the services run that systemd does not manage",
+            begin: renderer.helper(&["proxies", "begin"]),
+            end: renderer.helper(&["proxies", "end"]),
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "proxies.service")]
+struct Proxies {
+    description: &'static str,
+    begin: Text,
+    end: Text,
+}
+
+pub const DOWN: Row = Row {
+    name: "gitlab-backup-proxies-down.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: proxies,
+    text: |renderer, unit| {
+        let before = renderer.before(Stage::Window, unit);
+        StepService {
+            binds_to: Text::names([Unit::Window, Unit::Run]),
+            ..down(renderer).after([vec![Unit::Window], before].concat())
+        }
+        .render()
+    },
+};
+
+/// What asks them again when everything is captured.
+pub fn down(renderer: &Renderer<'_>) -> StepService {
+    StepService {
+        description: Text::plain(
+            "GitLab backup: nothing was started behind systemd's back, GitLab is down",
+        ),
+        exec: renderer.helper(&["proxies-down"]),
+        timeout: Text::plain(ANSWERS),
+        ..StepService::base()
+    }
+}

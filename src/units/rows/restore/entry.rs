@@ -1,0 +1,95 @@
+//! What begins a restore, and what lasts for the whole of it.
+
+use std::path::Path;
+
+use askama::Template;
+
+use super::{REPLACE, helper, in_place, in_window, names};
+use crate::config::EngineName;
+use crate::paths;
+use crate::units::render::Sandbox;
+use crate::units::render::kinds::{Bracket, Entry, Run};
+use crate::units::render::step::StepService;
+use crate::units::row::{Place, Row, always};
+use crate::units::text::Text;
+use crate::units::{Restore, Unit};
+
+/// Servers are asked as their own users, and what is rehearsed with is handed over.
+const REHEARSE: &str =
+    "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN CAP_KILL CAP_SETUID CAP_SETGID";
+
+pub const TARGET: Row = Row {
+    name: "gitlab-backup-restore.target",
+    place: Place::Start,
+    needed: always,
+    text: |_, _| Entry { description: "GitLab restore", run: names([Restore::Run]) }.render(),
+};
+
+pub const RUN: Row = Row {
+    name: "gitlab-backup-restore-run.service",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, _| {
+        let silence = renderer.plan.needed(Unit::Silence);
+        Run {
+            description: "GitLab restore: drive the stages",
+            target: names([Restore::Target]),
+            requires: Text::names([Unit::Staging, Restore::Staging.into()]),
+            execute: helper(renderer, &["execute"]),
+            conclude: helper(renderer, &["conclude"]),
+            wants: Text::some_names(silence.clone()),
+            silence: silence.is_some(),
+            report: false,
+            sandbox: Sandbox {
+                network: renderer.redis_by_network(),
+                processes: renderer.redis_by_network(),
+                writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
+                // Asks who is behind Redis' socket, where only GitLab may.
+                ..renderer.sandbox("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
+            },
+        }
+        .render()
+    },
+};
+
+pub const STAGING: Row = Row {
+    name: "gitlab-backup-restore-staging.service",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, _| {
+        Bracket {
+            description: "GitLab restore: what is laid out goes, unless it took its place",
+            begin: helper(renderer, &["begin"]),
+            end: helper(renderer, &["unstage"]),
+            credentials: renderer.credentials(false, true, true),
+            sandbox: in_place(renderer, REPLACE),
+        }
+        .render()
+    },
+};
+
+pub const PREFLIGHT: Row = Row {
+    name: "gitlab-backup-restore-preflight.service",
+    place: Place::Start,
+    needed: always,
+    text: |renderer, _| {
+        let config = renderer.config;
+        let by_restic = config.repository.engine == EngineName::Restic;
+        StepService {
+            description: Text::plain("GitLab restore: check everything before GitLab is touched"),
+            exec: helper(renderer, &["preflight"]),
+            credentials: renderer.credentials(true, true, true),
+            mounts: renderer.repository_path(),
+            after: Text::names([Unit::Staging]),
+            requires: Text::names([Unit::Staging]),
+            binds_to: names([Restore::Run]),
+            sandbox: Some(Sandbox {
+                network: renderer.servers_by_network() || renderer.repository_path().is_none(),
+                foreign: by_restic || config.postgresql.is_some(),
+                ..in_place(renderer, REHEARSE)
+            }),
+            ..in_window(renderer, [])
+        }
+        .render()
+    },
+};

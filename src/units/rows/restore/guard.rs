@@ -1,0 +1,48 @@
+//! What keeps a half restored GitLab down at boot.
+
+use askama::Template;
+
+use super::helper;
+use crate::units::render::Sandbox;
+use crate::units::row::{Place, Row, always, proxies};
+use crate::units::text::Text;
+
+pub const GUARD: Row = Row {
+    name: "gitlab-backup-restore-guard.service",
+    place: Place::Alone,
+    needed: always,
+    text: |renderer, _| {
+        // Named here: what keeps a half restored GitLab down does not hang on a file that was
+        // broken meanwhile.
+        let writers = &renderer.config.gitlab.writers;
+        let words = writers.iter().flat_map(|writer| ["--stop", writer.as_str()]);
+        let words: Vec<&str> = std::iter::once("guard").chain(words).collect();
+        Guard {
+            writers: Text::names(writers),
+            exec: helper(renderer, &words),
+            sandbox: renderer.sandbox(""),
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "guard.service")]
+struct Guard {
+    writers: Text,
+    exec: Text,
+    sandbox: Sandbox,
+}
+
+pub const KEEP_DOWN: Row = Row {
+    name: "gitlab-backup-restore-keep-down.service",
+    place: Place::Alone,
+    needed: proxies,
+    text: |renderer, _| KeepDown { exec: helper(renderer, &["keep-down"]) }.render(),
+};
+
+#[derive(Template)]
+#[template(path = "keep-down.service")]
+struct KeepDown {
+    exec: Text,
+}

@@ -1,0 +1,99 @@
+//! What lays out and loads, beside what is live.
+
+use std::path::{Path, PathBuf};
+
+use askama::Template;
+
+use super::{helper, in_place, in_window};
+use crate::config::{EngineName, Postgresql, Stage};
+use crate::paths;
+use crate::units::Restore;
+use crate::units::render::step::StepService;
+use crate::units::render::{Renderer, Sandbox, credential};
+use crate::units::row::{Place, Row, Steps, always, postgresql};
+use crate::units::text::Text;
+
+/// Files keep their owner, mode and attributes.
+const LAY: &str =
+    "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_MKNOD";
+/// Dumps are handed over, and nobody else's files are touched.
+const DUMPING: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN";
+/// To become the users that ask PostgreSQL, and to give the dumps to them.
+const LOADING: &str =
+    "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
+
+pub const DUMPS: Row = Row {
+    name: "gitlab-backup-restore-dumps.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: always,
+    text: |renderer, _| {
+        let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
+        let sandbox = Sandbox { writable: renderer.writable(own), ..renderer.sandbox(DUMPING) };
+        StepService {
+            description: Text::plain("GitLab restore: lay the dumps out"),
+            exec: helper(renderer, &["dumps"]),
+            ..laying_out(renderer, sandbox)
+        }
+        .render()
+    },
+};
+
+pub const FILES: Row = Row {
+    name: "gitlab-backup-restore-files.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: always,
+    text: |renderer, _| {
+        let sandbox = Sandbox { processes: false, ..in_place(renderer, LAY) };
+        StepService {
+            description: Text::plain("GitLab restore: lay the files out beside the old ones"),
+            exec: helper(renderer, &["files"]),
+            ..laying_out(renderer, sandbox)
+        }
+        .render()
+    },
+};
+
+/// What lays out reads the repository, and asks no server.
+fn laying_out(renderer: &Renderer<'_>, sandbox: Sandbox) -> StepService {
+    StepService {
+        credentials: renderer.credentials(true, false, false),
+        mounts: renderer.repository_path(),
+        sandbox: Some(Sandbox {
+            network: renderer.repository_path().is_none(),
+            foreign: renderer.config.repository.engine == EngineName::Restic,
+            bus: false,
+            ..sandbox
+        }),
+        ..in_window(renderer, [Restore::Undo])
+    }
+}
+
+pub const POSTGRESQL: Row = Row {
+    name: "gitlab-backup-restore-postgresql.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: postgresql,
+    text: |renderer, _| {
+        let step = renderer.postgresql_step(StepService {
+            description: Text::plain("GitLab restore: load the dumps beside the old databases"),
+            exec: helper(renderer, &["postgresql"]),
+            ..in_window(renderer, [Restore::Dumps])
+        });
+        let plan = credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
+        let step = StepService { credentials: [vec![plan], step.credentials].concat(), ..step };
+        match renderer.config.postgresql.as_ref().is_some_and(Postgresql::by_socket) {
+            // It asks as one user and loads as another, who is given the dumps.
+            true => StepService {
+                user: None,
+                sandbox: Some(Sandbox {
+                    foreign: true,
+                    bus: false,
+                    writable: renderer.writable([PathBuf::from(paths::RESTORE_DUMPS)]),
+                    ..renderer.sandbox(LOADING)
+                }),
+                ..step
+            },
+            false => step,
+        }
+        .render()
+    },
+};

@@ -1,0 +1,99 @@
+//! What puts the new in the place of the old, and back.
+
+use askama::Template;
+
+use super::{REPLACE, helper, in_place, in_window, names};
+use crate::config::Stage;
+use crate::units::render::Sandbox;
+use crate::units::render::step::StepService;
+use crate::units::row::{Place, Row, Steps, always, proxies};
+use crate::units::rows::proxies::down;
+use crate::units::text::Text;
+use crate::units::{Restore, Unit};
+use crate::values::Timespan;
+
+/// What the renames may take, beside the servers' own start.
+const RENAMES: u64 = 30 * 60;
+
+pub const UNDO: Row = Row {
+    name: "gitlab-backup-restore-undo.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: always,
+    text: |renderer, _| {
+        StepService {
+            description: Text::plain(
+                "GitLab restore: put back what an unfinished restore has replaced",
+            ),
+            exec: helper(renderer, &["undo"]),
+            credentials: renderer.credentials(false, true, true),
+            ..in_window(renderer, [])
+        }
+        .render()
+    },
+};
+
+pub const PROXIES_DOWN: Row = Row {
+    name: "gitlab-backup-restore-proxies-down.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: proxies,
+    text: |renderer, _| {
+        let before = renderer.plan.restore().into_iter();
+        let before = before.take_while(|unit| *unit != Restore::ProxiesDown);
+        let step = in_window(renderer, before);
+        // Other people's programs, as in a backup.
+        StepService {
+            after: step.after,
+            requires: step.requires,
+            binds_to: step.binds_to,
+            ..down(renderer)
+        }
+        .render()
+    },
+};
+
+pub const SWITCH: Row = Row {
+    name: "gitlab-backup-restore-switch.service",
+    place: Place::Member(Stage::Window, Steps::After),
+    needed: always,
+    text: |renderer, _| {
+        let before = renderer.plan.restore().into_iter();
+        let before = before.take_while(|unit| *unit != Restore::Switch);
+        let servers: u64 =
+            renderer.config.redis.iter().map(|redis| redis.timeout.duration().as_secs()).sum();
+        StepService {
+            description: Text::plain("GitLab restore: the new takes the place of the old"),
+            exec: helper(renderer, &["switch"]),
+            credentials: renderer.credentials(false, true, true),
+            timeout: Text::plain(Timespan::from_secs(RENAMES + servers)),
+            ..in_window(renderer, before)
+        }
+        .render()
+    },
+};
+
+pub const FINISH: Row = Row {
+    name: "gitlab-backup-restore-finish.service",
+    place: Place::End,
+    needed: always,
+    text: |renderer, _| {
+        StepService {
+            description: Text::plain("GitLab restore: remove what was there before"),
+            exec: helper(renderer, &["finish"]),
+            credentials: renderer.credentials(false, true, true),
+            retry: Some(10),
+            after: Text::names([Unit::Staging]),
+            // Bound to no executor: it also comes when GitLab has answered late, or before the
+            // next run.
+            binds_to: names([]),
+            requires: names([]),
+            sandbox: Some(Sandbox {
+                bus: false,
+                processes: false,
+                network: renderer.postgresql_by_network() || renderer.readiness_by_network(),
+                ..in_place(renderer, REPLACE)
+            }),
+            ..in_window(renderer, [])
+        }
+        .render()
+    },
+};

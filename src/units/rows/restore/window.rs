@@ -1,0 +1,61 @@
+//! The window of a restore.
+
+use askama::Template;
+
+use super::names;
+use crate::config::Stage;
+use crate::units::render::kinds::{Pause, StageTarget, Window};
+use crate::units::row::{Place, Row, always};
+use crate::units::text::Text;
+use crate::units::{Restore, Unit};
+
+pub const APPLY: Row = Row {
+    name: "gitlab-backup-restore-apply.target",
+    place: Place::Around(Stage::Window),
+    needed: always,
+    text: |renderer, _| {
+        StageTarget {
+            description: "GitLab restore: everything is in place",
+            members: Text::names(renderer.plan.restore().into_iter().map(Unit::Restore)),
+            window: Some(names([Restore::Window])),
+        }
+        .render()
+    },
+};
+
+pub const PAUSE: Row = Row {
+    name: "gitlab-backup-restore-pause.service",
+    place: Place::Around(Stage::Window),
+    needed: always,
+    text: |renderer, _| {
+        Pause {
+            description: "GitLab restore: GitLab is paused and will be resumed, unless it is half restored",
+            run: names([Restore::Run]),
+            begin: renderer.pause(true),
+            end: renderer.helper(&["unpause"]),
+            sandbox: renderer.sandbox(""),
+        }
+        .render()
+    },
+};
+
+pub const WINDOW: Row = Row {
+    name: "gitlab-backup-restore-window.service",
+    place: Place::Around(Stage::Window),
+    needed: always,
+    text: |renderer, _| {
+        Window {
+            description: "GitLab restore: GitLab is down",
+            // A restore stops them, whatever a backup does.
+            writers: Some(Text::names(renderer.config.gitlab.conflicting())),
+            thaw: None,
+            run: names([Restore::Run]),
+            pause: names([Restore::Pause]),
+            deadline: None,
+            exec: renderer.helper(&["window", "--stopped"]),
+            timeout: renderer.window_timeout(true),
+            sandbox: renderer.sandbox(""),
+        }
+        .render()
+    },
+};

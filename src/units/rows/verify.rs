@@ -1,0 +1,60 @@
+//! What verifies the newest run: no part of any run.
+
+use askama::Template;
+
+use crate::units::Unit;
+use crate::units::render::Sandbox;
+use crate::units::render::kinds::Timer;
+use crate::units::row::{Place, Row, always};
+use crate::units::text::Text;
+
+/// What is laid out belongs to many users, and what reads that runs as an account of its own.
+const RIGHTS: &str = "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
+
+/// Reads the repository and never writes it.
+pub const SERVICE: Row = Row {
+    name: "gitlab-backup-verify.service",
+    place: Place::Alone,
+    needed: always,
+    text: |renderer, _| {
+        VerifyService {
+            exec: renderer.helper(&["verify"]),
+            mounts: renderer.repository_path(),
+            credentials: renderer.credentials(true, false, false),
+            sandbox: Sandbox {
+                network: renderer.repository_path().is_none(),
+                foreign: true,
+                set_id: true,
+                // By system calls that older systemds do not count among those of a service.
+                confines: true,
+                ..renderer.sandbox(RIGHTS)
+            },
+        }
+        .render()
+    },
+};
+
+#[derive(Template)]
+#[template(path = "verify.service")]
+struct VerifyService {
+    exec: Text,
+    mounts: Option<Text>,
+    credentials: Vec<Text>,
+    sandbox: Sandbox,
+}
+
+pub const TIMER: Row = Row {
+    name: "gitlab-backup-verify.timer",
+    place: Place::Alone,
+    needed: |config| config.verify.calendar.is_some(),
+    text: |renderer, _| {
+        let verify = &renderer.config.verify;
+        Timer {
+            description: Text::plain("GitLab backup: when the newest run is verified"),
+            calendar: Text::plain(verify.calendar.as_deref().unwrap_or_default()),
+            randomized_delay: Text::plain(verify.randomized_delay),
+            unit: Text::names([Unit::Verify]),
+        }
+        .render()
+    },
+};
