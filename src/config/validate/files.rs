@@ -32,43 +32,13 @@ pub(super) fn check(
     let omit = checker.list(section, "omit", &raw.omit, |text| omit(text));
     let presync = raw.presync.as_ref().map(|presync| *presync.get_ref());
     if raw.command.is_some() {
-        let exclude = raw.exclude.as_ref().filter(|list| !list.get_ref().is_empty());
-        let presync = raw.presync.as_ref().filter(|presync| *presync.get_ref());
-        let contradictions = [
-            ("paths", given.map(|list| section.field("paths", Some(list)))),
-            ("exclude", exclude.map(|list| section.field("exclude", Some(list)))),
-            ("presync", presync.map(|presync| section.field("presync", Some(presync)))),
-            (
-                "snapshot",
-                raw.snapshot.as_ref().map(|method| section.field("snapshot", Some(method))),
-            ),
-            ("path", own.first().map(|(place, ..)| place.clone())),
-        ];
-        for (name, place) in contradictions {
-            if let Some(place) = place {
-                let message = format!(
-                    "contradicts files.command, which takes the place of the backup that files.{name} is for"
-                );
-                checker.refuse(
-                    &place,
-                    Refusal::new(message, format!("files.{name} or files.command")),
-                );
-            }
-        }
+        contradictions(checker, section, &raw, own.first().map(|(place, ..)| place.clone()));
     } else if given.is_none()
         && own.is_empty()
         && (raw.paths.is_some() || defaults.paths.is_empty())
         && !layout.is_empty()
     {
-        let message = match &raw.paths {
-            Some(_) => "is empty: there would be no files to save".to_owned(),
-            None => format!("is missing, and layout '{layout}' finds none on this host"),
-        };
-        let refusal = Refusal::new(
-            message,
-            "the absolute paths of repositories, uploads and configuration, or files.command",
-        );
-        checker.refuse(&section.field("paths", raw.paths.as_ref()), refusal);
+        nothing_to_save(checker, section, &raw, layout);
     }
     let configuration =
         checker.list(section, "configuration", &raw.configuration, |path| rules::path(path));
@@ -78,18 +48,7 @@ pub(super) fn check(
         // A path that has a table of its own beside none in the list adds to what the layout finds.
         (None, None) => defaults.paths.clone(),
     };
-    for (place, path, _) in &own {
-        if let Some(around) =
-            paths.iter().find(|other| *other != path && rules::overlap(path, other))
-        {
-            let message =
-                format!("'{}' and '{}' lie one inside the other", path.display(), around.display());
-            checker.refuse(place, Refusal::new(message, "paths of which none lies inside another"));
-        }
-        if !paths.contains(path) {
-            paths.push(path.clone());
-        }
-    }
+    take_own(checker, &own, &mut paths);
     kept(checker, exclude.as_deref().unwrap_or_default(), &paths);
     for (place, path) in configuration.iter().flatten().filter(|(_, path)| !paths.contains(path)) {
         let refusal = Refusal::new(
@@ -125,6 +84,60 @@ pub(super) fn check(
         // There is nothing to copy ahead where a program of its own does it all.
         presync: presync.unwrap_or(command.is_none()),
         command,
+    }
+}
+
+/// What is for our own backup of the files says nothing where a command takes its place.
+fn contradictions(checker: &mut Checker, section: &Section, raw: &raw::Files, own: Option<Place>) {
+    let given = raw.paths.as_ref().filter(|list| !list.get_ref().is_empty());
+    let exclude = raw.exclude.as_ref().filter(|list| !list.get_ref().is_empty());
+    let presync = raw.presync.as_ref().filter(|presync| *presync.get_ref());
+    let contradictions = [
+        ("paths", given.map(|list| section.field("paths", Some(list)))),
+        ("exclude", exclude.map(|list| section.field("exclude", Some(list)))),
+        ("presync", presync.map(|presync| section.field("presync", Some(presync)))),
+        ("snapshot", raw.snapshot.as_ref().map(|method| section.field("snapshot", Some(method)))),
+        ("path", own),
+    ];
+    for (name, place) in contradictions {
+        if let Some(place) = place {
+            let message = format!(
+                "contradicts files.command, which takes the place of the backup that files.{name} is for"
+            );
+            checker.refuse(&place, Refusal::new(message, format!("files.{name} or files.command")));
+        }
+    }
+}
+
+fn nothing_to_save(checker: &mut Checker, section: &Section, raw: &raw::Files, layout: &str) {
+    let message = match &raw.paths {
+        Some(_) => "is empty: there would be no files to save".to_owned(),
+        None => format!("is missing, and layout '{layout}' finds none on this host"),
+    };
+    let refusal = Refusal::new(
+        message,
+        "the absolute paths of repositories, uploads and configuration, or files.command",
+    );
+    checker.refuse(&section.field("paths", raw.paths.as_ref()), refusal);
+}
+
+/// Adds the paths that have a table of their own.
+fn take_own(
+    checker: &mut Checker,
+    own: &[(Place, PathBuf, Option<Method>)],
+    paths: &mut Vec<PathBuf>,
+) {
+    for (place, path, _) in own {
+        if let Some(around) =
+            paths.iter().find(|other| *other != path && rules::overlap(path, other))
+        {
+            let message =
+                format!("'{}' and '{}' lie one inside the other", path.display(), around.display());
+            checker.refuse(place, Refusal::new(message, "paths of which none lies inside another"));
+        }
+        if !paths.contains(path) {
+            paths.push(path.clone());
+        }
     }
 }
 

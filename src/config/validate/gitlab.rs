@@ -37,19 +37,9 @@ pub(super) fn check(
         .into_iter()
         .chain(defaults.redis_unit.iter().map(ToString::to_string))
         .collect();
-    let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
-    for (place, _) in writers.iter().flatten().filter(|(_, name)| name.as_str() == SUPERVISOR) {
-        let message = format!(
-            "'{SUPERVISOR}' runs PostgreSQL and Redis as well, which have to answer while everything else is down"
-        );
-        checker.refuse(
-            place,
-            Refusal::new(message, "nothing: each service below it is stopped by itself"),
-        );
-    }
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
-    let mut writers: Vec<UnitName> = match writers {
-        Some(writers) => writers.into_iter().map(|(_, name)| name).collect(),
+    let mut writers = match writers(checker, section, &raw) {
+        Some(writers) => writers,
         None => std::mem::take(&mut defaults.writers),
     };
     let proxies = proxy::check(checker, raw.proxy.as_ref(), std::mem::take(&mut defaults.proxies));
@@ -58,50 +48,15 @@ pub(super) fn check(
             writers.push(unit);
         }
     }
-    let stays_up = checker
-        .list(section, "stays-up", &raw.stays_up, |name| rules::unit(name))
-        .unwrap_or_default();
-    for (place, unit) in &stays_up {
-        // One that is not stopped anyway is said to be harmless; one that nobody knows is a slip of
-        // the pen.
-        let unknown = !around.units.is_empty() && around.units.find(unit.as_str()).is_none();
-        if !writers.contains(unit) && !writers.is_empty() && unknown {
-            let all: Vec<_> = writers.iter().map(ToString::to_string).collect();
-            checker.refuse(
-                place,
-                Refusal::new(format!("there is no '{unit}' on this host"), all.join(", ")),
-            );
-        }
-    }
+    let stays_up = stays_up(checker, section, &raw, &writers, around.units);
     // A target that is stopped takes along what is part of it; as it cannot start anything by
     // itself, it may stay.
     writers.retain(|unit| {
-        !stays_up.iter().any(|(_, other)| other == unit)
-            && (stays_up.is_empty() || !unit.as_str().ends_with(".target"))
+        !stays_up.contains(unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target"))
     });
-    let quiesce =
-        checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
-    if let (Some(Quiesce::Freeze), Some(proxy)) = (
-        quiesce,
-        proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())),
-    ) {
-        let message = format!(
-            "'freeze' is not for '{}', whose processes are not those of a unit",
-            proxy.name
-        );
-        checker
-            .refuse(&section.field("quiesce", raw.quiesce.as_ref()), Refusal::new(message, "stop"));
-    }
+    let quiesce = quiesce(checker, section, &raw, &writers, &proxies);
     if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
-        let message = match &raw.writers {
-            Some(_) => "is empty: there would be nothing to stop".to_owned(),
-            None => format!("is missing, and layout '{}' finds none on this host", layout.name()),
-        };
-        let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"], or [[gitlab.proxy]]";
-        checker.refuse(
-            &section.field("writers", raw.writers.as_ref()),
-            Refusal::new(message, allowed),
-        );
+        nothing_to_stop(checker, section, &raw, layout);
     }
     let readiness =
         checker.value(section, "readiness-url", raw.readiness_url.as_ref(), |url| readiness(url));
@@ -121,15 +76,93 @@ pub(super) fn check(
             .cloned()
             .collect(),
         writers,
-        stays_up: stays_up.into_iter().map(|(_, unit)| unit).collect(),
+        stays_up,
         proxies,
-        quiesce: quiesce.unwrap_or(Quiesce::Stop),
+        quiesce,
         readiness,
         max_downtime: downtime.unwrap_or(Timespan::from_secs(30 * 60)),
         stop_grace: grace.unwrap_or(Timespan::from_secs(10)),
         settle: settle.unwrap_or(Timespan::from_secs(5 * 60)),
     };
     (gitlab, defaults, found)
+}
+
+/// The units that are named, none of which may be what runs the databases too.
+fn writers(checker: &mut Checker, section: &Section, raw: &raw::Gitlab) -> Option<Vec<UnitName>> {
+    let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
+    for (place, _) in writers.iter().flatten().filter(|(_, name)| name.as_str() == SUPERVISOR) {
+        let message = format!(
+            "'{SUPERVISOR}' runs PostgreSQL and Redis as well, which have to answer while everything else is down"
+        );
+        checker.refuse(
+            place,
+            Refusal::new(message, "nothing: each service below it is stopped by itself"),
+        );
+    }
+    writers.map(|writers| writers.into_iter().map(|(_, name)| name).collect())
+}
+
+/// One that is not stopped anyway is said to be harmless; one that nobody knows is a slip of the
+/// pen.
+fn stays_up(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Gitlab,
+    writers: &[UnitName],
+    units: &Units,
+) -> Vec<UnitName> {
+    let stays_up = checker
+        .list(section, "stays-up", &raw.stays_up, |name| rules::unit(name))
+        .unwrap_or_default();
+    for (place, unit) in &stays_up {
+        let unknown = !units.is_empty() && units.find(unit.as_str()).is_none();
+        if !writers.contains(unit) && !writers.is_empty() && unknown {
+            let all: Vec<_> = writers.iter().map(ToString::to_string).collect();
+            checker.refuse(
+                place,
+                Refusal::new(format!("there is no '{unit}' on this host"), all.join(", ")),
+            );
+        }
+    }
+    stays_up.into_iter().map(|(_, unit)| unit).collect()
+}
+
+/// What is not a unit's cannot be frozen.
+fn quiesce(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Gitlab,
+    writers: &[UnitName],
+    proxies: &[Proxy],
+) -> Quiesce {
+    let quiesce =
+        checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
+    if let (Some(Quiesce::Freeze), Some(proxy)) = (
+        quiesce,
+        proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())),
+    ) {
+        let message = format!(
+            "'freeze' is not for '{}', whose processes are not those of a unit",
+            proxy.name
+        );
+        checker
+            .refuse(&section.field("quiesce", raw.quiesce.as_ref()), Refusal::new(message, "stop"));
+    }
+    quiesce.unwrap_or(Quiesce::Stop)
+}
+
+fn nothing_to_stop(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Gitlab,
+    layout: &dyn Layout,
+) {
+    let message = match &raw.writers {
+        Some(_) => "is empty: there would be nothing to stop".to_owned(),
+        None => format!("is missing, and layout '{}' finds none on this host", layout.name()),
+    };
+    let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"], or [[gitlab.proxy]]";
+    checker.refuse(&section.field("writers", raw.writers.as_ref()), Refusal::new(message, allowed));
 }
 
 fn layout(

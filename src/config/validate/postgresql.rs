@@ -3,7 +3,8 @@
 use super::rules::{self, Refusal};
 use super::{Checker, Defaults, Section};
 use crate::accounts;
-use crate::config::{Postgresql, raw};
+use crate::config::Postgresql;
+use crate::config::raw::{self, Field};
 use crate::values::Timespan;
 
 pub(super) fn check(
@@ -23,18 +24,12 @@ pub(super) fn check(
     let user = user
         .or_else(|| server.map(|server| server.user.clone()))
         .unwrap_or_else(|| "postgres".to_owned());
-    let os_user = match &raw.os_user {
-        Some(field) => checker.value(section, "os-user", Some(field), |name| rules::os_user(name)),
-        None if host.starts_with('/') => rules::os_user(&user)
-            .map_err(|_| {
-                let message = format!("is missing: the role '{user}' is not the name of an OS user that could connect to a socket");
-                checker.refuse(&section.place("os-user"), Refusal::new(message, "the OS user to connect as"));
-            })
-            .ok(),
-        // A host is reached by password, as nobody in particular.
-        None => Some(accounts::SERVICE.to_owned()),
-    };
     let by_socket = host.starts_with('/');
+    let os_user = match by_socket || raw.os_user.is_some() {
+        true => os_user_of(checker, section, ("os-user", &raw.os_user), &user),
+        // A host is reached by password, as nobody in particular.
+        false => Some(accounts::SERVICE.to_owned()),
+    };
     let restore_user =
         checker.value(section, "restore-user", raw.restore_user.as_ref(), |name| match by_socket {
             true => rules::postgresql_name(name),
@@ -43,16 +38,14 @@ pub(super) fn check(
                 "leave it out where host is a host: there, one role and its password do everything",
             )),
         });
-    let restore_os_user = match (&raw.restore_os_user, &restore_user) {
-        (Some(field), _) => checker.value(section, "restore-os-user", Some(field), |name| rules::os_user(name)),
-        // As with the role that backs up: a socket goes by the user's name.
-        (None, Some(role)) => rules::os_user(role)
-            .map_err(|_| {
-                let message = format!("is missing: the role '{role}' is not the name of an OS user that could connect to a socket");
-                checker.refuse(&section.place("restore-os-user"), Refusal::new(message, "the OS user to connect as"));
-            })
-            .ok(),
-        (None, None) => os_user.clone(),
+    let restore_os_user = match &restore_user {
+        None if raw.restore_os_user.is_none() => os_user.clone(),
+        role => os_user_of(
+            checker,
+            section,
+            ("restore-os-user", &raw.restore_os_user),
+            role.as_deref().unwrap_or_default(),
+        ),
     };
     let databases =
         checker.list(section, "databases", &raw.databases, |name| rules::postgresql_name(name));
@@ -85,6 +78,27 @@ pub(super) fn check(
         user,
     };
     raw.enable.is_none_or(|enable| enable.into_inner()).then_some(postgresql)
+}
+
+/// The OS user that a key names; else the one of the role's name, for a socket goes by that.
+fn os_user_of(
+    checker: &mut Checker,
+    section: &Section,
+    (key, field): (&str, &Field<String>),
+    role: &str,
+) -> Option<String> {
+    if field.is_some() {
+        return checker.value(section, key, field.as_ref(), |name| rules::os_user(name));
+    }
+    rules::os_user(role)
+        .map_err(|_| {
+            let message = format!(
+                "is missing: the role '{role}' is not the name of an OS user that could connect to a socket"
+            );
+            let refusal = Refusal::new(message, "the OS user to connect as");
+            checker.refuse(&section.place(key), refusal);
+        })
+        .ok()
 }
 
 /// A socket's directory, or one host. libpq takes a list of hosts, of which a backup must not
