@@ -75,33 +75,14 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     ensure!(!live || !remedy::is_nixos(), "{}", NIXOS);
     let manager = if live { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
-        let version = manager.version().await?;
-        ensure!(
-            version >= SYSTEMD_MINIMUM,
-            "systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed"
-        );
+        is_new_enough(manager).await?;
     }
     let program = program(args.program.as_deref())?;
     let files = units::generate(&config, &program)?;
     let host = Host::new(&args.root);
     let directory = host.path(installed::DIRECTORY);
     own::make(&directory)?;
-    let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
-    let masked = installed::masked(&directory, &names);
-    ensure!(masked.is_empty(), "masked by somebody: 'systemctl unmask {}' first", masked.join(" "));
-    let foreign: Vec<String> = files
-        .iter()
-        .map(|file| directory.join(&file.name))
-        .filter(|path| path.exists() && !installed::is_ours(path))
-        .map(|path| path.display().to_string())
-        .collect();
-    ensure!(
-        foreign.is_empty(),
-        "not written by gitlab-backup, move away first: {}",
-        foreign.join(", ")
-    );
-
-    let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    nothing_in_the_way(&directory, &files)?;
     if let Some(manager) = &manager
         && !installed::different(&directory, &files)?.is_empty()
     {
@@ -123,27 +104,12 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         Some(manager) => pause(manager, &directory, &files, &timers).await?,
         None => Vec::new(),
     };
-    let laid_out = async {
-        for file in &files {
-            write(&directory, file, &mut changes)?;
-        }
-        if let Some(manager) = &manager {
-            retire(manager, &directory, |name| !wanted.contains(name)).await?;
-            release(manager, &directory, |name| !wanted.contains(name)).await?;
-        }
-        remove(&directory, |name| !wanted.contains(name), &mut changes)?;
-        accounts(&config, &host, live, &mut changes)?;
-        // For the units that cannot see all of the host. Each run looks again.
-        write_json(&host.path(paths::HOST), &config.found)
-    };
+    let manager = manager.as_ref();
+    let laid_out = lay_out(&config, &host, manager, &files, &mut changes);
     if let Err(error) = laid_out.await {
         // Half a way is no reason for no backup.
         for timer in &paused {
-            manager
-                .as_ref()
-                .context("timers run where systemd does")?
-                .start(timer, Mode::Replace)
-                .await?;
+            manager.context("timers run where systemd does")?.start(timer, Mode::Replace).await?;
         }
         return Err(error);
     }
@@ -152,33 +118,98 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
             manager.reload().await?;
         }
         for timer in &paused {
-            up(&manager, timer).await?;
+            up(manager, timer).await?;
         }
-        // Not a matter of taste: it does nothing unless a restore ended half way.
-        manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
-        // For what a reboot in the middle of a run leaves; started by the run itself.
-        if !args.no_enable && Plan::new(&config).needed(Unit::Silence).is_some() {
-            manager.enable(&Unit::UnsilenceTimer.to_string()).await?;
-        }
-        for timer in timers.iter().filter(|_| !args.no_enable) {
-            // An admin's wish, unless it is new.
-            let state = match known.contains(&timer) {
-                true => manager.enablement(timer).await?,
-                false if *timer == Unit::Timer.to_string() => former.clone(),
-                false => String::new(),
-            };
-            if ["disabled", "masked"].iter().any(|off| state.starts_with(off)) {
-                say!(
-                    "{timer} is {state} and stays so: 'systemctl enable --now {timer}' has it start runs again"
-                );
-                continue;
-            }
-            manager.enable(timer).await?;
-            up(&manager, timer).await?;
-        }
+        let known = |timer: &str| known.iter().any(|known| *known == timer);
+        enable(&config, args, manager, &timers, known, &former).await?;
     }
     if changes.0.is_empty() {
         say!("nothing to do: {} units are as they should be", files.len());
+    }
+    Ok(())
+}
+
+async fn is_new_enough(manager: &Manager) -> Result<()> {
+    let version = manager.version().await?;
+    ensure!(
+        version >= SYSTEMD_MINIMUM,
+        "systemd {version} is too old: {SYSTEMD_MINIMUM} or newer is needed"
+    );
+    Ok(())
+}
+
+/// Fails if a unit is masked, or is somebody else's.
+fn nothing_in_the_way(directory: &Path, files: &[UnitFile]) -> Result<()> {
+    let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
+    let masked = installed::masked(directory, &names);
+    ensure!(masked.is_empty(), "masked by somebody: 'systemctl unmask {}' first", masked.join(" "));
+    let foreign: Vec<String> = files
+        .iter()
+        .map(|file| directory.join(&file.name))
+        .filter(|path| path.exists() && !installed::is_ours(path))
+        .map(|path| path.display().to_string())
+        .collect();
+    ensure!(
+        foreign.is_empty(),
+        "not written by gitlab-backup, move away first: {}",
+        foreign.join(", ")
+    );
+    Ok(())
+}
+
+/// Writes what is needed and removes what is not any more.
+async fn lay_out(
+    config: &Config,
+    host: &Host,
+    manager: Option<&Manager>,
+    files: &[UnitFile],
+    changes: &mut Changes,
+) -> Result<()> {
+    let directory = host.path(installed::DIRECTORY);
+    let wanted: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    for file in files {
+        write(&directory, file, changes)?;
+    }
+    if let Some(manager) = manager {
+        retire(manager, &directory, |name| !wanted.contains(name)).await?;
+        release(manager, &directory, |name| !wanted.contains(name)).await?;
+    }
+    remove(&directory, |name| !wanted.contains(name), changes)?;
+    accounts(config, host, manager.is_some(), changes)?;
+    // For the units that cannot see all of the host. Each run looks again.
+    write_json(&host.path(paths::HOST), &config.found)
+}
+
+/// Has systemd start by itself what it is to start.
+async fn enable(
+    config: &Config,
+    args: &InstallArgs,
+    manager: &Manager,
+    timers: &[String],
+    known: impl Fn(&str) -> bool,
+    former: &str,
+) -> Result<()> {
+    // Not a matter of taste: it does nothing unless a restore ended half way.
+    manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
+    // For what a reboot in the middle of a run leaves; started by the run itself.
+    if !args.no_enable && Plan::new(config).needed(Unit::Silence).is_some() {
+        manager.enable(&Unit::UnsilenceTimer.to_string()).await?;
+    }
+    for timer in timers.iter().filter(|_| !args.no_enable) {
+        // An admin's wish, unless it is new.
+        let state = match known(timer) {
+            true => manager.enablement(timer).await?,
+            false if *timer == Unit::Timer.to_string() => former.to_owned(),
+            false => String::new(),
+        };
+        if ["disabled", "masked"].iter().any(|off| state.starts_with(off)) {
+            say!(
+                "{timer} is {state} and stays so: 'systemctl enable --now {timer}' has it start runs again"
+            );
+            continue;
+        }
+        manager.enable(timer).await?;
+        up(manager, timer).await?;
     }
     Ok(())
 }
