@@ -22,7 +22,7 @@ use crate::host::{own, secret};
 use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
 use crate::runs::record::{read_json, write_json};
-use crate::runs::restore::Plan;
+use crate::runs::restore::RestorePlan;
 use crate::units::render::credential;
 
 pub use dumps::dumps;
@@ -41,7 +41,7 @@ pub fn begin() -> Result<()> {
 }
 
 /// What preflight planned; for units that are not root it is a credential.
-pub fn plan() -> Result<Plan> {
+pub fn plan() -> Result<RestorePlan> {
     let path =
         secret::given(credential::RESTORE_PLAN).unwrap_or_else(|| paths::RESTORE_PLAN.into());
     read_json(&path)?.context("nothing is planned: this helper is started by its unit only")

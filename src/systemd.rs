@@ -29,4 +29,4 @@ pub use manager::Manager;
 pub use origin::origin;
 pub use service_manager::{Mode, ServiceManager, Summary};
 pub use state::{ActiveState, UnitState};
-pub use view::View;
+pub use view::UnitView;

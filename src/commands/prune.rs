@@ -11,7 +11,7 @@ use crate::host::text;
 use crate::open;
 use crate::paths::RootDirectory;
 use crate::repository::patience;
-use crate::run::prune::{Doubt, Plan, apply, plan};
+use crate::run::prune::{Doubt, PrunePlan, apply, plan};
 use crate::runs::{Outcome, Record};
 use crate::systemd::{Manager, ServiceManager};
 use crate::units::{Restore, Unit};
@@ -75,7 +75,7 @@ async fn refuse_if_unsafe() -> Result<()> {
     Ok(())
 }
 
-fn print(plan: &Plan, dry_run: bool, json: bool) -> Result<()> {
+fn print(plan: &PrunePlan, dry_run: bool, json: bool) -> Result<()> {
     let reasons = ["not complete"];
     let leftovers = plan.leftovers.iter().map(|run| Row {
         id: run.as_str(),

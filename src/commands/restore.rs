@@ -295,7 +295,7 @@ async fn live(
             &what[1..]
         ))?;
     }
-    let turn = turn(&manager).await?;
+    let turn = take_turn(&manager).await?;
     let last = Record::last(&RootDirectory::host(), Kind::Restore)?;
     ensure!(
         last.as_ref().map(|record| (&record.id, record.started))
@@ -346,7 +346,7 @@ async fn live(
 
 /// The right to ask, when nothing goes on: while somebody thought about the answer, somebody else
 /// may have been quicker. Who has followed one that is over has it for a moment more.
-async fn turn(manager: &Manager) -> Result<Turn> {
+async fn take_turn(manager: &Manager) -> Result<Turn> {
     let started = Instant::now();
     loop {
         let turn = Turn::take()?;

@@ -55,7 +55,7 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         &mut checker,
         &section,
         inner(raw.gitlab),
-        gitlab::Around { host, units: &units, servers },
+        gitlab::Context { host, units: &units, servers },
     );
     let schedule = schedule::check(
         &mut checker,

@@ -110,7 +110,7 @@ impl Backup<'_> {
         if !self.config.redis.is_empty() {
             stage::settled(manager, &Unit::Redis, captured.since).await?;
         }
-        if self.plan.freezes() {
+        if self.plan.captures_files() {
             stage::settled(manager, &Unit::FilesLive, captured.since).await?;
             stage::up(manager, &Unit::FsSnapshot).await?;
         }

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::machine::Machine;
 use crate::run::Failed;
 use crate::runs::paused;
-use crate::systemd::{Mode, Paused, UnitState, View, notify, running, stop_closure};
+use crate::systemd::{Mode, Paused, UnitState, UnitView, notify, running, stop_closure};
 use crate::units::Unit;
 
 /// The moments of a window, microseconds of CLOCK_MONOTONIC.
@@ -46,11 +46,11 @@ pub(super) async fn capture(
         // A window that failed to open leaves its timer running, PartOf= follows stops alone: this
         // one would be cut short by it.
         let timer = Unit::DeadlineTimer.to_string();
-        let mut view = View::new(manager).await?;
+        let mut view = UnitView::new(manager).await?;
         view.stop(&timer).await?;
         view.settled(&timer).await?;
     }
-    let view = View::with_jobs(manager).await?;
+    let view = UnitView::with_jobs(manager).await?;
     let (states, waited) = settle(config, machine, window).await?;
     let closure: Vec<String> = states.iter().map(|state| state.name.clone()).collect();
     let mut running = running(manager, &states).await?;
@@ -122,7 +122,7 @@ async fn open(
     config: &Config,
     machine: Machine<'_>,
     window: &Window,
-    mut view: View<'_>,
+    mut view: UnitView<'_>,
     closure: Vec<String>,
     running: Vec<Paused>,
 ) -> Result<Captured> {

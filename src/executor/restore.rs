@@ -12,7 +12,7 @@ use crate::paths;
 use crate::restore as steps;
 use crate::runs::restore::{self, Journal, Request};
 use crate::runs::{Kind, Record, paused};
-use crate::systemd::{ServiceManager, View};
+use crate::systemd::{ServiceManager, UnitView};
 use crate::units::{Plan, Restore, Unit};
 
 /// Does one restore. An error is a failed one, and has been recorded as such.
@@ -106,5 +106,5 @@ pub(super) async fn finish(machine: Machine<'_>) -> Result<()> {
 /// Waits until the last step is not at work: GitLab's late answer may have begun it.
 async fn idle(machine: Machine<'_>) -> Result<()> {
     let finish = Unit::from(Restore::Finish).to_string();
-    View::new(machine.manager).await?.settled(&finish).await.map(drop)
+    UnitView::new(machine.manager).await?.settled(&finish).await.map(drop)
 }

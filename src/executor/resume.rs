@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::machine::Machine;
 use crate::paths;
 use crate::runs::{Downtime, Record};
-use crate::systemd::{Mode, View};
+use crate::systemd::{Mode, UnitView};
 use crate::units::Unit;
 
 /// How long the run waits for GitLab before it goes on without it; resume itself never gives up.
@@ -51,7 +51,7 @@ pub(super) async fn resume(machine: Machine<'_>, config: &Config) -> Result<()> 
     let paused = machine.root.at(paths::PAUSED);
     let unit = Unit::Resume.to_string();
     let mut nudge = started + if paused.exists() { Duration::ZERO } else { RESUME_NUDGE };
-    let mut view = View::new(machine.manager).await?;
+    let mut view = UnitView::new(machine.manager).await?;
     while paused.exists() {
         let state = view.state(&unit).await?;
         if Instant::now() >= nudge && state.is_settled() {

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::config::Stage;
 use crate::machine::Machine;
 use crate::run::Failed;
-use crate::systemd::{Mode, ServiceManager, UnitState, View};
+use crate::systemd::{Mode, ServiceManager, UnitState, UnitView};
 use crate::units::{Plan, Unit};
 
 /// How often a member is started that does not run.
@@ -32,7 +32,7 @@ pub(super) async fn drive(
     prepare(manager, members).await?;
     prepare(manager, std::slice::from_ref(&target)).await?;
     let mut driven = Driven {
-        view: View::new(manager).await?,
+        view: UnitView::new(manager).await?,
         target: target.to_string(),
         members: members.iter().map(ToString::to_string).collect(),
         held: held.iter().map(|(step, held)| (step.to_string(), held.to_string())).collect(),
@@ -48,7 +48,7 @@ pub(super) async fn drive(
 
 /// A stage that goes on.
 struct Driven<'a> {
-    view: View<'a>,
+    view: UnitView<'a>,
     target: String,
     members: Vec<String>,
     /// Members that have not ended well yet, and what is held for them.
@@ -159,7 +159,7 @@ pub(super) async fn prepare(manager: &dyn ServiceManager, units: &[Unit]) -> Res
 pub(super) async fn one(machine: Machine<'_>, unit: &Unit) -> Result<()> {
     prepare(machine.manager, std::slice::from_ref(unit)).await?;
     let since = machine.clock.monotonic();
-    let mut view = View::new(machine.manager).await?;
+    let mut view = UnitView::new(machine.manager).await?;
     view.start(&unit.to_string(), Mode::Replace).await?;
     well(view.settled(&unit.to_string()).await?, since)
 }
@@ -175,7 +175,7 @@ pub(super) async fn proxies(machine: Machine<'_>, plan: &Plan<'_>) -> Result<()>
 
 /// Waits for one unit's end and fails if it did not end well.
 pub(super) async fn settled(manager: &dyn ServiceManager, unit: &Unit, since: u64) -> Result<()> {
-    well(View::new(manager).await?.settled(&unit.to_string()).await?, since)
+    well(UnitView::new(manager).await?.settled(&unit.to_string()).await?, since)
 }
 
 fn well(state: UnitState, since: u64) -> Result<()> {
@@ -184,7 +184,7 @@ fn well(state: UnitState, since: u64) -> Result<()> {
 
 /// Waits until a bracket's start is over, also what it does after it has told that it is ready.
 pub(super) async fn up(manager: &dyn ServiceManager, unit: &Unit) -> Result<()> {
-    let mut view = View::new(manager).await?;
+    let mut view = UnitView::new(manager).await?;
     loop {
         let state = view.state(&unit.to_string()).await?;
         if state.sub == "exited" {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::systemd::{Mode, Paused, STOP_MARKS, ServiceManager, View, stop_mark};
+use crate::systemd::{Mode, Paused, STOP_MARKS, ServiceManager, UnitView, stop_mark};
 
 /// The units that are watched.
 #[derive(Default)]
@@ -18,7 +18,7 @@ pub(super) struct Stops {
 
 impl Stops {
     /// Watches those of `units` that are down by now, and tells which were stopped since they are.
-    pub async fn look(&mut self, view: &mut View<'_>, units: &[Paused]) -> Result<Vec<String>> {
+    pub async fn look(&mut self, view: &mut UnitView<'_>, units: &[Paused]) -> Result<Vec<String>> {
         let mut stopped = Vec::new();
         for Paused { unit, .. } in units {
             let mark = stop_mark(unit);

@@ -9,14 +9,14 @@ use super::window::Window;
 use crate::config::Config;
 use crate::machine::Machine;
 use crate::runs::paused;
-use crate::systemd::{JobEvent, Paused, View, stopped_along};
+use crate::systemd::{JobEvent, Paused, UnitView, stopped_along};
 
 /// A window that is watched.
 pub(super) struct Watch<'a> {
     pub config: &'a Config,
     pub machine: Machine<'a>,
     pub window: &'a Window,
-    pub view: View<'a>,
+    pub view: UnitView<'a>,
     /// When the first stop was asked for, microseconds of CLOCK_MONOTONIC.
     pub since: u64,
     /// It has lasted too long, and was told to end.
@@ -45,7 +45,7 @@ impl<'a> Watch<'a> {
         config: &'a Config,
         machine: Machine<'a>,
         window: &'a Window,
-        view: View<'a>,
+        view: UnitView<'a>,
         since: u64,
         anchor: u32,
         closure: Vec<String>,

@@ -6,7 +6,7 @@ use crate::gitlab::freeze;
 use crate::host::own;
 use crate::machine::Machine;
 use crate::paths::{self, RootDirectory};
-use crate::systemd::{ActiveState, View};
+use crate::systemd::{ActiveState, UnitView};
 use anyhow::{Result, bail};
 
 /// Fails, and with it the capture, if any writer still runs.
@@ -14,7 +14,7 @@ pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Resul
     if config.gitlab.quiesce == Quiesce::Freeze && !stopped {
         return freeze::freeze(config, machine).await;
     }
-    let mut view = View::new(machine.manager).await?;
+    let mut view = UnitView::new(machine.manager).await?;
     for unit in &config.gitlab.stopped_alone {
         down(&mut view, unit.as_str()).await?;
     }
@@ -43,7 +43,7 @@ pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Resul
 
 /// Waits for a stop that the pause has asked for. How long that may take is for the deadline to
 /// say.
-async fn down(view: &mut View<'_>, unit: &str) -> Result<()> {
+async fn down(view: &mut UnitView<'_>, unit: &str) -> Result<()> {
     loop {
         let state = view.state(unit).await?;
         match state.active {

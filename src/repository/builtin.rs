@@ -6,10 +6,10 @@
 //! and its packs grow until a restore of them needs gigabytes ([`PACK_SIZE`]).
 
 mod extract;
+mod ignored;
 mod laid_out;
 mod links;
 mod names;
-mod net;
 mod node;
 mod source;
 
@@ -278,7 +278,7 @@ impl Engine for Builtin {
     }
 
     fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
-        let net = net::spread()?;
+        let net = ignored::spread()?;
         let read = Arc::new(AtomicU64::new(0));
         let repository = self.open(Bars(Arc::clone(&read)))?;
         let _lock = self.lock(request.patience)?;

@@ -13,7 +13,7 @@ use crate::accounts;
 use crate::config::{Config, Postgresql};
 use crate::paths::RootDirectory;
 use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, Leftover, Plan, StagedDatabase, Thing};
+use crate::runs::restore::{Journal, Leftover, RestorePlan, StagedDatabase, Thing};
 use crate::runs::{Database, Manifest, Part};
 use crate::stores::postgresql::client::{Client, LOADING, MAINTENANCE, OURS};
 use crate::stores::postgresql::quoting::{identifier, literal};
@@ -182,7 +182,7 @@ pub(super) async fn mark(session: &Session, name: &str) -> Result<()> {
 
 /// Removes what is marked as ours under the names that this restore is going to use, and no journal
 /// knows any more.
-pub(super) async fn clear(config: &Config, plan: &Plan) -> Result<()> {
+pub(super) async fn clear(config: &Config, plan: &RestorePlan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else {
         return Ok(());
     };
@@ -197,7 +197,7 @@ pub(super) async fn clear(config: &Config, plan: &Plan) -> Result<()> {
 
 /// Tells what will not be as it was: tablespaces that this server does not have, what a run of old
 /// did not record.
-pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
+pub(super) async fn tell(config: &Config, plan: &RestorePlan) -> Result<()> {
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else {
         return Ok(());
     };
@@ -221,7 +221,7 @@ pub(super) async fn tell(config: &Config, plan: &Plan) -> Result<()> {
 
 /// Drops what was laid out, and the role that one of them may still belong to. Sessions of a
 /// restore that was killed are ended first: one of them may just be making a database.
-pub(super) async fn unmake(config: &Config, plan: &Plan) -> Result<()> {
+pub(super) async fn unmake(config: &Config, plan: &RestorePlan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else {
         return Ok(());
     };

@@ -19,7 +19,7 @@ use crate::paths::{self, RootDirectory};
 use crate::repository::Engine;
 use crate::run::{manifest, space, verify};
 use crate::runs::record::write_json;
-use crate::runs::restore::{Beside, Journal, Layout, Places, Plan, Request, Root, State};
+use crate::runs::restore::{Beside, Journal, Layout, Places, Request, RestorePlan, Root, State};
 use crate::runs::{Manifest, Part};
 use crate::systemd::Manager;
 use crate::values::RunId;
@@ -51,8 +51,8 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
 }
 
 /// A plan to put back only.
-fn nothing() -> Plan {
-    Plan {
+fn nothing() -> RestorePlan {
+    RestorePlan {
         run: None,
         postgresql: None,
         databases: Vec::new(),
@@ -64,7 +64,7 @@ fn nothing() -> Plan {
     }
 }
 
-async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan> {
+async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<RestorePlan> {
     let engine = open::in_run(config)?;
     let catalog = Catalog::read_afresh(&*engine, Whose::Run(run), run)?;
     let run = catalog.pick(Some(run))?;
@@ -82,7 +82,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Plan>
             ),
         }
     }
-    let mut plan = Plan {
+    let mut plan = RestorePlan {
         run: Some(manifest.id.clone()),
         postgresql: part(run, "postgresql", request, &mut findings),
         databases: Vec::new(),
@@ -316,7 +316,7 @@ fn beside_layout(roots: Vec<PathBuf>, run: &RunId) -> Beside {
 
 /// Room for everything beside what is there. What a database takes is asked of its server's file
 /// system only if that can be seen from here.
-fn enough(plan: &Plan, engine: &dyn Engine, asked: Option<&Path>) -> Result<()> {
+fn enough(plan: &RestorePlan, engine: &dyn Engine, asked: Option<&Path>) -> Result<()> {
     let mut needed = space::Needed::default();
     let dumps: u64 =
         [&plan.postgresql, &plan.redis_part].into_iter().flatten().map(|part| part.bytes).sum();

@@ -14,7 +14,7 @@ use crate::config::{Config, Proxy, Redis};
 use crate::host::beneath::Directory;
 use crate::paths::RootDirectory;
 use crate::runs::Manifest;
-use crate::runs::restore::{Journal, Move, Moves, Places, Plan, Request, StagedRedis};
+use crate::runs::restore::{Journal, Move, Moves, Places, Request, RestorePlan, StagedRedis};
 use crate::stores::redis::files::{Files, own, plain, writable};
 use crate::stores::redis::process::Behind;
 use crate::stores::redis::server::{Server, place};
@@ -212,7 +212,7 @@ pub async fn units(config: &Config, manager: &dyn ServiceManager) -> Result<Vec<
 /// Fails with a server that somebody has started after `since`: it has read what was to be
 /// replaced, and writes it when it ends.
 pub(super) async fn ensure_down(
-    plan: &Plan,
+    plan: &RestorePlan,
     manager: &dyn ServiceManager,
     since: u64,
 ) -> Result<()> {
@@ -230,7 +230,7 @@ pub(super) async fn ensure_down(
 
 /// Stops the servers, and waits until they are down. One that somebody starts meanwhile is stopped
 /// again.
-pub(super) async fn stop(plan: &Plan, manager: &dyn ServiceManager) -> Result<()> {
+pub(super) async fn stop(plan: &RestorePlan, manager: &dyn ServiceManager) -> Result<()> {
     for redis in &plan.redis {
         notify::status(&format!("stopping {}", redis.unit));
         manager.stop(&redis.unit, Mode::Replace).await?;
@@ -265,7 +265,7 @@ pub(super) async fn stop(plan: &Plan, manager: &dyn ServiceManager) -> Result<()
 /// Starts the servers, and waits until they answer with what they have read.
 pub(super) async fn start(
     config: &Config,
-    plan: &Plan,
+    plan: &RestorePlan,
     manager: &dyn ServiceManager,
 ) -> Result<()> {
     for staged in &plan.redis {

@@ -30,7 +30,7 @@ const LONGER: i32 = 3;
 
 /// What is to be removed.
 #[derive(Debug)]
-pub struct Plan {
+pub struct PrunePlan {
     /// Every complete run, newest first.
     pub fates: Vec<Fate>,
     /// Runs that never were complete and are old enough to go.
@@ -57,7 +57,7 @@ pub enum Doubt {
     Many(String),
 }
 
-impl Plan {
+impl PrunePlan {
     /// The snapshots to remove, in their order.
     pub fn snapshots(&self) -> &[String] {
         &self.snapshots
@@ -113,7 +113,7 @@ impl Plan {
 }
 
 /// Decides, by the runs alone. Fails if a manifest cannot be read: what is not known is not judged.
-pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Plan> {
+pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<PrunePlan> {
     if !catalog.damaged.is_empty() {
         let why: Vec<&str> = catalog.damaged.iter().map(|(_, why)| why.as_str()).collect();
         bail!("nothing is pruned while a manifest cannot be read: {}", why.join("; "));
@@ -182,7 +182,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pla
             snapshots.extend(manifest.into_iter().chain(parts).map(|snapshot| snapshot.id.clone()));
         }
     }
-    Ok(Plan { fates, leftovers, snapshots, removed, kept, least, lost_days, days, clock })
+    Ok(PrunePlan { fates, leftovers, snapshots, removed, kept, least, lost_days, days, clock })
 }
 
 /// Whether the clock seems to have jumped ahead between two runs, and more runs go for it than came
@@ -216,7 +216,7 @@ fn jumped(
 /// more. Killed at any point, it leaves runs that are whole or no longer listed. Asks `may` before
 /// each step, and waits `patience` for its turn.
 pub async fn apply(
-    plan: &Plan,
+    plan: &PrunePlan,
     engine: &dyn Engine,
     patience: Duration,
     mut may: impl AsyncFnMut() -> Result<()>,

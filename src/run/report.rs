@@ -32,7 +32,7 @@ const LOG_LINES: usize = 30;
 
 /// Who was told what.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Told {
+struct Notified {
     /// The last run that was reported.
     run: Option<RunId>,
     /// It was the next one, which never started, that was reported last.
@@ -41,7 +41,7 @@ struct Told {
     pending: Vec<String>,
 }
 
-impl Told {
+impl Notified {
     fn load() -> Result<Self> {
         Ok(read_json(Path::new(paths::TOLD))?.unwrap_or_default())
     }
@@ -68,7 +68,7 @@ pub async fn begun(config: &Config) -> Result<()> {
 /// The run that ended last; or, if everybody knows of that already, one that systemd could not even
 /// start.
 pub async fn ended(config: &Config) -> Result<()> {
-    let mut told = Told::load()?;
+    let mut told = Notified::load()?;
     match finished()? {
         Some(run) if told.run.as_ref() != Some(&run.id) => anew(config, &mut told, Some(run.id))?,
         _ if told.pending.is_empty() => anew(config, &mut told, None)?,
@@ -96,7 +96,7 @@ fn finished() -> Result<Option<Record>> {
     Ok(Record::current(&RootDirectory::host())?.filter(|record| record.finished.is_some()))
 }
 
-fn anew(config: &Config, told: &mut Told, run: Option<RunId>) -> Result<()> {
+fn anew(config: &Config, told: &mut Notified, run: Option<RunId>) -> Result<()> {
     told.not_started = run.is_none();
     told.run = run.or(told.run.take());
     told.pending =
@@ -104,7 +104,7 @@ fn anew(config: &Config, told: &mut Told, run: Option<RunId>) -> Result<()> {
     told.save()
 }
 
-async fn report(told: &Told) -> Result<Report> {
+async fn report(told: &Notified) -> Result<Report> {
     let unit = Unit::Run.to_string();
     let records = Record::all(&RootDirectory::host())?;
     let last_complete = records
@@ -134,7 +134,7 @@ async fn report(told: &Told) -> Result<Report> {
 }
 
 /// Tells everybody who is pending, all at once.
-async fn tell(config: &Config, report: &Report, told: &mut Told) -> Result<()> {
+async fn tell(config: &Config, report: &Report, told: &mut Notified) -> Result<()> {
     let pending: Vec<&ReportConfig> = config
         .monitoring
         .reports

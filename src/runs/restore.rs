@@ -144,7 +144,7 @@ fn listed(names: &[&str]) -> String {
 
 /// What preflight found out and the other units do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Plan {
+pub struct RestorePlan {
     /// The run; none to put back only.
     pub run: Option<RunId>,
     /// The part with the dumps, if any database is restored.
@@ -323,7 +323,7 @@ pub struct Journal {
     #[serde(default)]
     pub undo: bool,
     /// What is done.
-    pub plan: Plan,
+    pub plan: RestorePlan,
     /// What ran before; /run forgets it with a reboot.
     pub paused: Vec<Paused>,
     /// The renames of files.

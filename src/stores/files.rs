@@ -32,7 +32,7 @@ use crate::systemd::notify;
 use crate::values::RunId;
 
 pub use capture::capture;
-pub use plan::{Capture, Plan, Way, clear_clones, explain, freeze};
+pub use plan::{Capture, CapturePlan, Way, clear_clones, explain, freeze};
 pub use presync::{Pass, presync};
 pub use stored::stored;
 

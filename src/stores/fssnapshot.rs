@@ -9,14 +9,14 @@ use crate::config::Config;
 use crate::host::own;
 use crate::paths;
 use crate::runs::record::read_json;
-use crate::stores::files::{Plan, clear_clones};
+use crate::stores::files::{CapturePlan, clear_clones};
 use crate::systemd::notify;
 use crate::volume::{self, Snapshot};
 
 /// Makes all snapshots of the plan at once, tells systemd that the window may close, and mounts
 /// them.
 pub fn begin(config: &Config) -> Result<()> {
-    let plan = Plan::current()?;
+    let plan = CapturePlan::current()?;
     let size = config.files.lvm_snapshot_size.as_str();
     let each = |what: &(dyn Fn(&Snapshot) -> Result<()> + Sync)| {
         thread::scope(|scope| {
@@ -41,7 +41,7 @@ pub fn begin(config: &Config) -> Result<()> {
 /// Removes the snapshots and the clones, however far they got. Does not read the configuration: a
 /// file that was broken meanwhile must not keep them.
 pub fn end() -> Result<()> {
-    let Some(plan) = read_json::<Plan>(Path::new(paths::FREEZE))? else { return Ok(()) };
+    let Some(plan) = read_json::<CapturePlan>(Path::new(paths::FREEZE))? else { return Ok(()) };
     let mut failures = Vec::new();
     for snapshot in &plan.snapshots {
         // What a snapshot may hold no longer matters.

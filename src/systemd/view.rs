@@ -13,7 +13,7 @@ use super::{Event, Events, JobEvent, Mode, ServiceManager, Summary, UnitState};
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Some units, and the jobs of all.
-pub struct View<'a> {
+pub struct UnitView<'a> {
     manager: &'a dyn ServiceManager,
     events: Events,
     /// As they were read last; none of those that were only named.
@@ -26,7 +26,7 @@ pub struct View<'a> {
     jobs: Option<VecDeque<JobEvent>>,
 }
 
-impl<'a> View<'a> {
+impl<'a> UnitView<'a> {
     /// Hears what happens from now on.
     pub async fn new(manager: &'a dyn ServiceManager) -> Result<Self> {
         Ok(Self {

@@ -1,6 +1,6 @@
 //! Which units a configuration needs and what each stage is made of.
 
-use super::row::{Place, Steps};
+use super::row::{Steps, When};
 use super::{Restore, Unit};
 use crate::config::{Config, Stage};
 
@@ -24,15 +24,15 @@ impl<'a> Plan<'a> {
     pub fn members(&self, stage: Stage) -> Vec<Unit> {
         let steps = self.config.steps.iter().filter(|step| step.stage == stage);
         let steps = steps.map(|step| Unit::Step(step.name.clone()));
-        self.at(Place::Member(stage, Steps::Before))
+        self.at(When::Member(stage, Steps::Before))
             .chain(steps)
-            .chain(self.at(Place::Member(stage, Steps::After)))
+            .chain(self.at(When::Member(stage, Steps::After)))
             .collect()
     }
 
     /// What checks everything before anything else runs.
     pub fn preflights(&self) -> Vec<Unit> {
-        self.at(Place::Member(Stage::Prepare, Steps::Before)).collect()
+        self.at(When::Member(Stage::Prepare, Steps::Before)).collect()
     }
 
     /// The unit, if the configuration needs it.
@@ -41,7 +41,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Whether the files are captured by us, and not by an own command.
-    pub fn freezes(&self) -> bool {
+    pub fn captures_files(&self) -> bool {
         self.needed(Unit::FsSnapshot).is_some()
     }
 
@@ -56,12 +56,12 @@ impl<'a> Plan<'a> {
             self.config.gitlab.proxies.iter().map(|proxy| Unit::Proxy(proxy.name.clone()));
         let stages = STAGES.into_iter().flat_map(|stage| self.stage(stage));
         let restore = Restore::PLAIN.iter().filter_map(|unit| self.needed(Unit::Restore(*unit)));
-        self.at(Place::Start)
+        self.at(When::Start)
             .chain(proxies)
             .chain(stages)
-            .chain(self.at(Place::End))
+            .chain(self.at(When::End))
             .chain(restore)
-            .chain(self.at(Place::Alone))
+            .chain(self.at(When::Alone))
             .collect()
     }
 
@@ -73,9 +73,9 @@ impl<'a> Plan<'a> {
         }
         [Unit::Stage(stage)]
             .into_iter()
-            .chain(self.at(Place::Around(stage)))
+            .chain(self.at(When::Around(stage)))
             .chain(members)
-            .chain(self.at(Place::Behind(stage)))
+            .chain(self.at(When::Behind(stage)))
             .collect()
     }
 
@@ -85,11 +85,11 @@ impl<'a> Plan<'a> {
         Restore::in_window().filter(|unit| (unit.row().needed)(self.config)).collect()
     }
 
-    /// What is needed at a place.
-    fn at(&self, place: Place) -> impl Iterator<Item = Unit> {
+    /// What is needed then.
+    fn at(&self, when: When) -> impl Iterator<Item = Unit> {
         Unit::PLAIN
             .iter()
-            .filter(move |unit| unit.row().place == place)
+            .filter(move |unit| unit.row().when == when)
             .filter_map(|unit| self.needed(unit.clone()))
     }
 }
@@ -98,6 +98,6 @@ impl Restore {
     /// What may happen in the window, in its order.
     pub fn in_window() -> impl Iterator<Item = Self> {
         let all = Self::PLAIN.iter().copied();
-        all.filter(|unit| matches!(unit.row().place, Place::Member(..)))
+        all.filter(|unit| matches!(unit.row().when, When::Member(..)))
     }
 }

@@ -9,7 +9,7 @@ pub struct Row {
     /// Its name; `{}` stands for that of a step or of a proxy.
     pub name: &'static str,
     /// Where it has its place.
-    pub place: Place,
+    pub when: When,
     /// Whether a configuration needs it.
     pub needed: fn(&Config) -> bool,
     /// Its text.
@@ -18,7 +18,7 @@ pub struct Row {
 
 /// When a run meets a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum When {
     /// Before the stages.
     Start,
     /// Started by the target of a stage, before the user's own steps of that stage or after them.
@@ -48,7 +48,7 @@ pub(super) fn always(_: &Config) -> bool {
 }
 
 /// For what every configuration with files of ours needs.
-pub(super) fn freezes(config: &Config) -> bool {
+pub(super) fn captures_files(config: &Config) -> bool {
     config.files.command.is_none()
 }
 

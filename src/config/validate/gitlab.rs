@@ -11,7 +11,7 @@ use crate::values::{Timespan, UnitName};
 const QUIESCE: [(&str, Quiesce); 2] = [("stop", Quiesce::Stop), ("freeze", Quiesce::Freeze)];
 
 /// What the section is judged by besides itself.
-pub(super) struct Around<'a> {
+pub(super) struct Context<'a> {
     pub(super) host: &'a Host,
     pub(super) units: &'a Units,
     /// The units of `[[redis]]`.
@@ -22,7 +22,7 @@ pub(super) fn check(
     checker: &mut Checker,
     section: &Section,
     raw: raw::Gitlab,
-    around: Around,
+    around: Context,
 ) -> (Gitlab, Defaults, Found) {
     let layout = layout(checker, section, &raw, around.units);
     let found =

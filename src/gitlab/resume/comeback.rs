@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use crate::machine::Machine;
 use crate::runs::paused;
-use crate::systemd::{ActiveState, JobEvent, Mode, Paused, UnitState, View, notify, stopped_along};
+use crate::systemd::{
+    ActiveState, JobEvent, Mode, Paused, UnitState, UnitView, notify, stopped_along,
+};
 
 /// Between two attempts to start a unit that fails: patient, but never giving up.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -31,7 +33,7 @@ struct Attempts {
 }
 
 /// How a unit stands.
-enum Standing {
+enum Progress {
     Up,
     /// It cannot be had again, and why, to stand after "was running before".
     Lost(String),
@@ -47,7 +49,7 @@ enum Standing {
 pub(super) struct Comeback<'a> {
     machine: Machine<'a>,
     stop_grace: Duration,
-    view: View<'a>,
+    view: UnitView<'a>,
     units: Vec<Paused>,
     attempts: HashMap<String, Attempts>,
     /// Since when a unit has been seen stopping.
@@ -70,7 +72,7 @@ impl<'a> Comeback<'a> {
         Ok(Self {
             machine,
             stop_grace,
-            view: View::with_jobs(machine.manager).await?,
+            view: UnitView::with_jobs(machine.manager).await?,
             units,
             attempts: HashMap::new(),
             stopping: HashMap::new(),
@@ -109,26 +111,26 @@ impl<'a> Comeback<'a> {
         for paused in self.units.clone() {
             let unit = &paused.unit;
             let state = self.view.state(unit).await?;
-            match self.standing(&state) {
-                Standing::Up => {
+            match self.progress(&state) {
+                Progress::Up => {
                     self.ran.insert(unit.clone());
                     self.gone.remove(unit);
                     continue;
                 }
-                Standing::Lost(why) => {
+                Progress::Lost(why) => {
                     tracing::error!(unit, "was running before{why}");
                     self.leave(unit)?;
                     continue;
                 }
-                Standing::Waits => {}
-                Standing::Stops => {
+                Progress::Waits => {}
+                Progress::Stops => {
                     self.hurry(unit).await?;
                     // The start is queued behind the stop, once.
                     if self.tried(unit) == 0 {
                         self.start(&paused).await?;
                     }
                 }
-                Standing::Down => self.start(&paused).await?,
+                Progress::Down => self.start(&paused).await?,
             }
             waiting.push(unit.clone());
         }
@@ -138,35 +140,35 @@ impl<'a> Comeback<'a> {
         Ok(waiting.is_empty())
     }
 
-    fn standing(&mut self, state: &UnitState) -> Standing {
+    fn progress(&mut self, state: &UnitState) -> Progress {
         let unit = &state.name;
         let is_down = state.active.is_down();
         if is_down && ["not-found", "masked"].contains(&state.load.as_str()) {
-            return Standing::Lost(format!(
+            return Progress::Lost(format!(
                 " and is {} now: it cannot be started again",
                 state.load
             ));
         }
         if let Some(why) = self.why_not(state) {
-            return Standing::Lost(why);
+            return Progress::Lost(why);
         }
-        let standing = match state.active {
+        let progress = match state.active {
             // With a job, a stop may wait behind another's.
             ActiveState::Active | ActiveState::Reloading if !state.has_job() => {
-                return Standing::Up;
+                return Progress::Up;
             }
             // It has run since: its stop is not the window's, and somebody's who wants it, or
             // is followed by systemd's own start.
-            ActiveState::Deactivating if self.ran.contains(unit) => return Standing::Waits,
-            ActiveState::Deactivating => Standing::Stops,
-            ActiveState::Active | ActiveState::Reloading if self.tried(unit) == 0 => Standing::Down,
-            ActiveState::Inactive | ActiveState::Failed if !state.has_job() => Standing::Down,
-            _ => Standing::Waits,
+            ActiveState::Deactivating if self.ran.contains(unit) => return Progress::Waits,
+            ActiveState::Deactivating => Progress::Stops,
+            ActiveState::Active | ActiveState::Reloading if self.tried(unit) == 0 => Progress::Down,
+            ActiveState::Inactive | ActiveState::Failed if !state.has_job() => Progress::Down,
+            _ => Progress::Waits,
         };
         let is_told = self.cancelled.contains(unit) || is_down && self.is_news(unit);
-        match standing {
+        match progress {
             // A stop that hangs is hurried all the same.
-            Standing::Down if is_told => Standing::Waits,
+            Progress::Down if is_told => Progress::Waits,
             other => other,
         }
     }

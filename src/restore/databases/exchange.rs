@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::runs::restore::{Journal, Numbers, Plan, StagedDatabase, State};
+use crate::runs::restore::{Journal, Numbers, RestorePlan, StagedDatabase, State};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::globals::open;
 use crate::stores::postgresql::quoting::identifier;
@@ -39,7 +39,7 @@ impl Server {
     }
 
     /// None if no databases are restored.
-    async fn session(&mut self, plan: &Plan) -> Result<Option<&Session>> {
+    async fn session(&mut self, plan: &RestorePlan) -> Result<Option<&Session>> {
         let Some(client) = self.client.as_ref().filter(|_| !plan.databases.is_empty()) else {
             return Ok(None);
         };
@@ -50,7 +50,7 @@ impl Server {
     }
 
     /// Writes down which databases are going to be exchanged.
-    pub async fn number(&mut self, plan: &mut Plan) -> Result<()> {
+    pub async fn number(&mut self, plan: &mut RestorePlan) -> Result<()> {
         let Some(session) = self.session(plan).await? else { return Ok(()) };
         let there = numbers(session).await?;
         for database in &mut plan.databases {
@@ -65,7 +65,7 @@ impl Server {
 
     /// Begins the exchange of all databases for the new ones: [`commit`](Self::commit) makes it so,
     /// [`take_back`](Self::take_back) or the end of the session takes it back.
-    pub async fn put(&mut self, plan: &Plan) -> Result<()> {
+    pub async fn put(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(session) = self.session(plan).await? else { return Ok(()) };
         let statements = way_there(plan, &numbers(session).await?)?;
         exchange(session, plan, &statements).await.context("cannot rename the databases")
@@ -84,7 +84,7 @@ impl Server {
 
     /// Gives each new database to its owner, ends the exchange, and gives each what belongs to its
     /// name. The last of a restore that can fail: from here on others may be in them.
-    pub async fn commit(&mut self, plan: &Plan) -> Result<()> {
+    pub async fn commit(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
         let globals = told(part)?.globals;
         let Some(session) = self.session.as_ref().filter(|_| !plan.databases.is_empty()) else {
@@ -194,7 +194,7 @@ impl Server {
 }
 
 /// Whether every new database is in place, by what is `there`.
-fn is_done(plan: &Plan, there: &HashMap<String, u32>) -> bool {
+fn is_done(plan: &RestorePlan, there: &HashMap<String, u32>) -> bool {
     let new = |database: &StagedDatabase| {
         database.numbers.is_some_and(|known| there.get(&database.database.name) == Some(&known.new))
     };
@@ -202,7 +202,7 @@ fn is_done(plan: &Plan, there: &HashMap<String, u32>) -> bool {
 }
 
 /// The renames that put every new database in place, by what is `there`.
-fn way_there(plan: &Plan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
+fn way_there(plan: &RestorePlan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for database in &plan.databases {
         let (live, known) =
@@ -227,7 +227,7 @@ fn way_there(plan: &Plan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// If one that is to come back is gone: a live database does not make way for nothing.
-fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<Vec<String>> {
+fn way_back(plan: &RestorePlan, state: State, there: &HashMap<String, u32>) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for database in &plan.databases {
         let StagedDatabase { staged, replaced, .. } = database;
@@ -275,7 +275,7 @@ fn way_back(plan: &Plan, state: State, there: &HashMap<String, u32>) -> Result<V
 
 /// Renames in a transaction that stays open, with nobody in the databases: whoever comes back at
 /// once is sent away again.
-async fn exchange(session: &Session, plan: &Plan, statements: &[String]) -> Result<()> {
+async fn exchange(session: &Session, plan: &RestorePlan, statements: &[String]) -> Result<()> {
     let until = Instant::now() + PATIENCE;
     let statements = [&[LOCAL.to_owned()], statements].concat();
     loop {
@@ -313,7 +313,7 @@ fn owned(name: &str, owner: &str) -> String {
 
 /// Ends the sessions of others in these databases, of a monitoring system for example: a database
 /// in use cannot be renamed.
-async fn alone(session: &Session, plan: &Plan) -> Result<()> {
+async fn alone(session: &Session, plan: &RestorePlan) -> Result<()> {
     let names: Vec<&str> = plan
         .databases
         .iter()

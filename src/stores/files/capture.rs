@@ -15,13 +15,13 @@ use crate::open;
 use crate::paths;
 use crate::systemd::notify;
 
-use super::{FILES, PARTS, Plan, leave_out, live, tell};
+use super::{CapturePlan, FILES, PARTS, leave_out, live, tell};
 
 /// Captures, tells systemd that the window may close, and only then writes down what was seen.
 ///
 /// Anything that cannot be read fails it.
 pub fn capture(config: &Config) -> Result<()> {
-    let plan = Plan::current()?;
+    let plan = CapturePlan::current()?;
     if plan.live() {
         let engine = open::in_run(config)?;
         tell(&live(config, &*engine, FILES, &config.files.paths)?)?;
@@ -41,7 +41,7 @@ pub fn capture(config: &Config) -> Result<()> {
     view.save(Path::new(paths::FROZEN))
 }
 
-fn walk(config: &Config, plan: &Plan) -> Result<View> {
+fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
     let mut seen = seen(config)?;

@@ -20,7 +20,7 @@ use crate::volume::{self, Kind, Mount, Place, Snapshot};
 
 /// What is captured how, in one run.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Plan {
+pub struct CapturePlan {
     /// One for each path, in the configuration's order.
     pub captures: Vec<Capture>,
     /// The snapshots that are made in the window; written down before, so that they can be undone.
@@ -55,7 +55,7 @@ pub enum Way {
     Live,
 }
 
-impl Plan {
+impl CapturePlan {
     /// The plan of the run that goes on.
     pub fn current() -> Result<Self> {
         read_json(Path::new(paths::FREEZE))?
@@ -202,8 +202,8 @@ pub fn clear_clones(clones: &[Held]) -> Result<()> {
     own::remove(paths::CLONES)
 }
 
-fn plan(run: &RunId, choices: &[Choice]) -> Result<Plan> {
-    let mut plan = Plan::default();
+fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
+    let mut plan = CapturePlan::default();
     let mut numbers: BTreeMap<(Kind, &str), usize> = BTreeMap::new();
     for Choice { path, can, .. } in choices {
         let way = match can {

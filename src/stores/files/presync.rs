@@ -16,7 +16,7 @@ use crate::runs::budget::Ahead;
 use crate::runs::record::write_json;
 use crate::systemd::notify;
 
-use super::{FILES, PRESYNC, Plan, store};
+use super::{CapturePlan, FILES, PRESYNC, store};
 
 /// What a first pass tells of the window to come.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl Pass {
 /// Stores everything that the window will only compare, and has every file system written out, so
 /// that the window need not wait for that.
 pub fn presync(config: &Config) -> Result<()> {
-    let plan = Plan::current()?;
+    let plan = CapturePlan::current()?;
     let started = Instant::now();
     let mut pass = Pass::default();
     if plan.live() {
@@ -82,7 +82,7 @@ pub fn presync(config: &Config) -> Result<()> {
     write_json(Path::new(paths::PASS), &pass)
 }
 
-fn first_look(config: &Config, plan: &Plan) -> Result<Pass> {
+fn first_look(config: &Config, plan: &CapturePlan) -> Result<Pass> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
     let mut left = Vec::new();

@@ -15,7 +15,7 @@ use crate::stores::files::links::Outside;
 use crate::systemd::notify;
 use crate::volume;
 
-use super::{FILES, PARTS, PRESYNC, Plan, Way, leave_out, leave_word, live, store, tell};
+use super::{CapturePlan, FILES, PARTS, PRESYNC, Way, leave_out, leave_word, live, store, tell};
 
 /// The files, where the window did not store them itself, the dumps, and what own commands left for
 /// the run.
@@ -24,7 +24,7 @@ pub fn stored(config: &Config) -> Result<()> {
     if config.files.command.is_none() && !told(FILES) {
         let engine = engine.insert(open::in_run(config)?);
         frozen(config, &**engine)?;
-    } else if config.files.command.is_none() && Plan::current()?.live() {
+    } else if config.files.command.is_none() && CapturePlan::current()?.live() {
         looked_at(config)?;
     }
     for name in ["postgresql", "redis", "steps"] {
@@ -77,7 +77,7 @@ fn told(part: &str) -> bool {
 }
 
 fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
-    let plan = Plan::current()?;
+    let plan = CapturePlan::current()?;
     let mut view = View::default();
     if plan.walked().next().is_some() {
         view = View::load(Path::new(paths::FROZEN))?.with_context(|| {
@@ -125,7 +125,7 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
 
 /// An input or output error, or that there is nothing any more, has a likely reason, which this
 /// unit's sandbox keeps it from asking for.
-fn unreadable(error: Error, plan: &Plan) -> Error {
+fn unreadable(error: Error, plan: &CapturePlan) -> Error {
     let likely =
         plan.snapshots.iter().filter_map(volume::unreadable).collect::<Vec<_>>().join("; ");
     // Some layers between keep only the words.

@@ -16,7 +16,7 @@ pub struct Timer {
 
 #[derive(Template)]
 #[template(path = "entry.target")]
-pub struct Entry {
+pub struct EntryTarget {
     pub description: &'static str,
     pub run: Text,
 }

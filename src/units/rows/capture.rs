@@ -10,7 +10,7 @@ use crate::units::Unit;
 use crate::units::render::kinds::{Pause, Window};
 use crate::units::render::step::StepService;
 use crate::units::render::{Renderer, Sandbox};
-use crate::units::row::{Place, Row, Steps, always, freezes, postgresql};
+use crate::units::row::{Row, Steps, When, always, captures_files, postgresql};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
@@ -20,7 +20,7 @@ const REDIS_RIGHTS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_F
 
 pub const PAUSE: Row = Row {
     name: "gitlab-backup-pause.service",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| {
         Pause {
@@ -36,7 +36,7 @@ pub const PAUSE: Row = Row {
 
 pub const WINDOW: Row = Row {
     name: "gitlab-backup-window.service",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| {
         let gitlab = &renderer.config.gitlab;
@@ -62,7 +62,7 @@ pub const WINDOW: Row = Row {
 
 pub const PGSNAPSHOT: Row = Row {
     name: "gitlab-backup-pgsnapshot.service",
-    place: Place::Member(Stage::Window, Steps::Before),
+    when: When::Member(Stage::Window, Steps::Before),
     needed: postgresql,
     text: |renderer, _| {
         let step = StepService {
@@ -79,7 +79,7 @@ pub const PGSNAPSHOT: Row = Row {
 
 pub const REDIS: Row = Row {
     name: "gitlab-backup-redis.service",
-    place: Place::Member(Stage::Window, Steps::Before),
+    when: When::Member(Stage::Window, Steps::Before),
     needed: |config| !config.redis.is_empty(),
     text: |renderer, _| {
         let longest = renderer.config.redis.iter().map(|redis| redis.timeout).max();
@@ -108,8 +108,8 @@ pub const REDIS: Row = Row {
 
 pub const FSSNAPSHOT: Row = Row {
     name: "gitlab-backup-fssnapshot.service",
-    place: Place::Member(Stage::Window, Steps::Before),
-    needed: freezes,
+    when: When::Member(Stage::Window, Steps::Before),
+    needed: captures_files,
     text: |renderer, _| {
         StepService {
             description: Text::plain("GitLab backup: snapshots of the file systems"),
@@ -126,7 +126,7 @@ pub const FSSNAPSHOT: Row = Row {
 
 pub const FILES_LIVE: Row = Row {
     name: "gitlab-backup-files-live.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: always,
     text: |renderer, _| {
         let step = StepService {
@@ -163,7 +163,7 @@ fn files_live(renderer: &Renderer<'_>, step: StepService) -> StepService {
 
 pub const RESUME: Row = Row {
     name: "gitlab-backup-resume.service",
-    place: Place::Behind(Stage::Window),
+    when: When::Behind(Stage::Window),
     needed: always,
     text: |renderer, _| {
         Resume {

@@ -3,12 +3,12 @@
 use askama::Template;
 
 use crate::config::Stage;
-use crate::units::row::{Place, Row, always};
+use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 
 pub const TIMER: Row = Row {
     name: "gitlab-backup-deadline.timer",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| {
         DeadlineTimer { max_downtime: Text::plain(renderer.config.gitlab.max_downtime) }.render()
@@ -23,7 +23,7 @@ struct DeadlineTimer {
 
 pub const TARGET: Row = Row {
     name: "gitlab-backup-deadline.target",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |_, _| DeadlineTarget.render(),
 };

@@ -6,14 +6,14 @@ use askama::Template;
 
 use crate::paths;
 use crate::units::Unit;
-use crate::units::render::kinds::{Bracket, Entry, Run, Timer};
+use crate::units::render::kinds::{Bracket, EntryTarget, Run, Timer};
 use crate::units::render::{Renderer, Sandbox};
-use crate::units::row::{Place, Row, always};
+use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 
 pub const TIMER: Row = Row {
     name: "gitlab-backup-run.timer",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, _| {
         Timer {
@@ -28,7 +28,7 @@ pub const TIMER: Row = Row {
 
 pub const CALENDAR: Row = Row {
     name: "gitlab-backup-calendar.service",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, _| {
         Calendar {
@@ -61,14 +61,16 @@ fn calendars(renderer: &Renderer<'_>) -> Text {
 
 pub const TARGET: Row = Row {
     name: "gitlab-backup.target",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
-    text: |_, _| Entry { description: "GitLab backup", run: Text::names([Unit::Run]) }.render(),
+    text: |_, _| {
+        EntryTarget { description: "GitLab backup", run: Text::names([Unit::Run]) }.render()
+    },
 };
 
 pub const RUN: Row = Row {
     name: "gitlab-backup-run.service",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, _| {
         let reports = renderer.plan.needed(Unit::Report).is_some();
@@ -95,7 +97,7 @@ pub const RUN: Row = Row {
 
 pub const STAGING: Row = Row {
     name: "gitlab-backup-staging.service",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, _| {
         Bracket {

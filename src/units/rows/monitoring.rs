@@ -11,13 +11,13 @@ use crate::units::Unit;
 use crate::units::render::credential::line;
 use crate::units::render::step::StepService;
 use crate::units::render::{Renderer, Sandbox};
-use crate::units::row::{Place, Row, Steps, silences};
+use crate::units::row::{Row, Steps, When, silences};
 use crate::units::text::Text;
 use crate::values::{SecretSource, Timespan};
 
 pub const SILENCE: Row = Row {
     name: "gitlab-backup-silence.service",
-    place: Place::Start,
+    when: When::Start,
     needed: silences,
     text: |renderer, _| {
         Silence {
@@ -41,7 +41,7 @@ struct Silence {
 
 pub const SILENCED: Row = Row {
     name: "gitlab-backup-silenced.service",
-    place: Place::Member(Stage::Prepare, Steps::After),
+    when: When::Member(Stage::Prepare, Steps::After),
     needed: silences,
     text: |renderer, unit| {
         let wait = renderer.config.monitoring.wait.duration().as_secs();
@@ -63,7 +63,7 @@ pub const SILENCED: Row = Row {
 
 pub const UNSILENCE_TIMER: Row = Row {
     name: "gitlab-backup-unsilence.timer",
-    place: Place::End,
+    when: When::End,
     needed: silences,
     text: |renderer, _| {
         UnsilenceTimer { grace: Text::plain(renderer.config.monitoring.grace) }.render()
@@ -78,7 +78,7 @@ struct UnsilenceTimer {
 
 pub const UNSILENCE: Row = Row {
     name: "gitlab-backup-unsilence.service",
-    place: Place::End,
+    when: When::End,
     needed: silences,
     text: |renderer, _| {
         Unsilence {
@@ -100,7 +100,7 @@ struct Unsilence {
 
 pub const REPORT_START: Row = Row {
     name: "gitlab-backup-report-start.service",
-    place: Place::Start,
+    when: When::Start,
     needed: |config| {
         let healthchecks = |report: &ReportConfig| matches!(report, ReportConfig::Healthchecks(_));
         config.monitoring.reports.iter().any(healthchecks)
@@ -120,7 +120,7 @@ pub const REPORT_START: Row = Row {
 
 pub const REPORT: Row = Row {
     name: "gitlab-backup-report.service",
-    place: Place::End,
+    when: When::End,
     needed: |config| !config.monitoring.reports.is_empty(),
     text: |renderer, _| {
         let start = renderer.plan.needed(Unit::ReportStart);

@@ -7,12 +7,12 @@ use crate::config::{Stage, Step};
 use crate::units::Unit;
 use crate::units::render::Renderer;
 use crate::units::render::step::StepService;
-use crate::units::row::{Place, Row, Steps, always};
+use crate::units::row::{Row, Steps, When, always};
 use crate::units::text::Text;
 
 pub const STEP: Row = Row {
     name: "gitlab-backup-step-{}.service",
-    place: Place::Member(Stage::Prepare, Steps::After),
+    when: When::Member(Stage::Prepare, Steps::After),
     needed: always,
     text: |renderer, unit| {
         let named = |step: &&Step| matches!(unit, Unit::Step(name) if *name == step.name);

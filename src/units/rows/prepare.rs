@@ -5,13 +5,13 @@ use askama::Template;
 use crate::config::Stage;
 use crate::units::render::Sandbox;
 use crate::units::render::step::StepService;
-use crate::units::row::{Place, Row, Steps, always, freezes, postgresql};
+use crate::units::row::{Row, Steps, When, always, captures_files, postgresql};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
 pub const PREFLIGHT: Row = Row {
     name: "gitlab-backup-preflight.service",
-    place: Place::Member(Stage::Prepare, Steps::Before),
+    when: When::Member(Stage::Prepare, Steps::Before),
     needed: always,
     text: |renderer, _| {
         let by_network = renderer.servers_by_network()
@@ -40,7 +40,7 @@ pub const PREFLIGHT: Row = Row {
 
 pub const PREFLIGHT_POSTGRESQL: Row = Row {
     name: "gitlab-backup-preflight-postgresql.service",
-    place: Place::Member(Stage::Prepare, Steps::Before),
+    when: When::Member(Stage::Prepare, Steps::Before),
     needed: postgresql,
     text: |renderer, _| {
         let step = StepService {
@@ -54,8 +54,8 @@ pub const PREFLIGHT_POSTGRESQL: Row = Row {
 
 pub const FSPLAN: Row = Row {
     name: "gitlab-backup-fsplan.service",
-    place: Place::Member(Stage::Prepare, Steps::After),
-    needed: freezes,
+    when: When::Member(Stage::Prepare, Steps::After),
+    needed: captures_files,
     text: |renderer, unit| {
         StepService {
             notes: renderer.methods(),
@@ -70,8 +70,8 @@ pub const FSPLAN: Row = Row {
 
 pub const PRESYNC: Row = Row {
     name: "gitlab-backup-presync.service",
-    place: Place::Member(Stage::Prepare, Steps::After),
-    needed: |config| config.files.presync && freezes(config),
+    when: When::Member(Stage::Prepare, Steps::After),
+    needed: |config| config.files.presync && captures_files(config),
     text: |renderer, unit| {
         let step = StepService {
             description: Text::plain("GitLab backup: first pass of the file backup, GitLab is up"),

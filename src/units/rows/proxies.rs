@@ -8,7 +8,7 @@ use crate::config::{Proxy, Stage};
 use crate::units::Unit;
 use crate::units::render::Renderer;
 use crate::units::render::step::StepService;
-use crate::units::row::{Place, Row, Steps, always, proxies};
+use crate::units::row::{Row, Steps, When, always, proxies};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
@@ -19,7 +19,7 @@ const ANSWERS: Timespan = Timespan::from_secs(120);
 
 pub const PROXY: Row = Row {
     name: "gitlab-backup-proxy-{}.service",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, unit| {
         let named = |proxy: &&Proxy| matches!(unit, Unit::Proxy(name) if *name == proxy.name);
@@ -62,7 +62,7 @@ fn service(renderer: &Renderer<'_>, proxy: &Proxy) -> ProxyService {
 
 pub const PROXIES: Row = Row {
     name: "gitlab-backup-proxies.service",
-    place: Place::Member(Stage::Prepare, Steps::Before),
+    when: When::Member(Stage::Prepare, Steps::Before),
     needed: proxies,
     text: |renderer, _| {
         Proxies {
@@ -84,7 +84,7 @@ struct Proxies {
 
 pub const DOWN: Row = Row {
     name: "gitlab-backup-proxies-down.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: proxies,
     text: |renderer, unit| {
         let before = renderer.before(Stage::Window, unit);

@@ -6,12 +6,12 @@ use crate::config::Stage;
 use crate::units::Unit;
 use crate::units::render::Renderer;
 use crate::units::render::kinds::StageTarget;
-use crate::units::row::{Place, Row, always};
+use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 
 pub const PREPARE: Row = Row {
     name: "gitlab-backup-prepare.target",
-    place: Place::Around(Stage::Prepare),
+    when: When::Around(Stage::Prepare),
     needed: always,
     text: |renderer, _| {
         let description = "GitLab backup: everything that can be done before GitLab is stopped";
@@ -21,14 +21,14 @@ pub const PREPARE: Row = Row {
 
 pub const CAPTURE: Row = Row {
     name: "gitlab-backup-capture.target",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| target(renderer, Stage::Window, "GitLab backup: every part is captured"),
 };
 
 pub const STORE: Row = Row {
     name: "gitlab-backup-store.target",
-    place: Place::Around(Stage::Store),
+    when: When::Around(Stage::Store),
     needed: always,
     text: |renderer, _| {
         target(renderer, Stage::Store, "GitLab backup: everything is in the repository")
@@ -37,7 +37,7 @@ pub const STORE: Row = Row {
 
 pub const FINISH: Row = Row {
     name: "gitlab-backup-finish.target",
-    place: Place::Around(Stage::Finish),
+    when: When::Around(Stage::Finish),
     needed: always,
     text: |renderer, _| {
         target(renderer, Stage::Finish, "GitLab backup: what follows a complete run")

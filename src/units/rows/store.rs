@@ -9,7 +9,7 @@ use crate::paths;
 use crate::units::Unit;
 use crate::units::render::Sandbox;
 use crate::units::render::step::StepService;
-use crate::units::row::{Place, Row, Steps, always, postgresql};
+use crate::units::row::{Row, Steps, When, always, postgresql};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
@@ -18,7 +18,7 @@ const LONG: Timespan = Timespan::from_secs(24 * 3600);
 
 pub const POSTGRESQL: Row = Row {
     name: "gitlab-backup-postgresql.service",
-    place: Place::Member(Stage::Store, Steps::Before),
+    when: When::Member(Stage::Store, Steps::Before),
     needed: postgresql,
     text: |renderer, _| {
         let step = renderer.postgresql_step(StepService {
@@ -42,7 +42,7 @@ pub const POSTGRESQL: Row = Row {
 
 pub const FILES: Row = Row {
     name: "gitlab-backup-files.service",
-    place: Place::Member(Stage::Store, Steps::After),
+    when: When::Member(Stage::Store, Steps::After),
     needed: always,
     text: |renderer, unit| {
         let step = StepService {
@@ -61,7 +61,7 @@ pub const FILES: Row = Row {
 
 pub const MANIFEST: Row = Row {
     name: "gitlab-backup-manifest.service",
-    place: Place::Member(Stage::Store, Steps::After),
+    when: When::Member(Stage::Store, Steps::After),
     needed: always,
     text: |renderer, _| {
         let step = StepService {
@@ -79,7 +79,7 @@ pub const MANIFEST: Row = Row {
 
 pub const PRUNE: Row = Row {
     name: "gitlab-backup-prune.service",
-    place: Place::Member(Stage::Finish, Steps::Before),
+    when: When::Member(Stage::Finish, Steps::Before),
     needed: |config| config.retention.is_set(),
     text: |renderer, _| {
         let step = renderer.repository_step(StepService {

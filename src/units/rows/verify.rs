@@ -5,7 +5,7 @@ use askama::Template;
 use crate::units::Unit;
 use crate::units::render::Sandbox;
 use crate::units::render::kinds::Timer;
-use crate::units::row::{Place, Row, always};
+use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 
 /// What is laid out belongs to many users, and what reads that runs as an account of its own.
@@ -14,7 +14,7 @@ const RIGHTS: &str = "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER 
 /// Reads the repository and never writes it.
 pub const SERVICE: Row = Row {
     name: "gitlab-backup-verify.service",
-    place: Place::Alone,
+    when: When::Alone,
     needed: always,
     text: |renderer, _| {
         VerifyService {
@@ -45,7 +45,7 @@ struct VerifyService {
 
 pub const TIMER: Row = Row {
     name: "gitlab-backup-verify.timer",
-    place: Place::Alone,
+    when: When::Alone,
     needed: |config| config.verify.calendar.is_some(),
     text: |renderer, _| {
         let verify = &renderer.config.verify;

@@ -1,6 +1,6 @@
 use super::*;
 
-fn plan(numbers: Option<Numbers>) -> Plan {
+fn plan(numbers: Option<Numbers>) -> RestorePlan {
     let database = serde_json::from_value(
         serde_json::json!({"name": "live", "directory": "live", "owner": "", "encoding": "", "collate": "", "ctype": "", "bytes": 0}),
     )
@@ -11,7 +11,7 @@ fn plan(numbers: Option<Numbers>) -> Plan {
         replaced: "aside".to_owned(),
         numbers,
     };
-    Plan {
+    RestorePlan {
         run: None,
         postgresql: None,
         databases: vec![staged],

@@ -25,7 +25,7 @@ use crate::stores::postgresql::versions::{DEBIAN, major, versions};
 use crate::stores::postgresql::{Dumped, sandbox, toc};
 use crate::systemd::notify;
 
-use super::server::{Manner, Server, ensure_short};
+use super::server::{Launch, Server, ensure_short};
 use crate::run::verify::scratch::{Scratch, give};
 use crate::values::Timespan;
 
@@ -144,7 +144,7 @@ async fn begin(
     let superuser = superuser(globals, configured);
     let data = place.join("data");
     notify::status("making a server for the drill");
-    let mut initdb = Manner { user: user.as_ref(), place: &place, signal: Signal::KILL }
+    let mut initdb = Launch { user: user.as_ref(), place: &place, signal: Signal::KILL }
         .command(&programs.join("initdb"));
     initdb
         .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
@@ -159,7 +159,7 @@ async fn begin(
         SETTINGS.iter().map(ToString::to_string).chain([sockets, format!("port={PORT}")]);
     words.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
     // SIGQUIT: an immediate shutdown, with all its children.
-    let manner = Manner { user: user.as_ref(), place: &place, signal: Signal::QUIT };
+    let manner = Launch { user: user.as_ref(), place: &place, signal: Signal::QUIT };
     let mut server = Server::start(&manner, &programs.join("postgres"), &words)?;
     let os_user = user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
     let config = Postgresql {

@@ -16,7 +16,7 @@ use crate::stores::redis::server::Server as Connection;
 use crate::systemd::notify;
 use crate::values::Timespan;
 
-use super::server::{Manner, Server, ensure_short};
+use super::server::{Launch, Server, ensure_short};
 use crate::run::verify::dumps::Keys;
 use crate::run::verify::scratch::{Scratch, give};
 
@@ -67,7 +67,7 @@ pub(in crate::run::verify) async fn load(
     ];
     let words: Vec<String> = words.into_iter().chain(rest).map(str::to_owned).collect();
     let mut server = Server::start(
-        &Manner { user: user.as_ref(), place: &place, signal: Signal::KILL },
+        &Launch { user: user.as_ref(), place: &place, signal: Signal::KILL },
         &program,
         &words,
     )?;

@@ -36,13 +36,13 @@ pub(super) struct Server {
 }
 
 /// How a program is started: as whom, where, and which signal ends it and its children at once.
-pub(super) struct Manner<'a> {
+pub(super) struct Launch<'a> {
     pub user: Option<&'a User>,
     pub place: &'a Path,
     pub signal: Signal,
 }
 
-impl Manner<'_> {
+impl Launch<'_> {
     /// `program`, confined to the place: it can be called by sockets in it, and calls nobody.
     pub fn command(&self, program: &Path) -> Command {
         let mut confinement = Confinement::new(self.user, self.place);
@@ -54,7 +54,7 @@ impl Manner<'_> {
 
 impl Server {
     /// Starts `program` with `words`; its log is in the place.
-    pub fn start(manner: &Manner<'_>, program: &Path, words: &[String]) -> Result<Self> {
+    pub fn start(manner: &Launch<'_>, program: &Path, words: &[String]) -> Result<Self> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // What is there already is not ours.
         let log = Directory::open(manner.place)?.log(OsStr::new("log"))?;
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_server_that_ends_is_told_with_its_last_words_and_one_that_lives_ends_with_its_value() {
         let place = tempfile::tempdir().unwrap();
-        let manner = Manner { user: None, place: place.path(), signal: Signal::QUIT };
+        let manner = Launch { user: None, place: place.path(), signal: Signal::QUIT };
         let words = |script: &str| ["-c".to_owned(), script.to_owned()];
         let mut dead =
             Server::start(&manner, Path::new("/bin/sh"), &words("echo no such file; exit 3"))
@@ -153,7 +153,7 @@ mod tests {
         assert!(format!("{error:#}").contains("no such file"), "{error:#}");
         // One that does not listen to the signal.
         let other = tempfile::tempdir().unwrap();
-        let manner = Manner { place: other.path(), ..manner };
+        let manner = Launch { place: other.path(), ..manner };
         let mut alive = Server::start(
             &manner,
             Path::new("/bin/sh"),

@@ -8,9 +8,9 @@ use super::{REPLACE, helper, in_place, in_window, names};
 use crate::config::EngineName;
 use crate::paths;
 use crate::units::render::Sandbox;
-use crate::units::render::kinds::{Bracket, Entry, Run};
+use crate::units::render::kinds::{Bracket, EntryTarget, Run};
 use crate::units::render::step::StepService;
-use crate::units::row::{Place, Row, always};
+use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
 
@@ -20,14 +20,14 @@ const REHEARSE: &str =
 
 pub const TARGET: Row = Row {
     name: "gitlab-backup-restore.target",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
-    text: |_, _| Entry { description: "GitLab restore", run: names([Restore::Run]) }.render(),
+    text: |_, _| EntryTarget { description: "GitLab restore", run: names([Restore::Run]) }.render(),
 };
 
 pub const RUN: Row = Row {
     name: "gitlab-backup-restore-run.service",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, _| {
         let silence = renderer.plan.needed(Unit::Silence);
@@ -54,7 +54,7 @@ pub const RUN: Row = Row {
 
 pub const STAGING: Row = Row {
     name: "gitlab-backup-restore-staging.service",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, _| {
         Bracket {
@@ -70,7 +70,7 @@ pub const STAGING: Row = Row {
 
 pub const PREFLIGHT: Row = Row {
     name: "gitlab-backup-restore-preflight.service",
-    place: Place::Start,
+    when: When::Start,
     needed: always,
     text: |renderer, _| {
         let config = renderer.config;

@@ -4,12 +4,12 @@ use askama::Template;
 
 use super::helper;
 use crate::units::render::Sandbox;
-use crate::units::row::{Place, Row, always, proxies};
+use crate::units::row::{Row, When, always, proxies};
 use crate::units::text::Text;
 
 pub const GUARD: Row = Row {
     name: "gitlab-backup-restore-guard.service",
-    place: Place::Alone,
+    when: When::Alone,
     needed: always,
     text: |renderer, _| {
         // Named here: what keeps a half restored GitLab down does not hang on a file that was
@@ -36,7 +36,7 @@ struct Guard {
 
 pub const KEEP_DOWN: Row = Row {
     name: "gitlab-backup-restore-keep-down.service",
-    place: Place::Alone,
+    when: When::Alone,
     needed: proxies,
     text: |renderer, _| KeepDown { exec: helper(renderer, &["keep-down"]) }.render(),
 };

@@ -10,7 +10,7 @@ use crate::paths;
 use crate::units::Restore;
 use crate::units::render::step::StepService;
 use crate::units::render::{Renderer, Sandbox, credential};
-use crate::units::row::{Place, Row, Steps, always, postgresql};
+use crate::units::row::{Row, Steps, When, always, postgresql};
 use crate::units::text::Text;
 
 /// Files keep their owner, mode and attributes.
@@ -24,7 +24,7 @@ const LOADING: &str =
 
 pub const DUMPS: Row = Row {
     name: "gitlab-backup-restore-dumps.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: always,
     text: |renderer, _| {
         let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
@@ -40,7 +40,7 @@ pub const DUMPS: Row = Row {
 
 pub const FILES: Row = Row {
     name: "gitlab-backup-restore-files.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: always,
     text: |renderer, _| {
         let sandbox = Sandbox { processes: false, ..in_place(renderer, LAY) };
@@ -70,7 +70,7 @@ fn laying_out(renderer: &Renderer<'_>, sandbox: Sandbox) -> StepService {
 
 pub const POSTGRESQL: Row = Row {
     name: "gitlab-backup-restore-postgresql.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: postgresql,
     text: |renderer, _| {
         let step = renderer.postgresql_step(StepService {

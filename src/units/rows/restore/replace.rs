@@ -6,7 +6,7 @@ use super::{REPLACE, helper, in_place, in_window, names};
 use crate::config::Stage;
 use crate::units::render::Sandbox;
 use crate::units::render::step::StepService;
-use crate::units::row::{Place, Row, Steps, always, proxies};
+use crate::units::row::{Row, Steps, When, always, proxies};
 use crate::units::rows::proxies::down;
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
@@ -17,7 +17,7 @@ const RENAMES: u64 = 30 * 60;
 
 pub const UNDO: Row = Row {
     name: "gitlab-backup-restore-undo.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: always,
     text: |renderer, _| {
         StepService {
@@ -34,7 +34,7 @@ pub const UNDO: Row = Row {
 
 pub const PROXIES_DOWN: Row = Row {
     name: "gitlab-backup-restore-proxies-down.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: proxies,
     text: |renderer, _| {
         let before = renderer.plan.restore().into_iter();
@@ -53,7 +53,7 @@ pub const PROXIES_DOWN: Row = Row {
 
 pub const SWITCH: Row = Row {
     name: "gitlab-backup-restore-switch.service",
-    place: Place::Member(Stage::Window, Steps::After),
+    when: When::Member(Stage::Window, Steps::After),
     needed: always,
     text: |renderer, _| {
         let before = renderer.plan.restore().into_iter();
@@ -73,7 +73,7 @@ pub const SWITCH: Row = Row {
 
 pub const FINISH: Row = Row {
     name: "gitlab-backup-restore-finish.service",
-    place: Place::End,
+    when: When::End,
     needed: always,
     text: |renderer, _| {
         StepService {

@@ -5,13 +5,13 @@ use askama::Template;
 use super::names;
 use crate::config::Stage;
 use crate::units::render::kinds::{Pause, StageTarget, Window};
-use crate::units::row::{Place, Row, always};
+use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
 
 pub const APPLY: Row = Row {
     name: "gitlab-backup-restore-apply.target",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| {
         StageTarget {
@@ -25,7 +25,7 @@ pub const APPLY: Row = Row {
 
 pub const PAUSE: Row = Row {
     name: "gitlab-backup-restore-pause.service",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| {
         Pause {
@@ -41,7 +41,7 @@ pub const PAUSE: Row = Row {
 
 pub const WINDOW: Row = Row {
     name: "gitlab-backup-restore-window.service",
-    place: Place::Around(Stage::Window),
+    when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| {
         Window {

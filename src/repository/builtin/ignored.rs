@@ -16,11 +16,11 @@ const IGNORED: &str = "ignoring error";
 const HARMLESS: &str = "ignoring error when loading parent tree";
 
 static CAUGHT: Mutex<Vec<String>> = Mutex::new(Vec::new());
-static NET: Net = Net;
+static CATCHER: Catcher = Catcher;
 
-struct Net;
+struct Catcher;
 
-impl Log for Net {
+impl Log for Catcher {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= Level::Warn
     }
@@ -54,7 +54,7 @@ pub(super) fn spread() -> Result<Spread> {
     static TURN: Mutex<()> = Mutex::new(());
     let set = *SET.get_or_init(|| {
         log::set_max_level(LevelFilter::Warn);
-        log::set_logger(&NET).is_ok()
+        log::set_logger(&CATCHER).is_ok()
     });
     ensure!(
         set,
