@@ -92,7 +92,7 @@ async fn settle(
     let manager = machine.manager;
     let started = Instant::now();
     let units = [&window.stopped[..], &window.driven].concat();
-    let mut view = View::new(manager).await?;
+    let mut view = UnitView::new(manager).await?;
     let mut waited = false;
     loop {
         let states = stop_closure(manager, &units, &window.alone).await?;
