@@ -45,6 +45,14 @@ impl Finding {
         Self { what: what.into(), verdict: Verdict::Warning, message: message.into() }
     }
 
+    /// One finding for each error; without any, one that says that everything `seen` is there.
+    pub fn each_or(what: &str, errors: Vec<anyhow::Error>, seen: String) -> Vec<Self> {
+        if errors.is_empty() {
+            return vec![Self::of(what, Ok(format!("{seen}: all there")))];
+        }
+        errors.into_iter().map(|error| Self::of(what, Err(error))).collect()
+    }
+
     /// What was looked at and what was seen, in one clean line.
     pub fn line(&self) -> String {
         format!(

@@ -1,10 +1,8 @@
 //! What a run is, from the look before it to the verify after it: what its units execute. A step
 //! takes the configuration, works, and ends well or with an error that names what to do.
 
-pub mod alternates;
 pub mod calendar;
 pub mod credentials;
-pub mod extract;
 mod failed;
 pub mod installed;
 pub mod manifest;
@@ -13,7 +11,6 @@ pub mod prune;
 pub mod report;
 mod settings;
 pub mod silence;
-pub mod space;
 pub mod staging;
 mod unstarted;
 pub mod verify;

@@ -4,6 +4,7 @@
 pub mod budget;
 mod manifest;
 mod newest;
+pub mod notes;
 pub mod paused;
 pub(crate) mod record;
 pub mod restore;

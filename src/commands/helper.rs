@@ -15,11 +15,11 @@ use crate::host::{secret, text};
 use crate::machine::{Base, Machine};
 use crate::paths::{self, RootDirectory};
 use crate::restore;
-use crate::run::{calendar, extract, manifest, preflight, prune, report, silence, staging};
+use crate::run::{calendar, manifest, preflight, prune, report, silence, staging};
 use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
-use crate::stores::{files, fssnapshot, postgresql, redis};
+use crate::stores::{extract, files, fssnapshot, postgresql, redis};
 use crate::systemd::{Manager, start_later};
 use crate::units::render::credential;
 
@@ -268,10 +268,10 @@ async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
         Restore::Preflight => restore::preflight(&config?, &Request::asked(root)?).await,
         Restore::Undo => restore::undo(&config?).await,
         Restore::Dumps => restore::dumps(&config?),
-        Restore::Postgresql => restore::load(&config?).await,
+        Restore::Postgresql => postgresql::load(&config?).await,
         Restore::Files => {
             let config = config?;
-            restore::beside(&config).and_then(|()| restore::files(&config))
+            files::beside(&config).and_then(|()| files::stage(&config))
         }
         Restore::Switch => restore::switch(&config?).await,
         Restore::Finish => restore::finish(&config?).await,

@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::host::own;
 use crate::machine::{Base, Machine};
 use crate::paths;
-use crate::restore as steps;
 use crate::runs::restore::{self, Journal, Request};
-use crate::runs::{Kind, Record, paused};
+use crate::runs::{Kind, Record, notes, paused};
+use crate::stores;
 use crate::systemd::{ServiceManager, UnitView};
 use crate::units::{Plan, Restore, Unit};
 
@@ -34,7 +34,7 @@ pub async fn restore<M: ServiceManager>(
     let manager = connect().await?;
     let result =
         stages(config, base, base.with(&manager), &mut record, request.run.is_none()).await;
-    record.warnings.extend(steps::notes(root)?);
+    record.warnings.extend(notes::notes(root)?);
     conclude_with(base, &mut record, Kind::Restore, result).await
 }
 
@@ -72,7 +72,10 @@ async fn stages(
         Some(paused) => paused,
         None => Journal::load(root)?.map(|journal| journal.paused).unwrap_or_default(),
     };
-    let driven = steps::redis_units(config, manager).await?;
+    let mut driven = Vec::new();
+    for store in stores::all() {
+        driven.extend(store.driven_units(config, manager).await?);
+    }
     let window = Window::restore(config, &plan, driven, kept_down);
     let captured = capture::capture(config, machine, &window).await?;
 

@@ -1,37 +1,35 @@
-//! The restore is complete and GitLab answers: the old goes, but for what is not in the run.
+//! The restore is complete and GitLab answers: the old is removed, except what is not in the run.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
+use super::undo;
 use crate::config::Config;
 use crate::gitlab::readiness;
-use crate::host::beneath::{Directory, Held};
-use crate::host::identity::Account;
 use crate::paths::{self, RootDirectory};
-use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, Layout, Leftover, Numbers, StagedDatabase, State, Thing};
+use crate::runs::notes::note;
+use crate::runs::restore::{Journal, Leftover, State, Thing};
 use crate::runs::{Kind, Record};
+use crate::stores::restoration;
+use crate::stores::{Restoration, leftover};
 use crate::systemd::notify;
-use crate::values::RawPath;
 
-use super::{databases, moves, note, undo};
-
-/// Removes what was replaced. Killed at any point, it goes on where it was. What cannot be removed
-/// is no failure: it is written down, told, and tried again the next time.
+/// Removes the old. Killed at any point, it goes on where it was. What cannot be removed is no
+/// failure: it is recorded, reported, and tried again the next time.
 pub async fn finish(config: &Config) -> Result<()> {
+    let root = &RootDirectory::host();
+    let mut stores = restoration::all(config);
     let mut left = Vec::new();
-    for leftover in Leftover::load(&RootDirectory::host())? {
-        left.extend(again(config, leftover).await?);
+    for leftover in Leftover::load(root)? {
+        left.extend(again(&mut stores, leftover).await);
     }
-    let Some(mut journal) = Journal::load(&RootDirectory::host())? else {
-        return Leftover::save(&RootDirectory::host(), &left);
-    };
+    let Some(mut journal) = Journal::load(root)? else { return Leftover::save(root, &left) };
     if journal.state == State::Staging {
-        // The machine went down while it was laid out: nothing of it is live.
+        // The machine went down while it was staged: nothing of it is live.
         notify::status("removing what a restore that was cut off has laid out");
-        Leftover::save(&RootDirectory::host(), &left)?;
-        return undo::away(config, &journal).await;
+        Leftover::save(root, &left)?;
+        return undo::unstage_all(&mut stores, &journal).await;
     }
     ensure!(
         journal.state.has_taken_place(),
@@ -42,152 +40,55 @@ pub async fn finish(config: &Config) -> Result<()> {
         "what was there before is wanted back: nothing of it is removed until 'gitlab-backup restore --undo' has brought it back, or \
          'gitlab-backup restore --keep' keeps what was restored"
     );
-    // Who restores anew does not want what is here, and may never get an answer of it: that is
-    // asked for at the very beginning of his restore. A record without an end is of a restore that
-    // goes on only in the boot in which it was asked for.
-    let asked = Path::new(paths::RESTORE_ASKED).exists();
-    let going_on = Record::last(&RootDirectory::host(), Kind::Restore)?
-        .filter(|record| asked && record.finished.is_none());
-    let anew = going_on.as_ref().is_some_and(|record| record.stage == "prepare");
-    // Nothing of it ran before this restore, and so nothing has been started.
-    let down = going_on.is_some() && journal.paused.is_empty();
-    if let Some(url) = config
-        .gitlab
-        .readiness
-        .as_ref()
-        .filter(|_| journal.state == State::Switched && !anew && !down)
-    {
-        // It may have gone down again, or the machine with it, before it ever answered.
-        let silent = readiness::ask(url).await.err();
-        if let Some(error) = silent {
-            bail!(
-                "GitLab does not answer with what was restored ({error:#}): what was there before is kept until it does, and until then \
-                 'gitlab-backup restore --undo' puts it back"
-            );
-        }
-    }
+    ensure_answers(config, &journal).await?;
     notify::status("removing what was there before");
     journal.state = State::Finishing;
-    journal.save(&RootDirectory::host())?;
-    let only_here: Vec<RawPath> = read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
-    for layout in &journal.plan.layouts {
-        let here: Vec<&PathBuf> = only_here
-            .iter()
-            .map(|RawPath(path)| path)
-            .filter(|path| layout.roots.iter().any(|root| path.starts_with(&root.path)))
-            .collect();
-        let by_hand = match keep(layout, &here) {
-            Ok(0) => None,
-            Ok(count) => {
-                note(format!(
-                    "{count} paths that were here and are not in the run are kept in {}",
-                    layout.kept.display()
-                ))?;
-                None
-            }
-            Err(error) => Some(format!(
-                "it has paths that are not in the run, which cannot be kept in {}: {error:#}",
-                layout.kept.display()
-            )),
-        };
-        left.extend(without(&layout.places.aside, None, by_hand));
-        left.extend(without(&layout.places.staged, None, None));
-    }
-    for redis in &journal.plan.redis {
-        left.extend(
-            [&redis.places.staged, &redis.places.aside]
-                .into_iter()
-                .filter_map(|held| without(held, Some(redis.account), None)),
-        );
-    }
-    for StagedDatabase { replaced, numbers, .. } in &journal.plan.databases {
-        // There was none before.
-        if matches!(numbers, Some(Numbers { old: None, .. })) {
-            continue;
-        }
-        let number = numbers.and_then(|numbers| numbers.old);
-        if let Err(error) = databases::forget(config, replaced, number).await {
-            // No backup takes it for a database of GitLab's.
-            if let Err(error) = databases::disown(config, replaced, number).await {
-                tracing::warn!("{error:#}");
-            }
-            let thing = Thing::Database { name: replaced.clone(), number };
-            left.push(Leftover { thing, why: format!("{error:#}"), by_hand: false });
-        }
-    }
-    if !journal.plan.databases.is_empty()
-        && let Err(error) = databases::retire(config).await
-    {
-        tracing::warn!("{error:#}");
+    journal.save(root)?;
+    for store in stores.iter_mut().rev() {
+        left.extend(store.finish(&journal).await?);
     }
     left.iter().try_for_each(|leftover| note(leftover.to_string()))?;
-    Leftover::save(&RootDirectory::host(), &left)?;
+    Leftover::save(root, &left)?;
     undo::forget_kept()?;
-    Journal::clear(&RootDirectory::host())
+    Journal::clear(root)
 }
 
-/// Tries once more; what is still left.
-async fn again(config: &Config, leftover: Leftover) -> Result<Option<Leftover>> {
-    match &leftover.thing {
-        Thing::Database { name, number } => {
-            Ok(match databases::forget(config, name, *number).await {
-                Ok(()) => None,
-                Err(error) => Some(Leftover { why: format!("{error:#}"), ..leftover }),
-            })
-        }
-        // Until somebody has removed it.
-        Thing::Directory { held, .. } if leftover.by_hand => {
-            Ok(held.open_if_there()?.map(|_| leftover))
-        }
-        Thing::Directory { held, account } => Ok(without(held, *account, None)),
+/// Fails if GitLab was started with what was restored, and does not answer: it may have gone down
+/// again, or the machine with it, before it ever did.
+async fn ensure_answers(config: &Config, journal: &Journal) -> Result<()> {
+    let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched)
+    else {
+        return Ok(());
+    };
+    // A record without an end is of a running restore only in the boot in which that was asked for.
+    let asked = Path::new(paths::RESTORE_ASKED).exists();
+    let running = Record::last(&RootDirectory::host(), Kind::Restore)?
+        .filter(|record| asked && record.finished.is_none());
+    // An admin who restores again gives up what is here, and may never get an answer from it.
+    let again = running.as_ref().is_some_and(|record| record.stage == "prepare");
+    // Nothing of GitLab ran before this restore, so nothing has been started.
+    let down = running.is_some() && journal.paused.is_empty();
+    if again || down {
+        return Ok(());
     }
-}
-
-/// Removes a directory that was put aside, unless it has to be kept; what is left of it then.
-fn without(held: &Held, account: Option<Account>, by_hand: Option<String>) -> Option<Leftover> {
-    let removed = || match account {
-        Some(account) => account.act(|| held.remove()),
-        None => held.remove(),
-    };
-    let why = match &by_hand {
-        Some(why) => why.clone(),
-        None => format!("{:#}", removed().err()?),
-    };
-    Some(Leftover {
-        thing: Thing::Directory { held: held.clone(), account },
-        why,
-        by_hand: by_hand.is_some(),
-    })
-}
-
-/// Moves what was at `paths` to where it is kept; how many are there now. Some may have been moved
-/// before.
-fn keep(layout: &Layout, paths: &[&PathBuf]) -> Result<usize> {
-    let Some(aside) = layout.places.aside.open_if_there()?.filter(|_| !paths.is_empty()) else {
-        return Ok(0);
-    };
-    let (parent, name) = Directory::of(&layout.kept)?;
-    let kept = match parent.look(Path::new(&name))? {
-        Some(_) => parent.below(Path::new(&name))?,
-        None => parent.make(&name, 0o700)?,
-    };
-    ensure!(
-        kept.stat()?.st_uid == rustix::process::geteuid().as_raw(),
-        "{} is not root's: move it away, what is not in the run is kept there",
-        layout.kept.display()
-    );
-    let mut count = 0;
-    for path in paths {
-        let inside = moves::below(path);
-        let (above, name) = (
-            inside.parent().unwrap_or(Path::new("")),
-            inside.file_name().context("a path without a name is kept")?,
+    if let Err(error) = readiness::ask(url).await {
+        bail!(
+            "GitLab does not answer with what was restored ({error:#}): what was there before is kept until it does, and until then \
+             'gitlab-backup restore --undo' puts it back"
         );
-        if aside.look(inside)?.is_some() {
-            let from = aside.below(above)?;
-            from.rename(name, &kept.make_all(above, Some(&aside))?, name)?;
-        }
-        count += usize::from(kept.look(inside)?.is_some());
     }
-    Ok(count)
+    Ok(())
+}
+
+/// Tries once more to remove something. Returns it if it is still left.
+async fn again(stores: &mut [Box<dyn Restoration + '_>], leftover: Leftover) -> Option<Leftover> {
+    if let Thing::Directory { held, account } = &leftover.thing {
+        return leftover::again(held, *account, &leftover);
+    }
+    for store in stores {
+        if let Some(left) = store.retry(&leftover).await {
+            return left;
+        }
+    }
+    Some(leftover)
 }

@@ -1,17 +1,16 @@
-//! The replacement: everything new is there, and takes the place of the old. Done in moments, at
+//! The replacement: everything new is staged, and takes the place of the old. Done in moments, at
 //! any size.
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
+use super::undo;
 use crate::config::Config;
-use crate::host::clock::{Clock, HostClock};
 use crate::paths::RootDirectory;
 use crate::runs::restore::{Journal, State};
-use crate::systemd::{Manager, notify};
-
-use super::databases::exchange::Server;
-use super::{databases, dump_directory, moves, plan, redis, undo};
+use crate::stores::Restoration;
+use crate::stores::restoration::{self, plan};
+use crate::systemd::{Manager, ServiceManager, notify};
 
 /// Replaces. An error is taken back at once, and then nothing has changed; killed, it leaves a
 /// journal by which GitLab stays down.
@@ -22,17 +21,20 @@ pub async fn switch(config: &Config) -> Result<()> {
     let mut journal = Journal::load(&RootDirectory::host())?
         .context("nothing is laid out: this helper is started by its unit only")?;
     let manager = Manager::connect().await?;
-    // Before the journal says so: a server that is only stopped is started again by whoever puts
-    // back.
-    redis::stop(&journal.plan, &manager).await?;
-    let mut server = Server::of(config)?;
-    match replace(config, &manager, &mut journal, &mut server).await {
+    let mut stores = restoration::all(config);
+    // Before the journal says so: a server that is only stopped is started again by the undo.
+    for store in &mut stores {
+        store.down(&journal.plan, &manager).await?;
+    }
+    match replace(&mut stores, &manager, &mut journal).await {
         Ok(()) => Ok(()),
         Err(error) => {
             tracing::error!("{error:#}: putting back what was there before");
             notify::status("putting back what was there before");
-            server.take_back().await;
-            undo::back(config, &manager, &mut journal, &mut server).await.with_context(|| {
+            for store in &mut stores {
+                store.roll_back().await;
+            }
+            undo::back(&mut stores, &manager, &mut journal).await.with_context(|| {
                 format!("{error:#}; and what was there before cannot be put back")
             })?;
             Err(error.context("nothing is changed: what was there before is in place"))
@@ -41,40 +43,23 @@ pub async fn switch(config: &Config) -> Result<()> {
 }
 
 async fn replace(
-    config: &Config,
-    manager: &Manager,
+    stores: &mut [Box<dyn Restoration + '_>],
+    manager: &dyn ServiceManager,
     journal: &mut Journal,
-    server: &mut Server,
 ) -> Result<()> {
-    journal.redis_moves.clear();
-    if let Some(part) = &journal.plan.redis_part {
-        let dumps = dump_directory(part)?;
-        for instance in &mut journal.plan.redis {
-            journal.redis_moves.push(redis::lay(instance, &dumps)?);
-        }
+    for store in &mut *stores {
+        store.prepare(journal).await?;
     }
-    journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<_>>()?;
-    databases::tell(config, &journal.plan).await?;
-    server.number(&mut journal.plan).await?;
     rustix::fs::sync();
     journal.state = State::Switching;
     journal.save(&RootDirectory::host())?;
 
-    notify::status("putting the databases in place");
-    server.put(&journal.plan).await?;
-    notify::status("putting Redis' files in place");
-    // Once more: it may have been started by what wants it.
-    redis::stop(&journal.plan, manager).await?;
-    let down = HostClock.monotonic();
-    moves::forward(&journal.redis_moves)?;
-    redis::ensure_down(&journal.plan, manager, down).await?;
-    redis::start(config, &journal.plan, manager).await?;
-    notify::status("putting the files in place");
-    moves::forward(&journal.moves)?;
-    for layout in &journal.plan.layouts {
-        moves::adopt_mounts(layout)?;
+    for store in &mut *stores {
+        store.put(journal, manager).await?;
     }
-    server.commit(&journal.plan).await?;
+    for store in &mut *stores {
+        store.commit(journal).await?;
+    }
     rustix::fs::sync();
     journal.state = State::Switched;
     journal.switched = Some(Timestamp::now());

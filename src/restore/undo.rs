@@ -1,4 +1,4 @@
-//! Back to what was there before, and away with what was laid out.
+//! Puts the old back, and removes what was staged.
 
 use std::path::Path;
 
@@ -8,18 +8,19 @@ use jiff::Timestamp;
 use crate::config::Config;
 use crate::host::own;
 use crate::paths::{self, RootDirectory};
+use crate::runs::notes::note;
 use crate::runs::paused;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Journal, Places, State};
-use crate::systemd::{Manager, notify};
+use crate::runs::restore::{Journal, RestorePlan, State};
+use crate::stores::Restoration;
+use crate::stores::restoration::{self, plan};
+use crate::systemd::{Manager, ServiceManager, notify};
 
-use super::databases::exchange::Server;
-use super::{databases, moves, note, plan, redis};
-
-/// The first step of a restore that has the window: what an unfinished one has replaced is put
-/// back, and the new one's journal begun.
+/// The first step of a restore in its window: undoes an unfinished restore, and begins the journal
+/// of this one.
 pub async fn undo(config: &Config) -> Result<()> {
     let plan = plan()?;
+    let mut stores = restoration::all(config);
     if let Some(mut journal) = Journal::load(&RootDirectory::host())? {
         // The executor has had it finished before.
         ensure!(
@@ -30,124 +31,145 @@ pub async fn undo(config: &Config) -> Result<()> {
         notify::status("putting back what an unfinished restore has replaced");
         let manager = Manager::connect().await?;
         if plan.run.is_some() && journal.state == State::Switching {
-            again(&mut journal)?;
+            // This restore brings its own: an owner who has removed the old where it was put aside
+            // must not keep GitLab down by that.
+            for reason in stores.iter().flat_map(|store| store.forgo(&mut journal)) {
+                note(format!("{reason}; it stays as it is, until it is restored"))?;
+            }
         }
-        back(config, &manager, &mut journal, &mut Server::of(config)?).await?;
-        away(config, &journal).await?;
+        back(&mut stores, &manager, &mut journal).await?;
+        unstage_all(&mut stores, &journal).await?;
     }
-    if plan.run.is_none() {
-        return Ok(());
+    match plan.run {
+        Some(_) => begin(&mut stores, plan).await,
+        None => Ok(()),
     }
-    databases::clear(config, &plan).await?;
-    let paused = paused::load(&RootDirectory::host())?.unwrap_or_default();
+}
+
+/// Begins a journal. It names every directory before it is created, and knows each after that.
+async fn begin(stores: &mut [Box<dyn Restoration + '_>], plan: RestorePlan) -> Result<()> {
+    for store in &mut *stores {
+        store.clear(&plan).await?;
+    }
+    let root = RootDirectory::host();
     let mut journal = Journal {
         state: State::Staging,
         started: Timestamp::now(),
         switched: None,
         undo: false,
         plan,
-        paused,
+        paused: paused::load(&root)?.unwrap_or_default(),
         moves: Vec::new(),
         redis_moves: Vec::new(),
     };
-    // Written down before it is made, and what was made afterwards.
-    journal.save(&RootDirectory::host())?;
-    for layout in &mut journal.plan.layouts {
-        layout.places.make()?;
+    journal.save(&root)?;
+    for store in stores {
+        store.begin(&mut journal.plan)?;
     }
-    journal.save(&RootDirectory::host())?;
+    journal.save(&root)?;
     write_json(Path::new(paths::RESTORE_PLAN), &journal.plan)
 }
 
-/// A restore that is done again needs nothing of what was put aside: who owns a directory can have
-/// removed it there, and must not keep GitLab down by that. What cannot be put back stays as it is.
-fn again(journal: &mut Journal) -> Result<()> {
-    for moves in [&mut journal.moves, &mut journal.redis_moves] {
-        let mut kept = Vec::new();
-        for one in std::mem::take(moves) {
-            match moves::prove(std::slice::from_ref(&one)) {
-                Ok(()) => kept.push(one),
-                Err(error) => note(format!("{error:#}; it stays as it is, until it is restored"))?,
-            }
-        }
-        *moves = kept;
-    }
-    Ok(())
-}
-
-/// What a restore that replaced nothing laid out is removed; what was replaced stays for [`undo`]
-/// and [`super::finish`].
+/// Removes what a restore staged that replaced nothing. One that has replaced something is left to
+/// [`undo`] and [`super::finish`].
 pub async fn unstage(config: &Config) -> Result<()> {
     let Some(mut journal) = Journal::load(&RootDirectory::host())? else { return Ok(()) };
     if journal.state != State::Staging {
         return Ok(());
     }
     let manager = Manager::connect().await?;
-    back(config, &manager, &mut journal, &mut Server::of(config)?).await?;
-    away(config, &journal).await
+    let mut stores = restoration::all(config);
+    back(&mut stores, &manager, &mut journal).await?;
+    unstage_all(&mut stores, &journal).await
 }
 
-/// Everything old in place, everything new beside.
+/// Puts everything old in place, and everything new beside.
 pub(super) async fn back(
-    config: &Config,
-    manager: &Manager,
+    stores: &mut [Box<dyn Restoration + '_>],
+    manager: &dyn ServiceManager,
     journal: &mut Journal,
-    server: &mut Server,
 ) -> Result<()> {
     if journal.state != State::Staging {
-        prove(journal, server).await?;
-        redis::stop(&journal.plan, manager).await?;
-        // First of all what others can keep from happening: all of it, or nothing. Killed behind
-        // it, GitLab would be half new and half old.
-        let (before, way) = (journal.state, server.way(journal).await?);
-        journal.state = State::Switching;
-        journal.save(&RootDirectory::host())?;
-        if let Err(error) = server.back(journal).await {
-            // Only if that is certain: a server that is lost may have done it.
-            if before.has_taken_place() && server.way(journal).await.is_ok_and(|now| now == way) {
-                journal.state = before;
-                journal.save(&RootDirectory::host())?;
-                redis::start(config, &journal.plan, manager).await?;
-            }
-            return Err(error);
+        prove(stores, journal).await?;
+        for store in &mut *stores {
+            store.down(&journal.plan, manager).await?;
         }
-        moves::backward(&journal.moves)?;
-        moves::backward(&journal.redis_moves)?;
+        call_back(stores, manager, journal).await?;
+        for store in stores.iter().rev() {
+            store.move_back(journal)?;
+        }
         rustix::fs::sync();
         (journal.state, journal.undo) = (State::Staging, false);
         journal.save(&RootDirectory::host())?;
     }
-    redis::start(config, &journal.plan, manager).await
+    up(stores, manager, journal).await
 }
 
-/// Proves that what was there before can be put back, before anything is moved.
+/// First of all what others can refuse: all of it, or nothing. Killed behind this, GitLab would be
+/// half new and half old, and so the journal says.
+async fn call_back(
+    stores: &mut [Box<dyn Restoration + '_>],
+    manager: &dyn ServiceManager,
+    journal: &mut Journal,
+) -> Result<()> {
+    let before = journal.state;
+    journal.state = State::Switching;
+    journal.save(&RootDirectory::host())?;
+    let mut came_back = false;
+    for store in &mut *stores {
+        let Err(refused) = store.call_back(journal).await else {
+            came_back = true;
+            continue;
+        };
+        if before.has_taken_place() && refused.untouched && !came_back {
+            journal.state = before;
+            journal.save(&RootDirectory::host())?;
+            up(stores, manager, journal).await?;
+        }
+        return Err(refused.error);
+    }
+    Ok(())
+}
+
+async fn up(
+    stores: &mut [Box<dyn Restoration + '_>],
+    manager: &dyn ServiceManager,
+    journal: &Journal,
+) -> Result<()> {
+    for store in stores {
+        store.up(&journal.plan, manager).await?;
+    }
+    Ok(())
+}
+
+/// Proves that the old can be put back, before anything is moved.
 ///
 /// # Errors
-/// If something of it is gone. Nothing was touched.
-pub(super) async fn prove(journal: &Journal, server: &mut Server) -> Result<()> {
+/// If some of it is gone. Nothing was touched.
+pub(super) async fn prove(
+    stores: &mut [Box<dyn Restoration + '_>],
+    journal: &Journal,
+) -> Result<()> {
     journal.ensure_whole()?;
-    moves::prove(&journal.moves)?;
-    moves::prove(&journal.redis_moves)?;
-    server.prove(journal).await
+    for store in stores {
+        store.prove(journal).await?;
+    }
+    Ok(())
 }
 
-/// Removes what was laid out, and the journal with it.
-pub(super) async fn away(config: &Config, journal: &Journal) -> Result<()> {
-    let databases = databases::unmake(config, &journal.plan).await;
-    let redis = journal.plan.redis.iter().map(|redis| redis.account.act(|| unmake(&redis.places)));
-    let files = journal.plan.layouts.iter().map(|layout| unmake(&layout.places));
-    // What cannot be removed keeps nothing else.
-    let all: Vec<Result<()>> = [databases].into_iter().chain(redis).chain(files).collect();
+/// Removes what was staged, and the journal with it.
+pub(super) async fn unstage_all(
+    stores: &mut [Box<dyn Restoration + '_>],
+    journal: &Journal,
+) -> Result<()> {
+    // A store that cannot remove its own does not keep the others.
+    let mut all = Vec::new();
+    for store in stores {
+        all.push(store.unstage(&journal.plan).await);
+    }
     all.into_iter().collect::<Result<()>>()?;
     forget_kept()?;
     Journal::clear(&RootDirectory::host())
-}
-
-/// Removes what was laid out, and the directory in which what was there before has been, and
-/// nothing else is.
-fn unmake(places: &Places) -> Result<()> {
-    places.staged.remove()?;
-    places.aside.remove_empty()
 }
 
 /// Removes the list of what is not in the run.

@@ -4,19 +4,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
 use crate::config::{Config, host};
 use crate::host::{beneath, own};
 use crate::open;
-use crate::paths::{self, RootDirectory};
+use crate::paths::RootDirectory;
 use crate::repository::{Snapshot, patience};
 use crate::run::settings;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Newest, Part, Record};
+use crate::stores;
 use crate::stores::files::{self, PARTS, PRESYNC};
-use crate::stores::postgresql::Dumped;
 use crate::values::RunId;
 
 /// GitLab's version, by layout.
@@ -26,17 +25,6 @@ const GITLAB_VERSION: [&str; 2] =
 /// Bytes of the file with it, at most.
 const VERSION_SIZE: u64 = 4096;
 
-#[derive(Deserialize)]
-struct RedisDump {
-    instances: Vec<RedisInstance>,
-}
-
-#[derive(Deserialize)]
-struct RedisInstance {
-    name: String,
-    version: String,
-}
-
 /// Checks that every part is there, stores the manifest and drops the first pass, whose content the
 /// run now holds.
 pub fn write(config: &Config) -> Result<()> {
@@ -45,23 +33,22 @@ pub fn write(config: &Config) -> Result<()> {
     let engine = open::in_run(config)?;
     files::tell(&settings::store(config, &*engine)?)?;
     let parts = parts(&RootDirectory::host())?;
-    let mut expected = Vec::new();
-    expected.extend(config.files.command.is_none().then_some("files"));
-    expected.extend(config.postgresql.is_some().then_some("postgresql"));
-    expected.extend((!config.redis.is_empty()).then_some("redis"));
-    for name in expected {
+    let mut versions = vec![
+        component("gitlab-backup", env!("CARGO_PKG_VERSION")),
+        component("gitlab", &gitlab_version()),
+    ];
+    let mut databases = Vec::new();
+    for store in stores::all().into_iter().filter(|store| store.is_backed_up(config)) {
+        let name = store.name();
         ensure!(
             parts.iter().any(|part| part.name == name),
             "part '{name}' is missing: the run is not complete"
         );
+        let captured = store.captured()?;
+        files::leave_word(captured.left_out.iter())?;
+        versions.extend(captured.versions);
+        databases.extend(captured.databases);
     }
-    let mut dumped =
-        read_json::<Dumped>(&Path::new(paths::STAGING).join("postgresql/postgresql.json"))?;
-    files::leave_word(dumped.iter().flat_map(|dumped| &dumped.left_out))?;
-    dumped
-        .iter_mut()
-        .flat_map(|dumped| &mut dumped.databases)
-        .for_each(|database| database.sequences.clear());
     let manifest = Manifest {
         id: record.id.clone(),
         host: host::name(),
@@ -71,9 +58,9 @@ pub fn write(config: &Config) -> Result<()> {
         downtime_seconds: record.downtime.map(|downtime| downtime.total()),
         downtime: record.downtime,
         downtime_longer_than: record.downtime_longer_than,
-        versions: versions(dumped.as_ref())?,
+        versions,
         parts,
-        databases: dumped.map(|dumped| dumped.databases).unwrap_or_default(),
+        databases,
         after: newest(),
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
@@ -113,27 +100,8 @@ pub fn parts(root: &RootDirectory) -> Result<Vec<Part>> {
     Ok(parts)
 }
 
-fn versions(dumped: Option<&Dumped>) -> Result<Vec<Component>> {
-    let component = |name: &str, version: &str| Component {
-        name: name.to_owned(),
-        version: version.trim().to_owned(),
-    };
-    let mut versions = vec![
-        component("gitlab-backup", env!("CARGO_PKG_VERSION")),
-        component("gitlab", &gitlab_version()),
-    ];
-    if let Some(dumped) = dumped {
-        versions.push(component("postgresql", &dumped.server_version));
-    }
-    if let Some(dump) = read_json::<RedisDump>(&Path::new(paths::STAGING).join("redis/redis.json"))?
-    {
-        versions.extend(
-            dump.instances
-                .iter()
-                .map(|redis| component(&format!("redis-{}", redis.name), &redis.version)),
-        );
-    }
-    Ok(versions)
+fn component(name: &str, version: &str) -> Component {
+    Component { name: name.to_owned(), version: version.to_owned() }
 }
 
 /// The version of GitLab on this host, with its edition (`17.5.0-ee`); `unknown` where no layout

@@ -8,7 +8,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, Verdict, conclude};
-use crate::frozen::At;
 use crate::gitlab::freeze;
 use crate::gitlab::readiness::{self, Answer, Readiness};
 use crate::open;
@@ -16,8 +15,8 @@ use crate::paths::{self, RootDirectory};
 use crate::repository::patience;
 use crate::run::installed;
 use crate::runs::{Outcome, Record, paused};
-use crate::stores::files::{mounted, storages};
-use crate::stores::redis;
+use crate::stores;
+use crate::stores::files::mounted;
 use crate::systemd::{Manager, ServiceManager};
 
 /// systemd features that the units need: `LoadCredential=`.
@@ -30,7 +29,9 @@ const READINESS: &str = "readiness";
 /// Fails with every reason for which a run could not succeed.
 pub async fn preflight(config: &Config) -> Result<()> {
     let mut findings = host(config).await;
-    findings.extend(redis::trial(config).await);
+    for store in stores::all() {
+        findings.extend(store.trial(config).await);
+    }
     findings.push(Finding::of("repository", repository(config)));
     conclude(&findings)?;
     let silent = findings
@@ -83,15 +84,15 @@ pub async fn host(config: &Config) -> Vec<Finding> {
             ),
         });
     }
-    let silent = mounted::silent(config);
-    if silent.is_empty() {
-        findings.extend(files(config));
-        findings.extend(storages::findings(config));
+    for store in stores::all() {
+        findings.extend(store.preflight(config).await);
     }
-    findings.extend(silent);
+    // A program on a file system whose server is gone keeps whoever looks at it waiting for ever.
+    if !mounted::is_among(&findings) {
+        findings.extend(commands(config));
+    }
     findings.extend(state().err().map(|error| Finding::of("state", Err(error))));
     findings.extend(open::apart(config).err().map(|error| Finding::of("repository", Err(error))));
-    findings.extend(redis::preflight(config).await);
     findings
 }
 
@@ -124,41 +125,24 @@ async fn writers(config: &Config) -> Vec<Finding> {
         missing.extend(freeze::possible(&RootDirectory::host()).err());
     }
     let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
-    findings.extend(each_or("gitlab", missing, seen));
+    findings.extend(Finding::each_or("gitlab", missing, seen));
     findings
 }
 
-fn files(config: &Config) -> Vec<Finding> {
-    let path = |path: &Path| {
-        let metadata = path
-            .symlink_metadata()
-            .map_err(|error| anyhow!("{}: {error}: correct [files] paths", path.display()))?;
-        if metadata.is_symlink() {
-            bail!(
-                "{} is a symbolic link, and a backup of it would hold nothing else: name what it points to in [files] paths",
-                path.display()
-            );
-        }
-        // As it will be opened: through no link that others could have made.
-        At::itself(path).open().map(drop)
-    };
-    let wrong = config.files.paths.iter().filter_map(|name| path(name).err()).collect();
+/// Whether the configured programs exist.
+fn commands(config: &Config) -> Vec<Finding> {
     let own = config.files.command.iter().map(|command| &command[0]);
     let programs: Vec<&String> =
         own.chain(config.steps.iter().map(|step| &step.command[0])).collect();
+    if programs.is_empty() {
+        return Vec::new();
+    }
     let gone = programs
         .iter()
         .filter(|program| !Path::new(program).is_file())
         .map(|program| anyhow!("{program} is not there"))
         .collect();
-    let mut findings = Vec::new();
-    if !config.files.paths.is_empty() {
-        findings.extend(each_or("files", wrong, format!("{} paths", config.files.paths.len())));
-    }
-    if !programs.is_empty() {
-        findings.extend(each_or("own commands", gone, format!("{} programs", programs.len())));
-    }
-    findings
+    Finding::each_or("own commands", gone, format!("{} programs", programs.len()))
 }
 
 /// Where the units keep what outlives a run: systemd makes it, and takes a link for none.
@@ -171,14 +155,6 @@ fn state() -> Result<()> {
         path.display()
     );
     Ok(())
-}
-
-/// One finding for each error, or what was seen.
-fn each_or(what: &str, errors: Vec<anyhow::Error>, seen: String) -> Vec<Finding> {
-    if errors.is_empty() {
-        return vec![Finding::of(what, Ok(format!("{seen}: all there")))];
-    }
-    errors.into_iter().map(|error| Finding::of(what, Err(error))).collect()
 }
 
 fn repository(config: &Config) -> Result<String> {

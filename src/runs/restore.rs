@@ -163,6 +163,30 @@ pub struct RestorePlan {
     pub beside: Option<Beside>,
 }
 
+impl RestorePlan {
+    /// A plan without anything yet; without a run, it only undoes.
+    pub fn of(run: Option<RunId>) -> Self {
+        Self {
+            run,
+            postgresql: None,
+            databases: Vec::new(),
+            redis_part: None,
+            redis: Vec::new(),
+            files: None,
+            layouts: Vec::new(),
+            beside: None,
+        }
+    }
+
+    /// Whether there is nothing to restore.
+    pub fn is_empty(&self) -> bool {
+        self.databases.is_empty()
+            && self.redis.is_empty()
+            && self.layouts.is_empty()
+            && self.beside.is_none()
+    }
+}
+
 /// A database of the run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StagedDatabase {

@@ -4,6 +4,7 @@
 //! pass; [`capture`] is all that the window sees of the files where there are no snapshots;
 //! [`stored`] archives the frozen view with GitLab up.
 
+pub mod alternates;
 mod capture;
 pub mod links;
 pub mod mounted;
@@ -11,8 +12,11 @@ pub mod object_storage;
 pub mod permissions;
 mod plan;
 mod presync;
+mod restore;
 pub mod storages;
+mod store;
 mod stored;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -34,7 +38,10 @@ use crate::values::RunId;
 pub use capture::capture;
 pub use plan::{Capture, CapturePlan, Way, clear_clones, explain, freeze};
 pub use presync::{Pass, presync};
+pub use restore::{beside, files as stage};
+pub use store::FileStore;
 pub use stored::stored;
+pub use verify::{fsck, git_is_there};
 
 /// Where the parts leave word for the manifest.
 pub(crate) const PARTS: &str = "/var/lib/gitlab-backup/staging/parts";

@@ -4,6 +4,7 @@
 //! Queries are ours (`session`); pg_dump, pg_dumpall and pg_restore do what only they can.
 
 pub(crate) mod client;
+mod drill;
 mod dump;
 pub(crate) mod globals;
 mod hold;
@@ -13,10 +14,13 @@ mod preflight;
 mod programs;
 mod queue;
 pub(crate) mod quoting;
+mod restore;
 pub(crate) mod role;
 pub(crate) mod sandbox;
 pub(crate) mod session;
+mod store;
 pub(crate) mod toc;
+mod verify;
 pub(crate) mod versions;
 
 use std::collections::BTreeMap;
@@ -33,7 +37,12 @@ use session::Session;
 pub use dump::dump;
 pub use hold::hold;
 pub use preflight::{findings, preflight};
+pub use restore::load;
 pub use role::{ROLE, make as make_role};
+pub use store::PostgreSql;
+
+/// The part that holds the dumps.
+pub const POSTGRESQL: &str = "postgresql";
 
 /// What the holder tells the dump.
 #[derive(Debug, Serialize, Deserialize)]

@@ -2,12 +2,16 @@
 //! is up again.
 
 mod bounded;
+mod drill;
 pub(crate) mod files;
 pub(crate) mod process;
 pub(crate) mod rdb;
 pub(crate) mod remote;
+mod restore;
 pub(crate) mod save;
 pub(crate) mod server;
+mod store;
+mod verify;
 
 use anyhow::{Context, Result, bail};
 
@@ -18,6 +22,10 @@ use crate::systemd::notify;
 use server::Server;
 
 pub use save::save;
+pub use store::RedisStore;
+
+/// The part that holds the instances' files.
+pub const REDIS: &str = "redis";
 
 /// Whether every instance can be reached and saved; changes nothing.
 pub async fn preflight(config: &Config) -> Vec<Finding> {

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::text;
-use crate::run::{alternates, extract, space, verify};
 use crate::runs::{Manifest, Part};
+use crate::stores::files::{self, alternates};
+use crate::stores::{extract, space};
 use crate::{note, say};
 
 use super::RestoreArgs;
@@ -109,8 +110,8 @@ pub(super) fn lay_out(
 /// Tells what Git thinks of the repositories that were laid out.
 fn checked(config: &Config, part: &Part, repositories: &[PathBuf]) {
     for repository in repositories.iter().take(CHECKED) {
-        match verify::git_is_there()
-            .and_then(|()| verify::fsck(config, part, repository, Path::new(SCRATCH)))
+        match files::git_is_there()
+            .and_then(|()| files::fsck(config, part, repository, Path::new(SCRATCH)))
         {
             Ok(seen) => say!("git {}: {seen}", text::path(repository)),
             // It may have been so before it was backed up.

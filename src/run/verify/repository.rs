@@ -1,7 +1,7 @@
 //! The repository itself: its structure or every byte, its keys, and whether it holds what the
 //! manifest vouches for.
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::catalog::{CompleteRun, TREE};
 use crate::finding::Finding;
@@ -39,21 +39,6 @@ pub(super) fn keys(engine: &dyn Engine) -> Finding {
         ),
         keys => Finding::of("keys", keys.map(|keys| format!("{} open the repository", keys.len()))),
     }
-}
-
-/// Whether every name of a file leads to what that file holds. Nothing where the engine cannot
-/// tell.
-pub(super) fn links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
-    let seen = match engine.confused(&part.snapshot) {
-        Ok(None) => return None,
-        Ok(Some(0)) => Ok("every name of a file leads to its content".to_owned()),
-        Ok(Some(count)) => Err(anyhow!(
-            "{count} names are taken for another file, of another file system: 'restic restore' gives them its content, \
-            'gitlab-backup restore' with engine 'builtin' their own; the next run has them right"
-        )),
-        Err(error) => Err(error),
-    };
-    Some(Finding::of("hard links", seen))
 }
 
 /// The snapshot is there, and is the one that the manifest vouches for.

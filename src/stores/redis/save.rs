@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::future::try_join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
@@ -28,15 +28,15 @@ use crate::systemd::notify;
 const POLL: Duration = Duration::from_millis(100);
 
 /// What is in the directory, for the manifest.
-#[derive(Serialize)]
-struct Saves {
-    instances: Vec<Save>,
+#[derive(Serialize, Deserialize)]
+pub(super) struct Saves {
+    pub instances: Vec<Save>,
 }
 
-#[derive(Serialize)]
-struct Save {
-    name: String,
-    version: String,
+#[derive(Serialize, Deserialize)]
+pub(super) struct Save {
+    pub name: String,
+    pub version: String,
     file: String,
     bytes: u64,
     /// False where the file that was there already held everything.

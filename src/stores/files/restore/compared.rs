@@ -1,58 +1,25 @@
-//! The files of the run, laid out on the file systems where they belong.
+//! Configuration is not put in place unless somebody asks for it: it is extracted beside, and where
+//! it differs is told.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::FileType;
 
+use super::staged::lay;
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::paths;
-use crate::run::extract;
-use crate::runs::record::write_json;
-use crate::systemd::notify;
-use crate::values::RawPath;
-
-use super::{moves, note, plan};
+use crate::runs::notes::note;
+use crate::stores::moves;
+use crate::stores::restoration::plan;
 
 /// How many differences of a path are named.
 const NAMED: usize = 50;
-
-/// Lays out every path of the plan and finds out what is here and not in the run.
-pub fn files(config: &Config) -> Result<()> {
-    let plan = plan()?;
-    let Some(snapshot) = &plan.files else { return Ok(()) };
-    let mut only_here: Vec<PathBuf> = Vec::new();
-    for layout in &plan.layouts {
-        let staged = layout.places.staged.open()?;
-        notify::status(&format!(
-            "laying out {} paths in {}",
-            layout.roots.len(),
-            staged.path().display()
-        ));
-        lay(
-            config,
-            snapshot,
-            &staged,
-            layout.roots.iter().map(|root| root.path.clone()).collect(),
-        )?;
-        for root in &layout.roots {
-            only_here.extend(moves::only_in(&root.path, &layout.places.staged)?);
-        }
-    }
-    let ours = |path: &PathBuf| {
-        plan.layouts.iter().any(|layout| {
-            [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&path)
-        })
-    };
-    only_here.retain(|path| !ours(path));
-    let only_here: Vec<RawPath> = only_here.into_iter().map(RawPath).collect();
-    write_json(Path::new(paths::RESTORE_KEPT), &only_here)
-}
 
 /// Lays out the configuration that is not put in place, and tells where it differs.
 pub fn beside(config: &Config) -> Result<()> {
@@ -80,12 +47,6 @@ pub fn beside(config: &Config) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn lay(config: &Config, snapshot: &str, staged: &Directory, paths: Vec<PathBuf>) -> Result<()> {
-    // By its descriptor: what is around it may belong to others.
-    let laid = extract::in_child(config, snapshot, &staged.reachable(), &paths);
-    laid.with_context(|| format!("cannot lay out {}", staged.path().display()))
 }
 
 /// Where what is live is not what was laid out of the run.

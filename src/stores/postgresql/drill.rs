@@ -16,6 +16,8 @@ use crate::host::beneath::Directory;
 use crate::host::{process, user};
 use crate::runs::record::read_json;
 use crate::runs::{Database, Manifest};
+use crate::stores::inspection::scratch::{Scratch, give};
+use crate::stores::inspection::server::{Launch, Server, ensure_short};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::globals::{Globals, Role};
 use crate::stores::postgresql::load::{Loader, Moment};
@@ -25,8 +27,6 @@ use crate::stores::postgresql::versions::{DEBIAN, major, versions};
 use crate::stores::postgresql::{Dumped, sandbox, toc};
 use crate::systemd::notify;
 
-use super::server::{Launch, Server, ensure_short};
-use crate::run::verify::scratch::{Scratch, give};
 use crate::values::Timespan;
 
 /// The one that initdb makes where nothing else is known.
@@ -58,7 +58,7 @@ const SETTINGS: [&str; 9] = [
 ///
 /// # Errors
 /// If the place to work in fails.
-pub(in crate::run::verify) async fn restore(
+pub(super) async fn restore(
     config: &Config,
     manifest: &Manifest,
     dumps: &[(String, PathBuf)],

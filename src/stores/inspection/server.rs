@@ -27,7 +27,7 @@ const LAST: i64 = 16 << 10;
 const SOCKET_PATH: usize = 108;
 
 /// A running server. Its end is the server's.
-pub(super) struct Server {
+pub(in crate::stores) struct Server {
     child: Child,
     signal: Signal,
     name: String,
@@ -36,7 +36,7 @@ pub(super) struct Server {
 }
 
 /// How a program is started: as whom, where, and which signal ends it and its children at once.
-pub(super) struct Launch<'a> {
+pub(in crate::stores) struct Launch<'a> {
     pub user: Option<&'a User>,
     pub place: &'a Path,
     pub signal: Signal,
@@ -121,7 +121,7 @@ impl Drop for Server {
 }
 
 /// Fails if `socket` cannot be one for its length.
-pub(super) fn ensure_short(socket: &Path) -> Result<()> {
+pub(in crate::stores) fn ensure_short(socket: &Path) -> Result<()> {
     let length = socket.as_os_str().len();
     anyhow::ensure!(
         length < SOCKET_PATH,

@@ -10,14 +10,18 @@ use crate::config::{Config, Postgresql};
 use crate::host::beneath::Directory;
 use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
+use crate::runs::notes::note;
 use crate::runs::restore::{Journal, StagedDatabase};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::load::Loader;
 use crate::stores::postgresql::sandbox;
 use crate::stores::postgresql::session::Session;
+use crate::stores::restoration::dump_directory;
 use crate::systemd::notify;
 
-use super::{databases, dump_directory, dumps, note, postgresql};
+use super::databases::{drop_ours, mark};
+use super::dumps::{self, loads_as, recorded};
+use super::staged::{give, options};
 
 /// The databases of others among these: who is neither a superuser nor their owner cannot rename
 /// them.
@@ -87,17 +91,16 @@ async fn laid_out(
     for database in planned {
         wanted.push(database.database.dump_in(directory)?.join("toc.dat"));
     }
-    dumps::lay(config, part, &wanted)?;
-    dumps::give(config, part)?;
-    let told = databases::told(part)?;
+    dumps::extract(config, part, &wanted)?;
+    let told = recorded(part)?;
     let is_needed = sandbox::is_needed(session).await?;
     // What is made belongs to them, unless it is the sandbox's.
     if let Some(globals) = told.globals.as_ref().filter(|_| !is_needed) {
         globals.make_roles(session).await.context(REMEDY)?;
     }
-    let options = postgresql::options(&told, session).await?;
+    let options = options(&told, session).await?;
     let dumps = dump_directory(part)?;
-    let account = databases::loads_as(postgresql);
+    let account = loads_as(postgresql);
     for database in planned {
         let sandbox = match is_needed {
             true => Some(sandbox::make(admin, session, account).await?),
@@ -106,12 +109,12 @@ async fn laid_out(
         let loader = Loader { admin, session, sandbox: sandbox.as_ref() };
         let name = rehearsed(database);
         let like = &database.database;
-        databases::drop_ours(session, &name).await?;
+        drop_ours(session, &name).await?;
         let dump = like.dump_in(&dumps)?;
-        postgresql::give(&dump, &loader)?;
+        give(&dump, &loader)?;
         let work = async {
             loader.create(&name, like).await?;
-            databases::mark(session, &name).await?;
+            mark(session, &name).await?;
             loader.rehearse(&name, &dump, options).await
         };
         work.await.with_context(|| {
@@ -125,7 +128,7 @@ async fn laid_out(
 /// it.
 async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     for database in planned {
-        databases::drop_ours(session, &rehearsed(database)).await?;
+        drop_ours(session, &rehearsed(database)).await?;
     }
     let (above, name) = Directory::of(Path::new(paths::RESTORE_DUMPS))?;
     if above.look(Path::new(&name))?.is_some() {

@@ -26,7 +26,7 @@ const BEGINNING: Duration = Duration::from_secs(3600);
 
 /// The directory. Locked while its process lives, so that what is left of a killed one can be told
 /// from one at work.
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     parent: Directory,
     name: OsString,
     directory: Directory,
@@ -35,7 +35,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Makes one below `parent`, and removes there what killed verifies left.
-    pub(super) fn new(parent: &Path) -> Result<Self> {
+    pub(crate) fn new(parent: &Path) -> Result<Self> {
         let make = || -> Result<Self> {
             let parent = Directory::open(parent)?;
             let stat = parent.stat()?;
@@ -59,12 +59,12 @@ impl Scratch {
     }
 
     /// A directory in it that nobody else can enter.
-    pub(super) fn place(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn place(&self, name: &str) -> Result<PathBuf> {
         Ok(self.directory.make(OsStr::new(name), 0o700)?.path().to_owned())
     }
 
     /// One that `user` (this process's own if `None`) alone can enter.
-    pub(super) fn place_of(&self, name: &str, user: Option<&User>) -> Result<PathBuf> {
+    pub(crate) fn place_of(&self, name: &str, user: Option<&User>) -> Result<PathBuf> {
         let place = self.directory.make(OsStr::new(name), 0o700)?;
         if let Some(user) = user {
             place.give(user.uid.as_raw(), user.gid.as_raw())?;
@@ -73,12 +73,12 @@ impl Scratch {
     }
 
     /// Removes a place, with all that is in it.
-    pub(super) fn clear(&self, name: &str) -> Result<()> {
+    pub(crate) fn clear(&self, name: &str) -> Result<()> {
         self.directory.remove(OsStr::new(name))
     }
 
     /// Bytes that are free.
-    pub(super) fn free(&self) -> Result<u64> {
+    pub(crate) fn free(&self) -> Result<u64> {
         let path = self.directory.path();
         let system = fstatvfs(self.directory.as_fd())
             .with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
@@ -86,7 +86,7 @@ impl Scratch {
     }
 
     /// Removes it, with all that is in it.
-    pub(super) fn remove(self) -> Result<()> {
+    pub(crate) fn remove(self) -> Result<()> {
         self.parent.remove(&self.name)
     }
 }
@@ -101,7 +101,7 @@ impl Drop for Scratch {
 }
 
 /// Makes a directory, and all that is in it, the user's own.
-pub(super) fn give(directory: &Directory, user: Option<&User>) -> Result<()> {
+pub(crate) fn give(directory: &Directory, user: Option<&User>) -> Result<()> {
     user.map_or(Ok(()), |user| directory.give(user.uid.as_raw(), user.gid.as_raw()))
 }
 
@@ -110,7 +110,7 @@ pub(super) fn give(directory: &Directory, user: Option<&User>) -> Result<()> {
 ///
 /// # Errors
 /// If there is anything but directories and regular files in it.
-pub(super) fn lend(directory: &Directory, user: Option<&User>) -> Result<u64> {
+pub(crate) fn lend(directory: &Directory, user: Option<&User>) -> Result<u64> {
     directory.lend(user.map(|user| user.gid.as_raw()))
 }
 

@@ -10,14 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
-use crate::config::Config;
+use crate::config::{Config, Postgresql};
+use crate::runs::notes::note;
 use crate::runs::restore::{Journal, Numbers, RestorePlan, StagedDatabase, State};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::globals::open;
 use crate::stores::postgresql::quoting::identifier;
 use crate::stores::postgresql::session::Session;
 
-use super::{PATIENCE, PAUSE, end, holders, note, numbers, told, unprepared};
+use super::databases::{PATIENCE, PAUSE, end, holders, numbers, unprepared};
+use super::dumps::recorded;
 
 /// How long a server that is lost in the middle of the renames is asked again.
 const RETURN: Duration = Duration::from_secs(60);
@@ -25,26 +27,23 @@ const RETURN: Duration = Duration::from_secs(60);
 const LOCAL: &str = "SET LOCAL synchronous_commit TO local";
 
 /// The server, by one session as long as that lasts: who fills the server keeps us from another.
-pub(in crate::restore) struct Server {
-    client: Option<Client>,
+pub(super) struct Exchange<'a> {
+    postgresql: Option<&'a Postgresql>,
     session: Option<Session>,
 }
 
-impl Server {
-    pub fn of(config: &Config) -> Result<Self> {
-        Ok(Self {
-            client: config.postgresql.as_ref().map(Client::restoring).transpose()?,
-            session: None,
-        })
+impl<'a> Exchange<'a> {
+    pub fn new(config: &'a Config) -> Self {
+        Self { postgresql: config.postgresql.as_ref(), session: None }
     }
 
     /// None if no databases are restored.
     async fn session(&mut self, plan: &RestorePlan) -> Result<Option<&Session>> {
-        let Some(client) = self.client.as_ref().filter(|_| !plan.databases.is_empty()) else {
+        let Some(postgresql) = self.postgresql.filter(|_| !plan.databases.is_empty()) else {
             return Ok(None);
         };
         if self.session.as_ref().is_none_or(Session::is_lost) {
-            self.session = Some(client.insist(MAINTENANCE).await?);
+            self.session = Some(Client::restoring(postgresql)?.insist(MAINTENANCE).await?);
         }
         Ok(self.session.as_ref())
     }
@@ -64,7 +63,7 @@ impl Server {
     }
 
     /// Begins the exchange of all databases for the new ones: [`commit`](Self::commit) makes it so,
-    /// [`take_back`](Self::take_back) or the end of the session takes it back.
+    /// [`roll_back`](Self::roll_back) or the end of the session takes it back.
     pub async fn put(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(session) = self.session(plan).await? else { return Ok(()) };
         let statements = way_there(plan, &numbers(session).await?)?;
@@ -72,7 +71,7 @@ impl Server {
     }
 
     /// Takes back what was begun.
-    pub async fn take_back(&mut self) {
+    pub async fn roll_back(&mut self) {
         if let Some(session) = &self.session
             && let Err(error) = session.run("ROLLBACK").await
         {
@@ -86,7 +85,7 @@ impl Server {
     /// name. The last of a restore that can fail: from here on others may be in them.
     pub async fn commit(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
-        let globals = told(part)?.globals;
+        let globals = recorded(part)?.globals;
         let Some(session) = self.session.as_ref().filter(|_| !plan.databases.is_empty()) else {
             return Ok(());
         };

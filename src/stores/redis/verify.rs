@@ -1,65 +1,55 @@
-//! The dumps of PostgreSQL and Redis, read by the programs that know their formats, which are
-//! confined: the dumps are other people's.
+//! The files of a run's instances, read back by the program that knows their format, which is
+//! confined: they are other people's.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::unistd::User;
-use rustix::fs::FileType;
 
-use crate::config::Config;
-use crate::host::beneath::Directory;
+use super::rdb::{self, Format};
+use super::{drill, remote};
+use crate::finding::Finding;
 use crate::host::confined::{self, Confinement};
 use crate::runs::Part;
-use crate::stores::postgresql::versions;
-use crate::stores::redis::rdb::{self, Format};
-use crate::stores::redis::remote;
+use crate::stores::inspection::{Inspection, entries, patience};
 
-use super::patience;
-
-/// The dumps of databases in a part that was laid out at `place`: the directory's name and its
-/// path.
-pub(super) fn databases(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let directories =
-        entries(part, place)?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
-    Ok(directories.map(|(path, _)| (name(&path), path)).collect())
+/// Reports on each instance's file, and on its drill.
+pub(super) async fn verify(
+    inspection: &mut Inspection<'_>,
+    part: &Part,
+    place: &Path,
+) -> Result<()> {
+    inspection.extract(part, place)?;
+    for (name, path) in instances(part, place)? {
+        let keys = keys(&path, inspection.user.as_ref());
+        inspection.report(match &keys {
+            Ok(Some(keys)) => Finding::of(
+                format!("redis {name}"),
+                Ok(format!("redis-check-rdb reads {} keys", keys.read)),
+            ),
+            Ok(None) => Finding::warning(
+                format!("redis {name}"),
+                "its format is newer than the program here that could check it",
+            ),
+            Err(error) => Finding::of(format!("redis {name}"), Err(anyhow!("{error:#}"))),
+        });
+        if inspection.depth.drill {
+            let expected = keys.ok().flatten();
+            let loaded = drill::load(&name, &path, expected, &inspection.scratch).await;
+            inspection.report(Finding::of(format!("drill redis {name}"), loaded));
+        }
+    }
+    Ok(())
 }
 
 /// The files of Redis instances: each instance's name and its file.
-pub(super) fn instances(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
+fn instances(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
     let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let files = entries(part, place)?
         .into_iter()
         .filter(|(path, _)| path.extension() == Some(OsStr::new("rdb")));
     Ok(files.map(|(path, _)| (name(&path), path)).collect())
-}
-
-/// What lies in the paths of a part.
-fn entries(part: &Part, place: &Path) -> Result<Vec<(PathBuf, FileType)>> {
-    let mut all = Vec::new();
-    let place = Directory::open(place)?;
-    for path in &part.paths {
-        let directory = place.below(path.strip_prefix("/").unwrap_or(path))?;
-        all.extend(
-            directory
-                .entries()?
-                .into_iter()
-                .map(|(name, kind)| (directory.path().join(name), kind)),
-        );
-    }
-    all.sort_by(|one, other| one.0.cmp(&other.0));
-    Ok(all)
-}
-
-/// Has `pg_restore` read a dump's list of contents.
-pub(super) fn readable(config: &Config, path: &Path, user: Option<&User>) -> Result<String> {
-    let program = versions::path_of("pg_restore", config.postgresql.as_ref());
-    let mut command = Confinement::new(user, path).command(&program);
-    let list = confined::run(command.arg("--list").arg(path), "pg_restore", patience(0))?;
-    let tables = list.lines().filter(|line| line.contains(" TABLE DATA ")).count();
-    Ok(format!("pg_restore reads it, {tables} tables with data"))
 }
 
 /// How many keys are in an RDB file.
@@ -72,7 +62,7 @@ pub(super) struct Keys {
 }
 
 /// Has `redis-check-rdb`, or Valkey's, read the whole file. None if it does not know the format.
-pub(super) fn keys(path: &Path, user: Option<&User>) -> Result<Option<Keys>> {
+fn keys(path: &Path, user: Option<&User>) -> Result<Option<Keys>> {
     let programs = Format::at(path)?.programs("check-rdb");
     let program = remote::installed(&programs)
         .with_context(|| format!("{} is not installed", programs.join(" or ")))?;

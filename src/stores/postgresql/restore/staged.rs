@@ -16,9 +16,11 @@ use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::load::{self, Loader, Moment};
 use crate::stores::postgresql::session::Session;
 use crate::stores::postgresql::{Dumped, sandbox};
+use crate::stores::restoration::{dump_directory, plan};
 use crate::systemd::notify;
 
-use super::{databases, dump_directory, plan};
+use super::databases::mark;
+use super::dumps::{loads_as, recorded};
 
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_secs(1);
@@ -33,7 +35,7 @@ pub async fn load(config: &Config) -> Result<()> {
     let admin = Client::loading(postgresql)?;
     let session = admin.insist(MAINTENANCE).await?;
     let dumps = dump_directory(part)?;
-    let told = databases::told(part)?;
+    let told = recorded(part)?;
     if let Some(globals) = &told.globals {
         let (made, failed) = globals.make_roles(&session).await?;
         made.iter().for_each(|role| tracing::info!(role, "made a role that was not there"));
@@ -45,7 +47,7 @@ pub async fn load(config: &Config) -> Result<()> {
         // A new one for each: the code of one database could have lent the role to whom it liked,
         // for the next.
         let sandbox = match is_needed {
-            true => Some(sandbox::make(&admin, &session, databases::loads_as(postgresql)).await?),
+            true => Some(sandbox::make(&admin, &session, loads_as(postgresql)).await?),
             false => None,
         };
         let loader = Loader { admin: &admin, session: &session, sandbox: sandbox.as_ref() };
@@ -106,7 +108,7 @@ async fn one(
 ) -> Result<()> {
     let name = &database.staged;
     loader.create(name, &database.database).await?;
-    databases::mark(loader.session, name).await?;
+    mark(loader.session, name).await?;
     // Whose indexes have expressions is still who has no rights.
     let filler = loader.sandbox.unwrap_or(loader.admin);
     let meanwhile = async |moment| {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::fs::FileType;
 
 use crate::host::beneath::{Directory, Held, is_missing};
-use crate::runs::restore::{Layout, Move, Moves, Root};
+use crate::runs::restore::{Layout, Move, Moves, Places, Root};
 
 use placing::Placing;
 
@@ -167,6 +167,25 @@ pub(super) fn backward(moves: &[Moves]) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Takes out the moves whose old cannot come back any more. Returns why, for each.
+pub(super) fn forgo(moves: &mut Vec<Moves>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    moves.retain(|one| match prove(std::slice::from_ref(one)) {
+        Ok(()) => true,
+        Err(error) => {
+            reasons.push(format!("{error:#}"));
+            false
+        }
+    });
+    reasons
+}
+
+/// Removes what was staged, and the directory for the old if nothing is in it.
+pub(super) fn unstage(places: &Places) -> Result<()> {
+    places.staged.remove()?;
+    places.aside.remove_empty()
 }
 
 /// With the rights that are enough for each.

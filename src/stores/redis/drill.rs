@@ -7,22 +7,21 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use super::rdb::Format;
+use super::remote;
+use super::server::{Info, Server as Connection};
+use super::verify::Keys;
 use crate::config::{Redis, RedisAddress};
 use crate::host::beneath::Directory;
 use crate::host::user;
-use crate::stores::redis::rdb::Format;
-use crate::stores::redis::remote;
-use crate::stores::redis::server::Server as Connection;
+use crate::stores::inspection::scratch::{Scratch, give};
+use crate::stores::inspection::server::{Launch, Server, ensure_short};
 use crate::systemd::notify;
 use crate::values::Timespan;
 
-use super::server::{Launch, Server, ensure_short};
-use crate::run::verify::dumps::Keys;
-use crate::run::verify::scratch::{Scratch, give};
-
 /// Loads `file`, which is moved away for it, and compares the number of keys with that of
 /// `redis-check-rdb`.
-pub(in crate::run::verify) async fn load(
+pub(super) async fn load(
     name: &str,
     file: &Path,
     expected: Option<Keys>,
@@ -43,33 +42,10 @@ pub(in crate::run::verify) async fn load(
     // Before there is a server in it.
     give(&to, user.as_ref())?;
 
-    let words = [
-        "--port",
-        "0",
-        "--unixsocket",
-        &socket.to_string_lossy(),
-        "--unixsocketperm",
-        "777",
-        "--dir",
-        &place.to_string_lossy(),
-    ];
-    let rest = [
-        "--dbfilename",
-        "dump.rdb",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--daemonize",
-        "no",
-        "--logfile",
-        "",
-    ];
-    let words: Vec<String> = words.into_iter().chain(rest).map(str::to_owned).collect();
     let mut server = Server::start(
         &Launch { user: user.as_ref(), place: &place, signal: Signal::KILL },
         &program,
-        &words,
+        &words(&place, &socket),
     )?;
     let redis = Redis {
         name: name.to_owned(),
@@ -89,16 +65,33 @@ pub(in crate::run::verify) async fn load(
             Ok((info.number("loading")? == 0).then_some(info))
         })
         .await?;
+    compare(&loaded, expected)
+}
+
+/// What the server is started with: it listens on a socket in its place, and writes nothing.
+fn words(place: &Path, socket: &Path) -> Vec<String> {
+    let [place, socket] = [place, socket].map(|path| path.to_string_lossy().into_owned());
+    let words = [
+        ["--port", "0"],
+        ["--unixsocket", &socket],
+        ["--unixsocketperm", "777"],
+        ["--dir", &place],
+        ["--dbfilename", "dump.rdb"],
+        ["--save", ""],
+        ["--appendonly", "no"],
+        ["--daemonize", "no"],
+        ["--logfile", ""],
+    ];
+    words.concat().into_iter().map(str::to_owned).collect()
+}
+
+/// Compares what the server has loaded with what redis-check-rdb has read.
+fn compare(loaded: &Info, expected: Option<Keys>) -> Result<String> {
     let keys = loaded.keys();
     let Some(expected) = expected else { return Ok(format!("loaded, {keys} keys")) };
-    // What had outlived its time is dropped by the server; from 7.0 it counts that.
-    let dropped = loaded
-        .number("rdb_last_load_keys_expired")
-        .ok()
-        .and_then(|count| u64::try_from(count).ok());
-    let seen =
-        loaded.number("rdb_last_load_keys_loaded").ok().and_then(|count| u64::try_from(count).ok());
-    match (seen, dropped) {
+    let count = |field| loaded.number(field).ok().and_then(|count| u64::try_from(count).ok());
+    // The server drops keys that have expired; from 7.0 on it counts them.
+    match (count("rdb_last_load_keys_loaded"), count("rdb_last_load_keys_expired")) {
         (Some(seen), Some(dropped)) => {
             ensure!(
                 seen + dropped == expected.read,

@@ -15,10 +15,11 @@ use crate::config::Config;
 use crate::host::beneath::{Directory, word};
 use crate::host::confined::{self, Confinement};
 use crate::host::{process, text};
-use crate::run::verify::patience;
-use crate::run::verify::scratch::{Scratch, lend};
-use crate::run::{alternates, extract};
 use crate::runs::Part;
+use crate::stores::extract;
+use crate::stores::files::alternates;
+use crate::stores::inspection::patience;
+use crate::stores::inspection::scratch::{Scratch, lend};
 
 /// Git of GitLab's Omnibus package.
 const OMNIBUS: &str = "/opt/gitlab/embedded/bin";
@@ -58,7 +59,7 @@ const ENVIRONMENT: [(&str, &str); 8] = [
 ];
 
 /// Where repositories are put together.
-pub(in crate::run::verify) struct Desk<'a> {
+pub(in crate::stores::files) struct Desk<'a> {
     config: &'a Config,
     part: &'a Part,
     /// Where they are laid out as they were: closed to everybody.

@@ -1,0 +1,178 @@
+//! The files of a run in place of those on the host, by renames.
+
+mod compared;
+mod kept;
+mod layout;
+mod staged;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use async_trait::async_trait;
+
+use crate::config::Config;
+use crate::paths;
+use crate::repository::Engine;
+use crate::runs::Part;
+use crate::runs::notes::note;
+use crate::runs::record::read_json;
+use crate::runs::restore::{Beside, Journal, Layout, Leftover, Places, Request, RestorePlan};
+use crate::stores::restoration::{Asked, Restoration};
+use crate::stores::space::Needed;
+use crate::stores::{leftover, moves};
+use crate::systemd::{ServiceManager, notify};
+use crate::values::{RawPath, RunId};
+
+pub use compared::beside;
+pub use staged::files;
+
+/// The files' side of a restore.
+pub(super) struct FilesRestoration<'a> {
+    pub config: &'a Config,
+}
+
+#[async_trait(?Send)]
+impl Restoration for FilesRestoration<'_> {
+    fn is_wanted(&self, request: &Request) -> bool {
+        request.wants(super::FILES) || request.wants("config")
+    }
+
+    async fn plan(&mut self, asked: &Asked<'_>, plan: &mut RestorePlan) -> Result<()> {
+        let (put, beside) = chosen(self.config, asked.request, asked.part);
+        let run = &asked.manifest.id;
+        plan.files = Some(asked.part.snapshot.clone());
+        plan.beside = (!beside.is_empty()).then(|| compared_in(run, beside));
+        plan.layouts = layout::layouts(&put, run)?;
+        Ok(())
+    }
+
+    fn space(
+        &self,
+        plan: &RestorePlan,
+        engine: &dyn Engine,
+        only: Option<&Path>,
+        needed: &mut Needed,
+    ) -> Result<()> {
+        let Some(snapshot) = &plan.files else { return Ok(()) };
+        let layouts = plan.layouts.iter().map(|layout| {
+            let roots: Vec<&PathBuf> = layout.roots.iter().map(|root| &root.path).collect();
+            (&layout.places.staged.path, roots)
+        });
+        let beside =
+            plan.beside.iter().map(|beside| (&beside.directory, beside.roots.iter().collect()));
+        let all: Vec<(&PathBuf, Vec<&PathBuf>)> = layouts.chain(beside).collect();
+        let mut bytes = vec![0; all.len()];
+        let mut seen = false;
+        engine
+            .list(snapshot, &mut |path, size| {
+                seen |= only.is_some_and(|only| path.starts_with(only));
+                let Some(size) = size else { return };
+                let within = |(_, roots): &(&PathBuf, Vec<&PathBuf>)| {
+                    roots.iter().any(|root| path.starts_with(root))
+                };
+                if let Some(index) = all.iter().position(within) {
+                    bytes[index] += size;
+                }
+            })
+            .context("the run's files cannot be listed")?;
+        if let Some(only) = only.filter(|_| !seen) {
+            bail!("{} is not in the run", only.display());
+        }
+        all.iter().zip(bytes).for_each(|((directory, _), bytes)| needed.add(directory, bytes));
+        Ok(())
+    }
+
+    fn begin(&mut self, plan: &mut RestorePlan) -> Result<()> {
+        plan.layouts.iter_mut().try_for_each(|layout| layout.places.make())
+    }
+
+    async fn prepare(&mut self, journal: &mut Journal) -> Result<()> {
+        journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    async fn put(&mut self, journal: &Journal, _: &dyn ServiceManager) -> Result<()> {
+        notify::status("putting the files in place");
+        moves::forward(&journal.moves)?;
+        journal.plan.layouts.iter().try_for_each(moves::adopt_mounts)
+    }
+
+    async fn prove(&mut self, journal: &Journal) -> Result<()> {
+        moves::prove(&journal.moves)
+    }
+
+    fn forgo(&self, journal: &mut Journal) -> Vec<String> {
+        moves::forgo(&mut journal.moves)
+    }
+
+    fn move_back(&self, journal: &Journal) -> Result<()> {
+        moves::backward(&journal.moves)
+    }
+
+    async fn unstage(&mut self, plan: &RestorePlan) -> Result<()> {
+        // One that cannot be removed does not keep the others.
+        let all: Vec<Result<()>> =
+            plan.layouts.iter().map(|layout| moves::unstage(&layout.places)).collect();
+        all.into_iter().collect()
+    }
+
+    async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>> {
+        let only_here: Vec<RawPath> =
+            read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
+        let mut left = Vec::new();
+        for layout in &journal.plan.layouts {
+            let here: Vec<&PathBuf> = only_here
+                .iter()
+                .map(|RawPath(path)| path)
+                .filter(|path| layout.roots.iter().any(|root| path.starts_with(&root.path)))
+                .collect();
+            let Places { staged, aside } = &layout.places;
+            left.extend(keep(layout, &here)?.or_else(|| leftover::remove(aside, None)));
+            left.extend(leftover::remove(staged, None));
+        }
+        Ok(left)
+    }
+}
+
+/// Keeps what is on this host and not in the run. Returns the directory that stays because that
+/// failed.
+fn keep(layout: &Layout, here: &[&PathBuf]) -> Result<Option<Leftover>> {
+    match kept::keep(layout, here) {
+        Ok(0) => Ok(None),
+        Ok(count) => {
+            note(format!(
+                "{count} paths that were here and are not in the run are kept in {}",
+                layout.kept.display()
+            ))?;
+            Ok(None)
+        }
+        Err(error) => {
+            let why = format!(
+                "it has paths that are not in the run, which cannot be kept in {}: {error:#}",
+                layout.kept.display()
+            );
+            Ok(Some(leftover::keep(&layout.places.aside, why)))
+        }
+    }
+}
+
+/// The paths that are put in place, and the configuration that is only extracted for comparison.
+fn chosen(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    if let Some(path) = &request.path {
+        return (vec![path.clone()], Vec::new());
+    }
+    let (configuration, data): (Vec<PathBuf>, Vec<PathBuf>) =
+        files.paths.iter().cloned().partition(|path| {
+            config.files.configuration.iter().any(|inner| path.starts_with(inner))
+        });
+    let mut put = if request.wants(super::FILES) { data } else { Vec::new() };
+    if request.wants("config") {
+        put.extend(configuration);
+        return (put, Vec::new());
+    }
+    (put, configuration)
+}
+
+fn compared_in(run: &RunId, roots: Vec<PathBuf>) -> Beside {
+    Beside { directory: Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str()), roots }
+}

@@ -1,0 +1,76 @@
+//! The files, as those who know no store by its name see them.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow, bail};
+use async_trait::async_trait;
+
+use super::restore::FilesRestoration;
+use super::{FILES, mounted, storages, verify};
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::frozen::At;
+use crate::runs::{Manifest, Part};
+use crate::stores::inspection::Inspection;
+use crate::stores::{Restoration, Store};
+
+/// The directories of `[files] paths`.
+pub struct FileStore;
+
+#[async_trait(?Send)]
+impl Store for FileStore {
+    fn name(&self) -> &'static str {
+        FILES
+    }
+
+    fn is_backed_up(&self, config: &Config) -> bool {
+        config.files.command.is_none()
+    }
+
+    async fn preflight(&self, config: &Config) -> Vec<Finding> {
+        let silent = mounted::silent(config);
+        // Who looks at a file system whose server is gone waits for ever.
+        if !silent.is_empty() {
+            return silent;
+        }
+        let mut findings = paths(config);
+        findings.extend(storages::findings(config));
+        findings
+    }
+
+    async fn verify(
+        &self,
+        inspection: &mut Inspection<'_>,
+        _: &Manifest,
+        part: &Part,
+        place: &Path,
+    ) -> Result<()> {
+        verify::verify(inspection, part, place)
+    }
+
+    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {
+        Box::new(FilesRestoration { config })
+    }
+}
+
+/// Whether every configured path can be opened as a backup opens it.
+fn paths(config: &Config) -> Vec<Finding> {
+    let open = |path: &Path| {
+        let metadata = path
+            .symlink_metadata()
+            .map_err(|error| anyhow!("{}: {error}: correct [files] paths", path.display()))?;
+        if metadata.is_symlink() {
+            bail!(
+                "{} is a symbolic link, and a backup of it would hold nothing else: name what it points to in [files] paths",
+                path.display()
+            );
+        }
+        // Through no link that others could have made.
+        At::itself(path).open().map(drop)
+    };
+    if config.files.paths.is_empty() {
+        return Vec::new();
+    }
+    let unreadable = config.files.paths.iter().filter_map(|path| open(path).err()).collect();
+    Finding::each_or("files", unreadable, format!("{} paths", config.files.paths.len()))
+}

@@ -1,0 +1,66 @@
+//! PostgreSQL, as those who know no store by its name see it.
+
+use std::path::Path;
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::restore::PostgreSqlRestoration;
+use super::{Dumped, POSTGRESQL, verify};
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::paths;
+use crate::runs::record::read_json;
+use crate::runs::{Component, Manifest, Part};
+use crate::stores::inspection::Inspection;
+use crate::stores::{Captured, Restoration, Store};
+
+/// The databases of `[postgresql]`.
+pub struct PostgreSql;
+
+#[async_trait(?Send)]
+impl Store for PostgreSql {
+    fn name(&self) -> &'static str {
+        POSTGRESQL
+    }
+
+    fn is_backed_up(&self, config: &Config) -> bool {
+        config.postgresql.is_some()
+    }
+
+    /// Nothing: the server answers its own user only, whose preflight is a unit of its own.
+    async fn preflight(&self, _: &Config) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn captured(&self) -> Result<Captured> {
+        let path = Path::new(paths::STAGING).join("postgresql/postgresql.json");
+        let Some(mut dumped) = read_json::<Dumped>(&path)? else {
+            return Ok(Captured::default());
+        };
+        dumped.databases.iter_mut().for_each(|database| database.sequences.clear());
+        let version = Component {
+            name: POSTGRESQL.to_owned(),
+            version: dumped.server_version.trim().to_owned(),
+        };
+        Ok(Captured {
+            versions: vec![version],
+            databases: dumped.databases,
+            left_out: dumped.left_out,
+        })
+    }
+
+    async fn verify(
+        &self,
+        inspection: &mut Inspection<'_>,
+        manifest: &Manifest,
+        part: &Part,
+        place: &Path,
+    ) -> Result<()> {
+        verify::verify(inspection, manifest, part, place).await
+    }
+
+    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {
+        Box::new(PostgreSqlRestoration::new(config))
+    }
+}

@@ -1,0 +1,52 @@
+//! The dumps of a run, read back by pg_restore, which is confined: they are other people's.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use nix::unistd::User;
+use rustix::fs::FileType;
+
+use super::{drill, versions};
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::host::confined::{self, Confinement};
+use crate::runs::{Manifest, Part};
+use crate::stores::inspection::{Inspection, entries, patience};
+
+/// Reports on each dump, and on its drill.
+pub(super) async fn verify(
+    inspection: &mut Inspection<'_>,
+    manifest: &Manifest,
+    part: &Part,
+    place: &Path,
+) -> Result<()> {
+    inspection.extract(part, place)?;
+    let dumps = databases(part, place)?;
+    for (name, path) in &dumps {
+        let read = readable(inspection.config, path, inspection.user.as_ref());
+        inspection.report(Finding::of(format!("database {name}"), read));
+    }
+    if inspection.depth.drill {
+        let Inspection { config, scratch, report, .. } = inspection;
+        drill::restore(config, manifest, &dumps, scratch, *report).await?;
+    }
+    Ok(())
+}
+
+/// The dumps of databases in a part that was laid out at `place`: the directory's name and its
+/// path.
+fn databases(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let directories =
+        entries(part, place)?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
+    Ok(directories.map(|(path, _)| (name(&path), path)).collect())
+}
+
+/// Has `pg_restore` read a dump's list of contents.
+fn readable(config: &Config, path: &Path, user: Option<&User>) -> Result<String> {
+    let program = versions::path_of("pg_restore", config.postgresql.as_ref());
+    let mut command = Confinement::new(user, path).command(&program);
+    let list = confined::run(command.arg("--list").arg(path), "pg_restore", patience(0))?;
+    let tables = list.lines().filter(|line| line.contains(" TABLE DATA ")).count();
+    Ok(format!("pg_restore reads it, {tables} tables with data"))
+}

@@ -1,0 +1,121 @@
+//! Redis' side of a restore: a server reads its file only when it starts, so its unit is stopped, the
+//! file put in place, and the unit started.
+
+mod plan;
+mod service;
+mod staged;
+mod unit;
+
+use std::path::Path;
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::REDIS;
+use crate::config::Config;
+use crate::host::clock::{Clock, HostClock};
+use crate::paths;
+use crate::repository::Engine;
+use crate::runs::restore::{Journal, Leftover, Places, Request, RestorePlan};
+use crate::stores::restoration::{Asked, Restoration, dump_directory, extract_part};
+use crate::stores::space::Needed;
+use crate::stores::{leftover, moves};
+use crate::systemd::{ServiceManager, notify};
+
+pub(super) use unit::units;
+
+/// The instances of a restore.
+pub(super) struct RedisRestoration<'a> {
+    pub config: &'a Config,
+}
+
+#[async_trait(?Send)]
+impl Restoration for RedisRestoration<'_> {
+    fn is_wanted(&self, request: &Request) -> bool {
+        request.wants(REDIS)
+    }
+
+    async fn plan(&mut self, asked: &Asked<'_>, plan: &mut RestorePlan) -> Result<()> {
+        plan.redis_part = Some(asked.part.clone());
+        plan.redis = plan::plan(self.config, asked.request, asked.manifest, asked.manager).await?;
+        Ok(())
+    }
+
+    fn space(
+        &self,
+        plan: &RestorePlan,
+        _: &dyn Engine,
+        _: Option<&Path>,
+        needed: &mut Needed,
+    ) -> Result<()> {
+        let Some(part) = &plan.redis_part else { return Ok(()) };
+        needed.add(Path::new(paths::STATE), part.bytes);
+        plan.redis.iter().for_each(|redis| needed.add(&redis.directory, part.bytes));
+        Ok(())
+    }
+
+    fn extract_dumps(&self, plan: &RestorePlan) -> Result<()> {
+        let Some(part) = &plan.redis_part else { return Ok(()) };
+        extract_part(self.config, part, &[])
+    }
+
+    async fn down(&mut self, plan: &RestorePlan, manager: &dyn ServiceManager) -> Result<()> {
+        service::stop(plan, manager).await
+    }
+
+    async fn prepare(&mut self, journal: &mut Journal) -> Result<()> {
+        journal.redis_moves.clear();
+        let Some(part) = &journal.plan.redis_part else { return Ok(()) };
+        let dumps = dump_directory(part)?;
+        for instance in &mut journal.plan.redis {
+            journal.redis_moves.push(staged::stage(instance, &dumps)?);
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, journal: &Journal, manager: &dyn ServiceManager) -> Result<()> {
+        notify::status("putting Redis' files in place");
+        // Once more: a unit that wants it may have started it.
+        service::stop(&journal.plan, manager).await?;
+        let down = HostClock.monotonic();
+        moves::forward(&journal.redis_moves)?;
+        service::ensure_down(&journal.plan, manager, down).await?;
+        service::start(self.config, &journal.plan, manager).await
+    }
+
+    async fn prove(&mut self, journal: &Journal) -> Result<()> {
+        moves::prove(&journal.redis_moves)
+    }
+
+    fn forgo(&self, journal: &mut Journal) -> Vec<String> {
+        moves::forgo(&mut journal.redis_moves)
+    }
+
+    fn move_back(&self, journal: &Journal) -> Result<()> {
+        moves::backward(&journal.redis_moves)
+    }
+
+    async fn up(&mut self, plan: &RestorePlan, manager: &dyn ServiceManager) -> Result<()> {
+        service::start(self.config, plan, manager).await
+    }
+
+    async fn unstage(&mut self, plan: &RestorePlan) -> Result<()> {
+        // One that cannot be removed does not keep the others.
+        let removed = plan.redis.iter().map(|redis| {
+            let account = redis.account;
+            account.act(|| moves::unstage(&redis.places))
+        });
+        let all: Vec<Result<()>> = removed.collect();
+        all.into_iter().collect()
+    }
+
+    async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>> {
+        let mut left = Vec::new();
+        for redis in &journal.plan.redis {
+            let Places { staged, aside } = &redis.places;
+            left.extend(leftover::remove(staged, Some(redis.account)));
+            left.extend(leftover::remove(aside, Some(redis.account)));
+        }
+        Ok(left)
+    }
+}

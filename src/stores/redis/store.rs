@@ -1,0 +1,72 @@
+//! Redis, as those who know no store by its name see it.
+
+use std::path::Path;
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::restore::{RedisRestoration, units};
+use super::save::Saves;
+use super::{REDIS, preflight, trial, verify};
+use crate::config::Config;
+use crate::finding::Finding;
+use crate::paths;
+use crate::runs::record::read_json;
+use crate::runs::{Component, Manifest, Part};
+use crate::stores::inspection::Inspection;
+use crate::stores::{Captured, Restoration, Store};
+use crate::systemd::ServiceManager;
+
+/// The instances of `[[redis]]`.
+pub struct RedisStore;
+
+#[async_trait(?Send)]
+impl Store for RedisStore {
+    fn name(&self) -> &'static str {
+        REDIS
+    }
+
+    fn is_backed_up(&self, config: &Config) -> bool {
+        !config.redis.is_empty()
+    }
+
+    async fn preflight(&self, config: &Config) -> Vec<Finding> {
+        preflight(config).await
+    }
+
+    async fn trial(&self, config: &Config) -> Vec<Finding> {
+        trial(config).await
+    }
+
+    fn captured(&self) -> Result<Captured> {
+        let saves: Option<Saves> = read_json(&Path::new(paths::STAGING).join("redis/redis.json"))?;
+        let instances = saves.into_iter().flat_map(|saves| saves.instances);
+        let versions = instances.map(|instance| Component {
+            name: format!("redis-{}", instance.name),
+            version: instance.version.trim().to_owned(),
+        });
+        Ok(Captured { versions: versions.collect(), ..Captured::default() })
+    }
+
+    async fn verify(
+        &self,
+        inspection: &mut Inspection<'_>,
+        _: &Manifest,
+        part: &Part,
+        place: &Path,
+    ) -> Result<()> {
+        verify::verify(inspection, part, place).await
+    }
+
+    async fn driven_units(
+        &self,
+        config: &Config,
+        manager: &dyn ServiceManager,
+    ) -> Result<Vec<String>> {
+        units(config, manager).await
+    }
+
+    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {
+        Box::new(RedisRestoration { config })
+    }
+}
