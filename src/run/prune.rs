@@ -112,7 +112,10 @@ impl PrunePlan {
     }
 }
 
-/// Decides, by the runs alone. Fails if a manifest cannot be read: what is not known is not judged.
+/// Decides which runs go, by their dates alone.
+///
+/// # Errors
+/// If a manifest cannot be read: a run that is not known is not judged, and neither are the others.
 pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<PrunePlan> {
     if !catalog.damaged.is_empty() {
         let why: Vec<&str> = catalog.damaged.iter().map(|(_, why)| why.as_str()).collect();
@@ -121,60 +124,91 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pru
     for (_, why) in &catalog.broken {
         tracing::warn!("{why}: this run is not judged");
     }
-    let runs = catalog.complete.iter().map(|run| (run.manifest.id.clone(), run.manifest.started));
-    // By a clock that was wrong. It would be the newest for ever, and what is judged by the newest
-    // would go.
-    let (ahead, runs): (Vec<_>, Vec<_>) = runs.partition(|(_, started)| is_ahead(*started, now));
-    // So is one that came after a run and is dated before it: it is newer than it looks, and would
-    // go too early.
-    let dates: HashMap<RunId, Timestamp> = runs.iter().cloned().collect();
-    let before = |run: &RunId, started: &Timestamp| {
-        let manifest = catalog
-            .complete
-            .iter()
-            .map(|complete| &complete.manifest)
-            .find(|manifest| manifest.id == *run)?;
-        let after = manifest.after.as_ref()?;
-        dates.get(after).filter(|date| date.duration_since(*started) > CLOCK).map(|_| after.clone())
-    };
-    let (behind, runs): (Vec<_>, Vec<_>) =
-        runs.into_iter().partition(|(run, started)| before(run, started).is_some());
+    let Dated { ahead, behind, judged } = Dated::of(catalog, now);
     let zone = TimeZone::system();
-    let mut fates = retention::decide(policy, &runs, &zone);
-    let removed = fates.iter().filter(|fate| !fate.keep).count();
-    let kept = fates.len() - removed;
+    let decided = retention::decide(policy, &judged, &zone);
+    let removed = decided.iter().filter(|fate| !fate.keep).count();
+    let kept = decided.len() - removed;
     let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
-    let clock = jumped(policy, &runs, &zone, removed, least);
-    let day_of =
-        |run: &RunId| dates.get(run).map(|date| date.to_zoned_datetime(zone.clone()).date());
-    let days: BTreeSet<_> = fates.iter().filter_map(|fate| day_of(&fate.run)).collect();
-    let kept_days: BTreeSet<_> =
-        fates.iter().filter(|fate| fate.keep).filter_map(|fate| day_of(&fate.run)).collect();
-    let (lost_days, days) = (days.len() - kept_days.len(), days.len());
-    for (run, started) in behind.into_iter().rev() {
-        let after = before(&run, &started).map_or_else(String::new, |after| after.to_string());
-        tracing::warn!(
-            "run {run} is dated {started}, and came after run {after}: it stays, and does not count for the others"
-        );
-        fates.insert(
-            0,
-            Fate { run, keep: true, reasons: vec!["dated before a run that it came after"] },
-        );
+    let clock = jumped(policy, &judged, &zone, removed, least);
+    let (lost_days, days) = lost_days(&decided, &judged, &zone);
+    let fates: Vec<Fate> = ahead.into_iter().chain(behind).chain(decided).collect();
+    let (leftovers, mut snapshots) = leftovers(catalog, now);
+    snapshots.extend(of_removed(catalog, &fates));
+    Ok(PrunePlan { fates, leftovers, snapshots, removed, kept, least, lost_days, days, clock })
+}
+
+/// The complete runs of a catalog, newest first, by whether their dates can be relied on. A run
+/// whose date was made by a wrong clock stays, and does not count for the others.
+struct Dated {
+    /// Dated in the future. One of these would be the newest for ever.
+    ahead: Vec<Fate>,
+    /// Dated before a run that they came after. These are newer than they look.
+    behind: Vec<Fate>,
+    /// All others, with their dates.
+    judged: Vec<(RunId, Timestamp)>,
+}
+
+impl Dated {
+    fn of(catalog: &Catalog, now: Timestamp) -> Self {
+        let manifests = || catalog.complete.iter().map(|run| &run.manifest);
+        let dates: HashMap<&RunId, Timestamp> = manifests()
+            .map(|manifest| (&manifest.id, manifest.started))
+            .filter(|(_, started)| !is_ahead(*started, now))
+            .collect();
+        let mut dated = Self { ahead: Vec::new(), behind: Vec::new(), judged: Vec::new() };
+        for manifest in manifests() {
+            let (run, started) = (&manifest.id, manifest.started);
+            let after = manifest.after.as_ref().filter(|after| {
+                dates.get(after).is_some_and(|date| date.duration_since(started) > CLOCK)
+            });
+            if is_ahead(started, now) {
+                tracing::warn!(
+                    "run {run} is dated {started}, which is not yet: it stays, and does not count for the others"
+                );
+                dated.ahead.push(stays(run, "dated in the future"));
+            } else if let Some(after) = after {
+                tracing::warn!(
+                    "run {run} is dated {started}, and came after run {after}: it stays, and does not count for the others"
+                );
+                dated.behind.push(stays(run, "dated before a run that it came after"));
+            } else {
+                dated.judged.push((run.clone(), started));
+            }
+        }
+        dated
     }
-    for (run, started) in ahead.into_iter().rev() {
-        tracing::warn!(
-            "run {run} is dated {started}, which is not yet: it stays, and does not count for the others"
-        );
-        fates.insert(0, Fate { run, keep: true, reasons: vec!["dated in the future"] });
-    }
-    let mut leftovers = Vec::new();
-    let mut snapshots = Vec::new();
+}
+
+fn stays(run: &RunId, why: &'static str) -> Fate {
+    Fate { run: run.clone(), keep: true, reasons: vec![why] }
+}
+
+/// How many days lose their only runs, and how many days have runs.
+fn lost_days(fates: &[Fate], runs: &[(RunId, Timestamp)], zone: &TimeZone) -> (usize, usize) {
+    let dates: HashMap<&RunId, Timestamp> = runs.iter().map(|(run, date)| (run, *date)).collect();
+    let day =
+        |fate: &Fate| dates.get(&fate.run).map(|date| date.to_zoned_datetime(zone.clone()).date());
+    let days: BTreeSet<_> = fates.iter().filter_map(day).collect();
+    let kept: BTreeSet<_> = fates.iter().filter(|fate| fate.keep).filter_map(day).collect();
+    (days.len() - kept.len(), days.len())
+}
+
+/// The runs that never became complete and are old enough to go, and their snapshots.
+fn leftovers(catalog: &Catalog, now: Timestamp) -> (Vec<RunId>, Vec<String>) {
+    let (mut runs, mut snapshots) = (Vec::new(), Vec::new());
     for (run, left) in &catalog.incomplete {
         if left.iter().all(|snapshot| now.duration_since(snapshot.time) > LEFTOVER_AGE) {
-            leftovers.push(run.clone());
+            runs.push(run.clone());
             snapshots.extend(left.iter().map(|snapshot| snapshot.id.clone()));
         }
     }
+    (runs, snapshots)
+}
+
+/// The snapshots of complete runs that go, each run's manifest first.
+fn of_removed(catalog: &Catalog, fates: &[Fate]) -> Vec<String> {
+    let mut snapshots = Vec::new();
     for fate in fates.iter().filter(|fate| !fate.keep) {
         for run in catalog.complete.iter().filter(|run| run.manifest.id == fate.run) {
             let (manifest, parts): (Vec<&Snapshot>, Vec<&Snapshot>) =
@@ -182,7 +216,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pru
             snapshots.extend(manifest.into_iter().chain(parts).map(|snapshot| snapshot.id.clone()));
         }
     }
-    Ok(PrunePlan { fates, leftovers, snapshots, removed, kept, least, lost_days, days, clock })
+    snapshots
 }
 
 /// Whether the clock seems to have jumped ahead between two runs, and more runs go for it than came

@@ -1,6 +1,6 @@
 //! A restore, as every store takes part in it.
 //!
-//! The order is the restore's (`crate::restore`): [`plan`](Restoration::plan) before GitLab is
+//! The order is that of `src/restore/`: [`plan`](Restoration::plan) before GitLab is
 //! touched; then the units of the stores stage the new beside the old; then, for every store,
 //! [`prepare`](Restoration::prepare), [`put`](Restoration::put) and
 //! [`commit`](Restoration::commit). Whatever fails on this way is taken back. When GitLab answers,

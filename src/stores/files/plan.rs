@@ -8,7 +8,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::{FileType, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, EngineName, Method};
+use crate::config::{Config, EngineName, Files, Method};
 use crate::finding::Finding;
 use crate::frozen::{self, At, How};
 use crate::host::beneath::{Directory, Held};
@@ -251,50 +251,30 @@ fn choose(config: &Config, mounts: &[Mount]) -> Vec<Result<Choice>> {
     choices
 }
 
+/// How one path is captured: by a snapshot of its file system, by clones of its files, by copies of
+/// what changed, or in the window as a whole.
 fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     let files = &config.files;
     let method = files.method(path);
     let answer = |can, why: String| Ok(Choice { path: path.to_owned(), can, why });
     if config.repository.engine == EngineName::Restic {
-        return answer(
-            Can::Live,
-            "stored in the window: restic reads files where they are".to_owned(),
-        );
+        let why = "stored in the window: restic reads files where they are";
+        return answer(Can::Live, why.to_owned());
     }
-    let kinds: &[Kind] = match method {
-        Method::Auto => &Kind::ALL,
-        Method::Btrfs => &[Kind::Btrfs],
-        Method::Lvm => &[Kind::Lvm],
-        Method::Zfs => &[Kind::Zfs],
-        Method::Reflink | Method::None => &[],
+    let why_not = match snapshot(files, mounts, path)? {
+        Ok((kind, place)) => {
+            return answer(
+                Can::Snapshot(kind, place),
+                format!("a snapshot of its {}", kind.noun()),
+            );
+        }
+        Err(why_not) => why_not,
     };
-    let mount = volume::mount_of(mounts, path)?;
-    let mut why_not = Vec::new();
-    // Where it is not to be expected, nobody is asked: the unit may have no rights to.
-    for kind in kinds.iter().filter(|kind| method != Method::Auto || kind.expected(mount)) {
-        if let Some(inner) = volume::mounted_below(mounts, path) {
-            why_not.push(format!(
-                "{} is mounted in it, which a snapshot would not have",
-                inner.target.display()
-            ));
-            break;
-        }
-        match volume::volumes(*kind, &files.lvm_snapshot_size).place(mount, path)? {
-            Ok(place) => {
-                return answer(
-                    Can::Snapshot(*kind, place),
-                    format!("a snapshot of its {}", kind.noun()),
-                );
-            }
-            Err(reason) => why_not.push(format!("no snapshot of a {}: {reason}", kind.noun())),
-        }
-    }
-    let reasons = || why_not.join("; ");
     if !matches!(method, Method::Auto | Method::Reflink | Method::None) {
-        bail!("{} cannot be captured by snapshot = \"{method}\": {}", path.display(), reasons());
+        bail!("{} cannot be captured by snapshot = \"{method}\": {why_not}", path.display());
     }
     let since = if files.presync { "what changed since the first pass" } else { "everything" };
-    let because = if why_not.is_empty() { String::new() } else { format!(" ({})", reasons()) };
+    let because = if why_not.is_empty() { String::new() } else { format!(" ({why_not})") };
     if method != Method::None {
         match clones(path) {
             Ok(()) => {
@@ -313,6 +293,35 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
         return answer(Can::Copy, format!("{since} is copied in the window{because}"));
     }
     answer(Can::Live, format!("stored in the window, without a first pass{because}"))
+}
+
+/// The snapshot that can be made of the file system of `path`, or why none can.
+fn snapshot(files: &Files, mounts: &[Mount], path: &Path) -> Result<Result<(Kind, Place), String>> {
+    let method = files.method(path);
+    let kinds: &[Kind] = match method {
+        Method::Auto => &Kind::ALL,
+        Method::Btrfs => &[Kind::Btrfs],
+        Method::Lvm => &[Kind::Lvm],
+        Method::Zfs => &[Kind::Zfs],
+        Method::Reflink | Method::None => &[],
+    };
+    let mount = volume::mount_of(mounts, path)?;
+    let mut why_not = Vec::new();
+    // No program is asked where it is not to be expected: the unit may not have the rights for it.
+    for kind in kinds.iter().filter(|kind| method != Method::Auto || kind.expected(mount)) {
+        if let Some(inner) = volume::mounted_below(mounts, path) {
+            why_not.push(format!(
+                "{} is mounted in it, which a snapshot would not have",
+                inner.target.display()
+            ));
+            break;
+        }
+        match volume::volumes(*kind, &files.lvm_snapshot_size).place(mount, path)? {
+            Ok(place) => return Ok(Ok((*kind, place))),
+            Err(reason) => why_not.push(format!("no snapshot of a {}: {reason}", kind.noun())),
+        }
+    }
+    Ok(Err(why_not.join("; ")))
 }
 
 /// Fails if files on the file system of `path` cannot share their blocks. Tries it, on files that

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use indicatif::BinaryBytes;
 use nix::unistd::User;
 use rustix::process::Signal;
 
@@ -112,6 +113,7 @@ struct Running {
     _server: Server,
 }
 
+/// Creates a database cluster in the scratch directory, and starts its server.
 async fn begin(
     config: &Config,
     manifest: &Manifest,
@@ -119,15 +121,7 @@ async fn begin(
     scratch: &Scratch,
 ) -> Result<Running> {
     let configured = config.postgresql.as_ref();
-    let needed: u64 = manifest.databases.iter().map(|database| database.bytes).sum();
-    let free = scratch.free()?;
-    let words = |bytes| indicatif::BinaryBytes(bytes).to_string();
-    ensure!(
-        free > needed,
-        "{} are free, but the databases take {}: --scratch names another place",
-        words(free),
-        words(needed)
-    );
+    ensure_room(manifest, scratch)?;
     let version = manifest
         .versions
         .iter()
@@ -140,27 +134,8 @@ async fn begin(
     let user = user::sandbox()?;
     let place = scratch.place_of("drill-postgresql", user.as_ref())?;
     ensure_short(&place.join(format!(".s.PGSQL.{PORT}")))?;
-
     let superuser = superuser(globals, configured);
-    let data = place.join("data");
-    notify::status("making a server for the drill");
-    let mut initdb = Launch { user: user.as_ref(), place: &place, signal: Signal::KILL }
-        .command(&programs.join("initdb"));
-    initdb
-        .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
-        .arg(format!("--username={superuser}"));
-    process::run(initdb.arg("--pgdata").arg(&data))
-        .context("initdb cannot make a database cluster for the drill")?;
-
-    let sockets =
-        format!("unix_socket_directories=\"{}\"", place.display().to_string().replace('"', "\"\""));
-    let mut words = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
-    let settings =
-        SETTINGS.iter().map(ToString::to_string).chain([sockets, format!("port={PORT}")]);
-    words.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
-    // SIGQUIT: an immediate shutdown, with all its children.
-    let manner = Launch { user: user.as_ref(), place: &place, signal: Signal::QUIT };
-    let mut server = Server::start(&manner, &programs.join("postgres"), &words)?;
+    let mut server = start(&programs, &place, user.as_ref(), &superuser)?;
     let os_user = user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
     let config = Postgresql {
         host: place.to_string_lossy().into_owned(),
@@ -179,6 +154,40 @@ async fn begin(
     server.answering(async || client.connect(MAINTENANCE).await.map(Some)).await?;
     drop(client);
     Ok(Running { config, place, user, _server: server })
+}
+
+/// Fails if the databases do not fit into the scratch directory.
+fn ensure_room(manifest: &Manifest, scratch: &Scratch) -> Result<()> {
+    let needed: u64 = manifest.databases.iter().map(|database| database.bytes).sum();
+    let free = scratch.free()?;
+    ensure!(
+        free > needed,
+        "{} are free, but the databases take {}: --scratch names another place",
+        BinaryBytes(free),
+        BinaryBytes(needed)
+    );
+    Ok(())
+}
+
+/// Has initdb create the cluster, and starts its server on a socket in `place`.
+fn start(programs: &Path, place: &Path, user: Option<&User>, superuser: &str) -> Result<Server> {
+    let data = place.join("data");
+    notify::status("making a server for the drill");
+    let mut initdb = Launch { user, place, signal: Signal::KILL }.command(&programs.join("initdb"));
+    initdb
+        .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
+        .arg(format!("--username={superuser}"));
+    process::run(initdb.arg("--pgdata").arg(&data))
+        .context("initdb cannot make a database cluster for the drill")?;
+    let sockets =
+        format!("unix_socket_directories=\"{}\"", place.display().to_string().replace('"', "\"\""));
+    let mut words = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
+    let settings =
+        SETTINGS.iter().map(ToString::to_string).chain([sockets, format!("port={PORT}")]);
+    words.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
+    // SIGQUIT: an immediate shutdown, with all its children.
+    let launch = Launch { user, place, signal: Signal::QUIT };
+    Server::start(&launch, &programs.join("postgres"), &words)
 }
 
 /// The directory with the server's programs: the configured one, or that of the newest server.

@@ -137,35 +137,28 @@ impl Globals {
         })
     }
 
-    /// Makes those roles that the server does not have; what it has stays as it is, its passwords
-    /// above all. Returns the roles made, and what of them could not be.
+    /// Creates the roles that the server does not have. The others stay as they are, above all their
+    /// passwords. Returns the roles created, and what could not be given to them.
     pub async fn make_roles(&self, session: &Session) -> Result<(Vec<String>, Vec<String>)> {
         let there = roles(session).await?;
-        let made: Vec<&Role> =
+        let missing: Vec<&Role> =
             self.roles.iter().filter(|role| !there.contains(&role.name)).collect();
-        let mut failed = Vec::new();
-        for role in &made {
-            session
-                .run(&create(role))
-                .await
-                .with_context(|| format!("cannot make role '{}'", role.name))?;
-            if let Some(comment) = &role.comment {
-                session
-                    .run(&format!(
-                        "COMMENT ON ROLE {} IS {}",
-                        identifier(&role.name),
-                        literal(comment)
-                    ))
-                    .await?;
-            }
+        for role in &missing {
+            make_role(session, role).await?;
         }
+        let made: Vec<String> = missing.into_iter().map(|role| role.name.clone()).collect();
+        let mut failed = self.make_members(session, &made).await?;
+        failed.extend(self.set_up(session, &made).await);
+        Ok((made, failed))
+    }
+
+    /// Grants the memberships of which one side was `made`. Returns those that have no role here.
+    async fn make_members(&self, session: &Session, made: &[String]) -> Result<Vec<String>> {
         let all = roles(session).await?;
-        let is_made = |name: &str| made.iter().any(|role| role.name == name);
-        for membership in self
-            .memberships
-            .iter()
-            .filter(|membership| is_made(&membership.role) || is_made(&membership.member))
-        {
+        let mut failed = Vec::new();
+        for membership in self.memberships.iter().filter(|membership| {
+            made.contains(&membership.role) || made.contains(&membership.member)
+        }) {
             if !all.contains(&membership.role) || !all.contains(&membership.member) {
                 failed.push(format!(
                     "role '{}' is no member of '{}': there is no such role",
@@ -181,19 +174,24 @@ impl Globals {
                 }
                 None => session.run(&plain).await,
             };
-            // Since PostgreSQL 16 whoever granted must be one who may.
+            // Since PostgreSQL 16 the grantor must have the right to grant.
             if granted.is_err() {
-                let context = || {
+                session.run(&plain).await.with_context(|| {
                     format!(
                         "cannot make role '{}' a member of '{}'",
                         membership.member, membership.role
                     )
-                };
-                session.run(&plain).await.with_context(context)?;
+                })?;
             }
         }
+        Ok(failed)
+    }
+
+    /// Gives roles that were `made` their settings. Returns those that the server refused.
+    async fn set_up(&self, session: &Session, made: &[String]) -> Vec<String> {
+        let mut failed = Vec::new();
         for settings in self.settings.iter().filter(|settings| settings.database.is_none()) {
-            let Some(role) = settings.role.as_deref().filter(|role| is_made(role)) else {
+            let Some(role) = settings.role.as_ref().filter(|role| made.contains(role)) else {
                 continue;
             };
             for value in &settings.values {
@@ -204,7 +202,7 @@ impl Globals {
                 }
             }
         }
-        Ok((made.into_iter().map(|role| role.name.clone()).collect(), failed))
+        failed
     }
 
     /// The tablespaces that the server does not have. They are not made: where they should be on
@@ -221,10 +219,51 @@ impl Globals {
     }
 
     /// Gives the database `name` the settings and privileges that it had. Returns what could not be
-    /// given because of roles that are not there.
+    /// given because a role does not exist.
     pub async fn adorn(&self, session: &Session, name: &str) -> Result<Vec<String>> {
-        let mut failed = Vec::new();
         let there = roles(session).await?;
+        let mut failed = self.give_settings(session, name, &there).await?;
+        let Some(properties) = self.databases.iter().find(|properties| properties.name == name)
+        else {
+            session.run(&open(name)).await?;
+            return Ok(failed);
+        };
+        let database = identifier(name);
+        let mut statements = Vec::new();
+        if properties.connection_limit != -1 {
+            statements.push(format!(
+                "ALTER DATABASE {database} CONNECTION LIMIT {}",
+                properties.connection_limit
+            ));
+        }
+        if let Some(comment) = &properties.comment {
+            statements.push(format!("COMMENT ON DATABASE {database} IS {}", literal(comment)));
+        }
+        match &properties.privileges {
+            // Nobody was ever given any: it has those of every new database.
+            None => statements.push(open(name)),
+            Some(privileges) => {
+                let (grants, missing) = privileges_of(session, name, privileges, &there).await?;
+                statements.extend(grants);
+                failed.extend(missing);
+            }
+        }
+        session
+            .transaction(&statements)
+            .await
+            .with_context(|| format!("cannot give database '{name}' its privileges"))?;
+        Ok(failed)
+    }
+
+    /// Gives a database its settings, for all roles and for each. Returns those of roles that do not
+    /// exist.
+    async fn give_settings(
+        &self,
+        session: &Session,
+        name: &str,
+        there: &BTreeSet<String>,
+    ) -> Result<Vec<String>> {
+        let mut failed = Vec::new();
         let database = identifier(name);
         for settings in
             self.settings.iter().filter(|settings| settings.database.as_deref() == Some(name))
@@ -247,52 +286,53 @@ impl Globals {
                     .with_context(|| format!("cannot give database '{name}' its settings"))?;
             }
         }
-        let Some(properties) = self.databases.iter().find(|properties| properties.name == name)
-        else {
-            session.run(&open(name)).await?;
-            return Ok(failed);
-        };
-        let mut statements = Vec::new();
-        if properties.connection_limit != -1 {
-            statements.push(format!(
-                "ALTER DATABASE {database} CONNECTION LIMIT {}",
-                properties.connection_limit
-            ));
-        }
-        if let Some(comment) = &properties.comment {
-            statements.push(format!("COMMENT ON DATABASE {database} IS {}", literal(comment)));
-        }
-        // None: what every database has that nobody was given anything on.
-        if properties.privileges.is_none() {
-            statements.push(open(name));
-        }
-        if let Some(privileges) = &properties.privileges {
-            let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = $1::text";
-            let owner: String = session.value(sql, &[&name]).await?;
-            // What a new database has, which is not in the list if it was taken away.
-            statements.extend(
-                ["PUBLIC".to_owned(), identifier(&owner)]
-                    .map(|who| format!("REVOKE ALL ON DATABASE {database} FROM {who}")),
-            );
-            for privilege in privileges {
-                let missing: Vec<&String> = [Some(&privilege.grantor), privilege.grantee.as_ref()]
-                    .into_iter()
-                    .flatten()
-                    .filter(|role| !there.contains(*role))
-                    .collect();
-                if let Some(missing) = missing.first() {
-                    failed.push(format!("database '{name}' is without a privilege of role '{missing}', which is not there"));
-                    continue;
-                }
-                statements.extend(given(&database, &owner, privilege)?);
-            }
-        }
-        session
-            .transaction(&statements)
-            .await
-            .with_context(|| format!("cannot give database '{name}' its privileges"))?;
         Ok(failed)
     }
+}
+
+/// The statements that give a database exactly these privileges, and those that are of a role that
+/// does not exist.
+async fn privileges_of(
+    session: &Session,
+    name: &str,
+    privileges: &[Privilege],
+    there: &BTreeSet<String>,
+) -> Result<(Vec<String>, Vec<String>)> {
+    let database = identifier(name);
+    let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = $1::text";
+    let owner: String = session.value(sql, &[&name]).await?;
+    // What a new database has, which is not in the list if it was revoked.
+    let mut statements: Vec<String> = ["PUBLIC".to_owned(), identifier(&owner)]
+        .map(|who| format!("REVOKE ALL ON DATABASE {database} FROM {who}"))
+        .into();
+    let mut failed = Vec::new();
+    for privilege in privileges {
+        let missing = [Some(&privilege.grantor), privilege.grantee.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|role| !there.contains(*role));
+        if let Some(missing) = missing {
+            failed.push(format!(
+                "database '{name}' is without a privilege of role '{missing}', which is not there"
+            ));
+            continue;
+        }
+        statements.extend(given(&database, &owner, privilege)?);
+    }
+    Ok((statements, failed))
+}
+
+async fn make_role(session: &Session, role: &Role) -> Result<()> {
+    let name = identifier(&role.name);
+    session
+        .run(&create(role))
+        .await
+        .with_context(|| format!("cannot make role '{}'", role.name))?;
+    if let Some(comment) = &role.comment {
+        let comment = literal(comment);
+        session.run(&format!("COMMENT ON ROLE {name} IS {comment}")).await?;
+    }
+    Ok(())
 }
 
 async fn roles(session: &Session) -> Result<BTreeSet<String>> {
