@@ -15,7 +15,7 @@ mod stops;
 mod watch;
 mod window;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
 
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::paths::{self, RootDirectory};
 use crate::run::Failed;
 use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::{ServiceManager, notify};
+use crate::units::{Restore, Unit};
 use crate::values::RunId;
 
 pub use conclude::conclude;
@@ -43,7 +44,12 @@ pub async fn execute<M: ServiceManager>(
     let mut record = begin(base)?;
     milestone::begun(base.journal, Kind::Backup, &record);
     let manager = connect().await?;
-    let result = backup::stages(config, base, base.with(&manager), &mut record).await;
+    let result = async {
+        ensure_alone(&manager, Kind::Backup).await?;
+        environment(base.root, &record)?;
+        backup::stages(config, base, base.with(&manager), &mut record).await
+    };
+    let result = result.await;
     conclude_with(base, &mut record, Kind::Backup, result).await
 }
 
@@ -85,7 +91,7 @@ async fn conclude_with(
     }
 }
 
-/// Makes the run known: its record, and its id for the units.
+/// Begins the record of a run.
 fn begin(base: Base<'_>) -> Result<Record> {
     let Base { clock, root, .. } = base;
     own::make(root.at(paths::RUNS))?;
@@ -95,12 +101,28 @@ fn begin(base: Base<'_>) -> Result<Record> {
     if let Err(error) = Record::prune(root) {
         tracing::warn!("{error:#}");
     }
-    environment(root, &record)?;
     Ok(record)
 }
 
 fn run_id(started: Timestamp) -> RunId {
     RunId::new(started, u16::try_from(std::process::id() & 0xffff).unwrap_or(0))
+}
+
+/// Fails if the executor of the other kind is at work: a backup and a restore share the window, the
+/// marks in it and the environment of their units, so the one that comes second touches none of it.
+async fn ensure_alone(manager: &dyn ServiceManager, kind: Kind) -> Result<()> {
+    let (other, why) = match kind {
+        Kind::Backup => (
+            Unit::from(Restore::Run),
+            "a restore is going on: there is nothing to back up before it is complete",
+        ),
+        Kind::Restore => (
+            Unit::Run,
+            "a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'",
+        ),
+    };
+    ensure!(manager.state(&other.to_string()).await?.is_settled(), why);
+    Ok(())
 }
 
 /// Tells the units what they belong to.

@@ -17,7 +17,7 @@ use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, left};
 use crate::runs::{Kind, Newest, Outcome, Record, paused};
 use crate::stores::files::{Pass, left_out};
-use crate::units::{Plan, Restore, Unit};
+use crate::units::{Plan, Unit};
 
 /// A backup that goes on.
 struct Backup<'a> {
@@ -51,9 +51,6 @@ impl Backup<'_> {
     /// What earlier runs and restores have left to do comes first.
     async fn what_was_left(&mut self) -> Result<()> {
         let Machine { manager, root, .. } = self.machine;
-        if !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
-            bail!("a restore is going on: there is nothing to back up before it is complete");
-        }
         if let Some(why) = Journal::half_way(root) {
             bail!("{why}");
         }

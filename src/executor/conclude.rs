@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::timeout;
 
-use super::{milestone, stops};
+use super::{ensure_alone, milestone, stops};
 use crate::machine::Base;
 use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::ServiceManager;
@@ -33,15 +33,23 @@ pub async fn conclude<M: ServiceManager>(
         later(Unit::Report.to_string()).await?;
     }
     // The bus may be gone, and the unit's stop has a limit.
-    if let Ok(Err(error)) = timeout(BRIEF, unwatch(connect)).await {
+    if let Ok(Err(error)) = timeout(BRIEF, unwatch(kind, connect)).await {
         tracing::warn!("{error:#}");
     }
     closed
 }
 
-/// What an executor leaves that does not come to its end.
-async fn unwatch<M: ServiceManager>(connect: impl AsyncFnOnce() -> Result<M>) -> Result<()> {
-    stops::end(&connect().await?).await
+/// Removes the marks of an executor that was killed. One that was refused because of the other has
+/// none: these are the other's, and without them GitLab would count as stopped by an admin.
+async fn unwatch<M: ServiceManager>(
+    kind: Kind,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    let manager = connect().await?;
+    match ensure_alone(&manager, kind).await {
+        Ok(()) => stops::end(&manager).await,
+        Err(_) => Ok(()),
+    }
 }
 
 fn close(kind: Kind, base: Base<'_>, variable: impl Fn(&str) -> Option<String>) -> Result<()> {

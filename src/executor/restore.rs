@@ -4,7 +4,9 @@
 use anyhow::{Result, bail};
 
 use super::window::Window;
-use super::{capture, conclude_with, enter, environment, milestone, resume, run_id, stage};
+use super::{
+    capture, conclude_with, ensure_alone, enter, environment, milestone, resume, run_id, stage,
+};
 use crate::config::Config;
 use crate::host::own;
 use crate::machine::{Base, Machine};
@@ -29,11 +31,14 @@ pub async fn restore<M: ServiceManager>(
     for stale in [paths::RESTORE_NOTES, paths::RESTORE_PLAN] {
         own::remove(root.at(stale))?;
     }
-    environment(root, &record)?;
     milestone::begun(base.journal, Kind::Restore, &record);
     let manager = connect().await?;
-    let result =
-        stages(config, base, base.with(&manager), &mut record, request.run.is_none()).await;
+    let result = async {
+        ensure_alone(&manager, Kind::Restore).await?;
+        environment(root, &record)?;
+        stages(config, base, base.with(&manager), &mut record, request.run.is_none()).await
+    };
+    let result = result.await;
     record.warnings.extend(notes::notes(root)?);
     conclude_with(base, &mut record, Kind::Restore, result).await
 }
@@ -45,10 +50,7 @@ async fn stages(
     record: &mut Record,
     undo: bool,
 ) -> Result<()> {
-    let Machine { manager, root, .. } = machine;
-    if !manager.state(&Unit::Run.to_string()).await?.is_settled() {
-        bail!("a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'");
-    }
+    let Machine { root, .. } = machine;
     enter(base, record, Kind::Restore, "prepare")?;
     match undo {
         false => {
@@ -74,7 +76,7 @@ async fn stages(
     };
     let mut driven = Vec::new();
     for store in stores::all() {
-        driven.extend(store.driven_units(config, manager).await?);
+        driven.extend(store.driven_units(config, machine).await?);
     }
     let window = Window::restore(config, &plan, driven, kept_down);
     let captured = capture::capture(config, machine, &window).await?;

@@ -9,8 +9,8 @@ use super::Restoration;
 use super::inspection::Inspection;
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::machine::Machine;
 use crate::runs::{Component, Database, Manifest, Part};
-use crate::systemd::ServiceManager;
 
 /// A place where GitLab keeps data. Its capture is the work of its own units; what everybody else
 /// asks of it is here.
@@ -49,11 +49,7 @@ pub trait Store {
     ) -> Result<()>;
 
     /// The units that its side of a restore stops and starts itself.
-    async fn driven_units(
-        &self,
-        _config: &Config,
-        _manager: &dyn ServiceManager,
-    ) -> Result<Vec<String>> {
+    async fn driven_units(&self, _config: &Config, _machine: Machine<'_>) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 

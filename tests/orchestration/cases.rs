@@ -3,6 +3,7 @@
 mod bracket;
 mod comeback;
 mod executor;
+mod restore;
 mod silence;
 mod stop;
 mod unit;

@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::restore;
 use crate::systemd::{File, PausedClock, Process, Program, Script, Systemd, program};
 
 pub const RUN: &str = "gitlab-backup-run.service";
@@ -122,7 +123,7 @@ pub struct Host {
     config: Arc<Config>,
     /// Removed with the host.
     _place: Rc<TempDir>,
-    root: Rc<RootDirectory>,
+    pub root: Rc<RootDirectory>,
     does: Rc<RefCell<HashMap<String, Does>>>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
     /// How long anything is waited for.
@@ -159,6 +160,14 @@ impl Host {
         host.systemd.admin_starts(GITLAB);
         host.until(|host| ALL.iter().all(|unit| host.systemd.is_active(unit))).await;
         host
+    }
+
+    /// Adds a unit that is not GitLab's, and starts it.
+    pub fn adds(&self, name: &str, text: &str) {
+        let file = File::parse(text);
+        let script = Script::new(self.work(name, &file));
+        self.systemd.add(name, file, script);
+        self.systemd.admin_starts(name);
     }
 
     /// Where its files are.
@@ -226,6 +235,13 @@ impl Host {
             WINDOW => Script::new(own.window()),
             RESUME => Script::new(own.resume()),
             STAGING => post(own.clone().stage(), own.unstage()),
+            restore::RUN => post(own.clone().restore(), own.conclude_restore()),
+            restore::PAUSE => post(own.clone().pause(), own.unpause()),
+            restore::WINDOW => Script::new(own.restore_window()),
+            restore::STAGING => post(plain(), own.unstage_restore()),
+            restore::UNDO => Script::new(own.undo(self.work(name, file))),
+            restore::SWITCH => Script::new(own.switch(self.work(name, file))),
+            restore::FINISH => Script::new(own.finish(self.work(name, file))),
             _ if unit.content.contains("ExecStopPost=") => post(self.work(name, file), plain()),
             _ => Script::new(self.work(name, file)),
         }
@@ -276,7 +292,7 @@ impl Host {
         self.end().await
     }
 
-    fn over(&self) -> bool {
+    pub fn over(&self) -> bool {
         self.left().is_empty()
     }
 
@@ -323,16 +339,16 @@ impl Host {
 
 /// What of ours decides.
 #[derive(Clone)]
-struct Own {
-    systemd: Systemd,
-    config: Arc<Config>,
-    root: Rc<RootDirectory>,
+pub struct Own {
+    pub systemd: Systemd,
+    pub config: Arc<Config>,
+    pub root: Rc<RootDirectory>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
 }
 
 impl Own {
     /// A program of what this does.
-    fn program<F: Future<Output = Result<()>> + 'static>(
+    pub fn program<F: Future<Output = Result<()>> + 'static>(
         self,
         work: impl Fn(Self, Process) -> F + 'static,
     ) -> Program {
@@ -360,7 +376,11 @@ impl Own {
     }
 
     fn conclude(self) -> Program {
-        self.program(|own, process| async move {
+        self.concludes(Kind::Backup)
+    }
+
+    pub fn concludes(self, kind: Kind) -> Program {
+        self.program(move |own, process| async move {
             let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
             let base = Base { clock: &clock, journal: &journal, root: &own.root };
             let variable = |name: &str| {
@@ -371,7 +391,7 @@ impl Own {
             };
             let later = async |unit: String| own.systemd.start_later(&unit).await;
             let connect = async || Ok(own.systemd.clone());
-            executor::conclude(Kind::Backup, base, variable, false, later, connect).await
+            executor::conclude(kind, base, variable, false, later, connect).await
         })
     }
 
@@ -440,7 +460,7 @@ impl Answer for Puma {
 }
 
 /// Nothing is written to the journal of the machine that runs the tests.
-struct Silent;
+pub struct Silent;
 
 #[async_trait(?Send)]
 impl Journal for Silent {

@@ -5,6 +5,7 @@
 
 mod cases;
 mod host;
+mod restore;
 mod systemd;
 
 use host::*;

@@ -10,12 +10,12 @@ use super::save::Saves;
 use super::{REDIS, preflight, trial, verify};
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::machine::Machine;
 use crate::paths;
 use crate::runs::record::read_json;
 use crate::runs::{Component, Manifest, Part};
 use crate::stores::inspection::Inspection;
 use crate::stores::{Captured, Restoration, Store};
-use crate::systemd::ServiceManager;
 
 /// The instances of `[[redis]]`.
 pub struct RedisStore;
@@ -58,12 +58,8 @@ impl Store for RedisStore {
         verify::verify(inspection, part, place).await
     }
 
-    async fn driven_units(
-        &self,
-        config: &Config,
-        manager: &dyn ServiceManager,
-    ) -> Result<Vec<String>> {
-        units(config, manager).await
+    async fn driven_units(&self, config: &Config, machine: Machine<'_>) -> Result<Vec<String>> {
+        units(config, machine).await
     }
 
     fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::unit::{known, unit};
 use crate::config::{Config, Redis};
+use crate::paths::RootDirectory;
 use crate::runs::Manifest;
 use crate::runs::restore::{Places, Request, StagedRedis};
 use crate::stores::redis::files::{Files, plain, writable};
@@ -21,7 +22,7 @@ pub(super) async fn plan(
         Some((component.name.strip_prefix("redis-")?, component.version.as_str()))
     });
     // A restore that died while it had a server down has found out what it takes.
-    let known = known()?;
+    let known = known(&RootDirectory::host())?;
     let mut staged = Vec::new();
     let mut failures = Vec::new();
     for (name, version) in

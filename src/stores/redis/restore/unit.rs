@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::config::{Config, Proxy, Redis};
+use crate::machine::Machine;
 use crate::paths::RootDirectory;
 use crate::runs::restore::{Journal, StagedRedis};
 use crate::stores::redis::process::Behind;
@@ -74,13 +75,14 @@ async fn own_unit(unit: &str, process: Behind, manager: &dyn ServiceManager) -> 
 }
 
 /// The instances of an unfinished restore.
-pub(super) fn known() -> Result<Vec<StagedRedis>> {
-    Ok(Journal::load(&RootDirectory::host())?.map(|journal| journal.plan.redis).unwrap_or_default())
+pub(super) fn known(root: &RootDirectory) -> Result<Vec<StagedRedis>> {
+    Ok(Journal::load(root)?.map(|journal| journal.plan.redis).unwrap_or_default())
 }
 
 /// The units of the instances that are configured and run by one.
-pub async fn units(config: &Config, manager: &dyn ServiceManager) -> Result<Vec<String>> {
-    let mut units: Vec<String> = known()?.into_iter().map(|redis| redis.unit).collect();
+pub async fn units(config: &Config, machine: Machine<'_>) -> Result<Vec<String>> {
+    let Machine { manager, root, .. } = machine;
+    let mut units: Vec<String> = known(root)?.into_iter().map(|redis| redis.unit).collect();
     for redis in &config.redis {
         match &redis.unit {
             Some(unit) => units.push(unit.to_string()),

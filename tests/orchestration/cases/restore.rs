@@ -1,0 +1,182 @@
+//! A restore: GitLab comes back with the old or with the new, and never half way between them.
+
+use super::*;
+use crate::restore::*;
+use gitlab_backup::paths;
+use gitlab_backup::runs::restore::State;
+
+const POSTGRESQL: &str = "gitlab-backup-restore-postgresql.service";
+
+/// A host with a Redis whose unit is known without asking its server.
+async fn host() -> Host {
+    let lines = "[[redis]]\nname = \"redis\"\nurl = \"redis://127.0.0.1:6379\"\nunit = \"redis-server.service\"\n";
+    let host = Host::new(lines).await;
+    host.adds("redis-server.service", "Type=notify");
+    host
+}
+
+/// A restore in which `unit` is at work.
+async fn at(unit: &str) -> Host {
+    let host = host().await;
+    host.takes(unit, 3.0);
+    host.begin_restore();
+    host.at_work(unit).await;
+    host
+}
+
+/// The old is in place and GitLab is back; the next restore is complete.
+async fn old_and_next(host: &Host) {
+    assert_eq!(host.replaced(), None, "a journal is left");
+    host.is_back(&[]);
+    host.is_clean();
+    let record = host.restore().await;
+    assert!(is_complete(&record), "the next restore: {}", why(&record));
+    host.is_back(&[]);
+}
+
+async fn fails(unit: &'static str) {
+    let host = host().await;
+    host.ends_with(unit, &[1]);
+    let record = host.restore().await;
+    assert!(!is_complete(&record));
+    let failure = record.failure.expect("a reason");
+    assert_eq!(failure.unit.as_deref(), Some(unit), "{}", failure.reason);
+    old_and_next(&host).await;
+}
+
+async fn ends_in(unit: &'static str, how: fn(&Host)) {
+    let host = at(unit).await;
+    how(&host);
+    let record = host.restored().await;
+    assert!(!is_complete(&record));
+    assert!(record.finished.is_some());
+    old_and_next(&host).await;
+}
+
+fn kill(host: &Host) {
+    host.systemd.kills(crate::restore::RUN);
+}
+
+fn stop(host: &Host) {
+    host.systemd.admin_stops(crate::restore::TARGET);
+}
+
+/// A restore that was killed while it replaced.
+async fn half_way() -> Host {
+    let host = at(SWITCH).await;
+    host.systemd.kills(SWITCH);
+    let record = host.restored().await;
+    assert!(!is_complete(&record));
+    assert_eq!(host.replaced(), Some(State::Switching));
+    host
+}
+
+cases! {
+    complete: async {
+        let host = host().await;
+        let record = host.restore().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        assert_eq!(host.replaced(), None, "the old is left");
+        host.is_back(&[]);
+        host.is_clean();
+    };
+    what_was_down_stays_down: async {
+        let host = host().await;
+        host.systemd.admin_stops(MAILROOM);
+        host.until(|host| !host.systemd.is_active(MAILROOM)).await;
+        let record = host.restore().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        host.is_back(&[MAILROOM]);
+    };
+    preflight_fails_and_gitlab_is_not_touched: async {
+        let host = host().await;
+        host.ends_with(PREFLIGHT, &[1]);
+        let record = host.restore().await;
+        assert_eq!(record.failure.and_then(|failure| failure.unit).as_deref(), Some(PREFLIGHT));
+        assert_eq!(host.systemd.started(crate::restore::WINDOW), 0);
+        assert_eq!(host.systemd.started(PUMA), 1);
+        host.is_back(&[]);
+    };
+    undo_fails: fails(UNDO);
+    loading_fails: fails(POSTGRESQL);
+    switch_fails_and_is_taken_back: fails(SWITCH);
+    killed_in_preflight: ends_in(PREFLIGHT, kill);
+    killed_while_it_loads: ends_in(POSTGRESQL, kill);
+    stopped_while_it_loads: ends_in(POSTGRESQL, stop);
+    half_way_gitlab_stays_down: async {
+        let host = half_way().await;
+        for unit in ALL {
+            assert!(!host.systemd.is_active(unit), "{unit} runs with half a restore");
+        }
+        let record = host.run().await;
+        assert!(why(&record).contains("half way"), "a backup of it: {}", why(&record));
+        assert!(!host.systemd.is_active(PUMA));
+        // Done again, it is put back first.
+        let record = host.restore().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        assert_eq!(host.replaced(), None);
+        host.is_back(&[]);
+    };
+    half_way_and_started_by_hand_it_is_asked_again: async {
+        let host = half_way().await;
+        host.systemd.admin_starts(RESUME);
+        host.until(|host| !host.systemd.busy().iter().any(|unit| unit == RESUME)).await;
+        assert!(!host.systemd.is_active(PUMA), "resume started half a restore");
+        assert!(host.paused().is_some(), "what ran before is forgotten");
+    };
+    killed_when_everything_is_in_place: async {
+        let host = host().await;
+        host.takes(PUMA, 30.0);
+        host.begin_restore();
+        host.until(|host| host.replaced() == Some(State::Switched)).await;
+        kill(&host);
+        host.restored().await;
+        host.is_back(&[]);
+        host.until(|host| host.replaced().is_none()).await;
+        let record = host.run().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        host.is_back(&[]);
+    };
+    finish_fails_once: async {
+        let host = host().await;
+        host.ends_with(FINISH, &[1]);
+        let record = host.restore().await;
+        assert_eq!(host.replaced(), None, "{}", why(&record));
+        host.is_back(&[]);
+    };
+    nobody_asked: async {
+        let host = host().await;
+        host.systemd.admin_starts(crate::restore::TARGET);
+        host.until(|host| host.over()).await;
+        assert_eq!(host.systemd.started(PREFLIGHT), 0);
+        host.is_back(&[]);
+    };
+    a_backup_is_running: async {
+        let host = in_stage("store").await;
+        host.begin_restore();
+        host.until(|host| host.systemd.started(crate::restore::RUN) == 1
+            && !host.systemd.busy().iter().any(|unit| unit == crate::restore::RUN)).await;
+        let record = host.end().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        assert_eq!(host.systemd.started(PREFLIGHT), 0);
+        host.is_back(&[]);
+    };
+    asked_for_in_a_backups_window_it_leaves_that_alone: async {
+        let host = in_stage("window").await;
+        let environment = || std::fs::read_to_string(host.at(paths::ENVIRONMENT)).unwrap();
+        let before = environment();
+        host.begin_restore();
+        let record = host.end().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        assert_eq!(host.systemd.started(crate::restore::RUN), 1);
+        assert_eq!(environment(), before, "the backup's steps were told of another run");
+        host.is_back(&[]);
+    };
+    a_restore_is_running: async {
+        let host = at(POSTGRESQL).await;
+        host.begin();
+        let record = host.restored().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        host.is_back(&[]);
+    };
+}

@@ -1,0 +1,154 @@
+//! The units of a restore. What touches data does to the journal what the real ones do to it, and
+//! nothing else: `undo` begins it, `switch` replaces, `finish` ends it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use gitlab_backup::executor;
+use gitlab_backup::gitlab::window;
+use gitlab_backup::machine::Base;
+use gitlab_backup::paths;
+use gitlab_backup::runs::restore::{Journal, Request, RestorePlan, State};
+use gitlab_backup::runs::{Kind, Record, paused};
+use gitlab_backup::systemd::ServiceManager;
+use jiff::Timestamp;
+
+use crate::host::{Host, Own, Silent};
+use crate::systemd::{PausedClock, Program};
+
+pub const TARGET: &str = "gitlab-backup-restore.target";
+pub const RUN: &str = "gitlab-backup-restore-run.service";
+pub const PREFLIGHT: &str = "gitlab-backup-restore-preflight.service";
+pub const STAGING: &str = "gitlab-backup-restore-staging.service";
+pub const PAUSE: &str = "gitlab-backup-restore-pause.service";
+pub const WINDOW: &str = "gitlab-backup-restore-window.service";
+pub const UNDO: &str = "gitlab-backup-restore-undo.service";
+pub const SWITCH: &str = "gitlab-backup-restore-switch.service";
+pub const FINISH: &str = "gitlab-backup-restore-finish.service";
+
+impl Host {
+    /// Asks for a restore, as `gitlab-backup restore` does.
+    pub fn begin_restore(&self) {
+        let request = Request {
+            run: Some("20240101T000000Z-0001".parse().unwrap()),
+            only: Vec::new(),
+            path: None,
+            with_config: false,
+            allow_version_mismatch: false,
+            skip_redis: Vec::new(),
+        };
+        let file = self.at(paths::RESTORE_REQUEST);
+        std::fs::write(file, serde_json::to_vec(&request).unwrap()).unwrap();
+        self.systemd.admin_starts(TARGET);
+    }
+
+    /// A whole restore.
+    pub async fn restore(&self) -> Record {
+        self.begin_restore();
+        self.restored().await
+    }
+
+    /// Waits until nothing of a restore is at work any more; returns what it has come to.
+    pub async fn restored(&self) -> Record {
+        self.until(|host| host.over()).await;
+        Record::last(&self.root, Kind::Restore).unwrap().expect("a restore is on record")
+    }
+
+    /// How far the replacement is.
+    pub fn replaced(&self) -> Option<State> {
+        Journal::load(&self.root).unwrap().map(|journal| journal.state)
+    }
+}
+
+impl Own {
+    pub fn restore(self) -> Program {
+        self.program(|own, _| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            executor::restore(&own.config, base, async || Ok(own.systemd.clone())).await
+        })
+    }
+
+    pub fn conclude_restore(self) -> Program {
+        self.concludes(Kind::Restore)
+    }
+
+    pub fn restore_window(self) -> Program {
+        self.program(|own, _| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            window::open(&own.config, base.with(&own.systemd), true).await
+        })
+    }
+
+    /// Puts back what was replaced half way, and begins the journal.
+    pub fn undo(self, work: Program) -> Program {
+        self.program(move |own, process| {
+            let work = work(process);
+            async move {
+                ends_well(work.await)?;
+                let journal = Journal {
+                    state: State::Staging,
+                    started: Timestamp::UNIX_EPOCH,
+                    switched: None,
+                    undo: false,
+                    plan: RestorePlan::of(None),
+                    paused: paused::load(&own.root)?.unwrap_or_default(),
+                    moves: Vec::new(),
+                    redis_moves: Vec::new(),
+                };
+                own.save(&journal)
+            }
+        })
+    }
+
+    /// Replaces. What fails is taken back; what is killed is not.
+    pub fn switch(self, work: Program) -> Program {
+        self.program(move |own, process| {
+            let work = work(process);
+            async move {
+                own.reached(State::Switching)?;
+                let ended = ends_well(work.await);
+                own.reached(if ended.is_ok() { State::Switched } else { State::Staging })?;
+                ended
+            }
+        })
+    }
+
+    pub fn finish(self, work: Program) -> Program {
+        self.program(move |own, process| {
+            let work = work(process);
+            async move {
+                ends_well(work.await)?;
+                Journal::clear(&own.root)
+            }
+        })
+    }
+
+    /// Removes what was staged, if nothing of it took its place.
+    pub fn unstage_restore(self) -> Program {
+        self.program(|own, _| async move {
+            match Journal::load(&own.root)? {
+                Some(journal) if journal.state == State::Staging => Journal::clear(&own.root),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn reached(&self, state: State) -> Result<()> {
+        let mut journal = Journal::load(&self.root)?.expect("undo has begun a journal");
+        journal.state = state;
+        self.save(&journal)
+    }
+
+    fn save(&self, journal: &Journal) -> Result<()> {
+        let directory: PathBuf = self.root.at(paths::RESTORE);
+        std::fs::create_dir_all(directory)?;
+        journal.save(&self.root)
+    }
+}
+
+fn ends_well(status: i32) -> Result<()> {
+    anyhow::ensure!(status == 0, "ended with {status}");
+    Ok(())
+}
