@@ -119,6 +119,8 @@ impl Staging {
         let source = open(directory, Path::new(name), stat)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let crowd = self.crowd(number / CROWD)?;
+        // Not by `durable`: millions of files, in the window. Only the frozen view, which is written
+        // when all of them are whole, names them, and they are worthless after a reboot.
         let target = crowd.create(OsStr::new(&number.to_string()), 0o600).map_err(said)?;
         let at = || crowd.path().join(number.to_string()).display().to_string();
         let bytes = match self.how {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::host::beneath::{Directory, Held};
-use crate::host::own;
+use crate::host::{durable, own};
 
 use super::Tree;
 
@@ -137,7 +137,7 @@ impl View {
     /// Saves it under its final name when it is whole. It need not outlive the machine, so nothing
     /// waits for the disk.
     pub fn save(&self, path: &Path) -> Result<()> {
-        own::replace(path, 0o600, false, |file| {
+        durable::write_until_reboot(path, 0o600, |file| {
             let mut file = Summed::new(file);
             let described = postcard::to_stdvec(self)?;
             file.write_all(&(described.len() as u64).to_le_bytes())?;
@@ -212,7 +212,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (root, path) = (directory.path().join("root"), directory.path().join("view"));
         own::make(root.join("a/b")).unwrap();
-        own::write(root.join("a/file"), "content").unwrap();
+        std::fs::write(root.join("a/file"), "content").unwrap();
         let exclude = Exclude::new(&[]).unwrap();
         let root = |_| Walk::new(&exclude).root(&root, &At::itself(&root), None).unwrap();
         let mut view = View { roots: (0..2).map(root).collect() };
@@ -222,7 +222,7 @@ mod tests {
         let whole = own::read(&path).unwrap();
         assert_eq!(View::load(&path).unwrap().unwrap(), view);
         let damaged = |bytes: &[u8]| {
-            own::write(&path, bytes).unwrap();
+            std::fs::write(&path, bytes).unwrap();
             let error = format!("{:#}", View::load(&path).unwrap_err());
             assert!(error.starts_with(&format!("{} is damaged: ", path.display())), "{error}");
         };

@@ -31,7 +31,7 @@ use rustic_core::{
 use rustix::fs::FlockOperation;
 
 use crate::config::host;
-use crate::host::own;
+use crate::host::{durable, own};
 
 use super::{
     Engine, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG,
@@ -135,7 +135,7 @@ impl Builtin {
     fn keep(&self, key: MasterKey) {
         let write = || -> Result<()> {
             let Some(path) = &self.key_file else { return Ok(()) };
-            own::replace(path, 0o600, false, |file| {
+            durable::write_until_reboot(path, 0o600, |file| {
                 serde_json::to_writer(file, &key).map_err(Into::into)
             })
         };
