@@ -1,10 +1,11 @@
-# Assertions about errors in a host's configuration, and warnings about what only a person can do.
+# Assertions about errors in a host's configuration, and warnings about tasks that only a person can
+# do.
 {
   cfg,
   config,
   lib,
   host,
-  # Without what is null.
+  # Without null values.
   settings,
 }:
 let
@@ -67,7 +68,7 @@ let
 
   elsewhere = (postgresql.enable or true) && postgresql ? host && !hasPrefix "/" postgresql.host;
 
-  # Credentials that are named, and those that are there to be named.
+  # The credentials that settings name, and those that exist but are not named.
   named = map (lib.removePrefix "encrypted:") (
     filter (hasPrefix "encrypted:") (credentials settings)
   );
@@ -83,7 +84,7 @@ let
       [ ];
   unused = subtractLists named (attrNames cfg.credentials);
 
-  # NixOS writes these beside our calendar, and both hold.
+  # NixOS adds these to the configured calendar, and both apply.
   calendars = filter (name: config.systemd.timers.${name}.timerConfig.OnCalendar or [ ] != [ ]) (
     filter (name: config.systemd.timers ? ${name}) (attrNames calendarOf)
   );
@@ -93,7 +94,8 @@ let
   };
 
   unsaved = filter (storage: !elem storage.address cfg.omit) host.remoteStorages;
-  # Said by a user, and not moved there by services.gitlab itself.
+  # Paths of the user that contain GitLab's configuration, except those where services.gitlab itself
+  # keeps it.
   covering = filter (
     path: builtins.any (one: one != path && covered [ path ] one) host.configuration
   ) (subtractLists (host.data ++ host.configuration) (files.paths or [ ]));
@@ -107,7 +109,7 @@ let
   mapped =
     optional (isSet "startAt" [ ]) "startAt is settings.schedule.calendar"
     ++ optional (isSet "path" "${gitlab.statePath}/backup") "path is settings.repository.location"
-    # In hours where it is set, in seconds where it is read.
+    # The option is set in hours and read in seconds.
     ++ optional (isSet "keepTime" 0) (
       "keepTime is settings.retention.keep-within, here \"${toString (own.keepTime / 3600)}h\""
     )

@@ -1,4 +1,4 @@
-# nix/options.md, from the options themselves:
+# Generates nix/options.md from the options:
 #   nix-instantiate --eval --json nix/options.nix --arg lib 'import <nixpkgs/lib>'
 { lib }:
 let
@@ -9,7 +9,7 @@ let
     filter
     toJSON
     ;
-  # A host of which only the module's options matter.
+  # A host that only has the module's options.
   evaluated = lib.evalModules {
     modules = [
       ./module.nix
