@@ -1,4 +1,4 @@
-//! ZFS: snapshots of datasets. Tested with a fake of zfs(8) only: no machine of ours has ZFS.
+//! ZFS: snapshots of datasets. Tested with a fake of zfs(8) only.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,21 @@ use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
 /// Datasets.
 #[derive(Default)]
 pub(super) struct Zfs {
-    /// In place of zfs(8) and mount(8).
+    /// Replaces zfs(8) and mount(8) in tests.
     fakes: Option<Fakes>,
 }
 
-/// A directory with fakes, and one for what they keep.
+/// Fake programs.
 struct Fakes {
+    /// The directory with the programs.
     programs: PathBuf,
+    /// The directory in which they keep their state.
     state: PathBuf,
 }
 
 impl Zfs {
     fn command(&self, program: &str) -> Command {
-        // What cannot be told from its status is told from its words.
+        // Messages are parsed where the exit status is not specific enough.
         match &self.fakes {
             None => {
                 let mut command = Command::new(program);
@@ -41,13 +43,13 @@ impl Zfs {
         }
     }
 
-    /// The names, of ours, of the snapshots that `dataset` has. None if it is not there.
+    /// The names of this program's snapshots of `dataset`; empty if the dataset does not exist.
     fn ours(&self, dataset: &str) -> Result<Vec<String>> {
-        let said = process::run(
+        let output = process::run(
             self.command("zfs")
                 .args(["list", "-H", "-t", "snapshot", "-o", "name", "-d", "1", dataset]),
         );
-        let names = match said {
+        let names = match output {
             Err(error) if error.to_string().contains("dataset does not exist") => {
                 return Ok(Vec::new());
             }
@@ -90,20 +92,20 @@ impl Volumes for Zfs {
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         own::make(&snapshot.at)?;
-        // Not by way of .zfs/snapshot: what the kernel mounts there by itself it also unmounts by
-        // itself, it does so outside of a unit's own view, and the dataset may hide it.
+        // Not through .zfs/snapshot: the kernel mounts and unmounts there automatically, outside of
+        // the unit's mount namespace, and the dataset may hide it.
         let arguments = ["-t", "zfs", "-o", "ro,nosuid,nodev,noexec", &full(snapshot)];
         process::run(self.command("mount").args(arguments.map(OsStr::new)).arg(&snapshot.at))
             .map(drop)
     }
 
     fn intact(&self, _: &Snapshot) -> Result<()> {
-        // A pool that is full refuses what is new, and loses nothing that is old.
+        // A full pool refuses new data and loses none.
         Ok(())
     }
 
     fn undo(&self, snapshot: &Snapshot) -> Result<()> {
-        // zfs(8) would take a list, or a range, or a whole dataset.
+        // zfs(8) would also accept a list, a range, or a whole dataset.
         ensure!(
             is_ours(&snapshot.name) && !snapshot.origin.contains('@'),
             "'{}' is no snapshot of ours",
@@ -177,7 +179,7 @@ mod tests {
             place(&mount("tank/git")),
             Ok(Place { origin: "tank/git".to_owned(), inside: "repositories".into() })
         );
-        // Part of it, mounted with --bind.
+        // A part of it, mounted with --bind.
         let part = Mount { root: "/data".into(), ..mount("tank/git") };
         assert_eq!(place(&part).unwrap().inside, Path::new("data/repositories"));
         assert!(place(&mount("tank/git@yesterday")).is_err());
