@@ -129,7 +129,7 @@ in
       type = types.attrsOf types.path;
       default = { };
       example = literalExpression ''{ "gitlab.repository" = ./gitlab.repository.cred; }'';
-      description = "Encrypted credentials by their names, as `systemd-creds encrypt --name=NAME` writes them on the host. They may lie in the Nix store, because only the host can decrypt them. A `*-credential` of {option}`services.gitlab-backup.settings` is given one as `encrypted:NAME`.";
+      description = "Encrypted credentials by their names, as `systemd-creds encrypt --name=NAME` writes them on the host. They may be in the Nix store, because only the host can decrypt them. A `*-credential` of {option}`services.gitlab-backup.settings` refers to one as `encrypted:NAME`.";
     };
     omit = mkOption {
       type = types.listOf types.str;
@@ -154,7 +154,7 @@ in
       );
       default = [ ];
       example = [ "copy-elsewhere" ];
-      description = "Warnings that are answered: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are wanted as well (`gitlab-backup`), the registry's images (`registry-images`) or its database (`registry-database`) are saved in another way, every run is meant to be kept (`keep-all`), a restore may replace the configuration that lies in a data directory (`configuration-inside`).";
+      description = "Warnings to switch off, because: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are made on purpose (`gitlab-backup`), the registry's images (`registry-images`) or its database (`registry-database`) are saved in another way, all runs are kept on purpose (`keep-all`), a restore may replace the configuration in a data directory (`configuration-inside`).";
     };
     waitBeforeSwitch = mkOption {
       type = types.ints.unsigned;
@@ -183,7 +183,7 @@ in
       type = types.attrsOf types.package;
       readOnly = true;
       internal = true;
-      description = "What is built: the configuration, the program as units call it, the units, and their drop-ins.";
+      description = "The build results: the configuration, the wrapped program, the units, and their drop-ins.";
     };
   };
 

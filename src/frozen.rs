@@ -14,7 +14,7 @@ mod walk;
 
 pub use entry::{Attribute, Content, Entry, Extra, Stat, Time};
 pub use exclude::Exclude;
-pub use staging::{How, Staging, open, place};
+pub use staging::{How, Staging, open, plan_clone_directory};
 pub use tree::{Entries, Tree};
 pub use view::{At, Devices, Root, View};
 pub use walk::{Skipped, Walk, settled};

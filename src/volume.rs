@@ -83,7 +83,7 @@ pub struct Place {
 pub trait Volumes {
     /// The volume of `path`, which is below `mount`, or the reason why no snapshot of this kind is
     /// possible. Fails if that cannot be determined. Changes nothing.
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>>;
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>>;
     /// Prepares a snapshot before the window.
     fn prepare(&self, snapshot: &Snapshot) -> Result<()>;
     /// Creates it, as fast as possible, because GitLab is down.
@@ -91,9 +91,9 @@ pub trait Volumes {
     /// Mounts it at its [`at`](Snapshot::at), after GitLab is up again.
     fn mount(&self, snapshot: &Snapshot) -> Result<()>;
     /// Fails if it has lost data since it was created.
-    fn intact(&self, snapshot: &Snapshot) -> Result<()>;
+    fn ensure_intact(&self, snapshot: &Snapshot) -> Result<()>;
     /// Unmounts and removes it, as far as it exists.
-    fn undo(&self, snapshot: &Snapshot) -> Result<()>;
+    fn remove(&self, snapshot: &Snapshot) -> Result<()>;
     /// The snapshots of earlier runs on the volumes below these mounts. Their [`at`](Snapshot::at)
     /// is empty.
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>>;
@@ -123,7 +123,7 @@ pub fn name(run: &RunId, number: usize) -> String {
 }
 
 /// Whether a name is one that [`name`] returns.
-fn is_ours(name: &str) -> bool {
+fn has_our_name(name: &str) -> bool {
     let parse = |name: &str| {
         let (run, number) = name.strip_prefix(PREFIX)?.rsplit_once('-')?;
         Some(run.parse::<RunId>().is_ok() && number.parse::<usize>().is_ok())

@@ -193,7 +193,7 @@ pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> 
 /// `path` or in it.
 ///
 /// Fails if the file system cannot be examined.
-pub fn place(path: &Path, run: &RunId) -> Result<Held> {
+pub fn plan_clone_directory(path: &Path, run: &RunId) -> Result<Held> {
     let device = |path: &Path| rustix::fs::lstat(path).map(|stat| Stat::from(&stat).device);
     // The directories above the real path, not above links of root that lead to it.
     let (above, name) = At::itself(path).open()?;
@@ -210,7 +210,7 @@ pub fn place(path: &Path, run: &RunId) -> Result<Held> {
 }
 
 /// Whether a name is that of a directory with clones.
-pub(super) fn is_ours(name: &OsStr) -> bool {
+pub(super) fn is_clone_directory(name: &OsStr) -> bool {
     let id = name
         .to_str()
         .and_then(|name| name.strip_prefix(PREFIX))

@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
                 return None;
             }
         };
-        if stat.uid == 0 && staging::is_ours(name) {
+        if stat.uid == 0 && staging::is_clone_directory(name) {
             return None;
         }
         if self.exclude.matches(path, stat.kind() == FileType::Directory) {

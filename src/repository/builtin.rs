@@ -195,7 +195,7 @@ pub(super) fn read_password(path: &Path) -> Result<String> {
     );
     ensure!(
         password.len() <= PASSWORD_MAX,
-        "{} has {} bytes, more than systemd gives a unit: {PASSWORD_MAX} at most",
+        "{} has {} bytes, but systemd passes at most {PASSWORD_MAX} to a unit",
         path.display(),
         password.len()
     );
@@ -221,7 +221,7 @@ impl Write for Bounded {
         if self.0.len().saturating_add(bytes.len()) > LARGEST_FILE {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                "it is larger than 256 MiB: this is no file of ours",
+                "it is larger than 256 MiB, so it is not a file of gitlab-backup",
             ));
         }
         self.0.write(bytes)
@@ -438,10 +438,8 @@ impl Engine for Builtin {
         // By default a pack is marked in one prune and removed in a later one, a day after, so that
         // no reader loses the data it is reading.
         let options = PruneOptions::default();
-        let plan = repository
-            .prune_plan(&options)
-            .map_err(plain)
-            .context("cannot find out what to prune")?;
+        let plan =
+            repository.prune_plan(&options).map_err(plain).context("cannot plan the prune")?;
         repository.prune(&options, plan).map_err(plain).context("cannot prune")
     }
 }

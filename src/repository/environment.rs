@@ -110,7 +110,7 @@ mod tests {
 
     /// What systemd 252 reads from the same lines: `systemd-run --property=EnvironmentFile=… env`.
     #[test]
-    fn values_are_what_systemd_takes_them_for() {
+    fn values_are_read_as_systemd_reads_them() {
         let text = "# a comment\n; another\n\nPLAIN=a b # c  \n  INDENTED = x\nSINGLE='a \"b\\n $c'\nDOUBLE=\"a \\\"b\\\" \\n \\$c\"\nBOTH=a'b c'\"d\"\nPARTS='a b' \"c\"\nESCAPED=a\\ b\\\nc\nEMPTY=\nCRLF=v\r\n\
                     LINES='1\n2'\nLAST=\"x\"";
         let variables = parse(text).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_assignment_is_told_with_its_line() {
+    fn an_invalid_line_is_an_error_with_its_number() {
         for (text, line) in [
             ("A=1\nexport B=2\n", "line 2"),
             ("A='x\ny'\n\nB", "line 4"),

@@ -18,7 +18,7 @@ use crate::host::{own, process};
 use crate::paths;
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
+use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
 
 /// The inode number of every subvolume's root (linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
 const ROOT_INODE: u64 = 256;
@@ -51,7 +51,7 @@ impl<'a> Subvolume<'a> {
 }
 
 impl Volumes for Btrfs {
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
         if mount.kind != "btrfs" {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
@@ -78,19 +78,19 @@ impl Volumes for Btrfs {
     }
 
     fn prepare(&self, snapshot: &Snapshot) -> Result<()> {
-        let top = Directory::open(&top(Subvolume::parse(&snapshot.origin)?.device)?)?;
-        if ours(&top)?.is_some() {
+        let top = Directory::open(&mounted_top(Subvolume::parse(&snapshot.origin)?.device)?)?;
+        if snapshot_directory(&top)?.is_some() {
             return Ok(());
         }
         top.make(OsStr::new(DIRECTORY), 0o700).map(drop).with_context(|| {
-            format!("snapshots would be made in {DIRECTORY} at the top of the file system: what is there is no directory that root alone can change, remove it")
+            format!("snapshots are created in {DIRECTORY} at the top of the file system, but what is there is no directory that root alone can change: remove it")
         })
     }
 
     fn take(&self, snapshot: &Snapshot) -> Result<()> {
         let subvolume = Subvolume::parse(&snapshot.origin)?;
-        let top = Directory::open(&mounted(subvolume.device))?;
-        let directory = ours(&top)?
+        let top = Directory::open(&mount_point(subvolume.device))?;
+        let directory = snapshot_directory(&top)?
             .with_context(|| format!("{DIRECTORY} is gone from the file system's top level"))?;
         let mut command = Command::new("btrfs");
         // Directories on the way may belong to others: the subvolume is opened once, and passed by
@@ -105,7 +105,7 @@ impl Volumes for Btrfs {
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         let device = Subvolume::parse(&snapshot.origin)?.device;
-        let number = number(&Directory::open(&mounted(device))?, &snapshot.name)?;
+        let number = subvolume_number(&Directory::open(&mount_point(device))?, &snapshot.name)?;
         let number = number.with_context(|| {
             format!("snapshot {} is gone from {DIRECTORY} in {device}'s top level", snapshot.name)
         })?;
@@ -120,18 +120,18 @@ impl Volumes for Btrfs {
         .map(drop)
     }
 
-    fn intact(&self, _: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, _: &Snapshot) -> Result<()> {
         Ok(())
     }
 
-    fn undo(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
         if snapshot.at.is_absolute() {
             unmount(&snapshot.at)?;
         }
         let device = Subvolume::parse(&snapshot.origin)?.device;
-        let path = top(device)?;
+        let path = mounted_top(device)?;
         let top = Directory::open(&path)?;
-        match number(&top, &snapshot.name)? {
+        match subvolume_number(&top, &snapshot.name)? {
             Some(number) => {
                 let mut delete = Command::new("btrfs");
                 delete
@@ -143,8 +143,8 @@ impl Volumes for Btrfs {
         }
         // With the last snapshot, the directory is removed if it is empty, and the top level is
         // unmounted.
-        if let Some(directory) = ours(&top)? {
-            if !names(&directory)?.is_empty() {
+        if let Some(directory) = snapshot_directory(&top)? {
+            if !snapshot_names(&directory)?.is_empty() {
                 return Ok(());
             }
             if directory.entries()?.is_empty() {
@@ -166,9 +166,9 @@ impl Volumes for Btrfs {
         let mut found = Vec::new();
         for device in devices {
             // Mounts the top level, unless it is mounted already.
-            let path = top(device)?;
-            let names = match ours(&Directory::open(&path)?)? {
-                Some(directory) => names(&directory)?,
+            let path = mounted_top(device)?;
+            let names = match snapshot_directory(&Directory::open(&path)?)? {
+                Some(directory) => snapshot_names(&directory)?,
                 None => Vec::new(),
             };
             if names.is_empty() {
@@ -187,7 +187,7 @@ impl Volumes for Btrfs {
 }
 
 /// The directory with the snapshots; `None` if it does not exist or others can change it.
-fn ours(top: &Directory) -> Result<Option<Directory>> {
+fn snapshot_directory(top: &Directory) -> Result<Option<Directory>> {
     let name = Path::new(DIRECTORY);
     let is_directory = top
         .look(name)?
@@ -201,22 +201,22 @@ fn ours(top: &Directory) -> Result<Option<Directory>> {
 }
 
 /// The names of the snapshots in the directory.
-fn names(directory: &Directory) -> Result<Vec<String>> {
+fn snapshot_names(directory: &Directory) -> Result<Vec<String>> {
     let entries = directory.entries()?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
     Ok(entries
-        .filter_map(|(name, _)| name.into_string().ok().filter(|name| is_ours(name)))
+        .filter_map(|(name, _)| name.into_string().ok().filter(|name| has_our_name(name)))
         .collect())
 }
 
 /// The subvolume number of the snapshot with this name, if it exists.
-fn number(top: &Directory, name: &str) -> Result<Option<u64>> {
-    let Some(directory) = ours(top)? else { return Ok(None) };
+fn subvolume_number(top: &Directory, name: &str) -> Result<Option<u64>> {
+    let Some(directory) = snapshot_directory(top)? else { return Ok(None) };
     if directory.look(Path::new(name))?.is_none() {
         return Ok(None);
     }
     let found = directory.below(Path::new(name))?;
     if found.stat()?.st_ino != ROOT_INODE {
-        bail!("{name} in {DIRECTORY} of the file system's top level is no subvolume: remove it");
+        bail!("{name} in {DIRECTORY} of the file system's top level is not a subvolume: remove it");
     }
     let output = process::run(
         Command::new("btrfs").args(["inspect-internal", "rootid"]).arg(found.reachable()),
@@ -247,13 +247,13 @@ fn ensure_absent(top: &Path, name: &str) -> Result<()> {
 }
 
 /// The mount point for the top level of the file system on `device`.
-fn mounted(device: &str) -> PathBuf {
+fn mount_point(device: &str) -> PathBuf {
     Path::new(paths::VOLUMES).join(device.trim_start_matches('/').replace('/', "-"))
 }
 
 /// Mounts the top level of the file system on `device`, unless it is mounted, and returns where.
-fn top(device: &str) -> Result<PathBuf> {
-    let top = mounted(device);
+fn mounted_top(device: &str) -> Result<PathBuf> {
+    let top = mount_point(device);
     if top.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_INODE) {
         return Ok(top);
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::host::{own, process};
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
+use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
 
 /// The file systems whose snapshots can be mounted at the same time as the original.
 const FILES: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];
@@ -62,7 +62,7 @@ struct Volume {
 
 fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| serde::de::Error::custom(format!("'{text}' is no number of bytes")))
+    text.parse().map_err(|_| serde::de::Error::custom(format!("'{text}' is not a number of bytes")))
 }
 
 impl Volume {
@@ -71,7 +71,7 @@ impl Volume {
     }
 
     fn is_ours(&self) -> bool {
-        is_ours(&self.name) && self.tags.split(',').any(|tag| tag == TAG)
+        has_our_name(&self.name) && self.tags.split(',').any(|tag| tag == TAG)
     }
 
     fn is_full(&self) -> bool {
@@ -95,7 +95,7 @@ impl Volume {
         let needed = needed(size, self)?;
         Ok((needed > self.group_free).then(|| {
             format!(
-                "its snapshot may need {}, of which the volume group {} has {} free (lvm-snapshot-size is {size})",
+                "its snapshot may need {}, but the volume group {} has only {} free (lvm-snapshot-size is {size})",
                 mebibytes(needed),
                 self.group,
                 mebibytes(self.group_free)
@@ -137,7 +137,7 @@ impl<'a> Origin<'a> {
 }
 
 impl Volumes for Lvm {
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
         if !mount.source.starts_with("/dev/") {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
@@ -145,21 +145,25 @@ impl Volumes for Lvm {
             // btrfs identifies devices by a UUID inside them, and would confuse the snapshot with the
             // volume.
             return Ok(Err(
-                "btrfs must not see a volume and its copy: its own snapshots are the way"
+                "btrfs must not see a volume and its copy: use the snapshots of btrfs itself"
                     .to_owned(),
             ));
         }
         if !FILES.contains(&mount.kind.as_str()) {
-            return Ok(Err(format!("it is {}, which is none of {}", mount.kind, FILES.join(", "))));
+            return Ok(Err(format!(
+                "it is {}, and only {} are supported",
+                mount.kind,
+                FILES.join(", ")
+            )));
         }
         if process::find("lvs", process::search_path()).is_none() {
             return Ok(Err(format!(
-                "it is on {}, and there is no lvs(8) to ask: lvm2 is not installed",
+                "it is on {}, and lvs(8) is missing: lvm2 is not installed",
                 mount.source
             )));
         }
         let Some(volume) = of(&list()?, &mount.source).cloned() else {
-            return Ok(Err(format!("it is on {}, which is no logical volume", mount.source)));
+            return Ok(Err(format!("it is on {}, which is not a logical volume", mount.source)));
         };
         if let Some(reason) = volume.refusal(&self.size)? {
             return Ok(Err(reason));
@@ -187,7 +191,7 @@ impl Volumes for Lvm {
                 .any(|line| line.split_whitespace().next() == Some("snapshot"));
             ensure!(
                 available,
-                "the kernel can make no snapshots of logical volumes: its module dm_snapshot is not there ({error:#})"
+                "the kernel cannot make snapshots of logical volumes: its module dm_snapshot is missing ({error:#})"
             );
         }
         Ok(())
@@ -236,12 +240,12 @@ impl Volumes for Lvm {
         process::run(&mut command).map(drop)
     }
 
-    fn intact(&self, snapshot: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, snapshot: &Snapshot) -> Result<()> {
         let origin = Origin::parse(&snapshot.origin)?;
-        intact(&list()?, &origin, snapshot, &self.size)
+        ensure_intact(&list()?, &origin, snapshot, &self.size)
     }
 
-    fn undo(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
         unmount(&snapshot.at)?;
         let origin = Origin::parse(&snapshot.origin)?;
         let volumes = list()?;
@@ -344,11 +348,16 @@ pub(super) fn unreadable(snapshot: &Snapshot) -> Option<String> {
     let origin = Origin::parse(&snapshot.origin).ok().filter(|origin| !origin.thin)?;
     let (group, name) = (origin.group, origin.name);
     Some(format!(
-        "the snapshot of {group}/{name} cannot be read: most likely it overflowed, and files.lvm-snapshot-size is to be larger"
+        "the snapshot of {group}/{name} cannot be read: most likely it overflowed; increase files.lvm-snapshot-size"
     ))
 }
 
-fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) -> Result<()> {
+fn ensure_intact(
+    volumes: &[Volume],
+    origin: &Origin,
+    snapshot: &Snapshot,
+    size: &str,
+) -> Result<()> {
     let named = |name: &str| {
         volumes.iter().find(|volume| volume.group == origin.group && volume.name == name)
     };
@@ -371,7 +380,7 @@ fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) 
     } else if let Some(pool) = named(&found.pool) {
         ensure!(
             pool.health.is_empty() && !pool.is_full(),
-            "the thin pool {}/{}, which {} is in, ran out of space{}: make room in it",
+            "the thin pool {}/{}, which {} is in, ran out of space{}: extend it",
             origin.group,
             pool.name,
             origin.name,
@@ -443,7 +452,7 @@ fn needed(size: &str, volume: &Volume) -> Result<u64> {
         };
         number.parse::<u64>().ok()?.checked_mul(1 << shift)
     };
-    parse().with_context(|| format!("lvm-snapshot-size: '{size}' is no size as lvcreate(8) takes it, such as \"10%ORIGIN\" or \"5G\""))
+    parse().with_context(|| format!("lvm-snapshot-size: '{size}' is not a size as for lvcreate(8), such as \"10%ORIGIN\" or \"5G\""))
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -526,7 +535,7 @@ mod tests {
         let why = named(&mut volumes, "plain").refusal("5G").unwrap().unwrap();
         assert_eq!(
             why,
-            "its snapshot may need 5120 MiB, of which the volume group vg has 3600 MiB free (lvm-snapshot-size is 5G)"
+            "its snapshot may need 5120 MiB, but the volume group vg has only 3600 MiB free (lvm-snapshot-size is 5G)"
         );
         assert_eq!(named(&mut volumes, "thin").refusal("5G").unwrap(), None);
         assert!(named(&mut volumes, OURS[0]).refusal("5M").unwrap().is_some());
@@ -536,9 +545,13 @@ mod tests {
     fn an_overflow_is_named() {
         let mut volumes = parse(OUTPUT).unwrap();
         let check = |volumes: &[Volume], origin: &str, name: &str| {
-            let error =
-                intact(volumes, &Origin::parse(origin).unwrap(), &snapshot(origin, name), "8M")
-                    .err();
+            let error = ensure_intact(
+                volumes,
+                &Origin::parse(origin).unwrap(),
+                &snapshot(origin, name),
+                "8M",
+            )
+            .err();
             error.map(|error| error.to_string()).unwrap_or_default()
         };
         let (classic, thin) = ("vg/plain (classic, ext4)", "vg/thin (thin, xfs)");

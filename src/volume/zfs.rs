@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::host::{own, process};
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
+use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
 
 /// Datasets.
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Zfs {
     }
 
     /// The names of this program's snapshots of `dataset`; empty if the dataset does not exist.
-    fn ours(&self, dataset: &str) -> Result<Vec<String>> {
+    fn snapshots_of(&self, dataset: &str) -> Result<Vec<String>> {
         let output = process::run(
             self.command("zfs")
                 .args(["list", "-H", "-t", "snapshot", "-o", "name", "-d", "1", dataset]),
@@ -58,7 +58,7 @@ impl Zfs {
         let name = |line: &str| {
             line.strip_prefix(dataset)?
                 .strip_prefix('@')
-                .filter(|name| is_ours(name))
+                .filter(|name| has_our_name(name))
                 .map(str::to_owned)
         };
         Ok(names.lines().filter_map(name).collect())
@@ -70,7 +70,7 @@ fn full(snapshot: &Snapshot) -> String {
 }
 
 impl Volumes for Zfs {
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
         if mount.kind != "zfs" {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
@@ -99,16 +99,16 @@ impl Volumes for Zfs {
             .map(drop)
     }
 
-    fn intact(&self, _: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, _: &Snapshot) -> Result<()> {
         // A full pool refuses new data and loses none.
         Ok(())
     }
 
-    fn undo(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
         // zfs(8) would also accept a list, a range, or a whole dataset.
         ensure!(
-            is_ours(&snapshot.name) && !snapshot.origin.contains('@'),
-            "'{}' is no snapshot of ours",
+            has_our_name(&snapshot.name) && !snapshot.origin.contains('@'),
+            "'{}' is not a snapshot of gitlab-backup",
             full(snapshot)
         );
         unmount(&snapshot.at)?;
@@ -118,7 +118,7 @@ impl Volumes for Zfs {
         {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
-        if self.ours(&snapshot.origin)?.contains(&snapshot.name) {
+        if self.snapshots_of(&snapshot.origin)?.contains(&snapshot.name) {
             process::run(self.command("zfs").args(["destroy", &full(snapshot)]))?;
         }
         Ok(())
@@ -141,7 +141,7 @@ impl Volumes for Zfs {
                 name,
                 at: PathBuf::new(),
             };
-            found.extend(self.ours(dataset)?.into_iter().map(snapshot));
+            found.extend(self.snapshots_of(dataset)?.into_iter().map(snapshot));
         }
         Ok(found)
     }
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_path_is_in_the_dataset_that_is_mounted_there() {
         let place = |mount: &Mount| {
-            Zfs::default().place(mount, Path::new("/srv/git/repositories")).unwrap()
+            Zfs::default().locate(mount, Path::new("/srv/git/repositories")).unwrap()
         };
         assert_eq!(
             place(&mount("tank/git")),
@@ -204,7 +204,7 @@ mod tests {
             "tank/git@hourly\ntank/git@gitlab-backup-manual\ntank/other@x\n",
         )
         .unwrap();
-        zfs.undo(&snapshot).unwrap();
+        zfs.remove(&snapshot).unwrap();
         zfs.take(&snapshot).unwrap();
         assert!(zfs.take(&snapshot).is_err());
         zfs.mount(&snapshot).unwrap();
@@ -212,8 +212,8 @@ mod tests {
             .leftovers(&[mount("tank/git"), mount("tank/git"), mount(&full(&snapshot))])
             .unwrap();
         assert_eq!(left, [Snapshot { at: PathBuf::new(), ..snapshot.clone() }]);
-        zfs.undo(&snapshot).unwrap();
-        zfs.undo(&snapshot).unwrap();
+        zfs.remove(&snapshot).unwrap();
+        zfs.remove(&snapshot).unwrap();
         assert_eq!(zfs.leftovers(&[mount("tank/git")]).unwrap(), []);
         let read = |name| fs::read_to_string(state.path().join(name)).unwrap();
         assert_eq!(
@@ -244,7 +244,7 @@ mod tests {
             name: name.to_owned(),
             at: PathBuf::new(),
         };
-        zfs.undo(&snapshot("tank/destroyed", NAME)).unwrap();
+        zfs.remove(&snapshot("tank/destroyed", NAME)).unwrap();
         for name in [
             "hourly",
             "%",
@@ -252,7 +252,7 @@ mod tests {
             "gitlab-backup-20261124T023000Z-8f3c-0,hourly",
             "gitlab-backup-20261124T023000Z-8f3c-0%",
         ] {
-            assert!(zfs.undo(&snapshot("tank/git", name)).is_err(), "{name}");
+            assert!(zfs.remove(&snapshot("tank/git", name)).is_err(), "{name}");
         }
     }
 }
