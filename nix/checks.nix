@@ -1,10 +1,11 @@
-# Assertions about errors in a host's configuration, and warnings about what only a person can do.
+# Assertions about errors in a host's configuration, and warnings about tasks that only a person can
+# do.
 {
   cfg,
   config,
   lib,
   host,
-  # Without what is null.
+  # Without null values.
   settings,
 }:
 let
@@ -67,7 +68,7 @@ let
 
   elsewhere = (postgresql.enable or true) && postgresql ? host && !hasPrefix "/" postgresql.host;
 
-  # Credentials that are named, and those that are there to be named.
+  # The credentials that settings name, and those that exist but are not named.
   named = map (lib.removePrefix "encrypted:") (
     filter (hasPrefix "encrypted:") (credentials settings)
   );
@@ -83,7 +84,7 @@ let
       [ ];
   unused = subtractLists named (attrNames cfg.credentials);
 
-  # NixOS writes these beside our calendar, and both hold.
+  # NixOS adds these to the configured calendar, and both apply.
   calendars = filter (name: config.systemd.timers.${name}.timerConfig.OnCalendar or [ ] != [ ]) (
     filter (name: config.systemd.timers ? ${name}) (attrNames calendarOf)
   );
@@ -93,7 +94,8 @@ let
   };
 
   unsaved = filter (storage: !elem storage.address cfg.omit) host.remoteStorages;
-  # Said by a user, and not moved there by services.gitlab itself.
+  # Paths of the user that contain GitLab's configuration, except those where services.gitlab itself
+  # keeps it.
   covering = filter (
     path: builtins.any (one: one != path && covered [ path ] one) host.configuration
   ) (subtractLists (host.data ++ host.configuration) (files.paths or [ ]));
@@ -107,7 +109,7 @@ let
   mapped =
     optional (isSet "startAt" [ ]) "startAt is settings.schedule.calendar"
     ++ optional (isSet "path" "${gitlab.statePath}/backup") "path is settings.repository.location"
-    # In hours where it is set, in seconds where it is read.
+    # The option is set in hours and read in seconds.
     ++ optional (isSet "keepTime" 0) (
       "keepTime is settings.retention.keep-within, here \"${toString (own.keepTime / 3600)}h\""
     )
@@ -117,8 +119,8 @@ let
     );
 
   unanswered = answer: !elem answer cfg.acknowledged;
-  done = answer: "Once that is done, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
-  meant = answer: "If that is meant so, say services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
+  done = answer: "When that is done, set services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
+  meant = answer: "If this is intended, set services.gitlab-backup.acknowledged = [ \"${answer}\" ].";
   local = host.isDirectory (repository.location or "/");
   generated = repository.password-file or "" == "/var/lib/gitlab-backup/repository.password";
 in
@@ -126,7 +128,7 @@ in
   assertions = [
     {
       assertion = gitlab.enable || settings ? gitlab && settings.gitlab ? writers;
-      message = "services.gitlab-backup derives its settings from services.gitlab, which is not enabled on this host: enable it, or say in services.gitlab-backup.settings what is stopped (gitlab.writers) and what is saved (files.paths).";
+      message = "services.gitlab-backup derives its settings from services.gitlab, which is not enabled on this host: enable it, or name in services.gitlab-backup.settings the units to stop (gitlab.writers) and the files to save (files.paths).";
     }
     {
       assertion = inStore == [ ] && host.secretsInStore == [ ];
@@ -136,21 +138,21 @@ in
     }
     {
       assertion = !elsewhere || postgresql ? password-file || postgresql ? password-credential;
-      message = "The database is on another host, ${postgresql.host or ""}, which asks for a password: set services.gitlab.databasePasswordFile, or services.gitlab-backup.settings.postgresql.password-file, to the path of a file that has it, as a string, or name a password-credential.";
+      message = "The database is on another host, ${postgresql.host or ""}, which asks for a password: set services.gitlab.databasePasswordFile, or services.gitlab-backup.settings.postgresql.password-file, to the path of a file with the password, as a string, or set a password-credential.";
     }
     {
       assertion = repository ? password-file || repository ? password-credential;
-      message = "services.gitlab-backup.settings.repository.password-file is null, and there is no password-credential: leave it out to have one made, or name a file or a credential.";
+      message = "services.gitlab-backup.settings.repository.password-file is null, and there is no password-credential: leave password-file out to have a password generated, or name a file or a credential.";
     }
     {
       assertion = unsaved == [ ];
       message = "services.gitlab has repositories on another host, which services.gitlab-backup does not save (${
         listed (map (storage: "storage ${storage.name} at ${storage.address}") unsaved)
-      }): save them where they are, and name the address in services.gitlab-backup.omit.";
+      }): back them up on that host, and name the address in services.gitlab-backup.omit.";
     }
     {
       assertion = covering == [ ];
-      message = "services.gitlab-backup.settings.files.paths has ${listed covering}, in which the configuration of GitLab lies: a restore would replace it without being asked to. What services.gitlab keeps there is saved as it is: name what else you want.";
+      message = "services.gitlab-backup.settings.files.paths has ${listed covering}, which contains the configuration of GitLab: a restore would replace the configuration without --with-config. The data that services.gitlab keeps there is saved anyway: name only the other directories.";
     }
     {
       assertion = files.paths or [ ] != [ ] || files.path or [ ] != [ ] || files ? command;
@@ -158,45 +160,45 @@ in
     }
     {
       assertion = address == null || builtins.any (one: one.url or "" == address) (settings.redis or [ ]);
-      message = "services.gitlab.redisUrl has a password in it, which everybody can read in the Nix store. Let GitLab reach Redis by the socket of services.redis.servers.gitlab, which needs none; or leave it out by services.gitlab-backup.omit = [ \"${toString address}\" ]; or give services.gitlab-backup the password in a file: services.gitlab-backup.settings.redis = [ { name = \"main\"; url = \"${toString address}\"; password-file = \"/run/secrets/redis\"; } ].";
+      message = "services.gitlab.redisUrl contains a password, which everybody can read in the Nix store. Connect GitLab to Redis by the socket of services.redis.servers.gitlab, which needs none; or leave Redis out by services.gitlab-backup.omit = [ \"${toString address}\" ]; or give services.gitlab-backup the password in a file: services.gitlab-backup.settings.redis = [ { name = \"main\"; url = \"${toString address}\"; password-file = \"/run/secrets/redis\"; } ].";
     }
   ]
   ++ map (name: {
     assertion = false;
-    message = "systemd.timers.${name}.timerConfig.OnCalendar, or systemd.services.${name}.startAt, is not what services.gitlab-backup goes by, and may hold beside it: say services.gitlab-backup.settings.${calendarOf.${name}} instead.";
+    message = "systemd.timers.${name}.timerConfig.OnCalendar, or systemd.services.${name}.startAt, would be in addition to the calendar of services.gitlab-backup: set services.gitlab-backup.settings.${calendarOf.${name}} instead.";
   }) calendars;
 
   warnings =
     map (
       option:
-      "${option} is a Nix path. GitLab reads the secret from the Nix store then, where everybody can read it, and services.gitlab-backup does not save it: give the path of a file on the host, as a string."
+      "${option} is a Nix path. GitLab then reads the secret from the Nix store, where everybody can read it, and services.gitlab-backup does not save it: set the path of a file on the host, as a string."
     ) host.secretsAsNixPaths
     ++ map (
       element:
-      "services.gitlab-backup.omit names ${element}, which is nothing that services.gitlab-backup derives: nothing is left out for it."
+      "services.gitlab-backup.omit names ${element}, which services.gitlab-backup does not derive: it has no effect."
     ) host.lists.idle
     ++ map (
       element:
-      "services.gitlab-backup.omit names ${element}, and services.gitlab-backup.settings.files.paths has it: it is saved."
+      "services.gitlab-backup.omit names ${element}, but services.gitlab-backup.settings.files.paths contains it: it is saved."
     ) host.lists.savedAnyway
     ++ optionals (unanswered "configuration-inside") (
       map (
         path:
-        "services.gitlab keeps ${path}, in which its configuration or secrets lie: a restore replaces them with the rest, without being asked to. ${meant "configuration-inside"}"
+        "services.gitlab keeps data in ${path}, which contains its configuration or secrets: a restore replaces them too, even without --with-config. ${meant "configuration-inside"}"
       ) host.lists.around
     )
     ++ map (
       name:
-      "services.gitlab-backup.credentials has ${name}, and no setting names it: a *-credential of services.gitlab-backup.settings is given it as \"encrypted:${name}\"."
+      "services.gitlab-backup.credentials has ${name}, but no setting uses it: set a *-credential of services.gitlab-backup.settings to \"encrypted:${name}\"."
     ) unused
     ++ optional (!(settings ? retention) && unanswered "keep-all") (
-      "services.gitlab-backup keeps every backup for ever: services.gitlab-backup.settings.retention says how many are kept. ${meant "keep-all"}"
+      "services.gitlab-backup keeps every backup for ever: services.gitlab-backup.settings.retention limits them. ${meant "keep-all"}"
     )
     ++ optional (host.imagesElsewhere && unanswered "registry-images") (
       "The container registry keeps its images in a place that services.gitlab-backup does not know: they are not in its backups. If it is a directory of this host, name it in services.gitlab-backup.settings.files.paths. ${done "registry-images"}"
     )
     ++ optional (undumped != null && unanswered "registry-database") (
-      "The container registry keeps its metadata in the database ${undumped} of another server, which is not in the backups of services.gitlab-backup: its images are not found without it. ${done "registry-database"}"
+      "The container registry keeps its metadata in the database ${undumped} on another server, which is not in the backups of services.gitlab-backup: the images are useless without it. ${done "registry-database"}"
     )
     ++ optional (local && unanswered "copy-elsewhere") (
       "The repository of services.gitlab-backup is a directory of this host, and is lost with it: copy it to another host, or set services.gitlab-backup.settings.repository.location to one. ${done "copy-elsewhere"}"
@@ -205,6 +207,6 @@ in
       "The password of the repository of services.gitlab-backup is generated on this host, and no backup can be read without it: keep a copy of ${repository.password-file} elsewhere. ${done "key-elsewhere"}"
     )
     ++ optional (gitlab.enable && mapped != [ ] && unanswered "gitlab-backup") (
-      "services.gitlab.backup is set. These options are about GitLab's own backups, which services.gitlab-backup neither makes nor replaces. They end when a backup of services.gitlab-backup stops GitLab, and none is started until GitLab is back. Below services.gitlab-backup, ${concatStringsSep "; " mapped}. ${meant "gitlab-backup"}"
+      "services.gitlab.backup is set. These options configure GitLab's own backups, which services.gitlab-backup neither makes nor replaces. Such a backup ends when services.gitlab-backup stops GitLab, and none is started until GitLab is back. The corresponding options of services.gitlab-backup: ${concatStringsSep "; " mapped}. ${meant "gitlab-backup"}"
     );
 }

@@ -1,4 +1,4 @@
-# Without flakes: import this, with nixpkgs or without where only the module is wanted.
+# Without flakes: import this. If you need the module only, nixpkgs is not evaluated.
 {
   pkgs ? import <nixpkgs> { },
 }:

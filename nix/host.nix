@@ -17,10 +17,11 @@ let
 
   images = import ./host/registry.nix {
     inherit gitlab registry;
-    # A file of the user's own, where the option is there: nobody reads it here.
+    # Whether the user has set a configuration file, which is not read here. Older releases of
+    # nixpkgs do not have the option.
     configured = (options.services.dockerRegistry.configFile.highestPrio or unsaid) < unsaid;
   };
-  # The priority of an option's own default.
+  # The priority of an option's default.
   unsaid = (lib.mkOptionDefault null).priority;
   storages = import ./host/storages.nix {
     inherit lib gitlab;
@@ -48,7 +49,7 @@ let
     servers = config.services.redis.servers or { };
   };
   own = [ (clean "${gitlab.statePath}/config") ];
-  # With its extensions, where that is said.
+  # With the extensions that the host adds.
   postgresqlPackage =
     if server.enable then server.finalPackage or server.package else pkgs.postgresql;
 in
@@ -79,7 +80,7 @@ in
       inherit own;
       secrets = secrets.files;
       redis = redis.derived;
-      # Also of one that is not derived, because its password is said.
+      # Also that of an instance which is not derived because its URL has a password.
       urls = [ redis.address ];
     };
   };

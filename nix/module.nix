@@ -39,8 +39,8 @@ let
       ;
   };
 
-  # Without what is null, and without the tables that are empty then. One that a user has left empty
-  # stays: the program says what it wants in it.
+  # Removes null values, and tables that have only null values. A table that the user has left empty
+  # stays, so that the program reports the missing keys.
   written =
     value:
     if isAttrs value then
@@ -55,8 +55,8 @@ let
   postgresql = settings.postgresql or { };
   monitored = name: cfg.settings.monitoring.${name} or null != null;
   silences = monitored "zabbix" || monitored "alertmanager" || monitored "broadcast";
-  # The names of units depend on nothing else of the settings: a host may look at `systemd.services`
-  # to say the rest.
+  # The names of units depend on no other setting, so that a host can derive the others from
+  # `systemd.services`.
   steps = filter (step: step.name != null && step.enable != false) (
     if cfg.settings.step == null then [ ] else cfg.settings.step
   );
@@ -67,7 +67,7 @@ let
   # As systemd reads a path in a unit.
   quoted = path: "\"${builtins.replaceStrings [ "\\" "\"" "%" ] [ "\\\\" "\\\"" "%%" ] path}\"";
   remote = !isDirectory (settings.repository.location or "/");
-  # A PostgreSQL that is reached by name asks for no account; a role of its own asks for its own.
+  # The units need this account if PostgreSQL is reached by network, or by the role of the same name.
   serviceUser =
     elsewhere && !(postgresql ? os-user)
     || dumps && (postgresql.os-user or postgresql.user or "") == "gitlab-backup";
@@ -83,7 +83,7 @@ let
     (config.services.redis.package or pkgs.redis)
   ]
   ++ optional (settings.repository.engine or "builtin" == "restic") pkgs.restic
-  # By which restic reaches some places.
+  # Needed by restic for some locations.
   ++ optional (hasPrefix "sftp:" (settings.repository.location or "")) pkgs.openssh
   ++ optional (hasPrefix "rclone:" (settings.repository.location or "")) pkgs.rclone
   ++ optional (monitored "zabbix") pkgs.zabbix.agent
@@ -115,7 +115,7 @@ in
   options.services.gitlab-backup = {
     enable = mkEnableOption "consistent backups of GitLab";
     package =
-      # Where nixpkgs does not have it, the one beside this module.
+      # If nixpkgs does not have it, the one beside this module.
       mkPackageOption {
         gitlab-backup = pkgs.gitlab-backup or (pkgs.callPackage ./package.nix { });
       } "gitlab-backup" { };
@@ -129,7 +129,7 @@ in
       type = types.attrsOf types.path;
       default = { };
       example = literalExpression ''{ "gitlab.repository" = ./gitlab.repository.cred; }'';
-      description = "Encrypted credentials by their names, as `systemd-creds encrypt --name=NAME` writes them on the host. They may lie in the Nix store, because only the host can decrypt them. A `*-credential` of {option}`services.gitlab-backup.settings` is given one as `encrypted:NAME`.";
+      description = "Encrypted credentials by their names, as `systemd-creds encrypt --name=NAME` writes them on the host. They may be in the Nix store, because only the host can decrypt them. A `*-credential` of {option}`services.gitlab-backup.settings` refers to one as `encrypted:NAME`.";
     };
     omit = mkOption {
       type = types.listOf types.str;
@@ -154,7 +154,7 @@ in
       );
       default = [ ];
       example = [ "copy-elsewhere" ];
-      description = "Warnings that are answered: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are wanted as well (`gitlab-backup`), the registry's images (`registry-images`) or its database (`registry-database`) are saved in another way, every run is meant to be kept (`keep-all`), a restore may replace the configuration that lies in a data directory (`configuration-inside`).";
+      description = "Warnings to switch off, because: the repository is copied to another host (`copy-elsewhere`), its password is kept elsewhere (`key-elsewhere`), the backups of {option}`services.gitlab.backup` are made on purpose (`gitlab-backup`), the registry's images (`registry-images`) or its database (`registry-database`) are saved in another way, all runs are kept on purpose (`keep-all`), a restore may replace the configuration in a data directory (`configuration-inside`).";
     };
     waitBeforeSwitch = mkOption {
       type = types.ints.unsigned;
@@ -183,7 +183,7 @@ in
       type = types.attrsOf types.package;
       readOnly = true;
       internal = true;
-      description = "What is built: the configuration, the program as units call it, the units, and their drop-ins.";
+      description = "The build results: the configuration, the wrapped program, the units, and their drop-ins.";
     };
   };
 
@@ -212,8 +212,8 @@ in
       inherit (checks) assertions warnings;
 
       systemd.packages = [ build.units ];
-      # NixOS does not read [Install]. By the targets: it would write a drop-in for each of the
-      # units, and their names would depend on the settings.
+      # NixOS does not read [Install]. These are `wants` of the targets, because a `wantedBy` of each
+      # unit would make NixOS write a drop-in for it, and names of units depend on the settings.
       systemd.targets.timers.wants = [
         "gitlab-backup-run.timer"
       ]
@@ -222,14 +222,14 @@ in
       systemd.targets.multi-user.wants = [ "gitlab-backup-restore-guard.service" ];
       systemd.services =
         builtins.listToAttrs (
-          # A step is a program of the user's: it finds others by the PATH of its unit alone.
+          # A step is a program of the user: it finds others only by the PATH of its unit.
           map (step: nameValuePair "gitlab-backup-step-${step.name}" { inherit path; }) steps
         )
         // {
           gitlab-backup-secrets = {
             description = "GitLab backup: create the directory and the password of a new repository";
             wantedBy = [ "multi-user.target" ];
-            # Secrets that sops-nix and agenix provide, where systemd units of theirs do so.
+            # The units of sops-nix and agenix that provide secrets, if there are any.
             after = [
               "local-fs.target"
               "remote-fs.target"
@@ -238,13 +238,13 @@ in
               "agenix-install-secrets.service"
             ]
             ++ optional remote "network-online.target";
-            # Whether a repository is there already has to be asked.
+            # The unit asks the other host whether it already has a repository.
             wants = optional remote "network-online.target";
-            # A disk that is mounted late has the repository, and its directory is none.
+            # The disk with the repository may be mounted late.
             unitConfig = optionalAttrs (!remote) { RequiresMountsFor = quoted directory; };
             serviceConfig = {
               Type = "oneshot";
-              # Once at boot and after a change, not at every switch and every run.
+              # Runs at boot and after a change, not at every switch and every run.
               RemainAfterExit = true;
               ExecStart = "${build.command} helper secrets";
               UMask = "0077";
@@ -258,7 +258,7 @@ in
           gitlab-backup-removal = {
             description = "GitLab backup: let a run end before the units are removed";
             wantedBy = [ "multi-user.target" ];
-            # Stopped for a removal alone: not for a change, and not at a shutdown.
+            # Stopped only when it is removed: not by a change, and not at a shutdown.
             restartIfChanged = false;
             unitConfig = {
               DefaultDependencies = false;
@@ -271,7 +271,7 @@ in
                 "-${idle seconds}"
                 "-${config.systemd.package}/bin/systemctl stop gitlab-backup.target gitlab-backup-restore.target"
                 (idle 120)
-                # Whoever enables it again means what comes then.
+                # If the module is enabled again, its calendars count from then on.
                 "-${pkgs.coreutils}/bin/rm -f /var/lib/gitlab-backup/calendars.json"
               ]
               # Nothing else would end the silence.
@@ -283,7 +283,7 @@ in
 
       environment.systemPackages = [ build.wrapped ];
       environment.etc = {
-        # Where the program looks when an admin calls it.
+        # Where the program looks when an admin runs it.
         "gitlab-backup/config.toml".source = build.configFile;
       }
       // mapAttrs' (
@@ -295,8 +295,8 @@ in
         description = "GitLab backup";
       };
       users.groups.gitlab-backup = mkIf serviceUser { };
-      # These own nothing. A verify looks at other people's data as the one, and a restore loads it
-      # into PostgreSQL as the other.
+      # These own nothing. A verification examines other people's data as the first, and a restore
+      # loads it into PostgreSQL as the second.
       users.users.gitlab-backup-sandbox = {
         isSystemUser = true;
         group = "gitlab-backup-sandbox";

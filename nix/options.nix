@@ -1,4 +1,4 @@
-# nix/options.md, from the options themselves:
+# Generates nix/options.md from the options:
 #   nix-instantiate --eval --json nix/options.nix --arg lib 'import <nixpkgs/lib>'
 { lib }:
 let
@@ -9,7 +9,7 @@ let
     filter
     toJSON
     ;
-  # A host of which only the module's options matter.
+  # A host that only has the module's options.
   evaluated = lib.evalModules {
     modules = [
       ./module.nix
@@ -98,9 +98,9 @@ concatStringsSep "\n" (
   [
     "# The options of the NixOS module"
     ""
-    "Generated from nix/module.nix by nix/options.nix: edits are lost. Below `services.gitlab-backup`. An"
-    "empty default leaves the key out of the file, and the program has its own default. README.md,"
-    "\"Configuration\", says in full what the keys of `settings` mean."
+    "Generated from nix/module.nix by nix/options.nix: edits are lost. All names are below"
+    "`services.gitlab-backup`. If the default is empty, the key is left out of the file and the program's"
+    "own default applies. README.md, \"Configuration\", describes the keys of `settings`."
     ""
     "| option | type | default | is |"
     "|---|---|---|---|"

@@ -1,4 +1,5 @@
-# The program, from the lock file. What it calls is found by ./wrapped.nix and the settings.
+# The program, with the dependencies of the lock file. ./wrapped.nix and the settings provide the
+# programs that it calls.
 {
   lib,
   installShellFiles,
@@ -14,7 +15,7 @@ in
 rustPlatform.buildRustPackage {
   pname = manifest.package.name;
   inherit (manifest.package) version;
-  # What the build reads; a change to anything else is no reason for a new one.
+  # The files that the build reads: other changes do not cause a rebuild.
   src = lib.fileset.toSource {
     root = ../.;
     fileset = lib.fileset.unions [
@@ -29,13 +30,13 @@ rustPlatform.buildRustPackage {
     ];
   };
   cargoLock.lockFile = ../Cargo.lock;
-  # The rest wants a systemd, a PostgreSQL and a Redis: tests/run on Debian, and passthru.tests.
+  # The other tests need systemd, PostgreSQL and Redis: tests/run on Debian, and passthru.tests.
   cargoTestFlags = [ "--lib" ];
-  # Fakes of programs, and systemd-analyze, with which calendars and time spans are compared.
+  # The tests use fake programs, and systemd-analyze to compare calendars and time spans.
   postPatch = "patchShebangs tests/fixtures";
   nativeCheckInputs = [ systemd ];
   nativeBuildInputs = [ installShellFiles ];
-  # The program writes them itself, where it can run.
+  # The program generates them itself, if the build host can run it.
   postInstall = lib.optionalString (stdenv.buildPlatform.canExecute stdenv.hostPlatform) ''
     $out/bin/gitlab-backup generate --man man
     installManPage man/*

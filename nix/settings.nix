@@ -1,5 +1,5 @@
-# The options of `services.gitlab-backup.settings`, named as the keys of the TOML. What is null is
-# left out of the file: then the program's own default holds. `host` is what ./host.nix has found.
+# The options of `services.gitlab-backup.settings`, named as the keys of the TOML. Null values are
+# left out of the file, and the program's own defaults apply. `host` is the result of ./host.nix.
 {
   lib,
   host,
@@ -18,7 +18,7 @@ let
     port
     str
     ;
-  # Older releases of nixpkgs know paths, but not where they lie.
+  # Older releases of nixpkgs have no `pathWith`, which refuses paths in the store.
   path = types.path;
   outside =
     if types ? pathWith then
@@ -36,7 +36,7 @@ let
       default = null;
       inherit example description;
     };
-  # A default that stands in the configuration of the host.
+  # A default that is derived from the configuration of the host.
   derived =
     type: default: text: example: description:
     (key type example description)
@@ -48,7 +48,7 @@ let
   preset =
     type: default: example: description:
     (key type example description) // { inherit default; };
-  # A user's definitions add to what is derived.
+  # The user's definitions are added to the derived ones.
   added =
     type: apply: text: example: description:
     (key type example description)
@@ -89,7 +89,7 @@ in
     ] "The units that a backup stops. Definitions add to the derived ones.";
     stays-up =
       key (listOf str) [ "gitlab-workhorse.service" ]
-        "Units that are not stopped, because they serve a maintenance page or write nothing that is backed up.";
+        "Units that are not stopped, because they serve a maintenance page or write no data that is backed up.";
     quiesce = key (enum [
       "stop"
       "freeze"
@@ -107,7 +107,7 @@ in
         "How long a run waits, before it stops GitLab, for a unit that is being started or stopped.";
     stop-grace =
       key str "10s"
-        "After a fault: how long a run waits for a stop that hangs before it kills the unit.";
+        "After a failure: how long a run waits for a stop that hangs before it kills the unit.";
   };
   schedule = {
     calendar =
@@ -145,7 +145,7 @@ in
     jobs = key ints.positive 4 "How many tables are dumped at the same time.";
     ddl-wait =
       key str "1min"
-        "How long a statement that changes a table waits for the dump of that table. After that the run fails and the statement goes on.";
+        "How long a statement that changes a table waits for the dump of that table. After that the run fails and the statement continues.";
     password-file =
       derived outside host.postgresql.passwordFile
         "services.gitlab.databasePasswordFile if the database is on another host"
@@ -201,7 +201,7 @@ in
     snapshot = key snapshot "btrfs" "How each path is captured.";
     lvm-snapshot-size =
       key str "20%ORIGIN"
-        "The size of the snapshot of a classic logical volume, as {manpage}`lvcreate(8)` takes it.";
+        "The size of the snapshot of a classic logical volume, as for {manpage}`lvcreate(8)`.";
     path =
       key
         (tables {
@@ -223,7 +223,7 @@ in
     ]) "restic" "The program that writes the repository. Both write restic's format.";
     location =
       key str "s3:https://s3.example.com/gitlab"
-        "The repository: a directory, or whatever restic takes if it is the engine. {file}`/var/backups/gitlab` if left out.";
+        "The repository: a directory or, with engine `restic`, any location that restic supports. {file}`/var/backups/gitlab` if left out.";
     password-file =
       derived outside (if credentialed then null else "/var/lib/gitlab-backup/repository.password")
         ''"/var/lib/gitlab-backup/repository.password"''
@@ -236,7 +236,7 @@ in
       key outside "/run/secrets/gitlab-backup-s3"
         "For restic: a file with the environment variables that its backend needs. A path on the host, outside the Nix store.";
   };
-  # All of them null: every run is kept.
+  # If all of them are null, every run is kept.
   retention = {
     keep-last = key ints.unsigned 3 "How many of the newest runs are kept.";
     keep-daily = preset ints.unsigned 7 14 "For how many days the newest run of the day is kept.";
@@ -263,7 +263,7 @@ in
           "abort"
         ])
         "abort"
-        "Whether a run goes on if the monitoring cannot be silenced. The receivers, such as `zabbix` and `webhook`, are described in the README.";
+        "Whether a run continues if the monitoring cannot be silenced. The receivers, such as `zabbix` and `webhook`, are described in the README.";
     grace = key str "5min" "How long the monitoring stays silent after a run.";
     wait = key str "1min" "How long a run waits for the silence to take effect.";
   };

@@ -1,10 +1,9 @@
 # Builds the configuration, the program as units call it, and the units.
 #
-# The units are files that the program generates, and come by `systemd.packages`. So they are the
-# same as on every other host, and a configuration error fails the build. Units declared in Nix
-# would be a second place that decides what a unit is. `systemd.services.gitlab-backup-NAME` works
-# all the same: NixOS writes it as the drop-in overrides.conf, which systemd reads after those made
-# here.
+# The program generates the units, and `systemd.packages` installs them. So they are the same as on
+# every other host, and a configuration error fails the build. Units declared in Nix would be a
+# second definition of each unit. `systemd.services.gitlab-backup-NAME` works nevertheless: NixOS
+# writes it as the drop-in overrides.conf, which systemd reads after those created here.
 {
   cfg,
   lib,
@@ -20,25 +19,25 @@ let
   };
   program = "${wrapped}/bin/gitlab-backup";
   command = "${program} --config ${configFile}";
-  # A host of another platform cannot run its own program in the build.
+  # If the host has another platform, the build cannot run the host's program.
   generator =
     if pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform then
       cfg.package
     else
       pkgs.buildPackages.gitlab-backup or (pkgs.buildPackages.callPackage ./package.nix { });
 
-  # switch-to-configuration leaves the units alone: without X-OnlyManualStart it restarts a service
-  # or a timer that has changed, such as the deadline of an open window, and starts an active target
-  # again. X-StopOnRemoval=false: units that are gone from the new system are left to
-  # gitlab-backup-removal.service, which lets a run end first. What the clock starts is stopped and
-  # started as any timer, with what looks at its calendar: one that is only reloaded makes up for what a new calendar has missed, and
-  # one that is gone would be a failed unit.
+  # Keeps switch-to-configuration from touching the units. Without X-OnlyManualStart it restarts a
+  # service or a timer that has changed, such as the deadline of an open window, and starts an active
+  # target again. X-StopOnRemoval=false leaves units that the new system does not have to
+  # gitlab-backup-removal.service, which lets a run end first. The timers with a calendar, and the
+  # service that checks it, are stopped and started like any others: a timer that is only reloaded
+  # starts a run that its new calendar has missed, and a removed one would be a failed unit.
   dropIn = pkgs.writeText "gitlab-backup.conf" ''
     [Unit]
     X-OnlyManualStart=true
     X-StopOnRemoval=false
   '';
-  # At boot a timer may start a run before the secrets are there.
+  # At boot a timer may start a run before the secrets exist.
   secretsDropIn = pkgs.writeText "gitlab-backup-secrets.conf" ''
     [Unit]
     Wants=gitlab-backup-secrets.service

@@ -1,6 +1,6 @@
-# The program with the programs that it calls at the end of its PATH. Units and admins find them
-# whatever PATH they have: `systemd.services.gitlab-backup-NAME`, set for any reason, brings NixOS'
-# default PATH, which has neither findmnt nor git.
+# The program, with the programs that it calls at the end of its PATH, so that it finds them whatever
+# PATH a unit or an admin has. A unit for which `systemd.services.gitlab-backup-NAME` is set gets
+# NixOS' default PATH, which has neither findmnt nor git.
 {
   lib,
   symlinkJoin,
@@ -12,7 +12,7 @@ symlinkJoin {
   name = "${lib.getName package}-wrapped";
   paths = [ package ];
   nativeBuildInputs = [ makeBinaryWrapper ];
-  # The program starts itself again, and compares the units with itself, by argv[0].
+  # The program uses argv[0] to start itself again and to compare the units with itself.
   postBuild = ''
     rm $out/bin/gitlab-backup
     makeWrapper ${package}/bin/gitlab-backup $out/bin/gitlab-backup \

@@ -1,5 +1,4 @@
-//! What the repository holds, run by run: which are complete, which are left over from runs that
-//! failed.
+//! The runs in the repository: which are complete, and which are the remains of failed runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,23 +19,22 @@ pub const MANIFEST: &str = "manifest";
 /// Where the manifest is in its snapshot.
 pub const MANIFEST_PATH: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
 
-/// What a part's checksum begins with: what follows is the hash over the content and the metadata
-/// of all of it.
+/// The prefix of a part's checksum, before the hash over its content and metadata.
 pub const TREE: &str = "sha256-tree:";
 
-/// Whose runs are looked at: several hosts may share a repository.
+/// Which host's runs a catalog has: several hosts can share a repository.
 #[derive(Debug, Clone, Copy)]
 pub enum Whose<'a> {
     /// This host's.
     Own,
-    /// Those of the host of this name.
+    /// Those of the host with this name.
     Host(&'a str),
-    /// Those of the host that this run is of, which is this one if it may be.
+    /// Those of the host that this run belongs to: this host if it has such a run.
     Run(&'a RunId),
 }
 
 impl<'a> Whose<'a> {
-    /// By what a command was told.
+    /// The selection by the arguments of a command.
     pub fn asked(host: Option<&'a str>, run: Option<&'a RunId>) -> Self {
         match (host, run) {
             (Some(host), _) => Self::Host(host),
@@ -51,50 +49,51 @@ impl<'a> Whose<'a> {
 pub struct Catalog {
     /// The host.
     pub host: String,
-    /// With a manifest that can be read, oldest first.
+    /// The complete runs, oldest first.
     pub complete: Vec<CompleteRun>,
-    /// With a manifest that cannot be read, and why.
+    /// Runs whose manifest cannot be read, and why.
     pub damaged: Vec<(RunId, String)>,
-    /// With a manifest that names what is not there, or is not what was stored, and why.
+    /// Runs with a part that is missing or was rewritten, and the reason.
     pub broken: Vec<(RunId, String)>,
-    /// Without a manifest: what failed runs left, or a run that goes on, oldest first.
+    /// Runs without a manifest, oldest first: failed ones, or one in progress.
     pub incomplete: Vec<(RunId, Vec<Snapshot>)>,
-    /// How many runs other hosts have.
+    /// The number of runs of each other host.
     pub elsewhere: BTreeMap<String, usize>,
 }
 
 /// A complete run.
 #[derive(Debug)]
 pub struct CompleteRun {
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// All its snapshots, the manifest's among them.
+    /// All its snapshots, including that of the manifest.
     pub snapshots: Vec<Snapshot>,
 }
 
 impl Catalog {
-    /// Asks the repository. Fails if it cannot be read; a single damaged manifest is no failure.
+    /// Reads the catalog from the repository. Fails if that cannot be read; a damaged manifest is not
+    /// a failure.
     pub fn read(engine: &dyn Engine, whose: Whose<'_>) -> Result<Self> {
         Self::load(engine, whose, Path::new(paths::MANIFESTS), |_| false)
     }
 
-    /// The same, with the manifest of `run` as the repository has it now, whatever was read of it
-    /// before.
+    /// Like [`Catalog::read`], but reads the manifest of `run` from the repository even if it is
+    /// cached.
     pub fn read_afresh(engine: &dyn Engine, whose: Whose<'_>, run: &RunId) -> Result<Self> {
         Self::load(engine, whose, Path::new(paths::MANIFESTS), |other| other == run)
     }
 
-    /// The same as [`Catalog::read`], with what was read once kept in the directory `cache`.
+    /// Like [`Catalog::read`], with another directory for the cache.
     pub fn read_with(engine: &dyn Engine, whose: Whose<'_>, cache: &Path) -> Result<Self> {
         Self::load(engine, whose, cache, |_| false)
     }
 
-    /// What has a manifest and cannot be restored, and why.
+    /// The runs that have a manifest and cannot be restored, and why.
     pub fn unusable(&self) -> impl Iterator<Item = &(RunId, String)> {
         self.damaged.iter().chain(&self.broken)
     }
 
-    /// What to say of the runs of others; nothing if there are none.
+    /// A message about the runs of other hosts, if there are any.
     pub fn of_others(&self) -> Option<String> {
         let others: Vec<String> =
             self.elsewhere.iter().map(|(host, count)| format!("{count} of '{host}'")).collect();
@@ -102,20 +101,21 @@ impl Catalog {
             .then(|| format!("runs of other hosts are here too: {} (--host)", others.join(", ")))
     }
 
-    /// The complete runs that are dated in the future.
+    /// The complete runs that have a date in the future.
     pub fn ahead(&self) -> impl Iterator<Item = &CompleteRun> {
         let now = Timestamp::now();
         self.complete.iter().filter(move |run| is_ahead(run.manifest.started, now))
     }
 
-    /// The newest complete run: by its date unless that is in the future, and after what it says
-    /// that it came after. Where all are in the future, the clock that is asked now is behind.
+    /// The newest complete run. Runs with a date in the future do not count, unless all have one: then
+    /// the clock is wrong now. A run whose manifest says that it came after another is newer than
+    /// that one, even if its date is earlier.
     pub fn newest(&self) -> Option<&CompleteRun> {
         let now = Timestamp::now();
         let dated: Vec<&CompleteRun> =
             self.complete.iter().filter(|run| !is_ahead(run.manifest.started, now)).collect();
         let mut newest = *dated.last().or(self.complete.last().as_ref())?;
-        // Each step is to another run: there are no more of them.
+        // Each step goes to another run, so there are at most as many steps as runs.
         for _ in &dated {
             let next = dated.iter().find(|run| {
                 run.manifest.after.as_ref() == Some(&newest.manifest.id)
@@ -126,17 +126,13 @@ impl Catalog {
         Some(newest)
     }
 
-    /// The complete run that is asked for, or the newest.
+    /// The complete run with this ID, or the newest.
     pub fn pick(&self, id: Option<&RunId>) -> Result<&CompleteRun> {
         let Some(id) = id else {
             let newest = self.newest();
             if let Some(newest) = newest {
                 for run in self.ahead().filter(|run| run.manifest.id != newest.manifest.id) {
-                    tracing::warn!(
-                        "{}: {} is taken for the newest",
-                        ahead(run),
-                        newest.manifest.id
-                    );
+                    tracing::warn!("{}; {} counts as the newest", ahead(run), newest.manifest.id);
                 }
             }
             if let Some((run, why)) = self.unusable().max_by_key(|(run, _)| run) {
@@ -171,12 +167,12 @@ impl Catalog {
         afresh: impl Fn(&RunId) -> bool,
     ) -> Result<Self> {
         let all = engine.snapshots()?;
-        forget(cache, &all);
+        clean_cache(cache, &all);
         let own = host::name();
         let host = match whose {
             Whose::Own => own,
             Whose::Host(host) => host.to_owned(),
-            Whose::Run(run) => of_run(&all, run, own)?,
+            Whose::Run(run) => host_of_run(&all, run, own)?,
         };
         let mut runs: BTreeMap<RunId, Vec<Snapshot>> = BTreeMap::new();
         let mut elsewhere: BTreeMap<String, BTreeSet<RunId>> = BTreeMap::new();
@@ -202,7 +198,7 @@ impl Catalog {
                 }
                 continue;
             };
-            match manifest((engine, &mut reader), newest, cache, afresh(&run)) {
+            match read_manifest((engine, &mut reader), newest, cache, afresh(&run)) {
                 Ok(manifest) => match with_parts(manifest, &snapshots) {
                     Ok(manifest) => catalog.complete.push(CompleteRun { manifest, snapshots }),
                     Err(error) => catalog.broken.push((run, format!("{error:#}"))),
@@ -214,16 +210,16 @@ impl Catalog {
     }
 }
 
-/// What to say of a run that is dated in the future.
+/// A message about a run that has a date in the future.
 pub fn ahead(run: &CompleteRun) -> String {
     format!(
-        "run {} is dated {}, which is not yet, by a clock that was wrong",
+        "run {} is dated {}, which is in the future because of a wrong clock",
         run.manifest.id, run.manifest.started
     )
 }
 
-/// Why a run without a manifest is none that failed: this host knows that it was complete, and that
-/// nobody has removed it.
+/// An error message if a run without a manifest is not a failed one: the record on this host says that
+/// it was complete and has not been removed.
 fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
     if host != host::name() {
         return None;
@@ -237,23 +233,23 @@ fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
     })
 }
 
-/// Removes what was read of snapshots that are no longer there: they come back under no such id.
-fn forget(cache: &Path, all: &[Snapshot]) {
+/// Removes cached manifests whose snapshots no longer exist: no other snapshot gets the same ID.
+fn clean_cache(cache: &Path, all: &[Snapshot]) {
     let Ok(entries) = own::entries(cache) else { return };
-    let there: BTreeSet<&str> = all.iter().map(|snapshot| snapshot.id.as_str()).collect();
+    let existing: BTreeSet<&str> = all.iter().map(|snapshot| snapshot.id.as_str()).collect();
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let is_id = |id: &&str| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let id =
             path.file_name().and_then(|name| name.to_str()?.strip_suffix(".json")).filter(is_id);
-        if id.is_some_and(|id| !there.contains(id)) {
-            // Whoever may only read has not made it.
+        if id.is_some_and(|id| !existing.contains(id)) {
+            // Fails for a user who may only read the cache.
             let _ = own::remove(&path);
         }
     }
 }
 
-/// The host that a run is of.
-fn of_run(all: &[Snapshot], run: &RunId, own: String) -> Result<String> {
+/// The host that a run belongs to.
+fn host_of_run(all: &[Snapshot], run: &RunId, own: String) -> Result<String> {
     let hosts: BTreeSet<&str> = all
         .iter()
         .filter(|snapshot| snapshot.run == *run)
@@ -264,15 +260,15 @@ fn of_run(all: &[Snapshot], run: &RunId, own: String) -> Result<String> {
     }
     ensure!(
         hosts.len() < 2,
-        "run {run} is of several hosts: --host tells which ({})",
+        "run {run} belongs to several hosts: select one with --host ({})",
         hosts.into_iter().collect::<Vec<_>>().join(", ")
     );
     Ok(hosts.first().map_or(own, |host| (*host).to_owned()))
 }
 
-/// The manifest with the parts as they are called now: a copy of a repository, a tag or a repair
-/// gives a snapshot another id. Its run and its part stand in its tags, and its tree proves that it
-/// is the one.
+/// Updates the manifest with the current IDs of its parts' snapshots: a copy of the repository, a tag
+/// or a repair gives a snapshot another ID. Its tags name the run and the part, and the hash of its
+/// tree proves that it is the same.
 fn with_parts(mut manifest: Manifest, snapshots: &[Snapshot]) -> Result<Manifest> {
     for part in &mut manifest.parts {
         let same: Vec<&Snapshot> =
@@ -295,16 +291,19 @@ fn with_parts(mut manifest: Manifest, snapshots: &[Snapshot]) -> Result<Manifest
     Ok(manifest)
 }
 
-fn manifest<'a>(
+/// Reads a run's manifest, from the cache unless `afresh`.
+fn read_manifest<'a>(
     (engine, reader): (&'a dyn Engine, &mut Option<Reader<'a>>),
     snapshot: &Snapshot,
     cache: &Path,
     afresh: bool,
 ) -> Result<Manifest> {
-    // Snapshots never change: what was read once need not be read again.
+    // A snapshot never changes, so the cache is always current.
     let cache = cache.join(format!("{}.json", snapshot.id));
     let cached: Option<Manifest> = read_json(&cache).ok().flatten();
-    if let Some(manifest) = cached.filter(|manifest| !afresh && sound(manifest, snapshot).is_ok()) {
+    if let Some(manifest) =
+        cached.filter(|manifest| !afresh && check_manifest(manifest, snapshot).is_ok())
+    {
         return Ok(manifest);
     }
     let read = match reader {
@@ -314,19 +313,19 @@ fn manifest<'a>(
     let bytes = read(&snapshot.id, Path::new(MANIFEST_PATH))?;
     let manifest = serde_json::from_slice(&bytes)
         .with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
-    sound(&manifest, snapshot)?;
+    check_manifest(&manifest, snapshot)?;
     if let Err(error) = write_json(&cache, &manifest) {
         tracing::debug!("{error:#}");
     }
     Ok(manifest)
 }
 
-/// Whoever can write the repository can write a manifest: it speaks of its own run, and of
-/// snapshots by their ids.
-fn sound(manifest: &Manifest, snapshot: &Snapshot) -> Result<()> {
+/// Checks that a manifest names its own run, and snapshots by their IDs: anybody who can write to the
+/// repository can write a manifest.
+fn check_manifest(manifest: &Manifest, snapshot: &Snapshot) -> Result<()> {
     ensure!(
         manifest.id == snapshot.run,
-        "the manifest of run {} is damaged: it speaks of run {}",
+        "the manifest of run {} is damaged: it names run {}",
         snapshot.run,
         manifest.id
     );
@@ -369,7 +368,7 @@ mod tests {
             part: MANIFEST.to_owned(),
         };
         let id = "0123456789abcdef".repeat(4);
-        assert!(sound(&of(run, &id), &own).is_ok());
+        assert!(check_manifest(&of(run, &id), &own).is_ok());
         for (run, snapshot) in [
             ("20271128T000000Z-bbbb", id.as_str()),
             (run, "--help"),
@@ -377,7 +376,7 @@ mod tests {
             (run, "latest"),
             (run, "0123456 9abcdef"),
         ] {
-            assert!(sound(&of(run, snapshot), &own).is_err(), "{run} {snapshot}");
+            assert!(check_manifest(&of(run, snapshot), &own).is_err(), "{run} {snapshot}");
         }
     }
 }

@@ -19,7 +19,7 @@ use anyhow::{Result, ensure};
 use jiff::Timestamp;
 
 use crate::config::Config;
-use crate::host::{own, text};
+use crate::host::{durable, own, text};
 use crate::machine::Base;
 use crate::paths::{self, RootDirectory};
 use crate::run::Failed;
@@ -129,7 +129,7 @@ async fn ensure_alone(manager: &dyn ServiceManager, kind: Kind) -> Result<()> {
 fn environment(root: &RootDirectory, record: &Record) -> Result<()> {
     let environment =
         format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
-    own::write(root.at(paths::ENVIRONMENT), environment)
+    durable::write(&root.at(paths::ENVIRONMENT), 0o600, environment)
 }
 
 fn enter(base: Base<'_>, record: &mut Record, kind: Kind, stage: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 pub mod beneath;
 pub mod clock;
 pub mod confined;
+pub mod durable;
 pub mod holes;
 pub mod identity;
 pub mod limits;

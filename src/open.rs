@@ -1,4 +1,4 @@
-//! The repository, opened with the password where this process finds it.
+//! Opens the repository with the password that this process can read.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -15,23 +15,24 @@ use crate::runs::Newest;
 use crate::units::render::credential;
 use crate::values::SecretSource;
 
-/// For a unit of a run: its key is kept for the units that follow, until the run ends.
+/// Opens the repository for a unit of a run. The key is kept for the later units of the run.
 pub(crate) fn in_run(config: &Config) -> Result<Box<dyn Engine>> {
     open(config, Some(Path::new(paths::REPOSITORY_KEY)))
 }
 
-/// For a command, which leaves nothing behind.
+/// Opens the repository for a command. Nothing is kept.
 pub fn outside(config: &Config) -> Result<Box<dyn Engine>> {
     open(config, None)
 }
 
-/// The same, if there is a repository: before the first run there may be none, and no password for
-/// it either.
+/// Opens the repository for a command, if there is one: before the first run there may be neither a
+/// repository nor a password.
 ///
 /// # Errors
-/// If it cannot be told, or opened.
+/// If that cannot be determined, or if the repository cannot be opened.
 pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
-    // What is not there needs no password to be seen; what cannot be looked at may well be there.
+    // A missing or empty directory is recognized without the password. A directory that cannot be
+    // read may hold a repository.
     let vacant = |directory: &Path| match own::entries(directory) {
         Ok(mut entries) => entries.next().is_none(),
         Err(error) => error.kind() == ErrorKind::NotFound,
@@ -43,28 +44,29 @@ pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
         };
     }
     let engine = outside(config)?;
-    Ok(is_there(config, &*engine)?.then_some(engine))
+    Ok(exists(config, &*engine)?.then_some(engine))
 }
 
-/// The same, where there must be one.
+/// Opens the repository for a command that needs one.
 ///
 /// # Errors
-/// If there is none, or it cannot be told.
+/// If there is none, or if that cannot be determined.
 pub fn required(config: &Config) -> Result<Box<dyn Engine>> {
     existing(config)?.with_context(|| {
         format!(
-            "there is no repository at {} yet: the first run makes it",
+            "there is no repository at {} yet: the first run creates it",
             config.repository.location
         )
     })
 }
 
-/// Whether there is a repository, or one can be made.
+/// Whether there is a repository; if not, one can be created.
 ///
-/// # Errors If there is none and this host has stored runs in it: it is not mounted, or gone. If
-/// something else is there, or it cannot be told.
-pub fn is_there(config: &Config, engine: &dyn Engine) -> Result<bool> {
-    if engine.is_there()? {
+/// # Errors
+/// If there is none although this host has stored runs in it: it is not mounted, or lost. If the
+/// directory has other files, or if it cannot be examined.
+pub fn exists(config: &Config, engine: &dyn Engine) -> Result<bool> {
+    if engine.exists()? {
         return Ok(true);
     }
     if let Some(words) = Newest::lost(&config.repository.location) {
@@ -74,24 +76,24 @@ pub fn is_there(config: &Config, engine: &dyn Engine) -> Result<bool> {
     Ok(false)
 }
 
-/// Asks a place on another machine whether nothing is there yet: one that is there does not open by
-/// a password that nobody knows.
+/// Checks that there is no repository in a location on another machine yet. `new_password` would not
+/// open an existing one.
 ///
 /// # Errors
-/// If a repository is there, or was, or it cannot be told.
+/// If there is or was a repository, or if that cannot be determined.
 pub fn ensure_none(place: &Repository, new_password: &str) -> Result<()> {
-    let mut file = NamedTempFile::new().context("cannot make a temporary file")?;
+    let mut file = NamedTempFile::new().context("cannot create a temporary file")?;
     file.write_all(new_password.as_bytes())?;
     let engine = repository::open(place, file.path(), environment(place)?.as_deref(), None)?;
-    ensure!(!engine.is_there()?, "there is a repository at {}", place.location);
+    ensure!(!engine.exists()?, "there is a repository at {}", place.location);
     match Newest::lost(&place.location) {
         Some(words) => bail!("{words}"),
         None => Ok(()),
     }
 }
 
-/// What to say of a password of ours in `directory` that a reboot takes along, where the repository
-/// outlives it.
+/// An error message if a generated password in `directory` would be lost with a reboot while the
+/// repository would not.
 pub fn lost_with_a_reboot(place: &Repository, directory: &Path) -> Option<String> {
     let outlives = place.directory().is_none_or(|directory| {
         directory
@@ -108,14 +110,14 @@ pub fn lost_with_a_reboot(place: &Repository, directory: &Path) -> Option<String
     })
 }
 
-/// Where this process can read the repository's password.
+/// The file from which this process can read the repository's password.
 fn password(config: &Config) -> Result<PathBuf> {
-    password_is_there(config)?;
+    ensure_password_exists(config)?;
     secret::file(&config.repository.password, credential::REPOSITORY)
 }
 
-/// Whether a repository that is there has lost its password.
-fn password_is_there(config: &Config) -> Result<()> {
+/// Fails if there is a repository, but not its password.
+fn ensure_password_exists(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
     let repository =
         config.repository.directory().filter(|directory| directory.join("config").exists());
@@ -131,17 +133,17 @@ fn password_is_there(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Whether a password of ours outlives a reboot as the repository does. What others provide may be
-/// there anew after each.
+/// Checks that a generated password survives a reboot if the repository does. A password from another
+/// source may be provided again after each reboot.
 ///
 /// # Errors
-/// If it does not.
-pub fn outlives(config: &Config) -> Result<()> {
+/// If it does not survive.
+pub fn ensure_password_survives_reboot(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
-    let ours = remedy::passwords().iter().any(|own| path == Path::new(own)) && path.exists();
+    let generated = remedy::passwords().iter().any(|own| path == Path::new(own)) && path.exists();
     match path
         .parent()
-        .filter(|_| ours)
+        .filter(|_| generated)
         .and_then(|directory| lost_with_a_reboot(&config.repository, directory))
     {
         Some(words) => bail!("{}: {words}", path.display()),
@@ -149,35 +151,35 @@ pub fn outlives(config: &Config) -> Result<()> {
     }
 }
 
-/// Judges the password's file before units are given it: without it, or with too much, they do not
-/// even start, and systemd does not say why.
+/// Checks the file with the password before systemd passes it to units: if it is missing or too large,
+/// the units do not start, and systemd does not say why.
 ///
 /// # Errors
-/// If it is not there, or is none.
-pub fn judge_password_file(config: &Config) -> Result<()> {
+/// If it is missing or invalid.
+pub fn check_password_file(config: &Config) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else { return Ok(()) };
-    outlives(config)?;
-    // Where the executor may not look, the service manager may.
+    ensure_password_survives_reboot(config)?;
+    // systemd can read a file that the executor cannot.
     match own::open(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         _ if secret::is_hidden(path) => Ok(()),
-        _ => judge_password(config),
+        _ => check_password(config),
     }
 }
 
-/// Judges the password, which a repository is to be made with.
+/// Checks the password with which a repository will be created.
 ///
 /// # Errors
-/// If it is not there, or is none.
-pub fn judge_password(config: &Config) -> Result<()> {
-    repository::judge_password(&password(config)?)
+/// If it is missing or invalid.
+pub fn check_password(config: &Config) -> Result<()> {
+    repository::check_password(&password(config)?)
 }
 
-/// Whether the repository's file system takes anything.
+/// Checks that the repository's file system can be written to.
 ///
 /// # Errors
 /// If it is mounted read-only.
-pub fn writable(config: &Config) -> Result<()> {
+pub fn ensure_writable(config: &Config) -> Result<()> {
     let Some(directory) = config.repository.directory() else { return Ok(()) };
     let system = rustix::fs::statvfs(directory)
         .with_context(|| format!("cannot look at {}", directory.display()))?;
@@ -189,15 +191,15 @@ pub fn writable(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Whether the repository is apart from all that is saved, whatever links and mounts are on the way
-/// to either: else a backup would take itself.
+/// Checks that the repository and the saved paths are not inside each other, also by links and mounts:
+/// otherwise a backup would contain itself.
 ///
 /// # Errors
-/// With the path that it is in, or that is in it.
-pub fn apart(config: &Config) -> Result<()> {
+/// With the path that contains the repository or is inside it.
+pub fn ensure_apart(config: &Config) -> Result<()> {
     let Some(directory) = config.repository.directory() else { return Ok(()) };
     let mounts = mounts::seen()?;
-    // The file system that a path is in, and where in that: the same for every mount of it.
+    // The file system of a path, and the path inside it: the same for all mounts.
     let place = |path: &Path| {
         let real = own::canonical(path).ok()?;
         let mount = mounts::of(&mounts, &real)?;
@@ -225,7 +227,7 @@ fn open(config: &Config, key_file: Option<&Path>) -> Result<Box<dyn Engine>> {
     )
 }
 
-/// Where this process can read what `environment-file` has.
+/// The file from which this process can read the variables of `environment-file`.
 fn environment(place: &Repository) -> Result<Option<PathBuf>> {
     let file = place.environment_file.as_ref();
     file.map(|path| secret::file(&SecretSource::File(path.clone()), credential::ENVIRONMENT))

@@ -18,24 +18,27 @@ pub use engine::{
     Engine, Files, Key, Progress, Reader, Snapshot, StoreRequest, Stored, Tolerance, patience,
 };
 
-/// On every snapshot of ours.
+/// The tag of every snapshot that this program creates.
 const TAG: &str = "gitlab-backup";
-/// Before the run's id.
+/// The prefix of the tag with the run's ID.
 const RUN_TAG: &str = "run=";
-/// Before the part's name.
+/// The prefix of the tag with the part's name.
 const PART_TAG: &str = "part=";
 
-/// Judges a password before there is a repository that it could open.
+/// Checks that a file holds a password that this program and restic read alike, before there is a
+/// repository that it opens.
 ///
 /// # Errors
-/// If it is none, or restic would read another.
-pub fn judge_password(file: &Path) -> Result<()> {
+/// If the file cannot be read, is empty or too large, or if restic would read another password.
+pub fn check_password(file: &Path) -> Result<()> {
     builtin::read_password(file).map(drop)
 }
 
-/// The engine that `config` names; `password_file` is where this process can read the password,
-/// `environment_file` where it can read the variables for restic. `key_file` keeps the key between
-/// the processes of one run, where the engine has a use for it; whoever names it removes it.
+/// The engine that `config` names.
+///
+/// This process reads the password from `password_file` and the variables for restic from
+/// `environment_file`. The built-in engine keeps the key in `key_file` between the processes of one
+/// run; the caller removes that file.
 ///
 /// # Errors
 /// If the variables cannot be read.

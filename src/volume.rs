@@ -1,8 +1,8 @@
-//! Volumes: what paths live on, where that can make snapshots of itself. One file for each kind.
+//! Volumes: the storage below file systems that can make snapshots. One file for each kind.
 //!
-//! A snapshot's name is ours and tells its run. It is written down before it is made, so that it
-//! can be undone whatever dies; what a reboot left is found by its name, and nothing else is ever
-//! removed.
+//! The name of a snapshot has the prefix [`PREFIX`] and the ID of its run. A snapshot is recorded
+//! before it is created, so that it can be removed after any crash. After a reboot, snapshots are
+//! found by their names. Nothing with another name is ever removed.
 
 mod btrfs;
 mod lvm;
@@ -19,7 +19,7 @@ use crate::values::RunId;
 
 pub use crate::host::mounts::{Mount, seen as mounts};
 
-/// Before the run's id, in every snapshot's name.
+/// The prefix of every snapshot's name, before the run's ID.
 const PREFIX: &str = "gitlab-backup-";
 
 /// A kind of volume.
@@ -35,10 +35,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind; the first that can is taken.
+    /// Every kind. The first that can snapshot a path is used.
     pub const ALL: [Self; 3] = [Self::Btrfs, Self::Zfs, Self::Lvm];
 
-    /// What one of its volumes is called.
+    /// What a volume of this kind is called in messages.
     pub fn noun(self) -> &'static str {
         match self {
             Self::Btrfs => "btrfs subvolume",
@@ -47,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// Whether somebody who sees `mount` would expect a snapshot of this kind.
+    /// Whether an admin would expect a snapshot of this kind for `mount`.
     pub fn expected(self, mount: &Mount) -> bool {
         match self {
             Self::Btrfs => mount.kind == "btrfs",
@@ -57,51 +57,50 @@ impl Kind {
     }
 }
 
-/// A snapshot, perhaps not made yet, perhaps gone.
+/// A snapshot, which may not exist yet or no longer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// What it is a snapshot of.
+    /// The kind of its volume.
     pub kind: Kind,
-    /// The volume, as its kind calls it.
+    /// The volume, in the notation of its kind.
     pub origin: String,
     /// Its name, unique on the host.
     pub name: String,
-    /// Where it can be read once it is mounted.
+    /// Where it is mounted to be read.
     pub at: PathBuf,
 }
 
 /// Where a path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The volume, as its kind calls it.
+    /// The volume, in the notation of its kind.
     pub origin: String,
     /// The path below the volume's own root.
     pub inside: PathBuf,
 }
 
-/// What each kind of volume can do.
+/// The operations on a kind of volume.
 pub trait Volumes {
-    /// Where `path` is, below `mount`; with what is there instead, or why it cannot be snapshotted,
-    /// in words, if it is on no volume of this kind. Fails if it cannot be found out. Changes
-    /// nothing.
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>>;
-    /// All that can be done for a snapshot before the window.
+    /// The volume of `path`, which is below `mount`, or the reason why no snapshot of this kind is
+    /// possible. Fails if that cannot be determined. Changes nothing.
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>>;
+    /// Prepares a snapshot before the window.
     fn prepare(&self, snapshot: &Snapshot) -> Result<()>;
-    /// Makes it: in the window, so as fast as can be.
+    /// Creates it, as fast as possible, because GitLab is down.
     fn take(&self, snapshot: &Snapshot) -> Result<()>;
-    /// Makes it readable at its [`at`](Snapshot::at); GitLab is up again.
+    /// Mounts it at its [`at`](Snapshot::at), after GitLab is up again.
     fn mount(&self, snapshot: &Snapshot) -> Result<()>;
-    /// Fails if it has lost what it was to keep.
-    fn intact(&self, snapshot: &Snapshot) -> Result<()>;
-    /// Removes it, however far it got; that it is gone already is no failure.
-    fn undo(&self, snapshot: &Snapshot) -> Result<()>;
-    /// Snapshots with names of ours, on the volumes below these mounts; their [`at`](Snapshot::at)
-    /// is of no use.
+    /// Fails if it has lost data since it was created.
+    fn ensure_intact(&self, snapshot: &Snapshot) -> Result<()>;
+    /// Unmounts and removes it, as far as it exists.
+    fn remove(&self, snapshot: &Snapshot) -> Result<()>;
+    /// The snapshots of earlier runs on the volumes below these mounts. Their [`at`](Snapshot::at)
+    /// is empty.
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>>;
 }
 
-/// What can be done with volumes of this kind. `lvm_size` is what a classic snapshot may hold, as
-/// lvcreate(8) takes it.
+/// The operations on volumes of this kind. `lvm_size` is the size of a classic LVM snapshot, in the
+/// notation of lvcreate(8).
 pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
     match kind {
         Kind::Btrfs => Box::new(btrfs::Btrfs),
@@ -110,7 +109,7 @@ pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
     }
 }
 
-/// Why reading a snapshot would fail, if there is a likely reason for it.
+/// The likely reason if a snapshot cannot be read, if the kind has one.
 pub fn unreadable(snapshot: &Snapshot) -> Option<String> {
     match snapshot.kind {
         Kind::Lvm => lvm::unreadable(snapshot),
@@ -118,13 +117,13 @@ pub fn unreadable(snapshot: &Snapshot) -> Option<String> {
     }
 }
 
-/// The name of the snapshot number `number` of `run`.
+/// The name of snapshot `number` of `run`.
 pub fn name(run: &RunId, number: usize) -> String {
     format!("{PREFIX}{run}-{number}")
 }
 
-/// Whether a name is one that we give.
-fn is_ours(name: &str) -> bool {
+/// Whether a name is one that [`name`] returns.
+fn has_our_name(name: &str) -> bool {
     let parse = |name: &str| {
         let (run, number) = name.strip_prefix(PREFIX)?.rsplit_once('-')?;
         Some(run.parse::<RunId>().is_ok() && number.parse::<usize>().is_ok())
@@ -138,8 +137,8 @@ pub fn mount_of<'a>(mounts: &'a [Mount], path: &Path) -> Result<&'a Mount> {
         .with_context(|| format!("no file system is mounted at {}", path.display()))
 }
 
-/// What is mounted below `path`, if anything: a snapshot of the file system around it would not
-/// have it.
+/// The first mount below `path`, if there is one: a snapshot of the file system around it would not
+/// contain it.
 pub fn mounted_below<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts.iter().find(|mount| mount.target != path && mount.target.starts_with(path))
 }

@@ -295,15 +295,15 @@ fn a_name_is_never_linked_to_a_file_of_other_content() {
         );
     }
     // restic itself knows no better, and verify tells.
-    assert_eq!(engine.confused(&snapshot).unwrap(), Some(2));
+    assert_eq!(engine.count_false_links(&snapshot).unwrap(), Some(2));
     let honest = place
         .archive(vec![at("/a", linked(b"a")), at("/b", linked(b"b"))])
         .id
         .to_hex()
         .as_str()
         .to_owned();
-    assert_eq!(engine.confused(&honest).unwrap(), Some(0));
-    assert_eq!(place.engine(EngineName::Restic).confused(&snapshot).unwrap(), None);
+    assert_eq!(engine.count_false_links(&honest).unwrap(), Some(0));
+    assert_eq!(place.engine(EngineName::Restic).count_false_links(&snapshot).unwrap(), None);
 }
 
 /// The library sets no attribute of a file after the first that it cannot set.

@@ -75,7 +75,7 @@ impl Lab {
 
     fn first_pass_settled(&self, settled: Time, meanwhile: impl FnOnce()) -> View {
         let exclude = Exclude::new(&[]).unwrap();
-        let walk = Walk::new(&exclude).while_it_changes(settled);
+        let walk = Walk::new(&exclude).while_files_change(settled);
         let mut view =
             View { roots: vec![walk.root(&self.root, &At::itself(&self.root), None).unwrap()] };
         assert!(walk.skipped().is_empty());
@@ -382,7 +382,7 @@ fn without_the_first_pass_s_content_nothing_is_stored() {
     let mut lab = Lab::new();
     old(&lab.root.join("file"), "content");
     let exclude = Exclude::new(&[]).unwrap();
-    let walk = Walk::new(&exclude).while_it_changes(settled_now());
+    let walk = Walk::new(&exclude).while_files_change(settled_now());
     let seen = View { roots: vec![walk.root(&lab.root, &At::itself(&lab.root), None).unwrap()] };
     let (view, _staging, _) = lab.window(seen, How::Copy);
     assert_eq!(content(&view, "file").content, Content::Seen);
@@ -390,7 +390,7 @@ fn without_the_first_pass_s_content_nothing_is_stored() {
         format!("{:#}", lab.store("files", &["presync"], view, Tolerance::None).unwrap_err());
     assert!(
         error.contains(
-            "file: is unchanged since the first pass, whose content of it is not in the repository"
+            "file: is unchanged since the first pass, but its content is not in the repository"
         ),
         "{error}"
     );

@@ -701,15 +701,15 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
     let answers = |status: u16| {
         at(format!("rest:http://{}/", Server::new(place.path("nothing"), Some(status)).address))
     };
-    assert!(!answers(404).is_there().unwrap());
-    assert!(!at(place.path("nothing").to_str().unwrap().to_owned()).is_there().unwrap());
+    assert!(!answers(404).exists().unwrap());
+    assert!(!at(place.path("nothing").to_str().unwrap().to_owned()).exists().unwrap());
     for (engine, words) in [
         (answers(403), "access is denied"),
         (answers(401), "access is denied"),
         (answers(500), "it cannot be reached"),
         (at("rest:http://127.0.0.1:1/".into()), "it cannot be reached"),
     ] {
-        let error = format!("{:#}", engine.is_there().unwrap_err());
+        let error = format!("{:#}", engine.exists().unwrap_err());
         assert!(error.contains(words), "{error}");
         // None is made there either.
         let error = format!("{:#}", engine.init().unwrap_err());
@@ -753,7 +753,7 @@ fn a_repository_without_its_configuration_is_damaged_and_not_none() {
     for engine in BOTH {
         fs::remove_file(&config).unwrap();
         for error in
-            [place.engine(engine).is_there().map(drop), place.engine(engine).init().map(drop)]
+            [place.engine(engine).exists().map(drop), place.engine(engine).init().map(drop)]
         {
             let error = format!("{:#}", error.unwrap_err());
             assert!(
@@ -764,10 +764,10 @@ fn a_repository_without_its_configuration_is_damaged_and_not_none() {
             );
         }
         fs::write(&config, "").unwrap();
-        let error = format!("{:#}", place.engine(engine).is_there().unwrap_err());
+        let error = format!("{:#}", place.engine(engine).exists().unwrap_err());
         assert!(error.contains("is damaged") && !error.contains("password"), "{error}");
         fs::write(&config, &content).unwrap();
-        assert!(place.engine(engine).is_there().unwrap());
+        assert!(place.engine(engine).exists().unwrap());
     }
 }
 

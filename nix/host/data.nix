@@ -1,5 +1,5 @@
-# Where GitLab keeps its data. `services.gitlab.extraConfig` wins over the paths that the module of
-# GitLab sets, so they are read where the two are merged, as that module merges them.
+# Where GitLab keeps its data. `services.gitlab.extraConfig` overrides the paths that GitLab's module
+# sets, so the paths are read after the two are merged in the same way as that module merges them.
 {
   lib,
   gitlab,
@@ -22,17 +22,16 @@ let
       merged.uploads.storage_path
     else
       gitlab.statePath;
-  # Empty, it is the same place.
+  # An empty value means the default.
   avatars =
     let
       given = merged.uploads.base_dir or null;
     in
     if isString given && given != "" then given else "uploads";
-  # A storage of another host has no path, and a value may be a secret.
+  # Empty if there is no path, as for a storage of another host, or if the value is a secret.
   at = value: optional (isString value && hasPrefix "/" value) (clean value);
 
-  # Each lies below `shared.path` unless a key moves it. GitLab has used several names, and what
-  # Pages serves is in the last.
+  # Each is below `shared.path` unless a key moves it. GitLab has used several names for that key.
   kinds = [
     "artifacts"
     "ci_secure_files"
@@ -51,13 +50,13 @@ let
     ++ at (merged.${kind}.storage_path or null)
     ++ at (merged.${kind}.local_store.path or null);
 in
-# Also those inside another: that one may be left out.
+# Includes paths inside others, because the outer one may be left out.
 lib.unique (
   concatMap (storage: at (storage.path or null)) (attrValues (merged.repositories.storages or { }))
   ++ at "${uploads}/uploads"
-  # Avatars and the like, which can be beside the rest.
+  # Avatars and similar files, which can be in another directory.
   ++ at (if hasPrefix "/" avatars then avatars else "${uploads}/${avatars}")
-  # The programs beside Rails find the uploads by this variable.
+  # The programs other than Rails find the uploads by this variable.
   ++ at (gitlab.extraEnv.GITLAB_UPLOADS_PATH or (below "uploads"))
   ++ at (merged.gitlab_ci.builds_path or null)
   ++ at (merged.shared.path or null)

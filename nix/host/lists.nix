@@ -1,8 +1,8 @@
-# What becomes of each list that a user defines: it adds to what is derived, whatever its priority.
-# So `omit` is the one way to leave out a part of GitLab, and it says what is left out.
+# Adds each list that a user defines to the derived one, whatever its priority. So `omit` is the only
+# way to leave out a part of GitLab, and it names what is left out.
 {
   lib,
-  # What services.gitlab has, and whether there is one.
+  # The lists that are derived from services.gitlab, and whether that is enabled.
   derived,
   enabled,
   omit,
@@ -36,28 +36,28 @@ let
   or' = value: if value == null then [ ] else value;
   saved =
     or' files.paths ++ cleaned (filter (path: path != null) (map (one: one.path) (or' files.path)));
-  # The outermost: what lies in another is saved with that, unless that is left out.
+  # The outermost paths: a path inside another is saved with it, unless the outer one is left out.
   data = outermost (kept derived.data);
   own = kept derived.own;
   configuration = filter (path: !covered data path) (
     own ++ filter (path: !covered own path) (kept derived.secrets)
   );
 
-  # Without services.gitlab, null stays null. With it, an empty list is said: the program would
-  # derive one of its own.
+  # Without services.gitlab, null stays null. With it, an empty list is written to the file, because
+  # the program would derive one itself if it were missing.
   add = found: value: if value == null && !enabled then null else unique (found ++ or' value);
   addPaths = found: value: add found (if value == null then null else cleaned value);
 
-  # Definitions of the same URL are one instance. Where that is the derived one, they add to it.
+  # Definitions with the same URL are one instance. If that is the derived one, they add keys to it.
   addRedis =
     found: value:
     let
       theirs = foldl' into [ ] (map (filterAttrs (_: key: key != null)) value);
-      # Where two say different things they stay two, which the program refuses.
+      # If two contradict each other they stay two, which the program refuses.
       into =
         all: given:
         let
-          # The program says what to do about a password.
+          # A URL with a password stays as it is: the program says what to do about it.
           one =
             given
             // optionalAttrs (given ? url && !(parsed given.url).hasPassword) { url = canonical given.url; };
@@ -73,7 +73,7 @@ let
           all ++ [ one ];
       urls = map (one: one.url or null) theirs;
       others = filter (other: !any (one: one.url == other.url or null) found) theirs;
-      # The program wants a name for each.
+      # The program requires a name for each.
       named =
         one:
         if any (other: other.name or null == one.name) others then one // { name = "gitlab"; } else one;
@@ -83,7 +83,7 @@ let
       if enabled then found else null
     else
       map named (filter (one: !elem one.url urls) found) ++ map (other: same other // other) theirs;
-  # As ./redis.nix writes it.
+  # In the spelling of ./redis.nix.
   canonical = url: (parsed url).address;
   parsed =
     url:
@@ -92,7 +92,7 @@ let
       servers = { };
     };
 
-  # As a pattern that means this path alone.
+  # A pattern that matches this path only.
   literally = replaceStrings special (map (character: "\\${character}") special);
   special = [
     "*"
@@ -101,7 +101,7 @@ let
     "\\"
   ];
 
-  # Elements of `omit` that leave out nothing.
+  # Elements of `omit` that have no effect.
   idle = filter (
     element:
     !covered saved element
@@ -113,7 +113,7 @@ in
   inherit idle;
   savedAnyway = filter (element: elem element saved) omitted;
   writers = add (kept derived.writers);
-  # A command takes the place of the paths. A path inside another is saved with that.
+  # A command replaces the paths. A path inside another is saved with it.
   paths =
     value:
     let
@@ -121,20 +121,20 @@ in
     in
     if files.command != null || all == null then value else outermost all;
   configuration = addPaths (filter (path: elem path saved) configuration);
-  # The data that have the configuration in them.
+  # The data directories that contain configuration.
   around = filter (
     path: any (one: one != path && covered [ path ] one) (own ++ kept derived.secrets)
   ) data;
   databases = add (kept derived.databases);
   redis = addRedis (filter (one: !elem one.url (map canonical omit)) derived.redis);
-  # What lies in a saved path.
+  # Elements of `omit` inside a saved path become patterns.
   exclude =
     value:
     let
       inside = filter (path: covered saved path && !elem path saved) omitted;
     in
     if files.command != null || inside == [ ] then value else add (map literally inside) value;
-  # A run refuses to leave out what GitLab is configured with, unless that is said.
+  # A run fails if it lacks a path of GitLab's configuration that is not in `omit`.
   omit =
     value:
     let

@@ -1,4 +1,4 @@
-# Compares paths, by their text alone.
+# Compares paths as text.
 { lib }:
 let
   inherit (lib)
@@ -12,12 +12,12 @@ let
   within = outer: path: path == outer || outer == "/" || hasPrefix "${outer}/" path;
 in
 {
-  # Without doubled slashes, `.` and a slash at the end: they change the text and not the path.
+  # Removes double slashes, `.` and a final slash, which change the text but not the path.
   clean =
     path: "/" + concatStringsSep "/" (filter (part: part != "" && part != ".") (splitString "/" path));
-  # Whether one of `paths` has `path` in it.
+  # Whether one of `paths` contains `path`.
   covered = paths: path: any (outer: within outer path) paths;
-  # The program refuses a path that lies inside another, which is saved whole.
+  # Removes paths inside others, which the program refuses.
   outermost =
     paths: filter (path: !any (outer: outer != path && within outer path) paths) (unique paths);
 }

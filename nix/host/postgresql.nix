@@ -1,9 +1,9 @@
-# The server and the database of GitLab. `extraDatabaseConfig` wins, as in GitLab's module.
+# GitLab's server and database. `extraDatabaseConfig` overrides the options, as in GitLab's module.
 {
   lib,
   gitlab,
   server,
-  # Whether the settings name a password of their own.
+  # Whether the settings name a credential with the password.
   ownPassword,
   # Null if the registry has none.
   registryDatabase,
@@ -16,8 +16,7 @@ let
     database = gitlab.databaseName;
   }
   // gitlab.extraDatabaseConfig;
-  # Empty or a directory: a socket, through which the server's own role is let in without a
-  # password.
+  # An empty host or a directory is a socket, which admits the server's own role without a password.
   local = database.host == "" || lib.hasPrefix "/" database.host;
   password = gitlab.databasePasswordFile;
   port = number (
@@ -26,14 +25,15 @@ let
       if local then server.settings.port or server.port or 5432 else 5432
     )
   );
-  # PostgreSQL and Rails take it as a string too.
+  # PostgreSQL and Rails accept a string too.
   number =
     value:
     if builtins.isString value && builtins.match "[1-9][0-9]*" value != null then
       lib.toInt value
     else
       value;
-  # By its socket or by network. Elsewhere, the role of GitLab might not be let in.
+  # Whether the registry's database is on the same server, reached by its socket or by network.
+  # Another server might not admit GitLab's role.
   registryHost = registryDatabase.host or "";
   registryName = registryDatabase.dbname or "registry";
   beside =
@@ -49,7 +49,7 @@ let
     )
     && toString (registryDatabase.port or 5432) == toString port;
   wanted = !local && !ownPassword && password != null;
-  # Of a Nix path there is a warning, as GitLab copies it there.
+  # A Nix path causes a warning instead, because GitLab itself copies it to the store.
   inStore = wanted && !isPath password && lib.hasPrefix builtins.storeDir (toString password);
 in
 {
@@ -60,7 +60,7 @@ in
     database.database
   ]
   ++ lib.optional (registryDatabase != null && beside) registryName;
-  # What is not dumped unless a user names it.
+  # The database that is not dumped unless the user names it.
   registryElsewhere = if registryDatabase != null && !beside then registryName else null;
   passwordFile = if wanted && !isPath password && !inStore then toString password else null;
   inherit inStore;

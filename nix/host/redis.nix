@@ -1,5 +1,5 @@
-# The Redis of `services.gitlab.redisUrl`: its URL as the program takes it, and the server of
-# `services.redis.servers` that listens there.
+# The Redis of `services.gitlab.redisUrl`: its URL in the form that the program accepts, and the
+# server of `services.redis.servers` that listens there.
 {
   lib,
   url,
@@ -49,7 +49,7 @@ let
     "[::1]"
     "::1"
   ];
-  # Redis listens on each address of `bind`, and on all of them without one.
+  # Redis listens on each address of `bind`, or on all addresses without one.
   listensOn =
     bind:
     bind == null
@@ -74,10 +74,10 @@ let
   secret = servers.${name}.requirePassFile or null;
 in
 rec {
-  # In the store, where GitLab's module writes the URL, everybody can read it.
+  # GitLab's module writes the URL to the store, where everybody can read the password.
   hasPassword = lib.hasInfix ":" account || match "(.*&)?password=.*" query != null;
   asNixPaths = lib.optional (found != [ ] && isPath secret) passwordOption;
-  # Strings, which nothing copies.
+  # Paths in the store that are strings: nothing copies them there.
   inStore = lib.optional (
     found != [ ]
     && secret != null
@@ -85,7 +85,7 @@ rec {
     && lib.hasPrefix builtins.storeDir (toString secret)
   ) passwordOption;
   passwordOption = "services.redis.servers.${name}.requirePassFile";
-  # Without the number of a database: a save takes all of them.
+  # Without the number of a database: a save contains all of them.
   address =
     if socket != null then
       "unix://${path}"
@@ -94,7 +94,7 @@ rec {
         optionalString (elemAt network 5 != null) ":${port}"
       }"
     else
-      # The program says what it takes.
+      # The program refuses it and says what it accepts.
       url;
   derived =
     if hasPassword then

@@ -1,9 +1,9 @@
-# Where the container registry keeps its images, and what it knows of them. `extraConfig` wins, as
-# in the registry's module.
+# Where the container registry keeps its images and their metadata. `extraConfig` overrides the
+# options, as in the registry's module.
 {
   gitlab,
   registry,
-  # Whether the registry has a configuration of its own, which wins over both.
+  # Whether the registry has a configuration file of its own, which overrides both.
   configured,
 }:
 let
@@ -11,7 +11,7 @@ let
   extra = registry.extraConfig or { };
   root = extra.storage.filesystem.rootdirectory or registry.storagePath or null;
   database = extra.database or { };
-  # GitLab's module sets up a registry for it, or a user tells GitLab of one on this host.
+  # GitLab's module sets up a registry, or the user connects GitLab to one on this host.
   enabled =
     gitlab.registry.enable
     || (registry.enable or false) && (gitlab.extraConfig.registry.enabled or false) == true;
@@ -19,9 +19,9 @@ in
 {
   inherit enabled;
   storage = if enabled && root != null then toString root else null;
-  # Whether images may be where nobody knows of them.
+  # Whether the images may be in an unknown place.
   elsewhere = enabled && (configured || root == null);
-  # Off unless it is said; `prefer` uses it where it can.
+  # Off by default; `prefer` uses it if it is available.
   database =
     if
       enabled

@@ -1,4 +1,4 @@
-# The secrets that GitLab is given as files. Its database cannot be read without some of them.
+# The files with GitLab's secrets. Some of them are required to read its database.
 {
   lib,
   gitlab,
@@ -25,7 +25,7 @@ let
   inherit (import ./paths.nix { inherit lib; }) clean;
 
   named = option: path: { inherit option path; };
-  # `{ _secret = FILE; }` stands for what the file has in it.
+  # `{ _secret = FILE; }` stands for the content of the file.
   nested =
     option: value:
     if isAttrs value && value ? _secret then
@@ -33,7 +33,7 @@ let
     else if isAttrs value then
       concatMap (
         name:
-        # What GitLab's parts know each other by, as a plain path.
+        # A secret that GitLab's services share, as a plain path.
         if
           name == "secret_file"
           && (isPath value.${name} || isString value.${name} && hasPrefix "/" value.${name})
@@ -65,18 +65,18 @@ let
     ++ optional withRegistry (
       named "services.gitlab.registry.keyFile" (gitlab.registry.keyFile or null)
     )
-    # Of a registry that GitLab's module does not set up.
+    # The key of a registry that GitLab's module does not set up.
     ++ optional (isString key) (named "services.gitlab.extraConfig.registry.key" key)
   );
-  # No secret, and made anew together with the key where it is missing.
+  # Not a secret, but GitLab creates it together with the key if it is missing.
   certificate = filter (one: one.path != null) (
     optional withRegistry (named "services.gitlab.registry.certFile" (gitlab.registry.certFile or null))
   );
 in
 {
-  # GitLab reads a Nix path from the store; the path itself is that of the machine which evaluates.
+  # GitLab reads a Nix path from the store; the path itself is on the machine that evaluates.
   asNixPaths = unique (map (secret: secret.option) (filter (secret: isPath secret.path) given));
-  # A file in the store comes back with the system, and everybody can read it.
+  # Without files in the store: they are restored with the system, and everybody can read them.
   files = unique (
     map (file: clean (toString file.path)) (
       filter (file: !isPath file.path && !hasPrefix builtins.storeDir (toString file.path)) (

@@ -1,9 +1,9 @@
-# The storages of repositories that another host serves, a Gitaly or a Praefect: their repositories
-# are not here.
+# The storages that a Gitaly or a Praefect on another host serves: their repositories are not on this
+# host.
 {
   lib,
   gitlab,
-  # Of this host.
+  # The names of this host.
   names,
 }:
 let
@@ -22,7 +22,7 @@ let
   host =
     address:
     let
-      # What is no address is not of this host.
+      # Anything that is not an address is treated as another host.
       found = match "[a-z]+:(.*/)?([[]([^]]*)]|[^:/]+)(:[0-9]+)?/*" (lib.toLower address);
       bare = if found == null then null else elemAt found 2;
     in

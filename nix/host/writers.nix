@@ -1,5 +1,5 @@
-# The units that write GitLab's data. Known from the options of their modules and not from
-# `systemd.services`: a host that adds something to each writer there would never be evaluated.
+# The units that write GitLab's data, derived from the options of their modules. Deriving them from
+# `systemd.services` would be an infinite recursion on a host that adds a setting to each writer.
 {
   lib,
   gitlab,
@@ -10,7 +10,7 @@
 let
   inherit (lib) optional optionals;
 in
-# The target and the oneshots that write the configuration are missing: they stay up.
+# Without the target and the oneshots that write the configuration: they stay up.
 [
   "gitlab.service"
   "gitlab-sidekiq.service"
@@ -21,11 +21,11 @@ in
 ++ optionals withRegistry (
   [
     "docker-registry.service"
-    # Starts the registry again when it is done.
+    # It starts the registry again when it ends.
     "docker-registry-garbage-collect.service"
   ]
   ++ optional (registry.enableGarbageCollect or false) "docker-registry-garbage-collect.timer"
 )
-# GitLab's own backup is bound to gitlab.service: what starts the one starts the other.
+# GitLab's own backup is bound to gitlab.service and starts it.
 ++ optional (gitlab.backup.startAt or [ ] != [ ]) "gitlab-backup.timer"
 ++ [ "gitaly.service" ]

@@ -1,4 +1,4 @@
-# Shared by the tests: waits until the machine is ready, and looks at runs.
+# Shared by the tests: waits until the machine is ready, and checks runs.
 GITLAB = ["gitlab.target", "gitlab.service", "gitlab-sidekiq.service", "gitaly.service"]
 
 
@@ -6,7 +6,7 @@ def booted():
     machine.wait_for_unit("multi-user.target")
     machine.wait_for_unit("gitlab.target")
     machine.wait_for_unit("gitlab-backup-secrets.service")
-    # The server is active before a unit of its own has made the database.
+    # The server is active before another unit has created the database.
     machine.wait_until_succeeds("runuser -u postgres -- psql -qc 'SELECT 1' gitlab")
     machine.succeed("systemctl is-active gitlab-backup-run.timer")
 

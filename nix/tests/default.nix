@@ -1,5 +1,5 @@
 # Machines that boot: `gitlab` with the real GitLab in half an hour and 8 GiB, the others in a
-# minute with a stand-in. Each is a test as nixos/tests has them, given the module.
+# minute with a stand-in. Each has the form of the tests in nixos/tests and takes the module.
 {
   testers,
   module,

@@ -1,11 +1,11 @@
-# The module beside the real services.gitlab: nothing is said but `enable`. Slow.
+# The module with the real services.gitlab and no setting except `enable`. Slow.
 { module }:
 {
   name = "gitlab-backup-gitlab";
   nodes.machine =
     { lib, pkgs, ... }:
     let
-      # In a test, and only there, a secret may lie in the store.
+      # Only in a test may a secret be in the store.
       secret = text: "${pkgs.writeText "secret" text}";
       random = "Aig5zaic${lib.fixedWidthString 40 "0" ""}";
     in

@@ -1,4 +1,4 @@
-# Settings of a user on every service, as NixOS takes them: a backup, a verify and a restore work.
+# A user's settings on every service, in the form of NixOS: backup, verify and restore still work.
 { module }:
 {
   name = "gitlab-backup-overrides";

@@ -1,5 +1,5 @@
-# A machine in the shape of one with services.gitlab: units of the same names, tied as its module
-# ties them, with a shell script for each program.
+# A machine that resembles one with services.gitlab: units with the same names and dependencies, and a
+# shell script for each program.
 { module }:
 { pkgs, ... }:
 let

@@ -1,4 +1,4 @@
-# Backed up by what the timer starts, wrecked, restored.
+# Starts the unit of the timer for a backup, destroys the data, restores it.
 { module }:
 {
   name = "gitlab-backup-stand-in";

@@ -24,7 +24,7 @@
       };
       specialisation = {
         impatient.configuration.services.gitlab-backup.waitBeforeSwitch = lib.mkForce 1;
-        # All that a switch would restart has changed.
+        # Everything that a switch would restart has changed.
         other.configuration = {
           services.gitlab-backup.settings = {
             schedule.calendar = "*-*-* 04:30:00";

@@ -248,16 +248,16 @@ fn repository(config: &Config) -> Vec<Finding> {
     }
     let look = || {
         let engine = open::outside(config)?;
-        if !open::is_there(config, &*engine)? {
-            open::judge_password(config)?;
+        if !open::exists(config, &*engine)? {
+            open::check_password(config)?;
             return Ok(vec![Finding::warning(
                 "repository",
                 format!("there is none at {location} yet: the first run makes it"),
             )]);
         }
         engine.probe()?;
-        open::writable(config)?;
-        open::outlives(config)?;
+        open::ensure_writable(config)?;
+        open::ensure_password_survives_reboot(config)?;
         let keys = match engine.keys()?.len() {
             1 => Finding::warning(
                 "keys",

@@ -2,7 +2,6 @@
 //! over another.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -87,8 +86,7 @@ pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
             path.display()
         );
     }
-    let mut file = directory.create(name, 0o644)?;
-    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    directory.write_new(name, text.as_bytes(), 0o644)?;
     say!(
         "wrote {}: look at it, then '{}' and 'gitlab-backup check'",
         path.display(),

@@ -3,7 +3,6 @@
 mod secrets;
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::config::host::Host;
 use crate::config::{Config, Postgresql, Proxy};
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::gitlab::proxy;
-use crate::host::{own, remedy};
+use crate::host::{durable, own, remedy};
 use crate::paths::{self, RootDirectory};
 use crate::run::installed;
 use crate::run::preflight::SYSTEMD_MINIMUM;
@@ -370,16 +369,14 @@ async fn release(
     proxy::let_go(manager, &units).await
 }
 
-/// Writes one unit if it differs: staged beside it, synced, renamed.
+/// Writes one unit if it differs.
 fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()> {
     let path = directory.join(&file.name);
     if installed::is_as_wanted(directory, file) {
         return Ok(());
     }
     let what = if path.exists() { "updated" } else { "wrote" };
-    own::replace(&path, 0o644, true, |to| {
-        to.write_all(file.content.as_bytes()).map_err(Into::into)
-    })?;
+    durable::write(&path, 0o644, &file.content)?;
     changes.add(what, &path);
     Ok(())
 }
@@ -421,9 +418,7 @@ fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> 
     let content = format!("{HEADER}\n{lines}");
     if !own::read(&path).is_ok_and(|old| old == content.as_bytes()) {
         own::make(path.parent().context("no directory")?)?;
-        own::replace(&path, 0o644, true, |to| {
-            to.write_all(content.as_bytes()).map_err(Into::into)
-        })?;
+        durable::write(&path, 0o644, content)?;
         changes.add("wrote", &path);
     }
     if live {

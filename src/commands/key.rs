@@ -8,7 +8,7 @@ use clap::Subcommand;
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
-use crate::host::{own, random, text};
+use crate::host::{durable, random, text};
 use crate::open;
 use crate::repository::{Engine, Key};
 use crate::say;
@@ -144,7 +144,7 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     engine.add_key(staged.path())?;
     // The key first: a password that outlives a loss of power opens nothing without it.
     rustix::fs::sync();
-    own::replace(path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
+    durable::write(path, 0o600, password)?;
     // Opened anew: only what the new password opens may remove the old key.
     let engine = open::outside(config)?;
     engine

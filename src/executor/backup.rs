@@ -72,7 +72,7 @@ impl Backup<'_> {
     /// Everything that can be known and done before GitLab is touched.
     async fn prepare(&mut self) -> Result<()> {
         self.enter("prepare")?;
-        open::judge_password_file(self.config)?;
+        open::check_password_file(self.config)?;
         credentials::files_are_there(self.config)?;
         if let Some(reason) = silence::forbids(self.config)? {
             return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());

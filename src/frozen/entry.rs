@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
-/// A file, a directory with all below it, or whatever else has a name.
+/// A file, a directory, or anything else with a name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name in its directory; any bytes.
@@ -14,9 +14,9 @@ pub struct Entry {
     pub name: Vec<u8>,
     /// Its metadata.
     pub stat: Stat,
-    /// What few entries have.
+    /// Properties that few entries have.
     pub extra: Option<Box<Extra>>,
-    /// Where its bytes are.
+    /// Where its content is.
     pub content: Content,
     /// The number of a directory's listing in its [`Tree`](super::Tree).
     pub listing: Option<usize>,
@@ -29,45 +29,45 @@ impl Entry {
     }
 }
 
-/// Where an entry's bytes are.
+/// Where the content of an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// It has none.
     None,
     /// Below its root's [`at`](super::Root::at).
     InPlace,
-    /// In the repository: the first pass stored it, and it is the same file still.
+    /// In the repository: the first pass stored it, and the file is unchanged since.
     Seen,
     /// In the [`Staging`](super::Staging), under this number.
     Staged(u64),
 }
 
-/// Metadata, as stat(2) tells it.
+/// Metadata as returned by stat(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stat {
     /// Type and permissions.
     pub mode: u32,
-    /// The owner's number.
+    /// The owner.
     pub uid: u32,
-    /// The group's number.
+    /// The group.
     pub gid: u32,
-    /// Bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its names.
+    /// The number of its hard links.
     pub links: u64,
-    /// Its number in its file system.
+    /// The inode number.
     pub inode: u64,
-    /// Its file system.
+    /// The device number of its file system.
     pub device: u64,
-    /// The device that a special file is.
+    /// The device number of a special file.
     pub special: u64,
-    /// When its content was changed last; anybody can set it.
+    /// The last change of its content; the owner can set it.
     pub modified: Time,
-    /// When anything of it was changed last; set by the kernel alone.
+    /// The last change of its content or metadata; only the kernel sets it.
     pub changed: Time,
 }
 
-/// A moment, in a file system's clock.
+/// A time stamp of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
     /// Since 1970.
@@ -77,7 +77,7 @@ pub struct Time {
 }
 
 impl Time {
-    /// The moment before: a time that a file does not have.
+    /// One nanosecond earlier: a time that the file does not have.
     pub(super) fn before(self) -> Self {
         match self.nanoseconds {
             0 => Self { seconds: self.seconds - 1, nanoseconds: 999_999_999 },
@@ -92,26 +92,26 @@ impl Stat {
         FileType::from_raw_mode(self.mode)
     }
 
-    /// From now on it is that of no file.
+    /// Makes this the metadata of no existing file.
     pub(super) fn forget(&mut self) {
         self.changed.seconds = i64::MIN;
     }
 
-    /// Whether it is the same file, changed or not.
+    /// Whether it is the same file, whether changed or not.
     pub(super) fn is_same_file(&self, other: &Self) -> bool {
         (self.inode, self.device, self.kind()) == (other.inode, other.device, other.kind())
     }
 
-    /// Whether this is still the file that `earlier` was, unchanged. The time of change is the
-    /// kernel's, so a time of modification that was set back does not help; another file under the
-    /// same name has another number.
+    /// Whether this is the same file as `earlier`, unchanged. A modification time that was set back
+    /// does not deceive this, because the kernel sets the time of change; and another file under the
+    /// same name has another inode number.
     pub fn unchanged_since(&self, earlier: &Self) -> bool {
         self == earlier
     }
 }
 
 impl From<&rustix::fs::Stat> for Stat {
-    // The fields' types differ from one machine to the next.
+    // The types of the fields differ between architectures.
     #[allow(
         clippy::unnecessary_cast,
         clippy::cast_possible_truncation,
@@ -137,10 +137,10 @@ impl From<&rustix::fs::Stat> for Stat {
     }
 }
 
-/// What few entries have.
+/// Properties that few entries have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extra {
-    /// Where a symbolic link points to.
+    /// The target of a symbolic link.
     #[serde(with = "serde_bytes")]
     pub target: Option<Vec<u8>>,
     /// Extended attributes, ACLs among them.
@@ -159,7 +159,7 @@ pub struct Attribute {
 }
 
 impl Attribute {
-    /// Its name, if it is one that the repository can hold: the format has text there.
+    /// Its name, if the repository can hold it: the format requires UTF-8.
     pub fn name(&self) -> Option<&str> {
         std::str::from_utf8(&self.name).ok()
     }

@@ -1,4 +1,4 @@
-//! What is left out: patterns of gitignore(5), as if they stood in the root directory of the host.
+//! Patterns of the paths to leave out, as in a gitignore(5) file in the root directory of the host.
 
 use std::iter::Peekable;
 use std::path::Path;
@@ -7,13 +7,12 @@ use std::str::Chars;
 use anyhow::{Context, Result, anyhow, ensure};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-/// The patterns; the last that matches decides, and `!` takes back what an earlier one has left
-/// out.
+/// The patterns. The last that matches decides, and `!` includes a path again.
 #[derive(Debug, Clone)]
 pub struct Exclude(Gitignore);
 
 impl Exclude {
-    /// Fails with the first pattern that is none.
+    /// Parses the patterns. Fails with the first that is invalid.
     pub fn new(patterns: &[String]) -> Result<Self> {
         let mut builder = GitignoreBuilder::new("/");
         for pattern in patterns {
@@ -23,24 +22,24 @@ impl Exclude {
         Ok(Self(builder.build()?))
     }
 
-    /// Nothing is left out.
+    /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether this entry is left out, and with a directory all that is in it. Asked for every
-    /// entry in the window: without patterns it costs nothing.
+    /// Whether this entry is left out, a directory with everything in it. Called for every entry in
+    /// the window, so it must cost nothing without patterns.
     pub fn matches(&self, path: &Path, is_directory: bool) -> bool {
         !self.0.is_empty() && self.0.matched(path, is_directory).is_ignore()
     }
 
-    /// Whether this directory is left out, or one that it lies in.
+    /// Whether this directory or one above it is left out.
     pub fn leaves_out(&self, directory: &Path) -> bool {
         directory.ancestors().any(|path| path.parent().is_some() && self.matches(path, true))
     }
 }
 
-/// The pattern as the library takes it, which knows `{a,b}`, and of classes no names.
+/// Translates a pattern for the library, which expands `{a,b}` and knows no named classes.
 fn checked(pattern: &str) -> Result<String> {
     ensure!(
         !pattern.starts_with('#'),
@@ -50,16 +49,16 @@ fn checked(pattern: &str) -> Result<String> {
         !pattern.ends_with([' ', '\t', '\r']) || pattern.ends_with("\\ "),
         "ends with a blank, which gitignore(5) ignores unless it is written '\\ '"
     );
-    let (back, names) = pattern.strip_prefix('!').map_or(("", pattern), |names| ("!", names));
-    // By the documentation they are one, by git's own program it depends.
+    let (negation, names) = pattern.strip_prefix('!').map_or(("", pattern), |names| ("!", names));
+    // The documentation says that it equals '*', but git's own program does not always treat it so.
     ensure!(
         names.split('/').all(|name| !name.contains("**") || name == "**"),
         "has a '**' beside other characters: write '*'"
     );
-    // The same, and a '/' in a class is none between names.
+    // A pattern without '/' matches in any directory. The library would also count a '/' in a class.
     let anywhere =
         if names.trim_end_matches('/').contains('/') || names == "/" { "" } else { "**/" };
-    let mut checked = format!("{back}{anywhere}");
+    let mut checked = format!("{negation}{anywhere}");
     let mut rest = names.chars().peekable();
     while let Some(char) = rest.next() {
         match char {
@@ -77,7 +76,7 @@ fn checked(pattern: &str) -> Result<String> {
     Ok(checked)
 }
 
-/// The rest of a class, with its end, as one that matches no `/`.
+/// Translates the rest of a class up to its `]` to a class that does not match `/`.
 fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String> {
     let not = rest.next_if(|char| matches!(char, '!' | '^')).is_some();
     let mut text = String::new();
@@ -117,15 +116,15 @@ fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String> {
         }
     }
     ensure!(!singles.contains(&'/'), "has a '/' in a class: git matches nothing with it");
-    // Where each means itself.
-    let takes =
+    // ']' is literal at the beginning of a class, '-' at its end.
+    let literal =
         |char: char| if singles.contains(&char) { String::from(char) } else { String::new() };
     let others: String = singles.iter().filter(|char| !matches!(char, ']' | '-')).collect();
     Ok(format!(
         "[{}{}{}{others}{ranges}{}]",
         if not { "!" } else { "" },
-        takes(']'),
+        literal(']'),
         if not { "/" } else { "" },
-        takes('-')
+        literal('-')
     ))
 }

@@ -1,4 +1,4 @@
-//! Where the content is secured that changed since the first pass: cloned, or copied.
+//! Secures the content that has changed since the first pass, by cloning or copying it.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -19,17 +19,17 @@ use crate::values::RunId;
 use super::At;
 use super::entry::Stat;
 
-/// What a directory of ours beside the files is called, before the run's id.
+/// The prefix of the name of a directory with clones beside the files, before the run's ID.
 const PREFIX: &str = ".gitlab-backup-";
-/// Files in a directory.
-const CROWD: u64 = 4096;
+/// The number of files in one directory.
+const PER_DIRECTORY: u64 = 4096;
 
 /// How content is secured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
-    /// The file system shares the blocks; fails where it cannot.
+    /// The file system shares the blocks; fails if it cannot.
     Clone,
-    /// Byte for byte, but for its holes: it costs what the file has on the disk.
+    /// The data is copied, holes stay holes: a copy needs as much disk space as the file.
     Copy,
 }
 
@@ -38,15 +38,18 @@ pub struct Staging {
     directory: Directory,
     held: Held,
     how: How,
+    /// The number of the next file.
     next: AtomicU64,
+    /// The bytes that were cloned or copied.
     bytes: AtomicU64,
-    crowds: Mutex<Vec<Arc<Directory>>>,
-    /// Files of several names, by file system and number.
-    named: Mutex<HashMap<(u64, u64), Named>>,
+    /// The directories that have been created, by their number.
+    directories: Mutex<Vec<Arc<Directory>>>,
+    /// Files with several hard links, by device and inode number.
+    linked: Mutex<HashMap<(u64, u64), Linked>>,
 }
 
-/// The same for all of its names; whoever comes first secures it.
-type Named = Arc<Mutex<Option<Secured>>>;
+/// A file with several hard links; the thread that meets it first secures it.
+type Linked = Arc<Mutex<Option<Secured>>>;
 
 /// A file that was secured under one of its names.
 struct Secured {
@@ -55,8 +58,7 @@ struct Secured {
 }
 
 impl Staging {
-    /// In a directory of ours that is empty. Fails if it cannot be opened, or is not the one that
-    /// was made.
+    /// Uses an empty directory. Fails if it cannot be opened or is not the one that was created.
     pub fn new(held: &Held, how: How) -> Result<Self> {
         let directory = held.open()?;
         Ok(Self {
@@ -65,28 +67,28 @@ impl Staging {
             how,
             next: AtomicU64::default(),
             bytes: AtomicU64::default(),
-            crowds: Mutex::default(),
-            named: Mutex::default(),
+            directories: Mutex::default(),
+            linked: Mutex::default(),
         })
     }
 
-    /// Where it is.
+    /// The directory.
     pub fn held(&self) -> &Held {
         &self.held
     }
 
-    /// Files in it, and the bytes that it took to secure them: of a copy, those outside holes.
+    /// The number of files in it, and the bytes that were cloned or copied, without holes.
     pub fn content(&self) -> (u64, u64) {
         (self.next.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
     }
 
-    /// The file of a number, beneath the directory.
+    /// The path of a file beneath the directory, by its number.
     pub fn file(number: u64) -> PathBuf {
-        Path::new(&(number / CROWD).to_string()).join(number.to_string())
+        Path::new(&(number / PER_DIRECTORY).to_string()).join(number.to_string())
     }
 
-    /// Secures the content of the file `name` in `directory` and tells its number: once, whatever
-    /// the number of its names. Fails if it is no longer the file that `stat` is of.
+    /// Secures the content of the file `name` in `directory` and returns its number. A file with
+    /// several hard links is secured once. Fails if the file is not the one of `stat` any more.
     pub(super) fn secure(
         &self,
         directory: impl AsFd,
@@ -97,13 +99,13 @@ impl Staging {
             return self.secure_content(directory, name, stat);
         }
         let file = Arc::clone(
-            self.named
+            self.linked
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .entry((stat.device, stat.inode))
                 .or_default(),
         );
-        // Who comes by another name meanwhile waits for this.
+        // A thread that meets another link to the file waits here.
         let mut secured = file.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(earlier) =
             secured.as_ref().filter(|earlier| stat.unchanged_since(&earlier.stat))
@@ -118,9 +120,11 @@ impl Staging {
     fn secure_content(&self, directory: impl AsFd, name: &OsStr, stat: &Stat) -> io::Result<u64> {
         let source = open(directory, Path::new(name), stat)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let crowd = self.crowd(number / CROWD)?;
-        let target = crowd.create(OsStr::new(&number.to_string()), 0o600).map_err(said)?;
-        let at = || crowd.path().join(number.to_string()).display().to_string();
+        let directory = self.numbered_directory(number / PER_DIRECTORY)?;
+        // Not by `durable`: millions of files, in the window. Only the frozen view, which is written
+        // when all of them are whole, names them, and they are worthless after a reboot.
+        let target = directory.create(OsStr::new(&number.to_string()), 0o600).map_err(to_io)?;
+        let at = || directory.path().join(number.to_string()).display().to_string();
         let bytes = match self.how {
             How::Clone if stat.size == 0 => 0,
             How::Clone => {
@@ -150,27 +154,29 @@ impl Staging {
         Ok(number)
     }
 
-    fn crowd(&self, number: u64) -> io::Result<Arc<Directory>> {
-        let mut crowds = self.crowds.lock().unwrap_or_else(PoisonError::into_inner);
-        while (crowds.len() as u64) <= number {
-            let made =
-                self.directory.make(OsStr::new(&crowds.len().to_string()), 0o700).map_err(said)?;
-            crowds.push(Arc::new(made));
+    /// The directory of this number. Creates it, and those before it, if necessary.
+    fn numbered_directory(&self, number: u64) -> io::Result<Arc<Directory>> {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        while (directories.len() as u64) <= number {
+            let name = directories.len().to_string();
+            let created = self.directory.make(OsStr::new(&name), 0o700).map_err(to_io)?;
+            directories.push(Arc::new(created));
         }
         usize::try_from(number)
             .ok()
-            .and_then(|number| crowds.get(number))
+            .and_then(|number| directories.get(number))
             .cloned()
             .ok_or_else(|| io::Error::other("no such directory"))
     }
 }
 
-pub(super) fn said(error: anyhow::Error) -> io::Error {
+/// Converts an error to the type that the library expects.
+pub(super) fn to_io(error: anyhow::Error) -> io::Error {
     io::Error::other(format!("{error:#}"))
 }
 
-/// Opens a file beneath `directory` for reading, if it is the one that `stat` is of: whoever owns a
-/// directory can put something else under any name, a link to another's file or a pipe that never
+/// Opens a file beneath `directory` for reading, if it is the file of `stat`: the owner of a directory
+/// can put anything else under a name, for example a link to a file of others or a pipe that never
 /// ends.
 pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> {
     let file =
@@ -182,14 +188,14 @@ pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> 
     Ok(file.into())
 }
 
-/// A place for a directory in which the content of `path` can be cloned for a run: on the same file
-/// system, and where nobody but root can exchange it, if there is such a place above `path`; else
-/// beside it, or in it.
+/// Plans a directory into which the content of `path` can be cloned for a run. It is on the same file
+/// system, in the nearest directory above `path` that only root can change; if there is none, beside
+/// `path` or in it.
 ///
-/// Fails if the file system cannot be asked.
-pub fn place(path: &Path, run: &RunId) -> Result<Held> {
+/// Fails if the file system cannot be examined.
+pub fn plan_clone_directory(path: &Path, run: &RunId) -> Result<Held> {
     let device = |path: &Path| rustix::fs::lstat(path).map(|stat| Stat::from(&stat).device);
-    // What is above it is so by where it is, and not by the links of root's that lead there.
+    // The directories above the real path, not above links of root that lead to it.
     let (above, name) = At::itself(path).open()?;
     let path = &above.real()?.join(name);
     let here = device(path).with_context(|| format!("cannot look at {}", path.display()))?;
@@ -203,8 +209,8 @@ pub fn place(path: &Path, run: &RunId) -> Result<Held> {
     Held::planned(parent, &format!("{PREFIX}{run}-"))
 }
 
-/// Whether a name is one that we give.
-pub(super) fn is_ours(name: &OsStr) -> bool {
+/// Whether a name is that of a directory with clones.
+pub(super) fn is_clone_directory(name: &OsStr) -> bool {
     let id = name
         .to_str()
         .and_then(|name| name.strip_prefix(PREFIX))

@@ -1,5 +1,5 @@
-//! A directory with all below it, packed: of millions of entries each costs the bytes that it has
-//! to say and no more. How deep it is, its makers decide, so nothing here calls itself.
+//! A directory with everything below it, packed so that each of millions of entries needs only the
+//! bytes of its fields. GitLab's users decide how deep it is, so no function here is recursive.
 
 use std::borrow::Borrow;
 use std::ffi::OsStr;
@@ -12,19 +12,21 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
 
-/// The byte before each entry: whether a later look may take it for unchanged.
+/// The byte before each entry: whether a later walk may treat it as unchanged.
 const KNOWN: u8 = 1;
 const FORGOTTEN: u8 = 0;
 
-/// A path's own entry, and all below it. What each directory holds is one listing; they lie in the
-/// order in which they were read.
+/// The entry of a path, and everything below it. The entries of each directory are one listing. The
+/// listings are in the order in which they were read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
-    /// All listings, one after the other; [`saved`](Self::save) as they are, beside the rest.
+    /// All listings, one after the other; [`saved`](Self::save) separately from the other fields.
     #[serde(skip)]
     packed: Vec<u8>,
-    /// Where each listing is, by its number. The first has the path's own entry alone.
+    /// The range of each listing in `packed`, by its number. The first has only the entry of the path
+    /// itself.
     listings: Vec<Range<usize>>,
+    /// The number of all entries.
     count: u64,
 }
 
@@ -36,7 +38,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// The next.
+    /// Appends an entry.
     pub(super) fn push(&mut self, entry: &Entry) -> Result<()> {
         self.packed.push(KNOWN);
         self.packed = postcard::to_extend(entry, std::mem::take(&mut self.packed))?;
@@ -46,18 +48,18 @@ impl Listing {
 }
 
 impl Tree {
-    /// Nothing yet but room for the listing of the path itself.
+    /// An empty tree with a number for the listing of the path itself.
     pub(super) fn new() -> Self {
         Self { packed: Vec::new(), listings: vec![Range::default()], count: 0 }
     }
 
-    /// A number for another listing, which is empty until it is [`put`](Self::put) there.
-    pub(super) fn number(&mut self) -> usize {
+    /// Reserves a number for a listing, which is empty until it is [`put`](Self::put).
+    pub(super) fn reserve(&mut self) -> usize {
         self.listings.push(0..0);
         self.listings.len() - 1
     }
 
-    /// The listing of this number.
+    /// Adds the listing with this number.
     pub(super) fn put(&mut self, number: usize, listing: &Listing) {
         let start = self.packed.len();
         self.packed.extend_from_slice(&listing.packed);
@@ -65,23 +67,23 @@ impl Tree {
         self.count += listing.count;
     }
 
-    /// How many entries there are, the path itself included.
+    /// The number of entries, including the path itself.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The path's own entry.
+    /// The entry of the path itself.
     pub fn first(&self) -> Result<Entry> {
         self.named(0)?.ahead()?.context("it is empty")
     }
 
-    /// The entries in the order of a walk: a directory, then what it holds by name, each with all
-    /// below it. `path` is that of the first.
+    /// The entries in the order of a walk: a directory, then its entries by name, each with everything
+    /// below it. `path` is the path of the first.
     pub fn entries(&self, path: &Path) -> Entries<&Self> {
         Entries::of(self, path)
     }
 
-    /// The same, to be kept with the tree.
+    /// Like [`entries`](Self::entries), but owns the tree.
     pub fn into_entries(self, path: &Path) -> Entries<Self> {
         Entries::of(self, path)
     }
@@ -91,7 +93,7 @@ impl Tree {
         Ok(self.find(path)?.map(|(_, entry)| entry))
     }
 
-    /// The entry at `path` is unknown from now on: whatever is found there has changed.
+    /// Forgets the entry at `path`: any file that is found there counts as changed.
     pub(super) fn forget(&mut self, path: &Path) -> Result<()> {
         if let Some((at, _)) = self.find(path)?
             && let Some(byte) = self.packed.get_mut(at)
@@ -101,7 +103,7 @@ impl Tree {
         Ok(())
     }
 
-    /// The same with the number of its first byte.
+    /// The entry at `path`, and the position of its first byte.
     fn find(&self, path: &Path) -> Result<Option<(usize, Entry)>> {
         let mut rest = self.listing(0)?;
         let mut found = (rest.start, self.take(&mut rest)?);
@@ -122,7 +124,7 @@ impl Tree {
         Ok(Some(found))
     }
 
-    /// The entries of a listing, to be asked for by name.
+    /// The entries of a listing, for lookup by name.
     pub(super) fn named(&self, number: usize) -> Result<Named<'_>> {
         Ok(Named { tree: self, rest: self.listing(number)?, ahead: None })
     }
@@ -131,7 +133,7 @@ impl Tree {
         self.listings.get(number).cloned().context("a directory has no listing")
     }
 
-    /// The first of `rest`, which then begins after it.
+    /// Reads the first entry of `rest` and removes it from the range.
     fn take(&self, rest: &mut Range<usize>) -> Result<Entry> {
         let (known, packed) = self
             .packed
@@ -147,12 +149,12 @@ impl Tree {
         Ok(entry)
     }
 
-    /// Writes what serde leaves out.
+    /// Writes the field that serde leaves out.
     pub(super) fn save(&self, writer: &mut impl Write) -> io::Result<()> {
         writer.write_all(&self.packed)
     }
 
-    /// Reads it again, if `left` has so many bytes. In the window: nothing is looked at.
+    /// Reads that field, if `left` has enough bytes. Runs in the window, so it checks no entries.
     pub(super) fn load(&mut self, reader: &mut impl Read, left: &mut u64) -> Result<()> {
         let length =
             self.listings.iter().try_fold(0_usize, |sum, listing| sum.checked_add(listing.len()));
@@ -163,16 +165,16 @@ impl Tree {
     }
 }
 
-/// The entries of one directory, asked for in the order of their names.
+/// The entries of one directory, looked up in the order of their names.
 pub(super) struct Named<'a> {
     tree: &'a Tree,
     rest: Range<usize>,
-    /// Read already, and greater than every name so far.
+    /// An entry that was read already; its name is greater than every name looked up so far.
     ahead: Option<Entry>,
 }
 
 impl Named<'_> {
-    /// The entry of this name, which is greater than the last one.
+    /// Finds the entry with this name, which must be greater than the last one.
     pub(super) fn find(&mut self, name: &OsStr) -> Result<Option<Entry>> {
         loop {
             match self.ahead()? {
@@ -194,14 +196,16 @@ impl Named<'_> {
     }
 }
 
-/// Every entry of a tree in turn.
+/// Iterates over the entries of a tree.
 pub struct Entries<T> {
     tree: T,
-    /// What is left of each directory that is not at its end, outermost first.
+    /// The rest of each directory that is not finished, outermost first.
     open: Vec<Range<usize>>,
-    /// Of the last entry, and how many names below the first it is.
+    /// The path of the last entry.
     path: PathBuf,
+    /// How many names the last entry is below the first.
     depth: usize,
+    /// The number of entries that remain.
     left: u64,
 }
 
@@ -212,7 +216,7 @@ impl<T: Borrow<Tree>> Entries<T> {
         Self { tree, open, path: path.to_owned(), depth: 0, left }
     }
 
-    /// The path of the entry that was handed out last.
+    /// The path of the last entry.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -228,7 +232,7 @@ impl<T: Borrow<Tree>> Entries<T> {
         };
         let tree = self.tree.borrow();
         let entry = tree.take(rest)?;
-        // So a tree that leads into itself ends too.
+        // A damaged tree that contains itself ends here.
         self.left = self.left.checked_sub(1).context("it has more entries than were counted")?;
         if depth > 0 {
             for _ in depth..=self.depth {
@@ -247,7 +251,7 @@ impl<T: Borrow<Tree>> Entries<T> {
 impl<T: Borrow<Tree>> Iterator for Entries<T> {
     type Item = Result<Entry>;
 
-    /// Nothing follows an error.
+    /// Ends after an error.
     fn next(&mut self) -> Option<Result<Entry>> {
         let step = self.step();
         if step.is_err() {
@@ -280,8 +284,8 @@ mod tests {
         Entry { name: name.into(), stat, extra: None, content: Content::None, listing }
     }
 
-    /// Of directories, each with its listing's number and what it holds; an entry is a directory if
-    /// one has its name. Put there in this order.
+    /// Builds a tree of directories: the name, the number of the listing, and the names in it. An entry
+    /// is a directory if one of them has its name. The listings are added in this order.
     fn tree(directories: &[(&str, usize, &[&str])]) -> Tree {
         let mut tree = Tree::new();
         tree.listings.resize(directories.len(), 0..0);
@@ -299,7 +303,7 @@ mod tests {
         tree
     }
 
-    /// The inner ones are done first.
+    /// The inner directories are finished first.
     fn nested() -> Tree {
         tree(&[
             ("b", 2, &["c", "file"]),
@@ -423,7 +427,7 @@ mod tests {
         let mut tree = Tree::new();
         for level in 0..=LEVELS {
             let mut listing = Listing::default();
-            listing.push(&entry("d", (level < LEVELS).then(|| tree.number()))).unwrap();
+            listing.push(&entry("d", (level < LEVELS).then(|| tree.reserve()))).unwrap();
             tree.put(level, &listing);
         }
         let deepest = "d/".repeat(LEVELS);

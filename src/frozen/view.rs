@@ -1,4 +1,4 @@
-//! A view of one or more paths, kept in a file between the window and the store.
+//! A view of one or more paths, saved in a file between the window and the store step.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::host::beneath::{Directory, Held};
-use crate::host::own;
+use crate::host::{durable, own};
 
 use super::Tree;
 
-/// The files, as they are to be archived.
+/// The files to archive.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// The paths, none inside another.
@@ -25,21 +25,21 @@ pub struct View {
 /// One path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// What it is called, always: so it is found in the repository.
+    /// The path under which it is stored, the same in every run.
     pub path: PathBuf,
-    /// Where it can be read: itself, or in a snapshot.
+    /// Where it is read: the path itself, or in a snapshot.
     pub at: At,
-    /// Where its staged content is.
+    /// The directory with its staged content.
     pub staged: Option<Held>,
-    /// The device of the original: a snapshot has another each time, and the metadata of hard links
-    /// has it in it.
+    /// The device number of the original. It is stored with hard links, and every snapshot has
+    /// another one.
     pub device: u64,
-    /// The path's own entry, and all below it.
+    /// The entry of the path itself, and everything below it.
     pub tree: Tree,
 }
 
-/// The numbers of the file systems below a root, as the host has them: a file is known by its
-/// number in its file system, and by both only.
+/// Translates the device numbers below a root to those of the original. A file is identified by its
+/// device and inode number together.
 #[derive(Debug, Clone, Copy)]
 pub struct Devices {
     read: u64,
@@ -47,15 +47,15 @@ pub struct Devices {
 }
 
 impl Root {
-    /// The numbers of the file systems below it.
+    /// The translation of device numbers below it.
     pub fn devices(&self) -> Result<Devices> {
         Ok(Devices { read: self.tree.first()?.stat.device, original: self.device })
     }
 }
 
 impl Devices {
-    /// The number on the host of what was read as `device`. The snapshot's is exchanged for the
-    /// original's, and every other is as it was read, so two that differ always stay two.
+    /// The number for a file that was read on `device`. The numbers of the snapshot and the original
+    /// are swapped and all others are kept, so different numbers always stay different.
     pub fn original(self, device: u64) -> u64 {
         match device {
             device if device == self.read => self.original,
@@ -65,13 +65,13 @@ impl Devices {
     }
 }
 
-/// Where something can be read: beneath a directory that is reached as [`Directory::open`] does,
-/// and from there on through no link.
+/// A path to read from: a directory that [`Directory::open`] accepts, and a path beneath it that leads
+/// through no link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct At {
     /// The directory.
     pub directory: PathBuf,
-    /// The way beneath it; empty for the directory itself.
+    /// The path beneath it; empty for the directory itself.
     pub inside: PathBuf,
 }
 
@@ -83,7 +83,7 @@ impl At {
         Self { directory: directory.to_owned(), inside: inside.into() }
     }
 
-    /// The directory in which it is, and its name there.
+    /// Opens the parent directory, and returns it with the name in it.
     ///
     /// # Errors
     /// If that directory cannot be opened.
@@ -108,7 +108,7 @@ impl View {
         self.roots.iter().map(|root| root.path.clone()).collect()
     }
 
-    /// The view that was saved there; none if there is no such file.
+    /// Loads a saved view; `None` if the file does not exist.
     pub fn load(path: &Path) -> Result<Option<Self>> {
         let file = match own::open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -117,7 +117,7 @@ impl View {
         Self::read(file).map(Some).with_context(|| format!("{} is damaged", path.display()))
     }
 
-    /// Allocates no more than the file has.
+    /// Reads a view. A damaged file cannot make it allocate more than the size of the file.
     fn read(file: File) -> Result<Self> {
         let mut left = file.metadata()?.len();
         let mut file = Summed::new(file);
@@ -130,14 +130,13 @@ impl View {
             root.tree.load(&mut file, &mut left)?;
         }
         let sum = file.sum.digest();
-        ensure!(file.number()? == sum, "its checksum is another");
+        ensure!(file.number()? == sum, "its checksum does not match");
         Ok(view)
     }
 
-    /// Saves it under its final name when it is whole. It need not outlive the machine, so nothing
-    /// waits for the disk.
+    /// Saves the view. It is worthless after a reboot, so nothing waits for the disk.
     pub fn save(&self, path: &Path) -> Result<()> {
-        own::replace(path, 0o600, false, |file| {
+        durable::write_until_reboot(path, 0o600, |file| {
             let mut file = Summed::new(file);
             let described = postcard::to_stdvec(self)?;
             file.write_all(&(described.len() as u64).to_le_bytes())?;
@@ -150,7 +149,7 @@ impl View {
         })
     }
 
-    /// Of what could not be stored, nothing is known: the next look takes it for changed.
+    /// Forgets paths that could not be stored, so that the next walk treats them as changed.
     pub fn forget<'a>(&mut self, paths: impl Iterator<Item = &'a Path>) -> Result<()> {
         for path in paths {
             for root in &mut self.roots {
@@ -162,7 +161,7 @@ impl View {
     }
 }
 
-/// A file, and the checksum of what was read of it or written to it.
+/// A file, and the checksum of everything read from it or written to it.
 struct Summed<F> {
     file: F,
     sum: Xxh3,
@@ -212,7 +211,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (root, path) = (directory.path().join("root"), directory.path().join("view"));
         own::make(root.join("a/b")).unwrap();
-        own::write(root.join("a/file"), "content").unwrap();
+        std::fs::write(root.join("a/file"), "content").unwrap();
         let exclude = Exclude::new(&[]).unwrap();
         let root = |_| Walk::new(&exclude).root(&root, &At::itself(&root), None).unwrap();
         let mut view = View { roots: (0..2).map(root).collect() };
@@ -222,7 +221,7 @@ mod tests {
         let whole = own::read(&path).unwrap();
         assert_eq!(View::load(&path).unwrap().unwrap(), view);
         let damaged = |bytes: &[u8]| {
-            own::write(&path, bytes).unwrap();
+            std::fs::write(&path, bytes).unwrap();
             let error = format!("{:#}", View::load(&path).unwrap_err());
             assert!(error.starts_with(&format!("{} is damaged: ", path.display())), "{error}");
         };

@@ -1,8 +1,8 @@
-//! The walk: every entry below a root with its metadata, in parallel; beside what an earlier walk
-//! saw, only what changed is looked at closer.
+//! The walk: reads the metadata of every entry below a root, in parallel. If an earlier walk exists,
+//! only entries that have changed since are read further.
 //!
-//! In the window nothing but this costs downtime where no file system can make a snapshot: one
-//! stat(2) for each entry, and for each directory one pass over its names.
+//! If the file system cannot make a snapshot, this is the part of the capture that costs downtime:
+//! one stat(2) for each entry, and one pass over the names of each directory.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -25,18 +25,18 @@ use super::staging::{self, Staging};
 use super::tree::{Listing, Tree};
 use super::{At, Exclude, Root};
 
-/// Threads, at least: a walk waits for the disk more than it computes.
+/// The minimum number of threads: a walk mostly waits for the disk.
 const THREADS: usize = 8;
-/// How coarse a file system's clock may be, with a wide margin.
+/// The coarsest resolution of a file system's clock, with a wide margin.
 const CLOCK: Duration = Duration::from_secs(2);
-/// Bytes of the longest path that can be laid out again: PATH_MAX, limits.h(0p), without the
-/// directory that it is laid out in.
+/// The longest path that can be restored, in bytes: PATH_MAX, limits.h(0p), less the directory into
+/// which it is extracted.
 const LONGEST: usize = 4096 - 256;
 
-/// A path that could not be read.
+/// A path that was left out, because it could not be read or no backup can hold it.
 #[derive(Debug, Clone)]
 pub struct Skipped {
-    /// The path; empty where the error's text names it.
+    /// The path; empty if the error names it.
     pub path: PathBuf,
     /// Why.
     pub error: String,
@@ -51,23 +51,25 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// How to walk.
+/// The options of a walk, and what it has left out so far.
 pub struct Walk<'a> {
     exclude: &'a Exclude,
+    /// The paths that matched `exclude`, if they are recorded.
     excluded: Option<Mutex<Vec<PathBuf>>>,
-    /// Files that changed later than this are not trusted to be found out by their metadata.
+    /// A later change of a file that changed after this might not show in its metadata.
     settled: Option<Time>,
+    /// Where changed content is secured.
     staging: Option<&'a Staging>,
     skipped: Mutex<Vec<Skipped>>,
     left_out: Mutex<Vec<Skipped>>,
     attributes_left_out: Mutex<Vec<Skipped>>,
 }
 
-/// From which moment on a change of a file can be told from its metadata: what was changed before
-/// it was written out by the file system since, so that a later write through a mapping shows too,
-/// and the clock has moved on.
+/// Syncs the file system of `path`, and returns a time: if a file has not changed since then, any
+/// later change shows in its metadata, because the clock has advanced and even a write through an
+/// existing memory mapping updates the time stamps again.
 ///
-/// Fails if the file system of `path` cannot be written out.
+/// Fails if the file system cannot be synced.
 pub fn settled(path: &Path) -> Result<Time> {
     let (directory, name) = At::itself(path).open()?;
     let file = beneath::openat(&directory, Path::new(&name), OFlags::RDONLY | OFlags::NONBLOCK);
@@ -85,7 +87,7 @@ pub fn settled(path: &Path) -> Result<Time> {
 }
 
 impl<'a> Walk<'a> {
-    /// Everything that is not excluded, with its content in place.
+    /// Walks everything that is not excluded, and leaves the content in place.
     pub fn new(exclude: &'a Exclude) -> Self {
         Self {
             exclude,
@@ -98,28 +100,30 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// GitLab is up: a file whose last change is not [`settled`] is recorded with a time of change
-    /// that it never had, so that no later look takes it for unchanged, here or in the repository.
+    /// For a walk while GitLab is up: a file that has changed after [`settled`] is recorded with a
+    /// time of change that it never had, so that it never counts as unchanged later, neither here nor
+    /// in the repository.
     #[must_use]
-    pub fn while_it_changes(self, settled: Time) -> Self {
+    pub fn while_files_change(self, settled: Time) -> Self {
         Self { settled: Some(settled), ..self }
     }
 
-    /// What is excluded can be asked for afterwards.
+    /// Records the excluded paths for [`excluded`](Self::excluded).
     #[must_use]
-    pub fn noting_what_is_excluded(self) -> Self {
+    pub fn recording_excluded(self) -> Self {
         Self { excluded: Some(Mutex::default()), ..self }
     }
 
-    /// The content of what changed is secured there.
+    /// Secures the content of changed files in `staging`.
     #[must_use]
     pub fn securing(self, staging: &'a Staging) -> Self {
         Self { staging: Some(staging), ..self }
     }
 
-    /// Walks `path`, which is to be found at `at`. `seen` is what the first pass saw of it.
+    /// Walks `path`, which is read at `at`. `seen` is the tree of the first pass.
     ///
-    /// Fails if the root itself cannot be read; what else cannot is [`skipped`](Self::skipped).
+    /// Fails if the root itself cannot be read; anything else that cannot be read is
+    /// [`skipped`](Self::skipped).
     pub fn root(&self, path: &Path, at: &At, seen: Option<&Tree>) -> Result<Root> {
         let threads =
             std::thread::available_parallelism().map_or(THREADS, |count| count.get().max(THREADS));
@@ -131,14 +135,14 @@ impl<'a> Walk<'a> {
         let stat = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW);
         let stat = Stat::from(&stat.with_context(|| format!("{at} cannot be read"))?);
         let directory = Arc::new(OwnedFd::from(directory));
-        // Its own name, and not the snapshot's.
+        // The name of the path, not of the snapshot.
         let called = path.file_name().unwrap_or(OsStr::new("/")).as_bytes().to_owned();
         let earlier = seen.map(Tree::first).transpose()?;
         let inside = earlier.as_ref().and_then(|entry| entry.listing);
         let mut entry = self.entry(&directory, &name, called, path, &stat, earlier);
         let listings = Listings { walk: self, seen, tree: Mutex::new(Tree::new()) };
         if stat.kind() == FileType::Directory {
-            let number = listings.number();
+            let number = listings.reserve();
             entry.listing = Some(number);
             let work =
                 Work { number, parent: directory, name, stat, path: path.to_owned(), seen: inside };
@@ -153,19 +157,20 @@ impl<'a> Walk<'a> {
         Ok(Root { path: path.to_owned(), at: at.clone(), staged, device, tree })
     }
 
-    /// What was excluded so far: with a directory, all that is in it.
+    /// Takes the paths that were excluded so far; a directory stands for everything in it.
     pub fn excluded(&self) -> Vec<PathBuf> {
         self.excluded.as_ref().map_or_else(Vec::new, |excluded| {
             std::mem::take(&mut *excluded.lock().unwrap_or_else(PoisonError::into_inner))
         })
     }
 
-    /// What could not be read so far.
+    /// Takes the paths that could not be read so far.
     pub fn skipped(&self) -> Vec<Skipped> {
         std::mem::take(&mut *self.skipped.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What no backup can hold, so far: it is not missed, and should be known.
+    /// Takes the paths and attributes, so far, that no backup can hold. They are not an error, but
+    /// are reported.
     pub fn left_out(&self) -> Vec<Skipped> {
         let mut all =
             std::mem::take(&mut *self.left_out.lock().unwrap_or_else(PoisonError::into_inner));
@@ -173,15 +178,16 @@ impl<'a> Walk<'a> {
         all
     }
 
-    /// The attributes that no backup can hold, so far: a part of what is
-    /// [`left_out`](Self::left_out), which then has them no more.
+    /// Takes the attributes, so far, that no backup can hold. [`left_out`](Self::left_out) then no
+    /// longer returns them.
     pub fn attributes_left_out(&self) -> Vec<Skipped> {
         std::mem::take(
             &mut *self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner),
         )
     }
 
-    /// Each time anew: what the first pass saw is told by the window.
+    /// Records the attributes of an entry that no backup can hold. Unchanged files are recorded too,
+    /// because the walk in the window reports those of the first pass.
     fn leave_attributes_out(&self, path: &Path, entry: &Entry) {
         let attributes = entry.extra.iter().flat_map(|extra| &extra.attributes);
         let mut unnamed = attributes.filter(|attribute| attribute.name().is_none());
@@ -197,12 +203,67 @@ impl<'a> Walk<'a> {
         self.attributes_left_out.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
     }
 
+    /// The metadata of `path`, which is `name` in `directory`; `None` if it is left out. Then the
+    /// reason is recorded, except for directories with clones of this program.
+    fn admit(&self, directory: &OwnedFd, name: &OsStr, path: &Path) -> Option<Stat> {
+        let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Stat::from(&stat),
+            Err(error) => {
+                self.leave_out_unreadable(path, error);
+                return None;
+            }
+        };
+        if stat.uid == 0 && staging::is_clone_directory(name) {
+            return None;
+        }
+        if self.exclude.matches(path, stat.kind() == FileType::Directory) {
+            if let Some(excluded) = &self.excluded {
+                excluded.lock().unwrap_or_else(PoisonError::into_inner).push(path.to_owned());
+            }
+            return None;
+        }
+        let length = path.as_os_str().len();
+        if length > LONGEST {
+            let error = format!("its path has {length} bytes, and a restore could not make it");
+            self.leave_out(path.to_owned(), error);
+            return None;
+        }
+        if is_device(&stat) {
+            let error = "it is a device, and a restore could not make it".to_owned();
+            self.leave_out(path.to_owned(), error);
+            return None;
+        }
+        Some(stat)
+    }
+
+    /// Records a path whose metadata cannot be read, unless it is excluded.
+    fn leave_out_unreadable(&self, path: &Path, error: Errno) {
+        // Without metadata it may be a directory or not.
+        let excluded =
+            [false, true].into_iter().any(|is_directory| self.exclude.matches(path, is_directory));
+        if excluded {
+            return;
+        }
+        // Only the user who has mounted a FUSE file system can read it. It is not part of GitLab.
+        if error == Errno::ACCESS && is_fuse_mount(path) {
+            let error = "a user has mounted a file system of his own there (FUSE)".to_owned();
+            self.leave_out(path.to_owned(), error);
+        } else {
+            self.skip(path.to_owned(), &error.into());
+        }
+    }
+
     fn skip(&self, path: PathBuf, error: &io::Error) {
         let skipped = Skipped { path, error: error.to_string() };
         self.skipped.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
     }
 
-    /// The entry of `path`, which is `name` in `directory` and is called `called`.
+    fn leave_out(&self, path: PathBuf, error: String) {
+        let skipped = Skipped { path, error };
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
+    }
+
+    /// The entry of `path`, which is read as `name` in `directory` and stored as `called`.
     fn entry(
         &self,
         directory: &OwnedFd,
@@ -245,18 +306,19 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A directory that is to be listed: held by the one above it, whatever its path leads to by now.
+/// A directory to list. It is opened beneath its parent, which is held by descriptor: its path may
+/// lead elsewhere by now.
 struct Work {
     number: usize,
     parent: Arc<OwnedFd>,
     name: OsString,
     stat: Stat,
     path: PathBuf,
-    /// The number of its listing in what the first pass saw.
+    /// The number of its listing in the tree of the first pass.
     seen: Option<usize>,
 }
 
-/// What all directories of a walk hold; each is packed as soon as it is listed.
+/// The listings of a walk. Each is packed as soon as its directory is read.
 struct Listings<'w, 'a> {
     walk: &'w Walk<'a>,
     seen: Option<&'w Tree>,
@@ -264,13 +326,13 @@ struct Listings<'w, 'a> {
 }
 
 impl Listings<'_, '_> {
-    /// A number for another directory.
-    fn number(&self) -> usize {
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner).number()
+    /// Reserves a number for the listing of a directory.
+    fn reserve(&self) -> usize {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner).reserve()
     }
 
-    /// Lists one directory, and has those in it listed side by side: each is a piece of work of its
-    /// own, so no depth is too deep for a stack.
+    /// Lists one directory. The directories in it are separate tasks of the thread pool, so that no
+    /// depth overflows a stack.
     fn directory<'s>(&'s self, scope: &Scope<'s>, work: &Work) {
         match self.list(scope, work) {
             Ok(listing) => {
@@ -295,70 +357,18 @@ impl Listings<'_, '_> {
             .zip(work.seen)
             .map(|(seen, number)| seen.named(number))
             .transpose()
-            .map_err(staging::said)?;
+            .map_err(staging::to_io)?;
         let mut listing = Listing::default();
         for bytes in names(&handle)? {
             let name = OsStr::from_bytes(&bytes);
             let path = work.path.join(name);
-            let stat = match rustix::fs::statat(&handle, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => Stat::from(&stat),
-                // What it is decides nothing here.
-                Err(_)
-                    if [false, true]
-                        .into_iter()
-                        .any(|is_directory| walk.exclude.matches(&path, is_directory)) =>
-                {
-                    continue;
-                }
-                // A user's own file system is nobody else's to read, and no part of GitLab's.
-                Err(Errno::ACCESS) if fuse(&path) => {
-                    let error =
-                        "a user has mounted a file system of his own there (FUSE)".to_owned();
-                    walk.left_out
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push(Skipped { path, error });
-                    continue;
-                }
-                Err(error) => {
-                    walk.skip(path, &error.into());
-                    continue;
-                }
-            };
-            if stat.uid == 0 && staging::is_ours(name) {
-                continue;
-            }
-            if walk.exclude.matches(&path, stat.kind() == FileType::Directory) {
-                if let Some(excluded) = &walk.excluded {
-                    excluded.lock().unwrap_or_else(PoisonError::into_inner).push(path);
-                }
-                continue;
-            }
-            if path.as_os_str().len() > LONGEST {
-                let error = format!(
-                    "its path has {} bytes, and a restore could not make it",
-                    path.as_os_str().len()
-                );
-                walk.left_out
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(Skipped { path, error });
-                continue;
-            }
-            if is_device(&stat) {
-                let error = "it is a device, and a restore could not make it".to_owned();
-                walk.left_out
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(Skipped { path, error });
-                continue;
-            }
+            let Some(stat) = walk.admit(&handle, name, &path) else { continue };
             let earlier =
-                seen.as_mut().map_or(Ok(None), |seen| seen.find(name)).map_err(staging::said)?;
+                seen.as_mut().map_or(Ok(None), |seen| seen.find(name)).map_err(staging::to_io)?;
             let inside = earlier.as_ref().and_then(|entry| entry.listing);
             let mut entry = walk.entry(&handle, name, bytes.clone(), &path, &stat, earlier);
             if stat.kind() == FileType::Directory {
-                let number = self.number();
+                let number = self.reserve();
                 entry.listing = Some(number);
                 let work = Work {
                     number,
@@ -370,14 +380,14 @@ impl Listings<'_, '_> {
                 };
                 scope.spawn(move |scope| self.directory(scope, &work));
             }
-            listing.push(&entry).map_err(staging::said)?;
+            listing.push(&entry).map_err(staging::to_io)?;
         }
         Ok(listing)
     }
 }
 
-/// Whether it takes mknod(2) with a right that no unit of ours has. Anybody may make the one
-/// without a number, with which overlayfs hides what is below it.
+/// Whether creating it needs CAP_MKNOD, mknod(2), which no unit has. Anybody may create the device
+/// 0:0, with which overlayfs marks deleted files.
 fn is_device(stat: &Stat) -> bool {
     match stat.kind() {
         FileType::BlockDevice => true,
@@ -386,8 +396,8 @@ fn is_device(stat: &Stat) -> bool {
     }
 }
 
-/// Whether a file system of FUSE is mounted at `path`.
-fn fuse(path: &Path) -> bool {
+/// Whether a FUSE file system is mounted at `path`.
+fn is_fuse_mount(path: &Path) -> bool {
     let mounts = mounts::seen().unwrap_or_default();
     mounts
         .iter()
@@ -396,7 +406,7 @@ fn fuse(path: &Path) -> bool {
         .is_some_and(|mount| mount.kind.starts_with("fuse"))
 }
 
-/// The names in a directory, sorted as the repository sorts them.
+/// The names in a directory, in the order of the repository.
 fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -410,7 +420,7 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// Extended attributes, and where a symbolic link points to.
+/// Reads the extended attributes and the target of a symbolic link.
 fn extra(directory: &OwnedFd, name: &OsStr, kind: FileType) -> io::Result<Option<Box<Extra>>> {
     let target = match kind {
         FileType::Symlink => {
@@ -418,8 +428,8 @@ fn extra(directory: &OwnedFd, name: &OsStr, kind: FileType) -> io::Result<Option
         }
         _ => None,
     };
-    // The system calls for attributes know no directory to begin at: this is one that nobody can
-    // exchange.
+    // The system calls for attributes take no directory descriptor. This path leads through one, which
+    // nobody can replace.
     let at = Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name);
     let mut attributes = Vec::new();
     let list = match xattr::list(&at) {
@@ -439,7 +449,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_takes_a_right_of_root_s_is_left_out() {
+    fn only_devices_that_need_a_capability_are_left_out() {
         // A device of that kind and number.
         fn stat(mode: u32, special: u64) -> Stat {
             let now = Time { seconds: 0, nanoseconds: 0 };

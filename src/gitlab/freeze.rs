@@ -196,7 +196,7 @@ async fn let_go(machine: Machine<'_>, unit: &str) -> Result<UnitState> {
             "systemd does not thaw it: {}",
             thawed.err().map_or_else(String::new, |error| format!("{error:#}"))
         );
-        own::write(group(root, &state).join("cgroup.freeze"), "0")
+        own::write_to_kernel(group(root, &state).join("cgroup.freeze"), "0")
             .with_context(|| format!("{unit} stays frozen: systemctl kill -s KILL {unit}"))?;
     }
     Ok(state)

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::{Config, Proxy};
 use crate::finding::Finding;
-use crate::host::{own, remedy};
+use crate::host::{durable, own, remedy};
 use crate::paths::{self, RootDirectory};
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::Journal;
@@ -83,7 +83,7 @@ pub async fn adopt(config: &Config) -> Result<()> {
     for (proxy, standing) in proxies.iter().zip(ask_all(proxies).await) {
         standings.push((proxy.unit(), standing?));
     }
-    own::write(paths::ADOPTING, "")?;
+    durable::write(Path::new(paths::ADOPTING), 0o600, "")?;
     let adopted = follow(&Manager::connect().await?, &standings).await;
     adopted.and(adopted_end())
 }
@@ -99,7 +99,7 @@ pub async fn let_go(manager: &dyn ServiceManager, units: &[UnitName]) -> Result<
         return Ok(());
     }
     own::make(paths::RUNTIME)?;
-    own::write(paths::ADOPTING, "")?;
+    durable::write(Path::new(paths::ADOPTING), 0o600, "")?;
     let standings: Vec<_> = units.iter().map(|unit| (unit.clone(), Standing::Down)).collect();
     let gone = follow(manager, &standings).await;
     gone.and(adopted_end())

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use crate::host::random;
+use crate::host::durable::{self, Existing, Lifetime};
 
 pub use held::Held;
 pub use lend::word;
@@ -269,23 +269,26 @@ impl Directory {
         missing.iter().try_fold(found, |here, name| here.make(name, 0o755))
     }
 
-    /// Puts a file under its name when it is whole and on disk; what was there is replaced.
+    /// Writes the file `name`, which it replaces, as [`durable`] says.
     pub fn replace(&self, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
-        let temporary = OsString::from(format!(".{}.{}", name.display(), random::name()?));
-        let write = || -> Result<()> {
-            let mut file = self.create(&temporary, mode)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            rustix::fs::renameat(&self.fd, &temporary, &self.fd, one(name)?)?;
-            // The name too: what it stands for may be removed elsewhere.
-            Ok(rustix::fs::fsync(&self.fd)?)
+        self.put(name, content, mode, Existing::Replace)
+    }
+
+    /// Writes the new file `name`, as [`durable`] says.
+    ///
+    /// # Errors
+    /// If there is anything under this name already.
+    pub fn write_new(&self, name: &OsStr, content: &[u8], mode: u32) -> Result<()> {
+        self.put(name, content, mode, Existing::Keep)
+    }
+
+    fn put(&self, name: &OsStr, content: &[u8], mode: u32, existing: Existing) -> Result<()> {
+        let put = || {
+            durable::write_in(self, one(name)?, mode, Lifetime::Disk, existing, |file| {
+                Ok(file.write_all(content)?)
+            })
         };
-        let written =
-            write().with_context(|| format!("cannot write {}", self.named(Path::new(name))));
-        if written.is_err() {
-            let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
-        }
-        written
+        put().with_context(|| format!("cannot write {}", self.named(Path::new(name))))
     }
 
     /// Moves `name` to `to`, as `new`.

@@ -165,7 +165,7 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
     // What others wrote may need any amount of memory: it goes before anything else of the host.
     // Where this may not be said, it is not.
     if confine.write.is_some() {
-        let _ = own::write("/proc/self/oom_score_adj", "500");
+        let _ = own::write_to_kernel("/proc/self/oom_score_adj", "500");
     }
     rustix::thread::set_no_new_privs(true).context("cannot give up gaining rights")?;
     // What it may see is opened as whom we are, and closed off as whom we become.

@@ -19,7 +19,8 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Makes a file for writing, or empties the one that is there.
+/// Creates a file for writing, or empties the existing one. For a file that nobody reads before it
+/// is whole; any other is written by [`durable`](super::durable).
 pub fn create(path: &Path) -> io::Result<File> {
     File::create(path)
 }
@@ -82,38 +83,11 @@ pub fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::metadata(path)
 }
 
-/// Writes a small file that nobody reads before it is whole.
-pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
+/// Writes to a file of the kernel's, in /proc or /sys. Any other file is written by
+/// [`durable`](super::durable), so that nobody reads a part of it.
+pub fn write_to_kernel(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
     let path = path.as_ref();
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Puts a file under its name when `write` has written it whole; if it has to outlive the machine,
-/// both are on disk when this returns, so that what it stands for may be removed.
-pub fn replace(
-    path: &Path,
-    mode: u32,
-    outlives: bool,
-    write: impl FnOnce(&mut File) -> Result<()>,
-) -> Result<()> {
-    let replace = || -> Result<()> {
-        let directory = path.parent().context("it has no directory")?;
-        // Its error names the file, which nobody has heard of.
-        let mut file = tempfile::NamedTempFile::new_in(directory)
-            .map_err(|error| io::Error::from(error.kind()))?;
-        write(file.as_file_mut())?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        if outlives {
-            file.as_file().sync_all()?;
-        }
-        file.persist(path)?;
-        if outlives {
-            // The name is the directory's content.
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
-    };
-    replace().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Makes a directory and those above it, where they are missing.
@@ -138,11 +112,6 @@ pub fn make_new(path: &Path, mode: u32) -> Result<()> {
         fs::create_dir(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
     };
     make().with_context(|| format!("cannot make {}", path.display()))
-}
-
-/// Renames.
-pub fn rename(from: &Path, to: impl AsRef<Path>) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))
 }
 
 /// Removes a file; that it is not there is no failure.

@@ -1,13 +1,13 @@
 //! The built-in engine: a restic-format repository below a local directory, written by the
 //! `rustic_core` library.
 //!
-//! What the library is known to get wrong is contained here: it returns success although files
-//! could not be read ([`source`] and [`net`] record each), it knows no locks ([`Builtin::lock`]),
-//! and its packs grow until a restore of them needs gigabytes ([`PACK_SIZE`]).
+//! The library has known defects, which this module works around: it returns success although files
+//! could not be read ([`source`] and [`ignored`] record each), it takes no locks
+//! ([`Builtin::lock`]), and its packs grow until a restore of them needs gigabytes ([`PACK_SIZE`]).
 
+mod compare;
 mod extract;
 mod ignored;
-mod laid_out;
 mod links;
 mod names;
 mod node;
@@ -31,7 +31,7 @@ use rustic_core::{
 use rustix::fs::FlockOperation;
 
 use crate::config::host;
-use crate::host::own;
+use crate::host::{durable, own};
 
 use super::{
     Engine, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG,
@@ -40,21 +40,21 @@ use super::{
 use links::Links;
 use source::{Skips, Source};
 
-/// Bytes of a pack file, never growing: the library's restore holds a pack for each of its threads
-/// in memory.
+/// The size of a pack file in bytes. It never grows, because the library's restore holds one pack in
+/// memory for each of its threads.
 const PACK_SIZE: u64 = 8 << 20;
-/// What a killed process left half written is removed when it is older than this.
+/// Temporary files of killed processes are removed when they are older than this.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// How often progress is told.
+/// How often progress is reported.
 const TICK: Duration = Duration::from_millis(250);
 
 pub(super) struct Builtin {
     location: PathBuf,
     password_file: PathBuf,
-    /// Where the key is kept between processes.
+    /// The file that keeps the key between processes.
     key_file: Option<PathBuf>,
-    /// Deriving it from the password takes half a second: once is enough.
+    /// The key. Deriving it from the password takes half a second, so it is derived once.
     key: OnceLock<MasterKey>,
 }
 
@@ -85,9 +85,9 @@ impl Builtin {
 
     fn open(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
         let location = self.location.display();
-        ensure!(local::is_there(&self.location)?, "there is no repository at {location}");
-        if let Some(key) = self.key.get().cloned().or_else(|| self.kept()) {
-            // A key that does not fit is another repository's: then the password decides.
+        ensure!(local::exists(&self.location)?, "there is no repository at {location}");
+        if let Some(key) = self.key.get().cloned().or_else(|| self.read_key_file()) {
+            // A key that does not open this repository belongs to another one. The password decides.
             if let Ok(repository) =
                 self.repository(bars.clone())?.open(&Credentials::Masterkey(key.clone()))
             {
@@ -96,14 +96,15 @@ impl Builtin {
             }
         }
         let repository = self.open_by_password(bars)?;
-        self.keep(repository.key());
+        self.remember(repository.key());
         Ok(repository)
     }
 
-    /// Only so opened does the repository know which of its keys it was opened with.
+    /// Opens the repository by its password. Only then does the library know which of the keys is in
+    /// use.
     fn open_by_password(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
         let opened = self.repository(bars.clone())?.open(&self.password()?);
-        // Ours once took the blanks for a part of it.
+        // Older versions of this program treated the blanks around the password as part of it.
         let opened = match (opened, own::read_text(&self.password_file)) {
             (Err(error), Ok(text)) if text.trim() != text.trim_end_matches(['\r', '\n']) => {
                 let whole = Credentials::password(text.trim_end_matches(['\r', '\n']));
@@ -127,15 +128,15 @@ impl Builtin {
         })
     }
 
-    fn kept(&self) -> Option<MasterKey> {
+    fn read_key_file(&self) -> Option<MasterKey> {
         serde_json::from_slice(&own::read(self.key_file.as_ref()?).ok()?).ok()
     }
 
-    /// Not being able to keep it costs time and nothing else.
-    fn keep(&self, key: MasterKey) {
+    /// Remembers the key, in this process and in the key file. An error only costs time later.
+    fn remember(&self, key: MasterKey) {
         let write = || -> Result<()> {
             let Some(path) = &self.key_file else { return Ok(()) };
-            own::replace(path, 0o600, false, |file| {
+            durable::write_until_reboot(path, 0o600, |file| {
                 serde_json::to_writer(file, &key).map_err(Into::into)
             })
         };
@@ -145,13 +146,13 @@ impl Builtin {
         let _ = self.key.set(key);
     }
 
-    /// Held by whoever changes the repository: the library itself takes no locks. Ends with the
-    /// process, however that ends.
+    /// Takes the lock that every process of this program holds while it changes the repository: the
+    /// library takes no locks. The lock ends with the returned file or the process.
     fn lock(&self, patience: Duration) -> Result<File> {
         let config = own::open(&self.location.join("config"))
             .context("cannot open the repository's config")?;
         let started = Instant::now();
-        let mut told = false;
+        let mut logged = false;
         while let Err(error) = rustix::fs::flock(&config, FlockOperation::NonBlockingLockExclusive)
         {
             if error != rustix::io::Errno::WOULDBLOCK || started.elapsed() >= patience {
@@ -162,9 +163,9 @@ impl Builtin {
                     )
                 });
             }
-            if !told && started.elapsed() > Duration::from_secs(1) {
+            if !logged && started.elapsed() > Duration::from_secs(1) {
                 tracing::info!("waiting: another process of gitlab-backup works in the repository");
-                told = true;
+                logged = true;
             }
             std::thread::sleep(LOCK_PAUSE);
         }
@@ -172,12 +173,12 @@ impl Builtin {
     }
 }
 
-/// Bytes of a password: half of what systemd takes as a unit's credentials, systemd.exec(5)
-/// `LoadCredential=`.
+/// The longest password in bytes: half of what systemd accepts as the credentials of a unit,
+/// systemd.exec(5) `LoadCredential=`.
 const PASSWORD_MAX: usize = 512 * 1024;
 
-/// As restic reads it: without white space at both ends. What it takes for another encoding is
-/// refused.
+/// Reads a password as restic does: without white space at both ends. A file that restic would
+/// decode from another encoding is refused.
 pub(super) fn read_password(path: &Path) -> Result<String> {
     let text = own::read(path).with_context(|| {
         format!("cannot read the repository's password from {}: put your copy back", path.display())
@@ -194,31 +195,33 @@ pub(super) fn read_password(path: &Path) -> Result<String> {
     );
     ensure!(
         password.len() <= PASSWORD_MAX,
-        "{} has {} bytes, more than systemd gives a unit: {PASSWORD_MAX} at most",
+        "{} has {} bytes, but systemd passes at most {PASSWORD_MAX} to a unit",
         path.display(),
         password.len()
     );
     Ok(password.to_owned())
 }
 
-/// The library's errors in one line: its own text is a page for people at a terminal.
+/// Formats an error of the library in one line: its own format is a page of text for a terminal.
 #[expect(clippy::boxed_local, reason = "the library's results hold it so")]
 fn plain(error: Box<RusticError>) -> anyhow::Error {
     anyhow!("{}", error.display_log().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// What is read into memory of a repository that others can write too.
+/// Collects a file of the repository in memory. Its size is limited, because others may be able to
+/// write to the repository.
 struct Bounded(Vec<u8>);
 
-/// A manifest has some hundred bytes for each part, and for each path that was left out.
-const MOST: usize = 256 << 20;
+/// The largest file that is read into memory, in bytes. A manifest has some hundred bytes for each
+/// part and for each path that was left out.
+const LARGEST_FILE: usize = 256 << 20;
 
 impl Write for Bounded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len().saturating_add(bytes.len()) > MOST {
+        if self.0.len().saturating_add(bytes.len()) > LARGEST_FILE {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                "it is larger than 256 MiB: this is no file of ours",
+                "it is larger than 256 MiB, so it is not a file of gitlab-backup",
             ));
         }
         self.0.write(bytes)
@@ -230,8 +233,8 @@ impl Write for Bounded {
 }
 
 impl Engine for Builtin {
-    fn is_there(&self) -> Result<bool> {
-        local::is_there(&self.location)
+    fn exists(&self) -> Result<bool> {
+        local::exists(&self.location)
     }
 
     fn ensure_vacant(&self) -> Result<()> {
@@ -239,7 +242,7 @@ impl Engine for Builtin {
     }
 
     fn init(&self) -> Result<bool> {
-        if self.is_there()? {
+        if self.exists()? {
             self.probe()?;
             return Ok(false);
         }
@@ -252,12 +255,13 @@ impl Engine for Builtin {
             .set_datapack_size_limit(size)
             .set_datapack_growfactor(0_u32);
         let options = options.set_treepack_size_limit(size).set_treepack_growfactor(0_u32);
-        let made = self
+        let created = self
             .repository(Hidden)?
             .init(&self.password()?, &key_options(), &options)
             .map_err(plain);
-        let repository = made.with_context(|| format!("cannot make a repository at {location}"))?;
-        self.keep(repository.key());
+        let repository =
+            created.with_context(|| format!("cannot create a repository at {location}"))?;
+        self.remember(repository.key());
         Ok(true)
     }
 
@@ -265,65 +269,35 @@ impl Engine for Builtin {
         self.open(Hidden).map(drop)
     }
 
-    fn turn(&self, patience: Duration) -> Result<()> {
+    fn wait_for_lock(&self, patience: Duration) -> Result<()> {
         self.lock(patience).map(drop)
     }
 
     fn recover(&self) -> Result<()> {
         let repository = self.open(Hidden)?;
         let _lock = self.lock(patience::LONG)?;
-        // Packs that were written but not listed in an index are taken up again.
+        // Adds packs that were written but not yet listed in an index.
         repository.repair_index(&RepairIndexOptions::default(), false).map_err(plain)?;
         remove_leftovers(&self.location, SystemTime::now() - LEFTOVER_AGE)
     }
 
     fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
-        let net = ignored::spread()?;
+        let ignored = ignored::collect()?;
         let read = Arc::new(AtomicU64::new(0));
         let repository = self.open(Bars(Arc::clone(&read)))?;
         let _lock = self.lock(request.patience)?;
         let repository = repository.to_indexed_ids().map_err(plain)?;
-        let mut options = SnapshotOptions::default()
-            .host(request.host.to_owned())
-            .command("gitlab-backup".to_owned());
-        for tag in [
-            TAG.to_owned(),
-            format!("{RUN_TAG}{}", request.run),
-            format!("{PART_TAG}{}", request.part),
-        ] {
-            options = options.add_tags(&tag).map_err(plain)?;
-        }
-        let mut snapshot = options.to_snapshot().map_err(plain)?;
-        snapshot.program_version = concat!("gitlab-backup ", env!("CARGO_PKG_VERSION")).to_owned();
-
+        let snapshot = new_snapshot(&request)?;
+        let options = backup_options(&repository, &request)?;
         let skips = Skips::default();
         let paths = request.files.paths();
         let source = Source::new(request.files, skips.clone())?;
-        // The library's name for it says the opposite of what it does: so, and only so, another
-        // file under the same name is noticed.
-        let parent = ParentOptions::default().ignore_inode(true).parents(self::parents(
-            &repository,
-            request.host,
-            request.parents,
-        )?);
-        let parent = if parent.parents.is_empty() { parent.force(true) } else { parent };
-        // The size would cost a second walk.
-        let archive = BackupOptions::default().no_scan(true).parent_opts(parent);
-        let done = AtomicBool::new(false);
-        let saved = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    progress.bytes(read.load(Ordering::Relaxed));
-                    std::thread::park_timeout(TICK);
-                }
-            });
-            let saved = repository.archive(&archive, &source, snapshot, &paths);
-            done.store(true, Ordering::Relaxed);
-            saved
+        let saved = with_progress(&read, progress, || {
+            repository.archive(&options, &source, snapshot, &paths)
         });
         let mut skipped = skips.take();
-        // The library logs what the source has told already: only what it says alone is news.
-        let ignored = net.draw();
+        // The library also logs the errors that the source has recorded.
+        let ignored = ignored.finish();
         if skipped.is_empty() {
             skipped = ignored;
         }
@@ -356,7 +330,7 @@ impl Engine for Builtin {
 
     fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let all = self.open(Hidden)?.get_all_snapshots().map_err(plain)?;
-        Ok(all.iter().filter_map(ours).collect())
+        Ok(all.iter().filter_map(by_tags).collect())
     }
 
     fn extract(&self, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
@@ -375,25 +349,25 @@ impl Engine for Builtin {
         Ok(())
     }
 
-    fn confused(&self, snapshot: &str) -> Result<Option<u64>> {
+    fn count_false_links(&self, snapshot: &str) -> Result<Option<u64>> {
         let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
         let root = repository.node_from_snapshot_path(snapshot, |_| true).map_err(plain)?;
         let entries =
             names::checked(repository.ls(&root, &LsOptions::default()).map_err(plain)?, 0);
-        Links::default().confused(entries).map(Some).map_err(plain)
+        Links::default().count_false_links(entries).map(Some).map_err(plain)
     }
 
     fn check(&self, data: bool) -> Result<()> {
         let found =
             self.open(Hidden)?.check(CheckOptions::default().read_data(data)).map_err(plain)?;
         let all: Vec<String> = found.0.iter().map(|(_, finding)| finding.to_string()).collect();
-        // Warnings alone are no damage.
+        // Warnings alone do not mean damage.
         ensure!(found.is_ok().is_ok(), "the repository is damaged: {}", all.join("; "));
         Ok(())
     }
 
     fn reader(&self) -> Result<Reader<'_>> {
-        // Once for all that is read: a large index takes seconds.
+        // The index is read once for all files, because a large one takes seconds.
         let repository = self.open(Hidden)?.to_indexed().map_err(plain)?;
         let read = move |snapshot: &str, path: &Path| {
             let node = repository
@@ -428,15 +402,16 @@ impl Engine for Builtin {
             let id = entry.file_name().to_string_lossy().into_owned();
             let text = own::read(entry.path())
                 .with_context(|| format!("cannot read {}", entry.path().display()))?;
-            // Who made it is not encrypted; the library does not tell it.
-            let said: serde_json::Value =
+            // The fields that say who created the key are not encrypted. The library does not
+            // return them.
+            let fields: serde_json::Value =
                 serde_json::from_slice(&text).with_context(|| format!("key {id} is damaged"))?;
-            let word = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
+            let field = |name: &str| fields[name].as_str().unwrap_or_default().to_owned();
             keys.push(Key {
                 current: current.as_ref() == Some(&id),
-                user: word("username"),
-                host: word("hostname"),
-                created: word("created"),
+                user: field("username"),
+                host: field("hostname"),
+                created: field("created"),
                 id,
             });
         }
@@ -460,23 +435,21 @@ impl Engine for Builtin {
     fn prune(&self, patience: Duration) -> Result<()> {
         let repository = self.open(Hidden)?;
         let _lock = self.lock(patience)?;
-        // Two-phase, as by default: a pack is marked today and removed tomorrow, so that what a
-        // reader has in hand stays.
+        // By default a pack is marked in one prune and removed in a later one, a day after, so that
+        // no reader loses the data it is reading.
         let options = PruneOptions::default();
-        let plan = repository
-            .prune_plan(&options)
-            .map_err(plain)
-            .context("cannot find out what to prune")?;
+        let plan =
+            repository.prune_plan(&options).map_err(plain).context("cannot plan the prune")?;
         repository.prune(&options, plan).map_err(plain).context("cannot prune")
     }
 }
 
-/// An id in full: its own text is its beginning only.
+/// A complete ID: the library's text form has only the beginning.
 fn hex(id: &rustic_core::Id) -> String {
     id.to_hex().as_str().to_owned()
 }
 
-/// What a key says of itself, as restic's do.
+/// The fields of a new key, as restic writes them.
 fn key_options() -> KeyOptions {
     KeyOptions::default()
         .hostname(host::name())
@@ -484,8 +457,8 @@ fn key_options() -> KeyOptions {
         .with_created(true)
 }
 
-/// The snapshot, if its tags say that it is of ours.
-fn ours(snapshot: &SnapshotFile) -> Option<Snapshot> {
+/// The snapshot, if its tags say that this program has created it.
+fn by_tags(snapshot: &SnapshotFile) -> Option<Snapshot> {
     let tagged = |prefix: &str| {
         snapshot.tags.iter().find_map(|tag| tag.strip_prefix(prefix).map(str::to_owned))
     };
@@ -496,11 +469,56 @@ fn ours(snapshot: &SnapshotFile) -> Option<Snapshot> {
     Some(Snapshot {
         id: hex(&snapshot.id),
         tree: hex(&snapshot.tree),
-        // The library's time type is another version's.
+        // The library uses another version of this type.
         time: jiff::Timestamp::from_nanosecond(nanoseconds).ok()?,
         host: snapshot.hostname.clone(),
         run: tagged(RUN_TAG)?.parse().ok()?,
         part: tagged(PART_TAG)?,
+    })
+}
+
+/// A snapshot for `request` with its tags, still without files.
+fn new_snapshot(request: &StoreRequest<'_>) -> Result<SnapshotFile> {
+    let mut options = SnapshotOptions::default()
+        .host(request.host.to_owned())
+        .command("gitlab-backup".to_owned());
+    for tag in
+        [TAG.to_owned(), format!("{RUN_TAG}{}", request.run), format!("{PART_TAG}{}", request.part)]
+    {
+        options = options.add_tags(&tag).map_err(plain)?;
+    }
+    let mut snapshot = options.to_snapshot().map_err(plain)?;
+    snapshot.program_version = concat!("gitlab-backup ", env!("CARGO_PKG_VERSION")).to_owned();
+    Ok(snapshot)
+}
+
+/// How the library stores `request`: which snapshots are its parents, and without a scan.
+fn backup_options(
+    repository: &Repository<impl rustic_core::Open>,
+    request: &StoreRequest<'_>,
+) -> Result<BackupOptions> {
+    let parents = parents(repository, request.host, request.parents)?;
+    // The library's name for this option says the opposite of its effect: only with `true` does it
+    // notice that another file has the same name.
+    let options = ParentOptions::default().ignore_inode(true).parents(parents);
+    let options = if options.parents.is_empty() { options.force(true) } else { options };
+    // A scan for the total size would walk all files a second time.
+    Ok(BackupOptions::default().no_scan(true).parent_opts(options))
+}
+
+/// Runs `store`, and reports the bytes in `read` to `progress` meanwhile.
+fn with_progress<T>(read: &AtomicU64, progress: &dyn Progress, store: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                progress.bytes(read.load(Ordering::Relaxed));
+                std::thread::park_timeout(TICK);
+            }
+        });
+        let stored = store();
+        done.store(true, Ordering::Relaxed);
+        stored
     })
 }
 
@@ -512,14 +530,14 @@ fn parents(
 ) -> Result<Vec<String>> {
     let all = repository.get_all_snapshots().map_err(plain)?;
     let mine: Vec<Snapshot> =
-        all.iter().filter_map(ours).filter(|snapshot| snapshot.host == host).collect();
+        all.iter().filter_map(by_tags).filter(|snapshot| snapshot.host == host).collect();
     let newest = |part: &&str| {
         mine.iter().filter(|snapshot| snapshot.part == **part).max_by_key(|snapshot| snapshot.time)
     };
     Ok(parts.iter().filter_map(newest).map(|snapshot| snapshot.id.clone()).collect())
 }
 
-/// Removes the library's temporary files that are older than `before`; nobody else does.
+/// Removes the library's temporary files that are older than `before`; the library does not.
 fn remove_leftovers(directory: &Path, before: SystemTime) -> Result<()> {
     for entry in
         own::entries(directory).with_context(|| format!("cannot read {}", directory.display()))?
@@ -533,13 +551,13 @@ fn remove_leftovers(directory: &Path, before: SystemTime) -> Result<()> {
             && metadata.modified()? < before
         {
             own::remove(&path)?;
-            tracing::info!(path = %path.display(), "removed what a killed process left half written");
+            tracing::info!(path = %path.display(), "removed an incomplete file of a killed process");
         }
     }
     Ok(())
 }
 
-/// No progress is shown.
+/// Ignores progress.
 #[derive(Debug, Clone)]
 struct Hidden;
 
@@ -549,7 +567,7 @@ impl ProgressBars for Hidden {
     }
 }
 
-/// Counts the bytes of a store.
+/// Counts the bytes that a store reads.
 #[derive(Debug, Clone)]
 struct Bars(Arc<AtomicU64>);
 

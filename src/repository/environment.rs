@@ -1,6 +1,6 @@
-//! `environment-file`: variables for restic, written as systemd.exec(5) `EnvironmentFile=` has
-//! them. Read by whoever opens the repository, a unit or a command by hand, and given to restic
-//! alone.
+//! `environment-file`: variables for restic, in the syntax of systemd.exec(5) `EnvironmentFile=`.
+//! The process that opens the repository, a unit or a command, reads the file and passes the
+//! variables to restic only.
 
 use std::iter::Peekable;
 use std::path::Path;
@@ -10,14 +10,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::host::own;
 
-/// Variables and their values.
+/// Reads the variables and their values.
 pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>> {
     let text = own::read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&text).with_context(|| format!("environment-file {}", path.display()))
 }
 
-/// A line each; `#` and `;` begin comments; values as a shell quotes them, but nothing in them is
-/// expanded.
+/// Parses one variable on each line. `#` and `;` begin comments. Values are quoted as in a shell, but
+/// nothing in them is expanded.
 fn parse(text: &str) -> Result<Vec<(String, String)>> {
     let mut variables = Vec::new();
     let mut rest = text.chars().peekable();
@@ -58,7 +58,7 @@ fn is_name(name: &str) -> bool {
 /// A value up to the end of its line, and how many ends of lines are in it.
 fn value(rest: &mut Peekable<Chars<'_>>) -> Result<(String, usize)> {
     let (mut value, mut lines, mut bare) = (String::new(), 0, 0);
-    // Only what a value begins with, or what follows a quoted part, is a quote.
+    // A quote character opens a quote only at the start of the value or after a quoted part.
     let mut begins = true;
     while let Some(c) = rest.next_if(|c| *c != '\n') {
         match c {
@@ -99,7 +99,7 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> Result<(String, usize)> {
         }
         begins = false;
     }
-    // Blanks at the end of a line that are in no quotes are nobody's.
+    // Unquoted blanks at the end of a line do not belong to the value.
     value.truncate(bare);
     Ok((value, lines))
 }
@@ -108,9 +108,9 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> Result<(String, usize)> {
 mod tests {
     use super::*;
 
-    /// What systemd 252 makes of the same lines: `systemd-run --property=EnvironmentFile=… env`.
+    /// What systemd 252 reads from the same lines: `systemd-run --property=EnvironmentFile=… env`.
     #[test]
-    fn values_are_what_systemd_takes_them_for() {
+    fn values_are_read_as_systemd_reads_them() {
         let text = "# a comment\n; another\n\nPLAIN=a b # c  \n  INDENTED = x\nSINGLE='a \"b\\n $c'\nDOUBLE=\"a \\\"b\\\" \\n \\$c\"\nBOTH=a'b c'\"d\"\nPARTS='a b' \"c\"\nESCAPED=a\\ b\\\nc\nEMPTY=\nCRLF=v\r\n\
                     LINES='1\n2'\nLAST=\"x\"";
         let variables = parse(text).unwrap();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_assignment_is_told_with_its_line() {
+    fn an_invalid_line_is_an_error_with_its_number() {
         for (text, line) in [
             ("A=1\nexport B=2\n", "line 2"),
             ("A='x\ny'\n\nB", "line 4"),

@@ -1,4 +1,5 @@
-//! A repository in a directory of this host, as far as names tell: what every engine agrees on.
+//! Whether a directory of this host holds a repository, judged by the names in it. All engines share
+//! this.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -7,14 +8,15 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::host::own;
 
-/// What every repository of this format has besides its file `config`.
+/// The directories that every repository of this format has besides its file `config`.
 const DIRECTORIES: [&str; 4] = ["data", "index", "keys", "snapshots"];
 
-/// Whether there is one in `directory`.
+/// Whether there is a repository in `directory`.
 ///
 /// # Errors
-/// If that cannot be told, or if it has lost its configuration: nobody may take that for none.
-pub(super) fn is_there(directory: &Path) -> Result<bool> {
+/// If that cannot be determined, or if the repository has lost its file `config`: it must not be
+/// treated as missing.
+pub(super) fn exists(directory: &Path) -> Result<bool> {
     let config = directory.join("config");
     match own::metadata(&config) {
         Ok(found) => {
@@ -46,11 +48,11 @@ pub(super) fn is_there(directory: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Fails if something else is where one is to be made.
+/// Fails if `directory`, in which a repository will be created, has other files.
 pub(super) fn ensure_vacant(directory: &Path) -> Result<()> {
     let occupied = match own::entries(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => false,
-        // A new file system has that.
+        // A new file system has lost+found.
         entries => entries
             .with_context(|| format!("cannot read {}", directory.display()))?
             .any(|entry| !entry.is_ok_and(|entry| entry.file_name() == "lost+found")),

@@ -1,10 +1,10 @@
-//! The `restic` program. Location and password reach it by its environment, never by its arguments.
+//! The `restic` program. It gets location and password by its environment, never by its arguments.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -22,26 +22,26 @@ use super::{
 const INCOMPLETE: i32 = 3;
 /// restic(1): the repository does not exist.
 const NO_REPOSITORY: i32 = 10;
-/// restic(1): the password opens nothing.
+/// restic(1): wrong password.
 const WRONG_PASSWORD: i32 = 12;
 const WRONG_PASSWORD_WORDS: &str = "wrong password or no key found";
-/// What it says before "Is there a repository at the following location?", with which it ends
-/// whatever went wrong. What the place itself says in the end decides: of directories and SFTP, of
-/// a REST server, of S3.
+/// How the error of a backend ends if there is no repository: of directories and SFTP, a REST server,
+/// S3. restic appends "Is there a repository at the following location?" to every error.
 const NONE: [&str; 4] =
     ["no such file or directory", "does not exist", "file does not exist", "NoSuchKey"];
+/// Words of a backend's error that mean that access is denied.
 const DENIED: [&str; 6] =
     ["401", "403", "Access Denied", "AccessDenied", "permission denied", "Forbidden"];
-/// What it says where another restic has locked the repository: the exit code for that is 0.17's,
-/// as is `--retry-lock` 0.16's.
+/// restic's error if another restic has locked the repository. The exit code for this is new in 0.17,
+/// `--retry-lock` in 0.16.
 const LOCKED_WORDS: &str = "repository is already locked";
-/// Between two attempts then.
+/// The pause between two attempts in that case.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Restic {
     location: String,
     password_file: PathBuf,
-    /// What `environment-file` sets: credentials of a store as a rule.
+    /// The variables of `environment-file`: usually the credentials of a backend.
     environment: Vec<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ struct Message {
     snapshot_id: Option<String>,
 }
 
-/// What restic says of a path, on stderr among other lines.
+/// restic's JSON message about a path that it cannot read, on stderr among other lines.
 #[derive(Deserialize)]
 struct Complaint {
     item: PathBuf,
@@ -98,14 +98,14 @@ struct Entry {
     size: u64,
 }
 
-/// What it says of a failure, without what it says in JSON to programs, unless that is all.
-fn words(said: &[u8]) -> String {
-    let lines: Vec<&[u8]> = said
+/// The error message in restic's output, without lines of JSON unless there are no others.
+fn words(output: &[u8]) -> String {
+    let lines: Vec<&[u8]> = output
         .split(|byte| *byte == b'\n')
         .filter(|line| !line.starts_with(b"{\"message_type\""))
         .collect();
     let plain = lines.join(&b'\n');
-    process::tail(if plain.trim_ascii().is_empty() { said } else { &plain })
+    process::tail(if plain.trim_ascii().is_empty() { output } else { &plain })
 }
 
 impl Restic {
@@ -124,7 +124,7 @@ impl Restic {
             .envs(self.environment.iter().cloned())
             .env("RESTIC_REPOSITORY", &self.location)
             .env("RESTIC_PASSWORD_FILE", &self.password_file);
-        // A cache would need a home; a local repository gains nothing from one.
+        // A cache needs a home directory, and a local repository does not benefit from one.
         command.arg("--no-cache").stdin(Stdio::null());
         command
     }
@@ -138,14 +138,15 @@ impl Restic {
     fn json<T: for<'de> Deserialize<'de>>(&self, words: &[&str]) -> Result<T> {
         let output = self.succeed(words)?;
         serde_json::from_slice(&output)
-            .with_context(|| format!("'restic {}' said what cannot be understood", words[0]))
+            .with_context(|| format!("cannot parse the output of 'restic {}'", words[0]))
     }
 
+    /// Runs restic with these arguments and returns its stdout.
     fn succeed(&self, words: &[&str]) -> Result<Vec<u8>> {
-        self.answered(&mut self.command(words), words[0])
+        self.run(&mut self.command(words), words[0])
     }
 
-    fn answered(&self, command: &mut Command, word: &str) -> Result<Vec<u8>> {
+    fn run(&self, command: &mut Command, word: &str) -> Result<Vec<u8>> {
         let output =
             command.output().context("cannot run restic: is the package 'restic' installed?")?;
         if output.status.success() { Ok(output.stdout) } else { Err(self.failure(word, &output)) }
@@ -155,13 +156,13 @@ impl Restic {
         anyhow!("'restic {word}' on {} failed: {}", self.location, words(&output.stderr))
     }
 
-    /// Whether all that a restore could not lay out is devices, for which a unit has no right: no
-    /// reason to lay out nothing.
-    fn only_devices(&self, snapshot: &str, said: &[u8]) -> Result<bool> {
-        let said = String::from_utf8_lossy(said);
+    /// Whether a restore has failed only because it could not create devices, for which a unit lacks
+    /// the capability. Warns about each in that case.
+    fn only_devices_failed(&self, snapshot: &str, output: &[u8]) -> Result<bool> {
+        let output = String::from_utf8_lossy(output);
         let failed: Vec<&str> =
-            said.lines().filter_map(|line| line.strip_prefix("ignoring error for ")).collect();
-        let count = said.lines().find_map(|line| {
+            output.lines().filter_map(|line| line.strip_prefix("ignoring error for ")).collect();
+        let count = output.lines().find_map(|line| {
             line.strip_prefix("Fatal: There were ")?.strip_suffix(" errors")?.parse().ok()
         });
         if failed.is_empty() || count != Some(failed.len()) {
@@ -186,36 +187,33 @@ impl Restic {
         Ok(only)
     }
 
-    /// Everything in a snapshot.
+    /// Calls `each` with every entry of a snapshot.
     fn entries(&self, snapshot: &str, each: &mut dyn FnMut(Entry)) -> Result<()> {
-        let said = self.succeed(&["ls", "--json", "--no-lock", snapshot])?;
-        // The first line is of the snapshot. A byte that is not UTF-8 is restic's replacement for
-        // it.
-        for line in said.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).skip(1) {
-            each(
-                serde_json::from_slice(line)
-                    .context("'restic ls' said what cannot be understood")?,
-            );
+        let output = self.succeed(&["ls", "--json", "--no-lock", snapshot])?;
+        // The first line describes the snapshot. restic replaces bytes that are not UTF-8.
+        for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).skip(1) {
+            each(serde_json::from_slice(line).context("cannot parse the output of 'restic ls'")?);
         }
         Ok(())
     }
 
-    /// The same, again and again while another restic has locked the repository.
-    fn in_turn<T>(&self, patience: Duration, what: impl Fn() -> Result<T>) -> Result<T> {
+    /// Runs `work`, and repeats it for up to `patience` while another restic has locked the
+    /// repository.
+    fn retry_while_locked<T>(&self, patience: Duration, work: impl Fn() -> Result<T>) -> Result<T> {
         let started = Instant::now();
-        let mut told = false;
+        let mut logged = false;
         loop {
-            match what() {
+            match work() {
                 Err(error)
                     if format!("{error:#}").contains(LOCKED_WORDS)
                         && started.elapsed() < patience =>
                 {
-                    if !told {
+                    if !logged {
                         tracing::info!("waiting: {error:#}");
-                        told = true;
+                        logged = true;
                     }
                     std::thread::sleep(LOCK_PAUSE);
-                    // Of processes that are gone, and of those only.
+                    // Removes only the locks of processes that no longer run.
                     self.succeed(&["unlock"])?;
                 }
                 result => return result,
@@ -223,23 +221,68 @@ impl Restic {
         }
     }
 
+    /// Stores `request` without waiting for a lock.
     fn store_now(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
-        let mut list = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
         let Files::Live { paths, exclude } = &request.files else {
             bail!(
                 "restic reads files where they are, and these are kept elsewhere: use engine 'builtin'"
             );
         };
-        for path in *paths {
-            path.symlink_metadata()
-                .with_context(|| format!("{} cannot be read", path.display()))?;
-            list.write_all(path.as_os_str().as_bytes())?;
-            list.write_all(b"\0")?;
+        let list = path_list(paths)?;
+        let excluded = excluded(paths, exclude)?;
+        let mut command = self.backup_command(request);
+        if let Some((file, others)) = &excluded {
+            command.arg("--exclude-file").arg(file.path());
+            for path in others {
+                command.arg("--exclude").arg(pattern(path));
+            }
         }
-        list.flush()?;
+        command.arg("--files-from-raw").arg(list.path());
+        let Backup { status, summary, complaints } = Backup::run(&mut command, progress)?;
+        let skipped = skipped(&complaints);
+        if !status.success() && status.code() != Some(INCOMPLETE) {
+            bail!(
+                "restic could not store part '{}' in {}: {status}: {}",
+                request.part,
+                self.location,
+                words(complaints.join("\n").as_bytes())
+            );
+        }
+        let summary = summary.context("restic printed no summary")?;
+        let snapshot = summary.snapshot_id.context("restic created no snapshot")?;
+        if request.tolerance == Tolerance::None
+            && (status.code() == Some(INCOMPLETE) || !skipped.is_empty())
+        {
+            self.forget(&[snapshot], patience::SHORT)?;
+            let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();
+            bail!(
+                "part '{}': {} paths could not be read: {}",
+                request.part,
+                skipped.len().max(1),
+                first.join(", ")
+            );
+        }
+        let stored = self
+            .list(&[&snapshot])?
+            .into_iter()
+            .next()
+            .context("restic does not find the snapshot that it has just created")?;
+        Ok(Stored {
+            snapshot: stored.id,
+            tree: stored.tree,
+            files: summary.total_files_processed,
+            bytes: summary.total_bytes_processed,
+            bytes_added: summary.data_added,
+            skipped,
+            left_out: Vec::new(),
+        })
+    }
+
+    /// `restic backup` with the tags and the host of `request`, still without files.
+    fn backup_command(&self, request: &StoreRequest<'_>) -> Command {
         let run = format!("{RUN_TAG}{}", request.run);
         let part = format!("{PART_TAG}{}", request.part);
-        let mut command = self.command(&[
+        self.command(&[
             "backup",
             "--json",
             "--tag",
@@ -250,15 +293,26 @@ impl Restic {
             &part,
             "--host",
             request.host,
-        ]);
-        let excluded = excluded(paths, exclude)?;
-        if let Some((file, others)) = &excluded {
-            command.arg("--exclude-file").arg(file.path());
-            for path in others {
-                command.arg("--exclude").arg(pattern(path));
-            }
-        }
-        command.arg("--files-from-raw").arg(list.path());
+        ])
+    }
+
+    fn list(&self, words: &[&str]) -> Result<Vec<RawSnapshot>> {
+        self.json(&[&["snapshots", "--json", "--no-lock", "--tag", TAG], words].concat())
+    }
+}
+
+/// A `restic backup` that has ended.
+struct Backup {
+    status: ExitStatus,
+    /// What it has stored, if it got that far.
+    summary: Option<Message>,
+    /// The lines on its stderr.
+    complaints: Vec<String>,
+}
+
+impl Backup {
+    /// Runs the command to its end and reports its progress.
+    fn run(command: &mut Command, progress: &dyn Progress) -> Result<Self> {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -278,60 +332,35 @@ impl Restic {
             }
         }
         let status = child.wait()?;
-        let complaints = complaints.join().unwrap_or_default();
-        let skipped: Vec<Skipped> = complaints
-            .iter()
-            .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
-            .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
-            .collect();
-        let said = || words(complaints.join("\n").as_bytes());
-        if !status.success() && status.code() != Some(INCOMPLETE) {
-            bail!(
-                "restic could not store part '{}' in {}: {status}: {}",
-                request.part,
-                self.location,
-                said()
-            );
-        }
-        let summary = summary.context("restic told no summary")?;
-        let snapshot = summary.snapshot_id.context("restic made no snapshot")?;
-        if request.tolerance == Tolerance::None
-            && (status.code() == Some(INCOMPLETE) || !skipped.is_empty())
-        {
-            self.forget(&[snapshot], patience::SHORT)?;
-            let first: Vec<String> = skipped.iter().take(3).map(ToString::to_string).collect();
-            bail!(
-                "part '{}': {} paths could not be read: {}",
-                request.part,
-                skipped.len().max(1),
-                first.join(", ")
-            );
-        }
-        let stored = self
-            .list(&[&snapshot])?
-            .into_iter()
-            .next()
-            .context("restic does not find the snapshot that it just made")?;
-        Ok(Stored {
-            snapshot: stored.id,
-            tree: stored.tree,
-            files: summary.total_files_processed,
-            bytes: summary.total_bytes_processed,
-            bytes_added: summary.data_added,
-            skipped,
-            left_out: Vec::new(),
-        })
-    }
-
-    fn list(&self, words: &[&str]) -> Result<Vec<RawSnapshot>> {
-        self.json(&[&["snapshots", "--json", "--no-lock", "--tag", TAG], words].concat())
+        Ok(Self { status, summary, complaints: complaints.join().unwrap_or_default() })
     }
 }
 
+/// The paths that restic complains about.
+fn skipped(complaints: &[String]) -> Vec<Skipped> {
+    complaints
+        .iter()
+        .filter_map(|line| serde_json::from_str::<Complaint>(line).ok())
+        .map(|complaint| Skipped { path: complaint.item, error: complaint.error.to_string() })
+        .collect()
+}
+
+/// A file for `--files-from-raw`. Fails if one of the paths does not exist.
+fn path_list(paths: &[PathBuf]) -> Result<tempfile::NamedTempFile> {
+    let mut list = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
+    for path in paths {
+        path.symlink_metadata().with_context(|| format!("{} cannot be read", path.display()))?;
+        list.write_all(path.as_os_str().as_bytes())?;
+        list.write_all(b"\0")?;
+    }
+    list.flush()?;
+    Ok(list)
+}
+
 impl Engine for Restic {
-    fn is_there(&self) -> Result<bool> {
+    fn exists(&self) -> Result<bool> {
         let directory = Path::new(&self.location);
-        if directory.is_absolute() && !local::is_there(directory)? {
+        if directory.is_absolute() && !local::exists(directory)? {
             return Ok(false);
         }
         let output = self.output(&["cat", "config", "--no-lock"])?;
@@ -339,7 +368,7 @@ impl Engine for Restic {
             return Ok(true);
         }
         let words = words(&output.stderr);
-        // 0.17 and newer have exit codes, older ones only words.
+        // 0.17 and newer have exit codes; of older ones the message decides.
         let code = output.status.code();
         if code == Some(NO_REPOSITORY) || code == Some(1) && is_none(&words) {
             return Ok(false);
@@ -362,8 +391,8 @@ impl Engine for Restic {
     }
 
     fn init(&self) -> Result<bool> {
-        // A repository that is there but cannot be opened must never be taken for none.
-        if self.is_there()? {
+        // A repository that exists but cannot be opened must not be treated as missing.
+        if self.exists()? {
             return Ok(false);
         }
         self.ensure_vacant()?;
@@ -381,18 +410,19 @@ impl Engine for Restic {
         self.succeed(&["cat", "config", "--no-lock"]).map(drop)
     }
 
-    fn turn(&self, patience: Duration) -> Result<()> {
-        // Anything that takes the lock of a reader.
-        self.in_turn(patience, || self.succeed(&["cat", "config"])).map(drop)
+    fn wait_for_lock(&self, patience: Duration) -> Result<()> {
+        // Any command that takes a reader's lock, which it cannot get while another has the
+        // exclusive one.
+        self.retry_while_locked(patience, || self.succeed(&["cat", "config"])).map(drop)
     }
 
     fn recover(&self) -> Result<()> {
-        // Removes the locks of processes that are gone, and only those.
+        // Removes only the locks of processes that no longer run.
         self.succeed(&["unlock"]).map(drop)
     }
 
     fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
-        self.in_turn(request.patience, || self.store_now(&request, progress))
+        self.retry_while_locked(request.patience, || self.store_now(&request, progress))
     }
 
     fn snapshots(&self) -> Result<Vec<Snapshot>> {
@@ -424,12 +454,13 @@ impl Engine for Restic {
         }
         let output =
             command.output().context("cannot run restic: is the package 'restic' installed?")?;
-        if !output.status.success() && !self.only_devices(snapshot, &output.stderr)? {
+        if !output.status.success() && !self.only_devices_failed(snapshot, &output.stderr)? {
             return Err(self.failure(words[0], &output));
         }
         for path in paths {
-            let laid = Path::new(target).join(path.strip_prefix("/").unwrap_or(path));
-            laid.symlink_metadata()
+            let extracted = Path::new(target).join(path.strip_prefix("/").unwrap_or(path));
+            extracted
+                .symlink_metadata()
                 .with_context(|| format!("{} is not in snapshot {snapshot}", path.display()))?;
         }
         Ok(())
@@ -441,8 +472,8 @@ impl Engine for Restic {
         })
     }
 
-    fn confused(&self, _: &str) -> Result<Option<u64>> {
-        // 'restic ls' tells neither the file system's number nor what a file holds.
+    fn count_false_links(&self, _: &str) -> Result<Option<u64>> {
+        // 'restic ls' prints neither device numbers nor the content of files.
         Ok(None)
     }
 
@@ -454,14 +485,14 @@ impl Engine for Restic {
 
     fn reader(&self) -> Result<Reader<'_>> {
         Ok(Box::new(|snapshot, path| {
-            self.answered(self.command(&["dump", "--no-lock", snapshot]).arg(path), "dump")
+            self.run(self.command(&["dump", "--no-lock", snapshot]).arg(path), "dump")
         }))
     }
 
     fn forget(&self, snapshots: &[String], patience: Duration) -> Result<()> {
         let ids: Vec<&str> = snapshots.iter().map(String::as_str).collect();
-        self.in_turn(patience, || self.succeed(&[&["forget"], &ids[..]].concat()))?;
-        // Some versions end well although the server let them remove nothing.
+        self.retry_while_locked(patience, || self.succeed(&[&["forget"], &ids[..]].concat()))?;
+        // Some versions succeed although the server has not let them remove anything.
         let left =
             self.list(&[])?.into_iter().filter(|snapshot| snapshots.contains(&snapshot.id)).count();
         ensure!(
@@ -475,7 +506,7 @@ impl Engine for Restic {
 
     fn keys(&self) -> Result<Vec<Key>> {
         let keys: Vec<RawKey> = self.json(&["key", "list", "--json", "--no-lock"])?;
-        // Only the beginning of an id is listed: it is as good as the whole.
+        // restic lists only the beginning of an ID, which identifies the key as well.
         Ok(keys
             .into_iter()
             .map(|key| Key {
@@ -500,21 +531,21 @@ impl Engine for Restic {
     }
 
     fn prune(&self, patience: Duration) -> Result<()> {
-        self.in_turn(patience, || self.succeed(&["prune"])).map(drop)
+        self.retry_while_locked(patience, || self.succeed(&["prune"])).map(drop)
     }
 }
 
-/// Whether these words of restic's mean that the place can be asked, and that there is no
-/// repository.
+/// Whether this error of restic means that the location is reachable and has no repository.
 fn is_none(words: &str) -> bool {
-    let said =
+    let reason =
         words.split("Is there a repository at the following location").next().unwrap_or_default();
-    !DENIED.iter().any(|denied| said.contains(denied))
-        && NONE.iter().any(|none| said.trim_end_matches(['?', ';', ' ', '.']).ends_with(none))
+    !DENIED.iter().any(|denied| reason.contains(denied))
+        && NONE.iter().any(|none| reason.trim_end_matches(['?', ';', ' ', '.']).ends_with(none))
 }
 
-/// What is to be left out, path by path: restic's own patterns are not those of gitignore(5). Most
-/// stand in a file, since arguments are short; those that no line of it can hold are told apart.
+/// The paths to leave out, one by one, because restic's patterns are not those of gitignore(5). Most
+/// are in a file, because the arguments of a command are limited. Paths that cannot be a line of
+/// that file are returned separately.
 fn excluded(
     paths: &[PathBuf],
     patterns: &[String],
@@ -523,16 +554,16 @@ fn excluded(
     if exclude.is_empty() {
         return Ok(None);
     }
-    let walk = Walk::new(&exclude).noting_what_is_excluded();
+    let walk = Walk::new(&exclude).recording_excluded();
     for path in paths {
         walk.root(path, &At::itself(path), None)?;
     }
     let (others, lines): (Vec<PathBuf>, Vec<PathBuf>) =
         walk.excluded().into_iter().partition(|path| !is_a_line(path));
-    let mut file = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    let mut file = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
     let mut writer = BufWriter::new(&mut file);
     for path in lines {
-        // There, restic puts the environment's variables in.
+        // restic expands environment variables in this file; `$$` is a dollar sign.
         let bytes = pattern(&path).into_vec();
         let parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'$').collect();
         writer.write_all(&parts.join(&b"$$"[..]))?;
@@ -543,14 +574,13 @@ fn excluded(
     Ok(Some((file, others)))
 }
 
-/// Whether restic reads it from one line of a file as it is: it takes the blanks from both ends.
+/// Whether restic reads the path unchanged from a line of a file: it trims blanks at both ends.
 fn is_a_line(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     !bytes.contains(&b'\n') && path.to_str().is_some_and(|path| path.trim() == path)
 }
 
-/// A pattern that means this path and nothing else, as restic's exclude patterns are read:
-/// filepath.Match of Go.
+/// A pattern that matches only this path. restic's patterns are those of Go's filepath.Match.
 fn pattern(path: &Path) -> OsString {
     let mut escaped = Vec::with_capacity(path.as_os_str().len());
     for byte in path.as_os_str().as_bytes() {

@@ -1,7 +1,7 @@
-//! Which runs stay: the policy of `restic forget`, per run instead of per snapshot. Pure.
+//! Which runs are kept: the policy of `restic forget`, per run instead of per snapshot. Pure.
 //!
-//! Written out because the library of the built-in engine judges the weeks around New Year's Eve
-//! otherwise than restic does.
+//! Implemented here because the library of the built-in engine treats the weeks around New Year's
+//! Eve differently from restic.
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
@@ -9,22 +9,23 @@ use jiff::{Timestamp, ZonedDateTime};
 use crate::config::Retention;
 use crate::values::RunId;
 
-/// What becomes of a run, and why.
+/// Whether a run is kept, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fate {
     /// The run.
     pub run: RunId,
-    /// It stays.
+    /// Whether it is kept.
     pub keep: bool,
-    /// Why it stays; empty if it goes.
+    /// Why it is kept; empty if it is removed.
     pub reasons: Vec<&'static str>,
 }
 
-/// One reason to keep: the newest run of each period, for so many periods.
+/// One keep rule: the newest run of each period, for a number of periods.
 struct Bucket {
     reason: &'static str,
+    /// Periods for which the rule still keeps a run.
     left: u32,
-    /// Two runs of one period have the same.
+    /// The number of a run's period: equal for two runs of the same period.
     period: fn(&ZonedDateTime, usize) -> i64,
     last: Option<i64>,
 }
@@ -38,7 +39,8 @@ impl Bucket {
         Self { reason, left: count.unwrap_or(0), period, last: None }
     }
 
-    fn takes(&mut self, time: &ZonedDateTime, index: usize) -> bool {
+    /// Whether the rule keeps the next run, which is older than those before.
+    fn keeps(&mut self, time: &ZonedDateTime, index: usize) -> bool {
         let period = (self.period)(time, index);
         if self.left == 0 || self.last == Some(period) {
             return false;
@@ -49,8 +51,8 @@ impl Bucket {
     }
 }
 
-/// Decides on `runs` by the time at which each started, newest first. Days begin at midnight in
-/// `zone`. The newest stays whatever the policy says.
+/// Decides which of `runs` are kept, by the time at which each started. Days begin at midnight in
+/// `zone`. The newest is kept whatever the policy says.
 pub fn decide(policy: &Retention, runs: &[(RunId, Timestamp)], zone: &TimeZone) -> Vec<Fate> {
     let mut newest_first: Vec<_> = runs.iter().collect();
     newest_first.sort_by(|a, b| (b.1, &b.0).cmp(&(a.1, &a.0)));
@@ -74,7 +76,7 @@ pub fn decide(policy: &Retention, runs: &[(RunId, Timestamp)], zone: &TimeZone) 
         let local = time.to_zoned_datetime(zone.clone());
         let mut reasons: Vec<&str> = buckets
             .iter_mut()
-            .filter_map(|bucket| bucket.takes(&local, index).then_some(bucket.reason))
+            .filter_map(|bucket| bucket.keeps(&local, index).then_some(bucket.reason))
             .collect();
         let age =
             newest.map(|newest| newest.duration_since(*time).unsigned_abs()).unwrap_or_default();

@@ -92,7 +92,7 @@ pub async fn host(config: &Config) -> Vec<Finding> {
         findings.extend(commands(config));
     }
     findings.extend(state().err().map(|error| Finding::of("state", Err(error))));
-    findings.extend(open::apart(config).err().map(|error| Finding::of("repository", Err(error))));
+    findings.extend(open::ensure_apart(config).err().map(|error| Finding::of("repository", Err(error))));
     findings
 }
 
@@ -160,14 +160,14 @@ fn state() -> Result<()> {
 fn repository(config: &Config) -> Result<String> {
     let engine = open::in_run(config)?;
     let location = &config.repository.location;
-    open::is_there(config, &*engine)?;
+    open::exists(config, &*engine)?;
     // Opening costs half a second of key derivation: `init` opens what is there already.
     if engine.init()? {
         tracing::info!(location, "made the repository");
         return Ok(format!("made at {location}"));
     }
     // Here and not in the window. A prune that begins later sees this run.
-    engine.turn(patience::LONG)?;
+    engine.wait_for_lock(patience::LONG)?;
     if Record::all(&RootDirectory::host())?
         .iter()
         .find(|record| record.finished.is_some())

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::host::own;
+use crate::host::{durable, own};
 use crate::paths::{self, RootDirectory};
 use crate::systemd::Paused;
 
@@ -29,7 +29,7 @@ pub fn clear(root: &RootDirectory) -> Result<()> {
 pub fn answered(root: &RootDirectory, answered: bool, units: &[String]) -> Result<()> {
     write_json(&root.at(paths::ASKED), &units)?;
     let unanswered = root.at(paths::UNANSWERED);
-    if answered { own::remove(unanswered) } else { own::write(unanswered, "") }
+    if answered { own::remove(unanswered) } else { durable::write(&unanswered, 0o600, "") }
 }
 
 /// Whether its answer is part of its return.

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{beneath, own};
+use crate::host::{beneath, durable, own};
 use crate::paths::{self, RootDirectory};
 use crate::values::RunId;
 
@@ -277,7 +277,7 @@ fn relative(path: &str) -> &str {
 /// Writes a JSON file under its final name only when it is whole and on disk.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     own::make(path.parent().context("a file has a directory")?)?;
-    own::replace(path, 0o600, true, |file| {
+    durable::write_with(path, 0o600, |file| {
         let mut writer = BufWriter::new(file);
         serde_json::to_writer_pretty(&mut writer, value)?;
         writer.write_all(b"\n")?;

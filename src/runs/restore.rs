@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::beneath::Held;
 use crate::host::identity::Account;
-use crate::host::own;
+use crate::host::{durable, own};
 use crate::paths::{self, RootDirectory};
 use crate::systemd::Paused;
 use crate::values::RunId;
@@ -89,7 +89,7 @@ impl Request {
                 "what was asked for was asked for long ago, by a command that did not come to its end: ask again by 'gitlab-backup restore'"
             );
         }
-        own::rename(&path, root.at(paths::RESTORE_ASKED))?;
+        durable::rename(&path, &root.at(paths::RESTORE_ASKED))?;
         Ok(request)
     }
 

@@ -45,7 +45,7 @@ pub fn end() -> Result<()> {
     let mut failures = Vec::new();
     for snapshot in &plan.snapshots {
         // What a snapshot may hold no longer matters.
-        if let Err(error) = volume::volumes(snapshot.kind, "").undo(snapshot) {
+        if let Err(error) = volume::volumes(snapshot.kind, "").remove(snapshot) {
             failures.push(format!(
                 "cannot remove snapshot {} of {}: {error:#}",
                 snapshot.name, snapshot.origin

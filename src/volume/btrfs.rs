@@ -1,8 +1,9 @@
-//! btrfs: snapshots of subvolumes, made in the file system's own top level, where no GitLab looks.
+//! btrfs: snapshots of subvolumes, in a directory at the top level of the file system, which GitLab
+//! does not use.
 //!
-//! The top level may be GitLab's account's, which can then move what we have in it and put
-//! something else in its place. So what is ours is held by descriptor, and removed and mounted by
-//! the subvolume's number, not by a path.
+//! The top level may belong to GitLab's account, which can then move this directory and replace it.
+//! Therefore the directory is held by descriptor, and snapshots are removed and mounted by the
+//! subvolume's number, not by a path.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -17,15 +18,15 @@ use crate::host::{own, process};
 use crate::paths;
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
+use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
 
-/// The number that a subvolume's root has in it (linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
+/// The inode number of every subvolume's root (linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
 const ROOT_INODE: u64 = 256;
-/// Where our snapshots are, in the top level.
+/// The directory with the snapshots, in the top level.
 const DIRECTORY: &str = ".gitlab-backup";
 
-/// Between the two in an origin: what is in neither.
-const BETWEEN: char = '\0';
+/// Separates device and path in an origin: no path contains it.
+const SEPARATOR: char = '\0';
 
 pub(super) struct Btrfs;
 
@@ -35,28 +36,29 @@ struct Subvolume<'a> {
     path: &'a Path,
 }
 
-/// What a snapshot is of.
+/// A subvolume in the notation of [`Snapshot::origin`].
 fn origin(device: &str, path: &Path) -> String {
-    format!("{device}{BETWEEN}{}", path.display())
+    format!("{device}{SEPARATOR}{}", path.display())
 }
 
 impl<'a> Subvolume<'a> {
     fn parse(origin: &'a str) -> Result<Self> {
-        // An older program wrote a colon between them, which either may have.
-        let parts = origin.split_once(BETWEEN).or_else(|| origin.split_once(':'));
+        // Older versions used a colon, although device and path can contain one.
+        let parts = origin.split_once(SEPARATOR).or_else(|| origin.split_once(':'));
         let (device, path) = parts.with_context(|| format!("'{origin}' names no subvolume"))?;
         Ok(Self { device, path: Path::new(path) })
     }
 }
 
 impl Volumes for Btrfs {
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
         if mount.kind != "btrfs" {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
         let below = path.strip_prefix(&mount.target).context("the path is not below its mount")?;
         let whole = mount.root.strip_prefix("/").unwrap_or(&mount.root).join(below);
-        // The nearest directory above that is a subvolume's root; usually what is mounted is one.
+        // Counts the steps up to the nearest directory that is a subvolume's root; usually that is
+        // the mount point.
         let roots = path.ancestors().take_while(|path| path.starts_with(&mount.target));
         let depth = roots
             .take_while(|path| path.metadata().is_ok_and(|metadata| metadata.ino() != ROOT_INODE))
@@ -76,22 +78,23 @@ impl Volumes for Btrfs {
     }
 
     fn prepare(&self, snapshot: &Snapshot) -> Result<()> {
-        let top = Directory::open(&top(Subvolume::parse(&snapshot.origin)?.device)?)?;
-        if ours(&top)?.is_some() {
+        let top = Directory::open(&mounted_top(Subvolume::parse(&snapshot.origin)?.device)?)?;
+        if snapshot_directory(&top)?.is_some() {
             return Ok(());
         }
         top.make(OsStr::new(DIRECTORY), 0o700).map(drop).with_context(|| {
-            format!("snapshots would be made in {DIRECTORY} at the top of the file system: what is there is no directory that root alone can change, remove it")
+            format!("snapshots are created in {DIRECTORY} at the top of the file system, but what is there is no directory that root alone can change: remove it")
         })
     }
 
     fn take(&self, snapshot: &Snapshot) -> Result<()> {
         let subvolume = Subvolume::parse(&snapshot.origin)?;
-        let top = Directory::open(&mounted(subvolume.device))?;
-        let directory = ours(&top)?
+        let top = Directory::open(&mount_point(subvolume.device))?;
+        let directory = snapshot_directory(&top)?
             .with_context(|| format!("{DIRECTORY} is gone from the file system's top level"))?;
         let mut command = Command::new("btrfs");
-        // What is on the way to it may be others': it is opened as it is, and not looked for again.
+        // Directories on the way may belong to others: the subvolume is opened once, and passed by
+        // its descriptor.
         let source = top.below(subvolume.path)?;
         command
             .args(["-q", "subvolume", "snapshot", "-r"])
@@ -102,7 +105,7 @@ impl Volumes for Btrfs {
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         let device = Subvolume::parse(&snapshot.origin)?.device;
-        let number = number(&Directory::open(&mounted(device))?, &snapshot.name)?;
+        let number = subvolume_number(&Directory::open(&mount_point(device))?, &snapshot.name)?;
         let number = number.with_context(|| {
             format!("snapshot {} is gone from {DIRECTORY} in {device}'s top level", snapshot.name)
         })?;
@@ -117,18 +120,18 @@ impl Volumes for Btrfs {
         .map(drop)
     }
 
-    fn intact(&self, _: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, _: &Snapshot) -> Result<()> {
         Ok(())
     }
 
-    fn undo(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
         if snapshot.at.is_absolute() {
             unmount(&snapshot.at)?;
         }
         let device = Subvolume::parse(&snapshot.origin)?.device;
-        let path = top(device)?;
+        let path = mounted_top(device)?;
         let top = Directory::open(&path)?;
-        match number(&top, &snapshot.name)? {
+        match subvolume_number(&top, &snapshot.name)? {
             Some(number) => {
                 let mut delete = Command::new("btrfs");
                 delete
@@ -136,11 +139,12 @@ impl Volumes for Btrfs {
                     .arg(&path);
                 process::run(&mut delete)?;
             }
-            None => absent(&path, &snapshot.name)?,
+            None => ensure_absent(&path, &snapshot.name)?,
         }
-        // With the last one goes all that was there for them; what others have in it stays.
-        if let Some(directory) = ours(&top)? {
-            if !names(&directory)?.is_empty() {
+        // With the last snapshot, the directory is removed if it is empty, and the top level is
+        // unmounted.
+        if let Some(directory) = snapshot_directory(&top)? {
+            if !snapshot_names(&directory)?.is_empty() {
                 return Ok(());
             }
             if directory.entries()?.is_empty() {
@@ -161,10 +165,10 @@ impl Volumes for Btrfs {
         devices.dedup();
         let mut found = Vec::new();
         for device in devices {
-            // Looked at where it is mounted only for this.
-            let path = top(device)?;
-            let names = match ours(&Directory::open(&path)?)? {
-                Some(directory) => names(&directory)?,
+            // Mounts the top level, unless it is mounted already.
+            let path = mounted_top(device)?;
+            let names = match snapshot_directory(&Directory::open(&path)?)? {
+                Some(directory) => snapshot_names(&directory)?,
                 None => Vec::new(),
             };
             if names.is_empty() {
@@ -182,9 +186,8 @@ impl Volumes for Btrfs {
     }
 }
 
-/// Our directory in the top level; none if others can change what has its name there, or if there
-/// is nothing.
-fn ours(top: &Directory) -> Result<Option<Directory>> {
+/// The directory with the snapshots; `None` if it does not exist or others can change it.
+fn snapshot_directory(top: &Directory) -> Result<Option<Directory>> {
     let name = Path::new(DIRECTORY);
     let is_directory = top
         .look(name)?
@@ -197,36 +200,37 @@ fn ours(top: &Directory) -> Result<Option<Directory>> {
     Ok((stat.st_uid == 0 && stat.st_mode & 0o022 == 0).then_some(found))
 }
 
-/// The names of our snapshots in our directory.
-fn names(directory: &Directory) -> Result<Vec<String>> {
+/// The names of the snapshots in the directory.
+fn snapshot_names(directory: &Directory) -> Result<Vec<String>> {
     let entries = directory.entries()?.into_iter().filter(|(_, kind)| *kind == FileType::Directory);
     Ok(entries
-        .filter_map(|(name, _)| name.into_string().ok().filter(|name| is_ours(name)))
+        .filter_map(|(name, _)| name.into_string().ok().filter(|name| has_our_name(name)))
         .collect())
 }
 
-/// The number of the snapshot of this name; none if there is none.
-fn number(top: &Directory, name: &str) -> Result<Option<u64>> {
-    let Some(directory) = ours(top)? else { return Ok(None) };
+/// The subvolume number of the snapshot with this name, if it exists.
+fn subvolume_number(top: &Directory, name: &str) -> Result<Option<u64>> {
+    let Some(directory) = snapshot_directory(top)? else { return Ok(None) };
     if directory.look(Path::new(name))?.is_none() {
         return Ok(None);
     }
     let found = directory.below(Path::new(name))?;
     if found.stat()?.st_ino != ROOT_INODE {
-        bail!("{name} in {DIRECTORY} of the file system's top level is no subvolume: remove it");
+        bail!("{name} in {DIRECTORY} of the file system's top level is not a subvolume: remove it");
     }
-    let said = process::run(
+    let output = process::run(
         Command::new("btrfs").args(["inspect-internal", "rootid"]).arg(found.reachable()),
     )?;
-    said.trim()
+    output
+        .trim()
         .parse()
         .map(Some)
-        .with_context(|| format!("'btrfs inspect-internal rootid' says '{}'", said.trim()))
+        .with_context(|| format!("'btrfs inspect-internal rootid' says '{}'", output.trim()))
 }
 
-/// Fails if a snapshot that is not in its place is elsewhere in the file system: only who owns the
-/// top level could have moved it.
-fn absent(top: &Path, name: &str) -> Result<()> {
+/// Fails if a missing snapshot is in another place of the file system: the owner of the top level
+/// has moved it.
+fn ensure_absent(top: &Path, name: &str) -> Result<()> {
     let listed = process::run(Command::new("btrfs").args(["subvolume", "list"]).arg(top))?;
     let moved = listed
         .lines()
@@ -242,14 +246,14 @@ fn absent(top: &Path, name: &str) -> Result<()> {
     }
 }
 
-/// Where the top level of the file system on `device` is, once it is mounted.
-fn mounted(device: &str) -> PathBuf {
+/// The mount point for the top level of the file system on `device`.
+fn mount_point(device: &str) -> PathBuf {
     Path::new(paths::VOLUMES).join(device.trim_start_matches('/').replace('/', "-"))
 }
 
-/// The same, mounted.
-fn top(device: &str) -> Result<PathBuf> {
-    let top = mounted(device);
+/// Mounts the top level of the file system on `device`, unless it is mounted, and returns where.
+fn mounted_top(device: &str) -> Result<PathBuf> {
+    let top = mount_point(device);
     if top.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_INODE) {
         return Ok(top);
     }
@@ -263,10 +267,10 @@ fn top(device: &str) -> Result<PathBuf> {
     Ok(top)
 }
 
-/// The first subvolume below `path`, which is `whole` in the top level.
+/// The first subvolume below `path`, whose path in the top level is `whole`.
 fn nested(path: &Path, whole: &Path) -> Result<Option<String>> {
-    // ID 257 gen 9 top level 5 path home/git: without `-o`, what is in the subvolume of `path`
-    // would be told relative to that.
+    // A line is "ID 257 gen 9 top level 5 path home/git". Without `-o`, paths inside the subvolume of
+    // `path` would be relative to it.
     let listed = process::run(Command::new("btrfs").args(["subvolume", "list", "-o"]).arg(path))?;
     let below = |line: &str| {
         let (_, found) = line.split_once(" path ")?;

@@ -1,4 +1,4 @@
-//! LVM: thin snapshots, and classic ones where the volume group has the room.
+//! LVM: thin snapshots, and classic ones if the volume group has enough space.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,24 +9,23 @@ use serde::Deserialize;
 use crate::host::{own, process};
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
+use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
 
-/// The file systems of which a snapshot can be mounted beside them.
+/// The file systems whose snapshots can be mounted at the same time as the original.
 const FILES: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];
-/// On every snapshot of ours: a name alone is no proof.
+/// The tag of every snapshot that this program creates: the name alone does not prove it.
 const TAG: &str = "gitlab-backup";
-/// What is asked of every logical volume, lvs(8). An answer of the kernel's that is yes or no is 1
-/// or 0, and -1 if there is none.
+/// The queried fields of every logical volume, lvs(8). Yes or no is 1 or 0, and -1 if unknown.
 const FIELDS: &str = "vg_name,lv_name,lv_dm_path,origin,pool_lv,segtype,lv_attr,lv_tags,lv_size,vg_size,vg_free,data_percent,metadata_percent,\
                       lv_health_status,lv_snapshot_invalid,lv_suspended";
 
 /// Logical volumes.
 pub(super) struct Lvm {
-    /// What a classic snapshot may hold, as lvcreate(8) takes it: "10%ORIGIN", "5G".
+    /// The size of a classic snapshot in the notation of lvcreate(8): "10%ORIGIN", "5G".
     pub(super) size: String,
 }
 
-/// A logical volume, as lvs(8) tells it.
+/// A logical volume as reported by lvs(8).
 #[derive(Debug, Clone, Deserialize)]
 struct Volume {
     #[serde(rename = "vg_name")]
@@ -35,7 +34,7 @@ struct Volume {
     name: String,
     #[serde(rename = "lv_dm_path")]
     device: PathBuf,
-    /// What it is a snapshot of.
+    /// The volume of which it is a snapshot.
     origin: String,
     #[serde(rename = "pool_lv")]
     pool: String,
@@ -63,7 +62,7 @@ struct Volume {
 
 fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| serde::de::Error::custom(format!("'{text}' is no number of bytes")))
+    text.parse().map_err(|_| serde::de::Error::custom(format!("'{text}' is not a number of bytes")))
 }
 
 impl Volume {
@@ -72,7 +71,7 @@ impl Volume {
     }
 
     fn is_ours(&self) -> bool {
-        is_ours(&self.name) && self.tags.split(',').any(|tag| tag == TAG)
+        has_our_name(&self.name) && self.tags.split(',').any(|tag| tag == TAG)
     }
 
     fn is_full(&self) -> bool {
@@ -81,8 +80,8 @@ impl Volume {
             .any(|percent| percent.parse::<f64>().is_ok_and(|percent| percent >= 100.0))
     }
 
-    /// Why it can have no snapshot, in words.
-    fn refuses(&self, size: &str) -> Result<Option<String>> {
+    /// The reason why it cannot have a snapshot, if there is one.
+    fn refusal(&self, size: &str) -> Result<Option<String>> {
         // lvs(8), lv_attr: the first character is the type.
         if self.attributes.starts_with(['s', 'S', 'O']) {
             return Ok(Some(format!(
@@ -93,10 +92,10 @@ impl Volume {
         if self.is_thin() {
             return Ok(None);
         }
-        let needed = room(size, self)?;
+        let needed = needed(size, self)?;
         Ok((needed > self.group_free).then(|| {
             format!(
-                "its snapshot may need {}, of which the volume group {} has {} free (lvm-snapshot-size is {size})",
+                "its snapshot may need {}, but the volume group {} has only {} free (lvm-snapshot-size is {size})",
                 mebibytes(needed),
                 self.group,
                 mebibytes(self.group_free)
@@ -105,8 +104,8 @@ impl Volume {
     }
 }
 
-/// A volume and what has to be known of it in the window, where nothing is asked; as text it can be
-/// read: `vg/lv (thin, ext4)`.
+/// A volume and its properties, so that nothing has to be queried in the window. As text it is
+/// `vg/lv (thin, ext4)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Origin<'a> {
     group: &'a str,
@@ -138,31 +137,35 @@ impl<'a> Origin<'a> {
 }
 
 impl Volumes for Lvm {
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
         if !mount.source.starts_with("/dev/") {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
         if mount.kind == "btrfs" {
-            // It tells its parts by an identity inside them, and would take the snapshot for the
+            // btrfs identifies devices by a UUID inside them, and would confuse the snapshot with the
             // volume.
             return Ok(Err(
-                "btrfs must not see a volume and its copy: its own snapshots are the way"
+                "btrfs must not see a volume and its copy: use the snapshots of btrfs itself"
                     .to_owned(),
             ));
         }
         if !FILES.contains(&mount.kind.as_str()) {
-            return Ok(Err(format!("it is {}, which is none of {}", mount.kind, FILES.join(", "))));
+            return Ok(Err(format!(
+                "it is {}, and only {} are supported",
+                mount.kind,
+                FILES.join(", ")
+            )));
         }
         if process::find("lvs", process::search_path()).is_none() {
             return Ok(Err(format!(
-                "it is on {}, and there is no lvs(8) to ask: lvm2 is not installed",
+                "it is on {}, and lvs(8) is missing: lvm2 is not installed",
                 mount.source
             )));
         }
         let Some(volume) = of(&list()?, &mount.source).cloned() else {
-            return Ok(Err(format!("it is on {}, which is no logical volume", mount.source)));
+            return Ok(Err(format!("it is on {}, which is not a logical volume", mount.source)));
         };
-        if let Some(reason) = volume.refuses(&self.size)? {
+        if let Some(reason) = volume.refusal(&self.size)? {
             return Ok(Err(reason));
         }
         let below = path.strip_prefix(&mount.target).context("the path is not below its mount")?;
@@ -177,19 +180,18 @@ impl Volumes for Lvm {
     }
 
     fn prepare(&self, _: &Snapshot) -> Result<()> {
-        // lvcreate would have modprobe(8) load what snapshots need, also thin ones, which our unit
-        // may not. The kernel does it by itself when it is asked for the version. A classic
-        // snapshot's room could be made now too; but to convert it in the window takes longer than
-        // to make it there.
-        let asked = process::run(lvm("dmsetup").args(["target-version", "snapshot"]));
-        if let Err(error) = asked {
-            // Old ones cannot ask.
-            let there = process::run(lvm("dmsetup").arg("targets"))?
+        // For any snapshot, lvcreate runs modprobe(8), which the unit must not. The kernel loads the
+        // module itself when it is asked for the version. The space of a classic snapshot could be
+        // allocated now too, but converting it in the window takes longer than creating it there.
+        let version = process::run(lvm("dmsetup").args(["target-version", "snapshot"]));
+        if let Err(error) = version {
+            // Old versions of dmsetup do not have this command.
+            let available = process::run(lvm("dmsetup").arg("targets"))?
                 .lines()
                 .any(|line| line.split_whitespace().next() == Some("snapshot"));
             ensure!(
-                there,
-                "the kernel can make no snapshots of logical volumes: its module dm_snapshot is not there ({error:#})"
+                available,
+                "the kernel cannot make snapshots of logical volumes: its module dm_snapshot is missing ({error:#})"
             );
         }
         Ok(())
@@ -200,7 +202,7 @@ impl Volumes for Lvm {
         let mut command = lvm("lvcreate");
         command.args(["-qq", "--yes", "--snapshot", "--name", &snapshot.name, "--addtag", TAG]);
         if !origin.thin {
-            // Without a size it would be a thin one, of an origin that it makes read-only.
+            // Without a size, lvcreate would create a thin snapshot and make the origin read-only.
             command
                 .args([if self.size.contains('%') { "--extents" } else { "--size" }, &self.size]);
         }
@@ -210,7 +212,7 @@ impl Volumes for Lvm {
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         let origin = Origin::parse(&snapshot.origin)?;
         if origin.thin {
-            // A thin snapshot is made such that nothing activates it by mistake.
+            // A thin snapshot has a flag that prevents accidental activation.
             let volume = format!("{}/{}", origin.group, snapshot.name);
             process::run(lvm("lvchange").args([
                 "-qq",
@@ -221,8 +223,8 @@ impl Volumes for Lvm {
                 &volume,
             ]))?;
         }
-        // It was taken of a file system that device-mapper had frozen: there is nothing to replay,
-        // and replaying would write.
+        // device-mapper froze the file system for the snapshot: there is no journal to replay, and
+        // a replay would write.
         let options = match origin.files {
             "xfs" => "ro,nosuid,nodev,noexec,nouuid,norecovery",
             "ext3" | "ext4" => "ro,nosuid,nodev,noexec,noload",
@@ -230,7 +232,7 @@ impl Volumes for Lvm {
         };
         own::make(&snapshot.at)?;
         let mut command = Command::new("mount");
-        // No helper of mount(8)'s: the kernel knows every file system that is taken.
+        // Without helpers of mount(8): the kernel itself mounts all file systems in `FILES`.
         command
             .args(["--internal-only", "-t", origin.files, "-o", options])
             .arg(device(origin.group, &snapshot.name))
@@ -238,19 +240,19 @@ impl Volumes for Lvm {
         process::run(&mut command).map(drop)
     }
 
-    fn intact(&self, snapshot: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, snapshot: &Snapshot) -> Result<()> {
         let origin = Origin::parse(&snapshot.origin)?;
-        intact(&list()?, &origin, snapshot, &self.size)
+        ensure_intact(&list()?, &origin, snapshot, &self.size)
     }
 
-    fn undo(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
         unmount(&snapshot.at)?;
         let origin = Origin::parse(&snapshot.origin)?;
         let volumes = list()?;
         let named = |name: &str| {
             volumes.iter().find(|volume| volume.group == origin.group && volume.name == name)
         };
-        // An lvcreate that was killed at the worst moment leaves the files frozen for good.
+        // An lvcreate that was killed at the wrong moment leaves the file system frozen.
         if named(origin.name).is_some_and(|volume| volume.suspended == "1") {
             process::run(lvm("lvchange").args([
                 "-qq",
@@ -285,15 +287,14 @@ impl Volumes for Lvm {
     }
 }
 
-/// A program of LVM's. It would complain of every descriptor that it inherits, and in the user's
-/// language.
+/// A program of LVM, in English, and without its warning for each inherited descriptor.
 fn lvm(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("LVM_SUPPRESS_FD_WARNINGS", "1").env("LC_ALL", "C");
     command
 }
 
-/// All logical volumes; one with several segments more than once.
+/// All logical volumes. One with several segments is listed several times.
 fn list() -> Result<Vec<Volume>> {
     let mut command = lvm("lvs");
     command.args([
@@ -320,8 +321,7 @@ fn parse(json: &str) -> Result<Vec<Volume>> {
         #[serde(default)]
         lv: Vec<Volume>,
     }
-    let output: Output =
-        serde_json::from_str(json).context("lvs said what cannot be understood")?;
+    let output: Output = serde_json::from_str(json).context("cannot parse the output of lvs")?;
     Ok(output.report.into_iter().flat_map(|report| report.lv).collect())
 }
 
@@ -329,35 +329,40 @@ fn device(group: &str, name: &str) -> PathBuf {
     ["/dev", group, name].iter().collect()
 }
 
-/// Whether two names are of the same device: each has several.
+/// Whether two paths are the same device, which has several.
 fn same(source: &str, device: &Path) -> bool {
     let real = |path: &Path| own::canonical(path).unwrap_or_else(|_| path.to_owned());
     Path::new(source) == device
         || source.starts_with("/dev/") && real(Path::new(source)) == real(device)
 }
 
-/// The volume that is `source`.
+/// The volume whose device is `source`.
 fn of<'a>(volumes: &'a [Volume], source: &str) -> Option<&'a Volume> {
     volumes.iter().find(|volume| {
         same(source, &volume.device) || Path::new(source) == device(&volume.group, &volume.name)
     })
 }
 
-/// What a classic snapshot that cannot be read has most likely suffered.
+/// The likely reason why a classic snapshot cannot be read.
 pub(super) fn unreadable(snapshot: &Snapshot) -> Option<String> {
     let origin = Origin::parse(&snapshot.origin).ok().filter(|origin| !origin.thin)?;
     let (group, name) = (origin.group, origin.name);
     Some(format!(
-        "the snapshot of {group}/{name} cannot be read: most likely it overflowed, and files.lvm-snapshot-size is to be larger"
+        "the snapshot of {group}/{name} cannot be read: most likely it overflowed; increase files.lvm-snapshot-size"
     ))
 }
 
-fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) -> Result<()> {
+fn ensure_intact(
+    volumes: &[Volume],
+    origin: &Origin,
+    snapshot: &Snapshot,
+    size: &str,
+) -> Result<()> {
     let named = |name: &str| {
         volumes.iter().find(|volume| volume.group == origin.group && volume.name == name)
     };
-    // A unit without devices sees no volumes at all. What it has read is good all the same: of a
-    // snapshot that overflowed the kernel lets nothing be read any more.
+    // A unit without access to devices sees no volumes at all. The data that it has read is valid
+    // nevertheless, because the kernel refuses all reads from a snapshot that has overflowed.
     if named(origin.name).is_none() {
         return Ok(());
     }
@@ -365,7 +370,7 @@ fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) 
         bail!("the snapshot {}/{} is gone: somebody removed it", origin.group, snapshot.name);
     };
     if !origin.thin {
-        // Without the kernel's word it may be anything.
+        // An unknown state (-1) counts as invalid.
         ensure!(
             found.invalid == "0" && !found.is_full(),
             "the snapshot of {}/{} overflowed: more was written to it during the backup than lvm-snapshot-size ({size}) holds; use a larger one",
@@ -375,7 +380,7 @@ fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) 
     } else if let Some(pool) = named(&found.pool) {
         ensure!(
             pool.health.is_empty() && !pool.is_full(),
-            "the thin pool {}/{}, which {} is in, ran out of space{}: make room in it",
+            "the thin pool {}/{}, which {} is in, ran out of space{}: extend it",
             origin.group,
             pool.name,
             origin.name,
@@ -385,13 +390,13 @@ fn intact(volumes: &[Volume], origin: &Origin, snapshot: &Snapshot, size: &str) 
     Ok(())
 }
 
-/// What is named and tagged as ours, of volumes that are mounted: a group that several hosts share
-/// has other hosts' too.
+/// The snapshots with the name and tag of this program, of mounted volumes only: a volume group that
+/// several hosts share has snapshots of other hosts too.
 fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<Snapshot> {
     let mut found = Vec::new();
     for mount in mounts {
         let Some(volume) = of(volumes, &mount.source) else { continue };
-        // One that was not finished knows no origin yet.
+        // An unfinished snapshot has no origin yet.
         let left = |left: &&Volume| {
             left.group == volume.group
                 && left.is_ours()
@@ -418,8 +423,9 @@ fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<Snapshot> {
     found
 }
 
-/// How many bytes of its group a snapshot of `volume` may take, by a size as lvcreate(8) takes it.
-fn room(size: &str, volume: &Volume) -> Result<u64> {
+/// The most bytes of the volume group that a snapshot of `volume` uses, for a size in the notation of
+/// lvcreate(8).
+fn needed(size: &str, volume: &Volume) -> Result<u64> {
     let parse = || {
         size.starts_with(|c: char| c.is_ascii_digit()).then_some(())?;
         if let Some((number, of)) = size.split_once('%') {
@@ -437,7 +443,7 @@ fn room(size: &str, volume: &Volume) -> Result<u64> {
             "b" => 0,
             "s" => 9,
             "k" => 10,
-            // lvcreate's own, without a unit.
+            // Without a unit, lvcreate assumes MiB.
             "m" | "" => 20,
             "g" => 30,
             "t" => 40,
@@ -446,7 +452,7 @@ fn room(size: &str, volume: &Volume) -> Result<u64> {
         };
         number.parse::<u64>().ok()?.checked_mul(1 << shift)
     };
-    parse().with_context(|| format!("lvm-snapshot-size: '{size}' is no size as lvcreate(8) takes it, such as \"10%ORIGIN\" or \"5G\""))
+    parse().with_context(|| format!("lvm-snapshot-size: '{size}' is not a size as for lvcreate(8), such as \"10%ORIGIN\" or \"5G\""))
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -457,9 +463,9 @@ fn mebibytes(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    /// What lvs 2.03.16 said on a host with a classic and a thin volume, each with a snapshot of
-    /// ours, the classic one overflowed.
-    const SAID: &str = include_str!("../../tests/fixtures/lvs.json");
+    /// The output of lvs 2.03.16 on a host with a classic and a thin volume. Each has a snapshot of
+    /// this program; the classic one has overflowed.
+    const OUTPUT: &str = include_str!("../../tests/fixtures/lvs.json");
     const OURS: [&str; 2] =
         ["gitlab-backup-20261124T023000Z-8f3c-0", "gitlab-backup-20261124T023000Z-8f3c-1"];
 
@@ -487,7 +493,7 @@ mod tests {
 
     #[test]
     fn finds_the_volume_by_either_name_of_its_device() {
-        let volumes = parse(SAID).unwrap();
+        let volumes = parse(OUTPUT).unwrap();
         for source in ["/dev/mapper/vg-plain", "/dev/vg/plain"] {
             assert_eq!(of(&volumes, source).unwrap().name, "plain", "{source}");
         }
@@ -506,42 +512,46 @@ mod tests {
     #[test]
     fn a_size_is_read_as_lvcreate_reads_it() {
         let volume =
-            parse(SAID).unwrap().into_iter().find(|volume| volume.name == "plain").unwrap();
-        let room = |size| room(size, &volume);
-        assert_eq!(room("10%ORIGIN").unwrap(), volume.size / 10);
-        assert_eq!(room("50%VG").unwrap(), volume.group_size / 2);
-        assert_eq!(room("100%FREE").unwrap(), volume.group_free);
+            parse(OUTPUT).unwrap().into_iter().find(|volume| volume.name == "plain").unwrap();
+        let needed = |size| needed(size, &volume);
+        assert_eq!(needed("10%ORIGIN").unwrap(), volume.size / 10);
+        assert_eq!(needed("50%VG").unwrap(), volume.group_size / 2);
+        assert_eq!(needed("100%FREE").unwrap(), volume.group_free);
         assert_eq!(
-            (room("5G").unwrap(), room("5g").unwrap(), room("5").unwrap()),
+            (needed("5G").unwrap(), needed("5g").unwrap(), needed("5").unwrap()),
             (5 << 30, 5 << 30, 5 << 20)
         );
         for bad in
             ["", "10%", "10%PVS", "G", "+5G", "+5%VG", "-5G", "5X", "5GiB", "18446744073709551615G"]
         {
-            assert!(room(bad).is_err(), "{bad}");
+            assert!(needed(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_classic_volume_needs_room_and_a_thin_one_none() {
-        let mut volumes = parse(SAID).unwrap();
-        assert_eq!(named(&mut volumes, "plain").refuses("10%ORIGIN").unwrap(), None);
-        let why = named(&mut volumes, "plain").refuses("5G").unwrap().unwrap();
+        let mut volumes = parse(OUTPUT).unwrap();
+        assert_eq!(named(&mut volumes, "plain").refusal("10%ORIGIN").unwrap(), None);
+        let why = named(&mut volumes, "plain").refusal("5G").unwrap().unwrap();
         assert_eq!(
             why,
-            "its snapshot may need 5120 MiB, of which the volume group vg has 3600 MiB free (lvm-snapshot-size is 5G)"
+            "its snapshot may need 5120 MiB, but the volume group vg has only 3600 MiB free (lvm-snapshot-size is 5G)"
         );
-        assert_eq!(named(&mut volumes, "thin").refuses("5G").unwrap(), None);
-        assert!(named(&mut volumes, OURS[0]).refuses("5M").unwrap().is_some());
+        assert_eq!(named(&mut volumes, "thin").refusal("5G").unwrap(), None);
+        assert!(named(&mut volumes, OURS[0]).refusal("5M").unwrap().is_some());
     }
 
     #[test]
     fn an_overflow_is_named() {
-        let mut volumes = parse(SAID).unwrap();
+        let mut volumes = parse(OUTPUT).unwrap();
         let check = |volumes: &[Volume], origin: &str, name: &str| {
-            let error =
-                intact(volumes, &Origin::parse(origin).unwrap(), &snapshot(origin, name), "8M")
-                    .err();
+            let error = ensure_intact(
+                volumes,
+                &Origin::parse(origin).unwrap(),
+                &snapshot(origin, name),
+                "8M",
+            )
+            .err();
             error.map(|error| error.to_string()).unwrap_or_default()
         };
         let (classic, thin) = ("vg/plain (classic, ext4)", "vg/thin (thin, xfs)");
@@ -563,7 +573,7 @@ mod tests {
 
     #[test]
     fn leftovers_are_named_and_tagged_as_ours_and_of_what_is_mounted() {
-        let mut volumes = parse(SAID).unwrap();
+        let mut volumes = parse(OUTPUT).unwrap();
         let names = |volumes: &[Volume], mounts: &[Mount]| {
             leftovers(volumes, mounts).into_iter().map(|found| found.name).collect::<Vec<_>>()
         };
@@ -572,7 +582,7 @@ mod tests {
         assert_eq!(names(&volumes, &both[..1]), OURS[..1]);
         assert_eq!(leftovers(&volumes, &both)[1].origin, "vg/thin (thin, xfs)");
         assert!(names(&volumes, &[mount("/dev/sda1", "ext4")]).is_empty());
-        // Half made: no snapshot of anything yet.
+        // Unfinished: it has no origin yet.
         named(&mut volumes, OURS[0]).origin = String::new();
         assert_eq!(names(&volumes, &both), OURS);
         named(&mut volumes, OURS[0]).tags = "other,gitlab-backup-too".to_owned();

@@ -1,4 +1,4 @@
-//! Unmounting what was mounted here.
+//! Unmounts snapshots.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::host::{mounts, own, process};
 
-/// Unmounts what is mounted at `path`, which then goes too; that nothing is there is no failure.
+/// Unmounts what is mounted at `path`, if anything, and removes the directory.
 pub(super) fn unmount(path: &Path) -> Result<()> {
     if mounts::seen()?.iter().any(|mount| mount.target == path) {
         process::run(Command::new("umount").arg(path))?;

@@ -1,4 +1,4 @@
-//! ZFS: snapshots of datasets. Tested with a fake of zfs(8) only: no machine of ours has ZFS.
+//! ZFS: snapshots of datasets. Tested with a fake of zfs(8) only.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,24 +9,26 @@ use anyhow::{Context, Result, ensure};
 use crate::host::{own, process};
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, is_ours};
+use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
 
 /// Datasets.
 #[derive(Default)]
 pub(super) struct Zfs {
-    /// In place of zfs(8) and mount(8).
+    /// Replaces zfs(8) and mount(8) in tests.
     fakes: Option<Fakes>,
 }
 
-/// A directory with fakes, and one for what they keep.
+/// Fake programs.
 struct Fakes {
+    /// The directory with the programs.
     programs: PathBuf,
+    /// The directory in which they keep their state.
     state: PathBuf,
 }
 
 impl Zfs {
     fn command(&self, program: &str) -> Command {
-        // What cannot be told from its status is told from its words.
+        // Messages are parsed where the exit status is not specific enough.
         match &self.fakes {
             None => {
                 let mut command = Command::new(program);
@@ -41,13 +43,13 @@ impl Zfs {
         }
     }
 
-    /// The names, of ours, of the snapshots that `dataset` has. None if it is not there.
-    fn ours(&self, dataset: &str) -> Result<Vec<String>> {
-        let said = process::run(
+    /// The names of this program's snapshots of `dataset`; empty if the dataset does not exist.
+    fn snapshots_of(&self, dataset: &str) -> Result<Vec<String>> {
+        let output = process::run(
             self.command("zfs")
                 .args(["list", "-H", "-t", "snapshot", "-o", "name", "-d", "1", dataset]),
         );
-        let names = match said {
+        let names = match output {
             Err(error) if error.to_string().contains("dataset does not exist") => {
                 return Ok(Vec::new());
             }
@@ -56,7 +58,7 @@ impl Zfs {
         let name = |line: &str| {
             line.strip_prefix(dataset)?
                 .strip_prefix('@')
-                .filter(|name| is_ours(name))
+                .filter(|name| has_our_name(name))
                 .map(str::to_owned)
         };
         Ok(names.lines().filter_map(name).collect())
@@ -68,7 +70,7 @@ fn full(snapshot: &Snapshot) -> String {
 }
 
 impl Volumes for Zfs {
-    fn place(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
         if mount.kind != "zfs" {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
@@ -90,23 +92,23 @@ impl Volumes for Zfs {
 
     fn mount(&self, snapshot: &Snapshot) -> Result<()> {
         own::make(&snapshot.at)?;
-        // Not by way of .zfs/snapshot: what the kernel mounts there by itself it also unmounts by
-        // itself, it does so outside of a unit's own view, and the dataset may hide it.
+        // Not through .zfs/snapshot: the kernel mounts and unmounts there automatically, outside of
+        // the unit's mount namespace, and the dataset may hide it.
         let arguments = ["-t", "zfs", "-o", "ro,nosuid,nodev,noexec", &full(snapshot)];
         process::run(self.command("mount").args(arguments.map(OsStr::new)).arg(&snapshot.at))
             .map(drop)
     }
 
-    fn intact(&self, _: &Snapshot) -> Result<()> {
-        // A pool that is full refuses what is new, and loses nothing that is old.
+    fn ensure_intact(&self, _: &Snapshot) -> Result<()> {
+        // A full pool refuses new data and loses none.
         Ok(())
     }
 
-    fn undo(&self, snapshot: &Snapshot) -> Result<()> {
-        // zfs(8) would take a list, or a range, or a whole dataset.
+    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
+        // zfs(8) would also accept a list, a range, or a whole dataset.
         ensure!(
-            is_ours(&snapshot.name) && !snapshot.origin.contains('@'),
-            "'{}' is no snapshot of ours",
+            has_our_name(&snapshot.name) && !snapshot.origin.contains('@'),
+            "'{}' is not a snapshot of gitlab-backup",
             full(snapshot)
         );
         unmount(&snapshot.at)?;
@@ -116,7 +118,7 @@ impl Volumes for Zfs {
         {
             process::run(Command::new("umount").arg(&mount.target))?;
         }
-        if self.ours(&snapshot.origin)?.contains(&snapshot.name) {
+        if self.snapshots_of(&snapshot.origin)?.contains(&snapshot.name) {
             process::run(self.command("zfs").args(["destroy", &full(snapshot)]))?;
         }
         Ok(())
@@ -139,7 +141,7 @@ impl Volumes for Zfs {
                 name,
                 at: PathBuf::new(),
             };
-            found.extend(self.ours(dataset)?.into_iter().map(snapshot));
+            found.extend(self.snapshots_of(dataset)?.into_iter().map(snapshot));
         }
         Ok(found)
     }
@@ -171,13 +173,13 @@ mod tests {
     #[test]
     fn a_path_is_in_the_dataset_that_is_mounted_there() {
         let place = |mount: &Mount| {
-            Zfs::default().place(mount, Path::new("/srv/git/repositories")).unwrap()
+            Zfs::default().locate(mount, Path::new("/srv/git/repositories")).unwrap()
         };
         assert_eq!(
             place(&mount("tank/git")),
             Ok(Place { origin: "tank/git".to_owned(), inside: "repositories".into() })
         );
-        // Part of it, mounted with --bind.
+        // A part of it, mounted with --bind.
         let part = Mount { root: "/data".into(), ..mount("tank/git") };
         assert_eq!(place(&part).unwrap().inside, Path::new("data/repositories"));
         assert!(place(&mount("tank/git@yesterday")).is_err());
@@ -202,7 +204,7 @@ mod tests {
             "tank/git@hourly\ntank/git@gitlab-backup-manual\ntank/other@x\n",
         )
         .unwrap();
-        zfs.undo(&snapshot).unwrap();
+        zfs.remove(&snapshot).unwrap();
         zfs.take(&snapshot).unwrap();
         assert!(zfs.take(&snapshot).is_err());
         zfs.mount(&snapshot).unwrap();
@@ -210,8 +212,8 @@ mod tests {
             .leftovers(&[mount("tank/git"), mount("tank/git"), mount(&full(&snapshot))])
             .unwrap();
         assert_eq!(left, [Snapshot { at: PathBuf::new(), ..snapshot.clone() }]);
-        zfs.undo(&snapshot).unwrap();
-        zfs.undo(&snapshot).unwrap();
+        zfs.remove(&snapshot).unwrap();
+        zfs.remove(&snapshot).unwrap();
         assert_eq!(zfs.leftovers(&[mount("tank/git")]).unwrap(), []);
         let read = |name| fs::read_to_string(state.path().join(name)).unwrap();
         assert_eq!(
@@ -242,7 +244,7 @@ mod tests {
             name: name.to_owned(),
             at: PathBuf::new(),
         };
-        zfs.undo(&snapshot("tank/destroyed", NAME)).unwrap();
+        zfs.remove(&snapshot("tank/destroyed", NAME)).unwrap();
         for name in [
             "hourly",
             "%",
@@ -250,7 +252,7 @@ mod tests {
             "gitlab-backup-20261124T023000Z-8f3c-0,hourly",
             "gitlab-backup-20261124T023000Z-8f3c-0%",
         ] {
-            assert!(zfs.undo(&snapshot("tank/git", name)).is_err(), "{name}");
+            assert!(zfs.remove(&snapshot("tank/git", name)).is_err(), "{name}");
         }
     }
 }

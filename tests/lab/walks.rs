@@ -37,7 +37,7 @@ fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(8).build_global().unwrap();
     let exclude = Exclude::new(&[]).unwrap();
     let first = Walk::new(&exclude)
-        .while_it_changes(settled(root).unwrap())
+        .while_files_change(settled(root).unwrap())
         .root(root, &At::itself(root), None)
         .unwrap();
     let directory = tempfile::tempdir().unwrap();

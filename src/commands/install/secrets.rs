@@ -1,13 +1,12 @@
 //! The repository's directory and password, which are made once.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::Config;
 use crate::config::host::Host;
-use crate::host::{own, random, remedy, text};
+use crate::host::{durable, own, random, remedy, text};
 use crate::open;
 use crate::runs::Newest;
 use crate::values::SecretSource;
@@ -64,7 +63,7 @@ pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Chang
     if let Some(words) = open::lost_with_a_reboot(&config.repository, directory).filter(|_| live) {
         bail!("{} is not there, and no password is made: {words}", path.display());
     }
-    own::replace(&path, 0o600, true, |to| to.write_all(password.as_bytes()).map_err(Into::into))?;
+    durable::write(&path, 0o600, password)?;
     changes.add("made", &path);
     text::out(&format!(
         "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \

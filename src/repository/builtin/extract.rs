@@ -1,10 +1,10 @@
-//! Snapshot → directory. The library tells neither all errors nor whether it applied what it read,
-//! so the result is looked at afterwards.
+//! Snapshot → directory. The library neither returns all errors nor says whether it has applied all
+//! metadata, so the result is compared with the snapshot afterwards.
 //!
-//! The library lays out whatever an archive names. So the whole listing is looked at before
-//! anything is written, see [`super::names`]: beneath the target, nothing through a link. What is
-//! beneath it is as it was: owners, set-user-ID bits, devices. For those an archive is trusted as
-//! far as whoever has its password.
+//! The library extracts to whatever path an archive names. Therefore all names are checked before
+//! anything is written ([`super::names`]): every path is beneath the target, and none leads through
+//! a link. Owners, set-user-ID bits and devices are restored as they were: in this the archive is
+//! trusted like everybody who has its password.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -19,13 +19,13 @@ use rustic_core::{
 
 use rustix::thread::CapabilitySet;
 
-use super::laid_out::{Accounts, Unlike, compare};
+use super::compare::{Accounts, AttributeDifferences, compare};
 use super::links::Links;
 use super::names;
 use super::node::Listed;
 use super::plain;
 
-/// Lays `paths` of the snapshot (everything if there are none) out below `target`, with the
+/// Extracts `paths` of the snapshot (everything if there are none) below `target`, with the
 /// directories above them.
 pub(super) fn extract(
     repository: &Repository<IndexedFullStatus>,
@@ -38,13 +38,13 @@ pub(super) fn extract(
         .map_err(plain)
         .context("there is no such snapshot")?;
     let heads = heads(repository, &root, snapshot, paths)?;
-    let left = RefCell::new(BTreeSet::new());
+    let left_out = RefCell::new(BTreeSet::new());
     let makes_devices = rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::MKNOD));
-    // Of older runs: what this process may not make is no reason to lay out nothing.
+    // Older runs have devices. If this process may not create them, everything else is extracted.
     let can_be_made = |entry: &RusticResult<Listed>| match entry {
         Ok((path, node)) if !makes_devices && is_device(node) => {
-            if left.borrow_mut().insert(path.clone()) {
+            if left_out.borrow_mut().insert(path.clone()) {
                 tracing::warn!(
                     "/{} is a device, which cannot be made here: left out ('mknod' makes it)",
                     path.display()
@@ -58,7 +58,7 @@ pub(super) fn extract(
     let listing = Listing::of(HELD, || {
         let entries = names::checked(walk(repository, &root, &heads)?, target.as_os_str().len())
             .filter(can_be_made);
-        Ok(Box::new(entries.map(|entry| links.told_apart(entry))) as Entries<'_>)
+        Ok(Box::new(entries.map(|entry| links.separate(entry))) as Entries<'_>)
     })?;
     let destination =
         target.to_str().with_context(|| format!("{} is not UTF-8", target.display()))?;
@@ -71,26 +71,31 @@ pub(super) fn extract(
         .prepare_restore(&options, listing.entries()?, &destination, false)
         .map_err(plain)?;
     repository.restore(plan, &options, listing.entries()?, &destination).map_err(plain)?;
-    let mut entries = listing.entries()?;
-    let (accounts, unlike) = (Accounts::default(), Unlike::default());
+    compare_all(listing.entries()?, target)
+}
+
+/// Compares every extracted file with its entry. Fails with the first that differs; attributes that
+/// differ are a warning.
+fn compare_all(mut entries: Entries<'_>, target: &Path) -> Result<()> {
+    let (accounts, attributes) = (Accounts::default(), AttributeDifferences::default());
     loop {
-        let some: Vec<Listed> =
+        let batch: Vec<Listed> =
             entries.by_ref().take(AT_ONCE).collect::<RusticResult<_>>().map_err(plain)?;
-        if some.is_empty() {
-            unlike.tell();
+        if batch.is_empty() {
+            attributes.warn();
             return Ok(());
         }
-        some.par_iter().try_for_each(|(path, node)| {
-            let laid = target.join(path);
-            compare(&laid, node, &accounts)
-                .and_then(|()| unlike.attributes(path, &laid, node))
+        batch.par_iter().try_for_each(|(path, node)| {
+            let extracted = target.join(path);
+            compare(&extracted, node, &accounts)
+                .and_then(|()| attributes.compare(path, &extracted, node))
                 .with_context(|| format!("/{} was not restored as it was", path.display()))
         })?;
     }
 }
 
-/// Whether it takes mknod(2) with a right of root's: all but the one with which overlayfs hides
-/// what is below it.
+/// Whether creating it needs CAP_MKNOD, mknod(2): every device except the one (0:0) with which
+/// overlayfs marks deleted files.
 fn is_device(node: &Node) -> bool {
     match node.node_type {
         NodeType::Dev { .. } => true,
@@ -101,21 +106,21 @@ fn is_device(node: &Node) -> bool {
 
 type Entries<'a> = Box<dyn Iterator<Item = RusticResult<Listed>> + 'a>;
 
-/// So many are compared at a time.
+/// How many entries are compared in parallel.
 const AT_ONCE: usize = 4096;
-/// So many entries are held in memory, some 500 bytes each; more are read from the repository for
-/// each of the three times that they are needed.
+/// How many entries are held in memory, at about 500 bytes each. A longer listing is read from the
+/// repository each of the three times that it is needed.
 const HELD: usize = 200_000;
 
-/// Everything that is to be laid out, in the order of a walk.
+/// Everything to extract, in the order of a walk.
 struct Listing<W> {
     walk: W,
     held: Option<Vec<Listed>>,
 }
 
 impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {
-    /// Walks to the end, so that what is wrong with it is known; holds them if there are no more
-    /// than `most`.
+    /// Walks to the end, so that every error in the listing is found. Holds the entries if there are
+    /// at most `most`.
     fn of(most: usize, walk: W) -> Result<Self> {
         let mut held = Some(Vec::new());
         for entry in walk()? {
@@ -139,7 +144,7 @@ impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {
     }
 }
 
-/// Reads the heads' trees, or everything if there are none.
+/// Lists the heads and what is below them, or everything if there are none.
 fn walk<'a>(
     repository: &'a Repository<IndexedFullStatus>,
     root: &'a Node,
@@ -170,15 +175,16 @@ fn walk<'a>(
     Ok(Box::new(all.into_iter().flatten()))
 }
 
-/// Something that is asked for, or a directory above it.
+/// A requested path, or a directory above one.
 struct Head {
     path: PathBuf,
     node: Node,
+    /// It is requested itself.
     wanted: bool,
 }
 
-/// Finds `paths` and the directories above them, in the order of a walk. Looked up and not walked
-/// to: a run has a tree for every directory, and the library reads each as often as it walks.
+/// Finds `paths` and the directories above them, in the order of a walk. Each is looked up by its
+/// path, because a walk would read the tree of every directory in the run.
 fn heads(
     repository: &Repository<IndexedFullStatus>,
     root: &Node,
@@ -204,7 +210,7 @@ fn heads(
             let node = repository.node_from_path(tree, above).map_err(plain);
             let node =
                 node.with_context(|| format!("/{} is not in snapshot {snapshot}", path.display()))?;
-            // The library would go on below whatever has something below it.
+            // The library would also descend into a file that has entries below it.
             ensure!(
                 above == path || node.is_dir(),
                 "/{} is not a directory in snapshot {snapshot}",
@@ -223,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_much_to_hold_is_walked_again() {
+    fn a_listing_that_is_too_long_to_hold_is_walked_again() {
         let walks = Cell::new(0);
         let five = || -> Result<Entries<'_>> {
             walks.set(walks.get() + 1);

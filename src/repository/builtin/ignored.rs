@@ -1,5 +1,5 @@
-//! The second net: the library tells some failures to its log only. Whatever it ignores is caught
-//! here and counts as not read.
+//! Errors that the library ignores: it reports some of them in its log only. They are collected here,
+//! and the files count as not read.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -9,18 +9,19 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::frozen::Skipped;
 
-/// What the library says when it leaves something out.
+/// How the library's message begins when it leaves something out.
 const IGNORED: &str = "ignoring error";
-/// The same words, but nothing is left out: the file is read again instead of being taken from
-/// yesterday's snapshot.
+/// A message that begins in the same way although nothing is left out: a file is read again instead
+/// of being taken from the parent snapshot.
 const HARMLESS: &str = "ignoring error when loading parent tree";
 
-static CAUGHT: Mutex<Vec<String>> = Mutex::new(Vec::new());
-static CATCHER: Catcher = Catcher;
+static MESSAGES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+static LOGGER: Logger = Logger;
 
-struct Catcher;
+/// The logger of the library.
+struct Logger;
 
-impl Log for Catcher {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= Level::Warn
     }
@@ -32,43 +33,44 @@ impl Log for Catcher {
         let text = record.args().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
         tracing::debug!("{}: {text}", record.target());
         if text.starts_with(IGNORED) && !text.starts_with(HARMLESS) {
-            caught().push(text);
+            messages().push(text);
         }
     }
 
     fn flush(&self) {}
 }
 
-fn caught() -> MutexGuard<'static, Vec<String>> {
-    CAUGHT.lock().unwrap_or_else(PoisonError::into_inner)
+fn messages() -> MutexGuard<'static, Vec<String>> {
+    MESSAGES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The net while it is spread. The log is the process's, so only one store at a time can have it.
-pub(super) struct Spread {
-    _turn: MutexGuard<'static, ()>,
+/// Collects the library's "ignoring error" messages while it lives. A process has one logger, so only
+/// one store at a time can collect.
+pub(super) struct Collection {
+    _lock: MutexGuard<'static, ()>,
 }
 
-/// Spreads the net. Fails if another logger is in its place: then a failure could go unnoticed.
-pub(super) fn spread() -> Result<Spread> {
+/// Begins to collect. Fails if another logger is installed, because an error could then be missed.
+pub(super) fn collect() -> Result<Collection> {
     static SET: OnceLock<bool> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
+    static LOCK: Mutex<()> = Mutex::new(());
     let set = *SET.get_or_init(|| {
         log::set_max_level(LevelFilter::Warn);
-        log::set_logger(&CATCHER).is_ok()
+        log::set_logger(&LOGGER).is_ok()
     });
     ensure!(
         set,
-        "the log of the repository library cannot be listened to: another logger has been set"
+        "cannot read the log of the repository library: another logger has been installed"
     );
-    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    caught().clear();
-    Ok(Spread { _turn: turn })
+    let lock = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    messages().clear();
+    Ok(Collection { _lock: lock })
 }
 
-impl Spread {
-    /// What was caught.
-    pub(super) fn draw(self) -> Vec<Skipped> {
-        std::mem::take(&mut *caught())
+impl Collection {
+    /// Ends the collection and returns it.
+    pub(super) fn finish(self) -> Vec<Skipped> {
+        std::mem::take(&mut *messages())
             .into_iter()
             .map(|text| Skipped { path: PathBuf::new(), error: text })
             .collect()

@@ -1,10 +1,11 @@
-//! What an archive names, looked at before it is used: whoever writes a tree writes what he likes
-//! into it.
+//! Checks the names in an archive before they are used: anybody who can write a tree can write any
+//! name into it.
 //!
-//! Refused are names that are no name of a file in a directory (empty, `.`, `..`, with `/` or NUL,
-//! longer than 255 bytes), one that is there twice or out of order (as restic refuses it from 0.20
-//! on), something below what is no directory, and paths that are too long to be made. That bounds
-//! the depth as well; the number of entries is bounded by the repository that has them all.
+//! The check refuses names that cannot be a file in a directory (empty, `.`, `..`, with `/` or NUL,
+//! longer than 255 bytes), duplicates and names out of order (which restic 0.20 and newer refuses
+//! too), entries below a file that is not a directory, and paths that are too long to be created.
+//! This also limits the depth; the number of entries is limited by the repository, which has all of
+//! them.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -17,15 +18,15 @@ use crate::host::text;
 
 use super::node::Listed;
 
-/// Bytes of a name, NAME_MAX of limits.h(0p).
+/// The longest name in bytes, NAME_MAX of limits.h(0p).
 const NAME: usize = 255;
-/// Bytes of a path, PATH_MAX without its NUL.
+/// The longest path in bytes, PATH_MAX without its NUL.
 const PATH: usize = 4095;
-/// Bytes of a path that are worth printing.
+/// How many characters of a path are shown in an error.
 const SHOWN: usize = 200;
 
-/// `entries` of a walk, up to the first that is refused. Their paths are laid out below one of
-/// `above` bytes.
+/// Returns the `entries` of a walk up to the first that is refused, which is an error. They will be
+/// extracted below a path of `above` bytes.
 pub(super) fn checked(
     entries: impl Iterator<Item = RusticResult<Listed>>,
     above: usize,
@@ -48,13 +49,16 @@ pub(super) fn checked(
     })
 }
 
-/// What was seen last at each depth.
+/// The state of the check.
 struct Names {
     above: usize,
+    /// The last name at each depth.
     last: Vec<OsString>,
 }
 
 impl Names {
+    /// Fails if the entry is refused. `below` says that it has entries below it without being a
+    /// directory.
     fn admit(&mut self, path: &Path, name: &OsStr, below: bool) -> Result<()> {
         let refused =
             |why: &str| format!("the archive has '{}', {why}: nothing of it is used", shown(path));
@@ -73,7 +77,7 @@ impl Names {
             refused("whose path is longer than a path can be")
         );
         ensure!(!below, refused("which is no directory and has something below it"));
-        // They come as a walk meets them: what is deeper was seen in another directory.
+        // In the order of a walk, deeper names of before belong to another directory.
         let depth = path.components().count();
         let last = depth.checked_sub(1).and_then(|above| self.last.get(above));
         ensure!(
@@ -86,7 +90,7 @@ impl Names {
     }
 }
 
-/// A path, and of a long one its beginning.
+/// A path for an error, cut off if it is long.
 fn shown(path: &Path) -> String {
     let text = text::path(path);
     match text.char_indices().nth(SHOWN) {

@@ -1,4 +1,4 @@
-//! Entries as restic's format has them.
+//! Entries in restic's format.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -15,15 +15,15 @@ use serde_json::json;
 
 use crate::frozen::{Entry, Stat, Time};
 
-/// The bits of Go's os.FileMode, which the format keeps, for those of inode(7); the permissions are
-/// the same.
+/// The bits of inode(7) and the corresponding ones of Go's os.FileMode, which the format uses. The
+/// permission bits are the same.
 const BITS: [(u32, u32); 3] = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
 const PERMISSIONS: u32 = 0o777;
 
-/// A node and its path, as a snapshot lists them.
+/// The path and the node of an entry in a snapshot.
 pub(super) type Listed = (PathBuf, Node);
 
-/// Makes nodes of entries.
+/// Converts entries to nodes, and caches the names of accounts.
 #[derive(Default)]
 pub(super) struct Nodes {
     users: HashMap<u32, Option<String>>,
@@ -31,8 +31,8 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// The node of `entry`, which lives on the host's `device`. Fails if the library cannot take
-    /// its attributes.
+    /// The node of `entry`, which is on the host's `device`. Fails if the library does not accept its
+    /// attributes.
     pub(super) fn node(&mut self, entry: &Entry, device: u64) -> Result<Node> {
         let stat = &entry.stat;
         let directory = stat.kind() == FileType::Directory;
@@ -40,7 +40,7 @@ impl Nodes {
         let meta = Metadata {
             mode: Some(mode(stat)),
             mtime: modified,
-            // The time of the last reading is no part of what is backed up: ours would be one.
+            // The access time is not backed up, because the backup itself changes it.
             atime: modified,
             ctime: time(stat.changed),
             uid: Some(stat.uid),
@@ -48,7 +48,7 @@ impl Nodes {
             user: self.user(stat.uid),
             group: self.group(stat.gid),
             inode: stat.inode,
-            // Only tells which names are one file.
+            // Only needed to recognize hard links.
             device_id: if stat.links > 1 && !directory { device } else { 0 },
             size: if directory { 0 } else { stat.size },
             links: if directory { 0 } else { stat.links },
@@ -108,13 +108,12 @@ fn time(time: Time) -> Option<rustic_core::jiff::Timestamp> {
     rustic_core::jiff::Timestamp::new(time.seconds, time.nanoseconds).ok()
 }
 
-/// The library does not export their type, but reads it.
+/// The library does not export the type of attributes, but can deserialize it.
 fn attributes<T: DeserializeOwned + Default>(entry: &Entry) -> Result<T> {
     let Some(extra) = entry.extra.as_ref().filter(|extra| !extra.attributes.is_empty()) else {
         return Ok(T::default());
     };
-    // One without a name here is told by the walk: under another name it would be another
-    // attribute.
+    // An attribute whose name is not UTF-8 is left out; the walk has reported it.
     let list: Vec<_> = extra
         .attributes
         .iter()

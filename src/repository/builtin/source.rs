@@ -1,7 +1,7 @@
-//! What is read: a view's roots with all below them, and the directories above, in the order in
-//! which the repository sorts.
+//! The files that the library stores: the roots of a view with everything below them, and the
+//! directories above, in the order in which the repository sorts.
 //!
-//! Everything that cannot be read is recorded, for the library goes on as if it had not been there.
+//! Every path that cannot be read is recorded, because the library continues as if it did not exist.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -23,7 +23,7 @@ use crate::repository::Files;
 
 use super::node::Nodes;
 
-/// What could not be read so far.
+/// The paths that could not be read so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Skips(Arc<Mutex<Vec<Skipped>>>);
 
@@ -38,15 +38,16 @@ impl Skips {
     }
 }
 
+/// The files of one store request.
 pub(super) struct Source {
-    /// Taken apart while it is read: there can be millions of entries.
+    /// Consumed while it is read, because it can have millions of entries.
     view: Mutex<View>,
     skips: Skips,
     left_out: Vec<Skipped>,
 }
 
 impl Source {
-    /// Fails if a root is not there, or a glob is none.
+    /// Walks live files. Fails if a root is missing, or if a glob is invalid.
     pub(super) fn new(files: Files<'_>, skips: Skips) -> Result<Self> {
         let mut left_out = Vec::new();
         let mut view = match files {
@@ -67,7 +68,7 @@ impl Source {
         Ok(Self { view: Mutex::new(view), skips, left_out })
     }
 
-    /// What was left out of it, if it was looked at here.
+    /// What the walk over live files has left out; empty for a frozen view.
     pub(super) fn left_out(&self) -> &[Skipped] {
         &self.left_out
     }
@@ -94,19 +95,20 @@ impl ReadSource for Source {
     }
 }
 
-/// Each root in turn, in the order of a walk, after the directories above it.
+/// The entries of each root in the order of a walk, after the directories above it.
 pub(super) struct Entries {
     roots: std::vec::IntoIter<Root>,
-    /// The root that is read.
+    /// The current root.
     reading: Option<Reading>,
+    /// The directories above roots that have been returned or are pending.
     above: BTreeSet<PathBuf>,
-    /// Directories above it that come first, the nearest first.
+    /// Directories to return before the current root; the nearest is first, and returned last.
     pending: Vec<(PathBuf, Entry)>,
     nodes: Nodes,
     skips: Skips,
 }
 
-/// A root, and how far it is.
+/// A root that is being read, and its remaining entries.
 struct Reading {
     entries: frozen::Entries<Tree>,
     place: Arc<Place>,
@@ -121,6 +123,7 @@ impl Reading {
 }
 
 impl Entries {
+    /// Makes `root` the current one, after the directories above it.
     fn enter(&mut self, root: Root) {
         let above: Vec<PathBuf> = root
             .path
@@ -129,7 +132,6 @@ impl Entries {
             .filter(|path| path.file_name().is_some())
             .map(Path::to_owned)
             .collect();
-        // The nearest first: it is read last.
         for path in above {
             if self.above.insert(path.clone()) {
                 match self::above(&path) {
@@ -146,7 +148,8 @@ impl Entries {
     }
 }
 
-/// A directory above a root: what a link there points to, for the root is found through it.
+/// The entry of a directory above a root. If it is a link, the entry is its target, through which the
+/// root is found.
 fn above(path: &Path) -> Result<Entry> {
     let stat =
         rustix::fs::stat(path).with_context(|| format!("{} cannot be read", path.display()))?;
@@ -205,11 +208,12 @@ impl Iterator for Entries {
     }
 }
 
-/// Where a root's content is: held open, so that nobody can exchange what is on the way to it.
+/// Where the content of a root is. The directories are held open, so that nobody can replace one on
+/// the way to it.
 struct Place {
     path: PathBuf,
     directory: Directory,
-    /// Of what is read where it is: its name in the directory.
+    /// The name of the root in the directory, for files that are read in place.
     name: OsString,
     staged: Option<Directory>,
 }
@@ -224,7 +228,8 @@ impl Place {
     fn open(&self, path: &Path, content: Content, stat: &Stat) -> io::Result<File> {
         match (content, &self.staged) {
             (Content::InPlace, _) => {
-                // With nothing behind it: a slash at the end would ask for a directory.
+                // If the root is a file, `inside` is empty: a slash at the end would require a
+                // directory.
                 let inside = path.strip_prefix(&self.path).into_iter().flatten();
                 let way: PathBuf = std::iter::once(self.name.as_os_str()).chain(inside).collect();
                 frozen::open(&self.directory, &way, stat)
@@ -232,15 +237,15 @@ impl Place {
             (Content::Staged(number), Some(staged)) => staged
                 .file(&Staging::file(number))
                 .map_err(|error| io::Error::other(format!("{error:#}"))),
-            // In the repository, or so it was believed.
+            // Expected in the repository, so it should not be opened.
             _ => Err(io::Error::other(
-                "is unchanged since the first pass, whose content of it is not in the repository",
+                "is unchanged since the first pass, but its content is not in the repository",
             )),
         }
     }
 }
 
-/// A file, not yet open.
+/// A file that the library may open.
 pub(super) struct Open {
     path: PathBuf,
     place: Arc<Place>,
@@ -270,7 +275,8 @@ impl ReadSourceOpen for Open {
     }
 }
 
-/// A file that is read. Its size must be what its metadata said: a restore believes the metadata.
+/// A file that is being read. Its size must match its metadata, because a restore relies on the
+/// metadata.
 pub(super) struct Watched {
     file: File,
     path: PathBuf,

@@ -173,7 +173,7 @@ fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
     for kind in kinds {
         let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size);
         for snapshot in volumes.leftovers(&relevant)? {
-            volumes.undo(&snapshot).with_context(|| {
+            volumes.remove(&snapshot).with_context(|| {
                 format!("cannot remove what an earlier run left, {}", snapshot.name)
             })?;
             tracing::warn!(snapshot = snapshot.name, "removed what an earlier run left");
@@ -222,7 +222,7 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
                 });
                 Way::Snapshot { number, inside: place.inside.clone() }
             }
-            Can::Clone => Way::Cloned(frozen::place(path, run)?),
+            Can::Clone => Way::Cloned(frozen::plan_clone_directory(path, run)?),
             Can::Copy => Way::Copied,
             Can::Live => Way::Live,
         };
@@ -316,7 +316,7 @@ fn snapshot(files: &Files, mounts: &[Mount], path: &Path) -> Result<Result<(Kind
             ));
             break;
         }
-        match volume::volumes(*kind, &files.lvm_snapshot_size).place(mount, path)? {
+        match volume::volumes(*kind, &files.lvm_snapshot_size).locate(mount, path)? {
             Ok(place) => return Ok(Ok((*kind, place))),
             Err(reason) => why_not.push(format!("no snapshot of a {}: {reason}", kind.noun())),
         }

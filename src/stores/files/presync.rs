@@ -89,7 +89,7 @@ fn first_look(config: &Config, plan: &CapturePlan) -> Result<Pass> {
     let mut walk_seconds = 0.0;
     for (path, ..) in plan.walked() {
         notify::status(&format!("looking at {}", path.display()));
-        let walk = Walk::new(&exclude).while_it_changes(settled(path)?);
+        let walk = Walk::new(&exclude).while_files_change(settled(path)?);
         let started = Instant::now();
         view.roots.push(walk.root(path, &At::itself(path), None)?);
         walk_seconds += started.elapsed().as_secs_f64();

@@ -114,7 +114,7 @@ fn frozen(config: &Config, engine: &dyn Engine) -> Result<()> {
         store(engine, FILES, parents, Files::Frozen(view), Tolerance::None, patience::LONG);
     let (part, _) = stored.map_err(|error| unreadable(error, &plan))?;
     let intact = plan.snapshots.iter().try_for_each(|snapshot| {
-        volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).intact(snapshot)
+        volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).ensure_intact(snapshot)
     });
     if let Err(error) = intact {
         engine.forget(&[part.snapshot], patience::LONG)?;

@@ -42,7 +42,7 @@ pub(super) fn verify(inspection: &mut Inspection<'_>, part: &Part, place: &Path)
 /// Whether every name of a file leads to what that file holds. Nothing where the engine cannot
 /// tell.
 fn links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
-    let seen = match engine.confused(&part.snapshot) {
+    let seen = match engine.count_false_links(&part.snapshot) {
         Ok(None) => return None,
         Ok(Some(0)) => Ok("every name of a file leads to its content".to_owned()),
         Ok(Some(count)) => Err(anyhow!(

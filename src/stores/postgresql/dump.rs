@@ -71,7 +71,8 @@ pub async fn dump(config: &Config) -> Result<()> {
         left_out,
     };
     for database in &held.databases {
-        // An earlier attempt of this run had all of it.
+        // An earlier attempt of this run finished this dump. pg_dump itself writes its files; this
+        // record, which is written when they are whole, makes them a dump.
         if let Some(whole) = read_json(&whole(&database.name))? {
             dumped.databases.push(whole);
             continue;

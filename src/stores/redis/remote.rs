@@ -81,7 +81,8 @@ pub async fn reaches(server: &Server<'_>) -> Result<()> {
 }
 
 impl Transfer {
-    /// Starts the transfer to `file`; returns when the server has forked.
+    /// Starts the transfer to `file`; returns when the server has forked. `redis-cli` itself writes
+    /// the file; nothing reads it before [`finish`](Self::finish) says that it is whole.
     pub async fn start(server: &Server<'_>, file: &Path) -> Result<Self> {
         let (mut command, socket) = client(server)?;
         command.arg("--rdb").arg(file);

@@ -234,6 +234,10 @@ fn open(source: &Files, from: i64, to: i64) -> Result<File> {
 }
 
 /// Copies an open file on a thread of its own: the other instances may not have forked yet.
+///
+/// Not by [`durable`](crate::host::durable): a retry removes an unfinished copy by its name, while
+/// a temporary file that a crash left in this directory would be stored with the dumps. Nothing
+/// reads the copy before `redis.json`, which is written last, names it.
 async fn copy(source: File, target: &Path) -> Result<()> {
     let path = target.to_owned();
     let copy = move || -> std::io::Result<()> {

@@ -33,6 +33,8 @@ fn staged(redis: &mut StagedRedis, content: &File) -> Result<Moves> {
     let mut steps = Vec::new();
     let mut add = |name: &str, with: bool| -> Result<()> {
         if with {
+            // Not by `durable`: the file only gets its final name when GitLab is down and
+            // everything is staged (`Moves`), and all file systems are synced before that.
             let mut new = staged.create(OsStr::new(name), 0o640)?;
             let mut content = content;
             content.rewind()?;

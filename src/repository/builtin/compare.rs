@@ -1,4 +1,4 @@
-//! What was laid out, against what the snapshot says of it.
+//! Compares extracted files with the snapshot.
 
 use crate::host::{own, text};
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::unistd::{Group, User};
 use rustic_core::repofile::{Node, NodeType};
 
-/// Numbers by name: asking for each entry anew would read the host's accounts as often.
+/// The IDs of accounts by name. They are cached, because each lookup reads the host's accounts.
 #[derive(Default)]
 pub(super) struct Accounts {
     users: Mutex<HashMap<String, Option<u32>>>,
@@ -46,8 +46,8 @@ impl Accounts {
     }
 }
 
-/// Fails with the first thing that is not as in the snapshot. The content was authenticated as it
-/// was read.
+/// Fails with the first property that differs from the snapshot. The content was authenticated while
+/// it was read.
 pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<()> {
     let found = path.symlink_metadata().context("it is missing")?;
     let kind = found.file_type();
@@ -55,15 +55,15 @@ pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<(
         NodeType::File => kind.is_file(),
         NodeType::Dir => kind.is_dir(),
         NodeType::Symlink { .. } => kind.is_symlink(),
-        // Devices need rights that not everybody has; pipes and sockets hold nothing.
+        // Devices need capabilities that this process may lack; pipes and sockets have no content.
         _ => return Ok(()),
     };
-    ensure!(same_kind, "it is of another kind");
+    ensure!(same_kind, "it has another file type");
     if kind.is_file() && found.len() != node.meta.size {
         bail!("it has {} bytes instead of {}", found.len(), node.meta.size);
     }
     if kind.is_symlink() {
-        ensure!(own::link(path)? == node.node_type.to_link(), "it points elsewhere");
+        ensure!(own::link(path)? == node.node_type.to_link(), "the link has another target");
         return Ok(());
     }
     let permissions = node.meta.mode.map(|mode| mode & 0o777);
@@ -73,7 +73,7 @@ pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<(
         found.mode()
     );
     if rustix::process::geteuid().is_root() {
-        // By name, where there is one here: on another host its number may be another.
+        // By name, if this host has an account of that name: its ID may differ between hosts.
         let user = node.meta.user.as_ref().and_then(|name| accounts.user(name));
         let group = node.meta.group.as_ref().and_then(|name| accounts.group(name));
         let owner = user.or(node.meta.uid).is_none_or(|uid| uid == found.uid())
@@ -83,43 +83,46 @@ pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<(
     let nanoseconds = i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec());
     ensure!(
         node.meta.mtime.is_none_or(|mtime| mtime.as_nanosecond() == nanoseconds),
-        "its time is another"
+        "its modification time differs"
     );
     Ok(())
 }
 
-/// How many attributes that are not as they were are named.
+/// How many attributes that differ are named; more are only counted.
 const NAMED: usize = 20;
 
-/// The attributes that are not as they were. A file system may have none, and some need rights that
-/// nobody here has: no reason to restore nothing.
+/// Extended attributes that differ from the snapshot. They are only a warning: a file system may not
+/// support them, and some need capabilities that this process lacks.
 #[derive(Default)]
-pub(super) struct Unlike(Mutex<(Vec<String>, usize)>);
+pub(super) struct AttributeDifferences(Mutex<(Vec<String>, usize)>);
 
-impl Unlike {
-    /// Compares the attributes of what was laid out at `laid`, and sets those that are missing:
-    /// with the first that cannot be set, the library goes on to the next file. What cannot be set
-    /// is kept, as of `path`.
-    pub(super) fn attributes(&self, path: &Path, laid: &Path, node: &Node) -> Result<()> {
+impl AttributeDifferences {
+    /// Compares the attributes of the file that was extracted to `extracted`, and sets those that
+    /// are missing: the library stops at the first that it cannot set. Records those that cannot be
+    /// set, under the file's `path` in the snapshot.
+    pub(super) fn compare(&self, path: &Path, extracted: &Path, node: &Node) -> Result<()> {
         let wanted = &node.meta.extended_attributes;
         for attribute in wanted {
             let value = attribute.value.as_deref().unwrap_or_default();
-            let is_there = || {
-                xattr::get(laid, &attribute.name).ok().flatten().is_some_and(|found| found == value)
+            let is_set = || {
+                xattr::get(extracted, &attribute.name)
+                    .ok()
+                    .flatten()
+                    .is_some_and(|found| found == value)
             };
-            if is_there() {
+            if is_set() {
                 continue;
             }
-            match xattr::set(laid, &attribute.name, value) {
-                Ok(()) if is_there() => {}
+            match xattr::set(extracted, &attribute.name, value) {
+                Ok(()) if is_set() => {}
                 Ok(()) => self.add(path, attribute.name.as_bytes(), "is not what it was"),
                 Err(error) => {
                     self.add(path, attribute.name.as_bytes(), &format!("cannot be set: {error}"))
                 }
             }
         }
-        let found = match xattr::list(laid) {
-            // A socket is not laid out.
+        let found = match xattr::list(extracted) {
+            // Sockets are not extracted.
             Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::NotFound) => {
                 return Ok(());
             }
@@ -145,8 +148,8 @@ impl Unlike {
         }
     }
 
-    /// Tells them.
-    pub(super) fn tell(self) {
+    /// Logs a warning for each.
+    pub(super) fn warn(self) {
         let (named, more) = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         named.iter().for_each(|line| tracing::warn!("{line}"));
         if more > 0 {
@@ -155,7 +158,7 @@ impl Unlike {
     }
 }
 
-/// Whether an attribute is a file's own: others come from its file system, or from the security
+/// Whether an attribute belongs to the file. Others belong to its file system or to the security
 /// module of this host.
 fn is_of_files(name: &OsStr) -> bool {
     ["user.", "trusted.", "system.posix_acl_"]
