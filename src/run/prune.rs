@@ -143,7 +143,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pru
     let mut fates = retention::decide(policy, &runs, &zone);
     let removed = fates.iter().filter(|fate| !fate.keep).count();
     let kept = fates.len() - removed;
-    let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
+    let least = usize::try_from(policy.effective_keep_min()).unwrap_or(usize::MAX);
     let clock = jumped(policy, &runs, &zone, removed, least);
     let day_of =
         |run: &RunId| dates.get(run).map(|date| date.to_zoned_datetime(zone.clone()).date());
