@@ -323,7 +323,7 @@ fn load(file: &Path) -> Result<Config> {
         tracing::warn!("{error:#}");
         None
     });
-    Ok(Config::load(&source(file), &Host::new("/").as_found(found))?)
+    Ok(Config::load(&source(file), &Host::new("/").with_found(found))?)
 }
 
 /// The same, with the host as it is now.
