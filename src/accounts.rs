@@ -1,13 +1,13 @@
-//! The OS accounts that are ours. `install` and the NixOS module make them; they own nothing, and
-//! have no home and no shell.
+//! The OS accounts that `install` and the NixOS module create. They own no files, and have no home
+//! directory and no shell.
 
-/// Who asks PostgreSQL, where that has a role of its own for it.
+/// Connects to PostgreSQL, if the role that backs up is not an existing account's.
 pub const SERVICE: &str = "gitlab-backup";
 
-/// What comes from others is looked at with it: repositories, dumps, Redis' files.
+/// Runs the programs that inspect untrusted data: repositories, dumps and Redis' files.
 pub const SANDBOX: &str = "gitlab-backup-sandbox";
 
-/// What is restored is loaded with it into a PostgreSQL that is reached by a socket, which knows
-/// its role of that name by the account. Nothing that only looks runs as it: who gets out of the
-/// confinement of one cannot be the other.
+/// Loads restored dumps into a PostgreSQL on a socket, where peer authentication maps the account
+/// to the role of the same name. Inspections run as [`SANDBOX`] instead, so that an escape from
+/// their confinement does not gain this role.
 pub const LOADER: &str = "gitlab-backup-loader";

@@ -1,4 +1,5 @@
-//! The command line: parse, log, dispatch, and turn an error into an exit code.
+//! The command line: parses arguments, sets up logging, dispatches, and turns an error into an exit
+//! code.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,11 +17,11 @@ use crate::host::{confined, limits, log, text};
 use crate::paths;
 use crate::values::RunId;
 
-/// Consistent backups of a self-managed GitLab, as systemd units that give GitLab back.
+/// Consistent backups of a self-managed GitLab by systemd units, which always start GitLab again.
 #[derive(Debug, Parser)]
 #[command(name = "gitlab-backup", version, after_help = exit::codes())]
 pub struct Cli {
-    /// The configuration.
+    /// The configuration file.
     #[arg(long, global = true, value_name = "FILE", default_value = paths::CONFIG)]
     config: PathBuf,
     #[command(subcommand)]
@@ -29,82 +30,79 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Validate the configuration and this host, and say what to do about each finding; changes
+    /// Validate the configuration and check this host; each finding says what to do. Changes
     /// nothing.
     Check {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Look at this host and write a commented configuration with what was found and why; never
-    /// over another.
+    /// Inspect this host and write a commented configuration for it. Never overwrites a file.
     Init(init::InitArgs),
-    /// Print the units, or write them as files; or what a package ships: man pages, completions, a
-    /// template for Zabbix.
+    /// Print the units or write them as files; or write man pages, shell completions or a Zabbix
+    /// template.
     Generate(generate::GenerateArgs),
-    /// Write the units, reload systemd, enable and start the timer; doing it again changes nothing.
+    /// Write the units, reload systemd, and enable and start the timer. Can be repeated.
     Install(install::InstallArgs),
-    /// Remove what install wrote, and nothing else; the configuration, the password and the
-    /// repository stay.
+    /// Remove what install wrote. The configuration, the password and the repository stay.
     Uninstall(install::InstallArgs),
-    /// Start a backup and follow it; joins one that is going on.
+    /// Start a backup, or join the running one, and follow it to its end.
     Run {
-        /// Start it and return; fails with exit code 4 if one is going on.
+        /// Start a backup and return. Fails with exit code 4 if one is running.
         #[arg(long)]
         no_wait: bool,
-        /// One JSON object at the end: the record of the run.
+        /// Print one JSON object at the end: the record of the run.
         #[arg(long)]
         json: bool,
     },
-    /// What goes on now, what came last, what comes next.
+    /// Show problems, what is running now, the last runs and the timer.
     Status {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// The complete runs in the repository.
+    /// List the complete runs in the repository.
     List {
-        /// Those of the host of this name, and not of this one.
+        /// List the runs of the host with this name instead of this host's.
         #[arg(long, value_name = "NAME")]
         host: Option<String>,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// One run in full; a failed one too.
+    /// Show all details of one run, complete or failed.
     Show {
         /// The run's id, as list prints it.
         run: RunId,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Check that a run could be restored: the repository, every dump, a sample of the Git
+    /// Check that a run can be restored: the repository, every dump, and a sample of the Git
     /// repositories.
     Verify(verify::VerifyArgs),
-    /// Put a run, or a part of it, in place of what is there; or lay it out in a directory.
+    /// Replace the data on this host by a run or a part of it; or extract a run into a directory.
     ///
-    /// Everything is laid out beside what is there first, with GitLab down; then renames put it in
-    /// place, and what was there goes when GitLab answers again.
+    /// GitLab is stopped, and everything is extracted beside the old data. Then renames put it in
+    /// place. The old data is deleted when GitLab is ready again.
     Restore(restore::RestoreArgs),
-    /// Remove the runs that [retention] no longer asks for; a backup does so by itself when it is
-    /// complete.
+    /// Remove the runs that [retention] does not keep. Every complete backup does this too.
     Prune {
-        /// Remove nothing, and tell each run's fate and its reasons.
+        /// Remove nothing; print for each run whether it would be kept, and why.
         #[arg(long)]
         dry_run: bool,
-        /// Agree to the removal of so many complete runs: asked for where more than half would go,
-        /// or fewer than keep-min be left.
+        /// Confirm the removal of N complete runs. Required if more than half of the runs would be
+        /// removed, or if fewer than keep-min would remain.
         #[arg(long, value_name = "N", conflicts_with = "dry_run")]
         yes_remove: Option<usize>,
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// The passwords that open the repository.
+    /// Manage the passwords that open the repository.
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// What the units execute.
+    /// The programs of the units.
     #[command(hide = true, subcommand)]
     Helper(helper::Helper),
 }
@@ -123,10 +121,10 @@ pub fn main() -> ExitCode {
                 .unwrap_or_else(|_| "gitlab_backup=info,error".into()),
         )
         .init();
-    // Becomes another program: no thread of a runtime may be there.
+    // This process executes another program, so it must have no threads of a runtime.
     if let Command::Helper(helper::Helper::Confine(confine)) = &cli.command {
         let Err(error) = confined::enter(confine);
-        return failed(&error);
+        return report(&error);
     }
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -135,15 +133,15 @@ pub fn main() -> ExitCode {
         .and_then(|runtime| runtime.block_on(dispatch(cli)));
     match result {
         Ok(()) if let Some(error) = text::unheard() => {
-            failed(&anyhow::anyhow!("cannot write to standard output: {error}"))
+            report(&anyhow::anyhow!("cannot write to standard output: {error}"))
         }
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => report(&error),
     }
 }
 
-/// The command line without what the units call.
-fn for_admins() -> clap::Command {
+/// The command line without the hidden commands, for man pages and completions.
+fn public_commands() -> clap::Command {
     let all = Cli::command();
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let program = clap::Command::new("gitlab-backup").version(env!("CARGO_PKG_VERSION"));
@@ -152,7 +150,8 @@ fn for_admins() -> clap::Command {
     program.args(all.get_arguments().cloned()).subcommands(shown)
 }
 
-fn failed(error: &anyhow::Error) -> ExitCode {
+/// Prints the error and returns its exit code.
+fn report(error: &anyhow::Error) -> ExitCode {
     let why = text::why(error);
     let denied =
         why.to_lowercase().contains("permission denied") && !rustix::process::geteuid().is_root();
@@ -164,22 +163,23 @@ async fn dispatch(cli: Cli) -> Result<()> {
     let file = cli.config;
     let load = |root: &PathBuf| -> Result<Config> { Ok(Config::load(&file, &Host::new(root))?) };
     let slash = PathBuf::from("/");
-    // On a host without GitLab too, after a disaster.
-    let stored = || -> Result<Config> { Ok(Config::load_for_repository(&file, &Host::new("/"))?) };
+    // For commands that must work after a disaster, on a host without GitLab.
+    let for_repository =
+        || -> Result<Config> { Ok(Config::load_for_repository(&file, &Host::new("/"))?) };
     match cli.command {
         Command::Check { json } => check::check(load(&slash), json).await,
         Command::Init(args) => init::init(&file, &args).await,
-        // For any host: no configuration is read.
+        // The next three need no configuration.
         Command::Generate(generate::GenerateArgs { zabbix_template: true, .. }) => {
             generate::zabbix_template();
             Ok(())
         }
         Command::Generate(generate::GenerateArgs { completion: Some(shell), .. }) => {
-            generate::completion(shell, for_admins());
+            generate::completion(shell, public_commands());
             Ok(())
         }
         Command::Generate(generate::GenerateArgs { man: Some(directory), .. }) => {
-            manual::write(for_admins(), &directory)
+            manual::write(public_commands(), &directory)
         }
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {
@@ -190,15 +190,17 @@ async fn dispatch(cli: Cli) -> Result<()> {
         Command::Uninstall(args) => install::uninstall(&args).await,
         Command::Run { no_wait, json } => run::run(no_wait, json).await,
         Command::Status { json } => status::status(json).await,
-        Command::List { host, json } => list::list(&stored()?, host.as_deref(), json),
-        Command::Show { run, json } => list::show(stored(), &run, json),
-        Command::Verify(args) => verify::verify(&stored()?, &args).await,
-        Command::Restore(args) if args.is_elsewhere() => restore::restore(&stored()?, &args).await,
+        Command::List { host, json } => list::list(&for_repository()?, host.as_deref(), json),
+        Command::Show { run, json } => list::show(for_repository(), &run, json),
+        Command::Verify(args) => verify::verify(&for_repository()?, &args).await,
+        Command::Restore(args) if args.is_elsewhere() => {
+            restore::restore(&for_repository()?, &args).await
+        }
         Command::Restore(args) => restore::restore(&load(&slash)?, &args).await,
         Command::Prune { dry_run, yes_remove, json } => {
             prune::prune(&load(&slash)?, dry_run, yes_remove, json).await
         }
-        Command::Key(command) => key::key(&stored()?, &command),
+        Command::Key(command) => key::key(&for_repository()?, &command),
         Command::Helper(helper) => helper::helper(&file, helper).await,
     }
 }

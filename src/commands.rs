@@ -1,4 +1,4 @@
-//! One file per verb.
+//! The commands, one file for each.
 
 pub mod check;
 mod follow;

@@ -1,7 +1,7 @@
 //! The configuration: TOML → raw → validated. The only way to a [`Config`] is through validation.
 //!
-//! Pure but for the host's facts, which come in as a [`host::Host`]; knows nothing of units, the
-//! bus or processes.
+//! Facts about the host are read only through a [`host::Host`]. Nothing here knows the generated
+//! units, D-Bus or processes.
 
 pub mod declared;
 mod error;
@@ -28,91 +28,90 @@ use host::Host;
 pub use layout::{OMNIBUS, SUPERVISOR, is_recognised};
 use monitoring::Monitoring;
 
-/// Bytes of a configuration: half of what systemd takes as a unit's credentials, systemd.exec(5)
-/// `LoadCredential=`.
+/// The maximum size of the file in bytes: half of systemd's limit for all credentials of a unit,
+/// systemd.exec(5) `LoadCredential=`.
 const SIZE_MAX: usize = 512 * 1024;
 
-/// A validated configuration: every default filled in, by the layout or the host where the file is
-/// silent.
+/// A validated configuration. Keys that the file leaves out have their defaults, some of which the
+/// layout finds on the host.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file it was read from, absolute: what the units pass on to the helpers.
+    /// The absolute path of the file. The units pass it to the helpers.
     pub source: PathBuf,
-    /// What to stop and how to tell that it is back.
+    /// What to stop, and how to check that GitLab is up again.
     pub gitlab: Gitlab,
     /// When to run.
     pub schedule: Schedule,
-    /// Absent with `enable = false`.
+    /// `None` with `enable = false`.
     pub postgresql: Option<Postgresql>,
-    /// Empty where there is none to save.
+    /// The Redis servers to save; may be empty.
     pub redis: Vec<Redis>,
-    /// What the file backup takes.
+    /// What the file backup saves.
     pub files: Files,
-    /// Where everything is kept.
+    /// Where backups are stored.
     pub repository: Repository,
-    /// What is kept, for how long.
+    /// Which runs are kept, and for how long.
     pub retention: Retention,
-    /// How the newest run is verified, by the clock or when its unit is started.
+    /// When and how the newest run is verified.
     pub verify: Verify,
-    /// Who is told of a run.
+    /// What is silenced during a run, and who receives its report.
     pub monitoring: Monitoring,
     /// The enabled `[[step]]`s, in the order of the file.
     pub steps: Vec<Step>,
-    /// What was found on the host, for whoever cannot see it.
+    /// What the layout found on the host, for the helpers that cannot see all of it.
     pub found: Found,
 }
 
 impl Config {
-    /// Reads and judges the file at `path`, with what is silent there filled in from `host`.
+    /// Reads and validates the file at `path`. Defaults come from `host`.
     ///
     /// # Errors
-    /// With every finding, if the file cannot be read or anything in it is refused.
+    /// With every finding, if the file cannot be read or is invalid.
     pub fn load(path: &Path, host: &Host) -> Result<Self, ConfigError> {
         Self::parse(&Self::read(path)?, path, host)
     }
 
     fn read(path: &Path) -> Result<String, ConfigError> {
         let text = own::read_text(path).map_err(|error| ConfigError::unreadable(path, &error))?;
-        // Whoever can change it has root run what he likes.
+        // Root runs commands from this file, so only root may be able to change it.
         if rustix::process::geteuid().is_root() {
-            let own = beneath::trusted(path)
-                .map_err(|error| ConfigError::general(path, format!("{error:#}"), None));
-            own?;
+            beneath::trusted(path)
+                .map_err(|error| ConfigError::general(path, format!("{error:#}"), None))?;
         }
         Ok(text)
     }
 
-    /// The same, for who only looks into the repository: what is silent about GitLab may stay so,
-    /// on a host where there is none.
+    /// Like [`Config::load`], for commands that only read the repository. They also work on a host
+    /// without GitLab: missing keys of the sections that describe GitLab are not reported.
     ///
     /// # Errors
-    /// With every finding, if the file cannot be read or anything in it is refused.
+    /// With every other finding, if the file cannot be read or is invalid.
     pub fn load_for_repository(path: &Path, host: &Host) -> Result<Self, ConfigError> {
         let text = Self::read(path)?;
-        Self::judge(&text, path, host, |finding| {
+        Self::validate(&text, path, host, |finding| {
             let section = finding.key.split(['.', '[']).next().unwrap_or_default();
             finding.line.is_none() && ["gitlab", "files", "postgresql", "redis"].contains(&section)
         })
     }
 
-    /// Judges `text`, which was read from `source`.
+    /// Validates `text`, which was read from `source`.
     ///
     /// # Errors
-    /// With every finding, if anything in it is refused.
+    /// With every finding, if `text` is invalid.
     pub fn parse(text: &str, source: &Path, host: &Host) -> Result<Self, ConfigError> {
-        Self::judge(text, source, host, |_| false)
+        Self::validate(text, source, host, |_| false)
     }
 
-    fn judge(
+    /// Validates `text`, without the findings that are `ignored`.
+    fn validate(
         text: &str,
         source: &Path,
         host: &Host,
-        overlooked: impl Fn(&Finding) -> bool,
+        ignored: impl Fn(&Finding) -> bool,
     ) -> Result<Self, ConfigError> {
         let absolute =
             std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;
-        // Its path stands in the units, and its text reaches those helpers that are not root as a
-        // credential.
+        // The units contain the path, and pass the file to unprivileged helpers as a credential.
         if let Err(refusal) = validate::path(&absolute.to_string_lossy()) {
             return Err(ConfigError::general(source, refusal.message, refusal.allowed));
         }
@@ -125,113 +124,114 @@ impl Config {
         }
         let (raw, mut findings) = raw::read(text);
         let Some(raw) = raw else { return Err(ConfigError::new(source, findings)) };
-        let (mut config, judged) = validate::config(raw, text, &absolute, host);
+        let (mut config, invalid) = validate::config(raw, text, &absolute, host);
         config.files.behind_links = host.behind_links(&config.files.paths);
         config.files.volumes =
             config.repository.engine == EngineName::Builtin && config.files.may_be_on_volumes(host);
-        // What was left out for its type must not be reported again as missing.
+        // A key that was left out because of its type must not be reported as missing too.
         let reported: Vec<_> = findings.iter().map(|finding| finding.key.clone()).collect();
-        findings.extend(judged.into_iter().filter(|finding| {
-            !reported.iter().any(|key| within(key, &finding.key) || within(&finding.key, key))
+        findings.extend(invalid.into_iter().filter(|finding| {
+            !reported.iter().any(|key| is_within(key, &finding.key) || is_within(&finding.key, key))
         }));
-        findings.retain(|finding| !overlooked(finding));
+        findings.retain(|finding| !ignored(finding));
         if findings.is_empty() { Ok(config) } else { Err(ConfigError::new(source, findings)) }
     }
 }
 
 /// Whether `key` is `outer` or lies inside it.
-fn within(key: &str, outer: &str) -> bool {
+fn is_within(key: &str, outer: &str) -> bool {
     key.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// `[gitlab]`
 #[derive(Debug, Clone)]
 pub struct Gitlab {
-    /// The layout that filled in the defaults; never `auto`.
+    /// The layout that supplied the defaults; never `auto`.
     pub layout: String,
-    /// What is stopped, in the order given, no name twice, at least one.
+    /// The units that write GitLab's data and are stopped, in the order given; unique, at least
+    /// one.
     pub writers: Vec<UnitName>,
-    /// Those of `writers` that are stopped one by one: what systemd would stop along with them must
-    /// stay up.
+    /// The writers that are stopped without their dependents, because those must stay up.
     pub stopped_alone: Vec<UnitName>,
-    /// What is no writer although the layout has it for one: it serves a page meanwhile.
+    /// Units that stay up although the layout counts them among the writers: they may serve a
+    /// maintenance page.
     pub stays_up: Vec<UnitName>,
-    /// What systemd does not manage itself, each with a unit of ours in its place; those that write
-    /// are among `writers`.
+    /// The services that systemd does not manage. Each is represented by a proxy unit; the proxies
+    /// of services that write are among `writers`.
     pub proxies: Vec<Proxy>,
     /// How the writers are kept from writing.
     pub quiesce: Quiesce,
-    /// What answers 2xx when GitLab is usable.
+    /// The URL that answers 2xx when GitLab is ready.
     pub readiness: Option<ReadinessUrl>,
     /// The longest time that GitLab may be down.
     pub max_downtime: Timespan,
-    /// How long resume lets a unit that still stops go on before it kills it (only after a fault:
-    /// in a run that goes well every stop is complete before the window opens).
+    /// How long resume waits for a unit that is still stopping before it kills the unit. Needed
+    /// only after a failure: otherwise the window opens only after every stop is complete.
     pub stop_grace: Timespan,
-    /// `settle`: how long a unit that is being started or stopped is waited for, before GitLab is
-    /// stopped.
+    /// `settle`: how long a run waits for units that are starting or stopping before it stops
+    /// GitLab.
     pub settle: Timespan,
 }
 
 impl Gitlab {
-    /// What `Conflicts=` stops: the writers without those that are stopped one by one.
+    /// The writers that the window's `Conflicts=` stops: all except `stopped_alone`.
     pub fn conflicting(&self) -> impl Iterator<Item = &UnitName> {
         self.writers.iter().filter(|writer| !self.stopped_alone.contains(writer))
     }
 
-    /// Whether there is something behind `unit` that systemd does not manage.
+    /// Whether `unit` is a proxy unit.
     pub fn is_proxy(&self, unit: &UnitName) -> bool {
         self.proxies.iter().any(|proxy| proxy.unit() == *unit)
     }
 
-    /// The proxies that are stopped for a backup, or can be: a server that a restore starts anew is
-    /// not.
+    /// The proxies whose units are writers. Excludes the proxy of a Redis, which only a restore
+    /// restarts.
     pub fn writing_proxies(&self) -> impl Iterator<Item = &Proxy> {
         self.proxies.iter().filter(|proxy| self.writers.contains(&proxy.unit()))
     }
 }
 
-/// `[[gitlab.proxy]]`: a service that something else than systemd runs: runit, a container,
-/// supervisord, an init script.
+/// `[[gitlab.proxy]]`: a service that is not managed by systemd but by runit, a container engine,
+/// supervisord or an init script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proxy {
     /// Lower case letters, digits, `-` and `_`; unique; becomes part of the unit's name.
     pub name: String,
-    /// argv, the program absolute; good also where it runs already.
+    /// argv with an absolute program. Succeeds also if the service is up already.
     pub start: Vec<String>,
-    /// argv; good also where it is down already.
+    /// argv with an absolute program. Succeeds also if the service is down already.
     pub stop: Vec<String>,
-    /// argv; what it says is believed, and not what the others say.
+    /// argv with an absolute program. Only this command decides whether the service is up.
     pub status: Vec<String>,
-    /// Seconds until a start or a stop must be done.
+    /// The time limit of a start or a stop, in seconds.
     pub timeout: u64,
-    /// Other proxies that are started before it and stopped after it.
+    /// Names of proxies that are started before this one and stopped after it.
     pub after: Vec<String>,
 }
 
 impl Proxy {
-    /// What the names of their units begin with.
+    /// The prefix of the proxy units' names.
     pub const PREFIX: &'static str = "gitlab-backup-proxy-";
-    /// Seconds for a start or a stop, unless it says otherwise. GitLab's own tools wait half a
-    /// minute; Gitaly gives what it is at a minute.
+    /// The default of `timeout`, in seconds. GitLab's own tools wait 30 seconds, and Gitaly gives
+    /// running requests a minute.
     pub(crate) const TIMEOUT: u64 = 90;
 
-    /// The unit in its place.
+    /// The proxy unit.
     pub fn unit(&self) -> UnitName {
-        UnitName::of_ours(format!("{}{}.service", Self::PREFIX, self.name))
+        UnitName::generated(format!("{}{}.service", Self::PREFIX, self.name))
     }
 }
 
 /// `[gitlab] quiesce`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quiesce {
-    /// They are stopped, and started again: what they were at is finished or undone by themselves.
+    /// The writers are stopped, so that each ends its work in order, and started again.
     Stop,
-    /// Their control groups are frozen: as if the host had lost its power in that moment.
+    /// The writers' control groups are frozen. The backup shows the data as after a power failure.
     Freeze,
 }
 
-/// Where readiness is asked.
+/// The URL of GitLab's readiness check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadinessUrl {
     /// `http://` or `https://`.
@@ -240,7 +240,7 @@ pub enum ReadinessUrl {
     Unix {
         /// The socket.
         socket: PathBuf,
-        /// The path to ask for, `/-/readiness` if none is given.
+        /// The path of the request, `/-/readiness` by default.
         path: String,
     },
 }
@@ -261,35 +261,35 @@ pub struct Postgresql {
     pub host: String,
     /// TCP port, also part of the socket's name.
     pub port: u16,
-    /// The role.
+    /// The role that backs up.
     pub user: String,
-    /// The OS user that the units run as: the role for sockets, `gitlab-backup` for hosts, unless
-    /// `os-user` says otherwise.
+    /// `os-user`: the OS user that the units run as. Default: the role's name for a socket,
+    /// `gitlab-backup` for a host.
     pub os_user: String,
-    /// The role that restores, and makes the role that backs up: `user` unless `restore-user` says
-    /// otherwise.
+    /// `restore-user`: the role that restores, and that creates the role that backs up. Default:
+    /// `user`.
     pub restore_user: String,
-    /// The OS user that connects as it: `os-user` unless `restore-os-user` says otherwise.
+    /// `restore-os-user`: the OS user that connects as `restore_user`. Default: `os_user`.
     pub restore_os_user: String,
-    /// Left out: all but the templates.
+    /// `None`: all databases except the templates.
     pub databases: Option<Vec<String>>,
     /// `pg_dump --jobs`.
     pub jobs: u16,
-    /// How long whoever changes a table waits for its dump, before the run gives way.
+    /// How long DDL on a table may wait for the table's dump before the run is aborted.
     pub ddl_wait: Timespan,
     /// `password-file` or `password-credential`.
     pub password: Option<SecretSource>,
-    /// Where pg_dump, pg_dumpall, pg_restore and vacuumdb are, if not on `PATH`.
+    /// The directory of pg_dump, pg_dumpall, pg_restore and vacuumdb, if not on `PATH`.
     pub bin_dir: Option<PathBuf>,
 }
 
 impl Postgresql {
-    /// Whether it is reached by a socket of this host.
+    /// Whether connections go through a socket of this host.
     pub fn by_socket(&self) -> bool {
         self.host.starts_with('/')
     }
 
-    /// The same for what a restore asks of it.
+    /// The settings with the role and the OS user of a restore.
     pub fn restoring(&self) -> Self {
         Self {
             user: self.restore_user.clone(),
@@ -302,17 +302,17 @@ impl Postgresql {
 /// `[[redis]]`
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// Names the dump and every message about it; unique; letters, digits, `-` and `_`.
+    /// The name in dumps and messages; unique; letters, digits, `-` and `_`.
     pub name: String,
     /// Where it listens.
     pub address: RedisAddress,
-    /// ACL user, from the URL.
+    /// The ACL user, from the URL.
     pub username: Option<String>,
     /// `password-file` or `password-credential`.
     pub password: Option<SecretSource>,
     /// How long a save may take.
     pub timeout: Timespan,
-    /// The unit that runs it, for a restore; left out, the running server tells.
+    /// The unit of the server, for a restore. `None`: found by the running server's process.
     pub unit: Option<UnitName>,
 }
 
@@ -325,7 +325,7 @@ pub enum RedisAddress {
     Tcp {
         /// Name or address.
         host: String,
-        /// Port, 6379 if none is given.
+        /// Port, 6379 by default.
         port: u16,
         /// `rediss://`.
         tls: bool,
@@ -335,42 +335,41 @@ pub enum RedisAddress {
 /// `[files]`
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// Absolute, normalised, none inside another; may be empty with `command`.
+    /// The paths to save: absolute, normalised, none inside another. May be empty with `command`.
     pub paths: Vec<PathBuf>,
-    /// Globs as gitignore(5) has them, each checked.
+    /// Patterns as in gitignore(5).
     pub exclude: Vec<String>,
-    /// Directories, and addresses of storages, that GitLab's configuration names and that nobody
-    /// misses in the backup.
+    /// Directories and storage addresses of GitLab's configuration that the backup leaves out on
+    /// purpose: no check reports them.
     pub omit: Vec<String>,
-    /// An own file backup instead of the repository; argv, the program absolute.
+    /// A program that replaces the built-in file backup; argv with an absolute program.
     pub command: Option<Vec<String>>,
-    /// First pass with GitLab up, so that the window only takes what changed since.
+    /// Whether a first pass runs while GitLab is up, so that the window only captures what changed
+    /// since.
     pub presync: bool,
-    /// How a path is captured, unless it says so itself.
+    /// How paths are captured that are not in `methods`.
     pub snapshot: Method,
-    /// The paths that say so themselves.
+    /// `[[files.path]] snapshot`, by path.
     pub methods: BTreeMap<PathBuf, Method>,
-    /// What a snapshot of a classic logical volume may hold, as lvcreate(8) takes it with `-l` or
-    /// `-L`.
+    /// The size of snapshots of classic logical volumes, in the form of lvcreate(8) `-l` or `-L`.
     pub lvm_snapshot_size: String,
-    /// A path may be on a file system that can make snapshots: told by the host's mounts, and taken
-    /// for true where they cannot be seen.
+    /// Whether a path may be on a file system that supports snapshots. True if the host's mounts
+    /// cannot be read.
     pub volumes: bool,
-    /// Where those of `paths` are that are reached through a link: the units of a restore write
-    /// there.
+    /// The real paths of the `paths` that are reached through a symlink: a restore writes there.
     pub behind_links: Vec<PathBuf>,
-    /// Those of `paths` that hold configuration and secrets: a restore puts them in place only when
-    /// asked to.
+    /// The `paths` that hold configuration and secrets: a restore only puts them in place with
+    /// `--with-config`.
     pub configuration: Vec<PathBuf>,
 }
 
 impl Files {
-    /// `paths`, by their names and by where they really are.
+    /// The paths as configured, and the real paths of symlinked ones.
     pub fn places(&self) -> impl Iterator<Item = &PathBuf> {
         self.paths.iter().chain(&self.behind_links)
     }
 
-    /// Whether a snapshot may be made of the volume of a path.
+    /// Whether the method of any path may take a snapshot of its volume.
     fn may_be_on_volumes(&self, host: &Host) -> bool {
         let Some(mounts) = host.mounts() else { return true };
         self.paths.iter().any(|path| match self.method(path) {
@@ -390,22 +389,22 @@ impl Files {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// As the path's file system allows, the fastest first.
+    /// The fastest method that the path's file system supports.
     Auto,
-    /// A snapshot of its btrfs subvolume.
+    /// A snapshot of the btrfs subvolume.
     Btrfs,
-    /// A snapshot of its logical volume.
+    /// A snapshot of the logical volume.
     Lvm,
-    /// A snapshot of its ZFS dataset.
+    /// A snapshot of the ZFS dataset.
     Zfs,
-    /// What changed since the first pass is cloned.
+    /// Files that changed since the first pass are cloned.
     Reflink,
-    /// What changed since the first pass is copied.
+    /// Files that changed since the first pass are copied.
     None,
 }
 
 impl Method {
-    /// Every method, by the word for it.
+    /// The configuration's word for each method.
     pub const WORDS: [(&'static str, Self); 6] = [
         ("auto", Self::Auto),
         ("btrfs", Self::Btrfs),
@@ -427,20 +426,20 @@ impl fmt::Display for Method {
 /// `[repository]`
 #[derive(Debug, Clone)]
 pub struct Repository {
-    /// What writes it.
+    /// The program that reads and writes the repository.
     pub engine: EngineName,
-    /// Absolute path; with [`EngineName::Restic`] whatever restic takes.
+    /// Absolute path; with [`EngineName::Restic`] also any other repository that restic accepts.
     pub location: String,
-    /// The key's password.
+    /// The password of the repository's key.
     pub password: SecretSource,
     /// `EnvironmentFile=` for restic's cloud credentials.
     pub environment_file: Option<PathBuf>,
 }
 
 impl Repository {
-    /// Its directory, if it is one of this host.
+    /// The repository's directory; `None` for a remote repository.
     pub fn directory(&self) -> Option<&Path> {
-        // With `local:` restic names a directory too.
+        // restic also accepts `local:` before a directory.
         Some(Path::new(self.location.strip_prefix("local:").unwrap_or(&self.location)))
             .filter(|path| path.is_absolute())
     }
@@ -449,44 +448,44 @@ impl Repository {
 /// `[repository] engine`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineName {
-    /// Our own process writes the restic format.
+    /// This program reads and writes the restic format itself.
     Builtin,
-    /// The `restic` program does.
+    /// The `restic` program.
     Restic,
 }
 
-/// `[retention]`: what is kept for which reason; `None` keeps nothing for that reason, all of them
-/// `None` keeps everything.
+/// `[retention]`: each field is one keep rule. Unset rules keep nothing; with no rule at all,
+/// nothing is ever removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// The newest, however old.
+    /// Keep the newest N runs.
     pub keep_last: Option<u32>,
-    /// The newest of each of so many days.
+    /// Keep the newest run of each of the last N days that have one.
     pub keep_daily: Option<u32>,
-    /// The newest of each of so many weeks, ISO 8601.
+    /// Keep the newest run of each of the last N weeks (ISO 8601) that have one.
     pub keep_weekly: Option<u32>,
-    /// The newest of each of so many months.
+    /// Keep the newest run of each of the last N months that have one.
     pub keep_monthly: Option<u32>,
-    /// The newest of each of so many years.
+    /// Keep the newest run of each of the last N years that have one.
     pub keep_yearly: Option<u32>,
-    /// Everything that is not older than this before the newest.
+    /// Keep runs that are at most this much older than the newest.
     pub keep_within: Option<Timespan>,
-    /// `keep-min`: nothing is removed if fewer complete runs were left.
+    /// `keep-min`: nothing is removed if fewer complete runs would remain.
     pub keep_min: Option<u32>,
 }
 
-/// `keep-min`, if nobody says otherwise.
+/// The default of `keep-min`.
 const KEEP_MIN: u32 = 3;
 
 impl Retention {
-    /// Whether anything is to be removed at all.
+    /// Whether there is any keep rule, so that runs may be removed.
     pub fn is_set(&self) -> bool {
         Self { keep_min: None, ..self.clone() } != Self::default()
     }
 
-    /// How many complete runs are left at least: no more than the policy itself would keep, unless
-    /// somebody says so.
-    pub fn least(&self) -> u32 {
+    /// The number of complete runs that must remain: `keep-min`, by default no more than the keep
+    /// rules themselves keep.
+    pub fn effective_keep_min(&self) -> u32 {
         let counts = [
             self.keep_last,
             self.keep_daily,
@@ -494,28 +493,28 @@ impl Retention {
             self.keep_monthly,
             self.keep_yearly,
         ];
-        let kept = counts
+        let kept_by_rules = counts
             .into_iter()
             .flatten()
             .chain(self.keep_within.map(|_| KEEP_MIN))
             .max()
             .unwrap_or(KEEP_MIN);
-        self.keep_min.unwrap_or(kept.min(KEEP_MIN))
+        self.keep_min.unwrap_or(kept_by_rules.min(KEEP_MIN))
     }
 }
 
 /// `[verify]`
 #[derive(Debug, Clone)]
 pub struct Verify {
-    /// `OnCalendar=`, checked against systemd.time(7); there is no timer without.
+    /// `OnCalendar=`, checked against systemd.time(7). `None`: no timer.
     pub calendar: Option<String>,
     /// `RandomizedDelaySec=`.
     pub randomized_delay: Timespan,
-    /// Restore into throw-away servers.
+    /// Whether to restore the dumps into temporary servers.
     pub drill: bool,
-    /// Read every byte of the repository.
+    /// Whether to read every byte of the repository.
     pub read_data: bool,
-    /// Check every Git repository, and not a sample.
+    /// Whether to check every Git repository instead of a sample.
     pub all_repositories: bool,
 }
 
@@ -528,9 +527,9 @@ pub struct Step {
     pub description: Option<String>,
     /// When it runs.
     pub stage: Stage,
-    /// argv, the program absolute.
+    /// argv with an absolute program.
     pub command: Vec<String>,
-    /// `User=`; root if left out.
+    /// `User=`; root by default.
     pub user: Option<String>,
     /// `TimeoutStartSec=`.
     pub timeout: Timespan,
@@ -539,12 +538,12 @@ pub struct Step {
 /// The stages of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
-    /// Before anything is stopped.
+    /// Before GitLab is stopped.
     Prepare,
-    /// GitLab is down.
+    /// While GitLab is down.
     Window,
-    /// GitLab is up again; the run is not complete yet.
+    /// When GitLab is up again and the run is not complete yet.
     Store,
-    /// The run is complete.
+    /// After the run is complete.
     Finish,
 }

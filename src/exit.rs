@@ -1,11 +1,11 @@
-//! Errors that end the program with an exit code of their own.
+//! Exit codes, and errors that end the program with a certain exit code.
 
-/// An error with an exit code of its own.
+/// An error with an exit code.
 #[derive(Debug)]
 pub struct Exit {
-    /// The code.
+    /// The exit code.
     pub code: u8,
-    /// What to say.
+    /// The error message; empty if everything has been printed already.
     pub message: String,
 }
 
@@ -17,21 +17,21 @@ impl std::fmt::Display for Exit {
 
 impl std::error::Error for Exit {}
 
-/// A run or unit failed.
+/// A run or a unit failed.
 pub const UNIT_FAILED: u8 = 3;
-/// A run is going on.
+/// A run or a restore is already running.
 pub const ALREADY_RUNNING: u8 = 4;
 
-/// Every exit code, and what it says: for `--help` and the manual.
+/// Every exit code with its meaning, for `--help` and the manual.
 pub const CODES: [(u8, &str); 5] = [
     (0, "success"),
     (1, "error"),
     (2, "usage"),
     (
         UNIT_FAILED,
-        "the run, the restore or one of their units failed; for status: something is wrong",
+        "the run, the restore or one of their units failed; for status: there is a problem",
     ),
-    (ALREADY_RUNNING, "a run or a restore is already going on"),
+    (ALREADY_RUNNING, "a run or a restore is already running"),
 ];
 
 /// [`CODES`] as the last paragraph of `--help`.

@@ -1,5 +1,5 @@
 #![doc = include_str!("README.md")]
-// Tests make their directories themselves, and a failure is a failure.
+// Tests may create directories directly, and may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods))]
 
 pub mod accounts;

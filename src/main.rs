@@ -1,4 +1,4 @@
-//! `gitlab-backup`: see the library for everything that it does.
+//! The program `gitlab-backup`. The library contains its code.
 
 use std::process::ExitCode;
 

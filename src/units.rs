@@ -1,7 +1,7 @@
-//! The units: planned from a validated configuration and rendered through the templates in
+//! The units: planned from a validated configuration and rendered with the templates in
 //! `templates/`.
 //!
-//! Pure: the same configuration gives the same bytes. Knows no bus, no clock and no processes.
+//! Pure: the same configuration always gives the same files. Knows no D-Bus, clock or processes.
 
 pub mod graph;
 pub mod plan;

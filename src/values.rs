@@ -1,5 +1,5 @@
-//! Value types: each can only be built holding what its field may hold, so that no later stage
-//! checks it again.
+//! Value types. Each can only be constructed from a valid value, so that later stages need no
+//! checks.
 
 mod ago;
 mod calendar;
@@ -17,8 +17,7 @@ pub use secret::SecretSource;
 pub use timespan::Timespan;
 pub use unit_name::UnitName;
 
-/// Whether Unicode sets `c` aside as no character at all: systemd takes a text with one for not
-/// being UTF-8.
+/// Whether `c` is a Unicode noncharacter. systemd rejects text that contains one as invalid UTF-8.
 pub fn is_noncharacter(c: char) -> bool {
     let code = u32::from(c);
     (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe

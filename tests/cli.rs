@@ -54,7 +54,7 @@ fn init_writes_what_is_found_and_never_over_another() {
     let second = call(root.path(), &["init"]);
     assert!(
         !second.status.success()
-            && String::from_utf8_lossy(&second.stderr).contains("is left as it is"),
+            && String::from_utf8_lossy(&second.stderr).contains("is not overwritten"),
         "{second:?}"
     );
     assert_eq!(fs::read_to_string(&config).unwrap(), "# mine\n");

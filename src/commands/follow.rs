@@ -1,4 +1,5 @@
-//! Follows what systemd does. Ending this ends nothing else.
+//! Follows a run or a restore while systemd runs it. Interrupting the command does not interrupt
+//! the run.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -16,10 +17,11 @@ use crate::runs::{Kind, Outcome, Record};
 use crate::systemd::{Manager, ServiceManager};
 use crate::units::{Restore, Unit};
 
+/// Poll interval.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows the executor to its end and returns its record; one that is equal to `before` is not yet
-/// its.
+/// Follows the executor to its end and returns the record that it wrote. `before` is the last
+/// record from before the start: while it is still the last one, the new run has no record yet.
 pub(super) async fn follow(
     manager: &Manager,
     kind: Kind,
@@ -29,19 +31,19 @@ pub(super) async fn follow(
         Kind::Backup => Unit::Run,
         Kind::Restore => Restore::Run.into(),
     };
-    let mut view = View::new(kind);
+    let mut progress = Progress::new(kind);
     loop {
-        // Before its record: one that has ended has left one.
+        // Read the state before the record: an executor that has ended has written its record.
         let executor = manager.state(&unit.to_string()).await?;
         let record = Record::last(&RootDirectory::host(), kind)?.filter(|record| {
             before.is_none_or(|before| (&before.id, before.started) != (&record.id, record.started))
         });
         match record {
             Some(record) if record.finished.is_some() && executor.is_settled() => {
-                view.end();
+                progress.end();
                 return Ok(record);
             }
-            Some(record) => view.show(manager, &record).await?,
+            Some(record) => progress.show(manager, &record).await?,
             None if executor.is_settled() => {
                 return Err(not_started(manager, kind, &executor.name).await?.into());
             }
@@ -51,7 +53,7 @@ pub(super) async fn follow(
     }
 }
 
-/// What to say when nothing is on record of a start that is over.
+/// The error for an executor that ended without a record.
 async fn not_started(manager: &Manager, kind: Kind, executor: &str) -> Result<Exit> {
     let why = match unstarted(manager, kind, Record::last(&RootDirectory::host(), kind)?.as_ref())
         .await?
@@ -62,8 +64,8 @@ async fn not_started(manager: &Manager, kind: Kind, executor: &str) -> Result<Ex
     Ok(Exit { code: UNIT_FAILED, message: format!("{executor} did not start: {why}") })
 }
 
-/// An error if `what` failed, after the last words of the unit that did.
-pub(super) fn succeeded(what: &str, record: &Record) -> Result<()> {
+/// Fails if `record` says that `what` failed. Prints the last log lines of the failed unit.
+pub(super) fn ensure_succeeded(what: &str, record: &Record) -> Result<()> {
     if record.outcome == Outcome::Complete && record.failure.is_none() {
         return Ok(());
     }
@@ -74,17 +76,18 @@ pub(super) fn succeeded(what: &str, record: &Record) -> Result<()> {
     Err(Exit { code: UNIT_FAILED, message: format!("{what} failed: {reason}") }.into())
 }
 
-/// A line that moves on a terminal; plain lines elsewhere.
-struct View {
+/// Shows the progress of a run: a single updated line on a terminal, otherwise a line for each
+/// change.
+struct Progress {
     units: Vec<Unit>,
     bar: Option<ProgressBar>,
     last: String,
     down_since: Option<Instant>,
-    /// The expected downtime has been told.
+    /// Whether the expected downtime has been shown.
     expected: bool,
 }
 
-impl View {
+impl Progress {
     fn new(kind: Kind) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
@@ -95,7 +98,7 @@ impl View {
             }
             bar
         });
-        // Those with something to say, the last word last.
+        // The units with a status text, in the order of a run.
         let units = match kind {
             Kind::Backup => vec![
                 Unit::Presync,
@@ -116,23 +119,26 @@ impl View {
     async fn show(&mut self, manager: &Manager, record: &Record) -> Result<()> {
         if let Some(expected) = record.expected.filter(|_| !self.expected) {
             self.expected = true;
-            self.line(&format!("{}: GitLab will be away for about {expected}", record.stage));
+            self.line(&format!("{}: GitLab will be down for about {expected}", record.stage));
         }
         let down = matches!(record.stage.as_str(), "capture" | "restore" | "resume");
         self.down_since =
             if down { self.down_since.or_else(|| Some(Instant::now())) } else { None };
-        let mut said = Vec::new();
+        let mut texts = Vec::new();
         for unit in &self.units {
-            let state = manager.state(&unit.to_string()).await.context("lost sight of the run")?;
-            // What is only queued still has the words of its last time.
+            let state = manager
+                .state(&unit.to_string())
+                .await
+                .context("cannot follow the run any longer")?;
+            // A unit that is only queued still has the status text of its last start.
             if state.active.is_running() && !state.status_text.is_empty() {
-                said.push(state.status_text);
+                texts.push(state.status_text);
             }
         }
-        let text = if said.is_empty() {
+        let text = if texts.is_empty() {
             record.stage.clone()
         } else {
-            format!("{}: {}", record.stage, said.join("; "))
+            format!("{}: {}", record.stage, texts.join("; "))
         };
         match &self.bar {
             Some(bar) => {
@@ -151,7 +157,7 @@ impl View {
         Ok(())
     }
 
-    /// What stays to be read.
+    /// Prints a line that stays above the progress line.
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text::clean(text)),

@@ -16,27 +16,27 @@ use crate::units::{self, graph};
 /// Options of `generate`.
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
-    /// Write files into this directory instead of printing.
+    /// Write the units as files into DIR instead of printing them.
     #[arg(long, value_name = "DIR")]
     pub output: Option<PathBuf>,
-    /// This program's path in the units, if not the one that runs now.
+    /// The path of this program in the units. Default: the path of the running program.
     #[arg(long, value_name = "PATH")]
     pub program: Option<PathBuf>,
-    /// Print what to import into Zabbix instead: the items that a run is reported to.
+    /// Print a template to import into Zabbix, with the items for reports.
     #[arg(long, conflicts_with_all = ["output", "program"])]
     pub zabbix_template: bool,
-    /// Print the completions of this shell instead.
+    /// Print the completion script for SHELL.
     #[arg(long, value_name = "SHELL", conflicts_with_all = ["output", "program", "zabbix_template"])]
     pub completion: Option<Shell>,
-    /// Print the graph of the units instead: what starts, binds and stops what, by stage.
+    /// Print a graph of the units by stage, with their dependencies.
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["output", "zabbix_template", "completion", "man"])]
     pub graph: Option<Drawing>,
-    /// Write the man pages into this directory instead: gitlab-backup(8), and one for each command.
+    /// Write the man pages into DIR: gitlab-backup(8), and one for each command.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "program", "zabbix_template", "completion"])]
     pub man: Option<PathBuf>,
 }
 
-/// What draws the graph.
+/// The format of the graph.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Drawing {
     /// For Markdown.
@@ -64,21 +64,22 @@ pub fn generate(config: &Config, args: &GenerateArgs) -> Result<()> {
         }
         return Ok(());
     };
-    // It may be anybody's.
-    let place =
-        Directory::made(&std::path::absolute(directory).context("the current directory is gone")?)?;
+    // The directory may be writable for other users.
+    let directory = Directory::made(
+        &std::path::absolute(directory).context("the current directory does not exist")?,
+    )?;
     for file in files {
-        place.replace(OsStr::new(&file.name), file.content.as_bytes(), 0o644)?;
+        directory.replace(OsStr::new(&file.name), file.content.as_bytes(), 0o644)?;
     }
     Ok(())
 }
 
-/// Prints the template that Zabbix imports.
+/// Prints the Zabbix template.
 pub fn zabbix_template() {
     text::whole(monitoring::ZABBIX_TEMPLATE);
 }
 
-/// Prints what completes `program` in `shell`.
+/// Prints the completion script of `program` for `shell`.
 pub fn completion(shell: Shell, mut program: clap::Command) {
     let name = program.get_name().to_owned();
     let mut script = Vec::new();
@@ -86,7 +87,7 @@ pub fn completion(shell: Shell, mut program: clap::Command) {
     text::whole(&String::from_utf8_lossy(&script));
 }
 
-/// The program that the units call: the one given, or the one that runs now.
+/// The program that the units call: `given`, or else the running program.
 pub(super) fn program(given: Option<&Path>) -> Result<PathBuf> {
     let program = match given {
         Some(program) => program.to_owned(),

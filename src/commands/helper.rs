@@ -1,4 +1,4 @@
-//! What the units execute.
+//! The hidden command `helper`: the programs of the units.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,14 +32,14 @@ pub enum Helper {
     Execute,
     /// gitlab-backup-run.service, ExecStopPost=
     Conclude {
-        /// Have the run reported.
+        /// Start the unit that reports the run.
         #[arg(long)]
         report: bool,
     },
     /// gitlab-backup-calendar.service
     Calendar {
-        /// `TIMER=CALENDAR`, for each.
-        #[arg(value_parser = calendar)]
+        /// `TIMER=CALENDAR` of each timer.
+        #[arg(value_parser = parse_calendar)]
         calendars: Vec<(String, String)>,
     },
     /// gitlab-backup-silence.service
@@ -59,7 +59,7 @@ pub enum Helper {
     Preflight,
     /// gitlab-backup-preflight-postgresql.service
     PreflightPostgresql,
-    /// What check has done as PostgreSQL's user: findings as JSON.
+    /// Run by `check` as PostgreSQL's user: prints findings as JSON.
     CheckPostgresql,
     /// gitlab-backup-fsplan.service
     Fsplan,
@@ -70,7 +70,7 @@ pub enum Helper {
     Fssnapshot(Bracket),
     /// gitlab-backup-pause.service
     Pause {
-        /// Stop this one, and nothing along with it.
+        /// Stop this unit without its dependents.
         #[arg(long = "stop", value_name = "UNIT")]
         alone: Vec<String>,
     },
@@ -78,7 +78,7 @@ pub enum Helper {
     Unpause,
     /// gitlab-backup-window.service and gitlab-backup-restore-window.service
     Window {
-        /// The writers are stopped, also where a backup would freeze them.
+        /// The writers are stopped, even if a backup would freeze them.
         #[arg(long)]
         stopped: bool,
     },
@@ -115,21 +115,21 @@ pub enum Helper {
     Verify,
     /// gitlab-backup-secrets.service of the NixOS module
     Secrets,
-    /// Before a switch of NixOS: waits until no backup and no restore is going on.
+    /// Run before NixOS switches its configuration: waits until no backup or restore is running.
     Idle {
-        /// How long, in seconds.
+        /// The longest wait, in seconds.
         #[arg(long, value_name = "SECONDS", default_value_t = 0)]
         wait: u64,
     },
-    /// Becomes a program that must not do what we may.
+    /// Executes a program with fewer privileges.
     Confine(Confine),
-    /// What verify and restore have done in a process of its own.
+    /// Run by `verify` and `restore`: extracts a snapshot in a separate process.
     Extract {
         /// The snapshot's id.
         snapshot: String,
-        /// The directory.
+        /// The directory to extract into.
         target: PathBuf,
-        /// Everything if there are none.
+        /// The paths to extract; all if there are none.
         paths: Vec<PathBuf>,
     },
 }
@@ -161,7 +161,7 @@ pub enum Restore {
     Finish,
     /// gitlab-backup-restore-guard.service
     Guard {
-        /// Stop this one.
+        /// Stop this unit.
         #[arg(long = "stop", value_name = "UNIT")]
         writers: Vec<String>,
     },
@@ -184,7 +184,7 @@ pub enum Proxy {
     },
 }
 
-/// The two ends of a bracket.
+/// The two commands of a bracket.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum Bracket {
     /// ExecStart=
@@ -193,8 +193,8 @@ pub enum Bracket {
     End,
 }
 
-/// Runs one helper. What undoes a state does not read the configuration: a file that was broken
-/// meanwhile must not keep GitLab away.
+/// Runs one helper. The helpers that undo a state do not need the configuration: an invalid file
+/// must not keep GitLab down.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     let root = &RootDirectory::host();
     let config = || load(file);
@@ -208,25 +208,19 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Unsilence => silence::unsilence().await,
         Helper::Report(Bracket::Begin) => report::begun(&config()?).await,
         Helper::Report(Bracket::End) => report::ended(&config()?).await,
-        Helper::Staging(Bracket::Begin) => staging::begin(afresh(file)),
+        Helper::Staging(Bracket::Begin) => staging::begin(load_and_inspect(file)),
         Helper::Staging(Bracket::End) => staging::end(),
         Helper::Preflight => preflight::preflight(&config()?).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
-        Helper::CheckPostgresql => {
-            text::out(&text::json(&postgresql::findings(&config()?).await)?);
-            Ok(())
-        }
+        Helper::CheckPostgresql => check_postgresql(&config()?).await,
         Helper::Fsplan => files::freeze(&config()?),
         Helper::Presync => files::presync(&config()?),
         Helper::Fssnapshot(Bracket::Begin) => fssnapshot::begin(&config()?),
         Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
         Helper::Pause { alone } => pause::begin(&alone, root, Manager::connect).await,
-        Helper::Unpause => pause::end(later).await,
-        Helper::Window { stopped } => {
-            let config = config()?;
-            on_host(async |machine| window::open(&config, machine, stopped).await).await
-        }
-        // Nobody is asked for nothing: the bus may be gone, at a shutdown.
+        Helper::Unpause => pause::end(start_unit_later).await,
+        Helper::Window { stopped } => open_window(&config()?, stopped).await,
+        // Do not connect to D-Bus without need: at a shutdown it may be down already.
         Helper::Thaw if !freeze::is_on_record(root) => Ok(()),
         Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
         Helper::Proxy(Proxy::Start { name }) => proxy::start(config(), &name).await,
@@ -244,20 +238,28 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Prune => prune::prune(&config()?).await,
         Helper::Verify => verify::newest(&config()?).await,
         Helper::Restore(step) => self::restore(config(), step).await,
-        Helper::Secrets => install::first(&config()?),
+        Helper::Secrets => install::create_secrets(&config()?),
         Helper::Idle { wait } => install::idle(Duration::from_secs(wait)).await,
-        // For a command on a host without GitLab, too.
-        Helper::Extract { snapshot, target, paths } => extract::extract(
-            &Config::load_for_repository(&source(file), &Host::new("/"))?,
-            &snapshot,
-            &target,
-            &paths,
-        ),
-        Helper::Confine(_) => bail!("before there is a runtime: see the command line"),
+        Helper::Extract { snapshot, target, paths } => {
+            // `restore --into` also works on a host without GitLab.
+            let config = Config::load_for_repository(&source(file), &Host::new("/"))?;
+            extract::extract(&config, &snapshot, &target, &paths)
+        }
+        Helper::Confine(_) => bail!("'confine' must be handled before the runtime is started"),
     }
 }
 
-/// Those of a restore.
+/// Prints the findings about PostgreSQL as JSON.
+async fn check_postgresql(config: &Config) -> Result<()> {
+    text::out(&text::json(&postgresql::findings(config).await)?);
+    Ok(())
+}
+
+async fn open_window(config: &Config, stopped: bool) -> Result<()> {
+    on_host(async |machine| window::open(config, machine, stopped).await).await
+}
+
+/// Runs one helper of a restore.
 async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
     let root = &RootDirectory::host();
     match step {
@@ -280,7 +282,7 @@ async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
     }
 }
 
-/// Does something on the host.
+/// Runs `work` with the host's systemd and root directory.
 async fn on_host(work: impl AsyncFnOnce(Machine<'_>) -> Result<()>) -> Result<()> {
     let (manager, root) = (Manager::connect().await?, RootDirectory::host());
     work(Base::host(&root).with(&manager)).await
@@ -289,50 +291,58 @@ async fn on_host(work: impl AsyncFnOnce(Machine<'_>) -> Result<()>) -> Result<()
 async fn conclude(kind: Kind, report: bool) -> Result<()> {
     let variable = |name: &str| std::env::var(name).ok();
     let root = RootDirectory::host();
-    executor::conclude(kind, Base::host(&root), variable, report, later, Manager::connect).await
+    executor::conclude(
+        kind,
+        Base::host(&root),
+        variable,
+        report,
+        start_unit_later,
+        Manager::connect,
+    )
+    .await
 }
 
-async fn later(unit: String) -> Result<()> {
+async fn start_unit_later(unit: String) -> Result<()> {
     start_later(&unit).await
 }
 
-fn calendar(text: &str) -> Result<(String, String), String> {
+fn parse_calendar(text: &str) -> Result<(String, String), String> {
     text.split_once('=')
         .map(|(timer, calendar)| (timer.to_owned(), calendar.to_owned()))
         .ok_or_else(|| "TIMER=CALENDAR".to_owned())
 }
 
-/// How GitLab is brought back: as configured, or else somehow.
+/// The settings for starting GitLab again; the defaults if the configuration is invalid.
 fn settings(file: &Path) -> resume::Settings {
     match load(file) {
         Ok(config) => resume::Settings::from(&config.gitlab),
         Err(error) => {
             tracing::error!(
-                "{error:#}: GitLab is brought back all the same, but not asked for its readiness"
+                "{error:#}: GitLab is started nevertheless, without a check of its readiness"
             );
             resume::Settings::default()
         }
     }
 }
 
-/// The configuration, with the host as whoever could see all of it has found it.
+/// The configuration with the facts of the host that root found at the start of the run.
 fn load(file: &Path) -> Result<Config> {
     let found = secret::given(credential::HOST).unwrap_or_else(|| paths::HOST.into());
-    // It can be found again, by most.
+    // Most helpers can find the facts themselves.
     let found = read_json(&found).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
     });
-    Ok(Config::load(&source(file), &Host::new("/").as_found(found))?)
+    Ok(Config::load(&source(file), &Host::new("/").with_found(found))?)
 }
 
-/// The same, with the host as it is now.
-fn afresh(file: &Path) -> Result<Config> {
+/// The configuration with the facts of the host as they are now.
+fn load_and_inspect(file: &Path) -> Result<Config> {
     Ok(Config::load(file, &Host::new("/"))?)
 }
 
-/// The configuration's file: the unit's credential where it has one, for its user need not be able
-/// to read the other.
+/// The configuration file: the unit's credential if there is one, because the unit's user may not
+/// be able to read `file`.
 fn source(file: &Path) -> PathBuf {
     secret::given(credential::CONFIG).unwrap_or_else(|| file.to_owned())
 }

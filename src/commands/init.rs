@@ -1,5 +1,5 @@
-//! `init`: looks at the host and writes a configuration that says what was found and why; never
-//! over another.
+//! `init`: inspects the host and writes a configuration that explains what it found. Never
+//! overwrites a file.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,19 @@ use crate::stores::files::object_storage;
 use crate::stores::postgresql;
 use crate::{note, say};
 
-/// Where GitLab may tell that it is usable; the first that answers is taken.
+/// Possible URLs of GitLab's readiness check. The first that answers is used.
 const READINESS: [&str; 6] = [
     "http://127.0.0.1:8080/-/readiness",
     "unix:/var/opt/gitlab/gitlab-workhorse/sockets/socket",
     "unix:/var/opt/gitlab/gitlab-rails/sockets/gitlab.socket",
     "unix:/home/git/gitlab/tmp/sockets/gitlab-workhorse.socket",
     "http://127.0.0.1/-/readiness",
-    // There was no other before GitLab 9.
+    // GitLab has no readiness check before version 9.
     "http://127.0.0.1:8080/users/sign_in",
 ];
 const INIT_SCRIPTS: &str = "/etc/init.d";
-/// What a GitLab of before systemd has under `/home/git`.
+/// The data and configuration of a GitLab with init scripts; the entries from index 4 on are
+/// configuration.
 const DATA: [&str; 7] = [
     "/home/git/repositories",
     "/home/git/gitlab/public/uploads",
@@ -37,82 +38,84 @@ const DATA: [&str; 7] = [
     "/home/git/gitlab/.secret",
     "/home/git/gitlab-shell/config.yml",
 ];
-/// Who owns the distribution's server.
+/// The superuser of the distribution's PostgreSQL.
 const SUPERUSER: &str = "postgres";
 const OWN_ROLE: &str =
-    "# Backups are made by a role that only reads; restores by the one that owns the server.\n";
-const NO_ROLE: &str = "# 'gitlab-backup init --role' makes a role that only reads, and has backups made by it instead of by the server's superuser.\n";
+    "# Backups use a role that can only read; restores use the superuser's role.\n";
+const NO_ROLE: &str = "# 'gitlab-backup init --role' creates a role that can only read, for backups without the superuser's role.\n";
 const REDIS: [&str; 3] =
     ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock", "/run/redis/redis.sock"];
 
 /// Options of `init`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Write it there instead of where --config says; - prints it.
+    /// Write to FILE instead of the file of --config; - prints the configuration.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Look at the tree below DIR.
+    /// Inspect the host whose root directory is DIR.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
-    /// Make a PostgreSQL role that reads everything and is no superuser, and have backups made by
-    /// it (14 or newer, by a socket).
+    /// Create a PostgreSQL role for backups that can read everything but is no superuser
+    /// (PostgreSQL 14 or newer, on a socket).
     #[arg(long, conflicts_with = "root")]
     pub role: bool,
 }
 
-/// Writes it to `target`, or to stdout for `-`.
+/// Writes the configuration to `target` or the file of `--output`, or prints it for `-`.
 pub async fn init(target: &Path, args: &InitArgs) -> Result<()> {
     let host = Host::new(&args.root);
     let output = args.output.as_deref().unwrap_or(target);
     let path = host.path(output);
     if args.role && output != Path::new("-") && path.exists() {
-        return role_for(&path, &host).await;
+        return add_role(&path, &host).await;
     }
-    let readiness = if args.root == Path::new("/") { answering().await } else { None };
+    let readiness = if args.root == Path::new("/") { find_readiness().await } else { None };
     let text = describe(&host, readiness.as_deref(), args.role)?;
     if args.role {
-        make_role(&Config::parse(&text, Path::new("init"), &host)?).await?;
+        create_role(&Config::parse(&text, Path::new("init"), &host)?).await?;
     }
     if output == Path::new("-") {
         self::text::whole(&text);
         return Ok(());
     }
-    let whole = std::path::absolute(&path)?;
-    let name = whole.file_name().with_context(|| format!("{} is no file", path.display()))?;
-    let directory = Directory::made(whole.parent().unwrap_or(&whole))?;
+    write(&path, &text)
+}
+
+/// Writes the configuration, unless the file exists.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let absolute = std::path::absolute(path)?;
+    let name = absolute.file_name().with_context(|| format!("{} is no file", path.display()))?;
+    let directory = Directory::made(absolute.parent().unwrap_or(&absolute))?;
     if directory.look(Path::new(name))?.is_some() {
         bail!(
-            "{} is there already and is left as it is: --output - prints what would be written",
+            "{} exists and is not overwritten: --output - prints the configuration instead",
             path.display()
         );
     }
     directory.write_new(name, text.as_bytes(), 0o644)?;
     say!(
-        "wrote {}: look at it, then '{}' and 'gitlab-backup check'",
+        "wrote {}: review it, then '{}' and 'gitlab-backup check'",
         path.display(),
         remedy::install()
     );
     Ok(())
 }
 
-/// Makes the role for a configuration that is there, and says what to write into it.
-async fn role_for(path: &Path, host: &Host) -> Result<()> {
+/// Creates the role for an existing configuration, and prints the keys to add to it.
+async fn add_role(path: &Path, host: &Host) -> Result<()> {
     let config = Config::load(path, host)?;
-    make_role(&config).await?;
+    create_role(&config).await?;
     match &config.postgresql {
         Some(postgresql) if postgresql.user != postgresql::ROLE => {
             let lines = role_lines(postgresql);
             if remedy::is_nixos() {
                 say!(
-                    "for backups by this role, let services.gitlab-backup.settings.postgresql of the system's configuration have"
+                    "to use this role for backups, set in services.gitlab-backup.settings.postgresql of the system's configuration"
                 );
                 text::out("");
                 text::out(&lines.replace('\n', ";\n"));
             } else {
-                say!(
-                    "{} is left as it is. For backups by this role, let its [postgresql] have",
-                    path.display()
-                );
+                say!("to use this role for backups, set in [postgresql] of {}", path.display());
                 text::out("");
                 text::out(&lines);
             }
@@ -123,32 +126,32 @@ async fn role_for(path: &Path, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Makes the role that backs up, and tells how.
-async fn make_role(config: &Config) -> Result<()> {
+/// Creates the role that backs up, and prints the SQL statements.
+async fn create_role(config: &Config) -> Result<()> {
     let postgresql = config
         .postgresql
         .as_ref()
-        .context("[postgresql] enable is false: there is no server to make a role on")?;
+        .context("[postgresql] enable is false: there is no server for the role")?;
     for statement in postgresql::make_role(postgresql).await? {
         note!("ran: {statement};");
     }
     Ok(())
 }
 
-/// What names the role that backs up, and the one that restores.
+/// The keys for the role that backs up, with the current roles of restores.
 fn role_lines(postgresql: &Postgresql) -> String {
-    lines_of(postgresql::ROLE, &postgresql.restore_user, &postgresql.restore_os_user)
+    format_role_lines(postgresql::ROLE, &postgresql.restore_user, &postgresql.restore_os_user)
 }
 
-fn lines_of(role: &str, restore: &str, restore_os: &str) -> String {
+fn format_role_lines(role: &str, restore: &str, restore_os: &str) -> String {
     let [role, restore, restore_os] = [role, restore, restore_os].map(quoted);
     format!(
         "user = {role}\nos-user = {role}\nrestore-user = {restore}\nrestore-os-user = {restore_os}\n"
     )
 }
 
-/// The first place where GitLab answers.
-async fn answering() -> Option<String> {
+/// The first URL of [`READINESS`] that answers.
+async fn find_readiness() -> Option<String> {
     for text in READINESS {
         let url = match text.strip_prefix("unix:") {
             Some(socket) => {
@@ -163,8 +166,8 @@ async fn answering() -> Option<String> {
     None
 }
 
-/// The text. Nothing in it needs an edit; what the layout supplies stands there as a comment, so
-/// that it stays the layout's.
+/// The text of the configuration, usable without edits. The layout's defaults are comments, so that
+/// they follow the host's changes.
 fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> {
     let name = Path::new("init");
     let (known, scripts) = match Config::parse("", name, host) {
@@ -172,28 +175,27 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         Err(error) => {
             let scripts = init_scripts(host);
             if is_recognised(host) {
-                return Err(error)
-                    .context("there is a GitLab here, and it cannot be backed up as it is");
+                return Err(error).context("this GitLab cannot be backed up with its defaults");
             }
             if scripts.is_empty() {
                 bail!(
                     "no GitLab was found here: neither units such as gitlab-runsvdir.service or gitlab-puma.service nor an init script {INIT_SCRIPTS}/gitlab*; \
-                     layout = \"custom\" takes any other, see the README"
+                     for any other, write a configuration with layout = \"custom\", see the README"
                 );
             }
             (None, scripts)
         }
     };
     let mut out = String::from(
-        "# Made by 'gitlab-backup init' from what is on this host. What is commented out is found again at every start of the program.\n\n",
+        "# Written by 'gitlab-backup init' for this host. Keys that are commented out are defaults, which the program finds on the host.\n\n",
     );
     match &known {
         Some(config) => known_gitlab(&mut out, &config.gitlab),
         None => scripted_gitlab(&mut out, &scripts),
     }
     match readiness {
-        Some(url) => line(&mut out, "readiness-url", &quoted(url), "answered just now: a run waits for it before it says that GitLab is back"),
-        None => out.push_str("# readiness-url = \"http://127.0.0.1:8080/-/readiness\"   # nothing answered just now; with it a run waits until GitLab is usable\n"),
+        Some(url) => line(&mut out, "readiness-url", &quoted(url), "answered just now; a run waits until GitLab is ready"),
+        None => out.push_str("# readiness-url = \"http://127.0.0.1:8080/-/readiness\"   # no URL answered just now; if set, a run waits until GitLab is ready\n"),
     }
     if known.is_none() {
         scripted_proxies(&mut out, &scripts);
@@ -210,23 +212,24 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         let _ = writeln!(out, "# NOT in the backup: {}", finding.message);
     }
     out.push_str(
-        "\n[repository]\nlocation = \"/var/backups/gitlab\"   # better on another machine: with engine = \"restic\" whatever restic takes\n\n\
+        "\n[repository]\nlocation = \"/var/backups/gitlab\"   # better on another host: engine = \"restic\" supports all backends of restic\n\n\
          # Without this section every run is kept.\n# [retention]\n# keep-daily = 7\n# keep-weekly = 4\n# keep-monthly = 6\n\n\
-         # When the newest run is verified by a restore into throw-away servers.\n# [verify]\n# calendar = \"Sat 06:00\"\n",
+         # When the newest run is verified by a restore into temporary servers.\n# [verify]\n# calendar = \"Sat 06:00\"\n",
     );
-    // What is written here must be taken there.
+    // The configuration must be valid as written.
     Config::parse(&out, name, host)
-        .context("the configuration for this host is not one that can be used as it is")?;
+        .context("the generated configuration for this host is invalid")?;
     Ok(out)
 }
 
+/// `[gitlab]` for a host with a known layout.
 fn known_gitlab(out: &mut String, gitlab: &Gitlab) {
     out.push_str("[gitlab]\n");
     line(out, "layout", &quoted(&gitlab.layout), "its unit files are on this host");
     let units: Vec<String> = gitlab.writers.iter().map(|unit| quoted(unit.as_str())).collect();
     let _ = writeln!(
         out,
-        "# What can write GitLab's data and is stopped while everything is captured:\n# writers = [{}]",
+        "# The units that can write GitLab's data and are stopped during the capture:\n# writers = [{}]",
         units.join(", ")
     );
     for proxy in &gitlab.proxies {
@@ -237,7 +240,7 @@ fn known_gitlab(out: &mut String, gitlab: &Gitlab) {
         };
         let _ = writeln!(
             out,
-            "#   {}: {what} '{}', asked by '{}'",
+            "#   {}: {what} '{}', status by '{}'",
             proxy.name,
             proxy.stop.join(" "),
             proxy.status.join(" ")
@@ -245,6 +248,7 @@ fn known_gitlab(out: &mut String, gitlab: &Gitlab) {
     }
 }
 
+/// `[postgresql]`, `[[redis]]` and `[files]` for a host with a known layout.
 fn known_stores(out: &mut String, config: &Config, role: bool) {
     out.push('\n');
     if let Some(postgresql) = &config.postgresql {
@@ -253,14 +257,14 @@ fn known_stores(out: &mut String, config: &Config, role: bool) {
             true => {
                 writeln!(
                     out,
-                    "{OWN_ROLE}[postgresql]   # every database but the templates\n{found}\n{}",
+                    "{OWN_ROLE}[postgresql]   # every database except the templates\n{found}\n{}",
                     role_lines(postgresql).trim_end()
                 )
             }
             false => {
                 writeln!(
                     out,
-                    "{NO_ROLE}# [postgresql]   # every database but the templates\n{found}\n# user = {}",
+                    "{NO_ROLE}# [postgresql]   # every database except the templates\n{found}\n# user = {}",
                     quoted(&postgresql.user)
                 )
             }
@@ -298,7 +302,7 @@ fn url(address: &RedisAddress) -> String {
     }
 }
 
-/// Names of init scripts that are GitLab's.
+/// The names of GitLab's init scripts.
 fn init_scripts(host: &Host) -> Vec<String> {
     let entries = own::entries(host.path(INIT_SCRIPTS)).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -308,16 +312,18 @@ fn init_scripts(host: &Host) -> Vec<String> {
     names
 }
 
+/// `[gitlab]` for a host with init scripts.
 fn scripted_gitlab(out: &mut String, scripts: &[String]) {
     out.push_str("[gitlab]\n");
     line(
         out,
         "layout",
         "\"custom\"",
-        &format!("no units of GitLab's, but {INIT_SCRIPTS}/{}", scripts.join(", ")),
+        &format!("no GitLab units, but init scripts: {INIT_SCRIPTS}/{}", scripts.join(", ")),
     );
 }
 
+/// A proxy for each init script.
 fn scripted_proxies(out: &mut String, scripts: &[String]) {
     for script in scripts {
         let proxy: String = script
@@ -327,7 +333,7 @@ fn scripted_proxies(out: &mut String, scripts: &[String]) {
             .collect();
         let _ = writeln!(
             out,
-            "\n[[gitlab.proxy]]   # systemd does not manage it: it is stopped and asked by its own script\nname = {}",
+            "\n[[gitlab.proxy]]   # not managed by systemd: its init script stops it and reports its status\nname = {}",
             quoted(&proxy)
         );
         for word in ["start", "stop", "status"] {
@@ -341,30 +347,31 @@ fn scripted_proxies(out: &mut String, scripts: &[String]) {
     }
 }
 
+/// `[postgresql]`, `[[redis]]` and `[files]` for a host with init scripts: the usual places.
 fn guessed_stores(out: &mut String, host: &Host, role: bool) {
-    let there = |path: &&&str| host.path(path).exists();
-    let what = "[postgresql]   # every database but the templates, by the socket of the distribution's server";
+    let exists = |path: &&&str| host.path(path).exists();
+    let what = "[postgresql]   # every database except the templates, on the socket of the distribution's server";
     let host_line = "host = \"/var/run/postgresql\"";
     let _ = match role {
         true => writeln!(
             out,
             "\n{OWN_ROLE}{what}\n{host_line}\n{}",
-            lines_of(postgresql::ROLE, SUPERUSER, SUPERUSER)
+            format_role_lines(postgresql::ROLE, SUPERUSER, SUPERUSER)
         ),
         false => writeln!(out, "\n{NO_ROLE}# {what}\n# {host_line}\n"),
     };
-    match REDIS.iter().find(there) {
+    match REDIS.iter().find(exists) {
         Some(socket) => {
-            let _ = writeln!(out, "[[redis]]   # its socket is there\nname = \"main\"\nurl = {}", quoted(&format!("unix://{socket}")));
+            let _ = writeln!(out, "[[redis]]   # its socket exists\nname = \"main\"\nurl = {}", quoted(&format!("unix://{socket}")));
         }
-        None => out.push_str("[[redis]]   # no socket was found where it often is\nname = \"main\"\nurl = \"redis://127.0.0.1:6379\"\n"),
+        None => out.push_str("[[redis]]   # no socket was found at the usual paths\nname = \"main\"\nurl = \"redis://127.0.0.1:6379\"\n"),
     }
-    let paths: Vec<String> = DATA.iter().filter(there).map(|path| quoted(path)).collect();
+    let paths: Vec<String> = DATA.iter().filter(exists).map(|path| quoted(path)).collect();
     let configuration: Vec<String> =
-        DATA[4..].iter().filter(there).map(|path| quoted(path)).collect();
+        DATA[4..].iter().filter(exists).map(|path| quoted(path)).collect();
     let _ = writeln!(
         out,
-        "\n[files]\npaths = [{}]   # what there is of GitLab's own directories",
+        "\n[files]\npaths = [{}]   # the existing ones of GitLab's usual directories",
         paths.join(", ")
     );
     let _ = writeln!(
@@ -374,12 +381,12 @@ fn guessed_stores(out: &mut String, host: &Host, role: bool) {
     );
 }
 
-/// A key, its value, and why.
+/// Writes a key, its value, and a comment that explains it.
 fn line(out: &mut String, key: &str, value: &str, why: &str) {
     let _ = writeln!(out, "{key} = {value}   # {why}");
 }
 
-/// A string in TOML.
+/// `text` as a TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }

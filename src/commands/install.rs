@@ -1,4 +1,4 @@
-//! `install` and `uninstall`: the units on a host.
+//! `install` and `uninstall`: writes the units to a host, and removes them.
 
 mod secrets;
 
@@ -30,34 +30,33 @@ use crate::{note, say};
 use super::generate::program;
 
 const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
-/// What the timer was called, until it was seen that GitLab's module of NixOS has a unit of that
-/// name.
+/// The former name of the timer, which conflicted with a unit of NixOS' GitLab module.
 const FORMER_TIMER: &str = "gitlab-backup.timer";
-/// There, /etc is the configuration's.
-const NIXOS: &str = "on NixOS the system's configuration installs and removes this: services.gitlab-backup.enable, and 'nixos-rebuild switch'";
-/// What to do about a run that is going on.
+/// The refusal on NixOS, which generates /etc.
+const NIXOS: &str = "on NixOS the system's configuration installs and removes the units: set services.gitlab-backup.enable, then 'nixos-rebuild switch'";
+/// The remedy for a run that is going on.
 const WAIT: &str = "--wait waits for its end";
-/// Between two looks at what is going on.
+/// Poll interval.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Options of `install` and `uninstall`.
 #[derive(Debug, Args)]
 pub struct InstallArgs {
-    /// Work on the tree below DIR and leave the running systemd alone.
+    /// Use DIR as the root directory, and do not contact the running systemd.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
     /// Do not enable or start the timer.
     #[arg(long)]
     pub no_enable: bool,
-    /// Wait for a backup or a restore that is going on, and do not refuse.
+    /// Wait for the end of a running backup or restore instead of failing.
     #[arg(long)]
     pub wait: bool,
-    /// This program's path in the units, if not the one that runs now.
+    /// The path of this program in the units. Default: the path of the running program.
     #[arg(long, value_name = "PATH")]
     pub program: Option<PathBuf>,
 }
 
-/// What an installation changed.
+/// The files that an installation changed.
 #[derive(Default)]
 struct Changes(Vec<String>);
 
@@ -68,24 +67,25 @@ impl Changes {
     }
 }
 
-/// Writes what `config` needs and removes what it no longer does.
+/// Writes the units that `config` needs, removes those that it no longer needs, and enables the
+/// timers.
 pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     let live = args.root == Path::new("/");
     ensure!(!live || !remedy::is_nixos(), "{}", NIXOS);
     let manager = if live { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
-        is_new_enough(manager).await?;
+        ensure_new_enough(manager).await?;
     }
     let program = program(args.program.as_deref())?;
     let files = units::generate(&config, &program)?;
     let host = Host::new(&args.root);
     let directory = host.path(installed::DIRECTORY);
     own::make(&directory)?;
-    nothing_in_the_way(&directory, &files)?;
+    ensure_replaceable(&directory, &files)?;
     if let Some(manager) = &manager
         && !installed::different(&directory, &files)?.is_empty()
     {
-        alone(manager, (!args.wait).then_some(WAIT)).await?;
+        wait_until_idle(manager, (!args.wait).then_some(WAIT)).await?;
     }
     let timers: Vec<String> = Plan::new(&config).timers().iter().map(ToString::to_string).collect();
     let known: Vec<&String> =
@@ -97,16 +97,15 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
         _ => String::new(),
     };
     let mut changes = Changes::default();
-    // First: it is what may be refused.
-    secrets::make(&config, &host, live, &mut changes)?;
+    // First, because it may fail.
+    secrets::create(&config, &host, live, &mut changes)?;
     let paused = match &manager {
-        Some(manager) => pause(manager, &directory, &files, &timers).await?,
+        Some(manager) => pause_timers(manager, &directory, &files, &timers).await?,
         None => Vec::new(),
     };
     let manager = manager.as_ref();
-    let laid_out = lay_out(&config, &host, manager, &files, &mut changes);
-    if let Err(error) = laid_out.await {
-        // Half a way is no reason for no backup.
+    if let Err(error) = write_units(&config, &host, manager, &files, &mut changes).await {
+        // Backups must go on after a failed installation.
         for timer in &paused {
             manager.context("timers run where systemd does")?.start(timer, Mode::Replace).await?;
         }
@@ -117,18 +116,18 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
             manager.reload().await?;
         }
         for timer in &paused {
-            up(manager, timer).await?;
+            start_timer(manager, timer).await?;
         }
         let known = |timer: &str| known.iter().any(|known| *known == timer);
         enable(&config, args, manager, &timers, known, &former).await?;
     }
     if changes.0.is_empty() {
-        say!("nothing to do: {} units are as they should be", files.len());
+        say!("nothing to do: {} units are up to date", files.len());
     }
     Ok(())
 }
 
-async fn is_new_enough(manager: &Manager) -> Result<()> {
+async fn ensure_new_enough(manager: &Manager) -> Result<()> {
     let version = manager.version().await?;
     ensure!(
         version >= SYSTEMD_MINIMUM,
@@ -137,11 +136,11 @@ async fn is_new_enough(manager: &Manager) -> Result<()> {
     Ok(())
 }
 
-/// Fails if a unit is masked, or is somebody else's.
-fn nothing_in_the_way(directory: &Path, files: &[UnitFile]) -> Result<()> {
+/// Fails if a unit is masked, or if a file of its name was not written by this program.
+fn ensure_replaceable(directory: &Path, files: &[UnitFile]) -> Result<()> {
     let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
     let masked = installed::masked(directory, &names);
-    ensure!(masked.is_empty(), "masked by somebody: 'systemctl unmask {}' first", masked.join(" "));
+    ensure!(masked.is_empty(), "masked: 'systemctl unmask {}' first", masked.join(" "));
     let foreign: Vec<String> = files
         .iter()
         .map(|file| directory.join(&file.name))
@@ -150,14 +149,14 @@ fn nothing_in_the_way(directory: &Path, files: &[UnitFile]) -> Result<()> {
         .collect();
     ensure!(
         foreign.is_empty(),
-        "not written by gitlab-backup, move away first: {}",
+        "not written by gitlab-backup, move or delete first: {}",
         foreign.join(", ")
     );
     Ok(())
 }
 
-/// Writes what is needed and removes what is not any more.
-async fn lay_out(
+/// Writes the units and accounts that are needed, and removes the other units of this program.
+async fn write_units(
     config: &Config,
     host: &Host,
     manager: Option<&Manager>,
@@ -170,16 +169,18 @@ async fn lay_out(
         write(&directory, file, changes)?;
     }
     if let Some(manager) = manager {
-        retire(manager, &directory, |name| !wanted.contains(name)).await?;
-        release(manager, &directory, |name| !wanted.contains(name)).await?;
+        stop_timers(manager, &directory, |name| !wanted.contains(name)).await?;
+        release_proxies(manager, &directory, |name| !wanted.contains(name)).await?;
     }
     remove(&directory, |name| !wanted.contains(name), changes)?;
-    accounts(config, host, manager.is_some(), changes)?;
-    // For the units that cannot see all of the host. Each run looks again.
+    create_accounts(config, host, manager.is_some(), changes)?;
+    // For the helpers that cannot see all of the host. Each run updates the file.
     write_json(&host.path(paths::HOST), &config.found)
 }
 
-/// Has systemd start by itself what it is to start.
+/// Enables the units that systemd must start by itself, and starts the timers. Timers that an admin
+/// disabled stay disabled: `known` are the timers that were installed before, and `former` is the
+/// enablement of the timer under its former name.
 async fn enable(
     config: &Config,
     args: &InstallArgs,
@@ -188,14 +189,13 @@ async fn enable(
     known: impl Fn(&str) -> bool,
     former: &str,
 ) -> Result<()> {
-    // Not a matter of taste: it does nothing unless a restore ended half way.
+    // Always: it does nothing unless a restore ended half way.
     manager.enable(&Unit::from(Restore::Guard).to_string()).await?;
-    // For what a reboot in the middle of a run leaves; started by the run itself.
+    // Ends silences after a reboot in the middle of a run. Each run starts it.
     if !args.no_enable && Plan::new(config).needed(Unit::Silence).is_some() {
         manager.enable(&Unit::UnsilenceTimer.to_string()).await?;
     }
     for timer in timers.iter().filter(|_| !args.no_enable) {
-        // An admin's wish, unless it is new.
         let state = match known(timer) {
             true => manager.enablement(timer).await?,
             false if *timer == Unit::Timer.to_string() => former.to_owned(),
@@ -203,32 +203,31 @@ async fn enable(
         };
         if ["disabled", "masked"].iter().any(|off| state.starts_with(off)) {
             say!(
-                "{timer} is {state} and stays so: 'systemctl enable --now {timer}' has it start runs again"
+                "{timer} is {state} and stays so: 'systemctl enable --now {timer}' enables it again"
             );
             continue;
         }
         manager.enable(timer).await?;
-        up(manager, timer).await?;
+        start_timer(manager, timer).await?;
     }
     Ok(())
 }
 
-/// Removes what `install` wrote. What was made for keeping, such as the password and the
-/// repository, stays.
+/// Removes what `install` wrote, except the password and the repository.
 pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     ensure!(args.root != Path::new("/") || !remedy::is_nixos(), "{}", NIXOS);
     let directory = Host::new(&args.root).path(installed::DIRECTORY);
     let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
-        alone(manager, (!args.wait).then_some(WAIT)).await?;
+        wait_until_idle(manager, (!args.wait).then_some(WAIT)).await?;
         if let Some(why) = Journal::half_way(&RootDirectory::host()) {
             bail!("{why}");
         }
-        // Nothing else knows what is beside what is live, or removes it.
+        // Only the units of a restore can delete the data that it left beside the live data.
         let left = left(&RootDirectory::host())?;
         ensure!(left.is_empty(), "{}; after that, uninstall", left.join("; "));
-        retire(manager, &directory, |_| true).await?;
-        release(manager, &directory, |_| true).await?;
+        stop_timers(manager, &directory, |_| true).await?;
+        release_proxies(manager, &directory, |_| true).await?;
         let guard = Unit::from(Restore::Guard).to_string();
         if directory.join(&guard).exists() {
             manager.disable(&guard).await?;
@@ -236,7 +235,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     }
     let mut changes = Changes::default();
     remove(&directory, |_| true, &mut changes)?;
-    // Who installs again means what comes then.
+    // A later installation starts with its own calendars.
     own::remove(Host::new(&args.root).path(paths::CALENDARS))?;
     let sysusers = Host::new(&args.root).path(SYSUSERS);
     if sysusers.exists() && installed::is_ours(&sysusers) {
@@ -245,7 +244,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     }
     if let Some(manager) = manager {
         manager.reload().await?;
-        // What has failed at last is still listed by systemctl --failed.
+        // systemctl --failed would still list units that failed.
         for unit in changes.0.iter().filter_map(|path| Path::new(path).file_name()?.to_str()) {
             manager.reset_failed(unit).await?;
         }
@@ -256,38 +255,39 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     Ok(())
 }
 
-/// For a switch of NixOS, which would start GitLab's target and stop what is not in the new system:
-/// waits until nothing of ours is at work.
+/// Waits until no backup and no restore is running. Run before NixOS switches its configuration,
+/// because a switch starts GitLab's target and stops units that the new system does not have.
 ///
 /// # Errors
-/// With what is, after so long.
+/// If one is still running after `patience`.
 pub(super) async fn idle(patience: Duration) -> Result<()> {
     let manager = Manager::connect().await?;
-    const LONGER: &str = "services.gitlab-backup.waitBeforeSwitch says how long a switch waits for its end, and NIXOS_NO_CHECK=1 does without";
-    match timeout(patience, alone(&manager, None)).await {
-        Ok(settled) => settled,
-        Err(_) => alone(&manager, Some(LONGER))
+    const LONGER: &str = "set a longer services.gitlab-backup.waitBeforeSwitch, or switch with NIXOS_NO_CHECK=1 without waiting";
+    match timeout(patience, wait_until_idle(&manager, None)).await {
+        Ok(result) => result,
+        Err(_) => wait_until_idle(&manager, Some(LONGER))
             .await
-            .context("what GitLab is held for is not to be changed meanwhile"),
+            .context("the system must not be switched during a backup or a restore"),
     }
 }
 
-/// What a run goes by is not changed under it: its window would end too early, or never, or nothing
-/// would start GitLab again. Waits for its end, or refuses with what else can be done.
-async fn alone(manager: &Manager, refuse: Option<&str>) -> Result<()> {
+/// Waits for the end of a running backup, restore or resume; with `refuse`, fails instead and names
+/// that remedy. Units must not change during a run: its window might end too early or never, or
+/// nothing would start GitLab again.
+async fn wait_until_idle(manager: &Manager, refuse: Option<&str>) -> Result<()> {
     let going_on = [
         (Unit::Run, "a backup is going on"),
         (Restore::Run.into(), "a restore is going on"),
         (Unit::Resume, "GitLab is being started again"),
     ];
     for (unit, what) in going_on {
-        let mut told = false;
+        let mut noted = false;
         while !manager.state(&unit.to_string()).await?.is_settled() {
-            if let Some(otherwise) = refuse {
-                let message = format!("{what}: {otherwise} (systemctl status {unit})");
+            if let Some(remedy) = refuse {
+                let message = format!("{what}: {remedy} (systemctl status {unit})");
                 return Err(Exit { code: ALREADY_RUNNING, message }.into());
             }
-            if !std::mem::replace(&mut told, true) {
+            if !std::mem::replace(&mut noted, true) {
                 note!("{what}: waiting for its end");
             }
             sleep(PAUSE).await;
@@ -296,9 +296,9 @@ async fn alone(manager: &Manager, refuse: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Stops those of the timers that run and are to be others: one that is reloaded makes up at once
-/// for what its new calendar has missed.
-async fn pause(
+/// Stops the running timers that will change, and returns them. A running timer that is reloaded
+/// with a new calendar would immediately catch up on elapses that it missed.
+async fn pause_timers(
     manager: &Manager,
     directory: &Path,
     files: &[UnitFile],
@@ -309,21 +309,22 @@ async fn pause(
     let changed = |name: &String| {
         files.iter().any(|file| file.name == *name && !installed::is_as_wanted(directory, file))
     };
-    // It is started again by the timers.
+    // The timers start it again.
     if changed(&calendar) {
-        down(manager, &calendar).await?;
+        stop(manager, &calendar).await?;
     }
     for timer in timers.iter().filter(|timer| changed(timer) || changed(&calendar)) {
         if manager.state(timer).await?.active.is_running() {
-            down(manager, timer).await?;
+            stop(manager, timer).await?;
             paused.push(timer.clone());
         }
     }
     Ok(paused)
 }
 
-/// Starts a timer, which comes after what looks at its calendar.
-async fn up(manager: &Manager, timer: &str) -> Result<()> {
+/// Starts a timer, and waits for its job: the timer is ordered after the unit that inspects its
+/// calendar.
+async fn start_timer(manager: &Manager, timer: &str) -> Result<()> {
     manager.start(timer, Mode::Replace).await?;
     while manager.state(timer).await?.has_job() {
         sleep(PAUSE).await;
@@ -331,7 +332,8 @@ async fn up(manager: &Manager, timer: &str) -> Result<()> {
     Ok(())
 }
 
-async fn down(manager: &Manager, unit: &str) -> Result<()> {
+/// Stops a unit and waits until it has stopped.
+async fn stop(manager: &Manager, unit: &str) -> Result<()> {
     manager.stop(unit, Mode::Replace).await?;
     while !manager.state(unit).await?.is_settled() {
         sleep(PAUSE).await;
@@ -339,8 +341,8 @@ async fn down(manager: &Manager, unit: &str) -> Result<()> {
     Ok(())
 }
 
-/// Stops and disables our timers that are `unwanted`, while systemd can still read their files.
-async fn retire(
+/// Stops and disables the `unwanted` timers. Must be called before their files are removed.
+async fn stop_timers(
     manager: &Manager,
     directory: &Path,
     unwanted: impl Fn(&str) -> bool,
@@ -356,8 +358,8 @@ async fn retire(
     Ok(())
 }
 
-/// Lets go of our proxies that are `unwanted`: their services go on.
-async fn release(
+/// Stops the `unwanted` proxy units without stopping their services.
+async fn release_proxies(
     manager: &Manager,
     directory: &Path,
     unwanted: impl Fn(&str) -> bool,
@@ -369,7 +371,7 @@ async fn release(
     proxy::let_go(manager, &units).await
 }
 
-/// Writes one unit if it differs.
+/// Writes one unit file atomically, unless it is up to date.
 fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()> {
     let path = directory.join(&file.name);
     if installed::is_as_wanted(directory, file) {
@@ -381,7 +383,7 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
     Ok(())
 }
 
-/// Removes units that we wrote and that are `unwanted`.
+/// Removes the `unwanted` unit files of this program.
 fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
     for name in installed::ours(directory)?.into_iter().filter(|name| unwanted(name)) {
         let path = directory.join(name);
@@ -391,13 +393,13 @@ fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Chang
     Ok(())
 }
 
-/// What `install` makes besides the units; on NixOS those come from elsewhere.
-pub(super) fn first(config: &Config) -> Result<()> {
-    secrets::make(config, &Host::new("/"), true, &mut Changes::default())
+/// Creates the repository's directory and password on NixOS, where `install` is not used.
+pub(super) fn create_secrets(config: &Config) -> Result<()> {
+    secrets::create(config, &Host::new("/"), true, &mut Changes::default())
 }
 
-/// The accounts that are made, by systemd-sysusers(8), and what each is for.
-fn wanted(config: &Config) -> Vec<(&'static str, &'static str)> {
+/// The names and descriptions of the accounts that are needed.
+fn wanted_accounts(config: &Config) -> Vec<(&'static str, &'static str)> {
     let postgresql = config.postgresql.as_ref();
     let service = postgresql.is_some_and(|postgresql| postgresql.os_user == accounts::SERVICE);
     let loader = postgresql.is_some_and(Postgresql::by_socket);
@@ -409,9 +411,10 @@ fn wanted(config: &Config) -> Vec<(&'static str, &'static str)> {
     accounts.into_iter().filter_map(|(wanted, name, what)| wanted.then_some((name, what))).collect()
 }
 
-fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
+/// Writes the configuration for systemd-sysusers(8); if `live`, creates the accounts with it.
+fn create_accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
     let path: PathBuf = host.path(SYSUSERS);
-    let lines: String = wanted(config)
+    let lines: String = wanted_accounts(config)
         .iter()
         .map(|(name, what)| format!("u {name} - \"{what}\" /nonexistent\n"))
         .collect();
@@ -427,7 +430,7 @@ fn accounts(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> 
             .status()
             .context("cannot run systemd-sysusers")?;
         if !status.success() {
-            bail!("systemd-sysusers could not make the accounts of {}", path.display());
+            bail!("systemd-sysusers could not create the accounts of {}", path.display());
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `key`: the passwords that open the repository. Losing all of them loses every backup.
+//! `key`: manages the passwords that open the repository. Losing all of them loses every backup.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,21 +14,21 @@ use crate::repository::{Engine, Key};
 use crate::say;
 use crate::values::SecretSource;
 
-/// No password is longer.
-const LARGEST: i64 = 1 << 16;
+/// The maximum size of a password file in bytes.
+const SIZE_MAX: i64 = 1 << 16;
 
-/// What to do with the keys.
+/// The subcommands of `key`.
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// List the keys.
     Show {
-        /// As JSON.
+        /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Add a key, to be kept somewhere else.
+    /// Add a key, whose password should be kept on another host.
     Add {
-        /// The file with its password; made with a random one if it is not there.
+        /// The file with the new password. Created with a random password if it does not exist.
         #[arg(long, value_name = "FILE")]
         new_password_file: PathBuf,
     },
@@ -41,35 +41,37 @@ pub enum KeyCommand {
     Rotate,
 }
 
-/// Does it.
+/// Runs a subcommand.
 pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
     let engine = open::required(config)?;
     match command {
         KeyCommand::Show { json } => show(&engine.keys()?, *json),
         KeyCommand::Add { new_password_file } => add(&*engine, new_password_file),
-        KeyCommand::Remove { id } => {
-            let keys = engine.keys()?;
-            let found: Vec<&Key> =
-                keys.iter().filter(|key| key.id.starts_with(id.as_str())).collect();
-            let [key] = found[..] else {
-                let how_many = if found.is_empty() {
-                    "no key begins".to_owned()
-                } else {
-                    format!("{} keys begin", found.len())
-                };
-                bail!("{how_many} with '{id}': see 'gitlab-backup key show'");
-            };
-            ensure!(
-                !key.current,
-                "key {} is the configured one: 'gitlab-backup key rotate' replaces it",
-                key.id
-            );
-            engine.remove_key(&key.id)?;
-            say!("removed key {}", key.id);
-            Ok(())
-        }
+        KeyCommand::Remove { id } => remove(&*engine, id),
         KeyCommand::Rotate => rotate(config, &*engine),
     }
+}
+
+/// Removes the key whose id starts with `id`.
+fn remove(engine: &dyn Engine, id: &str) -> Result<()> {
+    let keys = engine.keys()?;
+    let found: Vec<&Key> = keys.iter().filter(|key| key.id.starts_with(id)).collect();
+    let [key] = found[..] else {
+        let how_many = if found.is_empty() {
+            "no key begins".to_owned()
+        } else {
+            format!("{} keys begin", found.len())
+        };
+        bail!("{how_many} with '{id}': see 'gitlab-backup key show'");
+    };
+    ensure!(
+        !key.current,
+        "key {} is the configured one: 'gitlab-backup key rotate' replaces it",
+        key.id
+    );
+    engine.remove_key(&key.id)?;
+    say!("removed key {}", key.id);
+    Ok(())
 }
 
 fn show(keys: &[Key], json: bool) -> Result<()> {
@@ -89,7 +91,8 @@ fn show(keys: &[Key], json: bool) -> Result<()> {
     }
     if keys.len() == 1 {
         say!(
-            "this is the only key: 'gitlab-backup key add --new-password-file FILE' makes another, to be kept somewhere else"
+            "this is the only key: create another with 'gitlab-backup key add --new-password-file \
+             FILE' and keep its password on another host"
         );
     }
     Ok(())
@@ -101,58 +104,62 @@ fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     if directory.look(Path::new(&name))?.is_none() {
         let password = format!("{}\n", random::hex(32)?);
         directory.replace(&name, password.as_bytes(), 0o600)?;
-        say!("made {}", text::path(&file));
+        say!("created {}", text::path(&file));
     }
-    // Whoever could have written it, or reads it, has every backup.
+    // Another user who wrote the password, or can read it, could open every backup.
     let mut found = directory.file(Path::new(&name))?;
     let stat =
-        rustix::fs::fstat(&found).with_context(|| format!("cannot look at {}", file.display()))?;
+        rustix::fs::fstat(&found).with_context(|| format!("cannot inspect {}", file.display()))?;
     let closed = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0;
     ensure!(
         closed,
-        "{} is not yours alone: whoever made it or reads it would open every backup. 'chown root', 'chmod 600', or name another",
+        "{} is not yours alone: its owner, and everybody who can read it, could open every backup. \
+         'chown root' and 'chmod 600' it, or name another file",
         file.display()
     );
-    ensure!(stat.st_size <= LARGEST, "{} is larger than a password", file.display());
-    // What was looked at, whatever has the name by now.
-    let mut staged = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    ensure!(stat.st_size <= SIZE_MAX, "{} is too large for a password", file.display());
+    // Copy the inspected file: the name may refer to another file by now.
+    let mut staged = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
     std::io::copy(&mut found, &mut staged).context("cannot write a temporary file")?;
     engine.add_key(staged.path())?;
     say!(
-        "the repository is opened by the password in {} as well: keep a copy somewhere else",
+        "the password in {} now opens the repository too: keep a copy on another host",
         file.display()
     );
     Ok(())
 }
 
-/// Killed at any point, the password file holds one that opens the repository: the new key is added
-/// before and the old one removed after it is replaced.
+/// Replaces the configured password. The new key is added before the password file is replaced, and
+/// the old key is removed afterwards, so that the file opens the repository at any time.
 fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
     let SecretSource::File(path) = &config.repository.password else {
         bail!(
-            "the password is a credential of the service manager, which cannot be replaced from here: add a key and remove the old one"
+            "the password is a credential of the service manager, which this command cannot \
+             replace: add a key and remove the old one"
         );
     };
     let old = engine
         .keys()?
         .into_iter()
         .find(|key| key.current)
-        .context("it cannot be told which key is the configured one")?;
+        .context("the repository does not show which key is the configured one")?;
     let password = format!("{}\n", random::hex(32)?);
-    let mut staged = tempfile::NamedTempFile::new().context("cannot make a temporary file")?;
+    let mut staged = tempfile::NamedTempFile::new().context("cannot create a temporary file")?;
     staged.write_all(password.as_bytes()).context("cannot write a temporary file")?;
     engine.add_key(staged.path())?;
-    // The key first: a password that outlives a loss of power opens nothing without it.
+    // Sync the new key before the password file: after a power failure, the new password would be
+    // useless without its key.
     rustix::fs::sync();
     durable::write(path, 0o600, password)?;
-    // Opened anew: only what the new password opens may remove the old key.
+    // Remove the old key only if the new password opens the repository.
     let engine = open::outside(config)?;
     engine
         .probe()
         .context("the new password does not open the repository: the old key was kept")?;
     engine.remove_key(&old.id)?;
     say!(
-        "{} holds a new password; the old one opens nothing any more: keep a copy of the new one somewhere else",
+        "{} has a new password, and the old one no longer opens the repository: keep a copy of the \
+         new one on another host",
         path.display()
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! `list` and `show`: what is in the repository.
+//! `list` and `show`: the runs in the repository.
 
 use anyhow::{Result, bail};
 
@@ -18,17 +18,17 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
         match json {
             true => text::out("[]"),
             false => say!(
-                "no complete runs: there is no repository at {} yet, the first run makes it",
+                "no complete runs: there is no repository at {} yet, the first run creates it",
                 config.repository.location
             ),
         }
         return Ok(());
     };
-    let (mut runs, of_others) = complete(&*engine, host)?;
-    if let Some(of_others) = of_others {
-        note!("{of_others}");
+    let (mut runs, other_hosts) = complete_runs(&*engine, host)?;
+    if let Some(other_hosts) = other_hosts {
+        note!("{other_hosts}");
     }
-    // The tables of every run would bury the runs; show has them.
+    // The tables of every database would hide the runs; `show` prints them.
     runs.iter_mut().flat_map(|run| &mut run.databases).for_each(|database| database.tables.clear());
     if json {
         text::out(&text::json(&runs)?);
@@ -38,6 +38,12 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
         say!("no complete runs in {}", config.repository.location);
         return Ok(());
     }
+    print_table(&runs);
+    Ok(())
+}
+
+/// Prints one line for each run.
+fn print_table(runs: &[Manifest]) {
     say!(
         "{:<22} {:<24} {:>8} {:>6} {:>7} {:>6} {:>12}  PARTS",
         "RUN",
@@ -53,30 +59,29 @@ pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
         let parts: Vec<&str> = run.parts.iter().map(|part| part.name.as_str()).collect();
         let size = indicatif::BinaryBytes(bytes).to_string();
         let finished = run.finished.strftime("%Y-%m-%d %H:%M:%S UTC").to_string();
-        let part = |seconds: fn(&Downtime) -> f64| {
+        let seconds_of = |seconds: fn(&Downtime) -> f64| {
             run.downtime
                 .as_ref()
                 .map_or_else(|| "-".to_owned(), |downtime| format!("{:.1}", seconds(downtime)))
         };
-        let away = match (run.downtime_seconds, run.downtime_longer_than) {
+        let downtime = match (run.downtime_seconds, run.downtime_longer_than) {
             (None, Some(seconds)) => format!("> {seconds:.0} s"),
             (seconds, _) => {
                 seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"))
             }
         };
         say!(
-            "{:<22} {finished:<24} {away:>8} {:>6} {:>7} {:>6} {size:>12}  {}",
+            "{:<22} {finished:<24} {downtime:>8} {:>6} {:>7} {:>6} {size:>12}  {}",
             run.id.to_string(),
-            part(|downtime| downtime.stop),
-            part(|downtime| downtime.capture),
-            part(|downtime| downtime.start),
+            seconds_of(|downtime| downtime.stop),
+            seconds_of(|downtime| downtime.capture),
+            seconds_of(|downtime| downtime.start),
             parts.join(", ")
         );
     }
-    Ok(())
 }
 
-/// Prints one run: its manifest, or the record of one that failed.
+/// Prints one run: its manifest, or the record of a failed run.
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
     let catalog =
         config.and_then(|config| Catalog::read(&*open::required(&config)?, Whose::Run(id)));
@@ -85,12 +90,12 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
             (Ok(run), record) => {
                 let mut found = serde_json::to_value(&run.manifest)?;
-                // What it said of itself was written before it ended.
+                // The manifest was written before the run ended, so it lacks later warnings.
                 let warnings = record.map(|record| record.warnings).unwrap_or_default();
                 found["warnings"] = warnings.into();
                 found
             }
-            // That it was complete once does not help a run that is damaged.
+            // The record must not hide that the run is damaged in the repository.
             (Err(_), Some(record)) if !catalog.unusable().any(|(run, _)| run == id) => {
                 serde_json::to_value(record)?
             }
@@ -98,7 +103,7 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
         },
         (Err(_), Some(record)) => serde_json::to_value(record)?,
         (Err(error), None) => {
-            bail!("there is no record of run {id}, and the repository cannot be asked: {error:#}")
+            bail!("there is no record of run {id}, and the repository cannot be read: {error:#}")
         }
     };
     if json {
@@ -109,7 +114,7 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// JSON as indented lines, for people.
+/// Prints JSON as indented lines.
 fn print(value: &serde_json::Value, depth: usize) {
     let indent = "  ".repeat(depth);
     let scalar =
@@ -139,9 +144,12 @@ fn print(value: &serde_json::Value, depth: usize) {
     }
 }
 
-/// Every complete run, oldest first. What cannot be read is told on stderr: it does not hide the
-/// others.
-fn complete(engine: &dyn Engine, host: Option<&str>) -> Result<(Vec<Manifest>, Option<String>)> {
+/// Every complete run, oldest first, and a note about runs of other hosts. Logs runs that cannot be
+/// read.
+fn complete_runs(
+    engine: &dyn Engine,
+    host: Option<&str>,
+) -> Result<(Vec<Manifest>, Option<String>)> {
     let catalog = Catalog::read(engine, Whose::asked(host, None))?;
     for (_, why) in catalog.unusable() {
         tracing::error!("{why}: it cannot be restored as a whole");
@@ -149,6 +157,6 @@ fn complete(engine: &dyn Engine, host: Option<&str>) -> Result<(Vec<Manifest>, O
     for run in catalog.ahead() {
         tracing::warn!("{}: it is not taken for the newest", catalog::ahead(run));
     }
-    let of_others = catalog.of_others();
-    Ok((catalog.complete.into_iter().map(|run| run.manifest).collect(), of_others))
+    let other_hosts = catalog.of_others();
+    Ok((catalog.complete.into_iter().map(|run| run.manifest).collect(), other_hosts))
 }

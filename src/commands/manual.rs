@@ -15,61 +15,62 @@ use crate::paths;
 /// Administration, hier(7).
 const SECTION: &str = "8";
 
-/// What an admin may look for.
+/// The section FILES.
 const FILES: [(&str, &str); 6] = [
     (
         paths::CONFIG,
-        "The configuration, in TOML; gitlab-backup init writes one with every key that this host needs, and why.",
+        "The configuration, in TOML. gitlab-backup init writes one for this host, with comments.",
     ),
     (
         paths::PASSWORD,
-        "The password that opens the repository, made by gitlab-backup install. Keep a copy elsewhere.",
+        "The password of the repository, created by gitlab-backup install. Keep a copy on another host.",
     ),
     ("/etc/systemd/system/gitlab-backup*", "The units, written by gitlab-backup install."),
+    (paths::STATE, "The records of runs, cached manifests, and the staging directory of a run."),
     (
-        paths::STATE,
-        "The records of the runs, cached manifests, and what a run stages on its way into the repository.",
+        paths::RESTORED_CONFIGURATION,
+        "Configuration that a restore extracted without replacing the current one, for comparison.",
     ),
-    (paths::RESTORED_CONFIGURATION, "Configuration that a restore has laid out to be compared."),
-    (paths::RUNTIME, "What goes on now."),
+    (paths::RUNTIME, "The state of running backups and restores."),
 ];
 
-/// Read by every command.
+/// The section ENVIRONMENT.
 const ENVIRONMENT: [(&str, &str); 1] = [(
     "GITLAB_BACKUP_LOG",
-    "What is logged, as tracing_subscriber's EnvFilter reads it: gitlab_backup=debug tells more. gitlab_backup=info,error if it is not set.",
+    "The log filter, in the syntax of tracing_subscriber's EnvFilter. gitlab_backup=debug logs more; the default is gitlab_backup=info,error.",
 )];
 
 const EXAMPLES: [(&str, &str); 5] = [
-    ("gitlab-backup init && gitlab-backup install && gitlab-backup check", "Begin on a new host."),
+    ("gitlab-backup init && gitlab-backup install && gitlab-backup check", "Set up a new host."),
     (
         "systemctl start gitlab-backup.target",
-        "Back up now, as the timer does. gitlab-backup run shows how it goes.",
+        "Start a backup now, as the timer does. gitlab-backup run also shows its progress.",
     ),
-    ("gitlab-backup status", "What is wrong, what goes on, what came last."),
+    ("gitlab-backup status", "Show problems, what is running now and the last runs."),
     (
         "gitlab-backup restore --into /srv/restored",
-        "Lay the newest run out, and touch nothing live.",
+        "Extract the newest run into a directory. Changes nothing live.",
     ),
-    ("journalctl -p warning -u 'gitlab-backup*'", "What the units had to say."),
+    ("journalctl -p warning -u 'gitlab-backup*'", "Show warnings and errors of the units."),
 ];
 
 const SEE_ALSO: &str = "systemctl(1), journalctl(1), systemd.timer(5), systemd.time(7), pg_dump(1), redis-cli(1), restic(1), gitignore(5)";
 
-/// Writes the page of `program` and of each of its commands.
+/// Writes the man page of `program`, and one for each of its commands.
 ///
 /// # Errors
-/// `directory` cannot be made or written to.
+/// If `directory` cannot be created or written to.
 pub fn write(program: Command, directory: &Path) -> Result<()> {
-    let place =
-        Directory::made(&std::path::absolute(directory).context("the current directory is gone")?)?;
+    let directory = Directory::made(
+        &std::path::absolute(directory).context("the current directory does not exist")?,
+    )?;
     for (name, page) in pages(program)? {
-        place.replace(OsStr::new(&name), page.as_bytes(), 0o644)?;
+        directory.replace(OsStr::new(&name), page.as_bytes(), 0o644)?;
     }
     Ok(())
 }
 
-/// The name of each page's file, and its text.
+/// The file name and the text of each page.
 fn pages(program: Command) -> Result<Vec<(String, String)>> {
     let mut program = program.disable_help_subcommand(true);
     program.build();
@@ -88,7 +89,7 @@ fn page(command: Command) -> Result<(String, String)> {
     let man = Man::new(command).section(SECTION);
     let file = man.get_filename();
     let name = file.strip_suffix(".8").unwrap_or(&file);
-    // Without a date, which the library cannot leave out.
+    // The library's own title line would contain a date.
     let source = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
     let mut text =
         format!(".TH {name} {SECTION} \"\" \"{source}\" \"GitLab backup\"\n").into_bytes();
@@ -121,7 +122,7 @@ fn page(command: Command) -> Result<(String, String)> {
     Ok((file, String::from_utf8(text)?))
 }
 
-/// A section of terms, each with what it means.
+/// A section of terms with their meanings.
 fn list<'a>(roff: &mut Roff, name: &str, entries: impl IntoIterator<Item = (&'a str, &'a str)>) {
     roff.control("SH", [name]);
     for (term, meaning) in entries {

@@ -1,4 +1,4 @@
-//! `prune`: remove what the retention no longer asks for, or tell what would be removed.
+//! `prune`: removes the runs that the retention does not keep, or prints what it would remove.
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
@@ -26,7 +26,7 @@ struct Row<'a> {
     reasons: &'a [&'static str],
 }
 
-/// Prunes; with `dry_run` only tells each run's fate.
+/// Prunes; with `dry_run` only prints what would be kept and removed.
 pub async fn prune(
     config: &Config,
     dry_run: bool,
@@ -34,16 +34,16 @@ pub async fn prune(
     json: bool,
 ) -> Result<()> {
     if !dry_run {
-        refuse_if_unsafe().await?;
+        ensure_safe().await?;
     }
     let engine = open::required(config)?;
     let catalog = Catalog::read(&*engine, Whose::Own)?;
     let plan = plan(&config.retention, &catalog, Timestamp::now())?;
     if !dry_run {
         plan.agreed(yes_remove)?;
-        // A run that has begun meanwhile goes first, and must not find the repository taken when
+        // A run that has started meanwhile has priority: it must not wait for the repository while
         // GitLab is down.
-        apply(&plan, &*engine, patience::NONE, refuse_if_unsafe).await?;
+        apply(&plan, &*engine, patience::NONE, ensure_safe).await?;
     }
     print(&plan, dry_run, json)?;
     if let Some(others) = catalog.of_others() {
@@ -55,11 +55,12 @@ pub async fn prune(
     Ok(())
 }
 
-async fn refuse_if_unsafe() -> Result<()> {
+/// Fails if a backup or a restore is running, or if the last run is not complete.
+async fn ensure_safe() -> Result<()> {
     let manager = Manager::connect().await?;
     for (executor, message) in [
-        (Unit::Run, "a backup is going on: it prunes by itself when it is complete"),
-        // The run that is restored may be one that is to go.
+        (Unit::Run, "a backup is going on: it prunes when it is complete"),
+        // The restored run may be one that would be removed.
         (Restore::Run.into(), "a restore is going on: wait for it"),
     ] {
         if !manager.state(&executor.to_string()).await?.is_settled() {
@@ -70,7 +71,7 @@ async fn refuse_if_unsafe() -> Result<()> {
         .first()
         .filter(|last| last.outcome != Outcome::Complete)
     {
-        bail!("the last run, {}, is not complete: nothing is pruned before one is", last.id);
+        bail!("the last run, {}, is not complete: nothing is pruned before a run is", last.id);
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! `restore`: a run takes the place of what is there, or is laid out elsewhere.
+//! `restore`: replaces the live data by a run, or extracts a run into a directory.
 
 mod into;
 
 use std::io::{BufRead, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,6 +17,7 @@ use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::{remedy, text};
 use crate::open;
 use crate::paths::RootDirectory;
+use crate::repository::Engine;
 use crate::runs::restore::{Journal, Request, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};
 use crate::systemd::{Manager, Mode, ServiceManager};
@@ -24,83 +25,75 @@ use crate::units::{Restore, Unit};
 use crate::values::RunId;
 use crate::{note, say};
 
-use super::follow::{follow, succeeded};
+use super::follow::{ensure_succeeded, follow};
 
-/// What `--only` takes, where it is about what is live.
+/// The values of `--only` for a restore in place.
 const PARTS: [&str; 4] = ["postgresql", "redis", "files", "config"];
 
-/// How long another command may still have its turn when its restore is over, and between two
-/// looks.
+/// How long to wait for another command that still holds the turn after its restore has ended.
 const TURN: Duration = Duration::from_secs(10);
+/// Poll interval.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Options of `restore`.
 #[derive(Debug, Args)]
 pub struct RestoreArgs {
-    /// The run; the newest complete one if left out.
+    /// The run to restore. Default: the newest complete run.
     run: Option<RunId>,
-    /// Of the host of this name, and not of this one.
+    /// Restore a run of the host with this name instead of this host's.
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
-    /// Lay it out in DIR, which is empty or not there yet, and touch nothing live.
+    /// Extract the run into DIR, an empty or new directory. Changes nothing live.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
-    /// These parts only: postgresql, redis, files, config; with --into those that 'show' lists.
+    /// Restore only these parts: postgresql, redis, files, config; with --into the parts that
+    /// 'show' lists.
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<String>,
-    /// This path only, as it was on the host: one repository, one file.
+    /// Restore only this path, as it was on the host: for example one repository or one file.
     #[arg(long, value_name = "PATH", conflicts_with = "only")]
     path: Option<PathBuf>,
-    /// Put configuration and secrets in place too; without it they are laid beside and compared.
+    /// Replace configuration and secrets too. By default they are extracted to another directory
+    /// and compared.
     #[arg(long)]
     with_config: bool,
     /// Restore a run of another version or edition of GitLab.
     #[arg(long)]
     allow_version_mismatch: bool,
-    /// Leave this Redis as it is.
+    /// Do not restore the Redis with this name.
     #[arg(long, value_name = "NAME")]
     skip_redis: Vec<String>,
-    /// Put back what a restore that ended half way has replaced.
+    /// Undo a restore that was interrupted half way: put the old data back.
     #[arg(long, conflicts_with_all = ["run", "host", "into", "only", "path", "with_config"])]
     undo: bool,
-    /// Keep what was restored, where --undo has failed: what was there before is removed.
+    /// Keep the restored data after a failed --undo, and delete the old data.
     #[arg(long, conflicts_with_all = ["run", "host", "into", "only", "path", "with_config", "undo", "dry_run"])]
     keep: bool,
-    /// Do nothing, and tell what would be done.
+    /// Do nothing; print what would be restored.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
-    /// One JSON object at the end: the record of the restore.
+    /// Print one JSON object at the end: the record of the restore.
     #[arg(long)]
     json: bool,
 }
 
 impl RestoreArgs {
-    /// Whether nothing live is touched.
+    /// Whether the run is extracted into a directory, and nothing live is changed.
     pub fn is_elsewhere(&self) -> bool {
         self.into.is_some()
     }
 }
 
-/// Restores what is asked for.
+/// Runs `restore` in one of its forms: in place, `--into`, `--undo` or `--keep`.
 pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.keep {
         return keep(args).await;
     }
     if args.undo {
-        let Some(journal) = Journal::load(&RootDirectory::host())? else {
-            bail!("no restore ended half way: there is nothing to put back")
-        };
-        loss(&journal)?;
-        return live(
-            config,
-            None,
-            args,
-            "put back what was there before the restore, and lose what was written since",
-        )
-        .await;
+        return undo(config, args).await;
     }
     for line in left(&RootDirectory::host())? {
         note!("note: {line}");
@@ -117,22 +110,28 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if !args.skip_redis.is_empty() {
         Request { only: Vec::new(), ..request(manifest, args) }.known(manifest)?;
     }
-    if let Some(into) = &args.into {
-        return into::lay_out(config, manifest, into, args);
+    match &args.into {
+        Some(into) => into::extract_into(config, manifest, into, args),
+        None => in_place(config, &*engine, manifest, args).await,
     }
+}
+
+/// Replaces the live data by a run or a part of it.
+async fn in_place(
+    config: &Config,
+    engine: &dyn Engine,
+    manifest: &Manifest,
+    args: &RestoreArgs,
+) -> Result<()> {
     if let Some(unknown) = args.only.iter().find(|name| !PARTS.contains(&name.as_str())) {
-        let into = "; any part of a run is laid out in a directory of its own with --into DIR";
-        bail!("'{unknown}' is no part that is restored in place: {}{into}", PARTS.join(", "));
+        bail!(
+            "'{unknown}' is not a part that can be restored in place: {}; --into DIR extracts any \
+             part of a run into a directory",
+            PARTS.join(", ")
+        );
     }
     if let Some(path) = &args.path {
-        let files = manifest.parts.iter().find(|part| part.name == "files");
-        let files = files.filter(|files| files.paths.iter().any(|root| path.starts_with(root)));
-        let files = files.with_context(|| {
-            format!("{} is not among the files of run {}", text::path(path), manifest.id)
-        })?;
-        let mut there = false;
-        engine.list(&files.snapshot, &mut |found, _| there |= found == path)?;
-        ensure!(there, "{} is not in run {}", text::path(path), manifest.id);
+        ensure_contains(engine, manifest, path)?;
     }
     let request = request(manifest, args);
     request.known(manifest)?;
@@ -143,29 +142,45 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    live(
-        config,
-        Some(request),
-        args,
-        &format!(
-            "replace all that by what it was on {}",
-            manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC")
-        ),
-    )
-    .await
+    let time = manifest.started.strftime("%Y-%m-%d %H:%M:%S UTC");
+    start_and_follow(config, Some(request), args, &format!("Replace this data by that of {time}"))
+        .await
 }
 
-/// Has what was there before removed, which was wanted back.
+/// Fails unless the files of the run contain `path`.
+fn ensure_contains(engine: &dyn Engine, manifest: &Manifest, path: &Path) -> Result<()> {
+    let files = manifest.parts.iter().find(|part| part.name == "files");
+    let files = files.filter(|files| files.paths.iter().any(|root| path.starts_with(root)));
+    let files = files.with_context(|| {
+        format!("{} is not among the files of run {}", text::path(path), manifest.id)
+    })?;
+    let mut contained = false;
+    engine.list(&files.snapshot, &mut |found, _| contained |= found == path)?;
+    ensure!(contained, "{} is not in run {}", text::path(path), manifest.id);
+    Ok(())
+}
+
+/// Puts the old data back after a restore that was interrupted half way.
+async fn undo(config: &Config, args: &RestoreArgs) -> Result<()> {
+    let Some(journal) = Journal::load(&RootDirectory::host())? else {
+        bail!("no restore ended half way: there is nothing to put back")
+    };
+    print_loss(&journal)?;
+    let what = "Put back the data from before the restore, and lose what was written since";
+    start_and_follow(config, None, args, what).await
+}
+
+/// Deletes the old data, which `--undo` was to put back.
 async fn keep(args: &RestoreArgs) -> Result<()> {
     let journal = Journal::load(&RootDirectory::host())?
-        .context("no restore waits for that: there is nothing beside what is live")?;
+        .context("there is no restore to keep: no old data is left beside the live data")?;
     ensure!(
         journal.state.has_taken_place(),
-        "a restore ended half way, and nothing of it can be kept: 'gitlab-backup restore' makes it anew, 'gitlab-backup restore --undo' puts back what \
-         was there before"
+        "a restore ended half way, so its data cannot be kept: 'gitlab-backup restore' restores \
+         again, 'gitlab-backup restore --undo' puts the old data back"
     );
     if !args.yes {
-        confirm("Remove what was there before the restore")?;
+        confirm("Delete the data from before the restore")?;
     }
     let manager = Manager::connect().await?;
     let _turn = Turn::take()?
@@ -182,12 +197,12 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
         Journal::load(&RootDirectory::host())?.is_none(),
         "what was there before is not removed: journalctl -u {finish}"
     );
-    say!("what was restored is kept");
+    say!("the restored data is kept");
     Ok(())
 }
 
-/// Tells what is lost if what has taken place is undone, before anybody is asked.
-fn loss(journal: &Journal) -> Result<()> {
+/// Prints the data that is lost if the restore of `journal` is undone.
+fn print_loss(journal: &Journal) -> Result<()> {
     journal.ensure_whole()?;
     let plan = &journal.plan;
     let run = plan.run.as_ref().map_or("a run", RunId::as_str);
@@ -195,7 +210,8 @@ fn loss(journal: &Journal) -> Result<()> {
     match journal.state {
         State::Switched => {
             say!(
-                "run {run} has taken place, and GitLab may have run with it since {since}. What was written since then is LOST if it is undone:"
+                "run {run} is in place, and GitLab may have used it since {since}. Data written \
+                 since then is LOST by --undo:"
             );
         }
         State::Switching => {
@@ -228,7 +244,7 @@ fn request(manifest: &Manifest, args: &RestoreArgs) -> Request {
     }
 }
 
-/// The plan, as far as it is known before the host is looked at.
+/// Prints what would be restored, as far as the manifest says.
 fn describe(config: &Config, manifest: &Manifest, request: &Request) {
     say!("run {} of {}:", manifest.id, manifest.host);
     if let Some(path) = &request.path {
@@ -270,8 +286,9 @@ fn describe(config: &Config, manifest: &Manifest, request: &Request) {
     }
 }
 
-/// Asks, starts the restore and follows it.
-async fn live(
+/// Asks for confirmation of `what`, starts the restore and follows it. Without a `request`, the
+/// restore is an undo.
+async fn start_and_follow(
     config: &Config,
     request: Option<Request>,
     args: &RestoreArgs,
@@ -289,18 +306,14 @@ async fn live(
     }
     let before = Record::last(&RootDirectory::host(), Kind::Restore)?;
     if !args.yes {
-        confirm(&format!(
-            "GitLab is stopped meanwhile. {}{}",
-            what[..1].to_uppercase(),
-            &what[1..]
-        ))?;
+        confirm(&format!("GitLab is stopped during the restore. {what}"))?;
     }
     let turn = take_turn(&manager).await?;
     let last = Record::last(&RootDirectory::host(), Kind::Restore)?;
     ensure!(
         last.as_ref().map(|record| (&record.id, record.started))
             == before.as_ref().map(|record| (&record.id, record.started)),
-        "another restore has ended meanwhile: nothing was done; look at 'gitlab-backup status', and ask again"
+        "another restore has ended meanwhile: nothing was done; see 'gitlab-backup status', then try again"
     );
     let undo = Request {
         run: None,
@@ -319,9 +332,13 @@ async fn live(
     };
     let followed = followed.await;
     Request::withdraw(&RootDirectory::host(), &turn)?;
-    let record = followed?;
+    report(args, &followed?)
+}
+
+/// Prints the result of a restore or an undo. Fails if it failed.
+fn report(args: &RestoreArgs, record: &Record) -> Result<()> {
     if args.json {
-        text::out(&text::json(&record)?);
+        text::out(&text::json(record)?);
     }
     for warning in &record.warnings {
         note!("note: {warning}");
@@ -335,17 +352,18 @@ async fn live(
             note!("note: {line}");
         }
     }
-    succeeded(if args.undo { "putting back" } else { "the restore" }, &record)?;
-    let away = record.away();
+    ensure_succeeded(if args.undo { "the undo" } else { "the restore" }, record)?;
+    let downtime = record.away();
     match args.undo {
-        true => note!("what was there before the restore is back; GitLab was down for {away}"),
-        false => note!("run {} is restored; GitLab was down for {away}", record.id),
+        true => note!("the data from before the restore is back; GitLab was down for {downtime}"),
+        false => note!("run {} is restored; GitLab was down for {downtime}", record.id),
     }
     Ok(())
 }
 
-/// The right to ask, when nothing goes on: while somebody thought about the answer, somebody else
-/// may have been quicker. Who has followed one that is over has it for a moment more.
+/// Takes the turn to request a restore, unless a backup or a restore is running: another command
+/// may have started one while this one waited for confirmation. A command that follows a restore
+/// holds the turn until shortly after its end.
 async fn take_turn(manager: &Manager) -> Result<Turn> {
     let started = Instant::now();
     loop {
@@ -354,14 +372,14 @@ async fn take_turn(manager: &Manager) -> Result<Turn> {
         match turn {
             Some(turn) => return Ok(turn),
             None if started.elapsed() > TURN => {
-                return Err(busy("another restore is asked for: wait for it"));
+                return Err(busy("another restore has been requested: wait for it"));
             }
             None => sleep(PAUSE).await,
         }
     }
 }
 
-/// One of the two goes on already.
+/// Fails if a backup or a restore is running.
 async fn refuse_if_busy(manager: &Manager) -> Result<()> {
     for (unit, message) in [
         (
@@ -381,16 +399,16 @@ fn busy(message: &str) -> anyhow::Error {
     Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into()
 }
 
-/// A restore that is done again puts back what an unfinished one has replaced, which was not used:
-/// GitLab was down. If somebody has started it all the same, a restore of less would lose by the
-/// way what was written since.
+/// Fails if an admin has started GitLab with the data of a half-finished restore. The next restore
+/// first undoes the unfinished one, so that a restore of only some parts would lose the data that
+/// was written to the others since.
 async fn refuse_if_used(config: &Config, manager: &Manager, request: &Request) -> Result<()> {
-    let half = Journal::load(&RootDirectory::host())?
+    let half_way = Journal::load(&RootDirectory::host())?
         .is_some_and(|journal| journal.state == State::Switching);
-    let mut runs = Vec::new();
-    for writer in config.gitlab.writers.iter().filter(|_| half) {
+    let mut running = Vec::new();
+    for writer in config.gitlab.writers.iter().filter(|_| half_way) {
         if manager.state(writer.as_str()).await?.active.is_running() {
-            runs.push(writer.as_str());
+            running.push(writer.as_str());
         }
     }
     let what = request
@@ -398,24 +416,26 @@ async fn refuse_if_used(config: &Config, manager: &Manager, request: &Request) -
         .as_ref()
         .map_or_else(|| request.only.join(", "), |path| path.display().to_string());
     ensure!(
-        runs.is_empty(),
-        "a restore ended half way, and {} run with what it left: to restore {what} alone would put back what was there before, and lose what was \
-         written since. 'gitlab-backup restore --undo' does that, and asks; 'gitlab-backup restore RUN' makes all new",
-        runs.join(", ")
+        running.is_empty(),
+        "a restore ended half way, and {} run with its data: a restore of only {what} would put \
+         the old data back and lose what was written since. 'gitlab-backup restore --undo' does \
+         that after confirmation; 'gitlab-backup restore RUN' restores everything again",
+        running.join(", ")
     );
     Ok(())
 }
 
+/// Asks for confirmation of `what`. Fails if the answer is not `yes`.
 fn confirm(what: &str) -> Result<()> {
-    ensure!(std::io::stdin().is_terminal(), "nobody can be asked here: --yes answers for you");
-    // Without a line's end, and of our own words only.
-    #[expect(clippy::print_stderr, reason = "the answer is typed behind it")]
+    ensure!(std::io::stdin().is_terminal(), "stdin is not a terminal: pass --yes to confirm");
+    // Needs no escaping: `what` contains no data from the repository.
+    #[expect(clippy::print_stderr, reason = "the answer is typed on the same line")]
     {
         eprint!("{what}? Type 'yes': ");
     }
     std::io::stderr().flush()?;
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).context("no answer could be read")?;
+    std::io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
     ensure!(answer.trim() == "yes", "nothing was done");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `run`: start a backup and follow it. The work is systemd's: this command can be ended at any
-//! time and nothing else ends.
+//! `run`: starts a backup and follows it. systemd runs the backup, so that interrupting this command
+//! does not interrupt the backup.
 
 use anyhow::{Result, bail};
 
@@ -11,7 +11,7 @@ use crate::runs::{Kind, Record};
 use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::{Restore, Unit};
 
-use super::follow::{follow, succeeded};
+use super::follow::{ensure_succeeded, follow};
 
 /// Starts the target and follows the run to its end.
 pub async fn run(no_wait: bool, json: bool) -> Result<()> {
@@ -19,7 +19,7 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     let executor = Unit::Run.to_string();
     let state = manager.state(&executor).await?;
     if state.load == "masked" {
-        bail!("{executor} is masked, so that no run can be made: {}", remedy::unmask(&executor));
+        bail!("{executor} is masked, so no run can start: {}", remedy::unmask(&executor));
     }
     if state.load != "loaded" {
         bail!("{executor} is not installed: '{}' first", remedy::install());
@@ -53,7 +53,7 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     if json {
         text::out(&text::json(&record)?);
     }
-    succeeded(&format!("run {}", record.id), &record)?;
+    ensure_succeeded(&format!("run {}", record.id), &record)?;
     record.warnings.iter().for_each(|warning| note!("warning: {warning}"));
     note!("run {} is complete; GitLab was down for {}", record.id, record.away());
     Ok(())

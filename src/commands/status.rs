@@ -1,7 +1,7 @@
-//! `status`: what is wrong, what goes on now and what came last.
+//! `status`: shows problems, what is running now and the last runs.
 
-mod told;
-mod wrong;
+mod print;
+mod problems;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,61 +19,62 @@ use crate::runs::{Kind, Outcome, Record, Verified, paused};
 use crate::systemd::{Manager, ServiceManager, UnitState};
 use crate::units::{Restore, Unit};
 
-use wrong::{Clock, Facts};
+use problems::{Clock, Facts};
 
-/// Where systemd keeps the stamps of timers, systemd.timer(5) `Persistent=`.
+/// The directory of systemd's stamp files for timers, systemd.timer(5) `Persistent=`.
 const STAMPS: &str = "/var/lib/systemd/timers";
-/// Between the making of a stamp and its first date.
+/// The longest time between the creation of a stamp file and the first setting of its date.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// The JSON of `status`: fields are added, never renamed.
 #[derive(Serialize)]
 struct Status {
-    /// What somebody has to see to; the exit code is 3 unless there is nothing.
+    /// The problems that an admin must solve. The exit code is 3 if there are any.
     wrong: Vec<String>,
     running: bool,
-    /// The run that goes on, or the last.
+    /// The running or else the last run.
     last: Option<Record>,
     last_complete: Option<Record>,
     /// The last restore.
     restore: Option<Record>,
     /// Why GitLab must not run, if a restore ended half way.
     half_restored: Option<String>,
-    /// What is left beside what is live, and what becomes of it.
+    /// Data of a restore that is left beside the live data, and what happens to it.
     left: Vec<String>,
     /// Units that are down because of a run and will be started again.
     paused: Vec<String>,
-    /// Why it is not known what is down.
+    /// Why the units that are down are unknown.
     unknown_paused: Option<String>,
     timer: String,
-    /// How the last verify went, and of which run.
+    /// The result of the last verification.
     verified: Option<Verified>,
-    /// How the last one with a drill went, which may be an earlier one.
+    /// The result of the last verification with a drill, which may be an earlier one.
     drilled: Option<Verified>,
 }
 
-/// Prints where things stand; fails if anything is wrong.
+/// Prints the status. Fails if there are problems.
 pub async fn status(json: bool) -> Result<()> {
     let manager = Manager::connect().await?;
     let now = Timestamp::now();
-    let restoring = is_at_work(&manager, &Restore::Run.into()).await?;
-    let status = look(&manager, now, restoring).await?;
+    let restoring = is_running(&manager, &Restore::Run.into()).await?;
+    let status = collect(&manager, now, restoring).await?;
     match json {
         true => text::out(&text::json(&status)?),
-        false => told::tell(&status, restoring, now),
+        false => print::print(&status, restoring, now),
     }
     if status.wrong.is_empty() {
         return Ok(());
     }
-    // Everything has been said: only the exit code is left.
+    // The problems have been printed already.
     Err(Exit { code: UNIT_FAILED, message: String::new() }.into())
 }
 
-async fn is_at_work(manager: &Manager, unit: &Unit) -> Result<bool> {
+async fn is_running(manager: &Manager, unit: &Unit) -> Result<bool> {
     Ok(!manager.state(&unit.to_string()).await?.is_settled())
 }
 
-async fn look(manager: &Manager, now: Timestamp, restoring: bool) -> Result<Status> {
+/// Collects the status of this host. `restoring`: a restore is running.
+async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<Status> {
     let root = &RootDirectory::host();
     let executor = manager.state(&Unit::Run.to_string()).await?;
     let running = !executor.is_settled();
@@ -87,7 +88,7 @@ async fn look(manager: &Manager, now: Timestamp, restoring: bool) -> Result<Stat
     let half_restored = Journal::half_way(root).filter(|_| !restoring);
     let facts = Facts {
         now,
-        at_work: running || restoring || is_at_work(manager, &Unit::Resume).await?,
+        busy: running || restoring || is_running(manager, &Unit::Resume).await?,
         running,
         unstarted: unstarted(manager, Kind::Backup, records.first()).await?,
         clock: clock(manager, &timer).await,
@@ -98,14 +99,14 @@ async fn look(manager: &Manager, now: Timestamp, restoring: bool) -> Result<Stat
         verified: verified.as_ref(),
     };
     Ok(Status {
-        wrong: wrong::wrong(&facts),
+        wrong: problems::problems(&facts),
         running,
         last_complete: records.iter().find(|record| record.outcome == Outcome::Complete).cloned(),
         last: records.into_iter().next(),
         paused: paused.unwrap_or_default().into_iter().map(|paused| paused.unit).collect(),
         unknown_paused,
         restore: Record::last(root, Kind::Restore)?,
-        // A journal that cannot be read is told as what is half restored.
+        // A journal that cannot be read is reported by `half_restored`.
         left: restore::left(root).unwrap_or_default().into_iter().filter(|_| !restoring).collect(),
         half_restored,
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
@@ -114,29 +115,29 @@ async fn look(manager: &Manager, now: Timestamp, restoring: bool) -> Result<Stat
     })
 }
 
-/// What is known of the timer.
+/// The state of the timer that starts runs.
 async fn clock(manager: &Manager, timer: &UnitState) -> Clock {
     let last = manager.last_trigger(&timer.name).await.unwrap_or_default();
     Clock {
         load: timer.load.clone(),
-        // There a target names it, and not what enables it.
+        // On NixOS the configuration enables the timer, and systemd does not know it as enabled.
         enablement: match remedy::is_nixos() {
             true => String::new(),
             false => manager.enablement(&timer.name).await.unwrap_or_default(),
         },
-        runs: timer.active.is_running(),
+        running: timer.active.is_running(),
         condition: timer.condition.clone(),
         last: last.filter(|_| has_triggered(&timer.name)),
     }
 }
 
-/// Whether the timer's stamp tells of a start. systemd makes one when a `Persistent=` timer is
-/// first started, and after a reboot takes that for one.
+/// Whether the timer ever started its unit, by its stamp file. systemd creates the stamp when a
+/// `Persistent=` timer is first activated, and after a reboot reads it as the last trigger.
 fn has_triggered(timer: &str) -> bool {
     let Ok(stamp) = own::metadata(Path::new(STAMPS).join(format!("stamp-{timer}"))) else {
         return true;
     };
-    // Where a file system keeps no time of birth it cannot be told.
-    let (Ok(made), Ok(changed)) = (stamp.created(), stamp.modified()) else { return true };
-    changed.duration_since(made).unwrap_or_default() > AT_ONCE || made > changed
+    // Some file systems do not record the time of creation.
+    let (Ok(created), Ok(changed)) = (stamp.created(), stamp.modified()) else { return true };
+    changed.duration_since(created).unwrap_or_default() > AT_ONCE || created > changed
 }

@@ -1,4 +1,4 @@
-//! `verify`: is what was backed up what would come back?
+//! `verify`: checks that a run can be restored.
 
 use std::path::{Path, PathBuf};
 
@@ -17,30 +17,30 @@ use crate::runs::Verified;
 use crate::say;
 use crate::values::RunId;
 
-/// Large, and there on every host.
+/// The default of `--scratch`: a directory on disk that every host has.
 pub(super) const SCRATCH: &str = "/var/tmp";
 
 /// Options of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    /// The run; the newest complete one if left out.
+    /// The run to verify. Default: the newest complete run.
     run: Option<RunId>,
-    /// The newest of the host of this name, and not of this one.
+    /// Verify the newest run of the host with this name instead of this host's.
     #[arg(long, value_name = "NAME", conflicts_with = "run")]
     host: Option<String>,
     /// Read every byte of the repository.
     #[arg(long)]
     read_data: bool,
-    /// Check every Git repository, and not a sample of ten.
+    /// Check every Git repository instead of a sample of ten.
     #[arg(long)]
     all_repositories: bool,
-    /// Restore the dumps into a PostgreSQL and a Redis that are started for it and thrown away.
+    /// Restore the dumps into a temporary PostgreSQL and a temporary Redis.
     #[arg(long)]
     drill: bool,
-    /// Where dumps are laid out to be checked, and servers keep their data.
+    /// The directory for extracted dumps and for the data of temporary servers.
     #[arg(long, value_name = "DIR", default_value = SCRATCH)]
     scratch: PathBuf,
-    /// As JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
@@ -62,7 +62,7 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
     };
     let scratch = std::path::absolute(&args.scratch)?;
     let mut findings = Vec::new();
-    let done = recorded(
+    let result = verify_and_record(
         config,
         Some((args.run.as_ref(), args.host.as_deref())),
         (depth, &scratch),
@@ -81,10 +81,11 @@ pub async fn verify(config: &Config, args: &VerifyArgs) -> Result<()> {
         };
         text::out(&text::json(&findings.iter().map(row).collect::<Vec<_>>())?);
     }
-    done
+    result
 }
 
-/// What the unit does: the newest run, as configured, with what is wrong in the journal.
+/// The program of the verification's unit: verifies the newest run as configured in `[verify]`, and
+/// logs the findings.
 pub async fn newest(config: &Config) -> Result<()> {
     let depth = Depth {
         read_data: config.verify.read_data,
@@ -92,20 +93,22 @@ pub async fn newest(config: &Config) -> Result<()> {
         drill: config.verify.drill,
     };
     let mut findings = Vec::new();
-    let done =
-        recorded(config, None, (depth, Path::new(SCRATCH)), &mut |finding| findings.push(finding))
-            .await;
+    let result = verify_and_record(config, None, (depth, Path::new(SCRATCH)), &mut |finding| {
+        findings.push(finding)
+    })
+    .await;
     conclude(&findings)?;
-    done
+    result
 }
 
-/// Verifies, and keeps how it went for `status`: of a run of this host, and of what the unit could
-/// not even begin. What is `asked` by hand and comes to no such run says nothing of this host's.
-async fn recorded(
+/// Verifies a run, and records the result for `status`. `asked` has the run and the host of a
+/// command, and is `None` for the unit. A command that finds no run of this host is not recorded; a
+/// unit is recorded always.
+async fn verify_and_record(
     config: &Config,
     asked: Option<(Option<&RunId>, Option<&str>)>,
     how: (Depth, &Path),
-    tell: &mut dyn FnMut(Finding),
+    report: &mut dyn FnMut(Finding),
 ) -> Result<()> {
     let (depth, _) = how;
     let mut record = Verified {
@@ -118,51 +121,51 @@ async fn recorded(
         wrong: Vec::new(),
     };
     let mut wrong = Vec::new();
-    let looked = look(config, asked.unwrap_or_default(), how, &mut record, &mut |finding| {
+    let result = verify_run(config, asked.unwrap_or_default(), how, &mut record, &mut |finding| {
         wrong.extend(finding.is_wrong().then(|| finding.clone()));
-        tell(finding);
+        report(finding);
     })
     .await;
-    if let Err(error) = &looked {
+    if let Err(error) = &result {
         wrong.push(Finding::of("verify", Err(anyhow::anyhow!("{error:#}"))));
     }
     record.finished = Some(Timestamp::now());
     record.ok = wrong.is_empty();
     record.wrong = wrong;
-    // Not everybody who can read the repository can write here, and the findings are told all the
-    // same.
+    // A user who can read the repository may not be allowed to write the record.
     if (asked.is_none() || record.run.is_some())
         && let Err(error) = record.save()
     {
-        tracing::warn!("{error:#}: 'gitlab-backup status' will not tell of this");
+        tracing::warn!("{error:#}: 'gitlab-backup status' will not show this verification");
     }
-    looked?;
+    result?;
     if !record.ok {
-        bail!("a restore could not be relied upon: {} wrong", record.wrong.len());
+        bail!("verification failed: {} errors (do not rely on this run)", record.wrong.len());
     }
     Ok(())
 }
 
-async fn look(
+/// Chooses the run and verifies it. Records its name as soon as it is known.
+async fn verify_run(
     config: &Config,
     (id, of_host): (Option<&RunId>, Option<&str>),
     (depth, scratch): (Depth, &Path),
     record: &mut Verified,
-    tell: &mut dyn FnMut(Finding),
+    report: &mut dyn FnMut(Finding),
 ) -> Result<()> {
     let engine = open::required(config)?;
     let catalog = Catalog::read(&*engine, Whose::asked(of_host, id))?;
     if id.is_none() {
-        // A newer run than the one that is looked at may be among them.
+        // A damaged run may be newer than the one that is verified.
         catalog.unusable().for_each(|(run, why)| {
-            tell(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}"))))
+            report(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}"))))
         });
     }
     let run = catalog.pick(id)?;
     if run.manifest.host == host::name() {
         record.run = Some(run.manifest.id.clone());
-        // Should it be cut off.
+        // `status` shows the record without an end if the verification is cut off.
         let _ = record.save();
     }
-    verify::verify(config, &*engine, run, (depth, scratch), tell).await
+    verify::verify(config, &*engine, run, (depth, scratch), report).await
 }

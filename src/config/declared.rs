@@ -1,5 +1,5 @@
-//! Where GitLab itself keeps what, as its own configuration says: gitlab.yml of Rails, and
-//! config.toml of Gitaly.
+//! The directories that GitLab's own configuration declares: gitlab.yml of Rails and config.toml
+//! of Gitaly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,19 +12,20 @@ use super::host::Host;
 use super::unit_files::Units;
 use crate::host::{beneath, own};
 
-/// Rails' configuration, by layout, and what relative paths in it are relative to.
+/// gitlab.yml of each layout, and the directory that its relative paths start from.
 const RAILS: [(&str, &str); 3] = [
     ("/var/opt/gitlab/gitlab-rails/etc/gitlab.yml", "/opt/gitlab/embedded/service/gitlab-rails"),
     ("/home/git/gitlab/config/gitlab.yml", "/home/git/gitlab"),
     ("/etc/gitlab/gitlab.yml", "/usr/share/gitlab"),
 ];
-/// Gitaly's, where no unit names it.
+/// Gitaly's configuration, for hosts where no unit names it.
 const GITALY: [&str; 2] = ["/var/opt/gitlab/gitaly/config.toml", "/home/git/gitaly/config.toml"];
-/// Bytes of such a file, at most. They lie in directories of GitLab's user, and may be anything.
-const SIZE: u64 = 1 << 22;
+/// The maximum size of a configuration file in bytes. GitLab's user owns the directories, so the
+/// files are untrusted.
+const SIZE_MAX: u64 = 1 << 22;
 
-/// Kinds of files, and the keys of gitlab.yml that say where they are.
-/// config/initializers/1_settings.rb.
+/// Each kind of files, its section of gitlab.yml, and the section's keys that name the directory;
+/// see GitLab's config/initializers/1_settings.rb.
 const KINDS: [(&str, &str, &[&str]); 14] = [
     ("shared files", "shared", &["path"]),
     ("uploads", "uploads", &["storage_path"]),
@@ -36,13 +37,13 @@ const KINDS: [(&str, &str, &[&str]); 14] = [
     ("Terraform states", "terraform_state", &["storage_path"]),
     ("secure files", "ci_secure_files", &["storage_path"]),
     ("Pages", "pages", &["path", "storage_path"]),
-    ("what Pages serves", "pages.local_store", &["path"]),
+    ("Pages deployments", "pages.local_store", &["path"]),
     ("encrypted settings", "encrypted_settings", &["path"]),
     ("the container registry", "registry", &["path"]),
-    ("logs of jobs", "gitlab_ci", &["builds_path"]),
+    ("job logs", "gitlab_ci", &["builds_path"]),
 ];
-/// The kinds that `object_store` has for all of them at once.
-const OBJECTS: [&str; 9] = [
+/// The kinds that the consolidated section `object_store` applies to.
+const CONSOLIDATED: [&str; 9] = [
     "artifacts",
     "external_diffs",
     "lfs",
@@ -53,25 +54,25 @@ const OBJECTS: [&str; 9] = [
     "ci_secure_files",
     "pages",
 ];
-/// What is below [`KINDS`]' path of the uploads.
+/// GitLab stores uploads in this directory below `uploads.storage_path`.
 const UPLOADS: &str = "uploads";
 
-/// A directory that GitLab keeps something in.
+/// A directory that GitLab's configuration declares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
-    /// What it keeps there.
+    /// What the directory holds.
     pub what: String,
     /// The directory, absolute.
     pub path: PathBuf,
-    /// The key that says so.
+    /// The key that names the directory.
     pub key: String,
-    /// The file with the key.
+    /// The file that contains the key.
     pub file: PathBuf,
-    /// GitLab uses it: its section is not switched off.
+    /// Whether GitLab uses the directory: the section does not say `enabled: false`.
     pub enabled: bool,
 }
 
-/// gitlab.yml, as far as it can be read.
+/// The production settings of a gitlab.yml.
 pub struct Rails {
     /// The file.
     pub file: PathBuf,
@@ -79,14 +80,14 @@ pub struct Rails {
     root: PathBuf,
 }
 
-/// Every gitlab.yml of the host that is read by somebody: where the layouts have it, and in the
-/// directories of `configuration`.
+/// Reads every gitlab.yml of the host: at the places of the layouts, and in the directories of
+/// `configuration`.
 ///
 /// # Errors
-/// Each that is there and cannot be read or understood.
+/// Each existing file that cannot be read or parsed.
 pub fn rails(host: &Host, configuration: &[PathBuf]) -> Vec<Result<Rails>> {
     let known = RAILS.iter().map(|(file, root)| (PathBuf::from(file), PathBuf::from(root)));
-    // Some are files: secrets, each by itself.
+    // `configuration` may also list single files, such as secrets.
     let directories = configuration.iter().filter(|path| own::is_directory(&host.path(path)));
     let others = directories.map(|directory| {
         let root = directory.parent().unwrap_or(Path::new("/")).to_owned();
@@ -97,12 +98,12 @@ pub fn rails(host: &Host, configuration: &[PathBuf]) -> Vec<Result<Rails>> {
     files.into_iter().filter_map(|(file, root)| Rails::read(host, file, root).transpose()).collect()
 }
 
-/// A storage of another host.
+/// A Git storage on another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// Its name.
+    /// The name of the storage.
     pub storage: String,
-    /// Who serves it: a Gitaly, or a Praefect.
+    /// The address of the Gitaly or Praefect that serves it.
     pub address: String,
 }
 
@@ -112,15 +113,15 @@ impl Rails {
         struct File {
             production: BTreeMap<String, Value>,
         }
-        let Some(text) = text(host, &file)? else { return Ok(None) };
-        // As Psych takes it: the last of two keys holds.
+        let Some(text) = read_text(host, &file)? else { return Ok(None) };
+        // Ruby's YAML parser uses the last of two equal keys.
         let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins, with_snippet: false };
         let parsed: File = serde_saphyr::from_str_with_options(&text, options)
             .with_context(|| format!("{} cannot be understood", file.display()))?;
         Ok(Some(Self { file, production: parsed.production, root }))
     }
 
-    /// Where it keeps what.
+    /// The directories of repositories and of all kinds of files that are not in object storage.
     pub fn directories(&self) -> Vec<Declared> {
         let declared = |what: String, key: String, path: &str| Declared {
             what,
@@ -141,7 +142,7 @@ impl Rails {
                 found.path.push(UPLOADS);
             }
             found.enabled = section_values["enabled"] != Value::Bool(false);
-            (!is_elsewhere(values) && !self.is_consolidated(first)).then_some(found)
+            (!in_object_storage(values) && !self.in_consolidated_storage(first)).then_some(found)
         });
         storages
             .chain(kinds)
@@ -150,25 +151,27 @@ impl Rails {
             .collect()
     }
 
-    /// The storages of other hosts, by their addresses. `own` is this host's name.
-    pub fn remote(&self, own: &str) -> Vec<Remote> {
+    /// The Git storages that are not on this host, whose name is `own`, judged by their addresses.
+    pub fn remote_storages(&self, own: &str) -> Vec<Remote> {
         let storages =
             self.production.get("repositories").and_then(|section| section["storages"].as_object());
         let remote = |(name, storage): (&String, &Value)| {
             let address = storage["gitaly_address"].as_str()?;
-            let is_known = is_local(address, own) || is_computed(Path::new(address));
-            (!is_known).then(|| Remote { storage: name.clone(), address: address.to_owned() })
+            let is_remote = !is_local(address, own) && !is_computed(Path::new(address));
+            is_remote.then(|| Remote { storage: name.clone(), address: address.to_owned() })
         };
         storages.into_iter().flatten().filter_map(remote).collect()
     }
 
-    /// Where avatars and the like are, if that is beside the other uploads.
+    /// The directory `uploads.base_dir` of avatars, unless it lies inside the one of the other
+    /// uploads.
     fn avatars(&self) -> Option<Declared> {
         let values = self.section("uploads")?;
         let storage = self.root.join(values["storage_path"].as_str().unwrap_or("public"));
         let path = tidy(&storage.join(values["base_dir"].as_str()?));
-        let beside = !path.starts_with(tidy(&storage.join(UPLOADS)));
-        (beside && !is_elsewhere(values) && !self.is_consolidated("uploads")).then(|| Declared {
+        let apart = !path.starts_with(tidy(&storage.join(UPLOADS)));
+        let local = !in_object_storage(values) && !self.in_consolidated_storage("uploads");
+        (apart && local).then(|| Declared {
             what: "avatars".to_owned(),
             path,
             key: "uploads.base_dir".to_owned(),
@@ -177,9 +180,8 @@ impl Rails {
         })
     }
 
-    /// The keys whose values Ruby computes when GitLab reads them, so that they are known to nobody
-    /// else.
-    pub fn computed(&self) -> Vec<String> {
+    /// The keys whose paths are ERB templates: only GitLab itself can evaluate them.
+    pub fn computed_keys(&self) -> Vec<String> {
         let storages = self.storages().map(|(_, key, path)| (key, path));
         let kinds = KINDS.iter().flat_map(|(_, section, keys)| {
             let values = self.section(section);
@@ -192,7 +194,7 @@ impl Rails {
             .collect()
     }
 
-    /// The name of each storage, with the key of its path and what that is set to.
+    /// The name of each Git storage, with the key of its path and the value of that key.
     fn storages(&self) -> impl Iterator<Item = (&String, String, &Value)> {
         let storages =
             self.production.get("repositories").and_then(|section| section["storages"].as_object());
@@ -201,7 +203,7 @@ impl Rails {
         })
     }
 
-    /// A section, by a name with a dot one below another.
+    /// The section `name`; with `OUTER.INNER`, a section inside another.
     fn section(&self, name: &str) -> Option<&Value> {
         let (first, below) =
             name.split_once('.').map_or((name, None), |(first, below)| (first, Some(below)));
@@ -209,35 +211,36 @@ impl Rails {
         Some(below.map_or(values, |below| &values[below]))
     }
 
-    /// Whether the consolidated form has objects of this kind in object storage.
-    fn is_consolidated(&self, section: &str) -> bool {
+    /// Whether the consolidated section `object_store` puts objects of this kind into object
+    /// storage.
+    fn in_consolidated_storage(&self, section: &str) -> bool {
         let Some(storage) = self.production.get("object_store") else { return false };
-        OBJECTS.contains(&section)
+        CONSOLIDATED.contains(&section)
             && is_true(&storage["enabled"])
             && storage["objects"][section]["enabled"] != Value::Bool(false)
     }
 
-    /// The kinds of objects for which object storage is enabled; the consolidated form has it for
-    /// all of them at once.
-    pub fn elsewhere(&self) -> Vec<&str> {
+    /// The kinds of objects that are in object storage. The consolidated section counts as one
+    /// kind, "all objects".
+    pub fn in_object_storage(&self) -> Vec<&str> {
         let all =
             self.production.get("object_store").is_some_and(|store| is_true(&store["enabled"]));
         let kinds = self
             .production
             .iter()
-            .filter(|(_, values)| is_elsewhere(values))
+            .filter(|(_, values)| in_object_storage(values))
             .map(|(name, _)| name.as_str());
-        all.then_some("everything that can be is").into_iter().chain(kinds).collect()
+        all.then_some("all objects").into_iter().chain(kinds).collect()
     }
 }
 
-/// Without a slash at its end.
+/// `path` without a trailing slash.
 fn tidy(path: &Path) -> PathBuf {
     path.components().collect()
 }
 
-/// Whether a Gitaly is on this host, by its address: `unix:/socket`, `tcp://host:port`,
-/// `tls://host:port`, `dns://authority/host:port`.
+/// Whether the `address` of a Gitaly is on this host, whose name is `own`. Forms: `unix:/socket`,
+/// `tcp://host:port`, `tls://host:port`, `dns://authority/host:port`.
 fn is_local(address: &str, own: &str) -> bool {
     let Some((scheme, rest)) = address.split_once(':') else { return true };
     if scheme.eq_ignore_ascii_case("unix") {
@@ -257,12 +260,13 @@ fn is_local(address: &str, own: &str) -> bool {
     matches!(host, "localhost" | "::1") || host.starts_with("127.") || is_own
 }
 
-/// Ruby's templates are played when GitLab reads the file.
+/// Whether the value is an ERB template, which Ruby evaluates when GitLab reads the file.
 fn is_computed(path: &Path) -> bool {
     path.to_string_lossy().contains("<%")
 }
 
-fn is_elsewhere(section: &Value) -> bool {
+/// Whether `section` itself enables object storage.
+fn in_object_storage(section: &Value) -> bool {
     is_true(&section["object_store"]["enabled"])
 }
 
@@ -270,25 +274,26 @@ fn is_true(value: &Value) -> bool {
     *value == Value::Bool(true)
 }
 
-/// What a Gitaly of this host is configured with.
+/// The configuration of a Gitaly on this host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Gitaly {
-    /// Its storages.
+    /// The directories of its storages.
     pub storages: Vec<Declared>,
-    /// The directory of the hooks that an admin has made.
+    /// The directory of the custom server hooks.
     pub hooks: Option<PathBuf>,
 }
 
-/// Every Gitaly of the host: by the file that its unit names, and where the layouts have it.
+/// Reads the configuration of every Gitaly of the host: the files that its units name, and those at
+/// the places of the layouts.
 ///
 /// # Errors
-/// Each configuration that is there and cannot be read or understood.
+/// Each existing file that cannot be read or parsed.
 pub fn gitaly(host: &Host) -> Vec<Result<Gitaly>> {
-    gitaly_of(host, &Units::of(host).unwrap_or_default())
+    gitaly_by_units(host, &Units::of(host).unwrap_or_default())
 }
 
-/// The same, of a host whose unit files are known.
-pub(super) fn gitaly_of(host: &Host, units: &Units) -> Vec<Result<Gitaly>> {
+/// Like [`gitaly`], for a host whose unit files are already listed.
+pub(super) fn gitaly_by_units(host: &Host, units: &Units) -> Vec<Result<Gitaly>> {
     let named = units.arguments("gitaly", ".toml");
     let files: BTreeSet<PathBuf> = named.into_iter().chain(GITALY.map(PathBuf::from)).collect();
     files.into_iter().filter_map(|file| Gitaly::read(host, file).transpose()).collect()
@@ -312,7 +317,7 @@ impl Gitaly {
         struct Hooks {
             custom_hooks_dir: Option<PathBuf>,
         }
-        let Some(text) = text(host, &file)? else { return Ok(None) };
+        let Some(text) = read_text(host, &file)? else { return Ok(None) };
         let parsed: File = toml::from_str(&text)
             .with_context(|| format!("{} cannot be understood", file.display()))?;
         let declared = |storage: Storage| Declared {
@@ -329,12 +334,17 @@ impl Gitaly {
     }
 }
 
-/// The directories of both that are there: what a layout adds to where GitLab usually has its
-/// files. What cannot be read is told by a run.
-pub(super) fn data(host: &Host, units: &Units, configuration: &[PathBuf]) -> Vec<PathBuf> {
+/// The existing directories that gitlab.yml and Gitaly's configuration declare: a layout adds them
+/// to the usual ones. Files that cannot be read are skipped here; every run reports them.
+pub(super) fn existing_directories(
+    host: &Host,
+    units: &Units,
+    configuration: &[PathBuf],
+) -> Vec<PathBuf> {
     let rails =
         rails(host, configuration).into_iter().flatten().flat_map(|rails| rails.directories());
-    let gitaly = gitaly_of(host, units).into_iter().flatten().flat_map(|gitaly| gitaly.storages);
+    let gitaly =
+        gitaly_by_units(host, units).into_iter().flatten().flat_map(|gitaly| gitaly.storages);
     rails
         .chain(gitaly)
         .map(|declared| declared.path)
@@ -342,9 +352,9 @@ pub(super) fn data(host: &Host, units: &Units, configuration: &[PathBuf]) -> Vec
         .collect()
 }
 
-/// What is in `file`; nothing if it is not there.
-fn text(host: &Host, file: &Path) -> Result<Option<String>> {
-    match beneath::read_text(&host.path(file), SIZE) {
+/// The text of `file`; `None` if there is no such file.
+fn read_text(host: &Host, file: &Path) -> Result<Option<String>> {
+    match beneath::read_text(&host.path(file), SIZE_MAX) {
         Err(error) if beneath::is_missing(&error) => Ok(None),
         text => text.map(Some).with_context(|| format!("cannot read {}", file.display())),
     }
@@ -412,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_switched_off_elsewhere_or_computed_is_none_that_must_be_saved() {
+    fn disabled_computed_and_object_storage_directories_are_not_required() {
         let yml = "production:\n  registry:\n    enabled: false\n    path: /mnt/registry\n  object_store:\n    enabled: true\n    objects:\n      pages:\n        \
                    enabled: false\n  lfs:\n    storage_path: /mnt/lfs\n  pages:\n    path: /mnt/pages\n  shared:\n    path: <%= ENV['X'] %>\n";
         let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", yml)]);
@@ -420,7 +430,7 @@ mod tests {
         let found: Vec<_> =
             rails.directories().into_iter().map(|found| (found.key, found.enabled)).collect();
         assert_eq!(found, [("pages.path".to_owned(), true), ("registry.path".to_owned(), false)]);
-        assert_eq!(rails.computed(), ["shared.path"]);
+        assert_eq!(rails.computed_keys(), ["shared.path"]);
     }
 
     #[test]
@@ -445,12 +455,12 @@ mod tests {
             );
             let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", &yml)]);
             let rails = rails(&host, &[]).pop().unwrap().unwrap();
-            assert_eq!(rails.remote("lab").is_empty(), local, "{address}");
+            assert_eq!(rails.remote_storages("lab").is_empty(), local, "{address}");
         }
     }
 
     #[test]
-    fn a_secret_among_the_configuration_is_no_directory_with_a_gitlab_yml() {
+    fn a_file_among_the_configuration_is_not_searched_for_a_gitlab_yml() {
         let (_root, host) =
             host(&[("run/agenix/db", "secret"), ("srv/config/gitlab.yml", "production: {}")]);
         assert_eq!(
@@ -461,22 +471,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_elsewhere_is_found_in_either_form() {
-        let elsewhere = |yml: &str| {
+    fn object_storage_is_found_by_kind_and_consolidated() {
+        let kinds = |yml: &str| {
             let (_root, host) = host(&[("etc/gitlab/gitlab.yml", yml)]);
             let rails = rails(&host, &[]).pop().unwrap().unwrap();
-            rails.elsewhere().into_iter().map(str::to_owned).collect::<Vec<_>>()
+            rails.in_object_storage().into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         let by_kind = "production: &base\n  gitlab:\n    host: x\n  artifacts:\n    enabled: true\n    object_store:\n      enabled: false\n      # enabled: true\n  \
                        lfs:\n    object_store:\n      enabled: true # since 2020\n      connection:\n        enabled: true\n  uploads:\n    object_store: {\"enabled\": true}\n  \
                        packages:\n    enabled: true\n";
-        assert_eq!(elsewhere(by_kind), ["lfs", "uploads"]);
+        assert_eq!(kinds(by_kind), ["lfs", "uploads"]);
         assert_eq!(
-            elsewhere("production:\n  object_store:\n    enabled: true\n    objects: {}\n"),
-            ["everything that can be is"]
+            kinds("production:\n  object_store:\n    enabled: true\n    objects: {}\n"),
+            ["all objects"]
         );
         assert!(
-            elsewhere(
+            kinds(
                 "production:\n  object_store:\n    enabled: false\n  pages:\n    enabled: true\n"
             )
             .is_empty()
@@ -484,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_an_error_and_ends() {
+    fn an_invalid_file_is_an_error_and_parsing_ends() {
         let bomb = format!(
             "a0: &a0 [x]\n{}",
             (1..40)
@@ -505,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn gitaly_is_asked_by_what_its_unit_names() {
+    fn gitaly_is_found_by_the_file_that_its_unit_names() {
         let unit = "[Service]\nExecStart=/nix/store/x/bin/gitaly /nix/store/x-gitaly.toml\n";
         let toml = "socket_path = \"/x\"\n[[storage]]\nname = \"default\"\npath = \"/srv/r\"\n[[storage]]\nname = \"b\"\npath = \"/srv/b\"\n";
         let (_root, host) =

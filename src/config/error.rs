@@ -1,26 +1,27 @@
-//! What is wrong with a configuration: every finding with its place, what is wrong, and what is
+//! The errors of a configuration: each with its place in the file, what is wrong, and what is
 //! allowed instead.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One thing that is wrong.
+/// One error of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Counted from 1; `None` if the file as a whole is meant.
+    /// Counted from 1; `None` for an error of the whole file.
     pub line: Option<usize>,
     /// Counted from 1, in characters.
     pub column: Option<usize>,
-    /// The key's path, `postgresql.port` or `step[1].command`; empty where there is none.
+    /// The key's path, `postgresql.port` or `step[1].command`; empty for an error of the whole
+    /// file.
     pub key: String,
     /// What is wrong.
     pub message: String,
-    /// What would be right.
+    /// What is allowed instead.
     pub allowed: Option<String>,
 }
 
-/// Everything that is wrong with a configuration, in the order of the file, what has no place there
-/// last; never empty.
+/// All errors of a configuration, in the order of the file; errors without a line come last. Never
+/// empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     source: PathBuf,
@@ -33,7 +34,7 @@ impl ConfigError {
         Self { source: source.to_owned(), findings }
     }
 
-    /// The file could not be read at all.
+    /// The error for a file that cannot be read.
     pub(super) fn unreadable(source: &Path, error: &std::io::Error) -> Self {
         let message = match error.kind() {
             std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -46,7 +47,7 @@ impl ConfigError {
         )
     }
 
-    /// What is wrong with the file as a whole.
+    /// An error of the whole file.
     pub(super) fn general(source: &Path, message: String, allowed: Option<String>) -> Self {
         Self {
             source: source.to_owned(),
@@ -60,7 +61,7 @@ impl ConfigError {
         }
     }
 
-    /// The file it was read from.
+    /// The configuration file.
     pub fn source_file(&self) -> &Path {
         &self.source
     }
@@ -84,9 +85,9 @@ impl fmt::Display for ConfigError {
             if !finding.key.is_empty() {
                 write!(f, " {}:", finding.key)?;
             }
-            write!(f, " {}", one_line(&finding.message))?;
+            write!(f, " {}", escape_controls(&finding.message))?;
             if let Some(allowed) = &finding.allowed {
-                write!(f, "; allowed: {}", one_line(allowed))?;
+                write!(f, "; allowed: {}", escape_controls(allowed))?;
             }
         }
         Ok(())
@@ -95,8 +96,9 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// One finding is one line, and a terminal is not driven by what stands in a file.
-fn one_line(text: &str) -> String {
+/// Escapes control characters: a finding is one line, and must not send escape sequences to the
+/// terminal.
+fn escape_controls(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()

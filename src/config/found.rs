@@ -1,4 +1,4 @@
-//! What a layout finds on a host, whoever looks at it.
+//! The defaults that a layout finds on a host.
 
 use std::path::PathBuf;
 
@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 use super::Proxy;
 use crate::values::UnitName;
 
-/// What a layout supplies; empty is "must be configured" for writers and paths.
+/// The defaults of a layout. If writers or paths are empty, they must be configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::config) struct Defaults {
-    /// What can write GitLab's data.
+    /// The units that can write GitLab's data.
     pub(in crate::config) writers: Vec<UnitName>,
-    /// Those of them that systemd must stop without what hangs on them; named also where the
-    /// writers are configured.
+    /// The writers that systemd must stop without their dependents. They apply to configured
+    /// writers too.
     pub(in crate::config) stopped_alone: Vec<UnitName>,
-    /// What systemd does not manage itself.
+    /// The services that systemd does not manage.
     pub(in crate::config) proxies: Vec<Proxy>,
-    /// The server that comes with it.
+    /// The PostgreSQL that comes with GitLab.
     pub(in crate::config) server: Option<Server>,
-    /// The URL of the one Redis.
+    /// The URL of the Redis server.
     pub(in crate::config) redis: Option<String>,
-    /// The unit that runs it, where it cannot be asked for.
+    /// The unit of the Redis server, if it cannot be found by the server's process.
     pub(in crate::config) redis_unit: Option<UnitName>,
-    /// The data, configuration and secrets too.
+    /// The data, and also configuration and secrets.
     pub(in crate::config) paths: Vec<PathBuf>,
-    /// Which of them are configuration and secrets.
+    /// The configuration and secrets among `paths`.
     pub(in crate::config) configuration: Vec<PathBuf>,
-    /// Why this GitLab cannot be backed up like this.
+    /// Why this layout cannot back up this GitLab.
     pub(in crate::config) refusal: Option<String>,
 }
 
-/// What was found on a host by somebody who could see all of it. Not everybody can: where GitLab's
-/// home directory is closed to others, who has no capabilities sees no file of GitLab's there. So
-/// it is found once, by root, and every unit of a run goes by that.
+/// What a layout found on a host. Root finds it once per run, and every unit of the run uses that:
+/// a helper without capabilities sees none of the files in a home directory that is closed to
+/// others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     /// The layout's name.
@@ -44,12 +44,12 @@ pub struct Found {
 /// A PostgreSQL that comes with GitLab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::config) struct Server {
-    /// Its socket's directory.
+    /// The directory of the socket.
     pub(in crate::config) host: String,
-    /// Its own port, and not that of a pooler before it.
+    /// The port of the server, not of a connection pooler.
     pub(in crate::config) port: u16,
-    /// The superuser, in it and on the host.
+    /// The superuser, both the role and the OS user.
     pub(in crate::config) user: String,
-    /// Its programs.
+    /// The directory of the server's programs.
     pub(in crate::config) bin_dir: PathBuf,
 }

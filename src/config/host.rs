@@ -1,4 +1,4 @@
-//! The facts of a host that defaults are taken from.
+//! The facts of a host that supply defaults.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,11 @@ use super::found::Found;
 use crate::host::mounts::{self, Mount};
 use crate::host::own;
 
-/// A host seen through its file system; `root` is a plain path, so that a test's tree is as good as
-/// `/`.
+/// A host, seen through its file system. Tests pass the root of a directory tree instead of `/`.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
-    /// What somebody has found on it who could see more.
+    /// What root found on the host, if this process cannot see all of it.
     found: Option<Found>,
 }
 
@@ -21,23 +20,23 @@ impl Host {
         Self { root: root.into(), found: None }
     }
 
-    /// The same host, of which this is known already.
-    pub fn as_found(self, found: Option<Found>) -> Self {
+    /// The same host, with what root found on it before.
+    pub fn with_found(self, found: Option<Found>) -> Self {
         Self { found, ..self }
     }
 
-    /// What is known of it already.
+    /// What root found on the host before.
     pub(super) fn found(&self) -> Option<&Found> {
         self.found.as_ref()
     }
 
-    /// What is mounted there; none where that cannot be told, as of a tree in which nothing runs.
+    /// The host's mounts; `None` if they cannot be read, as in a test's directory tree.
     pub fn mounts(&self) -> Option<Vec<Mount>> {
         mounts::read(&self.path(mounts::OWN)).ok()
     }
 
-    /// Where those of `paths` really are that are reached through a link. Of a tree in which
-    /// nothing runs it is not told: its links lead out of it.
+    /// The real paths of those `paths` that are reached through a symlink. Empty for a test's
+    /// directory tree, because absolute symlinks lead out of it.
     pub(super) fn behind_links(&self, paths: &[PathBuf]) -> Vec<PathBuf> {
         let real = |path: &PathBuf| own::canonical(path).ok().filter(|real| real != path);
         if self.root == Path::new("/") {
@@ -47,14 +46,14 @@ impl Host {
         }
     }
 
-    /// Where `path` (absolute) is in this host's tree.
+    /// The absolute `path` below this host's root directory.
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 }
 
-/// The running host's name, as the kernel has it.
+/// The running host's name, from uname(2).
 pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

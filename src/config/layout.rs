@@ -1,5 +1,5 @@
-//! Layouts: how GitLab was installed, and so what its units, its Redis and its files are called.
-//! Adding one is a file and a line here.
+//! Layouts: each way to install GitLab, with the names of its units, its Redis and its files. A new
+//! layout is a new file and an entry in [`LAYOUTS`].
 
 mod custom;
 mod nixos;
@@ -14,16 +14,17 @@ use super::unit_files::Units;
 
 pub use omnibus::{OMNIBUS, SUPERVISOR};
 
-/// All of them. `auto` takes the first that recognises the host.
+/// All layouts. `auto` takes the first that recognises the host.
 pub(super) const LAYOUTS: [&dyn Layout; 4] =
     [&omnibus::Omnibus, &nixos::Nixos, &source::Source, &custom::Custom];
 
-/// Whether one of them is on the host.
+/// Whether a layout recognises the host.
 pub fn is_recognised(host: &Host) -> bool {
     Units::of(host).is_ok_and(|units| LAYOUTS.iter().any(|layout| layout.recognises(&units)))
 }
 
-/// What is on `host` if this is its layout: as it was found, or as it looks from here.
+/// The defaults of `layout` on `host`: those that root found before, or else those that this
+/// process finds.
 pub(super) fn found(layout: &dyn Layout, host: &Host, units: &Units) -> Found {
     let found = host.found().filter(|found| found.layout == layout.name()).cloned();
     found.unwrap_or_else(|| Found {
@@ -32,18 +33,17 @@ pub(super) fn found(layout: &dyn Layout, host: &Host, units: &Units) -> Found {
     })
 }
 
-/// One way to install GitLab. Goes by the files that are there, never by the name of a
-/// distribution.
+/// One way to install GitLab. Decides by existing files, never by the name of a distribution.
 pub(super) trait Layout {
-    /// What `gitlab.layout` calls it.
+    /// The layout's name in `gitlab.layout`.
     fn name(&self) -> &'static str;
-    /// Whether `auto` means this one.
+    /// Whether the host has this layout, so that `auto` may choose it.
     fn recognises(&self, units: &Units) -> bool;
-    /// What the configuration need not say.
+    /// The defaults of the configuration on `host`.
     fn defaults(&self, host: &Host, units: &Units) -> Defaults;
 }
 
-/// `paths` without those that are inside another, which are taken with it.
+/// `paths` without duplicates and without paths inside another, which are saved with it.
 fn outermost<'a>(paths: impl Iterator<Item = &'a PathBuf> + Clone) -> Vec<PathBuf> {
     let mut outermost: Vec<PathBuf> = Vec::new();
     for path in paths.clone() {

@@ -1,5 +1,5 @@
-//! The file as it is written: every key optional, every value with its place, nothing judged but
-//! its type.
+//! The file as written: every key is optional, every value has its place, and only types are
+//! checked.
 
 use serde::Deserialize;
 use serde_path_to_error::Segment;
@@ -8,9 +8,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{Finding, position};
 
-/// A value that may be left out, with its place in the file.
+/// An optional value with its place in the file.
 pub(super) type Field<T> = Option<Spanned<T>>;
-/// A list whose elements each have their place.
+/// An optional list; each element has its place.
 pub(super) type List = Field<Vec<Spanned<String>>>;
 
 macro_rules! tables {
@@ -203,8 +203,8 @@ tables! {
     }
 }
 
-/// Reads `text`. What has the wrong type or an unknown name is reported and then left out, so that
-/// the rest is still judged; with a syntax error there is nothing to judge.
+/// Parses `text`. Keys with an unknown name or a value of the wrong type are reported and left out,
+/// so that the rest can still be validated. With a syntax error, only that is reported.
 pub(super) fn read(text: &str) -> (Option<Raw>, Vec<Finding>) {
     let (mut table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -215,10 +215,10 @@ pub(super) fn read(text: &str) -> (Option<Raw>, Vec<Finding>) {
         match serde_path_to_error::deserialize(toml::Deserializer::from(table.clone())) {
             Ok(raw) => return (Some(raw), findings),
             Err(error) => {
-                let path = keys(error.path());
-                findings.push(finding(text, written(&path), error.inner()));
-                // Each turn leaves out at least one key, so this ends.
-                if !leave_out(table.get_mut(), &path) {
+                let path = key_path(error.path());
+                findings.push(finding(text, format_path(&path), error.inner()));
+                // Each iteration removes at least one key, so the loop ends.
+                if !remove(table.get_mut(), &path) {
                     return (None, findings);
                 }
             }
@@ -231,8 +231,9 @@ enum Key {
     Index(usize),
 }
 
-/// Without the wrappers' own names: a `Spanned` is read as a struct with reserved fields.
-fn keys(path: &serde_path_to_error::Path) -> Vec<Key> {
+/// The keys of `path`, without the reserved field names (`$__…`) that `Spanned` is deserialized
+/// with.
+fn key_path(path: &serde_path_to_error::Path) -> Vec<Key> {
     path.iter()
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(Key::Index(*index)),
@@ -242,7 +243,8 @@ fn keys(path: &serde_path_to_error::Path) -> Vec<Key> {
         .collect()
 }
 
-fn written(path: &[Key]) -> String {
+/// `path` in the form `step[1].command`.
+fn format_path(path: &[Key]) -> String {
     let mut text = String::new();
     for key in path {
         match key {
@@ -254,9 +256,9 @@ fn written(path: &[Key]) -> String {
     text
 }
 
-/// Removes what `path` leads to; of a list always the whole, as the places of its other elements
-/// must not move.
-fn leave_out(table: &mut DeTable<'_>, path: &[Key]) -> bool {
+/// Removes the value at `path`. Of a list, removes the whole list, so that no other element changes
+/// its index. Returns whether a value was removed.
+fn remove(table: &mut DeTable<'_>, path: &[Key]) -> bool {
     let Some((Key::Name(name), rest)) = path.split_first() else { return false };
     if let Some(value) = table.get_mut(name.as_str()) {
         let inner = match (value.get_mut(), rest) {
@@ -269,14 +271,14 @@ fn leave_out(table: &mut DeTable<'_>, path: &[Key]) -> bool {
             }
             _ => None,
         };
-        if inner.is_some_and(|(inner, rest)| leave_out(inner, rest)) {
+        if inner.is_some_and(|(inner, rest)| remove(inner, rest)) {
             return true;
         }
     }
     table.remove(name.as_str()).is_some()
 }
 
-/// serde writes `…, expected …`: the second half is what is allowed.
+/// Converts an error of serde, `…, expected …`: the second half says what is allowed.
 fn finding(text: &str, key: String, error: &toml::de::Error) -> Finding {
     let (line, column) = error.span().map(|span| position(text, span.start)).unzip();
     let (message, allowed) = match error.message().split_once(", expected ") {
@@ -293,13 +295,13 @@ fn finding(text: &str, key: String, error: &toml::de::Error) -> Finding {
     Finding { line, column, key, message, allowed }
 }
 
-/// serde's words for types are Rust's.
+/// Replaces serde's names of types, which are Rust's, by words for TOML.
 fn in_toml_words(allowed: &str) -> String {
     match allowed {
         "i64" => "a whole number",
         "a sequence" => "a list",
         other if other.starts_with("struct ") => "a table",
-        // A sign by itself looks like one of the message's own.
+        // Quote punctuation, which would otherwise look like part of the message.
         sign if !sign.chars().any(char::is_alphanumeric) => return format!("'{sign}'"),
         other => other,
     }

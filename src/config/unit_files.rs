@@ -1,4 +1,4 @@
-//! The unit files of a host, read without asking systemd.
+//! The unit files of a host, read from disk without systemd.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,8 @@ use crate::host::own;
 use crate::systemd::STARTED_ALONG;
 use crate::values::UnitName;
 
-/// Where unit files are, in the order in which the first one counts, systemd.unit(5).
+/// The directories of unit files, by precedence: an earlier file hides later ones of its name,
+/// systemd.unit(5).
 const UNIT_DIRECTORIES: [&str; 5] = [
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -21,13 +22,13 @@ const UNIT_DIRECTORIES: [&str; 5] = [
 /// The unit files of a host, without the masked ones.
 #[derive(Debug, Default)]
 pub(super) struct Units {
-    /// `None` for a masked one: it hides those in later directories.
+    /// The file of each unit; `None` for a masked one, which hides those in later directories.
     files: BTreeMap<String, Option<PathBuf>>,
 }
 
 impl Units {
-    /// Lists them. Fails if a directory is there but cannot be read: defaults must not depend on
-    /// who asks.
+    /// Lists the unit files. Fails if an existing directory cannot be read: defaults must not
+    /// depend on the privileges of this process.
     pub(super) fn of(host: &Host) -> io::Result<Self> {
         let mut files = BTreeMap::new();
         for directory in UNIT_DIRECTORIES {
@@ -44,13 +45,14 @@ impl Units {
                 else {
                     continue;
                 };
-                files.entry(name).or_insert_with(|| followed(host, path));
+                files.entry(name).or_insert_with(|| follow_link(host, path));
             }
         }
         Ok(Self { files })
     }
 
-    /// Whether there is no unit at all: no host is looked at, as where NixOS builds a system.
+    /// Whether there is no unit file at all, as when NixOS builds a system's configuration without
+    /// its host.
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
@@ -61,13 +63,13 @@ impl Units {
         UnitName::new(name).ok()
     }
 
-    /// What `key` was last set to in the unit file `name`.
+    /// The last value of `key` in the unit file `name`.
     pub(super) fn value(&self, name: &str, key: &str) -> Option<String> {
-        self.assigned(name, &[key]).pop()
+        self.values(name, &[key]).pop()
     }
 
-    /// The words that end with `suffix` in the commands of the services whose names have `part` in
-    /// them: the files that they are started with.
+    /// The files that services are started with: the absolute paths that end in `suffix`, in the
+    /// commands of all services whose names contain `part`.
     pub(super) fn arguments(&self, part: &str, suffix: &str) -> Vec<PathBuf> {
         let services =
             self.files.keys().filter(|name| name.contains(part) && name.ends_with(".service"));
@@ -81,55 +83,55 @@ impl Units {
             .collect()
     }
 
-    /// The sockets, timers and paths that can start one of `units`: those of the same stem, and
-    /// those of GitLab's that start one, or what asks for one.
+    /// The sockets, timers and paths that can start one of `units`: each of the same stem, and each
+    /// named `gitlab*` that triggers one of `units` or a unit that pulls one in.
     pub(super) fn triggers_of(&self, units: &[UnitName]) -> Vec<UnitName> {
         let is_one = |name: &String| units.iter().any(|unit| unit.as_str() == name);
-        let asks =
+        let starts_one =
             |name: &String| is_one(name) || self.words(name, &STARTED_ALONG).iter().any(is_one);
-        let triggers = |name: &str| {
+        let is_trigger = |name: &str| {
             let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') else {
                 return false;
             };
-            let by_stem = units
+            let same_stem = units
                 .iter()
                 .any(|unit| unit.as_str().rsplit_once('.').is_some_and(|(other, _)| other == stem));
-            let named = || {
+            let triggered = || {
                 [self.words(name, &["Service", "Unit"]), vec![format!("{stem}.service")]].concat()
             };
-            by_stem || stem.starts_with("gitlab") && named().iter().any(asks)
+            same_stem || stem.starts_with("gitlab") && triggered().iter().any(starts_one)
         };
-        let there = self.files.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name);
-        there
-            .filter(|name| triggers(name))
+        let unmasked = self.files.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name);
+        unmasked
+            .filter(|name| is_trigger(name))
             .filter_map(|name| UnitName::new(name.as_str()).ok())
             .collect()
     }
 
-    /// The words of `keys` in the unit file `name`.
+    /// The words in the values of `keys` in the unit file `name`.
     fn words(&self, name: &str, keys: &[&str]) -> Vec<String> {
-        self.assigned(name, keys)
+        self.values(name, keys)
             .iter()
             .flat_map(|value| value.split_whitespace())
             .map(str::to_owned)
             .collect()
     }
 
-    /// What `keys` are set to in the unit file `name`, in its order; nothing if there is no such
-    /// file.
-    fn assigned(&self, name: &str, keys: &[&str]) -> Vec<String> {
+    /// The values of `keys` in the unit file `name`, in the order of the file; empty if there is no
+    /// such file.
+    fn values(&self, name: &str, keys: &[&str]) -> Vec<String> {
         let Some(Some(file)) = self.files.get(name) else { return Vec::new() };
         let text = own::read_text(file).unwrap_or_default();
-        let assigned = text
+        let assignments = text
             .lines()
             .filter_map(|line| line.split_once('='))
             .filter(|(key, _)| keys.contains(&key.trim()));
-        assigned.map(|(_, value)| value.trim().to_owned()).collect()
+        assignments.map(|(_, value)| value.trim().to_owned()).collect()
     }
 }
 
-/// What a unit file's entry leads to within the host's tree; nothing for a mask.
-fn followed(host: &Host, path: PathBuf) -> Option<PathBuf> {
+/// The file behind the directory entry `path`, below the host's root directory; `None` for a mask.
+fn follow_link(host: &Host, path: PathBuf) -> Option<PathBuf> {
     match own::link(&path) {
         Ok(target) if target == Path::new("/dev/null") => None,
         Ok(target) if target.is_absolute() => Some(host.path(target)),

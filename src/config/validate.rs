@@ -1,5 +1,5 @@
-//! Raw → validated: a file per section, each of which reports what it refuses and goes on, so that
-//! one run shows everything.
+//! Raw → validated. Each section has its own file. A section reports what it refuses and continues,
+//! so that one run shows every error.
 
 mod files;
 mod gitlab;
@@ -18,99 +18,48 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use super::Config;
 use super::error::{Finding, position};
 use super::found::Defaults;
 use super::host::Host;
-use super::raw::{Field, List, Raw};
+use super::raw::{self, Field, List, Raw};
 use super::unit_files::Units;
+use super::{Config, Repository};
 use crate::values::SecretSource;
 use rules::Refusal;
 pub(super) use rules::path;
 
-/// Judges `raw`. What is refused stands in the findings and has a stand-in in the returned value,
-/// which is only good without findings.
+/// Validates `raw`, which was parsed from `text`. The returned configuration is only usable if there
+/// are no findings: every refused value has a placeholder in it.
 pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Finding>) {
     let mut checker = Checker { text, findings: Vec::new() };
-    let section = Section::of("gitlab", raw.gitlab.as_ref());
-    let units = Units::of(host).unwrap_or_else(|error| {
-        checker.refuse(
-            &section.place("layout"),
-            Refusal::new(
-                format!("the unit files of this host cannot be listed: {error}"),
-                "running as root",
-            ),
-        );
-        Units::default()
-    });
-    // A server that a restore starts anew is no writer.
-    let servers: Vec<String> = raw
-        .redis
-        .iter()
-        .flat_map(|list| list.get_ref())
-        .filter_map(|redis| redis.get_ref().unit.as_ref())
-        .map(|unit| unit.get_ref().clone())
-        .collect();
-    let (gitlab, defaults, found) = gitlab::check(
-        &mut checker,
-        &section,
-        inner(raw.gitlab),
-        gitlab::Context { host, units: &units, servers },
-    );
-    let schedule = schedule::check(
-        &mut checker,
-        &Section::of("schedule", raw.schedule.as_ref()),
-        inner(raw.schedule),
-    );
-    let postgresql = postgresql::check(
-        &mut checker,
-        &Section::of("postgresql", raw.postgresql.as_ref()),
-        inner(raw.postgresql),
-        &defaults,
-    );
-    let redis = redis::check(&mut checker, raw.redis, &defaults);
+    let gitlab_section = Section::of("gitlab", raw.gitlab.as_ref());
     let files_section = Section::of("files", raw.files.as_ref());
-    let files =
-        files::check(&mut checker, &files_section, inner(raw.files), &gitlab.layout, &defaults);
-    let repository_section = Section::of("repository", raw.repository.as_ref());
-    let location = repository_section
+    let location = Section::of("repository", raw.repository.as_ref())
         .field("location", raw.repository.as_ref().and_then(|raw| raw.get_ref().location.as_ref()));
-    let repository = repository::check(&mut checker, &repository_section, inner(raw.repository));
-    if let Some((place, message)) = files::unreadable(&files_section, &files, repository.engine) {
-        checker.refuse(
-            &place,
-            Refusal::new(message, "engine = \"builtin\", or snapshot \"auto\" or \"none\""),
-        );
-    }
-    let retention = retention::check(
-        &mut checker,
-        &Section::of("retention", raw.retention.as_ref()),
-        inner(raw.retention),
-    );
-    let verify =
-        verify::check(&mut checker, &Section::of("verify", raw.verify.as_ref()), inner(raw.verify));
-    let monitoring = monitoring::check(
-        &mut checker,
-        &Section::of("monitoring", raw.monitoring.as_ref()),
-        inner(raw.monitoring),
-    );
-    let steps = step::check(&mut checker, raw.step);
 
-    let overlaps = |path: &&PathBuf| {
-        repository.directory().is_some_and(|directory| rules::overlap(path, directory))
-    };
-    if let Some(taken) = files.paths.iter().find(overlaps) {
-        let message = format!(
-            "'{}' and '{}' of files.paths lie one inside the other: the backup would take itself",
-            repository.location,
-            taken.display()
-        );
-        checker
-            .refuse(&location, Refusal::new(message, "a directory apart from all of files.paths"));
-    }
-    let source = source.to_owned();
+    let units = list_units(&mut checker, &gitlab_section, host);
+    let context = gitlab::Context { host, units: &units, redis_units: redis_units(&raw.redis) };
+    let (gitlab, defaults, found) = checker.table("gitlab", raw.gitlab, |checker, section, raw| {
+        gitlab::check(checker, section, raw, context)
+    });
+    let schedule = checker.table("schedule", raw.schedule, schedule::check);
+    let postgresql = checker.table("postgresql", raw.postgresql, |checker, section, raw| {
+        postgresql::check(checker, section, raw, &defaults)
+    });
+    let redis = redis::check(&mut checker, raw.redis, &defaults);
+    let files = checker.table("files", raw.files, |checker, section, raw| {
+        files::check(checker, section, raw, &gitlab.layout, &defaults)
+    });
+    let repository = checker.table("repository", raw.repository, repository::check);
+    files::refuse_unsupported_method(&mut checker, &files_section, &files, repository.engine);
+    let retention = checker.table("retention", raw.retention, retention::check);
+    let verify = checker.table("verify", raw.verify, verify::check);
+    let monitoring = checker.table("monitoring", raw.monitoring, monitoring::check);
+    let steps = step::check(&mut checker, raw.step);
+    refuse_overlap(&mut checker, &location, &repository, &files.paths);
+
     let config = Config {
-        source,
+        source: source.to_owned(),
         gitlab,
         schedule,
         postgresql,
@@ -126,11 +75,52 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
     (config, checker.findings)
 }
 
-fn inner<T: Default>(field: Field<T>) -> T {
-    field.map(Spanned::into_inner).unwrap_or_default()
+/// Lists the unit files of the host.
+fn list_units(checker: &mut Checker, section: &Section, host: &Host) -> Units {
+    Units::of(host).unwrap_or_else(|error| {
+        let message = format!("the unit files of this host cannot be listed: {error}");
+        checker.refuse(&section.place("layout"), Refusal::new(message, "running as root"));
+        Units::default()
+    })
 }
 
-/// A table of the file, there or not.
+/// The units that `[[redis]]` names. They are no writers: only a restore restarts them.
+fn redis_units(redis: &Field<Vec<Spanned<raw::Redis>>>) -> Vec<String> {
+    let servers = redis.iter().flat_map(|list| list.get_ref());
+    servers
+        .filter_map(|redis| redis.get_ref().unit.as_ref())
+        .map(|unit| unit.get_ref().clone())
+        .collect()
+}
+
+/// Refuses a repository inside one of `paths` or around it.
+fn refuse_overlap(
+    checker: &mut Checker,
+    location: &Place,
+    repository: &Repository,
+    paths: &[PathBuf],
+) {
+    let overlaps = |path: &&PathBuf| {
+        repository.directory().is_some_and(|directory| rules::overlap(path, directory))
+    };
+    if let Some(path) = paths.iter().find(overlaps) {
+        let message = format!(
+            "'{}' and '{}' of files.paths lie one inside the other: the backup would include \
+             itself",
+            repository.location,
+            path.display()
+        );
+        checker
+            .refuse(location, Refusal::new(message, "a directory apart from all of files.paths"));
+    }
+}
+
+/// The table's keys; empty for an absent table.
+fn inner<T: Default>(table: Field<T>) -> T {
+    table.map(Spanned::into_inner).unwrap_or_default()
+}
+
+/// A table of the file, present or absent.
 struct Section {
     key: String,
     offset: Option<usize>,
@@ -141,18 +131,18 @@ impl Section {
         Self { key: key.into(), offset: table.map(|table| table.span().start) }
     }
 
-    /// Where a key is missing: at the table, if there is one.
+    /// The place of a missing key: that of the table, if there is one.
     fn place(&self, name: &str) -> Place {
         Place { key: format!("{}.{name}", self.key), offset: self.offset }
     }
 
-    /// Where a key's value is, or where it is missing.
+    /// The place of a key's value, or that of the missing key.
     fn field<T>(&self, name: &str, field: Option<&Spanned<T>>) -> Place {
         Place { offset: field.map(|value| value.span().start).or(self.offset), ..self.place(name) }
     }
 }
 
-/// A key and where it stands.
+/// A key, and its offset in the file.
 #[derive(Debug, Clone)]
 struct Place {
     key: String,
@@ -166,6 +156,18 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
+    /// Validates the table `key` with `check`; an absent table is empty.
+    fn table<T: Default, U>(
+        &mut self,
+        key: &str,
+        table: Field<T>,
+        check: impl FnOnce(&mut Self, &Section, T) -> U,
+    ) -> U {
+        let section = Section::of(key, table.as_ref());
+        check(self, &section, inner(table))
+    }
+
+    /// Records a finding.
     fn refuse(&mut self, place: &Place, refusal: Refusal) {
         let (line, column) = place.offset.map(|offset| position(self.text, offset)).unzip();
         self.findings.push(Finding {
@@ -177,7 +179,7 @@ impl Checker<'_> {
         });
     }
 
-    /// `None` for what was left out and for what was refused.
+    /// Validates the value of an optional key. Returns `None` if it is absent or refused.
     fn value<T, U>(
         &mut self,
         section: &Section,
@@ -195,7 +197,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Each element by itself; what was refused is left out. No value may stand in the list twice.
+    /// Validates each element of a list. Refuses duplicates; leaves out what is refused.
     fn list<U: PartialEq>(
         &mut self,
         section: &Section,
@@ -203,11 +205,11 @@ impl Checker<'_> {
         list: &List,
         rule: impl Fn(&String) -> Result<U, Refusal>,
     ) -> Option<Vec<(Place, U)>> {
-        let mut taken: Vec<(Place, U)> = Vec::new();
+        let mut accepted: Vec<(Place, U)> = Vec::new();
         for (index, element) in list.as_ref()?.get_ref().iter().enumerate() {
             let place = section.field(&format!("{name}[{index}]"), Some(element));
             match rule(element.get_ref()) {
-                Ok(value) => match taken.iter().find(|(_, other)| *other == value) {
+                Ok(value) => match accepted.iter().find(|(_, other)| *other == value) {
                     Some((first, _)) => {
                         let refusal = Refusal::new(
                             format!(
@@ -219,20 +221,20 @@ impl Checker<'_> {
                         );
                         self.refuse(&place, refusal);
                     }
-                    None => taken.push((place, value)),
+                    None => accepted.push((place, value)),
                 },
                 Err(refusal) => self.refuse(&place, refusal),
             }
         }
-        Some(taken)
+        Some(accepted)
     }
 
-    /// argv with an absolute program.
+    /// Validates the key `command`: argv with an absolute program.
     fn command(&mut self, section: &Section, list: &List) -> Option<Vec<String>> {
         self.named_command(section, "command", list)
     }
 
-    /// argv under another name.
+    /// Validates the key `name`: argv with an absolute program.
     fn named_command(&mut self, section: &Section, name: &str, list: &List) -> Option<Vec<String>> {
         let list = list.as_ref()?;
         let strings: Vec<_> =
@@ -254,7 +256,7 @@ impl Checker<'_> {
         }
     }
 
-    /// `password-file` or `password-credential`.
+    /// Validates `password-file` and `password-credential`, of which at most one may be set.
     fn secret(
         &mut self,
         section: &Section,
@@ -264,7 +266,7 @@ impl Checker<'_> {
         self.named_secret(section, "password", file, credential)
     }
 
-    /// `NAME-file` or `NAME-credential`.
+    /// Validates `NAME-file` and `NAME-credential`, of which at most one may be set.
     fn named_secret(
         &mut self,
         section: &Section,

@@ -129,7 +129,7 @@ pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<Pru
     let decided = retention::decide(policy, &judged, &zone);
     let removed = decided.iter().filter(|fate| !fate.keep).count();
     let kept = decided.len() - removed;
-    let least = usize::try_from(policy.least()).unwrap_or(usize::MAX);
+    let least = usize::try_from(policy.effective_keep_min()).unwrap_or(usize::MAX);
     let clock = jumped(policy, &judged, &zone, removed, least);
     let (lost_days, days) = lost_days(&decided, &judged, &zone);
     let fates: Vec<Fate> = ahead.into_iter().chain(behind).chain(decided).collect();

@@ -1,9 +1,8 @@
-//! How long ago something was, in words.
+//! Relative times.
 
 use jiff::Timestamp;
 
-/// `90 s ago`, `60 min ago`, `7 h ago`, `3 days ago`: beside a date, for whoever would have to
-/// reckon.
+/// The time from `time` to `now` as `90 s ago`, `60 min ago`, `7 h ago` or `3 days ago`.
 pub fn ago(time: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(time).as_secs();
     match seconds {
@@ -15,7 +14,7 @@ pub fn ago(time: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// A date, and beside it how long ago that was.
+/// The date of `time`, and how long ago it was.
 pub fn dated(time: Timestamp, now: Timestamp) -> String {
     format!("{}, {}", time.strftime("%Y-%m-%d %H:%M:%S UTC"), ago(time, now))
 }
@@ -25,13 +24,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_is_one_in_which_the_number_says_something() {
+    fn the_unit_fits_the_length_of_time() {
         let now: Timestamp = "2026-11-29T12:00:00Z".parse().unwrap();
-        let said = |time: &str| ago(time.parse().unwrap(), now);
-        assert_eq!(said("2026-11-29T12:00:00Z"), "0 s ago");
-        assert_eq!(said("2026-11-29T11:00:01Z"), "59 min ago");
-        assert_eq!(said("2026-11-29T02:00:00Z"), "10 h ago");
-        assert_eq!(said("2026-11-20T12:00:00Z"), "9 days ago");
-        assert_eq!(said("2026-11-29T12:00:01Z"), "in the future");
+        let text = |time: &str| ago(time.parse().unwrap(), now);
+        assert_eq!(text("2026-11-29T12:00:00Z"), "0 s ago");
+        assert_eq!(text("2026-11-29T11:00:01Z"), "59 min ago");
+        assert_eq!(text("2026-11-29T02:00:00Z"), "10 h ago");
+        assert_eq!(text("2026-11-20T12:00:00Z"), "9 days ago");
+        assert_eq!(text("2026-11-29T12:00:01Z"), "in the future");
     }
 }

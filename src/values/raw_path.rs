@@ -1,4 +1,4 @@
-//! A path that others chose, in JSON: a string where it is UTF-8, else its bytes as numbers.
+//! Paths from untrusted sources in JSON: a string if the path is UTF-8, else an array of its bytes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// One of a list of such paths.
+/// Such a path as an element of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RawPath(#[serde(with = "crate::values::raw_path")] pub PathBuf);
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_name_comes_back() {
+    fn any_path_round_trips() {
         for bytes in [&b"/plain"[..], b"/a\xffb\n", b"", b"[1]"] {
             let path = RawPath(OsString::from_vec(bytes.to_vec()).into());
             assert_eq!(

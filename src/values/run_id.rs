@@ -6,15 +6,14 @@ use std::str::FromStr;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// The name of one run: its start in UTC to the second and four hexadecimal digits,
-/// `20261124T023000Z-8f3c`. Sorts by time; safe as a file name, a systemd argument and a repository
-/// tag.
+/// The name of a run: its start in UTC and four hexadecimal digits, `20261124T023000Z-8f3c`. Names
+/// sort by time, and are valid as file names, systemd arguments and repository tags.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RunId(String);
 
 impl RunId {
-    /// A run that starts `at`; `salt` tells apart two that start within one second.
+    /// The name of a run that starts `at`. `salt` distinguishes runs that start in the same second.
     pub fn new(at: jiff::Timestamp, salt: u16) -> Self {
         Self(format!("{}-{salt:04x}", at.strftime("%Y%m%dT%H%M%SZ")))
     }
@@ -69,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_back_what_it_writes_and_refuses_the_rest() {
+    fn names_round_trip_and_other_text_is_refused() {
         let at: jiff::Timestamp = "2026-11-24T02:30:00Z".parse().unwrap();
         let run = RunId::new(at, 0x8f3c);
         assert_eq!(run.as_str(), "20261124T023000Z-8f3c");

@@ -1,18 +1,19 @@
-//! Where a secret is kept. The secret itself is read only by the process that uses it.
+//! The sources of secrets. Only the process that uses a secret reads it.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a password is kept; never the password.
+/// The place of a secret, never the secret itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SecretSource {
     /// A file that only root can read; units get it by `LoadCredential=ID:PATH`.
     File(PathBuf),
-    /// A credential in the service manager's stores; units get it by `LoadCredential=ID:NAME`.
+    /// A credential in the service manager's credential stores; units get it by
+    /// `LoadCredential=ID:NAME`.
     Credential(String),
-    /// One that systemd-creds(1) encrypted under its name; units get it by
+    /// A credential that systemd-creds(1) encrypted with this name; units get it by
     /// `LoadCredentialEncrypted=NAME`.
     Encrypted(String),
 }

@@ -1,12 +1,11 @@
-//! Names of units that are not ours.
+//! Names of units in a configuration: those of GitLab, and those of the proxies.
 
 use std::fmt;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// The name of a unit, as systemd.unit(5) allows it: at most 255 of the characters below and a
-/// known suffix.
+/// The name of a unit, valid according to systemd.unit(5).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct UnitName(String);
@@ -16,12 +15,15 @@ const SUFFIXES: [&str; 8] =
     ["service", "socket", "target", "timer", "path", "mount", "slice", "scope"];
 
 impl UnitName {
-    /// The names as text, for what systemd is asked.
+    /// The names as text.
     pub fn texts(units: &[Self]) -> Vec<String> {
         units.iter().map(ToString::to_string).collect()
     }
 
-    /// Checks `name`. Fails with what is allowed.
+    /// Validates `name`.
+    ///
+    /// # Errors
+    /// If `name` is invalid, or is a template; the message says what is allowed.
     pub fn new(name: impl Into<String>) -> Result<Self> {
         let name = name.into();
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@:\\".contains(c);
@@ -39,8 +41,8 @@ impl UnitName {
         Ok(Self(name))
     }
 
-    /// The name of a unit of ours, which is one by its making.
-    pub(crate) fn of_ours(name: String) -> Self {
+    /// The name of a generated unit, which is always valid.
+    pub(crate) fn generated(name: String) -> Self {
         debug_assert!(Self::new(name.clone()).is_ok());
         Self(name)
     }

@@ -1,4 +1,4 @@
-//! The repository's directory and password, which are made once.
+//! The repository's directory and password, which are created once.
 
 use std::path::Path;
 
@@ -13,12 +13,18 @@ use crate::values::SecretSource;
 
 use super::Changes;
 
-/// Makes what is not there. Where not `live`, this is another host's tree, and nothing but that is
-/// looked at.
+/// Creates the directory and the password if they are missing. If not `live`, `host` is another
+/// host's directory tree, and nothing else is inspected.
 ///
-/// # Errors If a repository is there, or has been, that a new password would not open; if that
-/// cannot be told; if the password is somebody else's to provide.
-pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Changes) -> Result<()> {
+/// # Errors
+/// If there is, was or may be a repository that a new password would not open; if an admin must
+/// provide the password.
+pub(super) fn create(
+    config: &Config,
+    host: &Host,
+    live: bool,
+    changes: &mut Changes,
+) -> Result<()> {
     let repository = config.repository.directory().map(|directory| host.path(directory));
     let held = repository.as_ref().filter(|directory| directory.join("config").exists());
     let vacant = repository.is_some() && held.is_none();
@@ -27,7 +33,7 @@ pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Chang
     }
     if let Some(directory) = repository.as_ref().filter(|directory| !directory.exists()) {
         own::make_closed(directory)?;
-        changes.add("made", directory);
+        changes.add("created", directory);
     }
     let SecretSource::File(file) = &config.repository.password else { return Ok(()) };
     let path = host.path(file);
@@ -36,23 +42,23 @@ pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Chang
     }
     if let Some(directory) = held {
         bail!(
-            "{} is not there, and {} holds a repository: put your copy of its password back; a new one would not open it",
+            "{} is missing, and {} holds a repository: put your copy of its password back; a new one would not open it",
             path.display(),
             directory.display()
         );
     }
-    let made = remedy::passwords();
+    let created = remedy::passwords();
     ensure!(
-        made.iter().any(|own| file == Path::new(own)),
-        "{} is not there, and [repository] password-file names it: whoever provides it has not, or not yet. One is made only where none is named, in {}",
+        created.iter().any(|own| file == Path::new(own)),
+        "{} is missing, and [repository] password-file names it: create it. Without that key, a password is created in {}",
         path.display(),
-        made[0]
+        created[0]
     );
     let password = format!("{}\n", random::hex(32)?);
     if live && repository.is_none() {
         open::ensure_none(&config.repository, &password).with_context(|| {
             format!(
-                "{} is not there, and a new password is made only for a new repository. If there is one at {} already, put your copy of its password back",
+                "{} is missing, and a new password is created only for a new repository. If there is one at {} already, put your copy of its password back",
                 path.display(),
                 config.repository.location
             )
@@ -61,13 +67,13 @@ pub(super) fn make(config: &Config, host: &Host, live: bool, changes: &mut Chang
     let directory = path.parent().context("the password file has no directory")?;
     own::make(directory)?;
     if let Some(words) = open::lost_with_a_reboot(&config.repository, directory).filter(|_| live) {
-        bail!("{} is not there, and no password is made: {words}", path.display());
+        bail!("{} is missing, and no password is created: {words}", path.display());
     }
     durable::write(&path, 0o600, password)?;
-    changes.add("made", &path);
+    changes.add("created", &path);
     text::out(&format!(
-        "\n  ATTENTION: {} is the only key to every backup that will be made.\n  \
-         Keep a copy of it somewhere else now: without it nothing can ever be restored.\n",
+        "\n  ATTENTION: {} is the only key to all backups.\n  \
+         Copy it to another place now: without it nothing can ever be restored.\n",
         text::path(&path)
     ));
     Ok(())

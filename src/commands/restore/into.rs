@@ -1,4 +1,4 @@
-//! `restore --into`: lay a run out in a directory; nothing live is touched.
+//! `restore --into`: extracts a run into a directory. Changes nothing live.
 
 use std::path::{Path, PathBuf};
 
@@ -15,47 +15,101 @@ use crate::{note, say};
 use super::RestoreArgs;
 use crate::commands::verify::SCRATCH;
 
-/// Of how many repositories below a directory Git is asked: each takes as long as it is large.
+/// The maximum number of extracted repositories to check with Git: a check of a large repository
+/// takes long.
 const CHECKED: usize = 20;
 
-/// Lays out what is asked for.
-pub(super) fn lay_out(
+/// Extracts the chosen parts, or one path, into the directory `into`.
+pub(super) fn extract_into(
     config: &Config,
     manifest: &Manifest,
     into: &Path,
     args: &RestoreArgs,
 ) -> Result<()> {
-    let parts = chosen(manifest, args)?;
-    let into = std::path::absolute(into).context("the current directory is gone")?;
-    let parent =
-        into.parent().with_context(|| format!("{} is no directory of its own", into.display()))?;
-    let (above, missing) = Directory::nearest(parent)?;
-    let name = missing.join(into.file_name().unwrap_or_default());
-    let found = match above.look(&name)? {
-        Some(_) => Some(above.below(&name)?),
-        None => None,
-    };
-    if let Some(found) = &found {
-        ensure!(
-            found.entries()?.is_empty(),
-            "{} is not empty: name an empty directory or one that is not there yet",
-            into.display()
-        );
-        let stat = found.stat()?;
-        let closed =
-            stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0;
-        ensure!(
-            closed,
-            "others can change what is in {}: name a directory of your own, or one that is not there yet",
-            into.display()
-        );
+    let parts = chosen_parts(manifest, args)?;
+    let into = std::path::absolute(into).context("the current directory does not exist")?;
+    let target = Target::find(&into)?;
+    describe(manifest, &parts, &into, args);
+    if args.dry_run {
+        return Ok(());
     }
-    let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+    let target = target.create()?;
+    if args.path.is_none() {
+        let mut needed = space::Needed::default();
+        needed.add(&into, parts.iter().map(|part| part.bytes).sum());
+        needed.check()?;
+    }
+    for part in parts {
+        extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
+            .with_context(|| {
+                format!(
+                    "part '{}' could not be extracted; the data in {} is incomplete",
+                    part.name,
+                    into.display()
+                )
+            })?;
+        if let Some(path) = &args.path {
+            complete_path(config, part, &target, path)
+                .with_context(|| format!("the data in {} is incomplete", into.display()))?;
+        }
+        say!("done: {}", part.name);
+    }
+    Ok(())
+}
+
+/// The directory to extract into, which may not exist yet.
+struct Target {
+    /// The directory, if it exists.
+    existing: Option<Directory>,
+    /// The nearest existing directory above it, and its path below that.
+    above: Directory,
+    below: PathBuf,
+}
+
+impl Target {
+    /// Looks up the directory. Fails if it is not empty, or if other users can change it.
+    fn find(into: &Path) -> Result<Self> {
+        let parent =
+            into.parent().with_context(|| format!("{} is the root directory", into.display()))?;
+        let (above, missing) = Directory::nearest(parent)?;
+        let below = missing.join(into.file_name().unwrap_or_default());
+        let existing = match above.look(&below)? {
+            Some(_) => Some(above.below(&below)?),
+            None => None,
+        };
+        if let Some(existing) = &existing {
+            ensure!(
+                existing.entries()?.is_empty(),
+                "{} is not empty: name an empty or a new directory",
+                into.display()
+            );
+            let stat = existing.stat()?;
+            ensure!(
+                stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o022 == 0,
+                "other users can change {}: name a directory of your own or a new one",
+                into.display()
+            );
+        }
+        Ok(Self { existing, above, below })
+    }
+
+    /// Creates the directory unless it exists.
+    fn create(self) -> Result<Directory> {
+        match self.existing {
+            Some(existing) => Ok(existing),
+            None => self.above.make_all(&self.below, None),
+        }
+    }
+}
+
+/// Prints what is extracted.
+fn describe(manifest: &Manifest, parts: &[&Part], into: &Path, args: &RestoreArgs) {
     say!("run {} of {}, into {}:", manifest.id, manifest.host, into.display());
     if let Some(path) = &args.path {
         say!("  {}", text::path(path));
+        return;
     }
-    for part in parts.iter().filter(|_| args.path.is_none()) {
+    for part in parts {
         let paths: Vec<String> = part.paths.iter().map(|path| path.display().to_string()).collect();
         say!(
             "  {:<11} {:>11}  {}",
@@ -64,57 +118,35 @@ pub(super) fn lay_out(
             paths.join(", ")
         );
     }
-    if args.dry_run {
-        return Ok(());
-    }
-    let target = match found {
-        Some(found) => found,
-        None => above.make_all(&name, None)?,
-    };
-    if args.path.is_none() {
-        let mut needed = space::Needed::default();
-        needed.add(&into, bytes);
-        needed.check()?;
-    }
-    for part in parts {
-        extract::in_child(config, &part.snapshot, &target.reachable(), args.path.as_slice())
-            .with_context(|| {
-                format!(
-                    "part '{}' could not be laid out; what is in {} is not whole",
-                    part.name,
-                    into.display()
-                )
-            })?;
-        if let Some(path) = &args.path {
-            if let Some(repository) = path
-                .ancestors()
-                .skip(1)
-                .find(|above| above.extension().is_some_and(|extension| extension == "git"))
-            {
-                note!(
-                    "warning: this is a part of {}: Git needs the whole of it, and what it shares with others",
-                    text::path(repository)
-                );
-            }
-            let found = alternates::look(&target, path, &part.paths)?;
-            let repositories = found.repositories.clone();
-            let whole = pools(config, part, &target, found);
-            checked(config, part, &repositories);
-            whole.with_context(|| format!("what is in {} is not whole", into.display()))?;
-        }
-        say!("done: {}", part.name);
-    }
-    Ok(())
 }
 
-/// Tells what Git thinks of the repositories that were laid out.
-fn checked(config: &Config, part: &Part, repositories: &[PathBuf]) {
+/// Extracts the object pools that the repositories in `path` need, and checks the repositories.
+fn complete_path(config: &Config, part: &Part, target: &Directory, path: &Path) -> Result<()> {
+    if let Some(repository) = path
+        .ancestors()
+        .skip(1)
+        .find(|above| above.extension().is_some_and(|extension| extension == "git"))
+    {
+        note!(
+            "warning: this is a part of {}: Git needs the whole repository, and the object pools that it uses",
+            text::path(repository)
+        );
+    }
+    let found = alternates::look(target, path, &part.paths)?;
+    let repositories = found.repositories.clone();
+    let result = extract_pools(config, part, target, found);
+    check_repositories(config, part, &repositories);
+    result
+}
+
+/// Runs git fsck on the extracted repositories and prints the results.
+fn check_repositories(config: &Config, part: &Part, repositories: &[PathBuf]) {
     for repository in repositories.iter().take(CHECKED) {
         match files::git_is_there()
             .and_then(|()| files::fsck(config, part, repository, Path::new(SCRATCH)))
         {
             Ok(seen) => say!("git {}: {seen}", text::path(repository)),
-            // It may have been so before it was backed up.
+            // Only a warning: the repository may have been damaged before it was backed up.
             Err(error) => {
                 note!("warning: git fsck of {}: {}", text::path(repository), text::why(&error))
             }
@@ -122,38 +154,43 @@ fn checked(config: &Config, part: &Part, repositories: &[PathBuf]) {
     }
     if repositories.len() > CHECKED {
         note!(
-            "git fsck was not asked of {} more ('gitlab-backup verify --all-repositories')",
+            "{} more repositories were not checked ('gitlab-backup verify --all-repositories')",
             repositories.len() - CHECKED
         );
     }
 }
 
-/// Lays out what repositories share: a fork has most of its objects in a pool, and is unreadable
-/// without.
-fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Found) -> Result<()> {
+/// Extracts the object pools that the `first` repositories use, and the pools that those use: a
+/// fork has most of its objects in a pool, and is unreadable without it.
+fn extract_pools(
+    config: &Config,
+    part: &Part,
+    target: &Directory,
+    first: alternates::Found,
+) -> Result<()> {
     let mut open = vec![first];
     let mut wrong = Vec::new();
     while let Some(found) = open.pop() {
         wrong.extend(found.wrong);
         for store in found.missing {
-            // The repository whose objects they are, for it may need others.
+            // The whole repository and not only its objects: it may use another pool.
             let pool = store.parent().unwrap_or(&store).to_owned();
-            let laid_out = extract::in_child(
+            let extracted = extract::in_child(
                 config,
                 &part.snapshot,
                 &target.reachable(),
                 std::slice::from_ref(&pool),
             );
-            if let Err(error) = laid_out {
+            if let Err(error) = extracted {
                 wrong.push(format!(
-                    "{}, of whose objects it has some: {}",
+                    "{}, whose objects are needed: {}",
                     text::path(&pool),
                     text::why(&error)
                 ));
             } else if target.look(store.strip_prefix("/").unwrap_or(&store))?.is_none() {
                 wrong.push(format!("{} is not in the run", text::path(&store)));
             } else {
-                say!("  {} too, of whose objects it has some", text::path(&pool));
+                say!("  also {}, whose objects are needed", text::path(&pool));
                 open.push(alternates::look(target, &pool, &part.paths)?);
             }
         }
@@ -162,7 +199,8 @@ fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Fo
     Ok(())
 }
 
-fn chosen<'a>(manifest: &'a Manifest, args: &RestoreArgs) -> Result<Vec<&'a Part>> {
+/// The parts to extract: the one that contains `--path`, those of `--only`, or all.
+fn chosen_parts<'a>(manifest: &'a Manifest, args: &RestoreArgs) -> Result<Vec<&'a Part>> {
     let names =
         || manifest.parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join(", ");
     if let Some(path) = &args.path {

@@ -1,4 +1,4 @@
-//! A GitLab that no layout knows: the configuration says everything.
+//! A GitLab that no other layout describes: it has no defaults.
 
 use super::Layout;
 use crate::config::found::Defaults;
@@ -12,7 +12,7 @@ impl Layout for Custom {
         "custom"
     }
 
-    /// Never: what is to be stopped is not guessed.
+    /// Never: the units to stop must not be guessed.
     fn recognises(&self, _units: &Units) -> bool {
         false
     }

@@ -1,5 +1,5 @@
-//! GitLab as NixOS's module `services.gitlab` sets it up. The module of ours says all of this
-//! explicitly; the layout is for whoever does without.
+//! GitLab as set up by the NixOS module `services.gitlab`. The NixOS module of this program sets
+//! these values explicitly; the layout is for hosts that do not use it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,15 +12,16 @@ use crate::values::UnitName;
 
 pub(super) struct Nixos;
 
-/// What only NixOS has together: everything hangs on the one, and Gitaly's unit has no prefix.
-const MARKS: [&str; 3] = ["gitlab.service", "gitlab-config.service", "gitaly.service"];
+/// The units that only NixOS has together: `gitlab.service` is the application server, and Gitaly's
+/// unit has no prefix.
+const CHARACTERISTIC: [&str; 3] = ["gitlab.service", "gitlab-config.service", "gitaly.service"];
 
-/// The application server. `gitlab.target` requires it, and the oneshots `gitlab-config`,
-/// `gitlab-db-config` and `gitlab-postgresql` are part of that target: a stop that systemd spreads
-/// would take them along, and the start would write the configuration and its secrets anew.
+/// The application server, stopped without its dependents. `gitlab.target` requires it, and the
+/// oneshots `gitlab-config`, `gitlab-db-config` and `gitlab-postgresql` are part of that target: if
+/// systemd stopped them too, their next start would rewrite the configuration and its secrets.
 const APPLICATION: &str = "gitlab.service";
 
-/// What can write. Not the target, for the same reason.
+/// The units that can write. The target is not one of them, for the same reason.
 const WRITERS: [&str; 8] = [
     APPLICATION,
     "gitlab-sidekiq.service",
@@ -28,7 +29,7 @@ const WRITERS: [&str; 8] = [
     "gitlab-mailroom.service",
     "gitlab-pages.service",
     "docker-registry.service",
-    // Starts the registry again when it is done.
+    // Restarts the registry when it ends.
     "docker-registry-garbage-collect.service",
     "gitaly.service",
 ];
@@ -36,12 +37,12 @@ const WRITERS: [&str; 8] = [
 const REDIS_SOCKETS: [&str; 2] = ["/run/gitlab/redis.sock", "/run/redis-gitlab/redis.sock"];
 
 const STATE: &str = "/var/gitlab/state";
-/// Below the state directory.
-/// With the keys that open repositories by SSH, in the home directory.
+/// Data, below the state directory. `home` contains the users' SSH keys.
 const DATA: [&str; 6] = ["repositories", "uploads", "builds", "shared", "custom_hooks", "home"];
-/// Outside of it.
+/// Data outside the state directory.
 const REGISTRY: &str = "/var/lib/docker-registry";
-/// Likewise. With `secrets.yml`: without it the database cannot be decrypted.
+/// Configuration and secrets, below the state directory. `config` contains `secrets.yml`, which
+/// decrypts values of the database.
 const CONFIGURATION: [&str; 4] =
     ["config", ".gitlab_workhorse_secret", ".gitlab_kas_secret", "gitlab_shell_secret"];
 
@@ -51,13 +52,13 @@ impl Layout for Nixos {
     }
 
     fn recognises(&self, units: &Units) -> bool {
-        MARKS.iter().all(|name| units.find(name).is_some())
+        CHARACTERISTIC.iter().all(|name| units.find(name).is_some())
     }
 
     fn defaults(&self, host: &Host, units: &Units) -> Defaults {
         let mut writers: Vec<_> = WRITERS.iter().filter_map(|name| units.find(name)).collect();
         writers.extend(units.triggers_of(&writers));
-        let state = state(units);
+        let state = state_directory(units);
         let below =
             |names: &[&str]| names.iter().map(|name| state.join(name)).collect::<Vec<PathBuf>>();
         let configuration = below(&CONFIGURATION);
@@ -65,7 +66,7 @@ impl Layout for Nixos {
             .into_iter()
             .chain([PathBuf::from(REGISTRY)])
             .chain(configuration.iter().cloned());
-        let declared = declared::data(host, units, &below(&["config"]));
+        let declared = declared::existing_directories(host, units, &below(&["config"]));
         let paths: Vec<PathBuf> =
             usual.filter(|path| host.path(path).exists()).chain(declared).collect();
         let socket = REDIS_SOCKETS
@@ -83,8 +84,9 @@ impl Layout for Nixos {
     }
 }
 
-/// `services.gitlab.statePath`, which Gitaly's unit tells: it works in the home directory there.
-fn state(units: &Units) -> PathBuf {
+/// `services.gitlab.statePath`: the parent of the home directory, which is the working directory of
+/// Gitaly's unit.
+fn state_directory(units: &Units) -> PathBuf {
     let home = units
         .value("gitaly.service", "WorkingDirectory")
         .map(PathBuf::from)

@@ -1,4 +1,4 @@
-//! GitLab's Omnibus package: one systemd unit, and runit below it with GitLab's services,
+//! GitLab's Omnibus package: a single systemd unit runs runit, which runs GitLab's services,
 //! PostgreSQL and Redis.
 //!
 //! Each service that can write gets a proxy. The databases stay up: they are dumped, not copied.
@@ -12,20 +12,21 @@ use crate::config::found::{Defaults, Server};
 use crate::config::host::Host;
 use crate::config::unit_files::Units;
 use crate::host::own;
+use crate::values::UnitName;
 
 pub(super) struct Omnibus;
 
-/// What this layout is called.
+/// The layout's name.
 pub const OMNIBUS: &str = "omnibus";
-/// runit's supervisor, and so the package's one unit: everything runs below it, GitLab, its
-/// databases and its front.
+/// The unit of runit's supervisor, the only one of the package. All services run below it: GitLab,
+/// the databases and nginx.
 pub const SUPERVISOR: &str = "gitlab-runsvdir.service";
-/// A link in it for each service that is enabled.
+/// The directory with a link for each enabled service.
 const SERVICES: &str = "/opt/gitlab/service";
 const CTL: &str = "/opt/gitlab/bin/gitlab-ctl";
 const SV: &str = "/opt/gitlab/embedded/bin/sv";
 
-/// What keeps the databases: 'gitlab-ctl upgrade' leaves it running too.
+/// The services that run the databases. 'gitlab-ctl upgrade' does not stop them either.
 const DATABASES: [&str; 8] = [
     "postgresql",
     "patroni",
@@ -36,7 +37,8 @@ const DATABASES: [&str; 8] = [
     "pgbouncer",
     "pgbouncer-exporter",
 ];
-/// What writes nothing that is backed up. nginx goes on to tell those who come that GitLab is away.
+/// Services that write no data that is backed up. nginx keeps serving the page that says that
+/// GitLab is down.
 const HARMLESS: [&str; 8] = [
     "nginx",
     "logrotate",
@@ -47,7 +49,7 @@ const HARMLESS: [&str; 8] = [
     "storage-check",
     "remote-syslog",
 ];
-/// Its Redis is stopped and started by a restore.
+/// Its proxy is for a restore only, which restarts Redis.
 const REDIS: &str = "redis";
 const GITALY: &str = "gitaly";
 
@@ -58,7 +60,8 @@ const DATA: [&str; 3] = [
     "/var/opt/gitlab/gitlab-rails/shared",
     "/var/opt/gitlab/gitlab-ci/builds",
 ];
-/// What GitLab's own backup leaves out: without the secrets the database cannot be decrypted.
+/// Configuration and secrets, which GitLab's own backup leaves out. The secrets decrypt values of
+/// the database.
 const CONFIGURATION: [&str; 4] = [
     "/etc/gitlab",
     "/var/opt/gitlab/.ssh",
@@ -79,59 +82,30 @@ impl Layout for Omnibus {
     fn defaults(&self, host: &Host, units: &Units) -> Defaults {
         let services = names(host, SERVICES);
         let has = |name: &str| services.iter().any(|service| service == name);
-        let ticks = |name: &str| name.ends_with("-exporter") || name.ends_with("_exporter");
-        let writes = |name: &&String| {
-            !DATABASES.contains(&name.as_str())
-                && !HARMLESS.contains(&name.as_str())
-                && !ticks(name)
-        };
-        let mut proxies: Vec<Proxy> =
-            services.iter().filter(writes).map(|name| proxy(host, name)).collect();
-        // Those who are at something need it to come to an end.
-        if has(GITALY) {
-            proxies
-                .iter_mut()
-                .filter(|proxy| proxy.name != GITALY)
-                .for_each(|proxy| proxy.after = vec![GITALY.to_owned()]);
-        }
+        let mut proxies = writing_proxies(host, &services);
         let redis = has(REDIS).then(|| proxy(host, REDIS));
-        let redis_unit = redis.as_ref().map(Proxy::unit);
+        let redis_unit: Option<UnitName> = redis.as_ref().map(Proxy::unit);
         proxies.extend(redis);
 
-        // Only root and Gitaly can read it.
-        let gitaly: Vec<Gitaly> = declared::gitaly_of(host, units).into_iter().flatten().collect();
-        let exists = |path: &PathBuf| host.path(path).exists();
-        let mut configuration: Vec<PathBuf> = CONFIGURATION.map(PathBuf::from).into();
-        configuration.extend(
-            names(host, SSH)
-                .iter()
-                .filter(|name| name.starts_with("ssh_host_"))
-                .map(|name| PathBuf::from(SSH).join(name)),
-        );
-        configuration.extend(gitaly.iter().filter_map(|gitaly| gitaly.hooks.clone()));
-        configuration.retain(exists);
-        let mut data: Vec<PathBuf> = gitaly
-            .into_iter()
-            .flat_map(|gitaly| gitaly.storages)
-            .map(|storage| storage.path)
-            .collect();
-        if data.is_empty() {
-            data.push(REPOSITORIES.into());
-        }
-        data.extend(DATA.map(PathBuf::from));
-        data.retain(exists);
-        let paths = outermost(data.iter().chain(&configuration));
+        // Only root and Gitaly can read these files.
+        let gitaly: Vec<Gitaly> =
+            declared::gitaly_by_units(host, units).into_iter().flatten().collect();
+        let configuration = configuration(host, &gitaly);
+        let data = data(host, gitaly);
         Defaults {
             writers: Vec::new(),
             proxies,
             server: (has("postgresql") || has("patroni")).then(|| server(host)),
-            redis: redis_unit.is_some().then(|| "unix:///var/opt/gitlab/redis/redis.socket".to_owned()),
+            redis: redis_unit
+                .is_some()
+                .then(|| "unix:///var/opt/gitlab/redis/redis.socket".to_owned()),
             redis_unit,
+            paths: outermost(data.iter().chain(&configuration)),
             configuration,
-            paths,
             refusal: has("praefect").then(|| {
-                "Praefect runs here: what its database says of the repositories and what each node has on disk cannot be captured together, \
-                 and copies of the nodes' files would not fit it. GitLab's own gitaly-backup is made for that"
+                "Praefect runs here: its database and the repositories of its nodes cannot be \
+                 captured at the same moment, and restored copies would not match the database. \
+                 Use GitLab's gitaly-backup instead"
                     .to_owned()
             }),
             ..Defaults::default()
@@ -139,7 +113,51 @@ impl Layout for Omnibus {
     }
 }
 
-/// What is in `directory`, sorted; nothing if it is not there.
+/// The proxies of those `services` that can write. They are stopped before Gitaly, which their
+/// running requests need.
+fn writing_proxies(host: &Host, services: &[String]) -> Vec<Proxy> {
+    let is_exporter = |name: &str| name.ends_with("-exporter") || name.ends_with("_exporter");
+    let writes = |name: &&String| {
+        !DATABASES.contains(&name.as_str())
+            && !HARMLESS.contains(&name.as_str())
+            && !is_exporter(name)
+    };
+    let mut proxies: Vec<Proxy> =
+        services.iter().filter(writes).map(|name| proxy(host, name)).collect();
+    if services.iter().any(|service| service == GITALY) {
+        proxies
+            .iter_mut()
+            .filter(|proxy| proxy.name != GITALY)
+            .for_each(|proxy| proxy.after = vec![GITALY.to_owned()]);
+    }
+    proxies
+}
+
+/// The existing configuration and secrets, with the host's SSH keys and Gitaly's hooks.
+fn configuration(host: &Host, gitaly: &[Gitaly]) -> Vec<PathBuf> {
+    let ssh_keys = names(host, SSH)
+        .into_iter()
+        .filter(|name| name.starts_with("ssh_host_"))
+        .map(|name| PathBuf::from(SSH).join(name));
+    let hooks = gitaly.iter().filter_map(|gitaly| gitaly.hooks.clone());
+    let all = CONFIGURATION.map(PathBuf::from).into_iter().chain(ssh_keys).chain(hooks);
+    all.filter(|path| host.path(path).exists()).collect()
+}
+
+/// The existing directories of data: Gitaly's storages, and what Rails keeps outside of them.
+fn data(host: &Host, gitaly: Vec<Gitaly>) -> Vec<PathBuf> {
+    let storages = gitaly.into_iter().flat_map(|gitaly| gitaly.storages);
+    let mut data: Vec<PathBuf> = storages.map(|storage| storage.path).collect();
+    if data.is_empty() {
+        data.push(REPOSITORIES.into());
+    }
+    data.extend(DATA.map(PathBuf::from));
+    data.retain(|path| host.path(path).exists());
+    data
+}
+
+/// The names of the entries of `directory`, sorted and without hidden ones; empty if it does not
+/// exist.
 fn names(host: &Host, directory: &str) -> Vec<String> {
     let entries = own::entries(host.path(directory)).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
@@ -150,8 +168,9 @@ fn names(host: &Host, directory: &str) -> Vec<String> {
     names
 }
 
-/// By runit itself: the package's own tool calls it, too, after a second in which it loads its
-/// commands. `up` and `down` wait for nothing, as the status is asked anyway.
+/// The proxy of the service `name`. It calls runit's `sv` directly, because `gitlab-ctl` needs a
+/// second to load before it calls `sv`. `up` and `down` do not wait: the status command is polled
+/// anyway.
 fn proxy(host: &Host, name: &str) -> Proxy {
     let tool = |ctl: &str, sv: &str| match host.path(SV).exists() {
         true => vec![SV.to_owned(), sv.to_owned(), format!("{SERVICES}/{name}")],
@@ -163,7 +182,7 @@ fn proxy(host: &Host, name: &str) -> Proxy {
     Proxy { name: name.to_owned(), start, stop, status, timeout, after: Vec::new() }
 }
 
-/// The bundled server, as 'gitlab-psql' reaches it: never through PgBouncer.
+/// The bundled PostgreSQL server, with the settings of 'gitlab-psql': never through PgBouncer.
 fn server(host: &Host) -> Server {
     let text = own::read_text(host.path(PSQL_SETTINGS)).unwrap_or_default();
     let setting = |name: &str| {

@@ -1,4 +1,4 @@
-//! GitLab installed from source under `/home/git`, as its own installation guide has it.
+//! GitLab installed from source below `/home/git`, as in GitLab's installation guide.
 
 use std::path::PathBuf;
 
@@ -10,11 +10,11 @@ use crate::config::unit_files::Units;
 
 pub(super) struct Source;
 
-/// The application server: what a host must have to be this layout. Unicorn was it until GitLab 14.
+/// The application server, by which the layout is recognised. GitLab used Unicorn until version 14.
 const APPLICATION: [&str; 2] = ["gitlab-puma.service", "gitlab-unicorn.service"];
 
-/// What can write. Gitaly too: repositories are copied as files, and Workhorse takes pushes and
-/// uploads.
+/// The units that can write. Gitaly is one of them, because repositories are copied as files, and
+/// Workhorse, because it receives pushes and uploads.
 const WRITERS: [&str; 10] = [
     "gitlab.target",
     "gitlab-puma.service",
@@ -38,7 +38,7 @@ const DATA: [&str; 4] = [
 ];
 
 const CONFIGURATION: [&str; 5] = [
-    // With secrets.yml: without it the database cannot be decrypted.
+    // Contains secrets.yml, which decrypts values of the database.
     "/home/git/gitlab/config",
     "/home/git/gitlab/.gitlab_shell_secret",
     "/home/git/gitlab/.gitlab_workhorse_secret",
@@ -65,7 +65,8 @@ impl Layout for Source {
         };
         let usual: Vec<PathBuf> =
             DATA.iter().chain(&CONFIGURATION).filter(exists).map(PathBuf::from).collect();
-        let paths = outermost(usual.iter().chain(&declared::data(host, units, &[])));
+        let paths =
+            outermost(usual.iter().chain(&declared::existing_directories(host, units, &[])));
         Defaults {
             writers,
             redis: Some(redis),

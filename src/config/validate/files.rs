@@ -10,9 +10,12 @@ use crate::config::raw::{self, Field};
 use crate::config::{EngineName, Files, Method};
 use crate::frozen::Exclude;
 
-/// What GitLab writes in the hours that a store may take, and not more than a volume group can
-/// spare.
+/// The default size of an LVM snapshot: large enough for GitLab's writes during the hours that the
+/// store stage may take, small enough for the free space of most volume groups.
 const LVM_SNAPSHOT_SIZE: &str = "10%ORIGIN";
+
+/// The table of a `[[files.path]]`: its place, its path, and its method if it has one.
+type PathTable = (Place, PathBuf, Option<Method>);
 
 pub(super) fn check(
     checker: &mut Checker,
@@ -24,46 +27,35 @@ pub(super) fn check(
     let command = checker.command(section, &raw.command);
     let paths = checker.list(section, "paths", &raw.paths, |path| rules::path(path));
     if let Some(paths) = &paths {
-        apart(checker, paths);
+        refuse_nested(checker, paths);
     }
-    let own = own_paths(checker, &raw.path);
+    let tables = path_tables(checker, &raw.path);
     let given = raw.paths.as_ref().filter(|list| !list.get_ref().is_empty());
     let exclude = checker.list(section, "exclude", &raw.exclude, |glob| exclude(glob));
     let omit = checker.list(section, "omit", &raw.omit, |text| omit(text));
     let presync = raw.presync.as_ref().map(|presync| *presync.get_ref());
     if raw.command.is_some() {
-        contradictions(checker, section, &raw, own.first().map(|(place, ..)| place.clone()));
+        let table = tables.first().map(|(place, ..)| place.clone());
+        refuse_beside_command(checker, section, &raw, table);
     } else if given.is_none()
-        && own.is_empty()
+        && tables.is_empty()
         && (raw.paths.is_some() || defaults.paths.is_empty())
         && !layout.is_empty()
     {
-        nothing_to_save(checker, section, &raw, layout);
+        refuse_no_paths(checker, section, &raw, layout);
     }
     let configuration =
         checker.list(section, "configuration", &raw.configuration, |path| rules::path(path));
     let mut paths: Vec<PathBuf> = match (&command, paths) {
         (_, Some(paths)) => paths.into_iter().map(|(_, path)| path).collect(),
         (Some(_), None) => Vec::new(),
-        // A path that has a table of its own beside none in the list adds to what the layout finds.
+        // Without a `paths` key, the `[[files.path]]` tables add to the layout's paths.
         (None, None) => defaults.paths.clone(),
     };
-    take_own(checker, &own, &mut paths);
-    kept(checker, exclude.as_deref().unwrap_or_default(), &paths);
-    for (place, path) in configuration.iter().flatten().filter(|(_, path)| !paths.contains(path)) {
-        let refusal = Refusal::new(
-            format!("'{}' is not one of files.paths", path.display()),
-            "those of files.paths that hold configuration",
-        );
-        checker.refuse(place, refusal);
-    }
+    add_path_tables(checker, &tables, &mut paths);
+    refuse_excluding_paths(checker, exclude.as_deref().unwrap_or_default(), &paths);
     Files {
-        configuration: match configuration {
-            Some(configuration) => configuration.into_iter().map(|(_, path)| path).collect(),
-            None => {
-                defaults.configuration.iter().filter(|path| paths.contains(path)).cloned().collect()
-            }
-        },
+        configuration: choose_configuration(checker, configuration, &paths, defaults),
         paths,
         exclude: exclude.unwrap_or_default().into_iter().map(|(_, glob)| glob).collect(),
         omit: omit.unwrap_or_default().into_iter().map(|(_, text)| text).collect(),
@@ -72,23 +64,55 @@ pub(super) fn check(
                 rules::word(word, &Method::WORDS)
             })
             .unwrap_or(Method::Auto),
-        methods: own.into_iter().filter_map(|(_, path, method)| Some((path, method?))).collect(),
+        methods: tables.into_iter().filter_map(|(_, path, method)| Some((path, method?))).collect(),
         lvm_snapshot_size: checker
             .value(section, "lvm-snapshot-size", raw.lvm_snapshot_size.as_ref(), |text| {
                 lvm_size(text)
             })
             .unwrap_or_else(|| LVM_SNAPSHOT_SIZE.to_owned()),
-        // Told when the host has been looked at.
+        // The caller sets both by the facts of the host.
         volumes: true,
         behind_links: Vec::new(),
-        // There is nothing to copy ahead where a program of its own does it all.
+        // A command replaces the first pass too.
         presync: presync.unwrap_or(command.is_none()),
         command,
     }
 }
 
-/// What is for our own backup of the files says nothing where a command takes its place.
-fn contradictions(checker: &mut Checker, section: &Section, raw: &raw::Files, own: Option<Place>) {
+/// The paths with configuration: the configured ones, which must be among `paths`, or else those of
+/// the layout that are.
+fn choose_configuration(
+    checker: &mut Checker,
+    configured: Option<Vec<(Place, PathBuf)>>,
+    paths: &[PathBuf],
+    defaults: &Defaults,
+) -> Vec<PathBuf> {
+    let Some(configured) = configured else {
+        return defaults
+            .configuration
+            .iter()
+            .filter(|path| paths.contains(path))
+            .cloned()
+            .collect();
+    };
+    for (place, path) in configured.iter().filter(|(_, path)| !paths.contains(path)) {
+        let refusal = Refusal::new(
+            format!("'{}' is not one of files.paths", path.display()),
+            "those of files.paths that hold configuration",
+        );
+        checker.refuse(place, refusal);
+    }
+    configured.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Refuses the keys for the built-in file backup, which have no effect if a command replaces it.
+/// `table` is the place of the first `[[files.path]]`.
+fn refuse_beside_command(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Files,
+    table: Option<Place>,
+) {
     let given = raw.paths.as_ref().filter(|list| !list.get_ref().is_empty());
     let exclude = raw.exclude.as_ref().filter(|list| !list.get_ref().is_empty());
     let presync = raw.presync.as_ref().filter(|presync| *presync.get_ref());
@@ -97,19 +121,19 @@ fn contradictions(checker: &mut Checker, section: &Section, raw: &raw::Files, ow
         ("exclude", exclude.map(|list| section.field("exclude", Some(list)))),
         ("presync", presync.map(|presync| section.field("presync", Some(presync)))),
         ("snapshot", raw.snapshot.as_ref().map(|method| section.field("snapshot", Some(method)))),
-        ("path", own),
+        ("path", table),
     ];
     for (name, place) in contradictions {
         if let Some(place) = place {
             let message = format!(
-                "contradicts files.command, which takes the place of the backup that files.{name} is for"
+                "contradicts files.command, which replaces the file backup that files.{name} is for"
             );
             checker.refuse(&place, Refusal::new(message, format!("files.{name} or files.command")));
         }
     }
 }
 
-fn nothing_to_save(checker: &mut Checker, section: &Section, raw: &raw::Files, layout: &str) {
+fn refuse_no_paths(checker: &mut Checker, section: &Section, raw: &raw::Files, layout: &str) {
     let message = match &raw.paths {
         Some(_) => "is empty: there would be no files to save".to_owned(),
         None => format!("is missing, and layout '{layout}' finds none on this host"),
@@ -121,13 +145,10 @@ fn nothing_to_save(checker: &mut Checker, section: &Section, raw: &raw::Files, l
     checker.refuse(&section.field("paths", raw.paths.as_ref()), refusal);
 }
 
-/// Adds the paths that have a table of their own.
-fn take_own(
-    checker: &mut Checker,
-    own: &[(Place, PathBuf, Option<Method>)],
-    paths: &mut Vec<PathBuf>,
-) {
-    for (place, path, _) in own {
+/// Adds the paths of the `[[files.path]]` tables to `paths`. Refuses one that lies inside another
+/// path or around it.
+fn add_path_tables(checker: &mut Checker, tables: &[PathTable], paths: &mut Vec<PathBuf>) {
+    for (place, path, _) in tables {
         if let Some(around) =
             paths.iter().find(|other| *other != path && rules::overlap(path, other))
         {
@@ -141,12 +162,9 @@ fn take_own(
     }
 }
 
-/// `[[files.path]]`
-fn own_paths(
-    checker: &mut Checker,
-    raw: &Field<Vec<Spanned<raw::FilesPath>>>,
-) -> Vec<(Place, PathBuf, Option<Method>)> {
-    let mut own: Vec<(Place, PathBuf, Option<Method>)> = Vec::new();
+/// Validates the `[[files.path]]` tables.
+fn path_tables(checker: &mut Checker, raw: &Field<Vec<Spanned<raw::FilesPath>>>) -> Vec<PathTable> {
+    let mut tables: Vec<PathTable> = Vec::new();
     for (index, element) in raw.iter().flat_map(|list| list.get_ref()).enumerate() {
         let section = Section::of(format!("files.path[{index}]"), Some(element));
         let raw = element.get_ref();
@@ -162,30 +180,35 @@ fn own_paths(
         else {
             continue;
         };
-        if let Some((first, ..)) = own.iter().find(|(_, other, _)| *other == path) {
+        if let Some((first, ..)) = tables.iter().find(|(_, other, _)| *other == path) {
             let message = format!("'{}' is there twice, first as {}", path.display(), first.key);
             checker.refuse(&place, Refusal::new(message, "each once"));
             continue;
         }
-        own.push((place, path, method));
+        tables.push((place, path, method));
     }
-    own
+    tables
 }
 
-/// A method whose files this engine cannot read: restic reads them where they are.
-pub(super) fn unreadable(
+/// Refuses snapshots and clones with engine `restic`, which reads the files at their own paths.
+pub(super) fn refuse_unsupported_method(
+    checker: &mut Checker,
     section: &Section,
     files: &Files,
     engine: EngineName,
-) -> Option<(Place, String)> {
-    let needs = |method: &Method| {
+) {
+    let is_unsupported = |method: &Method| {
         engine == EngineName::Restic && !matches!(method, Method::Auto | Method::None)
     };
-    let method = [files.snapshot].into_iter().chain(files.methods.values().copied()).find(needs)?;
-    Some((
-        section.place("snapshot"),
-        format!("'{method}' is not for engine 'restic', which reads files where they are"),
-    ))
+    let mut methods = [files.snapshot].into_iter().chain(files.methods.values().copied());
+    if let Some(method) = methods.find(is_unsupported) {
+        let message =
+            format!("'{method}' does not work with engine 'restic', which reads files in place");
+        checker.refuse(
+            &section.place("snapshot"),
+            Refusal::new(message, "engine = \"builtin\", or snapshot \"auto\" or \"none\""),
+        );
+    }
 }
 
 /// lvcreate(8): `-l` takes percentages, `-L` sizes.
@@ -198,18 +221,18 @@ fn lvm_size(text: &str) -> Result<String, Refusal> {
     if good {
         Ok(text.to_owned())
     } else {
-        Err(Refusal::new(format!("'{text}' is no size"), ALLOWED))
+        Err(Refusal::new(format!("'{text}' is not a size"), ALLOWED))
     }
 }
 
-/// What lies inside another path would be saved, and restored, twice.
-fn apart(checker: &mut Checker, paths: &[(Place, PathBuf)]) {
+/// Refuses paths inside another path: they would be saved and restored twice.
+fn refuse_nested(checker: &mut Checker, paths: &[(Place, PathBuf)]) {
     for (place, path) in paths {
         if let Some((outer, around)) =
             paths.iter().find(|(_, other)| path != other && path.starts_with(other))
         {
             let message = format!(
-                "'{}' lies inside '{}' ({}), which is saved whole",
+                "'{}' lies inside '{}' ({}), which is saved with everything in it",
                 path.display(),
                 around.display(),
                 outer.key
@@ -219,8 +242,8 @@ fn apart(checker: &mut Checker, paths: &[(Place, PathBuf)]) {
     }
 }
 
-/// What is to be saved is not left out: by the first pattern that would do so.
-fn kept(checker: &mut Checker, exclude: &[(Place, String)], paths: &[PathBuf]) {
+/// Refuses the first pattern that excludes the whole of a path that is to be saved.
+fn refuse_excluding_paths(checker: &mut Checker, exclude: &[(Place, String)], paths: &[PathBuf]) {
     let patterns: Vec<String> = exclude.iter().map(|(_, pattern)| pattern.clone()).collect();
     let leaves_out = |patterns: &[String], path: &PathBuf| {
         Exclude::new(patterns).is_ok_and(|exclude| exclude.leaves_out(path))
@@ -231,15 +254,13 @@ fn kept(checker: &mut Checker, exclude: &[(Place, String)], paths: &[PathBuf]) {
         else {
             continue;
         };
-        let message = format!(
-            "'{pattern}' leaves out the whole of '{}', which is to be saved",
-            path.display()
-        );
-        checker.refuse(place, Refusal::new(message, "what lies inside a path"));
+        let message =
+            format!("'{pattern}' excludes the whole of '{}' of files.paths", path.display());
+        checker.refuse(place, Refusal::new(message, "a pattern for entries inside a path"));
     }
 }
 
-/// What GitLab's configuration names: a directory, or the address of a storage.
+/// A directory or the address of a storage, as in GitLab's configuration.
 fn omit(text: &str) -> Result<String, Refusal> {
     let is_address = text.split_once(':').is_some_and(|(scheme, _)| {
         !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric())
@@ -250,7 +271,7 @@ fn omit(text: &str) -> Result<String, Refusal> {
     }
 }
 
-/// A pattern as in gitignore(5): `!` takes back, a `/` at the end means directories only.
+/// A pattern as in gitignore(5): `!` negates it, a trailing `/` matches directories only.
 fn exclude(text: &str) -> Result<String, Refusal> {
     const ALLOWED: &str =
         "a pattern as in gitignore(5), like '*.tmp' or '/home/git/gitlab/shared/cache/**'";
@@ -261,13 +282,14 @@ fn exclude(text: &str) -> Result<String, Refusal> {
     if glob.trim().is_empty() {
         return Err(Refusal::new("is blank", ALLOWED));
     }
-    // It would mean '/shared/cache': hardly what anybody has in mind who writes it.
+    // In gitignore(5) 'shared/cache' means '/shared/cache', which is hardly what the admin wants.
     if !glob.starts_with(['/', '\\'])
         && !glob.starts_with("**/")
         && glob.trim_end_matches('/').contains('/')
     {
         let message = format!(
-            "'{text}' has a '/' inside: for a path from the root directory on write '/{glob}', for any place '**/{glob}'"
+            "'{text}' has a '/' inside: write '/{glob}' for a path from the root directory, or \
+             '**/{glob}' for any directory"
         );
         return Err(Refusal::new(message, ALLOWED));
     }

@@ -10,53 +10,42 @@ use crate::values::{Timespan, UnitName};
 
 const QUIESCE: [(&str, Quiesce); 2] = [("stop", Quiesce::Stop), ("freeze", Quiesce::Freeze)];
 
-/// What the section is judged by besides itself.
+/// The facts besides the section itself that its validation needs.
 pub(super) struct Context<'a> {
     pub(super) host: &'a Host,
     pub(super) units: &'a Units,
-    /// The units of `[[redis]]`.
-    pub(super) servers: Vec<String>,
+    /// The units that `[[redis]]` names.
+    pub(super) redis_units: Vec<String>,
 }
 
 pub(super) fn check(
     checker: &mut Checker,
     section: &Section,
     raw: raw::Gitlab,
-    around: Context,
+    context: Context,
 ) -> (Gitlab, Defaults, Found) {
-    let layout = layout(checker, section, &raw, around.units);
+    let layout = choose_layout(checker, section, &raw, context.units);
     let found =
-        layout.map(|layout| layout::found(layout, around.host, around.units)).unwrap_or_default();
+        layout.map(|layout| layout::found(layout, context.host, context.units)).unwrap_or_default();
     let mut defaults = found.defaults.clone();
     if let Some(why) = defaults.refusal.take() {
-        let refusal = Refusal::new(why, "layout = \"custom\", with everything said");
+        let refusal = Refusal::new(why, "layout = \"custom\", with every key set");
         checker.refuse(&section.field("layout", raw.layout.as_ref()), refusal);
     }
-    let servers: Vec<String> = around
-        .servers
-        .into_iter()
-        .chain(defaults.redis_unit.iter().map(ToString::to_string))
-        .collect();
-    let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
-    let mut writers = match writers(checker, section, &raw) {
-        Some(writers) => writers,
-        None => std::mem::take(&mut defaults.writers),
-    };
+    let named = named_writers(checker, section, &raw);
+    let mut writers = named.unwrap_or_else(|| std::mem::take(&mut defaults.writers));
     let proxies = proxy::check(checker, raw.proxy.as_ref(), std::mem::take(&mut defaults.proxies));
-    for unit in proxies.iter().map(Proxy::unit) {
-        if !servers.iter().any(|server| server == unit.as_str()) && !writers.contains(&unit) {
-            writers.push(unit);
-        }
-    }
-    let stays_up = stays_up(checker, section, &raw, &writers, around.units);
-    // A target that is stopped takes along what is part of it; as it cannot start anything by
-    // itself, it may stay.
+    add_proxies(&mut writers, &proxies, &context, &defaults);
+    let stays_up = stays_up(checker, section, &raw, &writers, context.units);
+    // Stopping a target also stops the units that are part of it, perhaps one that stays up. A
+    // target starts nothing by itself, so it need not be stopped.
     writers.retain(|unit| {
         !stays_up.contains(unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target"))
     });
     let quiesce = quiesce(checker, section, &raw, &writers, &proxies);
+    let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
     if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
-        nothing_to_stop(checker, section, &raw, layout);
+        refuse_no_writers(checker, section, &raw, layout);
     }
     let readiness =
         checker.value(section, "readiness-url", raw.readiness_url.as_ref(), |url| readiness(url));
@@ -87,23 +76,42 @@ pub(super) fn check(
     (gitlab, defaults, found)
 }
 
-/// The units that are named, none of which may be what runs the databases too.
-fn writers(checker: &mut Checker, section: &Section, raw: &raw::Gitlab) -> Option<Vec<UnitName>> {
+/// Adds the units of the proxies to the writers, except those of Redis servers, which only a
+/// restore restarts.
+fn add_proxies(
+    writers: &mut Vec<UnitName>,
+    proxies: &[Proxy],
+    context: &Context,
+    defaults: &Defaults,
+) {
+    for unit in proxies.iter().map(Proxy::unit) {
+        let runs_redis = context.redis_units.iter().any(|redis| redis == unit.as_str())
+            || defaults.redis_unit.as_ref() == Some(&unit);
+        if !runs_redis && !writers.contains(&unit) {
+            writers.push(unit);
+        }
+    }
+}
+
+/// The configured writers. Refuses Omnibus' supervisor, because it also runs the databases.
+fn named_writers(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Gitlab,
+) -> Option<Vec<UnitName>> {
     let writers = checker.list(section, "writers", &raw.writers, |name| rules::unit(name));
     for (place, _) in writers.iter().flatten().filter(|(_, name)| name.as_str() == SUPERVISOR) {
         let message = format!(
-            "'{SUPERVISOR}' runs PostgreSQL and Redis as well, which have to answer while everything else is down"
+            "'{SUPERVISOR}' also runs PostgreSQL and Redis, which must stay up in the window"
         );
-        checker.refuse(
-            place,
-            Refusal::new(message, "nothing: each service below it is stopped by itself"),
-        );
+        let allowed = "no writers: each service below it has a proxy, which is stopped instead";
+        checker.refuse(place, Refusal::new(message, allowed));
     }
     writers.map(|writers| writers.into_iter().map(|(_, name)| name).collect())
 }
 
-/// One that is not stopped anyway is said to be harmless; one that nobody knows is a slip of the
-/// pen.
+/// The units that stay up. Units that are no writers are allowed, but unknown units are refused:
+/// the name is a typo.
 fn stays_up(
     checker: &mut Checker,
     section: &Section,
@@ -127,7 +135,8 @@ fn stays_up(
     stays_up.into_iter().map(|(_, unit)| unit).collect()
 }
 
-/// What is not a unit's cannot be frozen.
+/// How writers are kept from writing. Refuses to freeze proxies: a proxy unit has none of its
+/// service's processes.
 fn quiesce(
     checker: &mut Checker,
     section: &Section,
@@ -142,7 +151,7 @@ fn quiesce(
         proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())),
     ) {
         let message = format!(
-            "'freeze' is not for '{}', whose processes are not those of a unit",
+            "'freeze' does not work for '{}', whose processes do not belong to a systemd unit",
             proxy.name
         );
         checker
@@ -151,7 +160,7 @@ fn quiesce(
     quiesce.unwrap_or(Quiesce::Stop)
 }
 
-fn nothing_to_stop(
+fn refuse_no_writers(
     checker: &mut Checker,
     section: &Section,
     raw: &raw::Gitlab,
@@ -165,7 +174,8 @@ fn nothing_to_stop(
     checker.refuse(&section.field("writers", raw.writers.as_ref()), Refusal::new(message, allowed));
 }
 
-fn layout(
+/// The configured layout, or with `auto` the first that recognises the host.
+fn choose_layout(
     checker: &mut Checker,
     section: &Section,
     raw: &raw::Gitlab,
@@ -174,21 +184,21 @@ fn layout(
     let auto = std::iter::once(("auto", None));
     let words: Vec<_> =
         auto.chain(LAYOUTS.iter().map(|layout| (layout.name(), Some(*layout)))).collect();
-    let asked = match raw.layout.as_ref() {
+    let named = match raw.layout.as_ref() {
         Some(field) => {
             checker.value(section, "layout", Some(field), |word| rules::word(word, &words))?
         }
         None => None,
     };
-    let found = asked.or_else(|| LAYOUTS.into_iter().find(|layout| layout.recognises(units)));
-    if found.is_none() {
+    let chosen = named.or_else(|| LAYOUTS.into_iter().find(|layout| layout.recognises(units)));
+    if chosen.is_none() {
         let refusal = Refusal::new(
             "no known layout of GitLab is on this host (looked for unit files such as gitlab-puma.service)",
             "layout = \"custom\" with writers, the units that write GitLab's data",
         );
         checker.refuse(&section.field("layout", raw.layout.as_ref()), refusal);
     }
-    found
+    chosen
 }
 
 /// `http(s)://…`, `unix:/socket` or `unix:/socket:/url/path`.

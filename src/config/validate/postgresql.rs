@@ -13,7 +13,7 @@ pub(super) fn check(
     raw: raw::Postgresql,
     defaults: &Defaults,
 ) -> Option<Postgresql> {
-    // The layout's server is one thing: whoever names another host names the rest too.
+    // The layout's defaults describe its own server, not one on a configured host.
     let server = defaults.server.as_ref().filter(|_| raw.host.is_none());
     let host = checker.value(section, "host", raw.host.as_ref(), |text| host(text));
     let host = host
@@ -27,17 +27,10 @@ pub(super) fn check(
     let by_socket = host.starts_with('/');
     let os_user = match by_socket || raw.os_user.is_some() {
         true => os_user_of(checker, section, ("os-user", &raw.os_user), &user),
-        // A host is reached by password, as nobody in particular.
+        // Connections to a host use a password, so the OS user does not matter.
         false => Some(accounts::SERVICE.to_owned()),
     };
-    let restore_user =
-        checker.value(section, "restore-user", raw.restore_user.as_ref(), |name| match by_socket {
-            true => rules::postgresql_name(name),
-            false => Err(Refusal::new(
-                "needs a socket",
-                "leave it out where host is a host: there, one role and its password do everything",
-            )),
-        });
+    let restore_user = restore_user(checker, section, &raw, by_socket);
     let restore_os_user = match &restore_user {
         None if raw.restore_os_user.is_none() => os_user.clone(),
         role => os_user_of(
@@ -47,15 +40,7 @@ pub(super) fn check(
             role.as_deref().unwrap_or_default(),
         ),
     };
-    let databases =
-        checker.list(section, "databases", &raw.databases, |name| rules::postgresql_name(name));
-    if let Some(list) = raw.databases.as_ref().filter(|list| list.get_ref().is_empty()) {
-        let refusal = Refusal::new(
-            "is empty",
-            "names of databases; leave it out for all of them, or set enable = false for none",
-        );
-        checker.refuse(&section.field("databases", Some(list)), refusal);
-    }
+    let databases = databases(checker, section, &raw);
     let postgresql = Postgresql {
         port: checker
             .value(section, "port", raw.port.as_ref(), |port| rules::number(*port, 1, u16::MAX))
@@ -63,7 +48,7 @@ pub(super) fn check(
         restore_user: restore_user.unwrap_or_else(|| user.clone()),
         restore_os_user: restore_os_user.unwrap_or_default(),
         os_user: os_user.unwrap_or_default(),
-        databases: databases.map(|list| list.into_iter().map(|(_, name)| name).collect()),
+        databases,
         jobs: checker
             .value(section, "jobs", raw.jobs.as_ref(), |jobs| rules::number(*jobs, 1, 256))
             .unwrap_or(2),
@@ -80,7 +65,42 @@ pub(super) fn check(
     raw.enable.is_none_or(|enable| enable.into_inner()).then_some(postgresql)
 }
 
-/// The OS user that a key names; else the one of the role's name, for a socket goes by that.
+/// `restore-user`, which only works with a socket: there the OS user proves the role.
+fn restore_user(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Postgresql,
+    by_socket: bool,
+) -> Option<String> {
+    checker.value(section, "restore-user", raw.restore_user.as_ref(), |name| match by_socket {
+        true => rules::postgresql_name(name),
+        false => Err(Refusal::new(
+            "needs a socket",
+            "leave it out where host is a host: there, one role and its password do everything",
+        )),
+    })
+}
+
+/// The names of the databases; `None` for all of them.
+fn databases(
+    checker: &mut Checker,
+    section: &Section,
+    raw: &raw::Postgresql,
+) -> Option<Vec<String>> {
+    let databases =
+        checker.list(section, "databases", &raw.databases, |name| rules::postgresql_name(name));
+    if let Some(list) = raw.databases.as_ref().filter(|list| list.get_ref().is_empty()) {
+        let refusal = Refusal::new(
+            "is empty",
+            "names of databases; leave it out for all of them, or set enable = false for none",
+        );
+        checker.refuse(&section.field("databases", Some(list)), refusal);
+    }
+    databases.map(|list| list.into_iter().map(|(_, name)| name).collect())
+}
+
+/// The OS user that `key` names; by default the one with the role's name, which peer authentication
+/// on a socket expects.
 fn os_user_of(
     checker: &mut Checker,
     section: &Section,
@@ -101,8 +121,8 @@ fn os_user_of(
         .ok()
 }
 
-/// A socket's directory, or one host. libpq takes a list of hosts, of which a backup must not
-/// choose one at random.
+/// A socket's directory, or a single host. Refuses libpq's lists of hosts: the backup must know
+/// which server it dumps.
 fn host(text: &str) -> Result<String, Refusal> {
     if text.starts_with('/') {
         return Ok(rules::path(text)?.to_string_lossy().into_owned());

@@ -10,7 +10,8 @@ use crate::values::Timespan;
 const NAME: &str =
     "1 to 64 lower case letters, digits, '-' and '_', neither the first nor the last a '-'";
 
-/// Those of the file take the place of the layout's of the same name, and come beside the others.
+/// Validates the configured proxies and adds them to those of the layout. A configured proxy
+/// replaces the layout's proxy of the same name.
 pub(super) fn check(
     checker: &mut Checker,
     raw: Option<&Spanned<Vec<Spanned<raw::Proxy>>>>,
@@ -20,7 +21,7 @@ pub(super) fn check(
     for (index, element) in raw.iter().flat_map(|list| list.get_ref()).enumerate() {
         let section = Section::of(format!("gitlab.proxy[{index}]"), Some(element));
         let raw = element.get_ref();
-        let proxy = one(checker, &section, raw);
+        let proxy = check_one(checker, &section, raw);
         if let Some(first) =
             own.iter().position(|(.., other)| !proxy.name.is_empty() && other.name == proxy.name)
         {
@@ -50,7 +51,7 @@ pub(super) fn check(
                     &place,
                     Refusal::new(format!("there is no proxy '{name}'"), all.join(", ")),
                 );
-            } else if reaches(&proxies, name, &proxy.name) {
+            } else if comes_after(&proxies, name, &proxy.name) {
                 let message =
                     format!("'{}' and '{name}' would each come after the other", proxy.name);
                 checker.refuse(&place, Refusal::new(message, "an order without a circle"));
@@ -60,7 +61,7 @@ pub(super) fn check(
     proxies
 }
 
-fn one(checker: &mut Checker, section: &Section, raw: &raw::Proxy) -> Proxy {
+fn check_one(checker: &mut Checker, section: &Section, raw: &raw::Proxy) -> Proxy {
     for (name, missing, allowed) in [
         ("name", raw.name.is_none(), NAME),
         ("start", raw.start.is_none(), "a program and its arguments"),
@@ -109,8 +110,8 @@ fn name(text: &str) -> Result<String, Refusal> {
     }
 }
 
-/// Whether `from` comes after `to`, through however many others.
-fn reaches(proxies: &[Proxy], from: &str, to: &str) -> bool {
+/// Whether `from` comes after `to`, directly or through other proxies.
+fn comes_after(proxies: &[Proxy], from: &str, to: &str) -> bool {
     let mut seen = vec![from];
     let mut index = 0;
     while let Some(name) = seen.get(index).copied() {

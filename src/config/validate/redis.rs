@@ -12,7 +12,7 @@ const URL: &str = "unix:///path, redis://[USER@]HOST[:PORT] or rediss://[USER@]H
 const TIMEOUT: Timespan = Timespan::from_secs(10 * 60);
 const PORT: u16 = 6379;
 
-/// Where the file is silent, the layout has the URL of the one Redis, and the unit that runs it.
+/// Validates the configured servers. If there is no `redis` key, the layout supplies its server.
 pub(super) fn check(
     checker: &mut Checker,
     raw: Field<Vec<Spanned<raw::Redis>>>,
@@ -33,13 +33,13 @@ pub(super) fn check(
         }];
     };
     let only = list.len() == 1;
-    let mut taken: Vec<(Place, Redis)> = Vec::new();
+    let mut accepted: Vec<(Place, Redis)> = Vec::new();
     for (index, element) in list.into_iter().enumerate() {
         let section = Section::of(format!("redis[{index}]"), Some(&element));
         let raw = element.into_inner();
         let place = section.field("name", raw.name.as_ref());
-        let mut redis = one(checker, &section, raw, only);
-        // The layout's own, however it is written.
+        let mut redis = check_one(checker, &section, raw, only);
+        // It is the layout's server, so the layout knows its unit.
         if redis.unit.is_none()
             && defaults.redis.as_deref().map(address)
                 == Some(Ok((redis.address.clone(), redis.username.clone())))
@@ -47,17 +47,18 @@ pub(super) fn check(
             redis.unit = defaults.redis_unit.clone();
         }
         if let Some((first, _)) =
-            taken.iter().find(|(_, other)| !redis.name.is_empty() && other.name == redis.name)
+            accepted.iter().find(|(_, other)| !redis.name.is_empty() && other.name == redis.name)
         {
             let message = format!("'{}' is there twice, first as {}", redis.name, first.key);
             checker.refuse(&place, Refusal::new(message, "a name of its own for each"));
         }
-        taken.push((place, redis));
+        accepted.push((place, redis));
     }
-    taken.into_iter().map(|(_, redis)| redis).collect()
+    accepted.into_iter().map(|(_, redis)| redis).collect()
 }
 
-fn one(checker: &mut Checker, section: &Section, raw: raw::Redis, only: bool) -> Redis {
+/// Validates one server. If it is the only one, it needs no name.
+fn check_one(checker: &mut Checker, section: &Section, raw: raw::Redis, only: bool) -> Redis {
     let name = checker.value(section, "name", raw.name.as_ref(), |name| redis_name(name));
     if raw.name.is_none() && !only {
         checker.refuse(
@@ -98,8 +99,8 @@ fn redis_name(name: &str) -> Result<String, Refusal> {
     }
 }
 
-/// The URL's parts. Never repeats a URL that may have a password in it: what is refused ends up in
-/// the journal.
+/// The address and the user of a URL. Messages never quote a URL, which may contain a password:
+/// they end up in the journal.
 fn address(url: &str) -> Result<(RedisAddress, Option<String>), Refusal> {
     let refuse = |why: &str| Err(Refusal::new(why, URL));
     if let Some(path) = url.strip_prefix("unix://") {
@@ -123,7 +124,7 @@ fn address(url: &str) -> Result<(RedisAddress, Option<String>), Refusal> {
             "the URL without it, and password-file or password-credential",
         ));
     }
-    let username = match user.filter(|user| !user.is_empty()).map(decoded) {
+    let username = match user.filter(|user| !user.is_empty()).map(percent_decode) {
         Some(None) => return refuse("has a user that is not percent-encoded text"),
         Some(Some(user)) if user.contains(char::is_control) => {
             return refuse("has a control character in the user");
@@ -157,8 +158,8 @@ fn address(url: &str) -> Result<(RedisAddress, Option<String>), Refusal> {
     Ok((RedisAddress::Tcp { host: host.to_owned(), port, tls }, username))
 }
 
-/// Percent-decoded; `None` if it is not UTF-8 then or badly encoded.
-fn decoded(text: &str) -> Option<String> {
+/// Decodes percent-encoding; `None` if it is malformed or the result is not UTF-8.
+fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut parts = text.split('%');
     bytes.extend_from_slice(parts.next()?.as_bytes());

@@ -15,9 +15,9 @@ const LOCATION: &str = "/var/backups/gitlab";
 pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Repository) -> Repository {
     let engine =
         checker.value(section, "engine", raw.engine.as_ref(), |word| rules::word(word, &ENGINES));
-    // Where the engine itself is wrong, nothing is said about what depends on it.
-    let judged = engine.or(raw.engine.is_none().then_some(EngineName::Builtin));
-    let location = checker.value(section, "location", raw.location.as_ref(), |text| match judged {
+    // `None` if the engine was refused: then values that depend on it are not checked.
+    let engine = engine.or(raw.engine.is_none().then_some(EngineName::Builtin));
+    let location = checker.value(section, "location", raw.location.as_ref(), |text| match engine {
         Some(EngineName::Builtin) => builtin_location(text),
         Some(EngineName::Restic) => restic_location(text),
         None => Ok(LOCATION.to_owned()),
@@ -26,7 +26,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Reposito
         checker.value(section, "environment-file", raw.environment_file.as_ref(), |path| {
             rules::path(path)
         });
-    if let (Some(field), Some(EngineName::Builtin)) = (&raw.environment_file, judged) {
+    if let (Some(field), Some(EngineName::Builtin)) = (&raw.environment_file, engine) {
         let refusal = Refusal::new(
             "is for restic, and the engine is 'builtin'",
             "engine = \"restic\", or no environment-file",
@@ -35,14 +35,14 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Reposito
     }
     let password = checker.secret(section, &raw.password_file, &raw.password_credential);
     Repository {
-        engine: judged.unwrap_or(EngineName::Builtin),
+        engine: engine.unwrap_or(EngineName::Builtin),
         location: location.unwrap_or_else(|| LOCATION.to_owned()),
         password: password.unwrap_or_else(|| SecretSource::File(PathBuf::from(paths::PASSWORD))),
         environment_file,
     }
 }
 
-/// `scheme` of `scheme:rest`, as restic tells its backends apart.
+/// `scheme` of `scheme:rest`, by which restic chooses the backend.
 fn scheme(location: &str) -> Option<&str> {
     let (scheme, _) = location.split_once(':')?;
     (!scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric())).then_some(scheme)
@@ -50,14 +50,15 @@ fn scheme(location: &str) -> Option<&str> {
 
 fn builtin_location(text: &str) -> Result<String, Refusal> {
     if let Some(scheme) = scheme(text) {
-        let message = format!("'{scheme}:' is a place that only restic can reach");
+        let message = format!("'{scheme}:' is a backend that only restic supports");
         return Err(Refusal::new(message, "engine = \"restic\" with it, or an absolute path"));
     }
     Ok(rules::path(text)?.to_string_lossy().into_owned())
 }
 
 fn restic_location(text: &str) -> Result<String, Refusal> {
-    const ALLOWED: &str = "an absolute path, or what restic calls a repository, like 's3:https://s3.example.org/backups'";
+    const ALLOWED: &str =
+        "an absolute path, or a repository of restic, like 's3:https://s3.example.org/backups'";
     if text.chars().any(char::is_control) {
         return Err(Refusal::new("has a control character in it", ALLOWED));
     }
@@ -67,8 +68,8 @@ fn restic_location(text: &str) -> Result<String, Refusal> {
     if let Some(path) = text.strip_prefix("local:") {
         return Ok(format!("local:{}", rules::path(path)?.display()));
     }
-    // `rest:https://user:password@host/`: a location stands in units and logs, so it is not
-    // repeated here either.
+    // `rest:https://user:password@host/`: locations end up in units and logs. The message does not
+    // quote it either.
     let authority =
         text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
     if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
@@ -86,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn locations_are_what_the_engine_reaches() {
+    fn locations_are_those_that_the_engine_supports() {
         assert_eq!(builtin_location("/srv//backup/").unwrap(), "/srv/backup");
         for text in ["", "backup", "s3:bucket", "sftp:u@h:/x", "/a/../b", "rest:http://h/"] {
             assert!(builtin_location(text).is_err(), "{text}");

@@ -12,7 +12,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Retentio
         ("keep-monthly", &raw.keep_monthly),
         ("keep-yearly", &raw.keep_yearly),
     ];
-    // 0 is "none for that reason", which is what leaving it out says too.
+    // 0 keeps nothing by that rule, as if the key were absent.
     let [keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly] =
         counts.map(|(name, field)| {
             let count = checker
@@ -35,7 +35,7 @@ pub(super) fn check(checker: &mut Checker, section: &Section, raw: raw::Retentio
         keep_within,
         keep_min,
     };
-    // All left out keeps every run; all 0 would remove every run, the newest too.
+    // Without any rule every run is kept; with only zeros every run would be removed.
     let zero = counts
         .into_iter()
         .find(|(_, field)| field.as_ref().is_some_and(|value| *value.get_ref() == 0));

@@ -1,4 +1,4 @@
-//! What single values may be, whatever the section.
+//! Rules for single values, shared by all sections.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -17,17 +17,18 @@ impl Refusal {
     }
 }
 
-/// What execve(2) takes on Linux: `MAX_ARG_STRLEN` with its NUL.
+/// The limit of execve(2) on Linux for one argument: `MAX_ARG_STRLEN` without the NUL.
 const ARGUMENT_MAX: usize = 128 * 1024 - 1;
-/// Well below what execve(2) takes with the smallest usual stack limit.
+/// The maximum size of a command in bytes. Well below the limit of execve(2) with the smallest
+/// usual stack limit.
 const COMMAND_MAX: usize = 1024 * 1024;
 const ABSOLUTE: &str = "an absolute path without '..' and control characters, its last character no blank and no backslash";
 
 const NONCHARACTER: &str =
     "has a code point in it that is no character (like U+FFFF), which systemd does not take";
 
-/// An absolute path, normalised: `//`, `/./` and a `/` at the end are dropped; `..` is not, as it
-/// means something else behind a symlink.
+/// An absolute path, normalised: `//`, `/./` and a trailing `/` are removed. `..` is refused,
+/// because behind a symlink it leads elsewhere.
 pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
     let refuse = |why: &str| Err(Refusal::new(format!("'{text}' {why}"), ABSOLUTE));
     let path = Path::new(text);
@@ -43,21 +44,20 @@ pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
     if path.components().any(|component| component == Component::ParentDir) {
         return refuse("has '..' in it");
     }
-    // Most directives of systemd take the rest of the line: both would be read as something else
-    // there.
+    // In a unit file, trailing blanks are removed and a trailing backslash continues the line.
     if text.ends_with([' ', '\\']) {
         return refuse("ends in a blank or a backslash");
     }
     Ok(path.components().collect())
 }
 
-/// Whether one lies inside the other or both are the same.
+/// Whether one path lies inside the other or both are equal.
 pub(super) fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
-/// An OS user: the names that every tool agrees on, see systemd's "User/Group Name Syntax"; a dot
-/// is taken inside, as directories have it.
+/// The name of an OS user in the form that all tools accept, see systemd's "User/Group Name
+/// Syntax". Dots inside the name are allowed, because directory services use them.
 pub(super) fn os_user(name: &str) -> Result<String, Refusal> {
     let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
@@ -75,7 +75,7 @@ pub(super) fn unit(name: &str) -> Result<UnitName, Refusal> {
     UnitName::new(name).map_err(|error| Refusal { message: error.to_string(), allowed: None })
 }
 
-/// The name of a systemd credential, or `encrypted:` and the name of one that is encrypted.
+/// `NAME` of a systemd credential, or `encrypted:NAME` of an encrypted one.
 pub(super) fn credential(text: &str) -> Result<SecretSource, Refusal> {
     let (name, source): (_, fn(String) -> SecretSource) = match text.strip_prefix("encrypted:") {
         Some(name) => (name, SecretSource::Encrypted),
@@ -95,7 +95,7 @@ pub(super) fn credential(text: &str) -> Result<SecretSource, Refusal> {
     Err(Refusal::new(format!("'{text}' is not the name of a credential"), allowed))
 }
 
-/// When a timer fires, as systemd is given it.
+/// A calendar event in systemd's normal form.
 pub(super) fn calendar(text: &str) -> Result<String, Refusal> {
     let allowed = "a calendar event as in systemd.time(7), like '*-*-* 02:30:00' (try it with 'systemd-analyze calendar')";
     let calendar = text.parse::<Calendar>().map_err(|error| {
@@ -104,7 +104,7 @@ pub(super) fn calendar(text: &str) -> Result<String, Refusal> {
     Ok(calendar.to_string())
 }
 
-/// A time span, also none at all.
+/// A time span, zero included.
 pub(super) fn timespan(text: &str) -> Result<Timespan, Refusal> {
     text.parse().map_err(|error| {
         Refusal::new(
@@ -114,7 +114,7 @@ pub(super) fn timespan(text: &str) -> Result<Timespan, Refusal> {
     })
 }
 
-/// A time span in which something can happen.
+/// A time span above zero.
 pub(super) fn timespan_above_zero(text: &str) -> Result<Timespan, Refusal> {
     match timespan(text)? {
         none if none.duration().is_zero() => {
@@ -138,7 +138,7 @@ pub(super) fn one_line(text: &str) -> Result<String, Refusal> {
     Ok(text.to_owned())
 }
 
-/// Name of a PostgreSQL role or database: anything that fits.
+/// The name of a PostgreSQL role or database: any text of the right length.
 pub(super) fn postgresql_name(name: &str) -> Result<String, Refusal> {
     if name.is_empty() || name.len() > 63 || name.contains('\0') {
         return Err(Refusal::new(
@@ -149,7 +149,7 @@ pub(super) fn postgresql_name(name: &str) -> Result<String, Refusal> {
     Ok(name.to_owned())
 }
 
-/// A whole number between the bounds of `T` that is at least `from`.
+/// A whole number from `from` to `to`.
 pub(super) fn number<T: TryFrom<i64> + Into<i64>>(
     value: i64,
     from: i64,
@@ -161,8 +161,8 @@ pub(super) fn number<T: TryFrom<i64> + Into<i64>>(
         .ok_or_else(|| Refusal::new(format!("{value} is out of range"), format!("{from} to {to}")))
 }
 
-/// argv: the program absolute, everything else anything that execve(2) takes. Says which argument
-/// is wrong, if it is one.
+/// argv: an absolute program and any arguments that execve(2) accepts. The error has the index of
+/// the refused argument, unless the command as a whole is refused.
 pub(super) fn command(argv: &[String]) -> Result<(), (Option<usize>, Refusal)> {
     let Some(program) = argv.first() else {
         return Err((None, Refusal::new("is empty", "a program and its arguments")));
@@ -204,7 +204,7 @@ pub(super) fn command(argv: &[String]) -> Result<(), (Option<usize>, Refusal)> {
     Ok(())
 }
 
-/// One of a few words.
+/// The value of `text` in a list of words.
 pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
     found.ok_or_else(|| {

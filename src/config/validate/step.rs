@@ -17,8 +17,8 @@ const STAGES: [(&str, Stage); 4] = [
 const NAME: &str =
     "1 to 64 lower case letters, digits and '-', neither the first nor the last a '-'";
 
-/// A disabled step is judged like the others, so that enabling it brings no surprise, and left out
-/// then.
+/// Validates all steps and returns the enabled ones. Disabled steps are validated too, so that they
+/// can be enabled later without errors.
 pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Step>>>) -> Vec<Step> {
     let mut steps: Vec<(bool, Step)> = Vec::new();
     for (index, element) in raw.map(Spanned::into_inner).unwrap_or_default().into_iter().enumerate()
@@ -27,7 +27,7 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Step>>>) 
         let raw = element.into_inner();
         let place = section.field("name", raw.name.as_ref());
         let enabled = raw.enable.as_ref().is_none_or(|enable| *enable.get_ref());
-        let step = one(checker, &section, &raw);
+        let step = check_one(checker, &section, &raw);
         if let Some(first) =
             steps.iter().position(|(_, other)| !step.name.is_empty() && other.name == step.name)
         {
@@ -39,7 +39,7 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Step>>>) 
     steps.into_iter().filter_map(|(enabled, step)| enabled.then_some(step)).collect()
 }
 
-fn one(checker: &mut Checker, section: &Section, raw: &raw::Step) -> Step {
+fn check_one(checker: &mut Checker, section: &Section, raw: &raw::Step) -> Step {
     let stages = STAGES.map(|(word, _)| word).join(", ");
     for (name, missing, allowed) in [
         ("name", raw.name.is_none(), NAME),

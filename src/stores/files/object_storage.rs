@@ -13,10 +13,10 @@ pub fn finding(host: &Host, configuration: &[PathBuf]) -> Option<Finding> {
     let rails = declared::rails(host, configuration)
         .into_iter()
         .flatten()
-        .find(|rails| !rails.elsewhere().is_empty())?;
+        .find(|rails| !rails.in_object_storage().is_empty())?;
     let words = format!(
         "{} in object storage ({}): that is not in the backup, save it where it is",
-        rails.elsewhere().join(", "),
+        rails.in_object_storage().join(", "),
         rails.file.display()
     );
     Some(Finding::warning("object storage", words))

@@ -34,7 +34,7 @@ pub fn findings(config: &Config) -> Vec<Finding> {
             Ok(rails) => {
                 declared.extend(rails.directories());
                 let remote = rails
-                    .remote(&own)
+                    .remote_storages(&own)
                     .into_iter()
                     .filter(|remote| !config.files.omit.contains(&remote.address));
                 findings.extend(remote.map(|remote| elsewhere(&remote, &rails.file)));
@@ -44,8 +44,9 @@ pub fn findings(config: &Config) -> Vec<Finding> {
                         rails.file.display()
                     )
                 };
-                computed
-                    .extend(rails.computed().iter().map(|key| Finding::warning(WHAT, words(key))));
+                computed.extend(
+                    rails.computed_keys().iter().map(|key| Finding::warning(WHAT, words(key))),
+                );
             }
             Err(error) => findings.push(unread(error)),
         }

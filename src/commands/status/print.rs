@@ -1,4 +1,4 @@
-//! Where things stand, for people.
+//! Prints the status as text.
 
 use jiff::Timestamp;
 
@@ -10,8 +10,8 @@ use crate::say;
 use crate::units::Unit;
 use crate::values::{ago, dated};
 
-/// Prints it.
-pub(super) fn tell(status: &Status, restoring: bool, now: Timestamp) {
+/// Prints the status. `restoring`: a restore is running.
+pub(super) fn print(status: &Status, restoring: bool, now: Timestamp) {
     status.wrong.iter().for_each(|line| say!("WRONG: {line}"));
     say!(
         "now:   {}",
@@ -21,8 +21,8 @@ pub(super) fn tell(status: &Status, restoring: bool, now: Timestamp) {
             (false, false) => "nothing is going on",
         }
     );
-    tell_of_runs(status, restoring, now);
-    let never = || "no run was verified yet".to_owned();
+    print_runs(status, restoring, now);
+    let never = || "no run has been verified yet".to_owned();
     say!("verify: {}", status.verified.as_ref().map_or_else(never, |last| verified(last, now)));
     let without_drill = status.verified.as_ref().is_some_and(|last| !last.drill);
     if let Some(drilled) = status.drilled.as_ref().filter(|_| without_drill) {
@@ -38,51 +38,53 @@ pub(super) fn tell(status: &Status, restoring: bool, now: Timestamp) {
     }
 }
 
-fn tell_of_runs(status: &Status, restoring: bool, now: Timestamp) {
+fn print_runs(status: &Status, restoring: bool, now: Timestamp) {
     let running = status.running;
     let last = status.last.as_ref();
-    say!("last:  {}", last.map_or("no run yet".to_owned(), |record| line(record, running, now)));
+    say!("last:  {}", last.map_or("no run yet".to_owned(), |record| run(record, running, now)));
     for warning in last.iter().flat_map(|record| &record.warnings) {
         say!("warning: {warning}");
     }
     if let Some(record) = &status.last_complete {
-        say!("good:  {}", line(record, running, now));
+        say!("good:  {}", run(record, running, now));
     }
     if let Some(record) = &status.restore {
-        say!("restore: {}", line(record, restoring, now));
+        say!("restore: {}", run(record, restoring, now));
     }
 }
 
-fn line(record: &Record, running: bool, now: Timestamp) -> String {
+/// One run or restore in a line. `running`: its executor is running.
+fn run(record: &Record, running: bool, now: Timestamp) -> String {
     let reason =
         record.failure.as_ref().map_or(String::new(), |failure| format!(": {}", failure.reason));
     let outcome = match record.outcome {
-        // A run without an executor and without an end was cut off by a crash or a reboot.
+        // The record has no end, but the executor is gone: a crash or a reboot.
         Outcome::Running if !running => "cut off",
         Outcome::Running => "running",
         Outcome::Complete => "complete",
         Outcome::Failed => "failed",
     };
-    let away = match (record.downtime, record.expected) {
-        (Some(away), _) => format!(", GitLab was away for {away}"),
+    let downtime = match (record.downtime, record.expected) {
+        (Some(downtime), _) => format!(", GitLab was down for {downtime}"),
         (None, _) if record.downtime_longer_than.is_some() => {
-            format!(", GitLab was away for {}", record.away())
+            format!(", GitLab was down for {}", record.away())
         }
         (None, Some(expected)) if record.outcome == Outcome::Running && running => {
-            format!(", GitLab is expected to be away for {expected}")
+            format!(", GitLab is expected to be down for {expected}")
         }
         _ => String::new(),
     };
     let when = ago(record.finished.unwrap_or(record.started), now);
-    format!("{} {outcome} in stage {} ({when}){away}{reason}", record.id, record.stage)
+    format!("{} {outcome} in stage {} ({when}){downtime}{reason}", record.id, record.stage)
 }
 
+/// The result of a verification in a line.
 fn verified(last: &Verified, now: Timestamp) -> String {
     let run = last.run.as_ref().map_or("no run", |run| run.as_str());
     let how = if last.drill { "verified with a drill" } else { "verified" };
     let at = |time: Timestamp| dated(time, now);
     let Some(finished) = last.finished else {
-        return format!("{run} is being {how} since {}, or that was cut off", at(last.started));
+        return format!("{run} is being {how} since {}, or was cut off", at(last.started));
     };
     if last.ok {
         return format!("{run} {how}, nothing is wrong ({})", at(finished));

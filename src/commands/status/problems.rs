@@ -1,4 +1,5 @@
-//! What somebody has to see to, the most urgent first. Judges facts and asks nobody.
+//! The problems that an admin must solve, the most urgent first. Pure: judges facts that the caller
+//! collected.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,7 +9,7 @@ use crate::runs::{Outcome, Record, Verified};
 use crate::units::Unit;
 use crate::values::{ago, dated};
 
-/// What a run may take to write its record after the timer has started it.
+/// The time that a run may need to write its record after the timer has started it.
 const GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 /// The timer that starts runs.
@@ -16,71 +17,69 @@ const GRACE: SignedDuration = SignedDuration::from_secs(30);
 pub(super) struct Clock {
     /// `loaded`, `not-found`, `masked`, …
     pub(super) load: String,
-    /// `enabled`, `disabled`, …; empty where it could not be asked.
+    /// `enabled`, `disabled`, …; empty if it is unknown.
     pub(super) enablement: String,
-    /// It waits for its time.
-    pub(super) runs: bool,
-    /// What keeps it from running.
+    /// Whether the timer is active.
+    pub(super) running: bool,
+    /// The unmet condition that keeps the timer from running.
     pub(super) condition: Option<String>,
-    /// When it last started a run.
+    /// When the timer last started a run.
     pub(super) last: Option<Timestamp>,
 }
 
-/// What is judged.
+/// The facts that are judged.
 #[derive(Debug)]
 pub(super) struct Facts<'a> {
     pub(super) now: Timestamp,
-    /// A run, a restore or GitLab's return.
-    pub(super) at_work: bool,
-    /// A run.
+    /// A run or a restore is running, or GitLab is being started again.
+    pub(super) busy: bool,
+    /// A run is running.
     pub(super) running: bool,
-    /// The last start, if it came to nothing.
+    /// The last start of a run, if it failed before there was a record.
     pub(super) unstarted: Option<Unstarted>,
     pub(super) clock: Clock,
-    /// A unit without which no run starts, if somebody has masked it.
+    /// The executor's unit, if it is masked.
     pub(super) masked: Option<String>,
     /// The newest run.
     pub(super) last: Option<&'a Record>,
-    /// What is down because of a run.
+    /// The units that are down because of a run.
     pub(super) paused: Vec<&'a str>,
     /// Why GitLab is down, or may be.
     pub(super) down: Vec<&'a str>,
     pub(super) verified: Option<&'a Verified>,
 }
 
-/// A line for each; nothing if all is well.
-pub(super) fn wrong(facts: &Facts<'_>) -> Vec<String> {
-    let mut wrong: Vec<String> = facts.down.iter().map(|why| (*why).to_owned()).collect();
-    if !facts.paused.is_empty() && !facts.at_work {
-        wrong.push(format!(
+/// One line for each problem.
+pub(super) fn problems(facts: &Facts<'_>) -> Vec<String> {
+    let mut problems: Vec<String> = facts.down.iter().map(|why| (*why).to_owned()).collect();
+    if !facts.paused.is_empty() && !facts.busy {
+        problems.push(format!(
             "down since a run, and nothing starts it: {} ('systemctl start {}')",
             facts.paused.join(", "),
             Unit::Resume
         ));
     }
-    wrong.extend(not_started(facts));
-    wrong.extend(
+    problems.extend(not_started(facts));
+    problems.extend(
         facts
             .masked
             .iter()
             .map(|unit| format!("{unit} is masked, and no run starts: {}", remedy::unmask(unit))),
     );
-    wrong.extend(clock(&facts.clock));
-    wrong.extend(facts.last.filter(|_| !facts.running).and_then(|last| ended(last, facts.now)));
-    wrong.extend(
+    problems.extend(timer(&facts.clock));
+    problems.extend(facts.last.filter(|_| !facts.running).and_then(|last| failed(last, facts.now)));
+    problems.extend(
         facts.verified.filter(|verified| verified.finished.is_some() && !verified.ok).map(
             |verified| match &verified.run {
-                Some(run) => {
-                    format!("{run} was verified, and something is wrong with it: see below")
-                }
-                None => "the last verify came to no run: see below".to_owned(),
+                Some(run) => format!("the verification of {run} failed: see below"),
+                None => "the last verification found no run to verify: see below".to_owned(),
             },
         ),
     );
-    wrong
+    problems
 }
 
-/// A start of which there is no record.
+/// A start of a run that left no record.
 fn not_started(facts: &Facts<'_>) -> Option<String> {
     if facts.running {
         return None;
@@ -91,7 +90,7 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
             dated(*begun, facts.now)
         ));
     }
-    // One that went on when the timer came was joined by it.
+    // A timer that elapses during a run joins that run.
     let known = facts.last.map(|last| last.finished.unwrap_or(last.started));
     let missed = facts.clock.last.filter(|time| {
         known.is_none_or(|known| *time > known) && facts.now.duration_since(*time) > GRACE
@@ -103,18 +102,19 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
     ))
 }
 
-fn clock(clock: &Clock) -> Option<String> {
+/// A timer that does not start runs.
+fn timer(clock: &Clock) -> Option<String> {
     let timer = Unit::Timer;
     if clock.load == "not-found" {
         return Some(format!(
-            "nothing is installed, and no run starts by itself: '{}'",
+            "the units are not installed, and no run starts by itself: '{}'",
             remedy::install()
         ));
     }
     let off = ["disabled", "masked"]
         .iter()
         .any(|off| clock.enablement.starts_with(off) || clock.load == *off);
-    (off || !clock.runs).then(|| {
+    (off || !clock.running).then(|| {
         let how = match off {
             true if clock.load == "masked" => "masked",
             true => &clock.enablement,
@@ -129,8 +129,8 @@ fn clock(clock: &Clock) -> Option<String> {
     })
 }
 
-/// How the last run failed, if it did.
-fn ended(last: &Record, now: Timestamp) -> Option<String> {
+/// A failure of the last run.
+fn failed(last: &Record, now: Timestamp) -> Option<String> {
     let when = ago(last.finished.unwrap_or(last.started), now);
     let reason =
         last.failure.as_ref().map_or("no reason is on record", |failure| failure.reason.as_str());
@@ -144,7 +144,7 @@ fn ended(last: &Record, now: Timestamp) -> Option<String> {
             Some(format!("run {} failed in stage {} ({when}): {reason}", last.id, last.stage))
         }
         (Outcome::Running, _) => Some(format!(
-            "run {} was cut off in stage {}, begun {when}: a crash, or a reboot",
+            "run {} was cut off in stage {}, started {when}: a crash or a reboot",
             last.id, last.stage
         )),
     }
@@ -173,16 +173,17 @@ mod tests {
         record
     }
 
-    fn well(last: Option<&Record>) -> Facts<'_> {
+    /// The facts of a host without problems.
+    fn good(last: Option<&Record>) -> Facts<'_> {
         Facts {
             now: NOW.parse().unwrap(),
-            at_work: false,
+            busy: false,
             running: false,
             unstarted: None,
             clock: Clock {
                 load: "loaded".to_owned(),
                 enablement: "enabled".to_owned(),
-                runs: true,
+                running: true,
                 condition: None,
                 last: None,
             },
@@ -195,31 +196,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wrong_where_the_last_run_went_well_or_none_was_due() {
-        assert!(wrong(&well(None)).is_empty());
-        let good = record(Outcome::Complete, None);
-        let mut facts = well(Some(&good));
+    fn there_are_no_problems_if_the_last_run_succeeded_or_none_was_due() {
+        assert!(problems(&good(None)).is_empty());
+        let complete = record(Outcome::Complete, None);
+        let mut facts = good(Some(&complete));
         facts.clock.last = Some("2026-11-29T02:29:58Z".parse().unwrap());
-        assert!(wrong(&facts).is_empty());
-        // It came while the run went on, or a moment ago.
+        assert!(problems(&facts).is_empty());
+        // The timer elapsed during the run, or a moment ago.
         for time in ["2026-11-29T02:35:00Z", "2026-11-29T08:59:45Z"] {
             facts.clock.last = Some(time.parse().unwrap());
-            assert!(wrong(&facts).is_empty(), "{time}");
+            assert!(problems(&facts).is_empty(), "{time}");
         }
     }
 
     #[test]
-    fn a_night_without_a_record_comes_first_with_its_reason() {
+    fn a_start_without_a_record_comes_first_with_its_reason() {
         let bad = record(Outcome::Failed, Some("disk full"));
-        let mut facts = well(Some(&bad));
-        facts.clock.runs = false;
+        let mut facts = good(Some(&bad));
+        facts.clock.running = false;
         facts.clock.enablement = "disabled".to_owned();
         facts.unstarted = Some(Unstarted {
             unit: "gitlab-backup-run.service".to_owned(),
             at: "2026-11-29T08:00:00Z".parse().unwrap(),
             reason: "could not be started: its program cannot be run (exit status 203)".to_owned(),
         });
-        let lines = wrong(&facts);
+        let lines = problems(&facts);
         assert_eq!(
             lines[0],
             "the last run did not start (2026-11-29 08:00:00 UTC, 60 min ago): gitlab-backup-run.service: could not be started: its program \
@@ -234,12 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn the_timer_knows_of_a_night_that_systemd_has_forgotten() {
-        let good = record(Outcome::Complete, None);
-        let mut facts = well(Some(&good));
+    fn the_timers_last_trigger_reveals_a_start_without_a_record() {
+        let complete = record(Outcome::Complete, None);
+        let mut facts = good(Some(&complete));
         facts.clock.last = Some("2026-11-29T08:30:00Z".parse().unwrap());
-        assert!(wrong(&facts)[0].contains("nothing is on record"), "{:?}", wrong(&facts));
+        assert!(problems(&facts)[0].contains("nothing is on record"), "{:?}", problems(&facts));
         facts.running = true;
-        assert!(wrong(&facts).is_empty());
+        assert!(problems(&facts).is_empty());
     }
 }
