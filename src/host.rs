@@ -18,3 +18,8 @@ pub mod socket;
 pub mod text;
 pub mod tls;
 pub mod user;
+
+/// The running host's name, as the kernel reports it.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -12,9 +12,9 @@ use indicatif::BinaryBytes;
 use tokio::time::{Instant, sleep};
 
 use crate::catalog::{Catalog, Whose};
-use crate::config::{Config, host};
+use crate::config::Config;
 use crate::exit::{ALREADY_RUNNING, Exit};
-use crate::host::{remedy, text};
+use crate::host::{self, remedy, text};
 use crate::open;
 use crate::paths::RootDirectory;
 use crate::runs::restore::{Journal, Request, State, Turn, left};

@@ -4,20 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Counted from 1; `None` if the file as a whole is meant.
-    pub line: Option<usize>,
-    /// Counted from 1, in characters.
-    pub column: Option<usize>,
-    /// The key's path, `postgresql.port` or `step[1].command`; empty where there is none.
-    pub key: String,
-    /// What is wrong.
-    pub message: String,
-    /// What would be right.
-    pub allowed: Option<String>,
-}
+use crate::schema::Finding;
 
 /// Everything that is wrong with a configuration, in the order of the file, what has no place there
 /// last; never empty.
@@ -100,14 +87,4 @@ fn one_line(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
-}
-
-/// Line and column, counted from 1, of the byte at `offset`.
-pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (
-        before.matches('\n').count() + 1,
-        before.get(line_start..).unwrap_or_default().chars().count() + 1,
-    )
 }

@@ -53,8 +53,3 @@ impl Host {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 }
-
-/// The running host's name, as the kernel has it.
-pub fn name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}

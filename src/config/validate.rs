@@ -3,35 +3,31 @@
 
 mod files;
 mod gitlab;
-mod monitoring;
 mod postgresql;
 mod proxy;
 mod redis;
 mod repository;
 mod retention;
-mod rules;
 mod schedule;
 mod step;
 mod verify;
 
 use std::path::{Path, PathBuf};
 
-use toml::Spanned;
-
 use super::Config;
-use super::error::{Finding, position};
 use super::found::Defaults;
 use super::host::Host;
-use super::raw::{Field, List, Raw};
+use super::raw::Raw;
 use super::unit_files::Units;
-use crate::values::SecretSource;
-use rules::Refusal;
+use crate::monitoring;
+use crate::schema::rules::{self, Refusal};
+use crate::schema::{Checker, Finding, Place, Section, inner};
 pub(super) use rules::path;
 
 /// Judges `raw`. What is refused stands in the findings and has a stand-in in the returned value,
 /// which is only good without findings.
 pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Finding>) {
-    let mut checker = Checker { text, findings: Vec::new() };
+    let mut checker = Checker::new(text);
     let section = Section::of("gitlab", raw.gitlab.as_ref());
     let units = Units::of(host).unwrap_or_else(|error| {
         checker.refuse(
@@ -123,168 +119,5 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         steps,
         found,
     };
-    (config, checker.findings)
-}
-
-fn inner<T: Default>(field: Field<T>) -> T {
-    field.map(Spanned::into_inner).unwrap_or_default()
-}
-
-/// A table of the file, there or not.
-struct Section {
-    key: String,
-    offset: Option<usize>,
-}
-
-impl Section {
-    fn of<T>(key: impl Into<String>, table: Option<&Spanned<T>>) -> Self {
-        Self { key: key.into(), offset: table.map(|table| table.span().start) }
-    }
-
-    /// Where a key is missing: at the table, if there is one.
-    fn place(&self, name: &str) -> Place {
-        Place { key: format!("{}.{name}", self.key), offset: self.offset }
-    }
-
-    /// Where a key's value is, or where it is missing.
-    fn field<T>(&self, name: &str, field: Option<&Spanned<T>>) -> Place {
-        Place { offset: field.map(|value| value.span().start).or(self.offset), ..self.place(name) }
-    }
-}
-
-/// A key and where it stands.
-#[derive(Debug, Clone)]
-struct Place {
-    key: String,
-    offset: Option<usize>,
-}
-
-/// Collects the findings.
-struct Checker<'a> {
-    text: &'a str,
-    findings: Vec<Finding>,
-}
-
-impl Checker<'_> {
-    fn refuse(&mut self, place: &Place, refusal: Refusal) {
-        let (line, column) = place.offset.map(|offset| position(self.text, offset)).unzip();
-        self.findings.push(Finding {
-            line,
-            column,
-            key: place.key.clone(),
-            message: refusal.message,
-            allowed: refusal.allowed,
-        });
-    }
-
-    /// `None` for what was left out and for what was refused.
-    fn value<T, U>(
-        &mut self,
-        section: &Section,
-        name: &str,
-        field: Option<&Spanned<T>>,
-        rule: impl FnOnce(&T) -> Result<U, Refusal>,
-    ) -> Option<U> {
-        let field = field?;
-        match rule(field.get_ref()) {
-            Ok(value) => Some(value),
-            Err(refusal) => {
-                self.refuse(&section.field(name, Some(field)), refusal);
-                None
-            }
-        }
-    }
-
-    /// Each element by itself; what was refused is left out. No value may stand in the list twice.
-    fn list<U: PartialEq>(
-        &mut self,
-        section: &Section,
-        name: &str,
-        list: &List,
-        rule: impl Fn(&String) -> Result<U, Refusal>,
-    ) -> Option<Vec<(Place, U)>> {
-        let mut taken: Vec<(Place, U)> = Vec::new();
-        for (index, element) in list.as_ref()?.get_ref().iter().enumerate() {
-            let place = section.field(&format!("{name}[{index}]"), Some(element));
-            match rule(element.get_ref()) {
-                Ok(value) => match taken.iter().find(|(_, other)| *other == value) {
-                    Some((first, _)) => {
-                        let refusal = Refusal::new(
-                            format!(
-                                "'{}' is there twice, first as {}",
-                                element.get_ref(),
-                                first.key
-                            ),
-                            "each once",
-                        );
-                        self.refuse(&place, refusal);
-                    }
-                    None => taken.push((place, value)),
-                },
-                Err(refusal) => self.refuse(&place, refusal),
-            }
-        }
-        Some(taken)
-    }
-
-    /// argv with an absolute program.
-    fn command(&mut self, section: &Section, list: &List) -> Option<Vec<String>> {
-        self.named_command(section, "command", list)
-    }
-
-    /// argv under another name.
-    fn named_command(&mut self, section: &Section, name: &str, list: &List) -> Option<Vec<String>> {
-        let list = list.as_ref()?;
-        let strings: Vec<_> =
-            list.get_ref().iter().map(|argument| argument.get_ref().clone()).collect();
-        match rules::command(&strings) {
-            Ok(()) => Some(strings),
-            Err((index, refusal)) => {
-                let element = index
-                    .and_then(|index| list.get_ref().get(index).map(|element| (index, element)));
-                let place = match element {
-                    Some((index, element)) => {
-                        section.field(&format!("{name}[{index}]"), Some(element))
-                    }
-                    None => section.field(name, Some(list)),
-                };
-                self.refuse(&place, refusal);
-                Some(strings)
-            }
-        }
-    }
-
-    /// `password-file` or `password-credential`.
-    fn secret(
-        &mut self,
-        section: &Section,
-        file: &Field<String>,
-        credential: &Field<String>,
-    ) -> Option<SecretSource> {
-        self.named_secret(section, "password", file, credential)
-    }
-
-    /// `NAME-file` or `NAME-credential`.
-    fn named_secret(
-        &mut self,
-        section: &Section,
-        name: &str,
-        file: &Field<String>,
-        credential: &Field<String>,
-    ) -> Option<SecretSource> {
-        let (file_key, credential_key) = (format!("{name}-file"), format!("{name}-credential"));
-        if file.is_some() && credential.is_some() {
-            let message = format!("contradicts {file_key}: a {name} is in one place");
-            self.refuse(
-                &section.field(&credential_key, credential.as_ref()),
-                Refusal::new(message, "one of the two"),
-            );
-        }
-        let path = self
-            .value(section, &file_key, file.as_ref(), |path| rules::path(path))
-            .map(SecretSource::File);
-        let id =
-            self.value(section, &credential_key, credential.as_ref(), |id| rules::credential(id));
-        path.or(id)
-    }
+    (config, checker.into_findings())
 }

@@ -4,10 +4,10 @@ use anyhow::{Context, Result, bail};
 
 use super::window::Window;
 use super::{capture, enter, restore, resume, stage};
-use crate::config::monitoring::OnError;
 use crate::config::{Config, Stage};
 use crate::gitlab::strangers;
 use crate::machine::{Base, Machine};
+use crate::monitoring::OnError;
 use crate::open;
 use crate::paths;
 use crate::run::manifest::parts;
@@ -77,7 +77,7 @@ impl Backup<'_> {
         self.enter("prepare")?;
         open::judge_password_file(self.config)?;
         credentials::files_are_there(self.config)?;
-        if let Some(reason) = silence::forbids(self.config)? {
+        if let Some(reason) = silence::reason_to_abort(self.config)? {
             return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
         }
         let members = self.plan.members(Stage::Prepare);
@@ -93,7 +93,7 @@ impl Backup<'_> {
             }
             prepared => prepared?,
         }
-        self.record.warnings.extend(silence::complaints(self.config)?);
+        self.record.warnings.extend(silence::missing(self.config)?);
         self.expect()
     }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::config::host;
+use crate::host;
 use crate::runs::{Outcome, Part, Record, away};
 use crate::values::RunId;
 

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
-use crate::config::{Config, host};
-use crate::host::{beneath, own};
+use crate::config::Config;
+use crate::host::{self, beneath, own};
 use crate::open;
 use crate::paths::{self, RootDirectory};
 use crate::repository::{Snapshot, patience};

@@ -5,7 +5,6 @@ use std::path::Path;
 use askama::Template;
 
 use crate::config::Stage;
-use crate::config::monitoring::ReportConfig;
 use crate::paths;
 use crate::units::Unit;
 use crate::units::render::credential::line;
@@ -101,10 +100,7 @@ struct Unsilence {
 pub const REPORT_START: Row = Row {
     name: "gitlab-backup-report-start.service",
     when: When::Start,
-    needed: |config| {
-        let healthchecks = |report: &ReportConfig| matches!(report, ReportConfig::Healthchecks(_));
-        config.monitoring.reports.iter().any(healthchecks)
-    },
+    needed: |config| config.monitoring.reports.iter().any(|report| report.system().wants_start()),
     text: |renderer, _| {
         Report {
             description: "GitLab backup: tell that a run has begun",
@@ -156,11 +152,11 @@ fn told() -> Sandbox {
 fn report_sandbox(renderer: &Renderer<'_>) -> Option<Sandbox> {
     let mut writable: Vec<&Path> = Vec::new();
     for report in &renderer.config.monitoring.reports {
-        match report {
-            ReportConfig::Command { .. } => return None,
-            ReportConfig::Prometheus(path) => writable.extend(path.parent()),
-            _ => {}
+        let system = report.system();
+        if system.program().is_some() {
+            return None;
         }
+        writable.extend(system.file().and_then(Path::parent));
     }
     // With `-`: that one is missing is for the report itself to say, in words, and not for the
     // unit's start.
@@ -175,12 +171,12 @@ fn report_sandbox(renderer: &Renderer<'_>) -> Option<Sandbox> {
 /// `LoadCredential=` of what the silences need.
 fn silence_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
     let silences = &renderer.config.monitoring.silences;
-    lines(silences.iter().flat_map(|silence| silence.secrets()).collect())
+    lines(silences.iter().flat_map(|silence| silence.system().secrets()).collect())
 }
 
 fn report_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
     let reports = &renderer.config.monitoring.reports;
-    lines(reports.iter().flat_map(|report| report.secrets()).collect())
+    lines(reports.iter().flat_map(|report| report.system().secrets()).collect())
 }
 
 /// Two systems may share a secret.
