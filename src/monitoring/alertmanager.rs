@@ -244,7 +244,7 @@ impl Alertmanager {
             .await?
             .json()?;
         let version = about.version_info.version;
-        ensure!(!version.is_empty(), "{} tells no version", server.shown());
+        ensure!(!version.is_empty(), "{} reports no version", server.shown());
         self.own_silences(&server).await?;
         Ok(format!("Alertmanager {version}, its silences can be read"))
     }

@@ -64,7 +64,7 @@ impl Prometheus {
 
     fn probe_directory(&self) -> Result<String> {
         let directory = self.textfile.parent().context("no directory")?;
-        Directory::open(directory).context("make it")?;
+        Directory::open(directory).context("create it")?;
         Ok(format!("{} is there", directory.display()))
     }
 }
@@ -116,7 +116,7 @@ fn metrics(report: &Report) -> String {
     let seconds = |at: jiff::Timestamp| at.as_millisecond() as f64 / 1000.0;
     metric(
         "last_run_status",
-        "0 well, 1 complete but something after it failed, 2 failed",
+        "0 success, 1 complete but a later step failed, 2 failed",
         plain(Some(f64::from(report.status()))),
     );
     metric(
@@ -135,7 +135,7 @@ fn metrics(report: &Report) -> String {
         "How long GitLab was down in the last run",
         plain(report.downtime_seconds),
     );
-    metric("size_bytes", "Content in the last run, by part", by_part(|part| part.bytes as f64));
+    metric("size_bytes", "Bytes in the last run, by part", by_part(|part| part.bytes as f64));
     metric("files", "Files in the last run, by part", by_part(|part| part.files as f64));
     metric("part_duration_seconds", "How long storing took, by part", by_part(|part| part.seconds));
     text

@@ -49,7 +49,7 @@ impl Api {
         version.as_str().unwrap_or_default().clone_into(&mut api.version);
         let mut numbers = api.version.split('.').map(|number| number.parse::<u32>().ok());
         let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next()) else {
-            bail!("{} tells '{}' as its version", api.server.shown(), api.version);
+            bail!("{} reports '{}' as its version", api.server.shown(), api.version);
         };
         ensure!(
             (major, minor) >= OLDEST,

@@ -1,5 +1,5 @@
-//! A maintenance: found by its name, created or updated for a run, deleted at the end. A maintenance
-//! that this host has not created is never changed.
+//! A maintenance: found by its name, created or updated for a run, deleted at the end. A
+//! maintenance that this host has not created is never changed.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::FutureExt;
@@ -17,8 +17,8 @@ use super::api::Api;
 
 /// The credential with the API token.
 const CREDENTIAL: &str = "zabbix.token";
-/// Seconds by which a maintenance begins in the past: Zabbix rounds down to the minute, and a period
-/// must have at least five minutes.
+/// Seconds by which a maintenance begins in the past: Zabbix rounds down to the minute, and a
+/// period must have at least five minutes.
 const HEAD_START: i64 = 300;
 
 /// The maintenance of the configured hosts and groups.
@@ -132,7 +132,7 @@ impl Maintenance {
         };
         ensure!(
             found.description.starts_with(&self.mark()),
-            "Zabbix has a maintenance '{name}' that gitlab-backup on this host did not make: it is left alone; give ours another name \
+            "Zabbix has a maintenance '{name}' that gitlab-backup on this host did not make: it is left alone; choose another name \
              ([monitoring.zabbix] name)"
         );
         Ok(Some(found.maintenanceid))
@@ -171,8 +171,9 @@ impl Maintenance {
             }
         };
         let result = api.call(method, params).await?;
-        let id =
-            result["maintenanceids"][0].as_str().with_context(|| format!("{method} told no id"))?;
+        let id = result["maintenanceids"][0]
+            .as_str()
+            .with_context(|| format!("the answer to {method} has no id"))?;
         Ok(Some(id.to_owned()))
     }
 
@@ -214,7 +215,7 @@ impl Maintenance {
             _ => {}
         }
         Ok(format!(
-            "Zabbix {}; {} hosts and {} groups found, which this token may write, as it may maintenances; the name '{}' is free or ours",
+            "Zabbix {}; {} hosts and {} groups found; the token may write them and maintenances; the name '{}' is available",
             api.version(),
             targets.hosts.len(),
             targets.groups.len(),
@@ -256,7 +257,7 @@ impl Silence for Maintenance {
 }
 
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
-    serde_json::from_value(value).context("Zabbix answers something else than it was asked for")
+    serde_json::from_value(value).context("the answer of Zabbix has an unexpected format")
 }
 
 /// Seconds since the epoch, rounded down to the minute.
