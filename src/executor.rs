@@ -1,7 +1,7 @@
-//! The executor: starts the stages one after the other and says truthfully how the run ended.
+//! The executor: starts the stages one after the other, and records how the run ended.
 //!
-//! It never starts or stops GitLab itself and nothing depends on it living: what must be undone is
-//! a bracket, and systemd closes brackets.
+//! It never starts or stops GitLab itself, and it may be killed at any time: everything that must
+//! be undone is a bracket, and systemd ends brackets.
 
 mod backup;
 mod capture;
@@ -30,11 +30,11 @@ use crate::values::RunId;
 pub use conclude::conclude;
 pub use restore::restore;
 
-/// Lines of the journal that a failed run keeps.
+/// Lines of the journal that the record of a failed run contains.
 const LOG_LINES: usize = 15;
 
-/// Does one run. An error is a failed run, and has been recorded as such, also where `connect`
-/// finds no service manager.
+/// Executes a backup. An error means that the run failed. The failure is in its record, unless
+/// `connect` failed: then [`conclude`] records it.
 pub async fn execute<M: ServiceManager>(
     config: &Config,
     base: Base<'_>,
@@ -44,11 +44,11 @@ pub async fn execute<M: ServiceManager>(
     milestone::begun(base.journal, Kind::Backup, &record);
     let manager = connect().await?;
     let result = backup::stages(config, base, base.with(&manager), &mut record).await;
-    conclude_with(base, &mut record, Kind::Backup, result).await
+    record_result(base, &mut record, Kind::Backup, result).await
 }
 
-/// Closes the record.
-async fn conclude_with(
+/// Writes the result of a run, and its end, to the record and the journal.
+async fn record_result(
     base: Base<'_>,
     record: &mut Record,
     kind: Kind,
@@ -73,7 +73,7 @@ async fn conclude_with(
                 }
                 Err(error) => (error, None, Vec::new()),
             };
-            // A run whose manifest is written is complete, whatever a later step did.
+            // A run with a manifest is complete, even if a later step failed.
             if record.outcome == Outcome::Running {
                 record.outcome = Outcome::Failed;
             }
@@ -85,7 +85,7 @@ async fn conclude_with(
     }
 }
 
-/// Makes the run known: its record, and its id for the units.
+/// Creates the record of the run and the environment of its units.
 fn begin(base: Base<'_>) -> Result<Record> {
     let Base { clock, root, .. } = base;
     own::make(root.at(paths::RUNS))?;
@@ -95,7 +95,7 @@ fn begin(base: Base<'_>) -> Result<Record> {
     if let Err(error) = Record::prune(root) {
         tracing::warn!("{error:#}");
     }
-    environment(root, &record)?;
+    write_environment(root, &record)?;
     Ok(record)
 }
 
@@ -103,20 +103,21 @@ fn run_id(started: Timestamp) -> RunId {
     RunId::new(started, u16::try_from(std::process::id() & 0xffff).unwrap_or(0))
 }
 
-/// Tells the units what they belong to.
-fn environment(root: &RootDirectory, record: &Record) -> Result<()> {
+/// Writes the environment that all units of the run read.
+fn write_environment(root: &RootDirectory, record: &Record) -> Result<()> {
     let environment =
         format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
     own::write(root.at(paths::ENVIRONMENT), environment)
 }
 
+/// Records that the run enters `stage`, and announces it.
 fn enter(base: Base<'_>, record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
     record.save(base.root, kind)?;
     let expected = record
         .expected
         .filter(|_| stage == "capture")
-        .map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
+        .map_or(String::new(), |expected| format!(", GitLab down for about {expected}"));
     notify::status(&format!("{}: {stage}{expected}", record.id));
     milestone::stage(base.journal, kind, record, &expected);
     Ok(())

@@ -1,5 +1,5 @@
-//! The host below everything else: other people's directories, acting as another account, what the
-//! kernel grants.
+//! The operating system: files and directories, also of other users, processes, accounts, sockets,
+//! the clock.
 
 pub mod beneath;
 pub mod clock;

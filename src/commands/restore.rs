@@ -115,7 +115,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     }
     let manifest = &catalog.pick(args.run.as_ref())?.manifest;
     if !args.skip_redis.is_empty() {
-        Request { only: Vec::new(), ..request(manifest, args) }.known(manifest)?;
+        Request { only: Vec::new(), ..request(manifest, args) }.check_names(manifest)?;
     }
     if let Some(into) = &args.into {
         return into::lay_out(config, manifest, into, args);
@@ -135,7 +135,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
         ensure!(there, "{} is not in run {}", text::path(path), manifest.id);
     }
     let request = request(manifest, args);
-    request.known(manifest)?;
+    request.check_names(manifest)?;
     if manifest.host != host::name() {
         say!("run {} is of host '{}', and this is '{}'", manifest.id, manifest.host, host::name());
     }
@@ -171,7 +171,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
     let _turn = Turn::take()?
         .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
-    Journal::want_back(&RootDirectory::host(), false)?;
+    Journal::request_undo(&RootDirectory::host(), false)?;
     let finish = Unit::from(Restore::Finish).to_string();
     manager.reset_failed(&finish).await?;
     manager.start(&finish, Mode::Replace).await?;
@@ -188,7 +188,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
 
 /// Tells what is lost if what has taken place is undone, before anybody is asked.
 fn loss(journal: &Journal) -> Result<()> {
-    journal.ensure_whole()?;
+    journal.ensure_undoable()?;
     let plan = &journal.plan;
     let run = plan.run.as_ref().map_or("a run", RunId::as_str);
     let since = journal.switched.unwrap_or(journal.started).strftime("%Y-%m-%d %H:%M:%S UTC");

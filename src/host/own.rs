@@ -1,6 +1,6 @@
-//! Files and directories that nobody but root can exchange: our own state, systemd's, the
-//! repository. By path, which is safe only there; what lies in directories of others is for
-//! [`beneath`](super::beneath).
+//! Access by path to files and directories that only root can exchange: the state of this program,
+//! systemd's, and the repository. Paths are not safe anywhere else: use
+//! [`beneath`](super::beneath) in directories of other users.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place beside `beneath` where a path may lead to a file"
@@ -19,12 +19,12 @@ pub fn open(path: &Path) -> io::Result<File> {
     File::open(path)
 }
 
-/// Makes a file for writing, or empties the one that is there.
+/// Creates a file for writing, or truncates the existing one.
 pub fn create(path: &Path) -> io::Result<File> {
     File::create(path)
 }
 
-/// Opens a file of ours for writing that nobody else may open, and makes it if it is not there.
+/// Opens a file with mode 0600 for writing, and creates it if necessary.
 pub fn closed(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -34,62 +34,61 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// The same as text.
+/// The content of a file as text.
 pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-/// How long ago a file was written; no time, by a clock that was set back.
+/// The time since a file was written; zero if that is in the future.
 pub fn age(path: &Path) -> io::Result<Duration> {
     Ok(fs::metadata(path)?.modified()?.elapsed().unwrap_or_default())
 }
 
-/// What is in a directory.
+/// The entries of a directory.
 pub fn entries(path: impl AsRef<Path>) -> io::Result<ReadDir> {
     fs::read_dir(path)
 }
 
-/// Whether a path leads to a directory, through whatever links.
+/// Whether a path leads to a directory, also through links.
 pub fn is_directory(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// The number of the file system that a path leads to.
+/// The device number of the file system of a path.
 pub fn device(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|metadata| metadata.dev())
 }
 
-/// Whether what is at a path is in memory only, and gone after a reboot. False where that cannot be
-/// told.
+/// Whether a path is on a file system in memory, which is lost with a reboot. False if unknown.
 pub fn is_in_memory(path: &Path) -> bool {
     /// linux/magic.h: tmpfs, ramfs.
     const MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6];
     rustix::fs::statfs(path).is_ok_and(|system| MEMORY.contains(&system.f_type))
 }
 
-/// Where a link leads to.
+/// The target of a link.
 pub fn link(path: &Path) -> io::Result<PathBuf> {
     fs::read_link(path)
 }
 
-/// A path without links.
+/// The path with all links resolved.
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
 
-/// What is behind the path.
+/// The metadata of the file that a path leads to.
 pub fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::metadata(path)
 }
 
-/// Writes a small file that nobody reads before it is whole.
+/// Writes a file, not atomically.
 pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
     let path = path.as_ref();
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Puts a file under its name when `write` has written it whole; if it has to outlive the machine,
-/// both are on disk when this returns, so that what it stands for may be removed.
+/// Replaces a file atomically by one with the content that `write` writes. With `outlives`, syncs
+/// the file and its directory, so that it survives a crash of the host.
 pub fn replace(
     path: &Path,
     mode: u32,
@@ -98,7 +97,7 @@ pub fn replace(
 ) -> Result<()> {
     let replace = || -> Result<()> {
         let directory = path.parent().context("it has no directory")?;
-        // Its error names the file, which nobody has heard of.
+        // Without the name of the temporary file.
         let mut file = tempfile::NamedTempFile::new_in(directory)
             .map_err(|error| io::Error::from(error.kind()))?;
         write(file.as_file_mut())?;
@@ -108,7 +107,6 @@ pub fn replace(
         }
         file.persist(path)?;
         if outlives {
-            // The name is the directory's content.
             File::open(directory)?.sync_all()?;
         }
         Ok(())
@@ -116,13 +114,13 @@ pub fn replace(
     replace().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Makes a directory and those above it, where they are missing.
+/// Creates a directory and its missing parents.
 pub fn make(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// The same, each closed to others.
+/// Creates a directory and its missing parents, with mode 0700.
 pub fn make_closed(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     DirBuilder::new()
@@ -132,7 +130,7 @@ pub fn make_closed(path: impl AsRef<Path>) -> Result<()> {
         .with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Makes a directory of this mode, whatever the umask. That it is there is an error.
+/// Creates a directory with this mode, regardless of the umask. Fails if it exists.
 pub fn make_new(path: &Path, mode: u32) -> Result<()> {
     let make = || {
         fs::create_dir(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
@@ -140,17 +138,17 @@ pub fn make_new(path: &Path, mode: u32) -> Result<()> {
     make().with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Renames.
+/// Renames a file or directory.
 pub fn rename(from: &Path, to: impl AsRef<Path>) -> Result<()> {
     fs::rename(from, to).with_context(|| format!("cannot rename {}", from.display()))
 }
 
-/// Removes a file; that it is not there is no failure.
+/// Removes a file, if it exists.
 pub fn remove(path: impl AsRef<Path>) -> Result<()> {
     removed(path.as_ref(), fs::remove_file(&path))
 }
 
-/// Removes an empty directory; that it is not there is no failure.
+/// Removes an empty directory, if it exists.
 pub fn remove_directory(path: impl AsRef<Path>) -> Result<()> {
     removed(path.as_ref(), fs::remove_dir(&path))
 }

@@ -70,7 +70,7 @@ async fn of_run(config: &Config, request: &Request, run: &RunId) -> Result<Resto
     let run = catalog.pick(Some(run))?;
     let manifest = &run.manifest;
     let mut findings = Findings::default();
-    findings.add("names", request.known(manifest));
+    findings.add("names", request.check_names(manifest));
     if let Some(mismatch) = gitlab_mismatch(manifest) {
         match request.allow_version_mismatch {
             true => tracing::warn!("{mismatch}: restoring all the same, as asked for"),

@@ -125,7 +125,7 @@ pub(super) async fn back(
 /// # Errors
 /// If something of it is gone. Nothing was touched.
 pub(super) async fn prove(journal: &Journal, server: &mut Server) -> Result<()> {
-    journal.ensure_whole()?;
+    journal.ensure_undoable()?;
     moves::prove(&journal.moves)?;
     moves::prove(&journal.redis_moves)?;
     server.prove(journal).await

@@ -37,7 +37,7 @@ pub async fn preflight(config: &Config) -> Result<()> {
         .iter()
         .any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
     let answered = !silent || answers(config).await;
-    paused::answered(&RootDirectory::host(), answered, &running(config).await?)
+    paused::record_answer(&RootDirectory::host(), answered, &running(config).await?)
 }
 
 /// What of GitLab runs.
@@ -121,7 +121,7 @@ async fn writers(config: &Config) -> Vec<Finding> {
         }
     }
     if config.gitlab.quiesce == Quiesce::Freeze {
-        missing.extend(freeze::possible(&RootDirectory::host()).err());
+        missing.extend(freeze::ensure_possible(&RootDirectory::host()).err());
     }
     let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
     findings.extend(each_or("gitlab", missing, seen));
