@@ -6,8 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 
-use crate::config::host;
-use crate::host::own;
+use crate::host::{self, own};
 use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Reader, Snapshot};
 use crate::runs::record::{is_ahead, read_json, write_json};

@@ -8,7 +8,6 @@ mod error;
 mod found;
 pub mod host;
 mod layout;
-pub mod monitoring;
 mod raw;
 mod unit_files;
 mod validate;
@@ -20,13 +19,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::host::{beneath, mounts, own};
+use crate::monitoring::Monitoring;
+pub use crate::schema::Finding;
 use crate::values::{SecretSource, Timespan, UnitName};
 
-pub use error::{ConfigError, Finding};
+pub use error::ConfigError;
 pub use found::Found;
 use host::Host;
 pub use layout::{OMNIBUS, SUPERVISOR, is_recognised};
-use monitoring::Monitoring;
 
 /// The maximum size of the file in bytes: half of systemd's limit for all credentials of a unit,
 /// systemd.exec(5) `LoadCredential=`.

@@ -1,7 +1,7 @@
-//! The executor: starts the stages one after the other and says truthfully how the run ended.
+//! The executor: starts the stages one after the other, and records how the run ended.
 //!
-//! It never starts or stops GitLab itself and nothing depends on it living: what must be undone is
-//! a bracket, and systemd closes brackets.
+//! It never starts or stops GitLab itself, and it may be killed at any time: everything that must
+//! be undone is a bracket, and systemd ends brackets.
 
 mod backup;
 mod capture;
@@ -31,11 +31,11 @@ use crate::values::RunId;
 pub use conclude::conclude;
 pub use restore::restore;
 
-/// Lines of the journal that a failed run keeps.
+/// Lines of the journal that the record of a failed run contains.
 const LOG_LINES: usize = 15;
 
-/// Does one run. An error is a failed run, and has been recorded as such, also where `connect`
-/// finds no service manager.
+/// Executes a backup. An error means that the run failed. The failure is in its record, unless
+/// `connect` failed: then [`conclude`] records it.
 pub async fn execute<M: ServiceManager>(
     config: &Config,
     base: Base<'_>,
@@ -46,15 +46,15 @@ pub async fn execute<M: ServiceManager>(
     let manager = connect().await?;
     let result = async {
         ensure_alone(&manager, Kind::Backup).await?;
-        environment(base.root, &record)?;
+        write_environment(base.root, &record)?;
         backup::stages(config, base, base.with(&manager), &mut record).await
     };
     let result = result.await;
-    conclude_with(base, &mut record, Kind::Backup, result).await
+    record_result(base, &mut record, Kind::Backup, result).await
 }
 
-/// Closes the record.
-async fn conclude_with(
+/// Writes the result of a run, and its end, to the record and the journal.
+async fn record_result(
     base: Base<'_>,
     record: &mut Record,
     kind: Kind,
@@ -79,7 +79,7 @@ async fn conclude_with(
                 }
                 Err(error) => (error, None, Vec::new()),
             };
-            // A run whose manifest is written is complete, whatever a later step did.
+            // A run with a manifest is complete, even if a later step failed.
             if record.outcome == Outcome::Running {
                 record.outcome = Outcome::Failed;
             }
@@ -91,7 +91,7 @@ async fn conclude_with(
     }
 }
 
-/// Begins the record of a run.
+/// Creates the record of a run.
 fn begin(base: Base<'_>) -> Result<Record> {
     let Base { clock, root, .. } = base;
     own::make(root.at(paths::RUNS))?;
@@ -108,8 +108,8 @@ fn run_id(started: Timestamp) -> RunId {
     RunId::new(started, u16::try_from(std::process::id() & 0xffff).unwrap_or(0))
 }
 
-/// Fails if the executor of the other kind is at work: a backup and a restore share the window, the
-/// marks in it and the environment of their units, so the one that comes second touches none of it.
+/// Fails if the executor of the other kind is running. A backup and a restore share the window, the
+/// marks in it and the environment of their units: the second one must not touch any of them.
 async fn ensure_alone(manager: &dyn ServiceManager, kind: Kind) -> Result<()> {
     let (other, why) = match kind {
         Kind::Backup => (
@@ -125,20 +125,21 @@ async fn ensure_alone(manager: &dyn ServiceManager, kind: Kind) -> Result<()> {
     Ok(())
 }
 
-/// Tells the units what they belong to.
-fn environment(root: &RootDirectory, record: &Record) -> Result<()> {
+/// Writes the environment that all units of the run read.
+fn write_environment(root: &RootDirectory, record: &Record) -> Result<()> {
     let environment =
         format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
     durable::write(&root.at(paths::ENVIRONMENT), 0o600, environment)
 }
 
+/// Records that the run enters `stage`, and announces it.
 fn enter(base: Base<'_>, record: &mut Record, kind: Kind, stage: &str) -> Result<()> {
     record.stage = stage.to_owned();
     record.save(base.root, kind)?;
     let expected = record
         .expected
         .filter(|_| stage == "capture")
-        .map_or(String::new(), |expected| format!(", GitLab away for about {expected}"));
+        .map_or(String::new(), |expected| format!(", GitLab down for about {expected}"));
     notify::status(&format!("{}: {stage}{expected}", record.id));
     milestone::stage(base.journal, kind, record, &expected);
     Ok(())

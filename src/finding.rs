@@ -1,4 +1,4 @@
-//! What a look at something found: told in one line, with what to do about it.
+//! The result of one check: what was checked, the verdict, and a remedy.
 
 use std::fmt;
 
@@ -7,31 +7,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::text;
 
-/// How serious it is.
+/// The verdict of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Works, but something should be done about it.
+    /// A problem that does not prevent a run.
     Warning,
-    /// Does not work.
+    /// An error.
     Wrong,
 }
 
-/// One finding; its JSON is stable.
+/// The result of one check. Its JSON is stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub what: String,
-    /// How serious it is.
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was seen, or what is wrong and what to do about it.
+    /// The observation, or the problem and its remedy.
     pub message: String,
 }
 
 impl Finding {
-    /// What was seen, or what is wrong.
+    /// A finding that is ok, or an error.
     pub fn of(what: impl Into<String>, result: Result<String>) -> Self {
         let (verdict, message) = match result {
             Ok(seen) => (Verdict::Ok, seen),
@@ -40,7 +40,7 @@ impl Finding {
         Self { what: what.into(), verdict, message }
     }
 
-    /// What should be known.
+    /// A finding that is a warning.
     pub fn warning(what: impl Into<String>, message: impl Into<String>) -> Self {
         Self { what: what.into(), verdict: Verdict::Warning, message: message.into() }
     }
@@ -53,7 +53,7 @@ impl Finding {
         errors.into_iter().map(|error| Self::of(what, Err(error))).collect()
     }
 
-    /// What was looked at and what was seen, in one clean line.
+    /// What was checked and the message, as one line without control characters.
     pub fn line(&self) -> String {
         format!(
             "{}: {}",
@@ -62,7 +62,7 @@ impl Finding {
         )
     }
 
-    /// Whether it is more than a warning.
+    /// Whether the verdict is an error.
     pub fn is_wrong(&self) -> bool {
         self.verdict == Verdict::Wrong
     }
@@ -79,7 +79,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Fails with everything that is wrong, and logs the warnings.
+/// Fails with all errors, and logs the warnings.
 pub fn conclude(findings: &[Finding]) -> Result<()> {
     let mut wrong = Vec::new();
     for finding in findings {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_finding_is_obeyed_by_a_terminal() {
+    fn control_characters_in_a_finding_are_escaped() {
         let finding =
             Finding::of("git /a\x1b]0;x\x07\nok      b", Err(anyhow!("\u{9b}2J \u{202e}\r gone")));
         assert_eq!(
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_one_line_and_only_what_is_wrong_fails() {
+    fn a_finding_is_one_line_and_only_errors_fail() {
         let good =
             [Finding::of("a", Ok("there".to_owned())), Finding::warning("b", "is old\nvery old")];
         assert_eq!(good[1].to_string(), "warning b: is old; very old");

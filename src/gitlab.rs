@@ -1,4 +1,4 @@
-//! GitLab down and up again: what the units of a window execute.
+//! Stops or freezes GitLab, and brings it back: the programs of the units of a window.
 
 pub mod freeze;
 pub mod pause;

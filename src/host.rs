@@ -1,5 +1,5 @@
-//! The host below everything else: other people's directories, acting as another account, what the
-//! kernel grants.
+//! The operating system: files and directories, also of other users, processes, accounts, sockets,
+//! the clock.
 
 pub mod beneath;
 pub mod clock;
@@ -19,3 +19,8 @@ pub mod socket;
 pub mod text;
 pub mod tls;
 pub mod user;
+
+/// The running host's name, as the kernel reports it.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -21,6 +21,7 @@ pub mod repository;
 pub mod restore;
 pub mod run;
 pub mod runs;
+pub mod schema;
 pub mod stores;
 pub mod systemd;
 pub mod units;

@@ -1,38 +1,38 @@
-//! What a process of ours acts on. The host's own, or one that a test has made up.
+//! The host that a process acts on, or a test's replacement for it.
 
 use crate::host::clock::{Clock, HostClock};
 use crate::paths::RootDirectory;
 use crate::systemd::{HostJournal, Journal, ServiceManager};
 
-/// What is there whether or not PID 1 answers.
+/// The parts of a host that work without PID 1.
 #[derive(Clone, Copy)]
 pub struct Base<'a> {
-    /// What tells the time.
+    /// The clock.
     pub clock: &'a dyn Clock,
-    /// Where entries go, and the units' are.
+    /// The journal.
     pub journal: &'a dyn Journal,
     /// The root directory.
     pub root: &'a RootDirectory,
 }
 
 impl<'a> Base<'a> {
-    /// The host's own.
+    /// This host.
     pub fn host(root: &'a RootDirectory) -> Self {
         Self { clock: &HostClock, journal: &HostJournal, root }
     }
 
-    /// With the service manager.
+    /// Adds the service manager.
     pub fn with(self, manager: &'a dyn ServiceManager) -> Machine<'a> {
         Machine { manager, clock: self.clock, root: self.root }
     }
 }
 
-/// What everything that is decided while units run goes by.
+/// The host and its service manager.
 #[derive(Clone, Copy)]
 pub struct Machine<'a> {
     /// PID 1.
     pub manager: &'a dyn ServiceManager,
-    /// What tells the time.
+    /// The clock.
     pub clock: &'a dyn Clock,
     /// The root directory.
     pub root: &'a RootDirectory,

@@ -1,165 +1,157 @@
-//! Who is told of a run: systems that are to be silent while it goes on, and those that hear how it
-//! went. One file per system, behind two traits; adding one is a file and a line here.
+//! The monitoring systems: silences that last as long as a run, and reports of how it went. A
+//! system is one file (or folder): the keys of its section, their checks, its secrets, its name
+//! and what it sends. `systems!` registers it.
 //!
-//! Knows nothing of units and of the order of a run. GitLab never depends on anything in here:
-//! every call has a time limit.
+//! Knows nothing of units or of the order of a run. GitLab never depends on a monitoring system:
+//! every request has a time limit.
 
 mod alertmanager;
 mod broadcast;
 mod command;
+mod endpoint;
 mod healthchecks;
 pub mod held;
+mod hook;
 mod http;
 mod prometheus;
 pub mod report;
 mod retry;
+mod section;
+mod systems;
 mod webhook;
 mod zabbix;
 
-use anyhow::{Result, ensure};
+use std::path::Path;
+
+use anyhow::Result;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, join_all, ready};
 use jiff::Timestamp;
 
-use crate::config::Config;
-use crate::config::monitoring::{OnError, ReportConfig, SilenceConfig};
 use crate::finding::Finding;
 use crate::host::secret;
 use crate::values::SecretSource;
 
+pub use hook::HookUrl;
 pub use report::Report;
-pub use retry::patiently;
+pub use retry::retry_unreachable;
+pub(crate) use section::check;
+pub use section::{Monitoring, OnError};
+pub use zabbix::{TEMPLATE as ZABBIX_TEMPLATE, TrapperTls};
 
-/// The items that runs are reported to, for Zabbix to import.
-pub const ZABBIX_TEMPLATE: &str = include_str!("monitoring/zabbix/template.yaml");
-
-/// From when until when, and what is expected of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Span {
-    /// Now.
-    pub from: Timestamp,
-    /// When it is over by itself, should nobody end it.
-    pub until: Timestamp,
-    /// Seconds for which the last complete run had GitLab down.
-    pub downtime: Option<f64>,
+systems::systems! {
+    zabbix {
+        silence Zabbix(zabbix::Maintenance);
+        silence ZabbixTrapper(zabbix::MaintenanceItems);
+        report ZabbixTrapper(zabbix::RunItems);
+    }
+    alertmanager { silence Alertmanager(alertmanager::Alertmanager); }
+    broadcast { silence Broadcast(broadcast::Broadcast); }
+    healthchecks { report Healthchecks(healthchecks::Healthchecks); }
+    prometheus { report Prometheus(prometheus::Prometheus); }
+    webhook { report Webhook(webhook::Webhook); }
+    command { report Command(command::Command); }
 }
 
-/// A system that can be kept silent. Everything in here may be done again, and changes nothing
-/// then.
-pub trait Silence {
-    /// Begins, or goes on until another end. `id` is what an earlier begin returned.
+/// The name of the credential as which units receive a secret, and where the secret is kept.
+pub type Secret<'a> = (&'static str, &'a SecretSource);
+
+/// What silences and reports have in common.
+pub trait System {
+    /// The name in messages and records.
+    fn name(&self) -> &'static str;
+
+    /// The secrets that requests need.
+    fn secrets(&self) -> Vec<Secret<'_>> {
+        Vec::new()
+    }
+
+    /// Checks what can be checked without changing or sending anything, and describes the result.
+    fn probe(&self) -> LocalBoxFuture<'_, Result<String>>;
+}
+
+/// A system that can be silenced. Every call may be repeated without further effect.
+pub trait Silence: System {
+    /// Begins the silence, or extends one that has begun. `id` is what an earlier call returned.
     fn begin<'a>(
         &'a self,
         span: &'a Span,
         id: Option<&'a str>,
     ) -> LocalBoxFuture<'a, Result<Option<String>>>;
 
-    /// Whether it has taken effect.
+    /// Whether the silence has taken effect.
     fn in_effect(&self) -> LocalBoxFuture<'_, Result<bool>> {
         ready(Ok(true)).boxed_local()
     }
 
-    /// Ends it. That there is none is fine.
+    /// Ends the silence. A silence that does not exist is not an error.
     fn end<'a>(&'a self, id: Option<&'a str>) -> LocalBoxFuture<'a, Result<()>>;
 
-    /// Whether it outlives the run by the grace period.
+    /// Whether the silence outlasts the run by the grace period.
     fn has_grace(&self) -> bool {
         true
     }
-
-    /// What can be seen of it without changing anything.
-    fn probe(&self) -> LocalBoxFuture<'_, Result<String>>;
 }
 
-/// One way to tell how a run went.
-pub trait Reporter {
-    /// A run has begun.
-    fn begun(&self) -> LocalBoxFuture<'_, Result<()>> {
+/// A receiver of reports.
+pub trait Reporter: System {
+    /// Whether the receiver is notified of the start of a run.
+    fn wants_start(&self) -> bool {
+        false
+    }
+
+    /// Reports that a run has started.
+    fn started(&self) -> LocalBoxFuture<'_, Result<()>> {
         ready(Ok(())).boxed_local()
     }
 
-    /// A run has ended.
+    /// Reports that a run has ended.
     fn ended<'a>(&'a self, report: &'a Report) -> LocalBoxFuture<'a, Result<()>>;
 
-    /// What can be seen of it without telling anything.
-    fn probe(&self) -> LocalBoxFuture<'_, Result<String>>;
-}
+    /// The file that a report replaces.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
-/// The system behind a configured silence.
-pub fn silence(config: &SilenceConfig) -> Box<dyn Silence + '_> {
-    match config {
-        SilenceConfig::Zabbix(api) => Box::new(zabbix::Maintenance(api)),
-        SilenceConfig::ZabbixTrapper(items) => Box::new(zabbix::Items(items)),
-        SilenceConfig::Alertmanager(alertmanager) => Box::new(alertmanager::Silencer(alertmanager)),
-        SilenceConfig::Broadcast(broadcast) => Box::new(broadcast::Messenger(broadcast)),
+    /// The admin's program that a report is passed to.
+    fn program(&self) -> Option<&str> {
+        None
     }
 }
 
-/// The system behind a configured report.
-pub fn reporter(config: &ReportConfig) -> Box<dyn Reporter + '_> {
-    match config {
-        ReportConfig::ZabbixTrapper(trapper) => Box::new(zabbix::Values(trapper)),
-        ReportConfig::Healthchecks(hook) => Box::new(healthchecks::Pings(hook)),
-        ReportConfig::Prometheus(path) => Box::new(prometheus::Textfile(path)),
-        ReportConfig::Webhook(hook) => Box::new(webhook::Webhook(hook)),
-        ReportConfig::Command { argv, timeout } => {
-            Box::new(command::Program { argv, timeout: timeout.duration() })
-        }
-    }
+/// The period of a silence.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// The begin: now.
+    pub from: Timestamp,
+    /// When the silence expires if nothing ends it earlier.
+    pub until: Timestamp,
+    /// Seconds for which GitLab was down in the last complete run.
+    pub downtime: Option<f64>,
 }
 
-/// What can be seen of every configured system, all of them asked at once. Changes nothing
-/// anywhere.
-pub async fn probe(config: &Config) -> Vec<Finding> {
-    let required = config.monitoring.on_error == OnError::Abort;
-    let silences = config.monitoring.silences.iter().map(|config| {
-        async move {
-            let what = format!("silence by {}", config.name());
-            match out_of_reach(&config.secrets()) {
-                Some(finding) => Finding::warning(what, finding),
-                None => finding(
-                    what,
-                    required,
-                    patiently(|| async { silence(config).probe().await }).await,
-                ),
-            }
-        }
-        .boxed_local()
+/// Probes every configured system, all at the same time.
+pub async fn probe(monitoring: &Monitoring) -> Vec<Finding> {
+    let required = monitoring.on_error == OnError::Abort;
+    let silences = monitoring.silences.iter().map(|silence| {
+        let system = silence.system();
+        probe_system(format!("silence by {}", system.name()), system, required)
     });
-    let reports = config.monitoring.reports.iter().map(|config| {
-        async move {
-            let what = format!("report by {}", config.name());
-            match out_of_reach(&config.secrets()) {
-                Some(finding) => Finding::warning(what, finding),
-                None => finding(
-                    what,
-                    false,
-                    patiently(|| async { reporter(config).probe().await }).await,
-                ),
-            }
-        }
-        .boxed_local()
+    let reports = monitoring.reports.iter().map(|report| {
+        let system = report.system();
+        probe_system(format!("report by {}", system.name()), system, false)
     });
     join_all(silences.chain(reports)).await
 }
 
-fn out_of_reach(secrets: &[(&'static str, &SecretSource)]) -> Option<&'static str> {
-    secrets
-        .iter()
-        .any(|(_, source)| secret::is_out_of_reach(source))
-        .then_some(secret::OUT_OF_REACH)
-}
-
-/// What a run can do without is no more than a warning.
-fn finding(what: String, required: bool, seen: Result<String>) -> Finding {
-    match seen {
-        Err(error) if !required => Finding::warning(what, format!("{error:#}")),
-        seen => Finding::of(what, seen),
+/// A failed probe is an error only if runs require the system.
+async fn probe_system(what: String, system: &dyn System, required: bool) -> Finding {
+    let mut secrets = system.secrets().into_iter();
+    if secrets.any(|(_, source)| secret::is_out_of_reach(source)) {
+        return Finding::warning(what, secret::OUT_OF_REACH);
     }
-}
-
-/// The answer of a server that did as it was asked, else its own words.
-fn accepted(answer: &http::Answer) -> Result<()> {
-    ensure!(answer.status.is_success(), "it answers {}: {}", answer.status, answer.excerpt());
-    Ok(())
+    match retry_unreachable(|| system.probe()).await {
+        Err(error) if !required => Finding::warning(what, format!("{error:#}")),
+        result => Finding::of(what, result),
+    }
 }

@@ -1,125 +1,123 @@
-//! Where things are kept on the host. One place, because units, helpers and commands must agree on
-//! them.
+//! All paths on the host. Units, helpers and commands must agree on them.
 
 use std::path::{Path, PathBuf};
 
-/// The directory below which all of these are: `/`, but for tests.
+/// The root directory: `/`, except in tests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RootDirectory(PathBuf);
 
 impl RootDirectory {
-    /// The host's own.
+    /// The root directory of this host.
     pub fn host() -> Self {
         Self("/".into())
     }
 
-    /// Another one.
+    /// Another root directory.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self(directory.into())
     }
 
-    /// Where the host's `path` is below it.
+    /// The path below the root directory.
     pub fn at(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.0.join(path.strip_prefix("/").unwrap_or(path))
     }
 }
 
-/// What outlives a run: records, cached manifests.
+/// State that outlasts a run: records, cached manifests.
 pub const STATE: &str = "/var/lib/gitlab-backup";
-/// What a reboot may forget: the current run, the record of paused units.
+/// State that is lost with a reboot: the current run, the record of paused units.
 pub const RUNTIME: &str = "/run/gitlab-backup";
-/// One file per run, failed ones too.
+/// The records of runs, one file per run, also for failed runs.
 pub const RUNS: &str = "/var/lib/gitlab-backup/runs";
-/// How the last verify went.
+/// The result of the last verify.
 pub const VERIFIED: &str = "/var/lib/gitlab-backup/verified.json";
-/// How the last verify with a drill went.
+/// The result of the last verify with a drill.
 pub const DRILLED: &str = "/var/lib/gitlab-backup/drilled.json";
-/// Manifests that were read from the repository, so that `list` need not read them again.
+/// Cached manifests of the repository.
 pub const MANIFESTS: &str = "/var/lib/gitlab-backup/manifests";
-/// Dumps on their way into the repository. The same path in every run, so that the repository finds
-/// yesterday's as parent.
+/// The staging directory of dumps. The same path in every run, so that the repository finds the
+/// previous dumps as parent.
 pub const STAGING: &str = "/var/lib/gitlab-backup/staging";
-/// The newest complete run, by the order in which they came and not by their dates.
+/// The complete run that was made last, whatever its date says.
 pub const NEWEST_RUN: &str = "/var/lib/gitlab-backup/newest.json";
-/// The run that is going on.
+/// The current run, or the last one since boot.
 pub const CURRENT_RUN: &str = "/run/gitlab-backup/run.json";
-/// `GITLAB_BACKUP_RUN_ID=` for the units, systemd.exec(5) EnvironmentFile=.
+/// `EnvironmentFile=` of the units, with the id of the run.
 pub const ENVIRONMENT: &str = "/run/gitlab-backup/environment";
 /// The unified control group hierarchy.
 pub const CGROUP: &str = "/sys/fs/cgroup";
-/// The units that are frozen and have to be thawed.
+/// The frozen units.
 pub const FROZEN_UNITS: &str = "/run/gitlab-backup/frozen-units.json";
-/// Where snapshots of the files' volumes are mounted.
+/// The mount points of volume snapshots.
 pub const VOLUMES: &str = "/run/gitlab-backup/volumes";
-/// How each path of the files is captured in this run.
+/// How this run captures each path.
 pub const FREEZE: &str = "/run/gitlab-backup/freeze.json";
-/// What the first pass saw.
+/// The files that the first pass found.
 pub const SEEN: &str = "/var/lib/gitlab-backup/staging/parts/seen";
-/// How the first pass went.
+/// The statistics of the first pass.
 pub const PASS: &str = "/run/gitlab-backup/pass.json";
-/// The files of this run, as they were in the window.
+/// The files as they were in the window.
 pub const FROZEN: &str = "/var/lib/gitlab-backup/staging/parts/frozen";
-/// Directories of ours beside GitLab's, in which content is cloned; outlives a reboot, as they do.
+/// The directories of clones beside GitLab's. They outlast a reboot, and so does this list.
 pub const CLONES: &str = "/var/lib/gitlab-backup/clones.json";
-/// What no backup can hold and was left out of this run.
+/// The files that cannot be backed up and were left out of this run.
 pub const LEFT_OUT: &str = "/var/lib/gitlab-backup/staging/parts/left-out";
-/// The units that resume has to start again.
+/// The paused units, which resume starts again.
 pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
-/// The repository's master key for the units of this run, readable by root only: deriving it from
-/// the password again would cost each of them, also the one in the window, half a second. Gone with
-/// the run.
+/// The repository's master key, for the units of this run; readable by root only. To derive it from
+/// the password takes half a second, also in the window. Removed at the end of the run.
 pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";
-/// GitLab did not answer before it was stopped, so its answer is not waited for.
+/// Exists if GitLab did not answer before it was stopped: resume does not wait for its answer.
 pub const UNANSWERED: &str = "/run/gitlab-backup/unanswered";
-/// What of GitLab ran when it was asked.
+/// The units of GitLab that ran when its readiness was requested.
 pub const ASKED: &str = "/run/gitlab-backup/asked.json";
-/// The proxies as they were configured when the run began.
+/// The proxies as configured at the start of the run.
 pub const PROXIES: &str = "/run/gitlab-backup/proxies.json";
-/// While it is there, proxy units follow their services and touch none.
+/// Exists while proxy units adopt their services: they start and stop none.
 pub const ADOPTING: &str = "/run/gitlab-backup/adopting";
-/// The exported snapshots; owned by the PostgreSQL user, gone with its unit.
+/// The exported snapshots; owned by the PostgreSQL user, removed with its unit.
 pub const PGSNAPSHOT: &str = "/run/gitlab-backup-pgsnapshot";
-/// What a restore has to finish or put back, and how the last one went.
+/// The state of an unfinished restore, and the record of the last one.
 pub const RESTORE: &str = "/var/lib/gitlab-backup/restore";
-/// How far the replacement of a restore is. Outlives a reboot, as what it replaces does.
+/// The journal of the replacement: which steps are done.
 pub const RESTORE_JOURNAL: &str = "/var/lib/gitlab-backup/restore/journal.json";
-/// What could not be removed when a restore was finished.
+/// Replaced data that could not be removed when a restore finished.
 pub const RESTORE_LEFT: &str = "/var/lib/gitlab-backup/restore/left.json";
-/// The last restore.
+/// The record of the last restore.
 pub const RESTORE_RECORD: &str = "/var/lib/gitlab-backup/restore/record.json";
-/// What is not in the run, found before anything is replaced.
+/// The files on the host that the run does not contain.
 pub const RESTORE_KEPT: &str = "/var/lib/gitlab-backup/restore/kept.json";
-/// Held by the one that asks for a restore, until it is over.
+/// Locked by the command that requested a restore, until the restore has ended.
 pub const RESTORE_TURN: &str = "/run/gitlab-backup/restore.lock";
-/// What the next restore is asked for.
+/// The request that no restore has picked up yet.
 pub const RESTORE_REQUEST: &str = "/run/gitlab-backup/restore-request.json";
-/// What the restore that goes on was asked for.
+/// The request of the running restore.
 pub const RESTORE_ASKED: &str = "/run/gitlab-backup/restore-asked.json";
-/// What a restore will do.
+/// The plan of the running restore.
 pub const RESTORE_PLAN: &str = "/run/gitlab-backup/restore-plan.json";
-/// What the units of a restore have to tell.
+/// Notes of the units of a restore, for its record.
 pub const RESTORE_NOTES: &str = "/run/gitlab-backup/restore-notes.json";
-/// Where a restore lays its dumps out; goes with the staging area.
+/// The directory for the extracted dumps of a restore, in the staging directory.
 pub const RESTORE_DUMPS: &str = "/var/lib/gitlab-backup/staging/restore";
-/// Configuration that a restore lays out for comparison, below the run's id.
+/// Configuration that a restore extracts for comparison, in a directory per run.
 pub const RESTORED_CONFIGURATION: &str = "/var/lib/gitlab-backup/restored";
-/// Where `install` makes the password of a new repository.
+/// The password that `install` creates for a new repository.
 pub const PASSWORD: &str = "/etc/gitlab-backup/repository.password";
-/// Likewise, the NixOS module: there, what is in /etc is the configuration's.
+/// The same for the NixOS module, which does not write to /etc.
 pub const PASSWORD_ON_NIXOS: &str = "/var/lib/gitlab-backup/repository.password";
-/// What systemd.exec(5) `PrivateTmp=` hides.
+/// The directories that `PrivateTmp=` hides, systemd.exec(5).
 pub const TMP: [&str; 2] = ["/tmp", "/var/tmp"];
 /// The default configuration file.
 pub const CONFIG: &str = "/etc/gitlab-backup/config.toml";
-/// What was found on the host, by whoever could see all of it: install, and the first unit of each
-/// run.
+/// The facts of the host, for units that cannot see all of it. Written by install and the first
+/// unit of each run.
 pub const HOST: &str = "/var/lib/gitlab-backup/host.json";
-/// The calendar of each timer, as it was when that was last started.
+/// The calendar of each timer when it was last started.
 pub const CALENDARS: &str = "/var/lib/gitlab-backup/calendars.json";
-/// Where systemd notes when a timer was last due, systemd.timer(5) `Persistent=`.
+/// The directory of systemd's time stamps of timers, systemd.timer(5) `Persistent=`.
 pub const TIMERS: &str = "/var/lib/systemd/timers";
-/// The silences that are to be ended; outlives a reboot.
+/// The silences to end; outlasts a reboot.
 pub const SILENCES: &str = "/var/lib/gitlab-backup/silences.json";
-/// Whom a run has been told to, and whom it has not yet.
+/// Which reports were delivered.
 pub const TOLD: &str = "/var/lib/gitlab-backup/told.json";

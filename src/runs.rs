@@ -1,5 +1,5 @@
-//! What is known of runs: the record that a run keeps of itself in the state directory, and the
-//! manifest that makes it complete; and what is known of a restore.
+//! The records of runs and restores in the state directory, and the manifest that makes a run
+//! complete.
 
 pub mod budget;
 mod manifest;

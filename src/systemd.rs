@@ -1,8 +1,7 @@
-//! systemd over D-Bus: just the calls that this project needs, and an answer for each that says
-//! what really happened.
+//! systemd over D-Bus: the calls that this program needs.
 //!
-//! Knows nothing of backups. Everything learned about jobs, results and lost connections is behind
-//! [`ServiceManager`]; [`Manager`] is the one of the host.
+//! Knows nothing of backups. [`ServiceManager`] hides jobs, results and lost connections;
+//! [`Manager`] implements it for the host's systemd.
 
 mod bus;
 mod closure;

@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use gitlab_backup::config::host::Host;
-use gitlab_backup::config::monitoring::{
+use gitlab_backup::config::{Config, EngineName, ReadinessUrl, RedisAddress, Stage};
+use gitlab_backup::monitoring::{
     HookUrl, Monitoring, OnError, ReportConfig, SilenceConfig, TrapperTls,
 };
-use gitlab_backup::config::{Config, EngineName, ReadinessUrl, RedisAddress, Stage};
 use gitlab_backup::values::SecretSource;
 
 const SOURCE: &str = "/etc/gitlab-backup/config.toml";
@@ -493,21 +493,24 @@ fn monitoring(monitoring: &Monitoring) {
     let [
         ReportConfig::ZabbixTrapper(_),
         ReportConfig::Healthchecks(pings),
-        ReportConfig::Prometheus(textfile),
+        ReportConfig::Prometheus(prometheus),
         ReportConfig::Webhook(hook),
-        ReportConfig::Command { argv, timeout },
+        ReportConfig::Command(command),
     ] = &monitoring.reports[..]
     else {
         panic!("{:?}", monitoring.reports)
     };
-    assert_eq!(pings.url, HookUrl::Secret(file("healthchecks.url")));
-    assert_eq!(textfile, Path::new("/var/lib/prometheus/node-exporter/gitlab-backup.prom"));
+    assert_eq!(pings.0.url, HookUrl::Secret(file("healthchecks.url")));
     assert_eq!(
-        (&hook.url, &hook.token),
+        prometheus.textfile,
+        Path::new("/var/lib/prometheus/node-exporter/gitlab-backup.prom")
+    );
+    assert_eq!(
+        (&hook.0.url, &hook.0.token),
         (&HookUrl::Plain("https://hooks.example.org/backup".into()), &Some(file("webhook.token")))
     );
     assert_eq!(
-        (&argv[..], timeout.to_string()),
+        (&command.argv[..], command.timeout.to_string()),
         (&["/usr/local/sbin/backup-report".to_owned(), "--mail".to_owned()][..], "30s".into())
     );
 }

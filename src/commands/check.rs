@@ -12,12 +12,12 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::unistd::User;
 
 use crate::accounts;
-use crate::config::host::{self, Host};
+use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
 use crate::gitlab::{freeze, proxy, strangers};
 use crate::host::beneath::Directory;
-use crate::host::{own, process, remedy, secret, text, user};
+use crate::host::{self, own, process, remedy, secret, text, user};
 use crate::monitoring;
 use crate::open;
 use crate::paths::RootDirectory;
@@ -93,7 +93,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
     if let Some(postgresql) = &config.postgresql {
         findings.extend(check_postgresql(config, postgresql).await);
     }
-    findings.extend(monitoring::probe(config).await);
+    findings.extend(monitoring::probe(&config.monitoring).await);
     findings.extend(repository(config));
     findings.extend((!config.retention.is_set()).then(|| {
         Finding::warning(

@@ -368,7 +368,7 @@ async fn release_proxies(
         .into_iter()
         .filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
-    proxy::let_go(manager, &units).await
+    proxy::detach(manager, &units).await
 }
 
 /// Writes one unit file atomically, unless it is up to date.

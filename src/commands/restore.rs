@@ -12,9 +12,9 @@ use indicatif::BinaryBytes;
 use tokio::time::{Instant, sleep};
 
 use crate::catalog::{Catalog, Whose};
-use crate::config::{Config, host};
+use crate::config::Config;
 use crate::exit::{ALREADY_RUNNING, Exit};
-use crate::host::{remedy, text};
+use crate::host::{self, remedy, text};
 use crate::open;
 use crate::paths::RootDirectory;
 use crate::repository::Engine;
@@ -108,7 +108,7 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     }
     let manifest = &catalog.pick(args.run.as_ref())?.manifest;
     if !args.skip_redis.is_empty() {
-        Request { only: Vec::new(), ..request(manifest, args) }.known(manifest)?;
+        Request { only: Vec::new(), ..request(manifest, args) }.check_names(manifest)?;
     }
     match &args.into {
         Some(into) => into::extract_into(config, manifest, into, args),
@@ -134,7 +134,7 @@ async fn in_place(
         ensure_contains(engine, manifest, path)?;
     }
     let request = request(manifest, args);
-    request.known(manifest)?;
+    request.check_names(manifest)?;
     if manifest.host != host::name() {
         say!("run {} is of host '{}', and this is '{}'", manifest.id, manifest.host, host::name());
     }
@@ -186,7 +186,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
     let _turn = Turn::take()?
         .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
-    Journal::want_back(&RootDirectory::host(), false)?;
+    Journal::request_undo(&RootDirectory::host(), false)?;
     let finish = Unit::from(Restore::Finish).to_string();
     manager.reset_failed(&finish).await?;
     manager.start(&finish, Mode::Replace).await?;
@@ -203,7 +203,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
 
 /// Prints the data that is lost if the restore of `journal` is undone.
 fn print_loss(journal: &Journal) -> Result<()> {
-    journal.ensure_whole()?;
+    journal.ensure_undoable()?;
     let plan = &journal.plan;
     let run = plan.run.as_ref().map_or("a run", RunId::as_str);
     let since = journal.switched.unwrap_or(journal.started).strftime("%Y-%m-%d %H:%M:%S UTC");

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::{Catalog, Whose};
-use crate::config::{Config, host};
+use crate::config::Config;
 use crate::finding::{Finding, conclude};
-use crate::host::text;
+use crate::host::{self, text};
 use crate::open;
 use crate::run::verify::{self, Depth};
 use crate::runs::Verified;

@@ -4,21 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// One error of a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// Counted from 1; `None` for an error of the whole file.
-    pub line: Option<usize>,
-    /// Counted from 1, in characters.
-    pub column: Option<usize>,
-    /// The key's path, `postgresql.port` or `step[1].command`; empty for an error of the whole
-    /// file.
-    pub key: String,
-    /// What is wrong.
-    pub message: String,
-    /// What is allowed instead.
-    pub allowed: Option<String>,
-}
+use crate::schema::Finding;
 
 /// All errors of a configuration, in the order of the file; errors without a line come last. Never
 /// empty.
@@ -102,14 +88,4 @@ fn escape_controls(text: &str) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
         .collect()
-}
-
-/// Line and column, counted from 1, of the byte at `offset`.
-pub(super) fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (
-        before.matches('\n').count() + 1,
-        before.get(line_start..).unwrap_or_default().chars().count() + 1,
-    )
 }

@@ -52,8 +52,3 @@ impl Host {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 }
-
-/// The running host's name, from uname(2).
-pub fn name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}

@@ -6,12 +6,9 @@ use serde_path_to_error::Segment;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Finding, position};
-
-/// An optional value with its place in the file.
-pub(super) type Field<T> = Option<Spanned<T>>;
-/// An optional list; each element has its place.
-pub(super) type List = Field<Vec<Spanned<String>>>;
+use crate::monitoring;
+pub(super) use crate::schema::{Field, List};
+use crate::schema::{Finding, position};
 
 macro_rules! tables {
     ($($name:ident { $($field:ident: $type:ty,)* })*) => {
@@ -35,7 +32,7 @@ tables! {
         repository: Field<Repository>,
         retention: Field<Retention>,
         verify: Field<Verify>,
-        monitoring: Field<Monitoring>,
+        monitoring: Field<monitoring::Raw>,
         step: Field<Vec<Spanned<Step>>>,
     }
     Gitlab {
@@ -121,76 +118,6 @@ tables! {
         drill: Field<bool>,
         read_data: Field<bool>,
         all_repositories: Field<bool>,
-    }
-    Monitoring {
-        on_error: Field<String>,
-        grace: Field<String>,
-        wait: Field<String>,
-        zabbix: Field<Zabbix>,
-        alertmanager: Field<Alertmanager>,
-        broadcast: Field<Broadcast>,
-        healthchecks: Field<Hook>,
-        prometheus: Field<Prometheus>,
-        webhook: Field<Hook>,
-        command: Field<Command>,
-    }
-    Zabbix {
-        api: Field<String>,
-        token_file: Field<String>,
-        token_credential: Field<String>,
-        ca_file: Field<String>,
-        proxy: Field<String>,
-        hosts: List,
-        groups: List,
-        data_collection: Field<bool>,
-        tags: List,
-        name: Field<String>,
-        trapper: List,
-        trapper_host: Field<String>,
-        trapper_items: List,
-        trapper_report: Field<bool>,
-        psk_identity: Field<String>,
-        psk_file: Field<String>,
-        psk_credential: Field<String>,
-        tls_ca_file: Field<String>,
-        tls_certificate_file: Field<String>,
-        tls_key_file: Field<String>,
-        tls_key_credential: Field<String>,
-    }
-    Alertmanager {
-        url: Field<String>,
-        ca_file: Field<String>,
-        proxy: Field<String>,
-        matchers: List,
-        username: Field<String>,
-        password_file: Field<String>,
-        password_credential: Field<String>,
-        token_file: Field<String>,
-        token_credential: Field<String>,
-    }
-    Broadcast {
-        url: Field<String>,
-        ca_file: Field<String>,
-        proxy: Field<String>,
-        token_file: Field<String>,
-        token_credential: Field<String>,
-        message: Field<String>,
-    }
-    Hook {
-        url: Field<String>,
-        url_file: Field<String>,
-        url_credential: Field<String>,
-        token_file: Field<String>,
-        token_credential: Field<String>,
-        ca_file: Field<String>,
-        proxy: Field<String>,
-    }
-    Prometheus {
-        textfile: Field<String>,
-    }
-    Command {
-        command: List,
-        timeout: Field<String>,
     }
     Step {
         name: Field<String>,

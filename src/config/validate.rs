@@ -3,13 +3,11 @@
 
 mod files;
 mod gitlab;
-mod monitoring;
 mod postgresql;
 mod proxy;
 mod redis;
 mod repository;
 mod retention;
-mod rules;
 mod schedule;
 mod step;
 mod verify;
@@ -18,20 +16,20 @@ use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
-use super::error::{Finding, position};
 use super::found::Defaults;
 use super::host::Host;
-use super::raw::{self, Field, List, Raw};
+use super::raw::{self, Raw};
 use super::unit_files::Units;
 use super::{Config, Repository};
-use crate::values::SecretSource;
-use rules::Refusal;
+use crate::monitoring;
+use crate::schema::rules::{self, Refusal};
+use crate::schema::{Checker, Field, Finding, Place, Section};
 pub(super) use rules::path;
 
 /// Validates `raw`, which was parsed from `text`. The returned configuration is only usable if there
 /// are no findings: every refused value has a placeholder in it.
 pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Finding>) {
-    let mut checker = Checker { text, findings: Vec::new() };
+    let mut checker = Checker::new(text);
     let gitlab_section = Section::of("gitlab", raw.gitlab.as_ref());
     let files_section = Section::of("files", raw.files.as_ref());
     let location = Section::of("repository", raw.repository.as_ref())
@@ -72,7 +70,7 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         steps,
         found,
     };
-    (config, checker.findings)
+    (config, checker.into_findings())
 }
 
 /// Lists the unit files of the host.
@@ -112,181 +110,5 @@ fn refuse_overlap(
         );
         checker
             .refuse(location, Refusal::new(message, "a directory apart from all of files.paths"));
-    }
-}
-
-/// The table's keys; empty for an absent table.
-fn inner<T: Default>(table: Field<T>) -> T {
-    table.map(Spanned::into_inner).unwrap_or_default()
-}
-
-/// A table of the file, present or absent.
-struct Section {
-    key: String,
-    offset: Option<usize>,
-}
-
-impl Section {
-    fn of<T>(key: impl Into<String>, table: Option<&Spanned<T>>) -> Self {
-        Self { key: key.into(), offset: table.map(|table| table.span().start) }
-    }
-
-    /// The place of a missing key: that of the table, if there is one.
-    fn place(&self, name: &str) -> Place {
-        Place { key: format!("{}.{name}", self.key), offset: self.offset }
-    }
-
-    /// The place of a key's value, or that of the missing key.
-    fn field<T>(&self, name: &str, field: Option<&Spanned<T>>) -> Place {
-        Place { offset: field.map(|value| value.span().start).or(self.offset), ..self.place(name) }
-    }
-}
-
-/// A key, and its offset in the file.
-#[derive(Debug, Clone)]
-struct Place {
-    key: String,
-    offset: Option<usize>,
-}
-
-/// Collects the findings.
-struct Checker<'a> {
-    text: &'a str,
-    findings: Vec<Finding>,
-}
-
-impl Checker<'_> {
-    /// Validates the table `key` with `check`; an absent table is empty.
-    fn table<T: Default, U>(
-        &mut self,
-        key: &str,
-        table: Field<T>,
-        check: impl FnOnce(&mut Self, &Section, T) -> U,
-    ) -> U {
-        let section = Section::of(key, table.as_ref());
-        check(self, &section, inner(table))
-    }
-
-    /// Records a finding.
-    fn refuse(&mut self, place: &Place, refusal: Refusal) {
-        let (line, column) = place.offset.map(|offset| position(self.text, offset)).unzip();
-        self.findings.push(Finding {
-            line,
-            column,
-            key: place.key.clone(),
-            message: refusal.message,
-            allowed: refusal.allowed,
-        });
-    }
-
-    /// Validates the value of an optional key. Returns `None` if it is absent or refused.
-    fn value<T, U>(
-        &mut self,
-        section: &Section,
-        name: &str,
-        field: Option<&Spanned<T>>,
-        rule: impl FnOnce(&T) -> Result<U, Refusal>,
-    ) -> Option<U> {
-        let field = field?;
-        match rule(field.get_ref()) {
-            Ok(value) => Some(value),
-            Err(refusal) => {
-                self.refuse(&section.field(name, Some(field)), refusal);
-                None
-            }
-        }
-    }
-
-    /// Validates each element of a list. Refuses duplicates; leaves out what is refused.
-    fn list<U: PartialEq>(
-        &mut self,
-        section: &Section,
-        name: &str,
-        list: &List,
-        rule: impl Fn(&String) -> Result<U, Refusal>,
-    ) -> Option<Vec<(Place, U)>> {
-        let mut accepted: Vec<(Place, U)> = Vec::new();
-        for (index, element) in list.as_ref()?.get_ref().iter().enumerate() {
-            let place = section.field(&format!("{name}[{index}]"), Some(element));
-            match rule(element.get_ref()) {
-                Ok(value) => match accepted.iter().find(|(_, other)| *other == value) {
-                    Some((first, _)) => {
-                        let refusal = Refusal::new(
-                            format!(
-                                "'{}' is there twice, first as {}",
-                                element.get_ref(),
-                                first.key
-                            ),
-                            "each once",
-                        );
-                        self.refuse(&place, refusal);
-                    }
-                    None => accepted.push((place, value)),
-                },
-                Err(refusal) => self.refuse(&place, refusal),
-            }
-        }
-        Some(accepted)
-    }
-
-    /// Validates the key `command`: argv with an absolute program.
-    fn command(&mut self, section: &Section, list: &List) -> Option<Vec<String>> {
-        self.named_command(section, "command", list)
-    }
-
-    /// Validates the key `name`: argv with an absolute program.
-    fn named_command(&mut self, section: &Section, name: &str, list: &List) -> Option<Vec<String>> {
-        let list = list.as_ref()?;
-        let strings: Vec<_> =
-            list.get_ref().iter().map(|argument| argument.get_ref().clone()).collect();
-        match rules::command(&strings) {
-            Ok(()) => Some(strings),
-            Err((index, refusal)) => {
-                let element = index
-                    .and_then(|index| list.get_ref().get(index).map(|element| (index, element)));
-                let place = match element {
-                    Some((index, element)) => {
-                        section.field(&format!("{name}[{index}]"), Some(element))
-                    }
-                    None => section.field(name, Some(list)),
-                };
-                self.refuse(&place, refusal);
-                Some(strings)
-            }
-        }
-    }
-
-    /// Validates `password-file` and `password-credential`, of which at most one may be set.
-    fn secret(
-        &mut self,
-        section: &Section,
-        file: &Field<String>,
-        credential: &Field<String>,
-    ) -> Option<SecretSource> {
-        self.named_secret(section, "password", file, credential)
-    }
-
-    /// Validates `NAME-file` and `NAME-credential`, of which at most one may be set.
-    fn named_secret(
-        &mut self,
-        section: &Section,
-        name: &str,
-        file: &Field<String>,
-        credential: &Field<String>,
-    ) -> Option<SecretSource> {
-        let (file_key, credential_key) = (format!("{name}-file"), format!("{name}-credential"));
-        if file.is_some() && credential.is_some() {
-            let message = format!("contradicts {file_key}: a {name} is in one place");
-            self.refuse(
-                &section.field(&credential_key, credential.as_ref()),
-                Refusal::new(message, "one of the two"),
-            );
-        }
-        let path = self
-            .value(section, &file_key, file.as_ref(), |path| rules::path(path))
-            .map(SecretSource::File);
-        let id =
-            self.value(section, &credential_key, credential.as_ref(), |id| rules::credential(id));
-        path.or(id)
     }
 }

@@ -4,10 +4,10 @@ use anyhow::{Context, Result, bail};
 
 use super::window::Window;
 use super::{capture, enter, restore, resume, stage};
-use crate::config::monitoring::OnError;
 use crate::config::{Config, Stage};
 use crate::gitlab::strangers;
 use crate::machine::{Base, Machine};
+use crate::monitoring::OnError;
 use crate::open;
 use crate::paths;
 use crate::run::manifest::parts;
@@ -19,7 +19,7 @@ use crate::runs::{Kind, Newest, Outcome, Record, paused};
 use crate::stores::files::{Pass, left_out};
 use crate::units::{Plan, Unit};
 
-/// A backup that goes on.
+/// A backup in progress.
 struct Backup<'a> {
     config: &'a Config,
     base: Base<'a>,
@@ -28,7 +28,7 @@ struct Backup<'a> {
     record: &'a mut Record,
 }
 
-/// Does them all.
+/// Executes all stages.
 pub(super) async fn stages(
     config: &Config,
     base: Base<'_>,
@@ -36,7 +36,7 @@ pub(super) async fn stages(
     record: &mut Record,
 ) -> Result<()> {
     let mut backup = Backup { config, base, machine, plan: Plan::new(config), record };
-    backup.what_was_left().await?;
+    backup.finish_earlier_runs().await?;
     backup.prepare().await?;
     backup.capture().await?;
     backup.store().await?;
@@ -48,18 +48,18 @@ impl Backup<'_> {
         enter(self.base, self.record, Kind::Backup, stage)
     }
 
-    /// What earlier runs and restores have left to do comes first.
-    async fn what_was_left(&mut self) -> Result<()> {
+    /// Completes what interrupted runs and restores have left unfinished.
+    async fn finish_earlier_runs(&mut self) -> Result<()> {
         let Machine { manager, root, .. } = self.machine;
         if let Some(why) = Journal::half_way(root) {
             bail!("{why}");
         }
         if paused::load(root)?.is_some() {
             tracing::warn!("an earlier run left GitLab paused: resuming it first");
-            resume::resume(self.machine, self.config).await?;
+            resume::wait(self.machine, self.config).await?;
         }
-        // GitLab is back with what was restored: what lies beside it goes.
-        if let Err(error) = restore::finish(self.machine).await {
+        // A restore may be waiting for its last step, which removes the replaced data.
+        if let Err(error) = restore::finish_earlier(self.machine).await {
             tracing::warn!("{error:#}");
             let words = format!("what a restore has replaced is not removed: {error:#}");
             self.record.warnings.push(words);
@@ -69,90 +69,90 @@ impl Backup<'_> {
         Ok(())
     }
 
-    /// Everything that can be known and done before GitLab is touched.
+    /// The stage before the window: checks, presync and silences.
     async fn prepare(&mut self) -> Result<()> {
         self.enter("prepare")?;
         open::check_password_file(self.config)?;
         credentials::files_are_there(self.config)?;
-        if let Some(reason) = silence::forbids(self.config)? {
+        if let Some(reason) = silence::reason_to_abort(self.config)? {
             return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
         }
         let members = self.plan.members(Stage::Prepare);
-        match stage::drive(self.machine, Stage::Prepare, &members, &[]).await {
-            // The last of them. Without its secrets it does not even start, and that is no reason
-            // for no backup.
+        match stage::run_stage(self.machine, Stage::Prepare, &members, &[]).await {
+            // This step also fails if one of its secrets is missing. Unless the configuration says
+            // so, that does not prevent a backup.
             Err(error)
                 if self.config.monitoring.on_error == OnError::Warn
-                    && of(&error, &Unit::Silenced) =>
+                    && is_failure_of(&error, &Unit::Silenced) =>
             {
-                tracing::warn!("{error:#}: the backup goes on");
+                tracing::warn!("{error:#}: the backup continues");
                 self.record.warnings.push(format!("{error:#}"));
             }
             prepared => prepared?,
         }
-        self.record.warnings.extend(silence::complaints(self.config)?);
-        self.expect()
+        self.record.warnings.extend(silence::missing(self.config)?);
+        self.announce_downtime()
     }
 
-    /// The window, until GitLab is back.
+    /// The window, until GitLab is up again.
     async fn capture(&mut self) -> Result<()> {
         let manager = self.machine.manager;
         self.enter("capture")?;
-        stage::proxies(self.machine, &self.plan).await?;
+        stage::adopt_proxies(self.machine, &self.plan).await?;
         let window = Window::backup(self.config, &self.plan);
         let captured = capture::capture(self.config, self.machine, &window).await?;
         self.enter("resume")?;
         self.record.downtime =
-            resume::answering_again(self.config, self.machine, captured, self.record).await?;
+            resume::wait_and_measure(self.config, self.machine, captured, self.record).await?;
         if !self.config.redis.is_empty() {
-            stage::settled(manager, &Unit::Redis, captured.since).await?;
+            stage::ensure_succeeded(manager, &Unit::Redis, captured.since).await?;
         }
         if self.plan.captures_files() {
-            stage::settled(manager, &Unit::FilesLive, captured.since).await?;
-            stage::up(manager, &Unit::FsSnapshot).await?;
+            stage::ensure_succeeded(manager, &Unit::FilesLive, captured.since).await?;
+            stage::wait_until_up(manager, &Unit::FsSnapshot).await?;
         }
         Ok(())
     }
 
-    /// Everything into the repository, with GitLab up.
+    /// Stores everything in the repository, while GitLab is up.
     async fn store(&mut self) -> Result<()> {
         self.enter("store")?;
         let captured = self.plan.members(Stage::Window);
-        // A held snapshot keeps vacuum from cleaning up, and a file system from freeing space: it
-        // ends with its step, not with the stage.
+        // A held snapshot prevents vacuum from cleaning up, or a file system from freeing space. It
+        // ends with the step that needs it, not with the stage.
         let held: Vec<_> =
             stage::HELD.into_iter().filter(|(_, bracket)| captured.contains(bracket)).collect();
         let members = self.plan.members(Stage::Store);
-        stage::drive(self.machine, Stage::Store, &members, &held).await?;
+        stage::run_stage(self.machine, Stage::Store, &members, &held).await?;
         self.record.outcome = Outcome::Complete;
         self.record.parts = parts(self.machine.root)?;
         self.record.warnings.extend(left_out(self.machine.root)?);
         let location = Some(self.config.repository.location.clone());
         let newest = Newest { run: self.record.id.clone(), location };
         if let Err(error) = newest.save(self.machine.root) {
-            let words = format!("the next run will not know what it came after: {error:#}");
+            let words = format!("cannot record this run as the newest: {error:#}");
             self.record.warnings.push(words);
         }
         Ok(())
     }
 
-    /// What follows a complete run.
+    /// The steps after a complete run.
     async fn finish(&mut self) -> Result<()> {
         let members = self.plan.members(Stage::Finish);
         if !members.is_empty() {
             self.enter("finish")?;
-            stage::drive(self.machine, Stage::Finish, &members, &[]).await?;
+            stage::run_stage(self.machine, Stage::Finish, &members, &[]).await?;
         }
         if self.record.downtime.is_none() {
-            resume::resume(self.machine, self.config)
+            resume::wait(self.machine, self.config)
                 .await
                 .context("the backup is complete, but GitLab is not back")?;
         }
         Ok(())
     }
 
-    /// Tells how long GitLab will probably be away, before it is touched.
-    fn expect(&mut self) -> Result<()> {
+    /// Announces how long GitLab will probably be down.
+    fn announce_downtime(&mut self) -> Result<()> {
         let record = &mut *self.record;
         let records: Vec<Record> = Record::all(self.machine.root)?
             .into_iter()
@@ -165,7 +165,7 @@ impl Backup<'_> {
             false => Pass::default(),
         };
         let Some(budget) = budget(&records, pass.ahead(since)) else {
-            tracing::info!("how long GitLab will be away is told from the second run on");
+            tracing::info!("the downtime of the first run cannot be estimated");
             return Ok(());
         };
         record.expected = Some(budget.expected);
@@ -181,7 +181,7 @@ impl Backup<'_> {
     }
 }
 
-/// Whether it is `unit` that failed.
-fn of(error: &anyhow::Error, unit: &Unit) -> bool {
+/// Whether the error is a failure of `unit`.
+fn is_failure_of(error: &anyhow::Error, unit: &Unit) -> bool {
     error.downcast_ref::<Failed>().is_some_and(|failed| failed.unit == unit.to_string())
 }

@@ -1,4 +1,5 @@
-//! The window: record what runs, have it stopped, captured and started again.
+//! Opens the window and follows it: records the running units, starts the window, and waits until
+//! everything is captured and the window has closed.
 
 use std::time::Duration;
 
@@ -17,21 +18,21 @@ use crate::runs::paused;
 use crate::systemd::{Mode, Paused, UnitState, UnitView, notify, running, stop_closure};
 use crate::units::Unit;
 
-/// The moments of a window, microseconds of CLOCK_MONOTONIC.
+/// The times of a window, in microseconds of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Captured {
-    /// The first stop was asked for.
+    /// When the first stop was queued.
     pub since: u64,
-    /// Nothing was stopped, but frozen by the window's start, which began then, and let go by its
-    /// end.
+    /// If GitLab was frozen and not stopped: when the window began to freeze it. The end of the
+    /// window thaws it.
     pub frozen: Option<u64>,
-    /// Everything was down, or frozen.
+    /// When all writers were down, or frozen.
     pub opened: u64,
-    /// Its end.
+    /// When the window ended.
     pub closed: u64,
 }
 
-/// Opens the window, waits until everything in it is done and it has closed again.
+/// Opens the window, and waits until all its members are done and it has closed again.
 pub(super) async fn capture(
     config: &Config,
     machine: Machine<'_>,
@@ -43,15 +44,15 @@ pub(super) async fn capture(
     stage::prepare(manager, &brackets).await?;
     if let Some(deadline) = &window.deadline {
         stage::prepare(manager, std::slice::from_ref(deadline)).await?;
-        // A window that failed to open leaves its timer running, PartOf= follows stops alone: this
-        // one would be cut short by it.
+        // A window that failed to open leaves its timer running, because PartOf= follows only
+        // stops. That timer would end this window early.
         let timer = Unit::DeadlineTimer.to_string();
         let mut view = UnitView::new(manager).await?;
         view.stop(&timer).await?;
-        view.settled(&timer).await?;
+        view.wait_until_settled(&timer).await?;
     }
     let view = UnitView::with_jobs(manager).await?;
-    let (states, waited) = settle(config, machine, window).await?;
+    let (states, waited) = wait_for_jobs(config, machine, window).await?;
     let closure: Vec<String> = states.iter().map(|state| state.name.clone()).collect();
     let mut running = running(manager, &states).await?;
     running.retain(|paused| !window.driven.contains(&paused.unit));
@@ -59,8 +60,8 @@ pub(super) async fn capture(
     let known = names(&running);
     running.extend(window.paused.iter().filter(|paused| !known.contains(&paused.unit)).cloned());
     if window.must_answer || waited {
-        // One that was starting will answer, whatever it did as the run began.
-        paused::answered(root, true, &names(&running))?;
+        // GitLab did not answer at the start of the run if it was still starting; it will now.
+        paused::record_answer(root, true, &names(&running))?;
     }
     paused::save(root, &running)?;
     let opened = open(config, machine, window, view, closure, running).await;
@@ -70,8 +71,7 @@ pub(super) async fn capture(
             .await
             .is_ok_and(|pause| pause.active.is_running() || pause.has_job())
     {
-        // Whatever became of the window, nothing stays on the record: what runs is taken off it at
-        // once.
+        // The pause did not start, so its end will not start resume. Resume clears the record.
         manager.start_later(&Unit::Resume.to_string()).await?;
     }
     opened
@@ -81,10 +81,10 @@ fn names(units: &[Paused]) -> Vec<String> {
     units.iter().map(|paused| paused.unit.clone()).collect()
 }
 
-/// Waits until nothing of what is going to be stopped is being started or stopped: a start that is
-/// queued would be cancelled, and nobody knows of it afterwards. Returns all that is going to be
-/// stopped, and whether anything was waited for.
-async fn settle(
+/// Waits until none of the units to stop has a job: the stop would cancel a queued start, and the
+/// unit would be missing afterwards. Returns the states of all units that the window will stop, and
+/// whether it had to wait.
+async fn wait_for_jobs(
     config: &Config,
     machine: Machine<'_>,
     window: &Window,
@@ -111,13 +111,13 @@ async fn settle(
         notify::status(&format!("waiting for {}, which is being started or stopped", busy.name));
         waited = true;
         for state in states.iter().chain(&others) {
-            view.name(std::slice::from_ref(&state.name));
+            view.watch(std::slice::from_ref(&state.name));
         }
-        // What happens to other units is nothing to look for.
-        view.changed().await?;
+        view.wait_for_change().await?;
     }
 }
 
+/// Starts the window and watches it to its end.
 async fn open(
     config: &Config,
     machine: Machine<'_>,
@@ -134,39 +134,39 @@ async fn open(
         .into_iter()
         .map(|state| state.name)
         .collect();
-    view.name(&closure);
+    view.watch(&closure);
     let mut watch =
         Watch::new(config, machine, window, view, since, anchor, closure, driven, running);
-    let captured = watch.until_its_end().await;
-    stops::end(manager).await?;
+    let captured = watch.until_end().await;
+    stops::stop_marks(manager).await?;
     captured
 }
 
 impl Watch<'_> {
     /// Watches the window from its start to its end.
-    async fn until_its_end(&mut self) -> Result<Captured> {
+    async fn until_end(&mut self) -> Result<Captured> {
         loop {
-            self.told().await?;
-            if let Some(captured) = self.look().await? {
+            self.handle_jobs().await?;
+            if let Some(captured) = self.check().await? {
                 return Ok(captured);
             }
-            self.view.changed().await?;
+            self.view.wait_for_change().await?;
         }
     }
 
-    /// One look: the window's moments when it is over and everything in it is done.
-    async fn look(&mut self) -> Result<Option<Captured>> {
+    /// Checks the window once. Returns its times when it has closed and all members are done.
+    async fn check(&mut self) -> Result<Option<Captured>> {
         let (bracket, since) = (self.window, self.since);
+        // Sampled before the window, so that the unit ran while the window was open.
         let up = self.first_running().await?;
         let target = self.view.state(&bracket.target.to_string()).await?;
         let window = self.view.state(&bracket.window.to_string()).await?;
-        self.keep_the_deadline().await?;
+        self.enforce_deadline().await?;
         if !self.is_open && window.reached_since(since) {
-            // What was queued until then are the window's own jobs, stops above all.
+            // The jobs until now were those of the window itself.
             self.is_open = true;
             self.queued.clear();
         }
-        // Seen running first, and the window open after that.
         if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running())
         {
             return Err(self.started_within(&window, &unit).await);
@@ -174,20 +174,20 @@ impl Watch<'_> {
         if !target.reached_since(since) {
             return match target.has_job() {
                 true => Ok(None),
-                false => Err(self.why(&window).await),
+                false => Err(self.diagnose(&window).await),
             };
         }
         let pause = self.view.state(&bracket.pause.to_string()).await?;
         if !window.is_settled() || !pause.is_settled() {
             return Ok(None);
         }
-        if let Some(unit) = self.entered(&window).await? {
+        if let Some(unit) = self.started_alone(&window).await? {
             return Err(self.started_within(&window, &unit).await);
         }
         if window.result != "success" {
-            return Err(self.not_held(&window).await);
+            return Err(self.thawed_early(&window).await);
         }
-        self.all_ran().await?;
+        self.ensure_all_ran().await?;
         Ok(Some(Captured {
             since,
             frozen: bracket.stopped.is_empty().then_some(window.inactive_exit),
@@ -196,9 +196,9 @@ impl Watch<'_> {
         }))
     }
 
-    /// Every daemon-reload has OnActiveSec= of the timer count anew. The timer is for an executor
-    /// that is gone.
-    async fn keep_the_deadline(&mut self) -> Result<()> {
+    /// Ends a window that has lasted too long. The timer of the deadline is for the case that the
+    /// executor was killed; it is not exact, because each daemon-reload restarts it.
+    async fn enforce_deadline(&mut self) -> Result<()> {
         let lasted = self.machine.clock.monotonic().saturating_sub(self.since);
         let is_over = Duration::from_micros(lasted) >= self.config.gitlab.max_downtime.duration();
         if let Some(deadline) = self.window.deadline.as_ref().filter(|_| is_over && !self.is_over) {
@@ -208,9 +208,9 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Fails with a member that did not run, and why: to its target, a condition that is not met is
-    /// no failure.
-    async fn all_ran(&mut self) -> Result<()> {
+    /// Fails if a member did not run: a target does not fail if the condition of a member is not
+    /// met.
+    async fn ensure_all_ran(&mut self) -> Result<()> {
         for member in &self.window.members {
             let state = self.view.state(&member.to_string()).await?;
             if state.inactive_exit < self.since {
@@ -220,7 +220,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// The first of what is stopped alone that runs.
+    /// The first running unit of those that are stopped alone.
     async fn first_running(&mut self) -> Result<Option<String>> {
         for unit in &self.window.alone {
             if self.view.state(unit).await?.active.is_running() {

@@ -1,4 +1,4 @@
-//! What is left to say when the executor is gone, however it went: `ExecStopPost=` of its unit.
+//! `ExecStopPost=` of the executor's unit: completes the record if the executor was killed.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::ServiceManager;
 use crate::units::{Restore, Unit};
 
-/// What the units that are left may take to be asked for.
+/// Time limit of the cleanup that needs the bus.
 const BRIEF: Duration = Duration::from_secs(5);
 
-/// Closes the record of a run whose executor could not do it, and has it reported if asked to.
+/// Closes the record of a run whose executor could not, and starts the report of a success with
+/// `report`.
 ///
 /// `variable` reads the environment: systemd.exec(5) `$SERVICE_RESULT`, `$EXIT_CODE`,
 /// `$EXIT_STATUS`. `later` queues the start of a unit.
@@ -27,31 +28,33 @@ pub async fn conclude<M: ServiceManager>(
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
     let closed = close(kind, base, &variable);
-    // A failure is reported by OnFailure=, also where this helper cannot run; one trigger each, or
-    // systemd would report twice.
+    // OnFailure= starts the report of a failure, even if this program cannot run. Starting it here
+    // as well would report twice.
     if report && variable("SERVICE_RESULT").is_none_or(|result| result == "success") {
         later(Unit::Report.to_string()).await?;
     }
-    // The bus may be gone, and the unit's stop has a limit.
-    if let Ok(Err(error)) = timeout(BRIEF, unwatch(kind, connect)).await {
+    // The bus may be unavailable, and the stop of the unit has a time limit.
+    if let Ok(Err(error)) = timeout(BRIEF, stop_marks(kind, connect)).await {
         tracing::warn!("{error:#}");
     }
     closed
 }
 
-/// Removes the marks of an executor that was killed. One that was refused because of the other has
-/// none: these are the other's, and without them GitLab would count as stopped by an admin.
-async fn unwatch<M: ServiceManager>(
+/// Stops the marks that a killed executor has left. An executor that was refused because of the
+/// other kind has set none: these are the other's, and without them GitLab would count as stopped by
+/// an admin.
+async fn stop_marks<M: ServiceManager>(
     kind: Kind,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
     let manager = connect().await?;
     match ensure_alone(&manager, kind).await {
-        Ok(()) => stops::end(&manager).await,
+        Ok(()) => stops::stop_marks(&manager).await,
         Err(_) => Ok(()),
     }
 }
 
+/// Records that the executor was killed, if it was.
 fn close(kind: Kind, base: Base<'_>, variable: impl Fn(&str) -> Option<String>) -> Result<()> {
     let Base { clock, journal, root } = base;
     let Some(mut record) = Record::last(root, kind)? else { return Ok(()) };
@@ -72,9 +75,9 @@ fn close(kind: Kind, base: Base<'_>, variable: impl Fn(&str) -> Option<String>) 
             format!("the executor ended in stage {}: {result}, exit status {status}", record.stage)
         }
     };
-    tracing::warn!(run = %record.id, reason, "run ended before it was done");
+    tracing::warn!(run = %record.id, reason, "the executor ended early");
     record.finished = Some(clock.now());
-    // A run whose manifest is written is complete, whatever ended its executor.
+    // A run with a manifest is complete, even if the executor was killed afterwards.
     if record.outcome == Outcome::Running {
         record.outcome = Outcome::Failed;
     }

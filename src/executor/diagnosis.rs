@@ -1,4 +1,4 @@
-//! Why a window was for nothing, as precisely as the units can tell.
+//! Finds out why a window failed, from the states of the units and the jobs of systemd.
 
 use anyhow::Result;
 
@@ -10,23 +10,24 @@ use crate::units::Unit;
 
 impl Watch<'_> {
     /// Why the window could not be opened, or was closed too early.
-    pub(super) async fn why(&mut self, window: &UnitState) -> anyhow::Error {
-        match self.find(window).await {
+    pub(super) async fn diagnose(&mut self, window: &UnitState) -> anyhow::Error {
+        match self.find_failure(window).await {
             Ok(failed) => failed.into(),
             Err(error) => error.context("the capture failed"),
         }
     }
 
-    async fn find(&mut self, window: &UnitState) -> Result<Failed> {
-        if let Some(failed) = self.too_long().await? {
+    /// Tries the possible reasons, the most precise first.
+    async fn find_failure(&mut self, window: &UnitState) -> Result<Failed> {
+        if let Some(failed) = self.exceeded_deadline().await? {
             return Ok(failed);
         }
         if window.reached_since(self.since)
-            && let Some(unit) = self.entered(window).await?
+            && let Some(unit) = self.started_alone(window).await?
         {
             return Err(self.started_within(window, &unit).await);
         }
-        if let Some(unit) = self.meant_to_start().await? {
+        if let Some(unit) = self.queued_writer().await? {
             return Err(self.started_within(window, &unit).await);
         }
         if let Some(failed) = self.failed_member().await? {
@@ -35,14 +36,14 @@ impl Watch<'_> {
         if let Some(failed) = self.failed_proxy().await? {
             return Ok(failed);
         }
-        if let Some(writer) = self.writer_that_runs(window).await? {
+        if let Some(writer) = self.started_writer(window).await? {
             return Err(self.started_within(window, &writer).await);
         }
         let reason = format!("could not be opened or was closed too early: {}", window.result);
         Ok(Failed::new(window, reason))
     }
 
-    async fn too_long(&mut self) -> Result<Option<Failed>> {
+    async fn exceeded_deadline(&mut self) -> Result<Option<Failed>> {
         let Some(deadline) = &self.window.deadline else { return Ok(None) };
         let deadline = self.view.state(&deadline.to_string()).await?;
         let reason = format!(
@@ -55,7 +56,7 @@ impl Watch<'_> {
     async fn failed_member(&mut self) -> Result<Option<Failed>> {
         for member in &self.window.members {
             let state = self.view.state(&member.to_string()).await?;
-            // What is stopped with the window fails by that, and is not why.
+            // A member that was stopped together with the window is not the reason.
             if state.inactive_exit >= self.since
                 && !self.was_stopped(&state.name)
                 && (state.active == ActiveState::Failed || state.result != "success")
@@ -77,10 +78,9 @@ impl Watch<'_> {
         Ok(None)
     }
 
-    /// The first writer for which somebody had a job queued while the window was open, and not
-    /// resume after it, and that runs or is about to.
-    async fn meant_to_start(&mut self) -> Result<Option<String>> {
-        self.told().await?;
+    /// The first writer that runs or is about to, by a job that was queued before resume started.
+    async fn queued_writer(&mut self) -> Result<Option<String>> {
+        self.handle_jobs().await?;
         let resume = Unit::Resume.to_string();
         let before: Vec<String> = self
             .queued
@@ -98,11 +98,12 @@ impl Watch<'_> {
         Ok(None)
     }
 
-    /// The first writer that runs, where systemd has not told who was started before resume.
-    async fn writer_that_runs(&mut self, window: &UnitState) -> Result<Option<String>> {
+    /// The first writer that runs. Used if the signal of the job that started resume was lost, so
+    /// that the order of the jobs is unknown.
+    async fn started_writer(&mut self, window: &UnitState) -> Result<Option<String>> {
         let resume = Unit::Resume.to_string();
-        let is_told = self.queued.iter().any(|(_, unit)| *unit == resume);
-        if is_told || !window.reached_since(self.since) {
+        let is_known = self.queued.iter().any(|(_, unit)| *unit == resume);
+        if is_known || !window.reached_since(self.since) {
             return Ok(None);
         }
         for writer in &self.config.gitlab.writers {
@@ -113,8 +114,8 @@ impl Watch<'_> {
         Ok(None)
     }
 
-    /// The first unit without a conflict that was started while the window was open, or is so now.
-    pub(super) async fn entered(&mut self, window: &UnitState) -> Result<Option<String>> {
+    /// The first unit without `Conflicts=` that was started while the window was, or is, open.
+    pub(super) async fn started_alone(&mut self, window: &UnitState) -> Result<Option<String>> {
         let is_open = window.inactive_enter < window.active_enter;
         let end = if is_open { u64::MAX } else { window.inactive_enter };
         for unit in &self.window.alone {
@@ -126,16 +127,17 @@ impl Watch<'_> {
         Ok(None)
     }
 
+    /// The failure of a window in which `unit` was started, with the origin of the start.
     pub(super) async fn started_within(&mut self, window: &UnitState, unit: &str) -> anyhow::Error {
-        // What was told meanwhile has the start itself.
-        let _ = self.told().await;
+        // The job of the start may be among the signals not handled yet.
+        let _ = self.handle_jobs().await;
         let origin = origin(self.machine.manager, unit, &self.queued).await;
         let reason = format!("{unit} was started{origin} in the window, which closed it");
         Failed::new(window, reason).into()
     }
 
-    /// What was not frozen to the window's end, which the window itself has noticed.
-    pub(super) async fn not_held(&mut self, window: &UnitState) -> anyhow::Error {
+    /// The failure of a window whose end has found a unit that was not frozen any more.
+    pub(super) async fn thawed_early(&mut self, window: &UnitState) -> anyhow::Error {
         for unit in &self.window.frozen {
             if let Ok(state) = self.view.state(unit).await
                 && (state.inactive_exit.max(state.inactive_enter) >= window.inactive_exit

@@ -1,28 +1,28 @@
-//! What of a run others look for in the journal: `journalctl RUN_ID=…`, or `MESSAGE_ID=…` for one
-//! kind of event in all runs.
+//! The milestones of a run as structured journal entries: `journalctl RUN_ID=…` shows those of one
+//! run, `MESSAGE_ID=…` one kind in all runs.
 
 use crate::runs::{Kind, Outcome, Record};
 use crate::systemd::{Journal, Level};
 
-/// It has begun.
+/// The run has begun.
 const BEGUN: &str = "a3b21ce00ae14d7e8a5c31ea7b4b8f10";
-/// It has come to `STAGE=`.
+/// The run has entered `STAGE=`.
 const STAGE: &str = "5f4f0ac3c1f54b1d9a9a0c2b7a1f6d22";
-/// It is complete.
+/// The run is complete.
 const COMPLETE: &str = "c0d6a0e1f4a7490d8b1be0a4c6b0de33";
-/// Something that did not fail it should be known.
+/// A problem that did not fail the run.
 const WARNING: &str = "7d5a1b1f0a0b4e21b3a4f7c0de5f1a66";
-/// It has failed, or something after it was complete.
+/// The run has failed, or a step after it was complete.
 const FAILED: &str = "e19f6a52b6c34c0c9df2a7d2b1c75e44";
 
-/// Tells of what has just begun.
+/// Logs the begin of a run.
 pub(super) fn begun(journal: &dyn Journal, kind: Kind, record: &Record) {
-    tell(journal, kind, record, BEGUN, Level::Info, "has begun", &[]);
+    log(journal, kind, record, BEGUN, Level::Info, "has begun", &[]);
 }
 
-/// Tells of the stage that it is in; `more` is for readers.
+/// Logs the stage that a run has entered. `more` is appended to the message.
 pub(super) fn stage(journal: &dyn Journal, kind: Kind, record: &Record, more: &str) {
-    tell(
+    log(
         journal,
         kind,
         record,
@@ -33,17 +33,17 @@ pub(super) fn stage(journal: &dyn Journal, kind: Kind, record: &Record, more: &s
     );
 }
 
-/// Tells how it ended, and what should be known of it.
+/// Logs how a run ended, and its warnings.
 pub(super) fn ended(journal: &dyn Journal, kind: Kind, record: &Record) {
     for warning in &record.warnings {
-        tell(journal, kind, record, WARNING, Level::Warning, &format!("warns: {warning}"), &[]);
+        log(journal, kind, record, WARNING, Level::Warning, &format!("warns: {warning}"), &[]);
     }
     let downtime =
         record.downtime.map(|downtime| ("DOWNTIME_SECONDS", format!("{:.1}", downtime.total())));
     match &record.failure {
         None if record.outcome == Outcome::Complete => {
             let words = format!("is complete; GitLab was down for {}", record.away());
-            tell(journal, kind, record, COMPLETE, Level::Info, &words, downtime.as_slice());
+            log(journal, kind, record, COMPLETE, Level::Info, &words, downtime.as_slice());
         }
         failure => {
             let reason = failure
@@ -61,12 +61,12 @@ pub(super) fn ended(journal: &dyn Journal, kind: Kind, record: &Record) {
                 ),
                 _ => format!("failed in stage {}: {reason}", record.stage),
             };
-            tell(journal, kind, record, FAILED, Level::Err, &words, &fields);
+            log(journal, kind, record, FAILED, Level::Err, &words, &fields);
         }
     }
 }
 
-fn tell(
+fn log(
     journal: &dyn Journal,
     kind: Kind,
     record: &Record,

@@ -1,11 +1,12 @@
-//! The executor of a restore. Like that of a backup it only starts stages and waits: what must be
-//! undone is undone by brackets.
+//! The executor of a restore. Like that of a backup it only starts stages and waits; brackets undo
+//! what must be undone.
 
 use anyhow::{Result, bail};
 
 use super::window::Window;
 use super::{
-    capture, conclude_with, ensure_alone, enter, environment, milestone, resume, run_id, stage,
+    capture, ensure_alone, enter, milestone, record_result, resume, run_id, stage,
+    write_environment,
 };
 use crate::config::Config;
 use crate::host::own;
@@ -17,7 +18,8 @@ use crate::stores;
 use crate::systemd::{ServiceManager, UnitView};
 use crate::units::{Plan, Restore, Unit};
 
-/// Does one restore. An error is a failed one, and has been recorded as such.
+/// Executes the requested restore. An error means that the restore failed, which is in its record
+/// unless `connect` failed.
 pub async fn restore<M: ServiceManager>(
     config: &Config,
     base: Base<'_>,
@@ -35,12 +37,12 @@ pub async fn restore<M: ServiceManager>(
     let manager = connect().await?;
     let result = async {
         ensure_alone(&manager, Kind::Restore).await?;
-        environment(root, &record)?;
+        write_environment(root, &record)?;
         stages(config, base, base.with(&manager), &mut record, request.run.is_none()).await
     };
     let result = result.await;
     record.warnings.extend(notes::notes(root)?);
-    conclude_with(base, &mut record, Kind::Restore, result).await
+    record_result(base, &mut record, Kind::Restore, result).await
 }
 
 async fn stages(
@@ -54,22 +56,22 @@ async fn stages(
     enter(base, record, Kind::Restore, "prepare")?;
     match undo {
         false => {
-            // Whoever restores anew wants nothing back.
-            Journal::want_back(root, false)?;
-            finish(machine).await?;
+            // A new restore cancels the undo of an earlier one.
+            Journal::request_undo(root, false)?;
+            finish_earlier(machine).await?;
         }
-        true => idle(machine).await?,
+        true => wait_for_finish(machine).await?,
     }
-    stage::one(machine, &Restore::Preflight.into()).await?;
+    stage::run_unit(machine, &Restore::Preflight.into()).await?;
     if undo {
-        // Whatever becomes of it, it can be tried again.
-        Journal::want_back(root, true)?;
+        // Recorded, so that the undo can be repeated if it fails.
+        Journal::request_undo(root, true)?;
     }
 
     enter(base, record, Kind::Restore, "restore")?;
     let plan = Plan::new(config);
-    stage::proxies(machine, &plan).await?;
-    // What an unfinished restore has kept down; after a reboot only its journal knows.
+    stage::adopt_proxies(machine, &plan).await?;
+    // The units that an unfinished restore keeps down. After a reboot only its journal has them.
     let kept_down = match paused::load(root)? {
         Some(paused) => paused,
         None => Journal::load(root)?.map(|journal| journal.paused).unwrap_or_default(),
@@ -82,7 +84,7 @@ async fn stages(
     let captured = capture::capture(config, machine, &window).await?;
 
     enter(base, record, Kind::Restore, "resume")?;
-    record.downtime = resume::answering_again(config, machine, captured, record).await?;
+    record.downtime = resume::wait_and_measure(config, machine, captured, record).await?;
     if record.downtime.is_none() {
         bail!(match undo {
             false => {
@@ -93,23 +95,23 @@ async fn stages(
         });
     }
     enter(base, record, Kind::Restore, "finish")?;
-    idle(machine).await?;
-    stage::one(machine, &Restore::Finish.into()).await
+    wait_for_finish(machine).await?;
+    stage::run_unit(machine, &Restore::Finish.into()).await
 }
 
-/// Has the last step of an earlier restore done, if it waits for that: what has taken place is
-/// finished, and never undone by the way.
-pub(super) async fn finish(machine: Machine<'_>) -> Result<()> {
-    idle(machine).await?;
+/// Runs the last step of an earlier restore, if it is still due. A restore that has replaced the
+/// data is never undone without a request.
+pub(super) async fn finish_earlier(machine: Machine<'_>) -> Result<()> {
+    wait_for_finish(machine).await?;
     if restore::is_to_finish(machine.root) {
-        stage::one(machine, &Restore::Finish.into()).await
+        stage::run_unit(machine, &Restore::Finish.into()).await
     } else {
         Ok(())
     }
 }
 
-/// Waits until the last step is not at work: GitLab's late answer may have begun it.
-async fn idle(machine: Machine<'_>) -> Result<()> {
+/// Waits until the last step is not running: resume may have started it when GitLab answered late.
+async fn wait_for_finish(machine: Machine<'_>) -> Result<()> {
     let finish = Unit::from(Restore::Finish).to_string();
-    UnitView::new(machine.manager).await?.settled(&finish).await.map(drop)
+    UnitView::new(machine.manager).await?.wait_until_settled(&finish).await.map(drop)
 }

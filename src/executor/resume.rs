@@ -1,4 +1,4 @@
-//! GitLab's return, as the executor waits for it.
+//! Waits until resume has brought GitLab back.
 
 use std::time::Duration;
 
@@ -13,22 +13,22 @@ use crate::runs::{Downtime, Record};
 use crate::systemd::{Mode, UnitView};
 use crate::units::Unit;
 
-/// How long the run waits for GitLab before it goes on without it; resume itself never gives up.
+/// How long the run waits for GitLab before it continues; resume itself never gives up.
 const RESUME_PATIENCE: Duration = Duration::from_secs(300);
-/// When resume is asked for again, should the bracket's end not have done it.
+/// After which time resume is started again, if the end of the bracket did not.
 const RESUME_NUDGE: Duration = Duration::from_secs(3);
 
-/// Waits until resume has done its work; `None` if that takes so long that the run had better go
-/// on.
-pub(super) async fn answering_again(
+/// Waits until GitLab is back, and returns the downtime. If it takes too long, records a warning
+/// and returns none, so that the run continues.
+pub(super) async fn wait_and_measure(
     config: &Config,
     machine: Machine<'_>,
     captured: Captured,
     record: &mut Record,
 ) -> Result<Option<Downtime>> {
     let seconds = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from)).as_secs_f64();
-    if let Err(error) = resume(machine, config).await {
-        tracing::warn!("{error:#}: the backup goes on");
+    if let Err(error) = wait(machine, config).await {
+        tracing::warn!("{error:#}: the backup continues");
         record.warnings.push(format!("{error:#}"));
         record.downtime_longer_than = Some(seconds(captured.since, machine.clock.monotonic()));
         return Ok(None);
@@ -45,8 +45,8 @@ pub(super) async fn answering_again(
     }))
 }
 
-/// Waits until no unit is on the record of paused ones; asks for resume where nobody else did.
-pub(super) async fn resume(machine: Machine<'_>, config: &Config) -> Result<()> {
+/// Waits until there is no record of paused units. Starts resume if it is not running.
+pub(super) async fn wait(machine: Machine<'_>, config: &Config) -> Result<()> {
     let started = Instant::now();
     let paused = machine.root.at(paths::PAUSED);
     let unit = Unit::Resume.to_string();
@@ -65,7 +65,7 @@ pub(super) async fn resume(machine: Machine<'_>, config: &Config) -> Result<()> 
                 "GitLab is not up{readiness} after {RESUME_PATIENCE:?} ({status}); {unit} goes on trying"
             );
         }
-        view.changed().await?;
+        view.wait_for_change().await?;
     }
     Ok(())
 }

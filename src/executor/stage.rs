@@ -1,5 +1,5 @@
-//! One stage: start its target, wait until every member is done, and read each result from the
-//! member itself.
+//! Runs one stage: starts its target, waits for every member, and reads each result from the member
+//! itself.
 
 use std::collections::HashMap;
 
@@ -11,17 +11,17 @@ use crate::run::Failed;
 use crate::systemd::{Mode, ServiceManager, UnitState, UnitView};
 use crate::units::{Plan, Unit};
 
-/// How often a member is started that does not run.
+/// How often a member is started again that has not run.
 const TRIES: u32 = 3;
 
-/// Steps, and what is held for each until it is over.
+/// Steps, and the bracket that each of them needs until it has ended.
 pub(super) const HELD: [(Unit, Unit); 2] =
     [(Unit::Postgresql, Unit::PgSnapshot), (Unit::Files, Unit::FsSnapshot)];
 
-/// Starts `stage` and returns when all of `members` ended well (or, of those that stay up, are up).
-/// Each of `held` is a member and a bracket that ends when that has ended well. Fails with the
-/// member that failed for good: one that systemd is about to restart has not.
-pub(super) async fn drive(
+/// Starts `stage` and returns when all `members` have succeeded (or, if they keep running, are up).
+/// `held` has pairs of a member and a bracket, which is stopped when the member has succeeded.
+/// Fails with the member that failed, unless systemd is about to restart it.
+pub(super) async fn run_stage(
     machine: Machine<'_>,
     stage: Stage,
     members: &[Unit],
@@ -31,7 +31,7 @@ pub(super) async fn drive(
     let target = Unit::Stage(stage);
     prepare(manager, members).await?;
     prepare(manager, std::slice::from_ref(&target)).await?;
-    let mut driven = Driven {
+    let mut running = Running {
         view: UnitView::new(manager).await?,
         target: target.to_string(),
         members: members.iter().map(ToString::to_string).collect(),
@@ -39,50 +39,50 @@ pub(super) async fn drive(
         since: machine.clock.monotonic(),
         tried: HashMap::new(),
     };
-    driven.view.start(&target.to_string(), Mode::Replace).await?;
-    while !driven.is_done().await? {
-        driven.view.changed().await?;
+    running.view.start(&target.to_string(), Mode::Replace).await?;
+    while !running.is_done().await? {
+        running.view.wait_for_change().await?;
     }
     Ok(())
 }
 
-/// A stage that goes on.
-struct Driven<'a> {
+/// A stage in progress.
+struct Running<'a> {
     view: UnitView<'a>,
     target: String,
     members: Vec<String>,
-    /// Members that have not ended well yet, and what is held for them.
+    /// Members that have not succeeded yet, and their brackets.
     held: Vec<(String, String)>,
     since: u64,
-    /// How often each was started alone.
+    /// How often each member was started alone.
     tried: HashMap<String, u32>,
 }
 
-impl Driven<'_> {
-    /// One look; whether all members ended well.
+impl Running<'_> {
+    /// Checks the members once. Returns whether all have succeeded.
     async fn is_done(&mut self) -> Result<bool> {
         let pending = self.view.state(&self.target).await?.has_job();
         let mut states = Vec::with_capacity(self.members.len());
         for member in &self.members {
             states.push(self.view.state(member).await?);
         }
-        self.give_back(&states).await?;
+        self.release_brackets(&states).await?;
         if pending || !states.iter().all(UnitState::is_settled) {
             return Ok(false);
         }
-        // The members are asked and not the target: it fails with the first attempt of a member
-        // that then goes well.
+        // Not the state of the target: it fails with the first attempt of a member, although a
+        // retry succeeds.
         if states.iter().all(|state| state.succeeded_since(self.since)) {
             return Ok(true);
         }
-        if let Some(failed) = self.failed(&states) {
-            return Err(cause(self.view.manager(), failed, self.since).await?.into());
+        if let Some(failed) = self.failed_member(&states) {
+            return Err(find_cause(self.view.manager(), failed, self.since).await?.into());
         }
         self.start_missing(&states).await.map(|()| false)
     }
 
-    /// Ends what was held for members that are done.
-    async fn give_back(&mut self, states: &[UnitState]) -> Result<()> {
+    /// Stops the brackets of members that have succeeded.
+    async fn release_brackets(&mut self, states: &[UnitState]) -> Result<()> {
         let done = |step: &str| {
             states.iter().any(|state| {
                 state.name == step && state.is_settled() && state.succeeded_since(self.since)
@@ -96,8 +96,8 @@ impl Driven<'_> {
         Ok(())
     }
 
-    /// The member that failed. What others had started too often is not what went wrong.
-    fn failed<'a>(&self, states: &'a [UnitState]) -> Option<&'a UnitState> {
+    /// The member that failed. One that only hit its start limit was pulled in by the real failure.
+    fn failed_member<'a>(&self, states: &'a [UnitState]) -> Option<&'a UnitState> {
         let failed = || {
             states.iter().filter(|state| {
                 state.inactive_exit >= self.since && !state.succeeded_since(self.since)
@@ -106,20 +106,21 @@ impl Driven<'_> {
         failed().find(|state| state.result != "start-limit-hit").or_else(|| failed().next())
     }
 
-    /// A failure fails every dependant's job at once, also where systemd restarts the failed unit
-    /// and it then goes well (RestartMode=direct is newer than what we run on). What has not run
-    /// yet is started alone: with its requirements, systemd would run those that are done a second
-    /// time.
+    /// Starts the members that have not run. A failure of one unit fails the jobs of its dependents
+    /// at once, even if systemd restarts the unit and it then succeeds (RestartMode=direct would
+    /// prevent that, but is too new). They are started without their requirements: systemd would
+    /// run those that have ended a second time.
     async fn start_missing(&mut self, states: &[UnitState]) -> Result<()> {
         let missing: Vec<&UnitState> =
             states.iter().filter(|state| state.inactive_exit < self.since).collect();
-        // A condition may have been unmet long before this run: it counts from the first start on.
-        let never = |state: &&&UnitState| {
+        // The unmet condition of a member may be older than this run. It counts after one start
+        // here.
+        let gave_up = |state: &&&UnitState| {
             self.tried
                 .get(&state.name)
                 .is_some_and(|tries| *tries >= TRIES || state.condition.is_some())
         };
-        if let Some(state) = missing.iter().find(never) {
+        if let Some(state) = missing.iter().find(gave_up) {
             return Err(Failed::of(state, self.since).into());
         }
         for state in missing {
@@ -134,8 +135,8 @@ impl Driven<'_> {
     }
 }
 
-/// Why a unit failed that was stopped along with what it is bound to, if that has failed.
-async fn cause(manager: &dyn ServiceManager, state: &UnitState, since: u64) -> Result<Failed> {
+/// The failure of a step, or that of its bracket, which has stopped the step.
+async fn find_cause(manager: &dyn ServiceManager, state: &UnitState, since: u64) -> Result<Failed> {
     if let Some((_, to)) = HELD.iter().find(|(unit, _)| unit.to_string() == state.name) {
         let to = manager.state(&to.to_string()).await?;
         if to.active.is_down() && to.result != "success" {
@@ -145,7 +146,7 @@ async fn cause(manager: &dyn ServiceManager, state: &UnitState, since: u64) -> R
     Ok(Failed::of(state, since))
 }
 
-/// Keeps the results of `units` readable and forgets earlier attempts.
+/// Resets earlier failures of `units`, and keeps them loaded so that their results can be read.
 pub(super) async fn prepare(manager: &dyn ServiceManager, units: &[Unit]) -> Result<()> {
     for unit in units {
         let unit = unit.to_string();
@@ -155,35 +156,39 @@ pub(super) async fn prepare(manager: &dyn ServiceManager, units: &[Unit]) -> Res
     Ok(())
 }
 
-/// Starts one unit and waits for its end.
-pub(super) async fn one(machine: Machine<'_>, unit: &Unit) -> Result<()> {
+/// Starts one unit, waits until it has ended, and fails unless it has succeeded.
+pub(super) async fn run_unit(machine: Machine<'_>, unit: &Unit) -> Result<()> {
     prepare(machine.manager, std::slice::from_ref(unit)).await?;
     let since = machine.clock.monotonic();
     let mut view = UnitView::new(machine.manager).await?;
     view.start(&unit.to_string(), Mode::Replace).await?;
-    well(view.settled(&unit.to_string()).await?, since)
+    check_success(view.wait_until_settled(&unit.to_string()).await?, since)
 }
 
-/// What runs behind systemd's back is asked right before it counts: hours may have gone by since it
-/// was first.
-pub(super) async fn proxies(machine: Machine<'_>, plan: &Plan<'_>) -> Result<()> {
+/// Adopts the services behind proxies again, right before the window: the first time was hours ago.
+pub(super) async fn adopt_proxies(machine: Machine<'_>, plan: &Plan<'_>) -> Result<()> {
     match plan.needed(Unit::Proxies) {
-        Some(unit) => one(machine, &unit).await,
+        Some(unit) => run_unit(machine, &unit).await,
         None => Ok(()),
     }
 }
 
-/// Waits for one unit's end and fails if it did not end well.
-pub(super) async fn settled(manager: &dyn ServiceManager, unit: &Unit, since: u64) -> Result<()> {
-    well(UnitView::new(manager).await?.settled(&unit.to_string()).await?, since)
+/// Waits until a unit has ended, and fails unless it has succeeded.
+pub(super) async fn ensure_succeeded(
+    manager: &dyn ServiceManager,
+    unit: &Unit,
+    since: u64,
+) -> Result<()> {
+    check_success(UnitView::new(manager).await?.wait_until_settled(&unit.to_string()).await?, since)
 }
 
-fn well(state: UnitState, since: u64) -> Result<()> {
+fn check_success(state: UnitState, since: u64) -> Result<()> {
     if state.succeeded_since(since) { Ok(()) } else { Err(Failed::of(&state, since).into()) }
 }
 
-/// Waits until a bracket's start is over, also what it does after it has told that it is ready.
-pub(super) async fn up(manager: &dyn ServiceManager, unit: &Unit) -> Result<()> {
+/// Waits until a bracket is up and its main process has exited: it continues to work after it has
+/// notified systemd that it is ready.
+pub(super) async fn wait_until_up(manager: &dyn ServiceManager, unit: &Unit) -> Result<()> {
     let mut view = UnitView::new(manager).await?;
     loop {
         let state = view.state(&unit.to_string()).await?;
@@ -193,6 +198,6 @@ pub(super) async fn up(manager: &dyn ServiceManager, unit: &Unit) -> Result<()> 
         if state.is_settled() {
             return Err(Failed::of(&state, 0).into());
         }
-        view.changed().await?;
+        view.wait_for_change().await?;
     }
 }

@@ -1,7 +1,8 @@
-//! Who stops a unit that is down already is not told of as such: the job has nothing to do, and
-//! ends as that of `systemctl try-restart`, which packages and logrotate call, and which is not
-//! meant to stop anything. But systemd stops along what is part of the unit. So beside each unit of
-//! GitLab's that is down in a window, one of ours is up that is part of it and does nothing.
+//! Detects that an admin stops a unit which is down for the window. The job of that stop has
+//! nothing to do, and cannot be told from that of `systemctl try-restart`, which packages and
+//! logrotate call and which is not meant to stop a unit. But a real stop extends to units with
+//! `PartOf=`. So for each unit that is down, there is a mark: a unit that does nothing, is active,
+//! and is part of the first.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +10,20 @@ use anyhow::Result;
 
 use crate::systemd::{Mode, Paused, STOP_MARKS, ServiceManager, UnitView, stop_mark};
 
-/// The units that are watched.
+/// The watched units.
 #[derive(Default)]
 pub(super) struct Stops {
-    /// Whether ours has been seen up, by the unit that is watched.
+    /// By watched unit, whether its mark has been active.
     watched: BTreeMap<String, bool>,
 }
 
 impl Stops {
-    /// Watches those of `units` that are down by now, and tells which were stopped since they are.
-    pub async fn look(&mut self, view: &mut UnitView<'_>, units: &[Paused]) -> Result<Vec<String>> {
+    /// Marks those of `units` that have gone down, and returns those that were stopped afterwards.
+    pub async fn check(
+        &mut self,
+        view: &mut UnitView<'_>,
+        units: &[Paused],
+    ) -> Result<Vec<String>> {
         let mut stopped = Vec::new();
         for Paused { unit, .. } in units {
             let mark = stop_mark(unit);
@@ -26,7 +31,7 @@ impl Stops {
                 None => {
                     if view.state(unit).await?.is_settled() {
                         view.manager().mark(&mark, unit).await?;
-                        view.name(std::slice::from_ref(&mark));
+                        view.watch(std::slice::from_ref(&mark));
                         self.watched.insert(unit.clone(), false);
                     }
                 }
@@ -44,8 +49,8 @@ impl Stops {
     }
 }
 
-/// Nothing is watched any more, also not what an executor did that was killed.
-pub(super) async fn end(manager: &dyn ServiceManager) -> Result<()> {
+/// Stops all marks, also those of an executor that was killed.
+pub(super) async fn stop_marks(manager: &dyn ServiceManager) -> Result<()> {
     for mark in manager.loaded(STOP_MARKS).await? {
         manager.stop(&mark, Mode::Replace).await?;
     }

@@ -1,4 +1,5 @@
-//! Notices what others have systemd do with GitLab's units while a window is open.
+//! Follows the jobs of GitLab's units while a window is open, to detect what an admin or another
+//! program does with them.
 
 use std::collections::BTreeMap;
 
@@ -11,30 +12,31 @@ use crate::machine::Machine;
 use crate::runs::paused;
 use crate::systemd::{JobEvent, Paused, UnitView, stopped_along};
 
-/// A window that is watched.
+/// The watch over one window.
 pub(super) struct Watch<'a> {
     pub config: &'a Config,
     pub machine: Machine<'a>,
     pub window: &'a Window,
     pub view: UnitView<'a>,
-    /// When the first stop was asked for, microseconds of CLOCK_MONOTONIC.
+    /// When the first stop was queued, in microseconds of CLOCK_MONOTONIC.
     pub since: u64,
-    /// It has lasted too long, and was told to end.
+    /// The window has exceeded its deadline, and the unit that ends it was started.
     pub is_over: bool,
-    /// The window has been open.
+    /// Whether the window has been open.
     pub is_open: bool,
-    /// The jobs that were queued since, by number and unit.
+    /// The jobs queued since the window began to open, or since it was open: id and unit.
     pub queued: Vec<(u32, String)>,
-    /// How many jobs each unit was given since, by its name.
+    /// The number of jobs of each unit since the window began to open.
     jobs: BTreeMap<String, u32>,
-    /// The number of the target's own job: what has a lower one was queued before the window, what
-    /// was queued with it follows.
+    /// The id of the job that starts the target. Lower ids were queued before the window, higher
+    /// ones with it or later.
     anchor: u32,
-    /// All that the window stops.
+    /// All units that the window stops.
     closure: Vec<String>,
-    /// What the window's own members stop, and what goes down along with it: not everybody who
-    /// stops that is an admin.
+    /// The units that members of the window stop, and those that systemd stops with them: a stop of
+    /// these is not an admin's.
     driven: Vec<String>,
+    /// The units that are recorded as paused.
     running: Vec<Paused>,
     stops: Stops,
 }
@@ -70,8 +72,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Takes in what was told since the last time.
-    pub async fn told(&mut self) -> Result<()> {
+    /// Handles the signals of jobs that have arrived.
+    pub async fn handle_jobs(&mut self) -> Result<()> {
         while let Some(event) = self.view.job() {
             let (id, unit, result) = match event {
                 JobEvent::New { id, unit } => {
@@ -83,11 +85,10 @@ impl<'a> Watch<'a> {
                 }
                 JobEvent::Removed { id, unit, result } => (id, unit, result),
             };
-            // It came between the last look and the window, which cancelled it: what was to run
-            // runs afterwards.
-            let unknown = self.closure.contains(&unit)
+            // A start that was queued before the window and that the window has cancelled.
+            let is_new = self.closure.contains(&unit)
                 && !self.running.iter().any(|paused| paused.unit == unit);
-            if id < self.anchor && result == "canceled" && unknown {
+            if id < self.anchor && result == "canceled" && is_new {
                 tracing::info!(
                     unit,
                     "was being started when the window began: it is started afterwards"
@@ -96,24 +97,24 @@ impl<'a> Watch<'a> {
                 paused::save(self.machine.root, &self.running)?;
             }
         }
-        self.admin_stops().await
+        self.handle_admin_stops().await
     }
 
-    /// Whether a member of the window was told to stop: its start is the first job that it has.
+    /// Whether a member of the window was stopped: its first job is its start.
     pub fn was_stopped(&self, member: &str) -> bool {
         self.jobs.get(member).is_some_and(|jobs| *jobs > 1)
     }
 
-    /// What an admin stops while it is down anyway stays down.
-    async fn admin_stops(&mut self) -> Result<()> {
+    /// Removes from the paused units those that an admin has stopped: they stay down.
+    async fn handle_admin_stops(&mut self) -> Result<()> {
         let watched: Vec<Paused> = self
             .running
             .iter()
             .filter(|paused| !self.driven.contains(&paused.unit))
             .cloned()
             .collect();
-        for unit in self.stops.look(&mut self.view, &watched).await? {
-            // Its own start has it back: whoever restarts it does not stop it.
+        for unit in self.stops.check(&mut self.view, &watched).await? {
+            // Starting: it was a restart.
             if !self.view.state(&unit).await?.is_settled() {
                 continue;
             }

@@ -1,43 +1,42 @@
-//! A window: what happens in it, and what is down meanwhile.
+//! The units of a window: its steps, and the units that are down in it.
 
 use crate::config::{Config, Quiesce, Stage};
 use crate::systemd::Paused;
 use crate::units::{Plan, Restore, Unit};
 use crate::values::UnitName;
 
-/// One window, of a backup or of a restore.
+/// The window of a backup or of a restore.
 pub(super) struct Window {
-    /// Reached when everything in it is done.
+    /// The target that is reached when all members are done.
     pub target: Unit,
     /// The bracket in which GitLab is down.
     pub window: Unit,
-    /// The bracket that brings it back.
+    /// The bracket whose end starts GitLab again.
     pub pause: Unit,
-    /// What ends it when it lasts too long.
+    /// The unit that ends the window when it has lasted too long.
     pub deadline: Option<Unit>,
-    /// What happens in it.
+    /// The steps.
     pub members: Vec<Unit>,
-    /// What is stopped.
+    /// The units to stop.
     pub stopped: Vec<String>,
-    /// Those of them that are stopped without what hangs on them. No `Conflicts=` guards the window
-    /// against their start: it is watched here.
+    /// The units of `stopped` that are stopped without their dependents. No `Conflicts=` protects
+    /// the window against their start, so the executor watches them.
     pub alone: Vec<String>,
-    /// What its members stop and start themselves; what hangs on these goes down and comes back
-    /// with the rest.
+    /// The units that members stop and start themselves. Their dependents go down with them and are
+    /// started with the other paused units.
     pub driven: Vec<String>,
-    /// What is down already and is to be started with the rest.
+    /// Units that are down already, to be started with the others.
     pub paused: Vec<Paused>,
-    /// What is frozen and not stopped.
+    /// The units to freeze instead.
     pub frozen: Vec<String>,
-    /// GitLab is to answer afterwards, also where it did not before.
+    /// Resume waits for GitLab's answer even if GitLab did not answer before.
     pub must_answer: bool,
 }
 
 impl Window {
-    /// The one of a backup.
+    /// The window of a backup.
     pub fn backup(config: &Config, plan: &Plan<'_>) -> Self {
         let writers = UnitName::texts(&config.gitlab.writers);
-        // What is frozen need not be started again.
         let (stopped, alone, frozen) = match config.gitlab.quiesce {
             Quiesce::Stop => (writers, UnitName::texts(&config.gitlab.stopped_alone), Vec::new()),
             Quiesce::Freeze => (Vec::new(), Vec::new(), writers),
@@ -57,8 +56,8 @@ impl Window {
         }
     }
 
-    /// The one of a restore, whose members stop and start `driven`. `paused` is what an unfinished
-    /// one has kept down.
+    /// The window of a restore, whose members stop and start `driven`. `paused` are the units that
+    /// an unfinished restore keeps down.
     pub fn restore(
         config: &Config,
         plan: &Plan<'_>,
@@ -76,7 +75,7 @@ impl Window {
             driven,
             paused,
             frozen: Vec::new(),
-            // What was restored is only kept if it does.
+            // The replaced data is removed only after GitLab has answered.
             must_answer: true,
         }
     }

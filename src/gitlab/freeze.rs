@@ -1,8 +1,8 @@
 //! `quiesce = "freeze"`: the writers are frozen instead of stopped.
 //!
-//! What is captured then is what a loss of power would have left: PostgreSQL, Redis and Git recover
-//! from that, each by itself. That a push which was under way is in all of them or in none is not
-//! promised.
+//! The captured state is the one that a loss of power would have left. PostgreSQL, Redis and Git
+//! each recover from that on their own. A push that was in progress may be in some of them and
+//! missing in others.
 
 use std::path::PathBuf;
 
@@ -22,8 +22,8 @@ use crate::values::Timespan;
 /// statfs(2): the unified control group hierarchy.
 const CGROUP2: i64 = 0x6367_7270;
 
-/// Fails where systemd cannot freeze units: it needs the unified hierarchy.
-pub fn possible(root: &RootDirectory) -> Result<()> {
+/// Fails if systemd cannot freeze units on this host: that needs the unified hierarchy.
+pub fn ensure_possible(root: &RootDirectory) -> Result<()> {
     let found =
         rustix::fs::statfs(root.at(paths::CGROUP)).context("cannot look at /sys/fs/cgroup")?;
     if found.f_type != CGROUP2 {
@@ -34,7 +34,7 @@ pub fn possible(root: &RootDirectory) -> Result<()> {
     Ok(())
 }
 
-/// The writers that systemd would end in a window which lasts as long as it may.
+/// Warnings about the writers whose watchdog expires if they are frozen for `max-downtime`.
 pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if config.gitlab.quiesce == Quiesce::Freeze {
@@ -56,11 +56,11 @@ pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// A unit of GitLab's, as it was when what ran was frozen.
+/// A writer, as it was when the running ones were frozen.
 #[derive(Debug, Serialize, Deserialize)]
 struct Frozen {
     unit: String,
-    /// It ran, and was frozen; else it was down.
+    /// The unit was running and was frozen; otherwise it was down.
     ran: bool,
     invocation: String,
     main_pid: u32,
@@ -76,8 +76,8 @@ impl Frozen {
         }
     }
 
-    /// What has become of it, if it is not frozen, or down, as it was.
-    fn lost(&self, root: &RootDirectory, now: &UnitState) -> Option<String> {
+    /// What happened to the unit, if it is not frozen, or down, as it was before.
+    fn change(&self, root: &RootDirectory, now: &UnitState) -> Option<String> {
         let unit = &self.unit;
         if !self.ran {
             return (now.invocation != self.invocation || !now.active.is_down())
@@ -97,20 +97,20 @@ impl Frozen {
     }
 }
 
-/// Freezes every writer that runs. Fails if one cannot be frozen; the bracket's end thaws the
+/// Freezes every running writer. Fails if one cannot be frozen; the end of the bracket thaws the
 /// others.
 pub(crate) async fn freeze(config: &Config, machine: Machine<'_>) -> Result<()> {
     let Machine { manager, root, .. } = machine;
-    possible(root)?;
+    ensure_possible(root)?;
     let mut all = Vec::new();
     for writer in &config.gitlab.writers {
-        // Only these have processes.
+        // Units of other types have no processes.
         if ![".service", ".scope"].iter().any(|kind| writer.as_str().ends_with(kind)) {
             continue;
         }
         let state = manager.state(writer.as_str()).await?;
         match state.active {
-            // An admin has, and it stays so.
+            // Frozen by an admin: it stays frozen after the window.
             ActiveState::Active if state.frozen && is_frozen(root, &state) => {
                 tracing::info!(unit = state.name, "is frozen already")
             }
@@ -128,23 +128,24 @@ pub(crate) async fn freeze(config: &Config, machine: Machine<'_>) -> Result<()> 
         manager.freeze(&frozen.unit).await?;
     }
     for frozen in &all {
-        if let Some(lost) = frozen.lost(root, &manager.state(&frozen.unit).await?) {
+        if let Some(lost) = frozen.change(root, &manager.state(&frozen.unit).await?) {
             bail!("{lost}, or is not frozen: nothing is captured");
         }
     }
     Ok(())
 }
 
-/// Whether something was frozen and has not been let go.
+/// Whether units were frozen and have not been thawed yet.
 pub fn is_on_record(root: &RootDirectory) -> bool {
     root.at(paths::FROZEN_UNITS).exists()
 }
 
-/// Lets go on what is frozen, and has resume start what did not live through it. Nothing on record:
-/// nothing to do.
+/// Thaws the frozen units, and adds those that did not survive to the units that resume starts.
+/// Does nothing if no unit is recorded as frozen.
 ///
-/// # Errors If something cannot be let go, or was not frozen until now: then what was captured
-/// meanwhile is not of one moment.
+/// # Errors
+/// If a unit cannot be thawed, or was not frozen until now: then the captured state is not
+/// consistent.
 pub async fn thaw(machine: Machine<'_>) -> Result<()> {
     let Machine { manager, root, .. } = machine;
     let path = root.at(paths::FROZEN_UNITS);
@@ -152,14 +153,14 @@ pub async fn thaw(machine: Machine<'_>) -> Result<()> {
     let mut lost = Vec::new();
     for frozen in &units {
         match manager.state(&frozen.unit).await {
-            Ok(state) => lost.extend(frozen.lost(root, &state)),
+            Ok(state) => lost.extend(frozen.change(root, &state)),
             Err(error) => lost.push(format!("{error:#}")),
         }
     }
     let mut failed = Ok(());
     let mut ended = Vec::new();
     for frozen in units.iter().filter(|frozen| frozen.ran) {
-        match let_go(machine, &frozen.unit).await {
+        match thaw_unit(machine, &frozen.unit).await {
             Ok(state) if was_ended(&state) => {
                 ended.push(Paused { unit: frozen.unit.clone(), left_down: Vec::new() })
             }
@@ -183,11 +184,11 @@ pub async fn thaw(machine: Machine<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Thaws a unit, and tells how it is then.
-async fn let_go(machine: Machine<'_>, unit: &str) -> Result<UnitState> {
+/// Thaws a unit, and returns its state afterwards.
+async fn thaw_unit(machine: Machine<'_>, unit: &str) -> Result<UnitState> {
     let Machine { manager, root, .. } = machine;
-    // systemd thaws only what it takes for running and frozen. What it is about to end would stay
-    // frozen until it is killed.
+    // systemd does not thaw a unit that it is stopping: without the write below, such a unit would
+    // stay frozen until it is killed.
     let thawed = manager.thaw(unit).await;
     let state = manager.state(unit).await?;
     if is_frozen(root, &state) {
@@ -202,7 +203,7 @@ async fn let_go(machine: Machine<'_>, unit: &str) -> Result<UnitState> {
     Ok(state)
 }
 
-/// Whether it ends, or has ended, and nobody has asked for that.
+/// Whether the unit has ended or is ending, without a job that asks for it.
 fn was_ended(state: &UnitState) -> bool {
     match state.active {
         ActiveState::Active | ActiveState::Reloading | ActiveState::Inactive => false,
@@ -211,8 +212,8 @@ fn was_ended(state: &UnitState) -> bool {
     }
 }
 
-/// Whether the kernel holds its processes: systemd goes on to call a unit frozen whose processes
-/// were killed and started again.
+/// Whether the kernel has frozen the unit's processes. systemd still reports a unit as frozen if
+/// its processes were killed and started again.
 fn is_frozen(root: &RootDirectory, state: &UnitState) -> bool {
     if state.control_group.is_empty() {
         return state.frozen;

@@ -1,4 +1,4 @@
-//! The pause bracket: it promises that GitLab comes back.
+//! The pause bracket: its end requests the start of GitLab.
 
 use anyhow::{Result, ensure};
 
@@ -7,9 +7,9 @@ use crate::runs::paused;
 use crate::systemd::{Mode, ServiceManager};
 use crate::units::Unit;
 
-/// Begins the pause. Fails if nobody recorded what to start again: then nothing may be stopped.
-/// Asks for the stop of `alone`, each without what hangs on it, and does not wait: the other
-/// writers are being stopped meanwhile, and the window waits for all.
+/// Begins the pause. Fails if there is no record of the units to start again: without it, nothing
+/// may be stopped. Queues the stop of each unit of `alone`, without its dependents, and does not
+/// wait: systemd stops the other writers at the same time, and the window waits for all of them.
 pub async fn begin<M: ServiceManager>(
     alone: &[String],
     root: &RootDirectory,
@@ -30,8 +30,8 @@ pub async fn begin<M: ServiceManager>(
     Ok(())
 }
 
-/// Ends the pause: asks for resume, by `later`, and does not wait, since GitLab's start waits for the
-/// window's end.
+/// Ends the pause: queues the start of resume by `later`. Does not wait, because the start of
+/// GitLab waits for the end of the window.
 pub async fn end(later: impl AsyncFnOnce(String) -> Result<()>) -> Result<()> {
     later(Unit::Resume.to_string()).await
 }

@@ -1,9 +1,9 @@
-//! What systemd does not manage itself: the services behind the proxy units, and how the units are
-//! kept true.
+//! Proxy units: each stands in for a service that systemd does not manage itself.
 //!
-//! A proxy unit cannot know what happens behind its back (`gitlab-ctl stop`, a crash, a reboot), so
-//! before a run counts on it the service is asked and the unit brought in accord, with the service
-//! left alone; and before a capture is called good, every service is asked again.
+//! A proxy unit does not notice when its service is stopped by another tool (`gitlab-ctl stop`, a
+//! crash, a reboot). So before a run relies on the units, it queries every service and adjusts the
+//! units without touching the services ("adopts" them). Before a capture counts as consistent, it
+//! queries every service again.
 
 mod service;
 
@@ -25,37 +25,38 @@ use crate::systemd::{ActiveState, Manager, Mode, ServiceManager};
 use crate::values::UnitName;
 use service::Standing;
 
-/// How long a unit may take to follow its service, with nothing to do.
+/// How long a unit may take to adopt the state of its service.
 const FOLLOW: Duration = Duration::from_secs(60);
-/// How long what is to stay down may be up unseen.
-const LOOK: Duration = Duration::from_millis(500);
+/// Poll interval of [`keep_down`]: the longest that a service can run before it is stopped again.
+const KEEP_DOWN_POLL: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(50);
-/// Options of `docker exec` and `podman exec` that have a value, by their long names.
+/// Long options of `docker exec` and `podman exec` that take a value.
 const VALUED: [&str; 7] =
     ["user", "env", "workdir", "env-file", "detach-keys", "cidfile", "preserve-fds"];
 
-/// `ExecStart=` of a proxy: starts the service, also one that seems to run: a stop may be under
-/// way.
+/// `ExecStart=` of a proxy: starts the service, even if it seems to run, because a stop may be in
+/// progress.
 pub async fn start(config: Result<Config>, name: &str) -> Result<()> {
     let proxy = find(config, name)?;
     if is_adopting() {
-        // What is down is never started by the way.
-        return service::is(&proxy, Standing::Up).await;
+        // Adopting a service never starts it.
+        return service::ensure_standing(&proxy, Standing::Up).await;
     }
-    service::bring(&proxy, &proxy.start, Standing::Up).await
+    service::run_until(&proxy, &proxy.start, Standing::Up).await
 }
 
-/// `ExecStop=` of a proxy: stops the service, and fails while it runs, whatever its own tool says.
+/// `ExecStop=` of a proxy: stops the service. Fails if its status command then still reports it as
+/// running.
 pub async fn stop(config: Result<Config>, name: &str) -> Result<()> {
     if is_adopting() {
         return Ok(());
     }
     let proxy = find(config, name)?;
-    service::bring(&proxy, &proxy.stop, Standing::Down).await
+    service::run_until(&proxy, &proxy.stop, Standing::Down).await
 }
 
-/// The proxy `name`: as configured, or, where the file was broken meanwhile, as it was when the run
-/// began. GitLab comes back all the same.
+/// The proxy `name` as configured. If the configuration cannot be read any more, the proxy as it
+/// was when the last run began, so that GitLab can be started.
 fn find(config: Result<Config>, name: &str) -> Result<Proxy> {
     let proxies = match config {
         Ok(config) => config.gitlab.proxies,
@@ -74,43 +75,46 @@ fn find(config: Result<Config>, name: &str) -> Result<Proxy> {
     })
 }
 
-/// Asks every service, and makes the units say the same without touching any. Fails if one does not
-/// tell.
+/// Queries every service and adjusts the units to match, without touching the services. Fails if
+/// the status of one is unknown.
 pub async fn adopt(config: &Config) -> Result<()> {
     let proxies = &config.gitlab.proxies;
     write_json(Path::new(paths::PROXIES), proxies)?;
     let mut standings = Vec::new();
-    for (proxy, standing) in proxies.iter().zip(ask_all(proxies).await) {
+    for (proxy, standing) in proxies.iter().zip(query_all(proxies).await) {
         standings.push((proxy.unit(), standing?));
     }
     durable::write(Path::new(paths::ADOPTING), 0o600, "")?;
-    let adopted = follow(&Manager::connect().await?, &standings).await;
-    adopted.and(adopted_end())
+    let adopted = adjust_units(&Manager::connect().await?, &standings).await;
+    adopted.and(end_adoption())
 }
 
-/// `ExecStopPost=` of what adopts.
-pub fn adopted_end() -> Result<()> {
+/// Ends the adoption; also `ExecStopPost=` of the unit that adopts, in case [`adopt`] was killed.
+pub fn end_adoption() -> Result<()> {
     own::remove(paths::ADOPTING)
 }
 
-/// Lets go of units that are about to be removed: systemd forgets them, and their services go on.
-pub async fn let_go(manager: &dyn ServiceManager, units: &[UnitName]) -> Result<()> {
+/// Stops units that are about to be removed, without stopping their services.
+pub async fn detach(manager: &dyn ServiceManager, units: &[UnitName]) -> Result<()> {
     if units.is_empty() {
         return Ok(());
     }
     own::make(paths::RUNTIME)?;
     durable::write(Path::new(paths::ADOPTING), 0o600, "")?;
     let standings: Vec<_> = units.iter().map(|unit| (unit.clone(), Standing::Down)).collect();
-    let gone = follow(manager, &standings).await;
-    gone.and(adopted_end())
+    let detached = adjust_units(manager, &standings).await;
+    detached.and(end_adoption())
 }
 
 fn is_adopting() -> bool {
     Path::new(paths::ADOPTING).exists()
 }
 
-/// Has each unit active or inactive, and waits until it is.
-async fn follow(manager: &dyn ServiceManager, standings: &[(UnitName, Standing)]) -> Result<()> {
+/// Starts the units whose service is up and stops the others, and waits for the results.
+async fn adjust_units(
+    manager: &dyn ServiceManager,
+    standings: &[(UnitName, Standing)],
+) -> Result<()> {
     for (unit, standing) in standings {
         let state = manager.state(unit.as_str()).await?;
         match (standing, state.active) {
@@ -127,16 +131,15 @@ async fn follow(manager: &dyn ServiceManager, standings: &[(UnitName, Standing)]
     for (unit, standing) in standings {
         loop {
             let state = manager.state(unit.as_str()).await?;
-            let there = match standing {
+            let matches = match standing {
                 Standing::Up => state.active == ActiveState::Active,
                 Standing::Down => state.active.is_down(),
             };
-            if there && !state.has_job() {
+            if matches && !state.has_job() {
                 break;
             }
-            // A start that failed is over.
-            let over = *standing == Standing::Up && state.is_settled();
-            if over || since.elapsed() > FOLLOW {
+            let start_failed = *standing == Standing::Up && state.is_settled();
+            if start_failed || since.elapsed() > FOLLOW {
                 bail!(
                     "{unit} does not follow its service, which {standing}: it is {:?} (journalctl -u {unit})",
                     state.active
@@ -148,52 +151,53 @@ async fn follow(manager: &dyn ServiceManager, standings: &[(UnitName, Standing)]
     Ok(())
 }
 
-/// Asks of all of them, each tool once.
-async fn ask_all(proxies: &[Proxy]) -> Vec<Result<Standing>> {
+/// The standing of each service.
+async fn query_all(proxies: &[Proxy]) -> Vec<Result<Standing>> {
     let answers = service::answers(&proxies.iter().collect::<Vec<_>>()).await;
     answers.into_iter().map(|answer| answer.map(|(standing, _)| standing)).collect()
 }
 
-/// Fails with everything that runs although it was stopped: then what was captured is not worth
-/// keeping.
-pub async fn all_down(config: &Config) -> Result<()> {
+/// Fails with the services that run although they were stopped: then the captured state is not
+/// consistent.
+pub async fn ensure_all_down(config: &Config) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
     let answers = proxies.iter().zip(service::answers(&proxies).await);
-    let down = answers.map(|(proxy, answer)| service::stands(proxy, answer, Standing::Down));
-    let wrong: Vec<String> =
+    let down =
+        answers.map(|(proxy, answer)| service::check_standing(proxy, answer, Standing::Down));
+    let running: Vec<String> =
         down.filter_map(|down| down.err().map(|error| format!("{error:#}"))).collect();
     ensure!(
-        wrong.is_empty(),
+        running.is_empty(),
         "{}: it was started in the window, so nothing that came of it can be relied on",
-        wrong.join("; ")
+        running.join("; ")
     );
     Ok(())
 }
 
-/// Stops what comes up, as long as GitLab is half restored: after a reboot its own supervisor
-/// starts it.
+/// Stops every service that comes up while GitLab is half restored: after a reboot, its own
+/// supervisor starts it.
 pub async fn keep_down(config: &Config) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
     while let Some(why) = Journal::half_way(&RootDirectory::host()) {
         for (proxy, answer) in proxies.iter().zip(service::answers(&proxies).await) {
-            // What cannot be asked has no supervisor yet.
+            // A status command fails as long as the supervisor has not started.
             if matches!(answer, Ok((Standing::Up, _))) {
                 tracing::error!("'{}' was started, and is stopped: {why}", proxy.name);
-                if let Err(error) = service::bring(proxy, &proxy.stop, Standing::Down).await {
+                if let Err(error) = service::run_until(proxy, &proxy.stop, Standing::Down).await {
                     tracing::error!("{error:#}");
                 }
             }
         }
-        sleep(LOOK).await;
+        sleep(KEEP_DOWN_POLL).await;
     }
     Ok(())
 }
 
-/// For check: each one's programs are there, and its status tells something.
+/// For `check`: whether the programs of each proxy exist and its status is known.
 pub async fn findings(config: &Config) -> Vec<Finding> {
     let proxies = &config.gitlab.proxies;
     let mut findings = Vec::new();
-    for (proxy, standing) in proxies.iter().zip(ask_all(proxies).await) {
+    for (proxy, standing) in proxies.iter().zip(query_all(proxies).await) {
         let missing = [&proxy.start, &proxy.stop, &proxy.status]
             .into_iter()
             .find(|argv| !Path::new(&argv[0]).is_file());
@@ -211,12 +215,12 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
         });
     }
     for container in containers(proxies) {
-        findings.extend(health_check(&container).await);
+        findings.extend(find_health_check(&container).await);
     }
     findings
 }
 
-/// What runs the container, and its name: of the commands that go into one.
+/// The engine and the name of each container that proxies run commands in.
 fn containers(proxies: &[Proxy]) -> Vec<(String, String)> {
     let mut containers: Vec<(String, String)> = Vec::new();
     for argv in proxies.iter().map(|proxy| &proxy.stop) {
@@ -232,15 +236,16 @@ fn containers(proxies: &[Proxy]) -> Vec<(String, String)> {
     containers
 }
 
-/// The container's name among the words behind `exec`: the first that is neither an option nor an
-/// option's value.
+/// The name of the container among the words after `exec`: the first that is neither an option nor
+/// the value of one.
 fn container(words: &[String]) -> Option<&String> {
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let takes_next = match (word.strip_prefix("--"), word.strip_prefix('-')) {
             (Some(""), _) => return words.next(),
             (Some(long), _) => VALUED.contains(&long),
-            // Letters in a row: the rest behind one that has a value is its value.
+            // Combined short options: the value of the first that takes one is the rest of the
+            // word, or else the next word.
             (None, Some(short)) => {
                 short.find(['u', 'e', 'w']).is_some_and(|at| at + 1 == short.len())
             }
@@ -253,9 +258,9 @@ fn container(words: &[String]) -> Option<&String> {
     None
 }
 
-/// Whether somebody would take a stopped GitLab for a sick one. An engine that does not tell is
-/// told of by the status that it cannot give.
-async fn health_check((engine, name): &(String, String)) -> Option<Finding> {
+/// Warns about a container with a health check, because GitLab is unhealthy while it is stopped.
+/// Errors of the engine are ignored: the status command reports them.
+async fn find_health_check((engine, name): &(String, String)) -> Option<Finding> {
     let mut command = Command::new(engine);
     command
         .args(["inspect", "--format", "{{json .Config.Healthcheck}}", name])
@@ -278,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_is_found_behind_every_option() {
+    fn the_container_is_found_after_any_options() {
         for (words, expected) in [
             ("gitlab gitlab-ctl stop puma", Some("gitlab")),
             ("-u git gitlab gitlab-ctl stop puma", Some("gitlab")),

@@ -1,4 +1,4 @@
-//! Asks GitLab whether it is usable.
+//! Requests the readiness URL, which answers with success when GitLab is usable.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use crate::host::tls;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Something that answers when it is usable.
+/// A GitLab whose readiness can be requested; tests replace it.
 #[async_trait(?Send)]
 pub trait Answer {
-    /// Asks once.
+    /// Requests it once.
     ///
     /// # Errors
-    /// With what GitLab, or the way to it, said.
+    /// If GitLab cannot be reached or answers with another status than success.
     async fn ask(&self) -> Result<()>;
 }
 
-/// The way to GitLab's answer, for whoever asks more than once: a client of its own for each would
-/// read the system's certificates each time.
+/// The readiness URL with a client for several requests. A new client reads the certificates of the
+/// system each time.
 pub struct Readiness {
     client: Client,
     url: String,
 }
 
 impl Readiness {
-    /// The way there. Asks nobody.
+    /// Creates the client. Sends no request.
     ///
     /// # Errors
     /// If the system's certificates cannot be used.
     pub fn of(url: &ReadinessUrl) -> Result<Self> {
         tls::use_ring();
-        // Whoever answers there must not have root ask elsewhere.
+        // No redirects: the server must not choose the URLs that root requests.
         let builder = Client::builder().timeout(TIMEOUT).no_proxy().redirect(Policy::none());
         let (client, url) = match url {
             ReadinessUrl::Http(url) => (builder.build()?, url.clone()),
@@ -64,10 +64,10 @@ impl Answer for Readiness {
     }
 }
 
-/// Asks once.
+/// Requests it once.
 ///
 /// # Errors
-/// With what GitLab, or the way to it, said.
+/// If GitLab cannot be reached or answers with another status than success.
 pub async fn ask(url: &ReadinessUrl) -> Result<()> {
     Readiness::of(url)?.ask().await
 }
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_that_leads_elsewhere_is_told_and_not_followed() {
+    async fn a_redirect_is_an_error_and_not_followed() {
         let (server, elsewhere) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let (address, there) = (server.local_addr().unwrap(), elsewhere.local_addr().unwrap());

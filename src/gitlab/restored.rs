@@ -1,4 +1,4 @@
-//! A restore that waits for GitLab's answer.
+//! Finishes a restore whose executor has ended before GitLab answered.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use crate::machine::Machine;
 use crate::runs::restore::Journal;
 use crate::units::{Restore, Unit};
 
-/// GitLab has answered: a restore whose executor has not waited for that is finished now.
+/// Called when GitLab has answered: starts the last step of a restore that is waiting for that.
 pub async fn finish_later(machine: Machine<'_>) -> Result<()> {
     let manager = machine.manager;
     let waits = Journal::load(machine.root)?

@@ -1,4 +1,5 @@
-//! Resume: starts again exactly what was running, and does not end before it runs and answers.
+//! Resume: starts the units that were running before the window, and no others. Ends when they run
+//! and GitLab answers.
 
 mod comeback;
 
@@ -19,26 +20,26 @@ use crate::units::{Restore, Unit};
 
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
 const READINESS_MOST: Duration = Duration::from_secs(1);
-/// How long an answer is waited for when somebody has stopped a part of GitLab: it may be the part
-/// that answers.
+/// How long resume waits for an answer if an admin has stopped a unit of GitLab: that unit may be
+/// the one that answers.
 const INCOMPLETE_PATIENCE: Duration = Duration::from_secs(60);
-/// How long what is left of a window's jobs may keep a bracket from being ended.
+/// How long the remaining jobs of a window may prevent the stop of a bracket.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 const RELEASE_PAUSE: Duration = Duration::from_millis(100);
 
-/// What of the configuration resume goes by.
+/// The configuration of resume.
 pub struct Settings {
-    /// GitLab's answer; none if it is not waited for, an error if it cannot be asked.
+    /// Requests GitLab's answer. None if resume does not wait for it, an error if it cannot be
+    /// requested.
     pub readiness: Option<Result<Box<dyn Answer>>>,
     /// `[gitlab] stop-grace`
     pub stop_grace: Duration,
-    /// Nothing is stopped for a backup: GitLab's answer shows that it goes on.
+    /// With `quiesce = "freeze"` no unit has to be started, but resume waits for the answer.
     pub freezes: bool,
 }
 
 impl Default for Settings {
-    /// For when the configuration cannot be read: a file that was broken meanwhile must not keep
-    /// GitLab away.
+    /// The settings if the configuration cannot be read: that must not keep GitLab down.
     fn default() -> Self {
         Self { readiness: None, stop_grace: Duration::from_secs(10), freezes: false }
     }
@@ -55,8 +56,8 @@ impl From<&Gitlab> for Settings {
     }
 }
 
-/// Brings back every unit on the record; returns when all run and GitLab answers. Nothing on
-/// record: nothing to do.
+/// Starts every unit that is recorded as paused. Returns when all run and GitLab answers, or at
+/// once if none is recorded.
 pub async fn resume<M: ServiceManager>(
     settings: &Settings,
     base: Base<'_>,
@@ -67,30 +68,30 @@ pub async fn resume<M: ServiceManager>(
         notify::status(&why);
         return Ok(());
     }
-    // The bus may be gone, at a shutdown.
+    // Checked before connecting: during a shutdown there may be no bus.
     if !freeze::is_on_record(base.root) && matches!(paused::load(base.root), Ok(None)) {
         return Ok(());
     }
     let manager = connect().await?;
     let machine = base.with(&manager);
-    // The second line: the window's end has done it already.
+    // Usually the end of the window has done this; repeated here in case it failed.
     if let Err(error) = freeze::thaw(machine).await {
         tracing::error!("{error:#}");
     }
     let Some(units) = paused::load(machine.root)? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting again what was running");
     let mut comeback = Comeback::new(machine, settings.stop_grace, units).await?;
-    while !comeback.all_running().await? {
-        comeback.changed().await?;
+    while !comeback.start_missing().await? {
+        comeback.wait_for_change().await?;
     }
     let answered = match &settings.readiness {
-        Some(readiness) if paused::is_to_answer(machine.root) => {
-            answers(settings, readiness, machine, &mut comeback).await?
+        Some(readiness) if paused::must_answer(machine.root) => {
+            wait_for_answer(settings, readiness, machine, &mut comeback).await?
         }
         _ => true,
     };
     paused::clear(machine.root)?;
-    release(machine).await?;
+    stop_brackets(machine).await?;
     if answered {
         restored::finish_later(machine).await?;
         notify::status("GitLab is back");
@@ -99,8 +100,9 @@ pub async fn resume<M: ServiceManager>(
     Ok(())
 }
 
-/// Waits for GitLab's answer; false if it is not waited for any longer.
-async fn answers(
+/// Waits until GitLab answers. Returns false if it stops waiting, because an admin has stopped a
+/// unit.
+async fn wait_for_answer(
     settings: &Settings,
     readiness: &Result<Box<dyn Answer>>,
     machine: Machine<'_>,
@@ -116,8 +118,8 @@ async fn answers(
             Err(error) => Err(anyhow!("{error:#}")),
         };
         let error = match asked {
-            // Somebody else may have answered in its place.
-            Ok(()) if comeback.look_again().await? => return Ok(true),
+            // Another server may have answered at this URL.
+            Ok(()) if comeback.check_all().await? => return Ok(true),
             Ok(()) => anyhow!("it answers, and not all of it runs"),
             Err(error) => error,
         };
@@ -136,17 +138,17 @@ async fn answers(
             return Ok(false);
         }
         notify::status(&format!("GitLab's units run, waiting for its answer: {error}"));
-        // Often while it may come any moment, seldom when it is late.
+        // Poll often at first and rarely later.
         sleep((started.elapsed() / 100).clamp(READINESS_PAUSE, READINESS_MOST)).await;
-        // Something may have gone down again meanwhile.
-        comeback.look().await?;
+        // A unit may have gone down again.
+        comeback.check_changed().await?;
     }
 }
 
-/// Ends the brackets of a run that is over. systemd looks once whether anybody needs it, when the
-/// executor ends; where that one was killed with all that is called at its end, the jobs of the
-/// window are still queued in that moment, and nobody looks again.
-async fn release(machine: Machine<'_>) -> Result<()> {
+/// Stops the staging brackets of a run that has ended. Usually systemd does, when the executor ends
+/// and the bracket is unneeded. But systemd checks that only once: if the executor was killed while
+/// jobs of the window were still queued, the brackets stay.
+async fn stop_brackets(machine: Machine<'_>) -> Result<()> {
     let manager = machine.manager;
     let started = Instant::now();
     let mut brackets = vec![Restore::Staging.into(), Unit::Staging];
@@ -156,7 +158,7 @@ async fn release(machine: Machine<'_>) -> Result<()> {
                 return Ok(());
             }
         }
-        // Whether the next run begins in this very moment, systemd alone knows.
+        // `Mode::Fail`: the stop must not cancel the start of the next run.
         if manager.stop(&brackets[0].to_string(), Mode::Fail).await? {
             brackets.remove(0);
         } else {

@@ -1,5 +1,5 @@
-//! What belongs to GitLab by its name, its slice or its account, runs, and is not stopped for a
-//! backup: a copy of Sidekiq's unit, a second Gitaly.
+//! Finds running units that seem to belong to GitLab, by their name, slice or account, but are not
+//! stopped for a backup: for example a copy of Sidekiq's unit, or a second Gitaly.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -12,12 +12,12 @@ use crate::host::own;
 use crate::systemd::{Manager, ServiceManager, UnitState, stop_closure};
 use crate::values::UnitName;
 
-/// What is ours, waits for jobs and writes nothing that is backed up (gitlab-runner), is a
-/// database, which is captured while it runs, or is somebody's login.
+/// Prefixes of units that may run during a backup: this program's, gitlab-runner (writes nothing
+/// that is backed up), databases (captured while they run), and login sessions.
 const KNOWN: [&str; 6] =
     ["gitlab-backup", "gitlab-runner", "postgresql", "user@", "user-runtime-dir@", "session-"];
 
-/// Such units, in words.
+/// A warning for each such unit, and for each unit that could start a stopped one in the window.
 pub async fn running(config: &Config, manager: &dyn ServiceManager) -> Result<Vec<String>> {
     let stopped = stop_closure(
         manager,
@@ -37,8 +37,8 @@ pub async fn running(config: &Config, manager: &dyn ServiceManager) -> Result<Ve
     );
     names.insert(SUPERVISOR);
     let accounts = accounts(config, &stopped);
-    // Whatever runs what is behind a proxy (runit, an init script, a container's client) may have
-    // GitLab's name, and is root's.
+    // If all writers are proxies, a unit named after GitLab that runs as root is the supervisor
+    // (runit, an init script, a container's client), which must keep running.
     let all_proxies = config.gitlab.writers.iter().all(|writer| config.gitlab.is_proxy(writer));
     let mut found = Vec::new();
     for name in manager.running_services().await? {
@@ -49,7 +49,7 @@ pub async fn running(config: &Config, manager: &dyn ServiceManager) -> Result<Ve
         if all_proxies && state.uid.is_none_or(|uid| uid == 0) {
             continue;
         }
-        if let Some(why) = why(&state, &accounts) {
+        if let Some(why) = reason(&state, &accounts) {
             found.push(format!(
                 "{name} runs and is not stopped for a backup ({why}): what it writes meanwhile may be torn; name it in [gitlab] writers with the \
                  others, or in stays-up if it writes nothing that is backed up"
@@ -60,8 +60,8 @@ pub async fn running(config: &Config, manager: &dyn ServiceManager) -> Result<Ve
     Ok(found)
 }
 
-/// What starts in the window what is down in it, and with it a writer, in words: GitLab's own
-/// backup by a timer of NixOS, which is bound to Puma.
+/// A warning for each unit that can start a stopped unit in the window, such as the timer of
+/// GitLab's own backup on NixOS.
 async fn triggers(
     manager: &dyn ServiceManager,
     stopped: &[UnitState],
@@ -82,9 +82,9 @@ async fn triggers(
     Ok(found)
 }
 
-/// The accounts that GitLab runs as: those of the units that are stopped, and below runit, where a
-/// proxy tells none, the owners of its files. In a container an account has a number that is
-/// somebody else's outside.
+/// The accounts that GitLab runs as: those of the stopped units and, with the Omnibus package,
+/// whose proxies have none, the owners of its files. Not with other proxies: outside of a
+/// container, the number of an account may belong to another user.
 fn accounts(config: &Config, stopped: &[UnitState]) -> BTreeSet<u32> {
     let of_units = stopped.iter().filter_map(|state| state.uid);
     let below_runit = config.gitlab.layout == OMNIBUS;
@@ -97,13 +97,14 @@ fn accounts(config: &Config, stopped: &[UnitState]) -> BTreeSet<u32> {
     of_units.chain(of_files).filter(|uid| *uid != 0).collect()
 }
 
-/// The same, for a look by hand.
+/// For `check`: the same as findings.
 pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
     let found = running(config, &Manager::connect().await?).await?;
     Ok(found.into_iter().map(|words| Finding::warning("gitlab", words)).collect())
 }
 
-fn why(state: &UnitState, accounts: &BTreeSet<u32>) -> Option<&'static str> {
+/// Why a unit seems to belong to GitLab, if it does.
+fn reason(state: &UnitState, accounts: &BTreeSet<u32>) -> Option<&'static str> {
     if state.name.starts_with("gitlab") {
         return Some("by its name it is GitLab's");
     }

@@ -1,5 +1,5 @@
-//! The window's own check: every writer really is down, and so are its processes; or frozen, where
-//! that is asked for.
+//! The start of the window: checks that every writer and its processes have ended, or freezes the
+//! writers with `quiesce = "freeze"`.
 
 use crate::config::{Config, Quiesce};
 use crate::gitlab::freeze;
@@ -9,14 +9,15 @@ use crate::paths::{self, RootDirectory};
 use crate::systemd::{ActiveState, UnitView};
 use anyhow::{Result, bail};
 
-/// Fails, and with it the capture, if any writer still runs.
+/// Fails, and with it the capture, if any writer still runs. A restore needs GitLab `stopped`, also
+/// where backups freeze it.
 pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Result<()> {
     if config.gitlab.quiesce == Quiesce::Freeze && !stopped {
         return freeze::freeze(config, machine).await;
     }
     let mut view = UnitView::new(machine.manager).await?;
     for unit in &config.gitlab.stopped_alone {
-        down(&mut view, unit.as_str()).await?;
+        wait_until_down(&mut view, unit.as_str()).await?;
     }
     for writer in &config.gitlab.writers {
         let state = machine.manager.state(writer.as_str()).await?;
@@ -24,7 +25,7 @@ pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Resul
             bail!("{writer} is not down ({:?}): nothing is captured", state.active);
         }
         let is_proxy = config.gitlab.is_proxy(writer);
-        // A stop that failed ends too.
+        // A proxy whose stop command failed is down as well, but its service may run.
         if state.active == ActiveState::Failed && is_proxy {
             bail!("{writer} was not stopped: nothing is captured (journalctl -u {writer})");
         }
@@ -41,9 +42,8 @@ pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Resul
     Ok(())
 }
 
-/// Waits for a stop that the pause has asked for. How long that may take is for the deadline to
-/// say.
-async fn down(view: &mut UnitView<'_>, unit: &str) -> Result<()> {
+/// Waits for a stop that the pause has queued. Only the deadline limits how long it takes.
+async fn wait_until_down(view: &mut UnitView<'_>, unit: &str) -> Result<()> {
     loop {
         let state = view.state(unit).await?;
         match state.active {
@@ -52,11 +52,12 @@ async fn down(view: &mut UnitView<'_>, unit: &str) -> Result<()> {
             _ if state.has_job() => {}
             active => bail!("{unit} is not being stopped ({active:?}): nothing is captured"),
         }
-        view.changed().await?;
+        view.wait_for_change().await?;
     }
 }
 
-/// The processes in a control group; on the unified hierarchy or systemd's own.
+/// The processes in a control group, in the unified hierarchy or in systemd's hierarchy of version
+/// 1.
 fn processes(root: &RootDirectory, group: &str) -> Vec<String> {
     if group.is_empty() {
         return Vec::new();

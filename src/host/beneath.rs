@@ -1,12 +1,11 @@
-//! The one module through which root touches directories of others.
+//! Access to directories of other users. Root uses no other module for that.
 //!
-//! Whoever owns a directory can put something else under any name in it, at any moment: a link to
-//! another's file, a pipe that never ends, a directory that he moves while we are in it. So
-//! directories are held by descriptor, names are looked up beneath them and never through a link,
-//! what is opened is looked at before it is read, and nothing is made under a name that is there
-//! already.
+//! The owner of a directory can replace any entry at any moment: by a link to another user's file,
+//! by a pipe that blocks, or by another directory. So directories are held by descriptor, and names
+//! are looked up beneath the descriptor and never through a link. The type of an opened file is
+//! checked before it is read, and nothing is created under an existing name.
 //!
-//! A link is followed in one case only: nobody but root could have made it ([`Directory::open`]).
+//! A link is followed only if nobody except root could have created it ([`Directory::open`]).
 
 mod held;
 mod lend;
@@ -51,18 +50,18 @@ impl From<Directory> for OwnedFd {
 }
 
 impl Directory {
-    /// Opens a directory by its absolute path. A link on the way is followed only where nobody but
-    /// root could have made it.
+    /// Opens a directory by its absolute path. Follows a link on the path only if nobody except
+    /// root could have created it.
     ///
-    /// # Errors If it is not there, is no directory, or is reached through a link that somebody
-    /// else could have made.
+    /// # Errors
+    /// If it does not exist, is not a directory, or is reached through another link.
     pub fn open(path: &Path) -> Result<Self> {
         let fd =
             open::directory(path).with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// The directory in which `path` is, and its name there.
+    /// Opens the directory that contains `path`. Also returns the name of `path` there.
     ///
     /// # Errors
     /// As [`Directory::open`], and if `path` has no name.
@@ -74,21 +73,21 @@ impl Directory {
         Ok((Self::open(parent)?, name.to_owned()))
     }
 
-    /// Where it was opened.
+    /// The path by which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where it is, by no link: what the kernel says of this very directory.
+    /// The path of this directory without links, from the kernel.
     ///
     /// # Errors
-    /// If that cannot be told.
+    /// If the kernel does not provide it.
     pub fn real(&self) -> Result<PathBuf> {
         super::own::link(&self.reachable())
             .with_context(|| format!("cannot tell where {} is", self.path.display()))
     }
 
-    /// Another handle of the same directory.
+    /// Duplicates the descriptor.
     pub fn again(&self) -> Result<Self> {
         let fd = self
             .fd
@@ -97,19 +96,18 @@ impl Directory {
         Ok(Self { fd, path: self.path.clone() })
     }
 
-    /// A path to it for a program that this process starts: that leads to this directory, whatever
-    /// has become of its name.
+    /// A path for child processes, which leads to this directory even if its name changes.
     pub fn reachable(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd()))
     }
 
-    /// What it is.
+    /// The metadata of the directory.
     pub fn stat(&self) -> Result<Stat> {
         rustix::fs::fstat(&self.fd)
             .with_context(|| format!("cannot look at {}", self.path.display()))
     }
 
-    /// What `relative` is; none if there is nothing. A link is itself.
+    /// The metadata of `relative`, also if it is a link; none if it does not exist.
     pub fn look(&self, relative: &Path) -> Result<Option<Stat>> {
         let found = (|| {
             let (parent, name) = match (relative.parent(), relative.file_name()) {
@@ -134,7 +132,7 @@ impl Directory {
         }
     }
 
-    /// A directory beneath this one.
+    /// Opens a directory beneath this one.
     pub fn below(&self, relative: &Path) -> Result<Self> {
         if relative.as_os_str().is_empty() {
             return self.again();
@@ -145,22 +143,21 @@ impl Directory {
         Ok(Self { fd, path: self.path.join(relative) })
     }
 
-    /// Makes a directory, for this process's user alone if `mode` says so whatever the umask.
+    /// Creates a directory with this mode, regardless of the umask and of inherited ACLs.
     ///
     /// # Errors
-    /// If there is anything under this name already.
+    /// If the name exists already.
     pub fn make(&self, name: &OsStr, mode: u32) -> Result<Self> {
         let made = || -> Result<Self> {
             rustix::fs::mkdirat(&self.fd, one(name)?, Mode::RWXU)?;
             let new = self.below(Path::new(name))?;
-            // Between the two the owner of this directory may have put another in its place.
+            // The owner of this directory may have exchanged it before it was opened.
             let stat = new.stat()?;
             ensure!(
                 stat.st_uid == rustix::process::geteuid().as_raw() && new.entries()?.is_empty(),
                 "it was exchanged as it was made"
             );
-            // What the directory above has its owner's new ones inherit. Where there is none, or no
-            // such thing, nothing is to be removed.
+            // Remove inherited ACLs. An error means that there is none.
             for list in ["system.posix_acl_default", "system.posix_acl_access"] {
                 let _ = rustix::fs::fremovexattr(&new.fd, list);
             }
@@ -170,8 +167,8 @@ impl Directory {
         made().with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
-    /// The directory beneath this one at `relative`, made where it is missing; each new one is
-    /// given what the directory of the same depth in `like` has, or else is closed.
+    /// Opens the directory at `relative`, and creates missing directories: with owner, mode and
+    /// attributes of the directory with the same path beneath `like`, or else with mode 0700.
     pub fn make_all(&self, relative: &Path, like: Option<&Self>) -> Result<Self> {
         let mut here = self.again()?;
         let mut like = like.map(Self::again).transpose()?;
@@ -194,8 +191,7 @@ impl Directory {
         Ok(here)
     }
 
-    /// A regular file, for reading. Anything else under this name is an error, and is not waited
-    /// for.
+    /// Opens a regular file for reading. Fails for any other type, without blocking.
     pub fn file(&self, relative: &Path) -> Result<File> {
         self.regular(relative).with_context(|| format!("cannot read {}", self.named(relative)))
     }
@@ -204,13 +200,13 @@ impl Directory {
         regular(&self.fd, relative)
     }
 
-    /// The content of a regular file that has at most `limit` bytes.
+    /// Reads a regular file of at most `limit` bytes.
     pub fn read(&self, relative: &Path, limit: u64) -> Result<Vec<u8>> {
         let read = self.regular(relative).and_then(|file| bounded(file, limit));
         read.with_context(|| format!("cannot read {}", self.named(relative)))
     }
 
-    /// Where a link leads to, as text.
+    /// The target of a link.
     pub fn target(&self, name: &OsStr) -> Result<Vec<u8>> {
         let target = rustix::fs::readlinkat(&self.fd, name, Vec::new());
         Ok(target
@@ -218,10 +214,10 @@ impl Directory {
             .into_bytes())
     }
 
-    /// Makes a file, for writing.
+    /// Creates a file for writing.
     ///
     /// # Errors
-    /// If there is anything under this name already.
+    /// If the name exists already.
     pub fn create(&self, name: &OsStr, mode: u32) -> Result<File> {
         let create = || -> Result<File> {
             let flags =
@@ -233,10 +229,10 @@ impl Directory {
         create().with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
-    /// Makes a file that is written to at its end, and can be read.
+    /// Creates a file for reading and appending.
     ///
     /// # Errors
-    /// If there is anything under this name already.
+    /// If the name exists already.
     pub fn log(&self, name: &OsStr) -> Result<File> {
         let flags = OFlags::RDWR
             | OFlags::APPEND
@@ -250,8 +246,8 @@ impl Directory {
         made.map(File::from).with_context(|| format!("cannot make {}", self.named(Path::new(name))))
     }
 
-    /// The directory at `path`, an absolute one, or the nearest above it that is there, and the way
-    /// from it.
+    /// Opens the directory at the absolute `path`, or its nearest existing parent. Also returns the
+    /// rest of the path.
     pub fn nearest(path: &Path) -> Result<(Self, &Path)> {
         for above in path.ancestors() {
             match Self::open(above) {
@@ -262,8 +258,8 @@ impl Directory {
         bail!("nothing above {} is there", path.display())
     }
 
-    /// The directory at `path`, an absolute one, which is made for everybody to look into, with
-    /// what is missing above it.
+    /// Opens the directory at the absolute `path`, and creates it and missing parents with mode
+    /// 0755.
     pub fn made(path: &Path) -> Result<Self> {
         let (found, missing) = Self::nearest(path)?;
         missing.iter().try_fold(found, |here, name| here.make(name, 0o755))
@@ -291,14 +287,14 @@ impl Directory {
         put().with_context(|| format!("cannot write {}", self.named(Path::new(name))))
     }
 
-    /// Moves `name` to `to`, as `new`.
+    /// Moves `name` to directory `to`, as `new`.
     ///
     /// # Errors
-    /// If there is anything under the new name already.
+    /// If the new name exists already.
     pub fn rename(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<()> {
         let moved =
             match rustix::fs::renameat_with(&self.fd, name, &to.fd, new, RenameFlags::NOREPLACE) {
-                // A file system that cannot promise it: then the look before is what there is.
+                // The file system does not support the flag: check before the rename.
                 Err(Errno::INVAL | Errno::NOSYS) if to.look(Path::new(new))?.is_none() => {
                     rustix::fs::renameat(&self.fd, name, &to.fd, new)
                 }
@@ -309,9 +305,10 @@ impl Directory {
         })
     }
 
-    /// Exchanges `name` and what is in `to` as `other`.
+    /// Exchanges `name` with `other` in directory `to`.
     ///
-    /// # Errors If one of them is not there ([`is_missing`]), or if the file system cannot do it
+    /// # Errors
+    /// If one of them does not exist ([`is_missing`]), or if the file system does not support it
     /// ([`is_in_the_way`]).
     pub fn exchange(&self, name: &OsStr, to: &Self, other: &OsStr) -> Result<()> {
         let done =
@@ -328,21 +325,20 @@ impl Directory {
         })
     }
 
-    /// Removes `name`, with all below it at any depth; nothing there is no failure.
+    /// Removes `name` recursively, if it exists.
     pub fn remove(&self, name: &OsStr) -> Result<()> {
         remove::remove(self, name)
             .with_context(|| format!("cannot remove {}", self.named(Path::new(name))))
     }
 
-    /// Removes `name` if it is an empty directory, or one that has only such in it. Nothing there
-    /// is no failure.
+    /// Removes `name`, if it exists, and the directories below it. Fails if there is anything else.
     pub fn remove_empty(&self, name: &OsStr) -> Result<()> {
         remove::remove_empty(self, name).with_context(|| {
             format!("cannot remove {}: it should hold nothing", self.named(Path::new(name)))
         })
     }
 
-    /// The names in it, sorted, and what kind each was.
+    /// The names of its entries, sorted, and their types.
     pub fn entries(&self) -> Result<Vec<(OsString, FileType)>> {
         self.list().with_context(|| format!("cannot read {}", self.path.display()))
     }
@@ -367,10 +363,11 @@ impl Directory {
         Ok(entries)
     }
 
-    /// Gives it and all below it to an account.
+    /// Changes the owner of the directory and everything below it.
     ///
-    /// # Errors If there is anything but directories and regular files with one name: what a link
-    /// leads to, or has another name elsewhere, is not ours to give.
+    /// # Errors
+    /// If there is anything except directories and regular files with one name: the target of a
+    /// link, or a file with another name elsewhere, may belong to another user.
     pub fn give(&self, uid: u32, gid: u32) -> Result<()> {
         let (user, group) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         let mut pending = vec![self.again()?];
@@ -400,18 +397,18 @@ impl Directory {
                         .with_context(|| format!("cannot hand {} over", directory.named(path)))?,
                 );
             }
-            // The content first: once it is the other's, he can exchange what is in it.
+            // After its entries: then the new owner can exchange them.
             rustix::fs::fchown(&directory.fd, user, group)
                 .with_context(|| format!("cannot hand {} over", directory.path.display()))?;
         }
         Ok(())
     }
 
-    /// Lets the group `gid` read all that is in it, which nobody else could enter so far, and
-    /// nothing more: it stays ours. Returns its bytes.
+    /// Lets the group `gid` read everything in a directory that was closed so far. The owner does
+    /// not change. Returns the size in bytes.
     ///
     /// # Errors
-    /// If there is anything but directories and regular files in it.
+    /// If there is anything except directories and regular files.
     pub fn lend(&self, gid: Option<u32>) -> Result<u64> {
         lend::lend(self, gid)
     }
@@ -422,7 +419,7 @@ impl Directory {
             .with_context(|| format!("cannot set the mode of {}", self.path.display()))
     }
 
-    /// Gives it the owner, mode and attributes of `like`.
+    /// Copies owner, mode and extended attributes of `like`.
     pub fn adopt(&self, like: &Self) -> Result<()> {
         let adopt = || -> Result<()> {
             let stat = like.stat()?;
@@ -454,7 +451,7 @@ impl Directory {
     }
 }
 
-/// The names of a file's extended attributes; none on a file system that has none.
+/// The names of a file's extended attributes; none if the file system does not support them.
 fn attributes(fd: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     let length = match rustix::fs::flistxattr(fd, &mut [0_u8; 0]) {
         Err(Errno::NOTSUP) => return Ok(Vec::new()),
@@ -466,16 +463,16 @@ fn attributes(fd: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
     Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
-/// A name, and not a path.
+/// Checks that `name` is a name and not a path.
 fn one(name: &OsStr) -> Result<&OsStr> {
     ensure!(Path::new(name).file_name() == Some(name), "'{}' is no name", name.display());
     Ok(name)
 }
 
-/// The content of a small regular file, in a directory that others may own.
+/// Reads a regular file, in a directory that may belong to another user.
 ///
 /// # Errors
-/// If it is not there, is anything else, or has more than `limit` bytes.
+/// If it does not exist, is not a regular file, or has more than `limit` bytes.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let read = || {
         let (parent, name) = path.parent().zip(path.file_name()).context("it has no name")?;
@@ -486,7 +483,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     read().with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The same as text.
+/// Reads a regular file as text.
 ///
 /// # Errors
 /// As [`read`], and if it is not UTF-8.
@@ -495,26 +492,25 @@ pub fn read_text(path: &Path, limit: u64) -> Result<String> {
         .with_context(|| format!("{} is not UTF-8", path.display()))
 }
 
-/// The socket at `path`, to be connected to by its descriptor: through no link that others could
-/// have made.
+/// Opens the socket at `path`, through no link that other users could have created.
 ///
 /// # Errors
-/// If there is none.
+/// If it does not exist.
 pub fn socket(path: &Path) -> Result<OwnedFd> {
     open::socket(path).with_context(|| format!("cannot look at {}", path.display()))
 }
 
-/// Whether `name` is one of something in a directory, and no way to elsewhere.
+/// Whether `name` is the name of a directory entry, and not a path.
 pub fn is_name(name: &OsStr) -> bool {
     Path::new(name).file_name() == Some(name)
 }
 
-/// Whether an error says that there is nothing.
+/// Whether an error means that the file does not exist.
 pub fn is_missing(error: &anyhow::Error) -> bool {
     error.downcast_ref() == Some(&Errno::NOENT)
 }
 
-/// Whether an error says that there is something where nothing was to be.
+/// Whether an error means that the name exists already.
 pub fn is_in_the_way(error: &anyhow::Error) -> bool {
     error.downcast_ref() == Some(&Errno::EXIST)
 }

@@ -1,18 +1,18 @@
-//! The time, in both ways that are needed of it.
+//! The system clock and the monotonic clock.
 
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
-/// What tells the time.
+/// A source of time; tests replace it.
 pub trait Clock {
-    /// For people, and for records.
+    /// The time of the system clock.
     fn now(&self) -> Timestamp;
 
     /// Microseconds of CLOCK_MONOTONIC, which systemd's timestamps use.
     fn monotonic(&self) -> u64;
 }
 
-/// The host's.
+/// The clocks of this host.
 pub struct HostClock;
 
 impl Clock for HostClock {

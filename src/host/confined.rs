@@ -1,10 +1,10 @@
-//! Programs that read what other people wrote (Git, PostgreSQL's, Redis') run confined: as an
-//! account that owns nothing, without capabilities, without our environment and open files, without
-//! network and bus, with only the system's programs and one directory in sight, and not longer than
-//! we.
+//! Runs programs that read data of other users (Git, and those of PostgreSQL and Redis) confined:
+//! as an account that owns nothing, without capabilities, inherited environment and open files,
+//! without network and bus, with access only to the system's programs and one directory, and not
+//! longer than this process.
 //!
-//! This program executes itself for it ([`enter`]), confines itself, and becomes the other program:
-//! no code of ours runs between fork(2) and execve(2).
+//! For that, this program executes itself ([`enter`]), confines itself, and executes the other
+//! program. No code runs between fork(2) and execve(2).
 
 mod apart;
 mod barriers;
@@ -28,26 +28,26 @@ pub use run::run;
 /// How a program is confined.
 #[derive(Debug, Clone)]
 pub struct Confinement<'a> {
-    /// Whom to become; this process's own user if `None`.
+    /// The user of the program; `None` for that of this process.
     pub user: Option<&'a User>,
-    /// The one directory in which it may write, and in which it starts.
+    /// The only directory in which it may write; also its working directory.
     pub place: &'a Path,
-    /// Directories and files that it may read, besides the system's programs.
+    /// Directories and files that it may read in addition to the system's programs.
     pub readable: Vec<PathBuf>,
     /// The sockets that it may have.
     pub sockets: Sockets,
-    /// What the kernel sends it when this process is gone.
+    /// The signal that the kernel sends it when this process ends.
     pub signal: Signal,
 }
 
 impl<'a> Confinement<'a> {
-    /// In `place`, as `user`, with no sockets.
+    /// A program in `place`, as `user`, without sockets.
     pub fn new(user: Option<&'a User>, place: &'a Path) -> Self {
         Self { user, place, readable: Vec::new(), sockets: Sockets::None, signal: Signal::KILL }
     }
 
-    /// `program`, with an environment of its own. Must be spawned by the thread that lives as long
-    /// as the process.
+    /// The command that runs `program` confined. Must be spawned by the main thread, because the
+    /// kernel binds it to the thread.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = start(self.user, self.signal);
         command.arg("--sockets").arg(self.sockets.word()).arg("--write").arg(self.place);
@@ -67,8 +67,8 @@ impl<'a> Confinement<'a> {
     }
 }
 
-/// `program` as `user` with the groups that it has, and otherwise as we are: for programs of ours
-/// that ask a server as its user.
+/// A command that runs `program` as `user` with its groups, and otherwise unconfined: for this
+/// program, when it connects to a server as the server's user.
 pub fn bound(program: &Path, user: Option<&User>, signal: Signal) -> Command {
     let mut command = start(user, signal);
     if let Some(user) = user {
@@ -94,8 +94,8 @@ fn start(user: Option<&User>, signal: Signal) -> Command {
     command
 }
 
-/// This program. The library's tests are a program of their own: beside them lies the one that is
-/// meant.
+/// The path of this program. In the tests of the library, which are another program, that of the
+/// built one.
 fn own() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
     if !cfg!(test) {
@@ -110,31 +110,31 @@ fn own() -> PathBuf {
 /// The arguments of `helper confine`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Confine {
-    /// Who started it: it ends when that process ends.
+    /// The process that started it and with which it ends.
     #[arg(long)]
     parent: i32,
-    /// The signal that ends it then.
+    /// The signal that it receives then.
     #[arg(long)]
     signal: i32,
-    /// Whom to become.
+    /// The user to become.
     #[arg(long, requires = "group")]
     user: Option<u32>,
-    /// Its group.
+    /// The group to become.
     #[arg(long, requires = "user")]
     group: Option<u32>,
-    /// Have the other groups of this account.
+    /// The account whose other groups it has.
     #[arg(long, requires = "user", conflicts_with = "write")]
     groups_of: Option<String>,
-    /// The directory in which it may write; without one it sees what its account sees.
+    /// The directory in which it may write; without one, access to files is not restricted.
     #[arg(long)]
     write: Option<PathBuf>,
-    /// What it may read.
+    /// A directory or file that it may read.
     #[arg(long)]
     read: Vec<PathBuf>,
     /// The sockets that it may have.
     #[arg(long, value_enum, default_value_t = Sockets::All)]
     sockets: Sockets,
-    /// In a namespace of its own: once its first process, twice the program.
+    /// Its place in the process-id namespace: given once, the first process; twice, the program.
     #[arg(long, action = clap::ArgAction::Count)]
     within: u8,
     /// The program and its arguments.
@@ -142,15 +142,15 @@ pub struct Confine {
     command: Vec<OsString>,
 }
 
-/// Confines this process and becomes the program. To be called before there is another thread.
+/// Confines this process and executes the program. Call it before there is another thread.
 ///
 /// # Errors
-/// If a barrier cannot be put up, or the program cannot be run.
+/// If a restriction cannot be applied, or the program cannot be executed.
 pub fn enter(confine: &Confine) -> Result<Infallible> {
     let (program, words) = confine.command.split_first().context("there is no program to run")?;
     close_inherited();
     let status = match confine.within {
-        0 if confine.write.is_some() && apart::can() => apart::execute(bind(confine)?)?,
+        0 if confine.write.is_some() && apart::is_possible() => apart::execute(bind(confine)?)?,
         1 => Some(apart::lead(bind(confine)?)?),
         _ => None,
     };
@@ -158,17 +158,18 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
         std::process::exit(status);
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    // No terminal to type into. Who leads its group already has none either.
+    // Without a terminal. Fails only for a process group leader, which has none either.
     let _ = rustix::process::setsid();
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).context("cannot switch core dumps off")?;
-    // What others wrote may need any amount of memory: it goes before anything else of the host.
-    // Where this may not be said, it is not.
+    // Data of other users may need any amount of memory: the kernel should kill this process first.
+    // Ignored where it is not permitted.
     if confine.write.is_some() {
         let _ = own::write_to_kernel("/proc/self/oom_score_adj", "500");
     }
     rustix::thread::set_no_new_privs(true).context("cannot give up gaining rights")?;
-    // What it may see is opened as whom we are, and closed off as whom we become.
+    // The permitted files are opened as the current user. The restriction applies after the change
+    // of the user.
     let sight = match &confine.write {
         Some(place) => {
             Some(barriers::Sight::new(Path::new(program), place, &confine.read, confine.sockets)?)
@@ -179,11 +180,11 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
         ensure!(user != 0 || confine.write.is_none(), "root is no account for what others wrote");
         become_account(user, group, confine.groups_of.as_deref())?;
     }
-    // They go with root's user, unless somebody asked the kernel to keep them.
+    // The change from root drops capabilities, unless the securebits keep them.
     if confine.write.is_some() || confine.user.is_some_and(|user| user != 0) {
         give_capabilities_up()?;
     }
-    // A change of the user takes it back: not before.
+    // After the change of the user, which resets it.
     bind(confine)?;
     if let Some(sight) = sight {
         sight.close()?;
@@ -193,11 +194,11 @@ pub fn enter(confine: &Confine) -> Result<Infallible> {
     Err(text::cannot_run(program, &error))
 }
 
-/// Has this process end with its parent, and fails if that is gone already. The signal that ends
-/// it.
+/// Binds this process to its parent, and fails if the parent has ended already. Returns the signal
+/// that ends the program.
 fn bind(confine: &Confine) -> Result<Signal> {
     let signal = Signal::from_named_raw(confine.signal).context("there is no such signal")?;
-    // Who waits for one within passes the signal on, and is killed itself if that is not enough.
+    // The processes in the namespace are killed: the process outside passes the signal on.
     let last = if confine.within > 0 { Signal::KILL } else { signal };
     rustix::process::set_parent_process_death_signal(Some(last))
         .context("cannot be bound to the parent's end")?;
@@ -207,13 +208,13 @@ fn bind(confine: &Confine) -> Result<Signal> {
             ensure!(parent.is_some_and(|pid| pid.get() == confine.parent), "the parent is gone");
         }
         1 => apart::ensure_waited_for()?,
-        // The namespace's first process: nothing within outlives it.
+        // The parent is the first process of the namespace, with which all others end.
         _ => {}
     }
     Ok(signal)
 }
 
-/// The files that whoever started us had open are nothing for the program.
+/// Closes all inherited files except the standard streams.
 fn close_inherited() {
     let Ok(open) = own::entries("/proc/self/fd") else { return };
     let numbers: Vec<i32> = open
@@ -222,7 +223,7 @@ fn close_inherited() {
         .filter(|fd| *fd > 2)
         .collect();
     for fd in numbers {
-        // The one of the list itself is closed already.
+        // Fails for the descriptor of the list itself, which is closed already.
         let _ = nix::unistd::close(fd);
     }
 }
@@ -248,7 +249,7 @@ fn become_account(user: u32, group: u32, groups_of: Option<&str>) -> Result<()> 
 
 fn give_capabilities_up() -> Result<()> {
     let none = CapabilitySet::empty();
-    // A kernel without them has no ambient ones.
+    // Fails only on kernels without ambient capabilities.
     let _ = rustix::thread::clear_ambient_capability_set();
     let sets =
         rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };

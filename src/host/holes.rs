@@ -1,4 +1,4 @@
-//! Copies of files that may have holes, lseek(2): a copy costs what the file has on the disk.
+//! Copies sparse files, lseek(2): a copy takes as much space as the file.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// Copies a file of `size` bytes to an empty one, holes as holes. How many bytes were copied.
+/// Copies `size` bytes of a file to an empty file, and keeps the holes. Returns the number of bytes
+/// that were copied.
 ///
 /// # Errors
 /// If the file ends before that, or cannot be read or written.
@@ -14,7 +15,7 @@ pub fn copy(mut source: &File, mut target: &File, size: u64) -> io::Result<u64> 
     let (mut copied, mut at) = (0, 0);
     while at < size {
         let data = match rustix::fs::seek(source, SeekFrom::Data(at)) {
-            // Nothing but a hole up to its end.
+            // The rest of the file is a hole.
             Err(Errno::NXIO) => break,
             data => data?,
         };

@@ -1,4 +1,4 @@
-//! Acting as another account: root's rights are not lent to what others ask for.
+//! Acting with the rights of another account, for operations that root must not do with its own.
 
 use std::thread;
 
@@ -7,22 +7,22 @@ use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
-/// An account of the host, by its numbers.
+/// An account of the host, by its ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// Its user.
+    /// The user id.
     pub uid: u32,
-    /// Its group.
+    /// The group id.
     pub gid: u32,
 }
 
 impl Account {
-    /// Does `work` with this account's rights: in a thread of its own, whose effective user and
-    /// groups are the account's. With root's user go root's capabilities. Who is that account
-    /// already just works.
+    /// Executes `work` with the rights of this account: in a new thread whose effective user and
+    /// groups are the account's, which also removes root's capabilities. If this process runs as
+    /// the account already, executes `work` directly.
     ///
     /// # Errors
-    /// If the rights cannot be changed (`CAP_SETUID` and `CAP_SETGID`), or with what `work` fails.
+    /// If the rights cannot be changed (`CAP_SETUID` and `CAP_SETGID`), or if `work` fails.
     pub fn act<T: Send>(self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         if geteuid().as_raw() == self.uid {
             return work();
@@ -37,7 +37,7 @@ impl Account {
         worked.map_err(|_| anyhow!("a thread that acted as user {} died", self.uid))?
     }
 
-    /// Of this thread alone: the kernel keeps credentials by thread.
+    /// Changes the credentials of this thread only; the kernel has them per thread.
     fn become_it(self) -> Result<()> {
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         set_thread_groups(&[])?;

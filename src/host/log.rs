@@ -1,9 +1,8 @@
-//! What is logged: each event is a line on standard error, and where that is the journal, each line
-//! begins with its priority, sd-daemon(3), so that `journalctl -p warning` shows what deserves it.
+//! The log: each event is a line on standard error. If that is the journal, each line begins with
+//! its priority, sd-daemon(3), so that `journalctl -p warning` works.
 //!
-//! By the stream that a unit was given, and not by messages of the journal's own protocol: of a
-//! process that has ended, the journal no longer knows the unit, and the last words of a helper are
-//! the ones that count.
+//! It does not use the journal's native protocol: journald cannot determine the unit of a process
+//! that has ended, so it could not assign the last messages of a helper.
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -14,14 +13,14 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::text;
 
-/// The priority of what ends a command, syslog(3) LOG_ERR.
+/// The priority of errors, syslog(3) LOG_ERR.
 const ERR: &str = "<3>";
 
-/// Standard error, for what is logged.
+/// Writes events to standard error.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Log;
 
-/// Standard error, for one event.
+/// Writes one event.
 #[derive(Debug, Clone, Copy)]
 pub struct Event {
     priority: &'static str,
@@ -50,20 +49,19 @@ impl Write for Event {
     }
 }
 
-/// Says why a command failed; lines that are meant as such stay lines. Nothing if that has been
-/// said.
+/// Logs why a command failed, in one or several lines. Does nothing if `why` is empty.
 pub fn failure(why: &str) {
     if !why.is_empty() {
         put(ERR, &text::lines(&format!("gitlab-backup: {why}")));
     }
 }
 
-/// Writes lines that are clean already.
+/// Writes lines without control characters.
 fn put(priority: &str, lines: &str) {
     text::err(&if *JOURNAL { marked(priority, lines) } else { lines.to_owned() });
 }
 
-/// Each line with the priority, since each is an entry of its own.
+/// Adds the priority to each line, because each becomes an entry.
 fn marked(priority: &str, lines: &str) -> String {
     lines.lines().map(|line| format!("{priority}{line}")).collect::<Vec<_>>().join("\n")
 }
@@ -77,8 +75,8 @@ fn priority(level: Level) -> &'static str {
     }
 }
 
-/// Whether standard error is the journal, systemd.exec(5) `$JOURNAL_STREAM`: the variable is
-/// inherited by what has redirected it, too.
+/// Whether standard error is the journal, systemd.exec(5) `$JOURNAL_STREAM`. Compares the file,
+/// because a process with a redirected standard error inherits the variable as well.
 static JOURNAL: LazyLock<bool> = LazyLock::new(|| {
     let stream = std::env::var("JOURNAL_STREAM").ok();
     let here = fstat(rustix::stdio::stderr()).ok();

@@ -1,4 +1,4 @@
-//! What is mounted where, as the kernel tells this process: proc(5), `/proc/self/mountinfo`.
+//! Mounted file systems, from `/proc/self/mountinfo`, proc(5).
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -11,19 +11,18 @@ use super::{own, text};
 /// A mounted file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
-    /// Where.
+    /// The mount point.
     pub target: PathBuf,
-    /// Its kind, as mount(8) takes it; of a user's own (FUSE) no more than that.
+    /// The type of the file system; `fuse` for every file system in user space.
     pub kind: String,
-    /// The device, or what its kind has in place of one; empty for a user's own.
+    /// The device, or another source; empty for a file system in user space.
     pub source: String,
-    /// Which of its directories.
+    /// The directory of the file system that is mounted.
     pub root: PathBuf,
 }
 
-/// All of them, in the order in which they were mounted. `file` is mountinfo, of this process or of
-/// a tree that is looked at. What cannot be a line of it is left out with a warning: one mount
-/// point of somebody's must not keep the others from being known.
+/// Reads the mounts from `file`, in the order in which they were mounted. Warns about a line that
+/// cannot be parsed, and leaves it out: the other mounts must still be known.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -45,15 +44,15 @@ pub fn read(file: &Path) -> Result<Vec<Mount>> {
         .collect())
 }
 
-/// A line, in bytes: a name need not be UTF-8, and a source may be missing. The libraries that
-/// there are know text only.
+/// Parses a line. As bytes, because a name need not be UTF-8; the existing libraries expect text.
+/// The source may be missing.
 fn parse(line: &[u8]) -> Option<Mount> {
     let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     let path = |field: &[u8]| PathBuf::from(OsString::from_vec(unescape(field)));
     let word = |field: &[u8]| String::from_utf8_lossy(&unescape(field)).into_owned();
     let end = fields.iter().skip(6).position(|field| *field == b"-")? + 6;
     let kind = word(fields.get(end + 1)?);
-    // Whoever mounts a FUSE names its kind and its source as he likes.
+    // Any user can mount a file system of type fuse, and chooses its subtype and source.
     let fuse = kind.starts_with("fuse");
     Some(Mount {
         target: path(fields.get(4)?),
@@ -63,7 +62,8 @@ fn parse(line: &[u8]) -> Option<Mount> {
     })
 }
 
-/// What the kernel writes as `\040`: blanks, tabs, newlines, backslashes and, in some kinds, `#`.
+/// Resolves the kernel's escapes such as `\040`: of blanks, tabs, newlines, backslashes and, for
+/// some file systems, `#`.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -83,7 +83,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Those that this process sees.
+/// The mounts of this process.
 ///
 /// # Errors
 /// As [`read`].
@@ -91,16 +91,16 @@ pub fn seen() -> Result<Vec<Mount>> {
     read(Path::new(OWN))
 }
 
-/// This process's own.
+/// The mounts of this process, as a file.
 pub const OWN: &str = "/proc/self/mountinfo";
 
 impl Mount {
-    /// Whether it could make snapshots of itself.
+    /// Whether the file system may support snapshots.
     pub fn is_volume(&self) -> bool {
         ["btrfs", "zfs"].contains(&self.kind.as_str()) || self.is_mapped()
     }
 
-    /// Whether its device may be a logical volume: `/dev/mapper/GROUP-VOLUME`, `/dev/GROUP/VOLUME`.
+    /// Whether the device may be a logical volume: `/dev/mapper/GROUP-VOLUME`, `/dev/GROUP/VOLUME`.
     pub fn is_mapped(&self) -> bool {
         self.source
             .strip_prefix("/dev/")
@@ -110,7 +110,7 @@ impl Mount {
 
 /// The mount that `path` is below.
 pub fn of<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    // Of two on the same directory, the later one is seen.
+    // The later of two mounts on the same directory hides the earlier.
     mounts
         .iter()
         .filter(|mount| path.starts_with(&mount.target))

@@ -1,6 +1,6 @@
-//! Files and directories that nobody but root can exchange: our own state, systemd's, the
-//! repository. By path, which is safe only there; what lies in directories of others is for
-//! [`beneath`](super::beneath).
+//! Access by path to files and directories that only root can exchange: the state of this program,
+//! systemd's, and the repository. Paths are not safe anywhere else: use
+//! [`beneath`](super::beneath) in directories of other users.
 #![expect(
     clippy::disallowed_methods,
     reason = "the one place beside `beneath` where a path may lead to a file"
@@ -25,7 +25,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     File::create(path)
 }
 
-/// Opens a file of ours for writing that nobody else may open, and makes it if it is not there.
+/// Opens a file with mode 0600 for writing, and creates it if necessary.
 pub fn closed(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).mode(0o600).open(path)
 }
@@ -35,50 +35,49 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     fs::read(path)
 }
 
-/// The same as text.
+/// The content of a file as text.
 pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-/// How long ago a file was written; no time, by a clock that was set back.
+/// The time since a file was written; zero if that is in the future.
 pub fn age(path: &Path) -> io::Result<Duration> {
     Ok(fs::metadata(path)?.modified()?.elapsed().unwrap_or_default())
 }
 
-/// What is in a directory.
+/// The entries of a directory.
 pub fn entries(path: impl AsRef<Path>) -> io::Result<ReadDir> {
     fs::read_dir(path)
 }
 
-/// Whether a path leads to a directory, through whatever links.
+/// Whether a path leads to a directory, also through links.
 pub fn is_directory(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
-/// The number of the file system that a path leads to.
+/// The device number of the file system of a path.
 pub fn device(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|metadata| metadata.dev())
 }
 
-/// Whether what is at a path is in memory only, and gone after a reboot. False where that cannot be
-/// told.
+/// Whether a path is on a file system in memory, which is lost with a reboot. False if unknown.
 pub fn is_in_memory(path: &Path) -> bool {
     /// linux/magic.h: tmpfs, ramfs.
     const MEMORY: [rustix::fs::FsWord; 2] = [0x0102_1994, 0x8584_58f6];
     rustix::fs::statfs(path).is_ok_and(|system| MEMORY.contains(&system.f_type))
 }
 
-/// Where a link leads to.
+/// The target of a link.
 pub fn link(path: &Path) -> io::Result<PathBuf> {
     fs::read_link(path)
 }
 
-/// A path without links.
+/// The path with all links resolved.
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path)
 }
 
-/// What is behind the path.
+/// The metadata of the file that a path leads to.
 pub fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     fs::metadata(path)
 }
@@ -90,13 +89,13 @@ pub fn write_to_kernel(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Res
     fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Makes a directory and those above it, where they are missing.
+/// Creates a directory and its missing parents.
 pub fn make(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     fs::create_dir_all(path).with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// The same, each closed to others.
+/// Creates a directory and its missing parents, with mode 0700.
 pub fn make_closed(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     DirBuilder::new()
@@ -106,7 +105,7 @@ pub fn make_closed(path: impl AsRef<Path>) -> Result<()> {
         .with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Makes a directory of this mode, whatever the umask. That it is there is an error.
+/// Creates a directory with this mode, regardless of the umask. Fails if it exists.
 pub fn make_new(path: &Path, mode: u32) -> Result<()> {
     let make = || {
         fs::create_dir(path).and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
@@ -114,12 +113,12 @@ pub fn make_new(path: &Path, mode: u32) -> Result<()> {
     make().with_context(|| format!("cannot make {}", path.display()))
 }
 
-/// Removes a file; that it is not there is no failure.
+/// Removes a file, if it exists.
 pub fn remove(path: impl AsRef<Path>) -> Result<()> {
     removed(path.as_ref(), fs::remove_file(&path))
 }
 
-/// Removes an empty directory; that it is not there is no failure.
+/// Removes an empty directory, if it exists.
 pub fn remove_directory(path: impl AsRef<Path>) -> Result<()> {
     removed(path.as_ref(), fs::remove_dir(&path))
 }

@@ -1,4 +1,4 @@
-//! Outside programs: found before they are needed, and heard when they fail.
+//! Runs other programs, and collects their output for errors.
 
 use std::env;
 use std::io;
@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 
 use crate::host::text;
 
-/// How many lines of a failed program are worth an error message.
+/// Lines of a failed program's output in an error message.
 const LINES: usize = 6;
-/// How many bytes are heard of a program that other people's data may make talk.
+/// Bytes of a program's output that are kept. Other users' data may make it print any amount.
 const HEARD: usize = 64 << 10;
 
 /// The first executable `program` in `directories`.
@@ -22,7 +22,7 @@ pub fn find(program: &str, directories: impl IntoIterator<Item = PathBuf>) -> Op
     directories.into_iter().map(|directory| directory.join(program)).find(|path| executable(path))
 }
 
-/// Whether `path` leads to this program: to its file, or to the wrapper that has called it.
+/// Whether `path` leads to this program, or to the wrapper script that has started it.
 pub fn is_own(path: &Path) -> bool {
     let own = env::current_exe().ok().and_then(|own| own.canonicalize().ok());
     let called = env::args_os().next().and_then(|called| Path::new(&called).canonicalize().ok());
@@ -40,7 +40,7 @@ fn executable(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-/// The last lines of `output`, for an error message: in one line, as errors are.
+/// The last lines of `output`, joined to one line, for an error message.
 pub fn tail(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<&str> =
@@ -51,7 +51,8 @@ pub fn tail(output: &[u8]) -> String {
     }
 }
 
-/// Runs it to its end; what it said on stdout, and if it failed the last lines of both.
+/// Runs a command and returns its standard output. The error of a failure has the last lines of its
+/// output.
 pub fn run(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| text::cannot_run(&program, &error))?;
@@ -64,8 +65,8 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Reads `stream` to its end in the background, so that the program never blocks on a full pipe;
-/// the last lines are heard.
+/// Reads `stream` in the background, so that the program never blocks on a full pipe. Returns the
+/// last lines.
 pub fn drain(stream: Option<impl AsyncRead + Unpin + 'static + Send>) -> JoinHandle<String> {
     tokio::spawn(async move {
         match stream {
@@ -75,18 +76,18 @@ pub fn drain(stream: Option<impl AsyncRead + Unpin + 'static + Send>) -> JoinHan
     })
 }
 
-/// How a program ended, and the end of what it said on stderr.
+/// The exit status of a program, and the end of its standard error.
 pub struct Ended {
-    /// Its status.
+    /// The exit status.
     pub status: ExitStatus,
-    /// The last of it, up to `HEARD` bytes.
+    /// The end of its standard error, up to `HEARD` bytes.
     pub said: String,
-    /// There was more.
+    /// Whether there was more output.
     pub is_cut: bool,
 }
 
-/// Runs a program to its end that may say whatever it likes: other people's data may make it talk.
-/// What it says on stdout is not wanted.
+/// Runs a program whose output is not limited, because other users' data determines it. Discards
+/// its standard output.
 ///
 /// # Errors
 /// If it cannot be run.
@@ -97,7 +98,7 @@ pub async fn to_its_end(command: &mut tokio::process::Command) -> Result<Ended> 
     ended(child).await.with_context(|| format!("cannot wait for {program}"))
 }
 
-/// Waits for the end of a program that was started with its stderr piped.
+/// Waits for the end of a program whose standard error is a pipe.
 ///
 /// # Errors
 /// If it cannot be waited for.
@@ -110,7 +111,7 @@ pub async fn ended(mut child: tokio::process::Child) -> io::Result<Ended> {
     Ok(Ended { status, said: String::from_utf8_lossy(&said).trim().to_owned(), is_cut })
 }
 
-/// The end of a stream, and whether there was more.
+/// Reads a stream to its end. Returns the last bytes, and whether there was more.
 async fn end_of(mut stream: impl AsyncRead + Unpin) -> (Vec<u8>, bool) {
     let (mut kept, mut is_cut, mut chunk) = (Vec::new(), false, [0; 8192]);
     while let Ok(read @ 1..) = stream.read(&mut chunk).await {

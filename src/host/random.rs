@@ -1,12 +1,12 @@
-//! Names and passwords that nobody can guess.
+//! Unpredictable names and passwords.
 
 use anyhow::{Context, Result};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// `bytes` bytes from the kernel, as hexadecimal digits.
+/// `bytes` random bytes, as hexadecimal digits.
 ///
 /// # Errors
-/// If the kernel has none to give.
+/// If the kernel provides no random bytes.
 pub fn hex(bytes: usize) -> Result<String> {
     let mut random = vec![0; bytes];
     let mut filled = 0;
@@ -17,7 +17,7 @@ pub fn hex(bytes: usize) -> Result<String> {
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// For the name of something that is made where others can make things too.
+/// An unpredictable part of a name, for files in directories of other users.
 pub fn name() -> Result<String> {
     hex(8)
 }

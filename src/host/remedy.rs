@@ -1,11 +1,10 @@
-//! What brings this host up to its configuration, for messages. On NixOS the module does what
-//! `install` does elsewhere.
+//! The commands that messages recommend. On NixOS, the module does what `install` does elsewhere.
 
 use std::path::Path;
 
 use crate::paths;
 
-/// By which NixOS marks itself.
+/// The file that exists on NixOS only.
 const NIXOS: &str = "/etc/NIXOS";
 
 /// Whether this is NixOS.
@@ -18,7 +17,7 @@ pub fn install() -> &'static str {
     if is_nixos() { "nixos-rebuild switch" } else { "gitlab-backup install" }
 }
 
-/// What to do about a unit of ours that somebody has masked.
+/// How to unmask a unit of this program.
 pub fn unmask(unit: &str) -> String {
     match is_nixos() {
         true => format!(
@@ -29,7 +28,7 @@ pub fn unmask(unit: &str) -> String {
     }
 }
 
-/// The command that has the clock start `timer`. What a NixOS enables, its configuration says.
+/// The command that starts `timer`. On NixOS, the configuration enables it.
 pub fn enable(timer: &str) -> String {
     if is_nixos() {
         format!("'systemctl start {timer}'")
@@ -38,8 +37,8 @@ pub fn enable(timer: &str) -> String {
     }
 }
 
-/// Where a password is made on this host. Any other file is somebody's to provide: one that is made
-/// in its place would be lost with a tmpfs, or open nothing.
+/// The files in which a password is created on this host. Any other file must be provided by the
+/// admin: it may be on a tmpfs, or belong to an existing repository.
 pub fn passwords() -> &'static [&'static str] {
     if is_nixos() {
         &[paths::PASSWORD_ON_NIXOS]
@@ -48,7 +47,7 @@ pub fn passwords() -> &'static [&'static str] {
     }
 }
 
-/// The command that makes the password of a new repository.
+/// The command that creates the password of a new repository.
 pub fn password() -> &'static str {
     if is_nixos() {
         "systemctl restart gitlab-backup-secrets.service"

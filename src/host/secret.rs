@@ -1,4 +1,4 @@
-//! Where a process finds its secrets.
+//! Finds and reads secrets.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
@@ -15,11 +15,11 @@ use crate::values::SecretSource;
 
 use super::{own, process, remedy};
 
-/// Where the service manager looks for credentials: those that it was given itself, then its
+/// Where the service manager looks for credentials: those that it has received itself, then its
 /// stores. systemd.exec(5) `LoadCredential=`.
 const STORES: [&str; 4] =
     ["/run/credentials/@system", "/etc/credstore", "/run/credstore", "/usr/lib/credstore"];
-/// Likewise for encrypted ones.
+/// The same for encrypted credentials.
 const ENCRYPTED_STORES: [&str; 4] = [
     "/run/credentials/@encrypted",
     "/run/credstore.encrypted",
@@ -27,9 +27,8 @@ const ENCRYPTED_STORES: [&str; 4] = [
     "/usr/lib/credstore.encrypted",
 ];
 
-/// The file with the secret: the unit's credential where there is one, else the file that the
-/// configuration names, or what is in the service manager's stores, which an admin's own command
-/// can read too.
+/// The file with the secret: the unit's credential, else the configured file or the credential in
+/// the service manager's stores, which a command of the admin can read as well.
 pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
     let name = match source {
         SecretSource::Encrypted(name) => name,
@@ -45,14 +44,13 @@ pub fn file(source: &SecretSource, credential: &str) -> Result<PathBuf> {
     }
 }
 
-/// The credential of this name, if this unit was given it: systemd.exec(5)
-/// `$CREDENTIALS_DIRECTORY`.
+/// The file of a credential, if the unit has received it: systemd.exec(5) `$CREDENTIALS_DIRECTORY`.
 pub fn given(name: &str) -> Option<PathBuf> {
     let path = Path::new(&std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name);
     path.exists().then_some(path)
 }
 
-/// Where the secret is kept, encrypted or not.
+/// The file in which the secret is kept, encrypted or not.
 fn place(source: &SecretSource) -> Result<PathBuf> {
     match source {
         SecretSource::File(path) if path.exists() => Ok(path.clone()),
@@ -76,8 +74,8 @@ fn stored(stores: &[&str], name: &str) -> Result<PathBuf> {
     found.with_context(|| format!("credential '{name}' is in none of {}", stores.join(", ")))
 }
 
-/// What is decrypted stays in memory, and can be opened as a file by this process and its children
-/// as long as this one lives.
+/// Decrypts a credential to a file in memory, which this process and its children can open as long
+/// as this process lives.
 fn decrypt(path: &Path, name: &str) -> Result<PathBuf> {
     let mut command = Command::new("systemd-creds");
     command.arg(format!("--name={name}")).arg("decrypt").arg(path).arg("-").stdin(Stdio::null());
@@ -99,23 +97,23 @@ fn decrypt(path: &Path, name: &str) -> Result<PathBuf> {
     keep().context("cannot keep a decrypted credential in memory")
 }
 
-/// Whether a unit sees another directory of this name, and nothing of the host's.
+/// Whether units have a private directory at this path, and cannot see the host's.
 pub fn is_hidden(path: &Path) -> bool {
     TMP.iter().any(|hidden| path.starts_with(hidden))
 }
 
-/// Said of a secret that only units have.
+/// The message about a secret that only units can read.
 pub const OUT_OF_REACH: &str = "its password is a credential that only units are given: not tried";
 
-/// Whether the secret is a credential that this process, which is no unit, cannot find: a drop-in
-/// of an admin's may give it to the units.
+/// Whether the secret is a credential that this process cannot find because it is not a unit: a
+/// drop-in may pass it to the units.
 pub fn is_out_of_reach(source: &SecretSource) -> bool {
     !matches!(source, SecretSource::File(_))
         && std::env::var_os("INVOCATION_ID").is_none()
         && place(source).is_err()
 }
 
-/// The secret, without the line end that editors leave.
+/// Reads the secret, without the line end that editors add.
 pub fn read(source: &SecretSource, credential: &str) -> Result<String> {
     let path = file(source, credential)?;
     let text = own::read_text(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -1,5 +1,5 @@
-//! Connecting to a server by its socket, unix(7): without waiting for one that does not take
-//! anybody, and with whose process it is told by the connection itself.
+//! Connects to a server by its Unix socket, unix(7), with a time limit, and in a way that other
+//! users cannot redirect.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,11 +18,11 @@ use super::identity::Account;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Connects to the socket at `path`, with the rights of `account` if there is one. One whose queue
-/// is full is asked again for `patience`: the kernel would have us wait for ever.
+/// Connects to the socket at `path`, with the rights of `account` if there is one. If the queue of
+/// the server is full, tries again for `patience`: the kernel has no time limit.
 ///
 /// # Errors
-/// If nobody listens there, or takes us in time.
+/// If no server listens there, or it does not accept the connection in time.
 pub async fn connect(
     path: &Path,
     account: Option<Account>,
@@ -49,12 +49,12 @@ pub async fn connect(
     }
 }
 
-/// The same, to the very socket that has this name now: it is reached through no link that others
-/// could have made. With the socket: whoever opens [`by_number`] or [`handed_on`] of it reaches the
-/// same, whatever has its name by then.
+/// Connects to the socket at `path`, through no link that other users could have created. Also
+/// returns the socket itself: [`by_number`] and [`handed_on`] lead to the same one even if its name
+/// changes.
 ///
 /// # Errors
-/// As above, and if there is no socket.
+/// As [`connect`], and if there is no socket.
 pub async fn connect_to_named(path: &Path, patience: Duration) -> Result<(UnixStream, OwnedFd)> {
     let socket = beneath::socket(path)?;
     let stream = connect(&by_number(&socket), None, patience)
@@ -68,19 +68,19 @@ pub fn by_number(socket: &OwnedFd) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), socket.as_raw_fd()).into()
 }
 
-/// A descriptor of the same socket that programs inherit which are run while it is there, and its
-/// path for them. Where this process has acted as another account, the kernel lets nobody look at
-/// its own descriptors any more.
+/// A descriptor of the same socket that child processes inherit, and its path for them. They cannot
+/// use [`by_number`]: after this process has acted as another account, the kernel denies access to
+/// its descriptors.
 ///
 /// # Errors
-/// If there are too many already.
+/// If there are too many open files.
 pub fn handed_on(socket: &OwnedFd) -> io::Result<(OwnedFd, PathBuf)> {
     let handed = rustix::io::dup(socket)?;
     let path = format!("/proc/self/fd/{}", handed.as_raw_fd()).into();
     Ok((handed, path))
 }
 
-/// None if its queue is full.
+/// Connects once; none if the queue of the server is full.
 fn begin(path: &Path) -> io::Result<Option<StdUnixStream>> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

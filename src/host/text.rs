@@ -1,9 +1,9 @@
-//! What is printed: names and messages of others may hold what a terminal obeys and what makes one
-//! line look like two.
+//! Cleans and prints text. Names and messages from other users may contain control sequences for
+//! the terminal, or line ends that fake a second line.
 //!
-//! Control characters (C0, DEL, C1), line separators and those that change the direction of writing
-//! are written as escapes; bytes that are not UTF-8 as `\xNN`. Standard output and standard error
-//! are written here only, as the lints `print_stdout` and `print_stderr` see to.
+//! Control characters (C0, DEL, C1), line separators and characters that change the direction of
+//! writing are printed as escapes, bytes that are not UTF-8 as `\xNN`. Only this module writes to
+//! standard output and standard error, which the lints `print_stdout` and `print_stderr` enforce.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -14,13 +14,13 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use serde::Serialize;
 
-/// Whether a terminal or a reader would be misled by it.
+/// Whether a character would control the terminal or mislead the reader.
 fn misleads(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
-/// One line, whatever it was.
+/// Escapes `text`, which becomes one line.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if !text.contains(misleads) {
         return Cow::Borrowed(text);
@@ -39,7 +39,7 @@ pub fn clean(text: &str) -> Cow<'_, str> {
     Cow::Owned(cleaned)
 }
 
-/// The same of bytes that need not be UTF-8.
+/// The same for bytes that need not be UTF-8.
 pub fn bytes(bytes: &[u8]) -> String {
     let mut cleaned = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -49,18 +49,18 @@ pub fn bytes(bytes: &[u8]) -> String {
     cleaned
 }
 
-/// A path in one line.
+/// The same for a path.
 pub fn path(path: &Path) -> String {
     bytes(path.as_os_str().as_bytes())
 }
 
-/// Lines that are meant as such, each clean, and none but the first where a line of its own begins.
+/// Escapes several lines, and indents all except the first.
 pub fn lines(text: &str) -> String {
     text.trim_end().lines().map(clean).collect::<Vec<_>>().join("\n  ")
 }
 
-/// Why something failed, from the outermost cause to the innermost, each said once: many an error
-/// has its cause in its own words already.
+/// An error with its causes, from the outermost to the innermost. Leaves out a cause that an outer
+/// message contains already.
 pub fn why(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -74,7 +74,7 @@ pub fn why(error: &anyhow::Error) -> String {
     text
 }
 
-/// Why a program could not be started.
+/// The error for a program that could not be started.
 pub fn cannot_run(program: impl AsRef<Path>, error: &io::Error) -> anyhow::Error {
     let program = path(program.as_ref());
     match error.kind() {
@@ -83,12 +83,12 @@ pub fn cannot_run(program: impl AsRef<Path>, error: &io::Error) -> anyhow::Error
     }
 }
 
-/// As JSON, in which such characters are escapes as well.
+/// Formats a value as JSON, with the same characters escaped.
 ///
 /// # Errors
 /// If it cannot be JSON.
 pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
-    // They can stand nowhere but in a string, where \u means them.
+    // These characters only occur in strings, where `\u` stands for them.
     let mut cleaned = String::new();
     for character in serde_json::to_string_pretty(value)?.chars() {
         match character {
@@ -102,16 +102,16 @@ pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     Ok(cleaned)
 }
 
-/// What kept a line from being written to standard output.
+/// The first error of writing to standard output.
 static UNHEARD: OnceLock<io::Error> = OnceLock::new();
 
-/// Writes a line to standard output; see [`say!`](crate::say). That nobody reads on ends nothing:
-/// what is done is done to its end.
+/// Writes a line to standard output; see [`say!`](crate::say). A closed pipe is not an error: the
+/// command continues.
 pub fn out(line: &str) {
     whole(&format!("{line}\n"));
 }
 
-/// The same for what has its own ends of lines: a file.
+/// The same for text that has its line ends already.
 pub fn whole(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
@@ -121,7 +121,7 @@ pub fn whole(text: &str) {
     }
 }
 
-/// Why not all of it has been written, other than that nobody wanted to read it.
+/// The first error of writing to standard output, except a closed pipe.
 pub fn unheard() -> Option<&'static io::Error> {
     UNHEARD.get()
 }

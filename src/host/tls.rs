@@ -1,6 +1,6 @@
-//! Whose cryptography TLS uses.
+//! The cryptography of TLS.
 
-/// Sets it for the process; a second time is refused and harmless.
+/// Selects ring for the process. Has no effect the second time.
 pub(crate) fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

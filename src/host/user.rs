@@ -1,4 +1,4 @@
-//! Programs that run as another OS user and do not outlive this process.
+//! Runs programs as another OS user, which end with this process.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,8 +10,7 @@ use rustix::process::Signal;
 use crate::accounts;
 use crate::host::{confined, remedy};
 
-/// The user to become, and none where this process is not root: then everything runs as who started
-/// it.
+/// The user `name`; none if this process is not root and cannot change its user.
 pub fn to_become(name: &str) -> Result<Option<User>> {
     if !rustix::process::geteuid().is_root() {
         return Ok(None);
@@ -20,7 +19,7 @@ pub fn to_become(name: &str) -> Result<Option<User>> {
     user.with_context(|| format!("there is no user '{name}' on this host")).map(Some)
 }
 
-/// Who looks at what comes from others.
+/// The account for programs that read data of other users.
 pub fn sandbox() -> Result<Option<User>> {
     to_become(accounts::SANDBOX).with_context(|| {
         format!(
@@ -30,8 +29,8 @@ pub fn sandbox() -> Result<Option<User>> {
     })
 }
 
-/// `program` as `user`, which ends with this process: for our own programs, in our environment.
-/// Must be spawned by the thread that lives as long as the process.
+/// A command that runs `program` as `user`, with the environment of this process, and ends with
+/// this process. Must be spawned by the main thread, because the kernel binds it to the thread.
 pub fn bound(program: &Path, user: Option<&User>) -> Command {
     confined::bound(program, user, Signal::KILL)
 }

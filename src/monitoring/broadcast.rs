@@ -1,24 +1,79 @@
-//! GitLab's own broadcast message: its users are told before they are kept out.
+//! `[monitoring.broadcast]`: a broadcast message in GitLab, which announces the downtime to its
+//! users.
 
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use jiff::{Timestamp, tz::TimeZone};
 use reqwest::{RequestBuilder, StatusCode};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::config::monitoring::{Broadcast, credential};
 use crate::host::secret;
+use crate::schema::rules::{self, Refusal};
+use crate::schema::{Checker, Field, Section};
+use crate::values::SecretSource;
 
+use super::endpoint::{Endpoint, check_token};
 use super::http::{Answer, Server, secret_header};
-use super::{Silence, Span, accepted};
+use super::{Monitoring, Secret, Silence, SilenceConfig, Span, System};
 
-/// Where GitLab has them.
+/// The credential with the token.
+const CREDENTIAL: &str = "broadcast.token";
+const MESSAGE: &str = "Backup at {time}: GitLab will be away for {downtime}";
+/// The path of the broadcast messages in GitLab's API.
 const MESSAGES: [&str; 3] = ["api", "v4", "broadcast_messages"];
 
-/// The message.
-pub(super) struct Messenger<'a>(pub(super) &'a Broadcast);
+/// `[monitoring.broadcast]` as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Raw {
+    url: Field<String>,
+    ca_file: Field<String>,
+    proxy: Field<String>,
+    token_file: Field<String>,
+    token_credential: Field<String>,
+    message: Field<String>,
+}
+
+/// A broadcast message in GitLab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Broadcast {
+    /// GitLab's URL without `/api/v4`.
+    pub endpoint: Endpoint,
+    /// The token of an administrator, with scope `api`.
+    pub token: SecretSource,
+    /// The text, with the placeholders `{time}` and `{downtime}`.
+    pub message: String,
+}
+
+pub(super) fn check(
+    checker: &mut Checker,
+    section: &Section,
+    raw: Raw,
+    monitoring: &mut Monitoring,
+) {
+    let silence = Broadcast {
+        endpoint: Endpoint::check(checker, section, ("url", &raw.url), &raw.ca_file, &raw.proxy),
+        token: check_token(checker, section, &raw.token_file, &raw.token_credential),
+        message: checker
+            .value(section, "message", raw.message.as_ref(), |text| message(text))
+            .unwrap_or_else(|| MESSAGE.to_owned()),
+    };
+    monitoring.silences.push(SilenceConfig::Broadcast(silence));
+}
+
+/// One line of text without unknown placeholders.
+fn message(text: &str) -> Result<String, Refusal> {
+    let text = rules::one_line(text)?;
+    match text.replace("{time}", "").replace("{downtime}", "").contains(['{', '}']) {
+        true => Err(Refusal::new(
+            format!("'{text}' has something in braces that is not known"),
+            "{time} and {downtime}",
+        )),
+        false => Ok(text),
+    }
+}
 
 #[derive(Deserialize)]
 struct Message {
@@ -33,16 +88,20 @@ struct Version {
     version: String,
 }
 
-impl Messenger<'_> {
-    async fn ask(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
-        let token = secret::read(&self.0.token, credential::BROADCAST_TOKEN)?;
-        let answer = server.ask(request.header("PRIVATE-TOKEN", secret_header(&token)?)).await?;
+impl Broadcast {
+    async fn send(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
+        let token = secret::read(&self.token, CREDENTIAL)?;
+        let answer = server.send(request.header("PRIVATE-TOKEN", secret_header(&token)?)).await?;
         Ok(answer)
     }
 
-    async fn accepted(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
-        let answer = self.ask(server, request).await?;
-        accepted(&answer).with_context(|| {
+    async fn send_as_administrator(
+        &self,
+        server: &Server,
+        request: RequestBuilder,
+    ) -> Result<Answer> {
+        let answer = self.send(server, request).await?;
+        answer.accepted().with_context(|| {
             format!(
                 "{} (the token needs scope api, and its user to be an administrator)",
                 server.shown()
@@ -51,9 +110,9 @@ impl Messenger<'_> {
         Ok(answer)
     }
 
-    async fn show(&self, span: &Span, id: Option<&str>) -> Result<Option<String>> {
-        let server = Server::new(&self.0.endpoint)?;
-        let message = filled(&self.0.message, span);
+    async fn create_or_extend(&self, span: &Span, id: Option<&str>) -> Result<Option<String>> {
+        let server = Server::of(&self.endpoint)?;
+        let message = fill(&self.message, span);
         let body = json!({
             "message": message,
             "starts_at": span.from.to_string(),
@@ -61,47 +120,53 @@ impl Messenger<'_> {
             "dismissable": true,
         });
         if let Some(id) = id {
-            // Only its end is moved: the time that users were told stays the same.
+            // Only the end changes: the text keeps the time that users have read.
             let request = server
                 .client()
                 .put(server.below(&[&MESSAGES[..], &[id]].concat()))
                 .json(&json!({"ends_at": body["ends_at"]}));
-            let answer = self.ask(&server, request).await?;
+            let answer = self.send(&server, request).await?;
             if answer.status != StatusCode::NOT_FOUND {
-                accepted(&answer).with_context(|| server.shown().to_owned())?;
+                answer.accepted().with_context(|| server.shown().to_owned())?;
                 return Ok(Some(id.to_owned()));
             }
         }
-        let answer = self.ask(&server, server.client().get(server.below(&MESSAGES))).await?;
-        accepted(&answer).with_context(|| server.shown().to_owned())?;
-        let shown: Vec<Message> = answer.json()?;
-        // The answer to an earlier attempt may have been lost.
-        if let Some(same) = shown.iter().find(|shown| shown.active && shown.message == message) {
+        let answer = self.send(&server, server.client().get(server.below(&MESSAGES))).await?;
+        answer.accepted().with_context(|| server.shown().to_owned())?;
+        let messages: Vec<Message> = answer.json()?;
+        // An earlier attempt may have created it, but its answer was lost.
+        if let Some(same) = messages.iter().find(|other| other.active && other.message == message) {
             return Ok(Some(same.id.to_string()));
         }
-        let made: Message = self
-            .accepted(&server, server.client().post(server.below(&MESSAGES)).json(&body))
+        let created: Message = self
+            .send_as_administrator(
+                &server,
+                server.client().post(server.below(&MESSAGES)).json(&body),
+            )
             .await?
             .json()?;
-        Ok(Some(made.id.to_string()))
+        Ok(Some(created.id.to_string()))
     }
 
-    async fn remove(&self, id: Option<&str>) -> Result<()> {
+    async fn delete(&self, id: Option<&str>) -> Result<()> {
         let Some(id) = id else { return Ok(()) };
-        let server = Server::new(&self.0.endpoint)?;
+        let server = Server::of(&self.endpoint)?;
         let answer = self
-            .ask(&server, server.client().delete(server.below(&[&MESSAGES[..], &[id]].concat())))
+            .send(&server, server.client().delete(server.below(&[&MESSAGES[..], &[id]].concat())))
             .await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(()),
-            _ => accepted(&answer).with_context(|| server.shown().to_owned()),
+            _ => answer.accepted().with_context(|| server.shown().to_owned()),
         }
     }
 
-    async fn look(&self) -> Result<String> {
-        let server = Server::new(&self.0.endpoint)?;
+    async fn probe_api(&self) -> Result<String> {
+        let server = Server::of(&self.endpoint)?;
         let version: Version = self
-            .accepted(&server, server.client().get(server.below(&["api", "v4", "version"])))
+            .send_as_administrator(
+                &server,
+                server.client().get(server.below(&["api", "v4", "version"])),
+            )
             .await?
             .json()?;
         Ok(format!(
@@ -111,30 +176,41 @@ impl Messenger<'_> {
     }
 }
 
-impl Silence for Messenger<'_> {
+impl System for Broadcast {
+    fn name(&self) -> &'static str {
+        "broadcast"
+    }
+
+    fn secrets(&self) -> Vec<Secret<'_>> {
+        vec![(CREDENTIAL, &self.token)]
+    }
+
+    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
+        self.probe_api().boxed_local()
+    }
+}
+
+impl Silence for Broadcast {
     fn begin<'a>(
         &'a self,
         span: &'a Span,
         id: Option<&'a str>,
     ) -> LocalBoxFuture<'a, Result<Option<String>>> {
-        self.show(span, id).boxed_local()
+        self.create_or_extend(span, id).boxed_local()
     }
 
     fn end<'a>(&'a self, id: Option<&'a str>) -> LocalBoxFuture<'a, Result<()>> {
-        self.remove(id).boxed_local()
+        self.delete(id).boxed_local()
     }
 
-    /// Nobody should read of a backup that is over.
+    /// No: the message must not outlast the downtime.
     fn has_grace(&self) -> bool {
         false
     }
-
-    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
-        self.look().boxed_local()
-    }
 }
 
-fn filled(text: &str, span: &Span) -> String {
+/// Replaces the placeholders of a message.
+fn fill(text: &str, span: &Span) -> String {
     let time = clock(span.from, &TimeZone::system());
     let downtime = match span.downtime {
         Some(seconds) if seconds < 90.0 => {
@@ -146,6 +222,7 @@ fn filled(text: &str, span: &Span) -> String {
     text.replace("{time}", &time).replace("{downtime}", &downtime)
 }
 
+/// The time of day in `zone`.
 fn clock(at: Timestamp, zone: &TimeZone) -> String {
     at.to_zoned_datetime(zone.clone()).strftime("%H:%M").to_string()
 }
@@ -164,7 +241,7 @@ mod tests {
             (Some(100.0), "about 2 minutes"),
             (None, "a short time"),
         ] {
-            assert_eq!(filled("{downtime}", &Span { from, until: from, downtime }), expected);
+            assert_eq!(fill("{downtime}", &Span { from, until: from, downtime }), expected);
         }
     }
 }

@@ -1,30 +1,65 @@
-//! The report to a program of one's own.
+//! `[monitoring.command]`: passes the report to a command of the admin.
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, ready};
+use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::process;
 use tokio::time::timeout;
 
 use crate::host::process::{ended, tail};
+use crate::schema::rules::{self, Refusal};
+use crate::schema::{Checker, Field, List, Section};
+use crate::values::Timespan;
 
-use super::{Report, Reporter};
+use super::{Monitoring, Report, ReportConfig, Reporter, System};
 
-/// argv, and how long it may take.
-pub(super) struct Program<'a> {
-    pub(super) argv: &'a [String],
-    pub(super) timeout: Duration,
+const TIMEOUT: Timespan = Timespan::from_secs(60);
+
+/// `[monitoring.command]` as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Raw {
+    command: List,
+    timeout: Field<String>,
 }
 
-impl Program<'_> {
+/// A command that reads the report, as JSON, from its standard input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The program, by its absolute path, and its arguments.
+    pub argv: Vec<String>,
+    /// How long it may take.
+    pub timeout: Timespan,
+}
+
+pub(super) fn check(
+    checker: &mut Checker,
+    section: &Section,
+    raw: Raw,
+    monitoring: &mut Monitoring,
+) {
+    if raw.command.is_none() {
+        checker.refuse(
+            &section.place("command"),
+            Refusal::new("is missing", "a program and its arguments"),
+        );
+    }
+    let timeout = checker
+        .value(section, "timeout", raw.timeout.as_ref(), |text| rules::timespan_above_zero(text));
+    let argv = checker.command(section, &raw.command);
+    let command = argv.map(|argv| Command { argv, timeout: timeout.unwrap_or(TIMEOUT) });
+    monitoring.reports.extend(command.map(ReportConfig::Command));
+}
+
+impl Command {
     async fn run(&self, report: &Report) -> Result<()> {
         let (program, arguments) = self.argv.split_first().context("the command is empty")?;
-        let mut command = Command::new(program);
+        let mut command = process::Command::new(program);
         command
             .args(arguments)
             .stdin(Stdio::piped())
@@ -33,19 +68,20 @@ impl Program<'_> {
             .kill_on_drop(true);
         command.env("GITLAB_BACKUP_OUTCOME", if report.success { "success" } else { "failure" });
         command.env("GITLAB_BACKUP_RUN_ID", report.run.as_ref().map_or("", |run| run.as_str()));
-        // What we were given is not for others.
+        // The command has no use for the unit's secrets.
         command.env_remove("CREDENTIALS_DIRECTORY");
         let json = serde_json::to_vec(report)?;
-        let talk = async {
+        let execution = async {
             let mut child = command.spawn()?;
             if let Some(mut input) = child.stdin.take() {
-                // A program that does not read it is fine.
+                // The write fails if the command exits without reading, which it may.
                 let _ = input.write_all(&json).await;
             }
             ended(child).await
         };
-        let Ok(end) = timeout(self.timeout, talk).await else {
-            bail!("{program} took longer than {:?}", self.timeout);
+        let limit = self.timeout.duration();
+        let Ok(end) = timeout(limit, execution).await else {
+            bail!("{program} took longer than {limit:?}");
         };
         let end = end.with_context(|| format!("cannot run {program}"))?;
         ensure!(end.status.success(), "{program}: {}: {}", end.status, tail(end.said.as_bytes()));
@@ -53,17 +89,27 @@ impl Program<'_> {
     }
 }
 
-impl Reporter for Program<'_> {
+impl System for Command {
+    fn name(&self) -> &'static str {
+        "command"
+    }
+
+    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
+        let program = self.program().unwrap_or_default();
+        let result = match Path::new(program).is_file() {
+            true => Ok(format!("{program} is there")),
+            false => Err(anyhow!("{program} is not there")),
+        };
+        ready(result).boxed_local()
+    }
+}
+
+impl Reporter for Command {
     fn ended<'a>(&'a self, report: &'a Report) -> LocalBoxFuture<'a, Result<()>> {
         self.run(report).boxed_local()
     }
 
-    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
-        let program = self.argv.first().map_or("", String::as_str);
-        let seen = match Path::new(program).is_file() {
-            true => Ok(format!("{program} is there")),
-            false => Err(anyhow::anyhow!("{program} is not there")),
-        };
-        ready(seen).boxed_local()
+    fn program(&self) -> Option<&str> {
+        self.argv.first().map(String::as_str)
     }
 }

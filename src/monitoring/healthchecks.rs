@@ -1,63 +1,75 @@
-//! Pings as healthchecks.io has them: `URL/start`, `URL`, `URL/fail`, with what happened in the
-//! body.
+//! `[monitoring.healthchecks]`: pings in the format of healthchecks.io: `URL/start`, `URL` and
+//! `URL/fail`, with the report in the body.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use reqwest::header::AUTHORIZATION;
 
-use crate::config::monitoring::{Hook, credential};
-use crate::host::secret;
+use crate::schema::{Checker, Section};
 
-use super::http::{Server, secret_header};
-use super::{Report, Reporter, accepted};
+use super::hook::{Credentials, Hook};
+use super::{Monitoring, Report, ReportConfig, Reporter, Secret, System};
 
-/// What the smallest of these services keeps of a body.
+pub(super) use super::hook::RawHook as Raw;
+
+const CREDENTIALS: Credentials =
+    Credentials { url: "healthchecks.url", token: "healthchecks.token" };
+/// Bytes of a body that every such service keeps.
 const BODY_MAX: usize = 10_000;
 
-/// A check's URL.
-pub(super) struct Pings<'a>(pub(super) &'a Hook);
+/// The URL of a check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healthchecks(pub Hook);
 
-impl Pings<'_> {
+pub(super) fn check(
+    checker: &mut Checker,
+    section: &Section,
+    raw: Raw,
+    monitoring: &mut Monitoring,
+) {
+    let hook = Hook::check(checker, section, &raw, CREDENTIALS);
+    monitoring.reports.push(ReportConfig::Healthchecks(Healthchecks(hook)));
+}
+
+impl Healthchecks {
     async fn ping(&self, signal: &[&str], body: String) -> Result<()> {
-        let server = Server::of_hook(self.0, credential::HEALTHCHECKS_URL)?;
-        let mut request = server.client().post(server.below(signal)).body(body);
-        if let Some(source) = &self.0.token {
-            let token = secret::read(source, credential::HEALTHCHECKS_TOKEN)?;
-            request = request.header(AUTHORIZATION, secret_header(&format!("Bearer {token}"))?);
-        }
-        accepted(&server.ask(request).await?).with_context(|| server.shown().to_owned())
+        let server = self.0.server()?;
+        let request = server.client().post(server.below(signal)).body(body);
+        self.0.send(&server, request).await
     }
 }
 
-impl Reporter for Pings<'_> {
-    fn begun(&self) -> LocalBoxFuture<'_, Result<()>> {
+impl System for Healthchecks {
+    fn name(&self) -> &'static str {
+        "healthchecks"
+    }
+
+    fn secrets(&self) -> Vec<Secret<'_>> {
+        self.0.secrets()
+    }
+
+    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
+        self.0.probe().boxed_local()
+    }
+}
+
+impl Reporter for Healthchecks {
+    fn wants_start(&self) -> bool {
+        true
+    }
+
+    fn started(&self) -> LocalBoxFuture<'_, Result<()>> {
         self.ping(&["start"], String::new()).boxed_local()
     }
 
     fn ended<'a>(&'a self, report: &'a Report) -> LocalBoxFuture<'a, Result<()>> {
         let signal: &[&str] = if report.success { &[] } else { &["fail"] };
-        self.ping(signal, shortened(&report.text())).boxed_local()
-    }
-
-    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
-        reach(self.0, credential::HEALTHCHECKS_URL).boxed_local()
+        self.ping(signal, shorten(&report.text())).boxed_local()
     }
 }
 
-/// That the server is there; the URL itself is not touched.
-pub(super) async fn reach(hook: &Hook, credential: &str) -> Result<String> {
-    let server = Server::of_hook(hook, credential)?;
-    let answer = server.ask(server.client().get(server.root())).await?;
-    Ok(format!(
-        "{} is there (answers {}); whether the URL is right shows with the next run",
-        server.shown(),
-        answer.status
-    ))
-}
-
-/// The first line and the end.
-fn shortened(text: &str) -> String {
+/// Cuts `text` to [`BODY_MAX`] bytes: the first line and the end remain.
+fn shorten(text: &str) -> String {
     if text.len() <= BODY_MAX {
         return text.to_owned();
     }
@@ -75,10 +87,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_keeps_what_happened_and_the_end() {
-        assert_eq!(shortened("a\nb\n"), "a\nb\n");
+    fn a_shortened_body_keeps_its_first_line_and_its_end() {
+        assert_eq!(shorten("a\nb\n"), "a\nb\n");
         let long = format!("failed\n{}the end", "é".repeat(BODY_MAX));
-        let short = shortened(&long);
+        let short = shorten(&long);
         assert!(
             short.len() <= BODY_MAX && short.starts_with("failed\n") && short.ends_with("the end"),
             "{} bytes",

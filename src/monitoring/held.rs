@@ -1,6 +1,6 @@
-//! The record of the silences that are to be ended. In the state directory: it outlives the run,
-//! and a reboot. Holds no secret, and what is needed to end each silence, whatever became of the
-//! configuration.
+//! The record of the silences to end. It is kept in the state directory, because it must outlast the
+//! run and a reboot. It contains what is needed to end each silence even if the configuration has
+//! changed, and no secret.
 
 use std::path::Path;
 
@@ -8,46 +8,59 @@ use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::config::monitoring::SilenceConfig;
 use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 
+use super::SilenceConfig;
+
 /// The silences of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Held {
-    /// When they were begun, or begun again.
+    /// When they were requested, or last extended.
     pub begun: Timestamp,
-    /// When they end by themselves, those that can.
+    /// When they expire, as far as the system lets a silence expire.
     pub until: Timestamp,
-    /// When the run was over.
+    /// When the run ended.
     pub over: Option<Timestamp>,
-    /// Each of them.
+    /// The silences.
     pub silences: Vec<Entry>,
-    /// What did not take effect in time.
+    /// Those that did not take effect in time, as lines for the run's warnings.
     pub late: Vec<String>,
 }
 
 /// One silence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
-    /// How to end it.
+    /// The system, and what it needs to end the silence.
     pub silence: SilenceConfig,
-    /// What the other side calls it, if it told.
+    /// The id that the system returned.
     pub id: Option<String>,
-    /// Whether it was ever begun, as far as is known.
+    /// Whether a request to begin it has succeeded.
     pub begun: bool,
-    /// Why the last attempt to begin it failed.
+    /// Why the last request to begin it failed.
     pub error: Option<String>,
 }
 
+impl Entry {
+    /// A silence that has not been requested yet.
+    pub fn new(silence: SilenceConfig) -> Self {
+        Self { silence, id: None, begun: false, error: None }
+    }
+
+    /// The name of the system.
+    pub fn name(&self) -> &'static str {
+        self.silence.system().name()
+    }
+}
+
 impl Held {
-    /// None if there is nothing to end.
+    /// Reads the record; none if there is no silence to end.
     pub fn load() -> Result<Option<Self>> {
         read_json(Path::new(paths::SILENCES))
     }
 
-    /// Writes it; one without silences is removed.
+    /// Writes the record, or removes it if there is no silence to end.
     pub fn save(&self) -> Result<()> {
         if !self.silences.is_empty() {
             return write_json(Path::new(paths::SILENCES), self);
@@ -55,11 +68,12 @@ impl Held {
         own::remove(paths::SILENCES)
     }
 
-    /// What a run should know: which silences it does not have.
-    pub fn complaints(&self) -> Vec<String> {
-        let missing = self.silences.iter().filter_map(|entry| {
-            Some(format!("{}: {}", entry.silence.name(), entry.error.as_ref()?))
-        });
-        missing.chain(self.late.iter().cloned()).collect()
+    /// The silences that failed or did not take effect in time, each with the reason.
+    pub fn missing(&self) -> Vec<String> {
+        let failed = self
+            .silences
+            .iter()
+            .filter_map(|entry| Some(format!("{}: {}", entry.name(), entry.error.as_ref()?)));
+        failed.chain(self.late.iter().cloned()).collect()
     }
 }

@@ -1,48 +1,54 @@
-//! HTTP as all the systems here need it: a time limit on everything, no redirects, own
-//! certificates, proxies, answers of bounded length, and errors that never repeat a secret.
+//! HTTP for monitoring systems: a time limit on everything, no redirects, additional certificates,
+//! proxies, answers of bounded length, and errors that never quote a secret.
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use reqwest::header::HeaderValue;
 use reqwest::{Certificate, Client, Proxy, RequestBuilder, StatusCode, Url, redirect};
 
-use crate::config::monitoring::{Endpoint, Hook, HookUrl};
-use crate::host::{own, secret, tls};
+use crate::host::{own, tls};
 
-use super::retry::Away;
+use super::endpoint::Endpoint;
+use super::retry::Unreachable;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// More than any answer here has.
+/// Bytes; no answer is nearly as long.
 const ANSWER_MAX: usize = 4 * 1024 * 1024;
-/// Characters of an unexpected answer that are worth repeating.
+/// Characters of an unexpected answer that errors quote.
 const EXCERPT: usize = 200;
 
-/// A server and the way to it.
+/// A server, and a client for requests to it.
 pub(super) struct Server {
     client: Client,
     url: Url,
-    /// How messages call it: whole, or without what is secret.
+    /// The URL in messages; without its path if that is a secret.
     shown: String,
 }
 
-/// What a server said.
+/// The answer of a server.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    /// The start of it, on one line.
+    /// The start of the body, on one line.
     pub(super) fn excerpt(&self) -> String {
         let text: String = String::from_utf8_lossy(&self.body).chars().take(EXCERPT).collect();
         let words: Vec<&str> = text.split_whitespace().collect();
         if words.is_empty() { "without a word".to_owned() } else { words.join(" ") }
     }
 
-    /// The JSON in it.
+    /// Fails unless the status is a success, and quotes the answer.
+    pub(super) fn accepted(&self) -> Result<()> {
+        ensure!(self.status.is_success(), "it answers {}: {}", self.status, self.excerpt());
+        Ok(())
+    }
+
+    /// Parses the body as JSON.
     pub(super) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(&self.body)
             .with_context(|| format!("an answer that cannot be read: {}", self.excerpt()))
@@ -50,29 +56,25 @@ impl Answer {
 }
 
 impl Server {
-    pub(super) fn new(endpoint: &Endpoint) -> Result<Self> {
-        let client = client(endpoint.ca_file.as_deref(), endpoint.proxy.as_deref())?;
+    /// The server at `url`; messages call it `shown`.
+    pub(super) fn new(
+        url: Url,
+        shown: String,
+        ca_file: Option<&Path>,
+        proxy: Option<&str>,
+    ) -> Result<Self> {
+        Ok(Self { client: client(ca_file, proxy)?, url, shown })
+    }
+
+    /// The server of an endpoint, whose URL is not a secret.
+    pub(super) fn of(endpoint: &Endpoint) -> Result<Self> {
         let url = Url::parse(&endpoint.url)
             .with_context(|| format!("'{}' is not a URL", endpoint.url))?;
-        Ok(Self { client, url, shown: endpoint.url.clone() })
+        let shown = endpoint.url.clone();
+        Self::new(url, shown, endpoint.ca_file.as_deref(), endpoint.proxy.as_deref())
     }
 
-    /// The receiver of reports; `credential` names its URL where that is secret.
-    pub(super) fn of_hook(hook: &Hook, credential: &str) -> Result<Self> {
-        let client = client(hook.ca_file.as_deref(), hook.proxy.as_deref())?;
-        let text = match &hook.url {
-            HookUrl::Plain(url) => url.clone(),
-            HookUrl::Secret(source) => secret::read(source, credential)?,
-        };
-        // Neither the text nor the parser's words about it: whoever knows a ping's URL may ping.
-        let url =
-            Url::parse(text.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.context("what is kept as its URL is not an http(s) URL")?;
-        let shown = format!("{}://{}/…", url.scheme(), url.host_str().unwrap_or_default());
-        Ok(Self { client, url, shown })
-    }
-
-    /// The server's URL with `path` behind it.
+    /// The URL with `path` appended.
     pub(super) fn below(&self, path: &[&str]) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -81,7 +83,7 @@ impl Server {
         url
     }
 
-    /// The root of the server, which tells that it is there and does nothing.
+    /// The URL of the server's root, a request for which has no effect.
     pub(super) fn root(&self) -> Url {
         let mut url = self.url.clone();
         url.set_path("/");
@@ -89,47 +91,48 @@ impl Server {
         url
     }
 
-    /// What requests are made with.
+    /// Builds requests.
     pub(super) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Sends a request and reads the answer to its end. An answer of any status is an answer, but
-    /// for those of a server in trouble.
-    pub(super) async fn ask(&self, request: RequestBuilder) -> Result<Answer> {
-        let away = |what: &str, error: reqwest::Error| {
-            // With its causes: "certificate not valid for name" is the innermost.
+    /// Sends a request and reads the whole answer, whatever its status. A server error, or too many
+    /// requests, count as unreachable.
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Answer> {
+        let unreachable = |what: &str, error: reqwest::Error| {
+            // Formatted with its causes: the innermost is the one that helps, such as
+            // "certificate not valid for name".
             let error = anyhow::Error::new(error.without_url());
-            anyhow::Error::new(Away(format!("{} {what}: {error:#}", self.shown)))
+            anyhow::Error::new(Unreachable(format!("{} {what}: {error:#}", self.shown)))
         };
-        let mut response = request.send().await.map_err(|error| away("does not answer", error))?;
+        let mut response =
+            request.send().await.map_err(|error| unreachable("does not answer", error))?;
         let status = response.status();
         let mut body = Vec::new();
         while let Some(chunk) =
-            response.chunk().await.map_err(|error| away("broke off its answer", error))?
+            response.chunk().await.map_err(|error| unreachable("broke off its answer", error))?
         {
-            anyhow::ensure!(
-                body.len() + chunk.len() <= ANSWER_MAX,
-                "{} answers without end",
-                self.shown
-            );
+            ensure!(body.len() + chunk.len() <= ANSWER_MAX, "{} answers without end", self.shown);
             body.extend_from_slice(&chunk);
         }
         let answer = Answer { status, body };
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(
-                Away(format!("{} answers {status}: {}", self.shown, answer.excerpt())).into()
-            );
+            return Err(Unreachable(format!(
+                "{} answers {status}: {}",
+                self.shown,
+                answer.excerpt()
+            ))
+            .into());
         }
         Ok(answer)
     }
 
-    /// Its URL as it is.
+    /// The URL as it is configured.
     pub(super) fn url(&self) -> &Url {
         &self.url
     }
 
-    /// How messages call it.
+    /// The URL as messages show it.
     pub(super) fn shown(&self) -> &str {
         &self.shown
     }
@@ -140,7 +143,7 @@ fn client(ca_file: Option<&Path>, proxy: Option<&str>) -> Result<Client> {
     let mut builder = Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
-        // A token is for the server that was configured.
+        // The token must not be sent to another server.
         .redirect(redirect::Policy::none())
         .no_proxy()
         .user_agent(concat!("gitlab-backup/", env!("CARGO_PKG_VERSION")));
@@ -148,7 +151,7 @@ fn client(ca_file: Option<&Path>, proxy: Option<&str>) -> Result<Client> {
         let pem = own::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let certificates = Certificate::from_pem_bundle(&pem)
             .with_context(|| format!("{} holds no certificates", path.display()))?;
-        anyhow::ensure!(!certificates.is_empty(), "{} holds no certificates", path.display());
+        ensure!(!certificates.is_empty(), "{} holds no certificates", path.display());
         builder = builder.tls_certs_merge(certificates);
     }
     if let Some(proxy) = proxy {
@@ -158,7 +161,7 @@ fn client(ca_file: Option<&Path>, proxy: Option<&str>) -> Result<Client> {
     builder.build().context("cannot set up HTTP")
 }
 
-/// A header that logs do not show.
+/// The value of a header that logs do not show.
 pub(super) fn secret_header(text: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(text)
         .ok()

@@ -1,25 +1,26 @@
-//! What is told of a run: the JSON that webhooks and commands get, and what the others make of it.
+//! The report of a run: the JSON that webhooks and commands receive, and the text and the numbers
+//! for the other receivers.
 
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::config::host;
+use crate::host;
 use crate::runs::{Outcome, Part, Record, away};
 use crate::values::RunId;
 
 /// How a run went. Its JSON is stable: fields are added, never renamed.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The run; none if it could not even start.
+    /// The run; none if it could not start.
     pub run: Option<RunId>,
-    /// The host that was to be backed up.
+    /// The host that is backed up.
     pub host: String,
     /// Complete and without any failure.
     pub success: bool,
     /// `complete` or `failed`; a run is complete when its manifest is stored, even if a later step
     /// failed.
     pub outcome: Outcome,
-    /// The stage that it ended in.
+    /// The stage in which the run ended.
     pub stage: Option<String>,
     /// When it started.
     pub started: Option<Timestamp>,
@@ -27,26 +28,27 @@ pub struct Report {
     pub finished: Timestamp,
     /// From start to end.
     pub duration_seconds: Option<f64>,
-    /// How long GitLab was down; none if that is not known.
+    /// How long GitLab was down; none if unknown.
     pub downtime_seconds: Option<f64>,
-    /// Seconds that it was down at least, where its return was not seen.
+    /// The least time that GitLab was down, if the run ended before GitLab was up again.
     pub downtime_longer_than: Option<f64>,
     /// The unit that failed.
     pub unit: Option<String>,
-    /// Why it failed.
+    /// Why the unit failed.
     pub reason: Option<String>,
-    /// The last lines of the journal about it.
+    /// The last lines of the unit in the journal.
     pub log: Vec<String>,
-    /// What did not fail the run but should be known.
+    /// Problems that did not fail the run.
     pub warnings: Vec<String>,
-    /// What is in the repository; empty unless complete.
+    /// The parts in the repository; empty unless the run is complete.
     pub parts: Vec<Part>,
-    /// When the last complete run ended, this one or an earlier.
+    /// When the last complete run ended, this one included.
     pub last_complete: Option<Timestamp>,
 }
 
 impl Report {
-    /// Of a run that ended; `log` is what the executor had to say.
+    /// The report of a run that ended. `log` is the end of the executor's log, for a failure that
+    /// has no log of its own.
     pub fn of(record: &Record, log: Vec<String>, last_complete: Option<Timestamp>) -> Self {
         let finished = record.finished.unwrap_or_else(Timestamp::now);
         let failure = record.failure.as_ref();
@@ -77,7 +79,7 @@ impl Report {
         }
     }
 
-    /// Of a run whose executor never started.
+    /// The report of a run whose executor never started.
     pub fn not_started(
         unit: &str,
         reason: Option<String>,
@@ -104,7 +106,7 @@ impl Report {
         }
     }
 
-    /// 0 well, 1 complete but something after it failed, 2 failed.
+    /// 0 success, 1 complete but a later step failed, 2 failed.
     pub fn status(&self) -> u8 {
         match self.outcome {
             _ if self.success => 0,
@@ -113,12 +115,12 @@ impl Report {
         }
     }
 
-    /// Bytes of content in the run, if it is complete.
+    /// The bytes that the run has stored, if it is complete.
     pub fn bytes(&self) -> Option<u64> {
         (self.outcome == Outcome::Complete).then(|| self.parts.iter().map(|part| part.bytes).sum())
     }
 
-    /// For people: what happened, then the log.
+    /// The report for people: the outcome in the first line, then warnings and the log.
     pub fn text(&self) -> String {
         let run = self.run.as_ref().map_or_else(|| "a run".to_owned(), |run| format!("run {run}"));
         let mut text = match &self.reason {
@@ -168,7 +170,7 @@ mod tests {
             report(&record).text().contains("is complete, but: off site")
                 && report(&record).text().ends_with("a line\n")
         );
-        // Cut off while it was running: whoever reports it, it is not complete.
+        // The executor was killed: a run that is still marked as running is not complete.
         record.outcome = Outcome::Running;
         assert_eq!(
             (report(&record).status(), report(&record).outcome, report(&record).bytes()),

@@ -1,5 +1,5 @@
-//! A few attempts, with pauses, within a limit: monitoring must neither be missed for a hiccup nor
-//! hold up anybody.
+//! A few attempts within a time limit: a short outage of a monitoring system must not lose a request,
+//! and a long one must not delay the run.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,43 +7,45 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use tokio::time::{sleep, timeout};
 
-/// Before the second and the third attempt.
+/// Pauses before the second and the third attempt.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
-/// For all attempts together.
+/// Time limit of all attempts together.
 const LIMIT: Duration = Duration::from_secs(45);
 
-/// Nobody was there to answer, as opposed to having said no.
+/// The server is unreachable: worth a retry, unlike a refusal.
 #[derive(Debug)]
-pub(super) struct Away(pub(super) String);
+pub(super) struct Unreachable(pub(super) String);
 
-impl fmt::Display for Away {
+impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Away {}
+impl std::error::Error for Unreachable {}
 
-/// Does `what` again while nobody answers; a refusal is final.
-pub async fn patiently<T, F: Future<Output = Result<T>>>(what: impl Fn() -> F) -> Result<T> {
-    match timeout(LIMIT, with_pauses(PAUSES, what)).await {
+/// Sends a request up to three times, until the server answers. Any answer is final, also a refusal.
+pub async fn retry_unreachable<T, F: Future<Output = Result<T>>>(
+    request: impl Fn() -> F,
+) -> Result<T> {
+    match timeout(LIMIT, retry_with_pauses(PAUSES, request)).await {
         Ok(result) => result,
         Err(_) => bail!("gave up after {LIMIT:?}"),
     }
 }
 
-async fn with_pauses<T, F: Future<Output = Result<T>>>(
+async fn retry_with_pauses<T, F: Future<Output = Result<T>>>(
     pauses: [Duration; 2],
-    what: impl Fn() -> F,
+    request: impl Fn() -> F,
 ) -> Result<T> {
     let mut pauses = pauses.into_iter();
     loop {
-        let error = match what().await {
+        let error = match request().await {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
         match pauses.next() {
-            Some(pause) if error.downcast_ref::<Away>().is_some() => {
+            Some(pause) if error.downcast_ref::<Unreachable>().is_some() => {
                 tracing::debug!("{error:#}: trying again");
                 sleep(pause).await;
             }
@@ -61,13 +63,13 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_who_did_not_answer_is_asked_again() {
-        for (away, expected) in [(true, 3), (false, 1)] {
-            let asked = Cell::new(0);
-            let result: Result<()> = with_pauses([Duration::ZERO; 2], || async {
-                asked.set(asked.get() + 1);
-                let error = if away {
-                    anyhow::Error::new(Away("nobody".into()))
+    async fn only_an_unreachable_server_is_asked_again() {
+        for (unreachable, expected) in [(true, 3), (false, 1)] {
+            let attempts = Cell::new(0);
+            let result: Result<()> = retry_with_pauses([Duration::ZERO; 2], || async {
+                attempts.set(attempts.get() + 1);
+                let error = if unreachable {
+                    anyhow::Error::new(Unreachable("nobody".into()))
                 } else {
                     anyhow::anyhow!("no")
                 };
@@ -75,7 +77,7 @@ mod tests {
             })
             .await;
             assert!(result.is_err());
-            assert_eq!(asked.get(), expected);
+            assert_eq!(attempts.get(), expected);
         }
     }
 }

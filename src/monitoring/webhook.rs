@@ -1,38 +1,56 @@
-//! The report as JSON to any URL.
+//! `[monitoring.webhook]`: posts the report as JSON to a URL.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use reqwest::header::AUTHORIZATION;
 
-use crate::config::monitoring::{Hook, credential};
-use crate::host::secret;
+use crate::schema::{Checker, Section};
 
-use super::healthchecks::reach;
-use super::http::{Server, secret_header};
-use super::{Report, Reporter, accepted};
+use super::hook::{Credentials, Hook};
+use super::{Monitoring, Report, ReportConfig, Reporter, Secret, System};
 
-/// The URL.
-pub(super) struct Webhook<'a>(pub(super) &'a Hook);
+pub(super) use super::hook::RawHook as Raw;
 
-impl Webhook<'_> {
+const CREDENTIALS: Credentials = Credentials { url: "webhook.url", token: "webhook.token" };
+
+/// A URL that receives the report as JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook(pub Hook);
+
+pub(super) fn check(
+    checker: &mut Checker,
+    section: &Section,
+    raw: Raw,
+    monitoring: &mut Monitoring,
+) {
+    let hook = Hook::check(checker, section, &raw, CREDENTIALS);
+    monitoring.reports.push(ReportConfig::Webhook(Webhook(hook)));
+}
+
+impl Webhook {
     async fn post(&self, report: &Report) -> Result<()> {
-        let server = Server::of_hook(self.0, credential::WEBHOOK_URL)?;
-        let mut request = server.client().post(server.url().clone()).json(report);
-        if let Some(source) = &self.0.token {
-            let token = secret::read(source, credential::WEBHOOK_TOKEN)?;
-            request = request.header(AUTHORIZATION, secret_header(&format!("Bearer {token}"))?);
-        }
-        accepted(&server.ask(request).await?).with_context(|| server.shown().to_owned())
+        let server = self.0.server()?;
+        let request = server.client().post(server.url().clone()).json(report);
+        self.0.send(&server, request).await
     }
 }
 
-impl Reporter for Webhook<'_> {
-    fn ended<'a>(&'a self, report: &'a Report) -> LocalBoxFuture<'a, Result<()>> {
-        self.post(report).boxed_local()
+impl System for Webhook {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    fn secrets(&self) -> Vec<Secret<'_>> {
+        self.0.secrets()
     }
 
     fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
-        reach(self.0, credential::WEBHOOK_URL).boxed_local()
+        self.0.probe().boxed_local()
+    }
+}
+
+impl Reporter for Webhook {
+    fn ended<'a>(&'a self, report: &'a Report) -> LocalBoxFuture<'a, Result<()>> {
+        self.post(report).boxed_local()
     }
 }

@@ -30,8 +30,7 @@ use rustic_core::{
 };
 use rustix::fs::FlockOperation;
 
-use crate::config::host;
-use crate::host::{durable, own};
+use crate::host::{self, durable, own};
 
 use super::{
     Engine, Key, PART_TAG, Progress, RUN_TAG, Reader, Snapshot, StoreRequest, Stored, TAG,

@@ -56,7 +56,7 @@ async fn plan(
     let run = catalog.pick(Some(run))?;
     let manifest = &run.manifest;
     let mut findings = Findings::default();
-    findings.add("names", request.known(manifest));
+    findings.add("names", request.check_names(manifest));
     findings.add("gitlab", same_gitlab(manifest, request));
     let mut plan = RestorePlan::of(Some(manifest.id.clone()));
     let manager = Manager::connect().await?;

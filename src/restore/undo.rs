@@ -150,7 +150,7 @@ pub(super) async fn prove(
     stores: &mut [Box<dyn Restoration + '_>],
     journal: &Journal,
 ) -> Result<()> {
-    journal.ensure_whole()?;
+    journal.ensure_undoable()?;
     for store in stores {
         store.prove(journal).await?;
     }

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 
 use crate::catalog::{MANIFEST, MANIFEST_PATH};
-use crate::config::{Config, host};
-use crate::host::{beneath, own};
+use crate::config::Config;
+use crate::host::{self, beneath, own};
 use crate::open;
 use crate::paths::RootDirectory;
 use crate::repository::{Snapshot, patience};

@@ -38,7 +38,7 @@ pub async fn preflight(config: &Config) -> Result<()> {
         .iter()
         .any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
     let answered = !silent || answers(config).await;
-    paused::answered(&RootDirectory::host(), answered, &running(config).await?)
+    paused::record_answer(&RootDirectory::host(), answered, &running(config).await?)
 }
 
 /// What of GitLab runs.
@@ -92,7 +92,9 @@ pub async fn host(config: &Config) -> Vec<Finding> {
         findings.extend(commands(config));
     }
     findings.extend(state().err().map(|error| Finding::of("state", Err(error))));
-    findings.extend(open::ensure_apart(config).err().map(|error| Finding::of("repository", Err(error))));
+    findings.extend(
+        open::ensure_apart(config).err().map(|error| Finding::of("repository", Err(error))),
+    );
     findings
 }
 
@@ -122,7 +124,7 @@ async fn writers(config: &Config) -> Vec<Finding> {
         }
     }
     if config.gitlab.quiesce == Quiesce::Freeze {
-        missing.extend(freeze::possible(&RootDirectory::host()).err());
+        missing.extend(freeze::ensure_possible(&RootDirectory::host()).err());
     }
     let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
     findings.extend(Finding::each_or("gitlab", missing, seen));

@@ -1,5 +1,5 @@
-//! Word of how a run went, however it went. Started by systemd when the executor is gone; holds up
-//! nobody, tries for a quarter of an hour.
+//! Reports how a run went, whatever its outcome. systemd starts this when the executor has ended.
+//! Unreachable receivers are retried for a quarter of an hour; nothing waits for them.
 
 use std::path::Path;
 
@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, sleep};
 
 use crate::config::Config;
-use crate::config::monitoring::ReportConfig;
-use crate::monitoring::{Report, patiently, reporter};
+use crate::monitoring::{Report, ReportConfig, retry_unreachable};
 use crate::paths::{self, RootDirectory};
 use crate::run::unstarted;
 use crate::runs::record::{read_json, write_json};
@@ -20,28 +19,28 @@ use crate::systemd::{Manager, last_lines};
 use crate::units::Unit;
 use crate::values::RunId;
 
-/// Before each further attempt.
+/// The pause before each further attempt.
 const PAUSES: [Duration; 4] = [
     Duration::from_secs(15),
     Duration::from_secs(60),
     Duration::from_secs(240),
     Duration::from_secs(600),
 ];
-/// Lines of the journal that go with a report.
+/// Lines of the journal that a report contains.
 const LOG_LINES: usize = 30;
 
-/// Who was told what.
+/// Which reports were delivered.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Notified {
-    /// The last run that was reported.
+struct Delivery {
+    /// The run whose end was reported last.
     run: Option<RunId>,
-    /// It was the next one, which never started, that was reported last.
+    /// The last report was about a run after `run`, which never started.
     not_started: bool,
-    /// Who has not heard of it yet.
+    /// The receivers that the last report has not reached yet.
     pending: Vec<String>,
 }
 
-impl Notified {
+impl Delivery {
     fn load() -> Result<Self> {
         Ok(read_json(Path::new(paths::TOLD))?.unwrap_or_default())
     }
@@ -49,111 +48,111 @@ impl Notified {
     fn save(&self) -> Result<()> {
         write_json(Path::new(paths::TOLD), self)
     }
+
+    /// Begins a new report, of which no receiver has been notified: about the end of `run`, or
+    /// without one about a run that never started.
+    fn restart(&mut self, config: &Config, run: Option<RunId>) -> Result<()> {
+        self.not_started = run.is_none();
+        self.run = run.or(self.run.take());
+        let receivers = config.monitoring.reports.iter();
+        self.pending = receivers.map(|report| report.system().name().to_owned()).collect();
+        self.save()
+    }
 }
 
-/// A run has begun. Nothing depends on whether anybody hears it.
-pub async fn begun(config: &Config) -> Result<()> {
-    let tell = |to: &'_ ReportConfig| {
-        let to = to.clone();
+/// Reports that a run has started, once. A failure is logged and otherwise ignored.
+pub async fn begin(config: &Config) -> Result<()> {
+    let notify = |report: &ReportConfig| {
+        let report = report.clone();
         async move {
-            if let Err(error) = patiently(|| async { reporter(&to).begun().await }).await {
-                tracing::warn!(report = to.name(), "{error:#}");
+            let system = report.system();
+            if let Err(error) = retry_unreachable(|| system.started()).await {
+                tracing::warn!(report = system.name(), "{error:#}");
             }
         }
     };
-    join_all(config.monitoring.reports.iter().map(tell)).await;
+    join_all(config.monitoring.reports.iter().map(notify)).await;
     Ok(())
 }
 
-/// The run that ended last; or, if everybody knows of that already, one that systemd could not even
-/// start.
-pub async fn ended(config: &Config) -> Result<()> {
-    let mut told = Notified::load()?;
-    match finished()? {
-        Some(run) if told.run.as_ref() != Some(&run.id) => anew(config, &mut told, Some(run.id))?,
-        _ if told.pending.is_empty() => anew(config, &mut told, None)?,
-        _ => tracing::info!("going on with the report of an earlier attempt"),
+/// Reports the run that ended last. If that has been reported already, the report is about a run
+/// that systemd could not start.
+pub async fn end(config: &Config) -> Result<()> {
+    let mut delivery = Delivery::load()?;
+    match unreported(&delivery)? {
+        Some(run) => delivery.restart(config, Some(run))?,
+        None if delivery.pending.is_empty() => delivery.restart(config, None)?,
+        None => tracing::info!("continuing the report of an earlier attempt"),
     }
     let mut pauses = PAUSES.into_iter();
     loop {
-        let report = report(&told).await?;
-        tell(config, &report, &mut told).await?;
-        // Another run may have ended meanwhile, and systemd does not start twice what is at work.
-        if let Some(run) = finished()?.filter(|run| told.run.as_ref() != Some(&run.id)) {
-            anew(config, &mut told, Some(run.id))?;
+        let report = compose(&delivery).await?;
+        deliver(config, &report, &mut delivery).await?;
+        // Another run may have ended in the meantime. systemd does not start a service twice, so
+        // this process has to report that run as well.
+        if let Some(run) = unreported(&delivery)? {
+            delivery.restart(config, Some(run))?;
             pauses = PAUSES.into_iter();
             continue;
         }
-        match (told.pending.is_empty(), pauses.next()) {
+        match (delivery.pending.is_empty(), pauses.next()) {
             (true, _) => return Ok(()),
             (false, Some(pause)) => sleep(pause).await,
-            (false, None) => bail!("never heard of the run: {}", told.pending.join(", ")),
+            (false, None) => bail!("not delivered to: {}", delivery.pending.join(", ")),
         }
     }
 }
 
-fn finished() -> Result<Option<Record>> {
-    Ok(Record::current(&RootDirectory::host())?.filter(|record| record.finished.is_some()))
+/// The run that ended last, if it is not the one that was reported last.
+fn unreported(delivery: &Delivery) -> Result<Option<RunId>> {
+    let ended = Record::current(&RootDirectory::host())?.filter(|record| record.finished.is_some());
+    Ok(ended.map(|record| record.id).filter(|run| delivery.run.as_ref() != Some(run)))
 }
 
-fn anew(config: &Config, told: &mut Notified, run: Option<RunId>) -> Result<()> {
-    told.not_started = run.is_none();
-    told.run = run.or(told.run.take());
-    told.pending =
-        config.monitoring.reports.iter().map(|report| report.name().to_owned()).collect();
-    told.save()
-}
-
-async fn report(told: &Notified) -> Result<Report> {
+/// The report about the run that `delivery` is about.
+async fn compose(delivery: &Delivery) -> Result<Report> {
     let unit = Unit::Run.to_string();
     let records = Record::all(&RootDirectory::host())?;
     let last_complete = records
         .iter()
         .find(|record| record.outcome == Outcome::Complete)
         .and_then(|record| record.finished);
-    let record =
-        records.iter().find(|record| Some(&record.id) == told.run.as_ref() && !told.not_started);
-    match record {
-        Some(record) => Ok(Report::of(
-            record,
-            last_lines(&unit, record.started, LOG_LINES).await,
-            last_complete,
-        )),
-        None => {
-            // What kept the executor from starting is one of the units before it.
-            let since =
-                records.first().and_then(|record| record.finished).unwrap_or(Timestamp::UNIX_EPOCH);
-            let log = last_lines("gitlab-backup*", since, LOG_LINES).await;
-            let why = unstarted(&Manager::connect().await?, Kind::Backup, records.first()).await?;
-            Ok(match why {
-                Some(why) => Report::not_started(&why.unit, Some(why.reason), log, last_complete),
-                None => Report::not_started(&unit, None, log, last_complete),
-            })
-        }
+    let reported = records
+        .iter()
+        .find(|record| Some(&record.id) == delivery.run.as_ref() && !delivery.not_started);
+    if let Some(record) = reported {
+        let log = last_lines(&unit, record.started, LOG_LINES).await;
+        return Ok(Report::of(record, log, last_complete));
     }
+    // One of the units before the executor failed, and the executor did not start.
+    let since = records.first().and_then(|record| record.finished).unwrap_or(Timestamp::UNIX_EPOCH);
+    let log = last_lines("gitlab-backup*", since, LOG_LINES).await;
+    let failed = unstarted(&Manager::connect().await?, Kind::Backup, records.first()).await?;
+    Ok(match failed {
+        Some(failed) => Report::not_started(&failed.unit, Some(failed.reason), log, last_complete),
+        None => Report::not_started(&unit, None, log, last_complete),
+    })
 }
 
-/// Tells everybody who is pending, all at once.
-async fn tell(config: &Config, report: &Report, told: &mut Notified) -> Result<()> {
-    let pending: Vec<&ReportConfig> = config
-        .monitoring
-        .reports
-        .iter()
-        .filter(|to| told.pending.iter().any(|name| name == to.name()))
-        .collect();
-    let results = join_all(pending.iter().map(|to| async move {
-        (to.name(), patiently(|| async { reporter(to).ended(report).await }).await)
+/// Sends the report to all pending receivers, at the same time, and records which are still
+/// pending.
+async fn deliver(config: &Config, report: &Report, delivery: &mut Delivery) -> Result<()> {
+    let systems = config.monitoring.reports.iter().map(ReportConfig::system);
+    let pending =
+        systems.filter(|system| delivery.pending.iter().any(|name| name == system.name()));
+    let results = join_all(pending.map(|system| async move {
+        (system.name(), retry_unreachable(|| system.ended(report)).await)
     }))
     .await;
-    told.pending.clear();
+    delivery.pending.clear();
     for (name, result) in results {
         match result {
-            Ok(()) => tracing::info!(report = name, success = report.success, "told"),
+            Ok(()) => tracing::info!(report = name, success = report.success, "delivered"),
             Err(error) => {
                 tracing::warn!(report = name, "{error:#}");
-                told.pending.push(name.to_owned());
+                delivery.pending.push(name.to_owned());
             }
         }
     }
-    told.save()
+    delivery.save()
 }

@@ -1,29 +1,29 @@
-//! The downtime budget: how long GitLab will probably be away, told before it is touched.
+//! The downtime budget: an estimate of the downtime, before GitLab is stopped.
 
 use std::fmt;
 
 use super::{Downtime, Outcome, Record};
 
-/// Runs that are looked back on: enough that one odd night does not count.
+/// The number of runs that the estimate uses: enough to ignore an exceptional one.
 const RUNS: usize = 5;
-/// Bytes a second at which changed files are copied: a disk that is busy.
+/// Bytes per second at which changed files are copied, from a busy disk.
 const COPY: f64 = 100e6;
 
-/// What the first pass tells of the window to come.
+/// What the first pass predicts for the window.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ahead {
-    /// Seconds that looking at every entry took.
+    /// Seconds for the walk over all entries.
     pub walk: f64,
-    /// Bytes that will probably have changed since.
+    /// The bytes that will probably change between the passes.
     pub changed: u64,
 }
 
-/// How long GitLab will probably be away.
+/// The expected downtime.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Budget {
-    /// Split as it will be told afterwards.
+    /// The expected downtime, split like the actual one.
     pub expected: Downtime,
-    /// How many runs it is taken from.
+    /// The number of runs that it is based on.
     pub runs: usize,
 }
 
@@ -33,8 +33,7 @@ impl fmt::Display for Budget {
     }
 }
 
-/// The budget after `records`, newest first; none before the first complete run, of which nothing
-/// is known.
+/// The budget based on `records`, newest first; none if there is no complete run.
 pub fn budget(records: &[Record], ahead: Ahead) -> Option<Budget> {
     let complete = records.iter().filter(|record| record.outcome == Outcome::Complete);
     let past: Vec<Downtime> = complete.filter_map(|record| record.downtime).take(RUNS).collect();

@@ -1,4 +1,4 @@
-//! The manifest: the last thing that a run writes, and what makes it complete.
+//! The manifest: the last thing that a run writes. With it, the run is complete.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,35 +25,35 @@ pub struct Manifest {
     pub finished: Timestamp,
     /// Always true: a run without a manifest is not listed.
     pub complete: bool,
-    /// How long GitLab was down; none if its return was not seen.
+    /// How long GitLab was down; none if the run ended before GitLab was up again.
     pub downtime_seconds: Option<f64>,
-    /// The same, split.
+    /// The downtime, split.
     pub downtime: Option<Downtime>,
-    /// Seconds that it was down at least, where its return was not seen.
+    /// The least time that GitLab was down, if the run ended before GitLab was up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_longer_than: Option<f64>,
-    /// What was backed up: GitLab, PostgreSQL, each Redis, this program.
+    /// The versions of GitLab, PostgreSQL, each Redis and this program.
     pub versions: Vec<Component>,
-    /// What is in the repository.
+    /// The parts in the repository.
     pub parts: Vec<Part>,
     /// The databases in part `postgresql`; empty in runs that did not record them.
     #[serde(default)]
     pub databases: Vec<Database>,
-    /// The complete run that this host made before; none if it was the first, or another host's.
+    /// The previous complete run of this host; none for the first one, or in a run of another host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<RunId>,
 }
 
-/// One database of PostgreSQL: what its dump does not say, and how much is in it.
+/// One database of PostgreSQL: what its dump does not contain, and statistics to verify it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {
-    /// Its name.
+    /// The name of the database.
     pub name: String,
-    /// Its dump, a directory below the part's path.
+    /// The directory of the dump, below the part's path.
     pub directory: String,
     /// The role that owns it.
     pub owner: String,
-    /// Its encoding, as PostgreSQL calls it.
+    /// PostgreSQL's name of the encoding.
     pub encoding: String,
     /// `LC_COLLATE`.
     pub collate: String,
@@ -63,29 +63,29 @@ pub struct Database {
     pub provider: Option<String>,
     /// The locale of a provider other than libc.
     pub locale: Option<String>,
-    /// The tablespace of what has none of its own; none for the server's own.
+    /// The default tablespace of the database; none for the server's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tablespace: Option<String>,
-    /// Others are made like it.
+    /// Whether the database is a template.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
-    /// Bytes that it takes on the server.
+    /// The size on the server, in bytes.
     pub bytes: u64,
     /// Rows of each table with data, by its quoted name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tables: BTreeMap<String, u64>,
-    /// The last value of each sequence, by its quoted name, as of the capture. Beside the dumps
-    /// only, not in the manifest.
+    /// The last value of each sequence at the capture, by its quoted name. Only in the file beside
+    /// the dumps, not in the manifest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sequences: BTreeMap<String, i64>,
 }
 
 impl Database {
-    /// Where its dump lies below `dumps`. PostgreSQL's account had the words in its hands until
-    /// they were stored.
+    /// The path of the dump below `dumps`. Checks the recorded name, which PostgreSQL's account
+    /// could have changed.
     ///
     /// # Errors
-    /// If its directory is no name.
+    /// If the directory is not a plain file name.
     pub fn dump_in(&self, dumps: &Path) -> Result<PathBuf> {
         ensure!(
             beneath::is_name(self.directory.as_ref()),
@@ -100,13 +100,13 @@ impl Database {
 /// A program and its version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
-    /// Its name.
+    /// The name of the program.
     pub name: String,
-    /// Its version as it tells it, `unknown` where it could not be found.
+    /// The version that it reports; `unknown` if it could not be determined.
     pub version: String,
 }
 
-/// One part of a run, a snapshot of its own in the repository.
+/// One part of a run: one snapshot in the repository.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// `files`, `postgresql`, `redis`, `steps`.
@@ -115,13 +115,13 @@ pub struct Part {
     pub snapshot: String,
     /// The paths in it.
     pub paths: Vec<PathBuf>,
-    /// Bytes of content.
+    /// The size of its files, in bytes.
     pub bytes: u64,
-    /// Files in it.
+    /// The number of files.
     pub files: u64,
-    /// How long storing it took.
+    /// Seconds that storing it took.
     pub seconds: f64,
-    /// `sha256-tree:ID`: the repository's hash over content and metadata of the whole part.
+    /// `sha256-tree:ID`: the repository's hash of content and metadata of the whole part.
     pub checksum: String,
 }
 

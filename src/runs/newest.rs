@@ -1,5 +1,5 @@
-//! What this host knows of its newest complete run without asking the repository: in which order
-//! runs came, and that there was a repository.
+//! The newest complete run of this host, recorded outside of the repository: which run came before,
+//! and that there was a repository.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -9,17 +9,18 @@ use crate::values::RunId;
 
 use super::record::{read_json, write_json};
 
-/// The newest complete run, by the order in which they came and not by their dates.
+/// The complete run that was made last, whatever its date says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Newest {
     /// The run.
     pub run: RunId,
-    /// `[repository] location` of then; none of a run by a version that did not note it.
+    /// `[repository] location` at that time; none if an older version of this program wrote the
+    /// record.
     pub location: Option<String>,
 }
 
 impl Newest {
-    /// The one that is on record.
+    /// Reads the record.
     ///
     /// # Errors
     /// If the record is damaged.
@@ -37,7 +38,7 @@ impl Newest {
         Ok(newest)
     }
 
-    /// Writes it.
+    /// Writes the record.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -45,8 +46,8 @@ impl Newest {
         write_json(&root.at(paths::NEWEST_RUN), self)
     }
 
-    /// What to say where there is no repository at `location` and a run was stored there; nothing
-    /// where none was, as far as is known.
+    /// The error if there is no repository at `location` although a run was stored there; none if
+    /// no run is known to have been stored there.
     pub fn lost(location: &str) -> Option<String> {
         let newest = Self::load(&RootDirectory::host()).ok().flatten()?;
         let stored = match &newest.location {

@@ -1,4 +1,5 @@
-//! The record of a run: written by the executor at every change, kept for failed runs too.
+//! The record of a run, which the executor updates at every change. Records of failed runs are kept
+//! too.
 
 use std::fmt;
 use std::io::{BufWriter, Write};
@@ -15,56 +16,56 @@ use crate::values::RunId;
 
 use super::Part;
 
-/// Bytes of a JSON file that does not lie among our own state: what is larger was not written by
-/// us.
+/// The largest JSON file outside of the state directory, in bytes: this program writes none that is
+/// larger.
 const LARGEST: u64 = 1 << 28;
-/// Records that are kept, those of failed runs among them: more than a year of nights.
+/// How many records are kept, including failed runs: enough for a year of nightly runs.
 const KEPT: usize = 400;
 
-/// A run as its executor saw it.
+/// The record of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// The run.
     pub id: RunId,
     /// When it started.
     pub started: Timestamp,
-    /// When it ended; none while it goes on.
+    /// When it ended; none while it is running.
     pub finished: Option<Timestamp>,
-    /// How it stands.
+    /// The outcome so far.
     pub outcome: Outcome,
     /// `prepare`, `capture`, `resume`, `store`, `finish`; of a restore `prepare`, `restore`,
     /// `resume`, `finish`.
     pub stage: String,
-    /// How long GitLab would probably be down, told before it was; none in a first run.
+    /// The expected downtime; none in the first run.
     #[serde(default)]
     pub expected: Option<Downtime>,
     /// How long GitLab was down; none before it is up again.
     pub downtime: Option<Downtime>,
-    /// Seconds that GitLab was down at least, where its return was not seen.
+    /// The least time that GitLab was down, if the run ended before GitLab was up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_longer_than: Option<f64>,
     /// Why it failed.
     pub failure: Option<Failure>,
-    /// What did not fail the run but should be known.
+    /// Problems that did not fail the run.
     pub warnings: Vec<String>,
-    /// What is in the repository, when the run is complete.
+    /// The parts in the repository, when the run is complete.
     #[serde(default)]
     pub parts: Vec<Part>,
-    /// When the retention began to remove it.
+    /// When the retention began to remove the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removed: Option<Timestamp>,
 }
 
-/// By how much a clock may be ahead of another, or of itself before it was set.
+/// The tolerated difference between the clocks of two hosts, or of one before and after it was set.
 pub const CLOCK: SignedDuration = SignedDuration::from_hours(1);
 
-/// Whether something is dated after `now`, by a clock that was wrong: it would be the newest for
-/// ever.
+/// Whether a start time is in the future, because a clock was wrong: otherwise that run would be
+/// the newest for ever.
 pub fn is_ahead(started: Timestamp, now: Timestamp) -> bool {
     started.duration_since(now) > CLOCK
 }
 
-/// What a record is of.
+/// The kind of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A backup.
@@ -73,11 +74,11 @@ pub enum Kind {
     Restore,
 }
 
-/// How a run stands.
+/// The outcome of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Going on.
+    /// Not ended.
     Running,
     /// Its manifest is in the repository.
     Complete,
@@ -90,18 +91,18 @@ pub enum Outcome {
 pub struct Failure {
     /// The unit that failed, if one did.
     pub unit: Option<String>,
-    /// What went wrong.
+    /// The reason.
     pub reason: String,
     /// The unit's last lines in the journal.
     pub log: Vec<String>,
 }
 
-/// Seconds of downtime, split as they were spent.
+/// A downtime in seconds, split into its phases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Downtime {
-    /// From the first stop to the window's opening.
+    /// From the first stop until the window opened.
     pub stop: f64,
-    /// The window: everything captured.
+    /// The window, in which everything is captured.
     pub capture: f64,
     /// From the window's end until GitLab answered again.
     pub start: f64,
@@ -121,13 +122,13 @@ impl fmt::Display for Downtime {
 }
 
 impl Downtime {
-    /// The whole.
+    /// The sum.
     pub fn total(&self) -> f64 {
         self.stop + self.capture + self.start
     }
 }
 
-/// A downtime in words; what is not known is not nothing.
+/// A downtime for messages; an unknown one is not zero.
 pub fn away(seconds: Option<f64>, longer_than: Option<f64>) -> String {
     match (seconds, longer_than) {
         (Some(seconds), _) => format!("{seconds:.1} s"),
@@ -137,7 +138,7 @@ pub fn away(seconds: Option<f64>, longer_than: Option<f64>) -> String {
 }
 
 impl Record {
-    /// A run that begins now.
+    /// The record of a run that has just started.
     pub fn begin(id: RunId, started: Timestamp) -> Self {
         let stage = "prepare".to_owned();
         Self {
@@ -156,33 +157,34 @@ impl Record {
         }
     }
 
-    /// The run's record, if it is kept.
+    /// The record of a run, if it is still kept.
     pub fn of(root: &RootDirectory, id: &RunId) -> Result<Option<Self>> {
-        read_json(&Self::kept(root, id))
+        read_json(&Self::path(root, id))
     }
 
-    /// Notes that the retention removes the run: what is left of it, should that be cut off, is
-    /// nothing that was lost.
+    /// Records that the retention removes the run: if the removal is interrupted, the remaining
+    /// parts do not count as damage.
     pub fn remove(root: &RootDirectory, id: &RunId, now: Timestamp) -> Result<()> {
         let Some(record) = Self::of(root, id)? else { return Ok(()) };
-        write_json(&Self::kept(root, id), &Self { removed: Some(now), ..record })
+        write_json(&Self::path(root, id), &Self { removed: Some(now), ..record })
     }
 
-    fn kept(root: &RootDirectory, id: &RunId) -> PathBuf {
+    /// The path of the record that is kept.
+    fn path(root: &RootDirectory, id: &RunId) -> PathBuf {
         root.at(paths::RUNS).join(format!("{id}.json"))
     }
 
-    /// How long GitLab was down, in words.
+    /// How long GitLab was down, for messages.
     pub fn away(&self) -> String {
         away(self.downtime.map(|downtime| downtime.total()), self.downtime_longer_than)
     }
 
-    /// The run that goes on, or the last that did since boot.
+    /// The running backup, or the last one since boot.
     pub fn current(root: &RootDirectory) -> Result<Option<Self>> {
         Self::last(root, Kind::Backup)
     }
 
-    /// The one of this kind that goes on, or the last that did: of backups since boot.
+    /// The running backup or restore, or the last one; of backups, the last since boot.
     pub fn last(root: &RootDirectory, kind: Kind) -> Result<Option<Self>> {
         match kind {
             Kind::Backup => read_json(&root.at(paths::CURRENT_RUN)),
@@ -190,8 +192,8 @@ impl Record {
         }
     }
 
-    /// All records, newest first; those that are dated in the future come last, for they are not
-    /// the newest. One that cannot be read is left out with a warning.
+    /// All records, newest first; records dated in the future come last. Warns about a record that
+    /// cannot be read, and leaves it out.
     pub fn all(root: &RootDirectory) -> Result<Vec<Self>> {
         let mut records = Vec::new();
         let entries = match own::entries(root.at(paths::RUNS)) {
@@ -219,44 +221,44 @@ impl Record {
         Ok(records)
     }
 
-    /// Removes the oldest, but for so many: whoever looks back looks at every one.
+    /// Removes the oldest records until [`KEPT`] are left.
     pub fn prune(root: &RootDirectory) -> Result<()> {
         let runs = root.at(paths::RUNS);
         let entries =
             own::entries(&runs).with_context(|| format!("cannot list {}", runs.display()))?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let id = |name: &str| name.strip_suffix(".json")?.parse::<RunId>().ok();
-        let mut ours: Vec<RunId> = names.filter_map(|name| id(&name)).collect();
-        ours.sort_unstable();
-        let old = ours.len().saturating_sub(KEPT);
-        ours[..old].iter().try_for_each(|id| own::remove(runs.join(format!("{id}.json"))))
+        let mut ids: Vec<RunId> = names.filter_map(|name| id(&name)).collect();
+        ids.sort_unstable();
+        let old = ids.len().saturating_sub(KEPT);
+        ids[..old].iter().try_for_each(|id| own::remove(runs.join(format!("{id}.json"))))
     }
 
-    /// Writes the record where the helpers and commands look for the current run, and where it is
-    /// kept.
+    /// Writes the record, for a backup also as that of the current run.
     pub fn save(&self, root: &RootDirectory, kind: Kind) -> Result<()> {
         match kind {
             Kind::Backup => {
                 write_json(&root.at(paths::CURRENT_RUN), self)?;
-                write_json(&Self::kept(root, &self.id), self)
+                write_json(&Self::path(root, &self.id), self)
             }
             Kind::Restore => write_json(&root.at(paths::RESTORE_RECORD), self),
         }
     }
 }
 
-/// Reads a JSON file, which may lie in a directory of others; none if it is not there.
+/// Reads a JSON file, also in a directory of another user; none if it does not exist.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    // A restore may have a million files to remember.
+    // The journal of a restore may list a million files.
     let state = relative(paths::STATE);
-    let outlives = path.ancestors().any(|directory| directory.ends_with(state));
-    let largest = if outlives { u64::MAX } else { LARGEST };
+    let is_state = path.ancestors().any(|directory| directory.ends_with(state));
+    let largest = if is_state { u64::MAX } else { LARGEST };
     let text = match beneath::read(path, largest) {
         Err(error) if beneath::is_missing(&error) => return Ok(None),
         text => text?,
     };
     serde_json::from_slice(&text).map(Some).with_context(|| {
-        // Nothing else knows what is down: without the first nothing would start it.
+        // The first two must not simply be removed: they say which units are down, and what was
+        // replaced.
         let advice = if path.ends_with(relative(paths::PAUSED)) {
             "it names what of GitLab is down. Start GitLab ('gitlab-ctl start', or 'systemctl start' of its target and units), then remove it"
         } else if path.ends_with(relative(paths::RESTORE_JOURNAL)) {
@@ -269,12 +271,12 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     })
 }
 
-/// A path of ours as it is below any root.
+/// A path relative to the root directory.
 fn relative(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-/// Writes a JSON file under its final name only when it is whole and on disk.
+/// Writes a JSON file atomically, and syncs it.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     own::make(path.parent().context("a file has a directory")?)?;
     durable::write_with(path, 0o600, |file| {

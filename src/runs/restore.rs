@@ -1,10 +1,10 @@
-//! A restore, as its command, its executor and its units know it: what is asked for, what is
-//! planned, and how far the replacement is.
+//! The state of a restore that its command, its executor and its units share: the request, the
+//! plan, and the journal of the replacement.
 //!
-//! Nothing live is changed before everything new lies beside it. Then renames put the new in place
-//! and the old aside; the [`Journal`] says which, so that a restore that dies half way can be put
-//! back or done again. What has taken place is only ever finished: GitLab may have run with it. It
-//! is put back if somebody asks for it, and never by the way.
+//! A restore first extracts all new data beside the live data. Then it renames: the live data
+//! aside, the new data into place. The [`Journal`] lists these renames, so that an interrupted
+//! restore can be undone or repeated. Once all new data is in place, GitLab may have run with it:
+//! from then on, a restore is only undone by request.
 
 use std::fmt;
 use std::fs::File;
@@ -26,35 +26,36 @@ use crate::values::RunId;
 use super::record::{read_json, write_json};
 use super::{Database, Manifest, Part};
 
-/// How old a request may be.
+/// The maximum age of a request.
 const LONGEST: Duration = Duration::from_secs(120);
 
-/// What `gitlab-backup restore` asks for; its units start only with one.
+/// The request of `gitlab-backup restore`, without which its units do not start.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {
-    /// The run; none puts back what an unfinished restore has replaced.
+    /// The run to restore; none to undo an unfinished restore.
     pub run: Option<RunId>,
     /// These parts only: `postgresql`, `redis`, `files`, `config`; empty for all but `config`.
     pub only: Vec<String>,
     /// This path only.
     pub path: Option<PathBuf>,
-    /// Put configuration and secrets in place too.
+    /// Whether to restore configuration and secrets too.
     pub with_config: bool,
-    /// Restore into another version or edition of GitLab.
+    /// Whether to restore into another version or edition of GitLab.
     pub allow_version_mismatch: bool,
-    /// Redis instances that are left as they are.
+    /// The Redis instances that are not restored.
     pub skip_redis: Vec<String>,
 }
 
-/// The right to ask for a restore. Ends with this value, or the process.
+/// The lock on requests for a restore. Released when this value is dropped or the process ends.
 pub struct Turn(#[expect(dead_code, reason = "it is held")] File);
 
 impl Turn {
-    /// None if somebody else has it.
+    /// Takes the lock; none if another process holds it.
     pub fn take() -> Result<Option<Self>> {
         let path = Path::new(paths::RESTORE_TURN);
         own::make(path.parent().context("a file has a directory")?)?;
-        let file = own::closed(path).with_context(|| format!("cannot make {}", path.display()))?;
+        let file =
+            own::closed(path).with_context(|| format!("cannot create {}", path.display()))?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Self(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
@@ -64,25 +65,25 @@ impl Turn {
 }
 
 impl Request {
-    /// Leaves the request for the executor, in the caller's turn.
+    /// Writes the request for the executor.
     pub fn leave(&self, root: &RootDirectory, _: &Turn) -> Result<()> {
         write_json(&root.at(paths::RESTORE_REQUEST), self)
     }
 
-    /// Takes back a request that nobody has taken: nothing is to be restored by the way, later.
+    /// Removes a request that no executor has picked up, so that it is not executed later.
     pub fn withdraw(root: &RootDirectory, _: &Turn) -> Result<()> {
         own::remove(root.at(paths::RESTORE_REQUEST))
     }
 
-    /// Takes the request: each is good for one restore.
+    /// Picks up the request, for one restore.
     ///
     /// # Errors
-    /// If there is none: a restore is never started by the way.
+    /// If there is none: a restore never starts without a request.
     pub fn take(root: &RootDirectory) -> Result<Self> {
         let path = root.at(paths::RESTORE_REQUEST);
         let request = read_json(&path)?
             .context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
-        // Who asked has started the executor at once, or died before.
+        // The command starts the executor right after the request, unless it was killed.
         if own::age(&path)? > LONGEST {
             own::remove(path)?;
             bail!(
@@ -93,17 +94,17 @@ impl Request {
         Ok(request)
     }
 
-    /// What the restore that goes on was asked for.
+    /// The request of the running restore.
     pub fn asked(root: &RootDirectory) -> Result<Self> {
         read_json(&root.at(paths::RESTORE_ASKED))?
             .context("no restore is going on: this helper is started by its unit only")
     }
 
-    /// Checks every name that selects or protects something against what the run has.
+    /// Checks that the run has the requested parts, and the Redis instances to skip.
     ///
     /// # Errors
-    /// With the first that the run does not have.
-    pub fn known(&self, manifest: &Manifest) -> Result<()> {
+    /// With the first name that the run does not have.
+    pub fn check_names(&self, manifest: &Manifest) -> Result<()> {
         let servers: Vec<&str> = manifest
             .versions
             .iter()
@@ -118,7 +119,7 @@ impl Request {
             );
         }
         let parts: Vec<&str> = manifest.parts.iter().map(|part| part.name.as_str()).collect();
-        // Configuration is among the files.
+        // The configuration is in part `files`.
         let part = |name: &str| if name == "config" { "files" } else { name }.to_owned();
         if let Some(unknown) = self.only.iter().find(|name| !parts.contains(&part(name).as_str())) {
             bail!("run {} has no such part as '{unknown}': it has {}", manifest.id, listed(&parts));
@@ -126,13 +127,13 @@ impl Request {
         Ok(())
     }
 
-    /// Whether `part` is asked for.
+    /// Whether `part` is requested.
     pub fn wants(&self, part: &str) -> bool {
         let named = self.only.iter().any(|name| name == part);
         match (&self.path, part) {
             (None, "config") => self.with_config || named,
             (None, _) => self.only.is_empty() || named,
-            // A path that is named is put in place, whatever it is.
+            // A requested path is restored even if it holds configuration.
             (Some(_), part) => matches!(part, "files" | "config"),
         }
     }
@@ -142,14 +143,14 @@ fn listed(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// What preflight found out and the other units do.
+/// The plan of a restore, which preflight makes and the other units execute.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RestorePlan {
-    /// The run; none to put back only.
+    /// The run; none for an undo.
     pub run: Option<RunId>,
     /// The part with the dumps, if any database is restored.
     pub postgresql: Option<Part>,
-    /// The databases, and their names while they are laid out and when they are aside.
+    /// The databases, with their temporary names.
     pub databases: Vec<StagedDatabase>,
     /// The part with the RDB files, if any instance is restored.
     pub redis_part: Option<Part>,
@@ -157,9 +158,9 @@ pub struct RestorePlan {
     pub redis: Vec<StagedRedis>,
     /// The snapshot of the files, if any is restored.
     pub files: Option<String>,
-    /// What is laid out where, one for each file system.
+    /// The paths to restore, by file system.
     pub layouts: Vec<Layout>,
-    /// Configuration that is only laid out for comparison.
+    /// Configuration that is only extracted for comparison.
     pub beside: Option<Beside>,
 }
 
@@ -190,24 +191,24 @@ impl RestorePlan {
 /// A database of the run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StagedDatabase {
-    /// What the run says of it.
+    /// The database as the run has it.
     pub database: Database,
-    /// Its name until everything is there.
+    /// Its name until it is renamed into place.
     pub staged: String,
-    /// The name of the one that it replaces, until the restore is complete.
+    /// The name of the replaced database until that is removed.
     pub replaced: String,
-    /// Which ones they are; not known before they are exchanged, nor in a journal of an older
-    /// version.
+    /// The OIDs of both databases; none before they are renamed, and in the journal of an older
+    /// version of this program.
     #[serde(default)]
     pub numbers: Option<Numbers>,
 }
 
-/// PostgreSQL's own numbers (OIDs) of two databases: a name may have come to mean another.
+/// The OIDs of two databases, which identify them even if they are renamed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
-    /// Of the one that was laid out.
+    /// The OID of the new database.
     pub new: u32,
-    /// Of the one that it replaces; none if there was none.
+    /// The OID of the replaced database; none if there was none.
     pub old: Option<u32>,
 }
 
@@ -216,32 +217,32 @@ pub struct Numbers {
 pub struct StagedRedis {
     /// `[[redis]] name`.
     pub name: String,
-    /// The unit that runs it.
+    /// The unit of the server.
     pub unit: String,
-    /// Whom its process runs as, and to whom its directory belongs.
+    /// The account of the server, which owns its directory.
     pub account: Account,
-    /// Where it keeps its files.
+    /// The directory of its files.
     pub directory: PathBuf,
-    /// Its RDB file's name.
+    /// The name of its RDB file.
     pub file: String,
-    /// With `appendonly yes`: the names of its append-only directory (7.0 or newer) and file, from
-    /// which it would start instead.
+    /// With `appendonly yes`: the names of the append-only directory (since 7.0) and file, which
+    /// the server would load instead.
     pub append_only: Option<(Option<String>, String)>,
-    /// Beside its files.
+    /// The two directories of the restore.
     pub places: Places,
 }
 
-/// Two directories that are made for a restore, on the file system of what is replaced.
+/// Two directories that a restore creates on the file system of the data that it replaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
-    /// Where the new is laid out.
+    /// For the new data, until it is renamed into place.
     pub staged: Held,
-    /// Where what was there before is kept until the restore is complete.
+    /// For the replaced data, until the restore is complete.
     pub aside: Held,
 }
 
 impl Places {
-    /// In `directory`, not made yet.
+    /// Chooses the names, in `directory`. Creates nothing.
     pub fn planned(directory: &Path) -> Result<Self> {
         Ok(Self {
             staged: Held::planned(directory, ".gitlab-backup-restore-")?,
@@ -249,25 +250,25 @@ impl Places {
         })
     }
 
-    /// Makes both.
+    /// Creates both directories.
     pub fn make(&mut self) -> Result<()> {
         self.staged.make()?;
         self.aside.make().map(drop)
     }
 }
 
-/// Paths of one snapshot that are laid out below one directory.
+/// The paths of one file system that are restored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Layout {
-    /// The directories that are made for it, on the file system where the paths belong.
+    /// The two directories on that file system.
     pub places: Places,
-    /// Where what is not in the run is kept for good.
+    /// The directory for files that the run does not contain. They are kept permanently.
     pub kept: PathBuf,
     /// The paths, as they were on the host.
     pub roots: Vec<Root>,
 }
 
-/// Configuration that is laid out for comparison, in a directory that only root can reach.
+/// Configuration that is extracted for comparison, to a directory that only root can access.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Beside {
     /// The directory.
@@ -276,79 +277,78 @@ pub struct Beside {
     pub roots: Vec<PathBuf>,
 }
 
-/// One path that is restored.
+/// One path to restore.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Root {
     /// The path.
     pub path: PathBuf,
-    /// It is a file system of its own and cannot be renamed: its entries are.
+    /// Whether the path is a mount point: then its entries are renamed instead.
     pub mount: bool,
 }
 
-/// One rename of the replacement, there and back.
+/// The renames at one path: the live data aside, the new data into place. Can be undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
-    /// The place.
+    /// The live path.
     #[serde(with = "crate::values::raw_path")]
     pub live: PathBuf,
-    /// Where it lies beneath the two directories.
+    /// The path of the data inside of both directories.
     #[serde(with = "crate::values::raw_path")]
     pub inside: PathBuf,
-    /// Something comes there.
+    /// Whether there is new data for the path.
     pub new: bool,
-    /// Something is there, and goes.
+    /// Whether there is live data at the path.
     pub old: bool,
 }
 
-/// The renames between a file system's places and what is live on it.
+/// The renames on one file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moves {
     /// The two directories.
     pub places: Places,
-    /// Whose rights are enough; none: root's.
+    /// The account that can do the renames; none for root.
     pub account: Option<Account>,
     /// The renames.
     pub steps: Vec<Move>,
 }
 
-/// How far a restore is.
+/// The progress of a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// Everything live is as it was.
+    /// No live data was changed.
     Staging,
-    /// Some is new, some is old: GitLab must not run.
+    /// Some of the live data is new, some old: GitLab must not run.
     Switching,
-    /// Everything is new; the old is still there. GitLab may have run since.
+    /// All live data is new, and GitLab may have run with it. The replaced data still exists.
     Switched,
-    /// Everything is new, and the old is being removed: there is no way back.
+    /// The replaced data is being removed: the restore cannot be undone any more.
     Finishing,
 }
 
 impl State {
-    /// Whether what was restored is what GitLab runs with.
+    /// Whether all live data is the restored data.
     pub fn has_taken_place(self) -> bool {
         matches!(self, Self::Switched | Self::Finishing)
     }
 }
 
-/// What is to be put back or finished, whoever died.
+/// The journal of a restore that has to be finished or undone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Journal {
-    /// How far it is.
+    /// The progress.
     pub state: State,
-    /// When it was begun.
+    /// When the restore started.
     pub started: Timestamp,
-    /// When everything new was in place.
+    /// When all new data was in place.
     #[serde(default)]
     pub switched: Option<Timestamp>,
-    /// Somebody wants back what was there before: until it is, or he wants it no longer, nothing of
-    /// that is removed.
+    /// Whether an undo was requested. As long as it is, the replaced data is not removed.
     #[serde(default)]
     pub undo: bool,
-    /// What is done.
+    /// The plan.
     pub plan: RestorePlan,
-    /// What ran before; /run forgets it with a reboot.
+    /// The paused units; the record in /run is lost with a reboot.
     pub paused: Vec<Paused>,
     /// The renames of files.
     pub moves: Vec<Moves>,
@@ -357,25 +357,24 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal of a restore that is not finished; none if there is none.
+    /// Reads the journal; none if no restore is unfinished.
     pub fn load(root: &RootDirectory) -> Result<Option<Self>> {
         read_json(&root.at(paths::RESTORE_JOURNAL))
     }
 
-    /// Writes it, synced.
+    /// Writes the journal, and syncs it.
     pub fn save(&self, root: &RootDirectory) -> Result<()> {
         write_json(&root.at(paths::RESTORE_JOURNAL), self)
     }
 
-    /// Writes down whether what was there before is wanted back; nothing, if nothing has taken
-    /// place.
+    /// Records the request for an undo, or cancels it. Does nothing if there is no journal.
     ///
     /// # Errors
-    /// If it is being removed.
-    pub fn want_back(root: &RootDirectory, undo: bool) -> Result<()> {
+    /// If an undo is requested and the replaced data is already being removed.
+    pub fn request_undo(root: &RootDirectory, undo: bool) -> Result<()> {
         let Some(mut journal) = Self::load(root)? else { return Ok(()) };
         if undo {
-            journal.ensure_whole()?;
+            journal.ensure_undoable()?;
         }
         if journal.undo == undo {
             return Ok(());
@@ -384,11 +383,11 @@ impl Journal {
         journal.save(root)
     }
 
-    /// Fails if what was there before is being removed.
+    /// Checks that the restore can be undone.
     ///
     /// # Errors
-    /// If so.
-    pub fn ensure_whole(&self) -> Result<()> {
+    /// If the replaced data is already being removed.
+    pub fn ensure_undoable(&self) -> Result<()> {
         ensure!(
             self.state != State::Finishing,
             "what was there before is being removed, and cannot be put back any more: the next run or restore goes on with that"
@@ -396,12 +395,12 @@ impl Journal {
         Ok(())
     }
 
-    /// Nothing is left to put back or finish.
+    /// Removes the journal: the restore is finished or undone.
     pub fn clear(root: &RootDirectory) -> Result<()> {
         own::remove(root.at(paths::RESTORE_JOURNAL))
     }
 
-    /// Why GitLab must not run, if it must not. A journal that cannot be read is a reason too.
+    /// Why GitLab must not run: if the restore is half done, or the journal cannot be read.
     pub fn half_way(root: &RootDirectory) -> Option<String> {
         let words = "a restore ended half way: GitLab stays down until 'gitlab-backup restore' is done again, or 'gitlab-backup restore --undo' puts \
                      back what was there before";
@@ -415,18 +414,18 @@ impl Journal {
     }
 }
 
-/// What could not be removed when a restore was finished: nothing of it is live.
+/// Replaced data that could not be removed when a restore finished.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leftover {
-    /// What it is.
+    /// The database or directory.
     pub thing: Thing,
-    /// Why it is still there.
+    /// Why it was not removed.
     pub why: String,
-    /// It holds what nobody has elsewhere, so that nothing of ours removes it.
+    /// It contains data that exists nowhere else, so that only the admin may remove it.
     pub by_hand: bool,
 }
 
-/// A thing that was put aside.
+/// A replaced database or directory.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Thing {
@@ -434,14 +433,14 @@ pub enum Thing {
     Database {
         /// Its name.
         name: String,
-        /// PostgreSQL's number of it; none in what a journal of an older version tells.
+        /// Its OID; none in the journal of an older version of this program.
         number: Option<u32>,
     },
     /// A directory.
     Directory {
-        /// Which one.
+        /// The directory.
         held: Held,
-        /// Whose rights are enough; none: root's.
+        /// The account that can remove it; none for root.
         account: Option<Account>,
     },
 }
@@ -462,9 +461,9 @@ impl fmt::Display for Leftover {
 }
 
 impl Leftover {
-    /// All that is left.
+    /// Reads the list.
     pub fn load(root: &RootDirectory) -> Result<Vec<Self>> {
-        // It protects nothing: what cannot be read keeps nobody from anything.
+        // Nothing depends on this list, so a damaged one is only a warning.
         match read_json(&root.at(paths::RESTORE_LEFT)) {
             Ok(all) => Ok(all.unwrap_or_default()),
             Err(error) => {
@@ -486,7 +485,7 @@ impl Leftover {
     }
 }
 
-/// Whether something waits for the last step of a restore.
+/// Whether the last step of a restore is due.
 pub fn is_to_finish(root: &RootDirectory) -> bool {
     let due = || -> Result<bool> {
         Ok(Journal::load(root)?
@@ -496,7 +495,7 @@ pub fn is_to_finish(root: &RootDirectory) -> bool {
     due().unwrap_or(false)
 }
 
-/// What is left beside what is live, and what becomes of it.
+/// A line for each restore whose replaced data still exists, with what happens to that.
 pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
     let mut lines: Vec<String> = Leftover::load(root)?.iter().map(ToString::to_string).collect();
     let Some(journal) = Journal::load(root)?.filter(|journal| journal.state != State::Switching)
@@ -532,7 +531,7 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
 }
 
 impl Journal {
-    /// The names of what is put aside.
+    /// The names of the replaced databases and directories.
     fn aside(&self) -> Vec<String> {
         let databases =
             self.plan.databases.iter().map(|database| format!("database '{}'", database.replaced));

@@ -1,5 +1,5 @@
-//! How the last verify went. Written when it begins and when it ends: one that was cut off does not
-//! look like one that went well.
+//! The result of the last verify. It is written at the start and at the end, so that an interrupted
+//! verify does not look like a success.
 
 use std::path::Path;
 
@@ -16,34 +16,34 @@ use super::record::{read_json, write_json};
 /// A verify, by hand or by its unit. Its JSON is stable: fields are added, never renamed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verified {
-    /// The run; none where it could not be told.
+    /// The verified run; none if it could not be determined.
     pub run: Option<RunId>,
     /// When it began.
     pub started: Timestamp,
-    /// When it ended; none while it goes on, and if it was cut off.
+    /// When it ended; none while it is running or if it was interrupted.
     pub finished: Option<Timestamp>,
     /// Whether the run was restored into throw-away servers.
     pub drill: bool,
     /// Whether every byte of the repository was read.
     pub read_data: bool,
-    /// Nothing was wrong. False before the end.
+    /// Whether there were no errors; false before the end.
     pub ok: bool,
-    /// What was wrong.
+    /// The errors.
     pub wrong: Vec<Finding>,
 }
 
 impl Verified {
-    /// The last one, or the one that goes on; none if there never was one.
+    /// The last verify, also one that is running; none if there never was one.
     pub fn last() -> Result<Option<Self>> {
         read_json(Path::new(paths::VERIFIED))
     }
 
-    /// The last one with a drill that came to its end, whatever was verified without one since.
+    /// The last verify with a drill that ended.
     pub fn last_drill() -> Result<Option<Self>> {
         read_json(Path::new(paths::DRILLED))
     }
 
-    /// Replaces the last one.
+    /// Writes the result.
     pub fn save(&self) -> Result<()> {
         if self.drill && self.finished.is_some() {
             write_json(Path::new(paths::DRILLED), self)?;

@@ -25,9 +25,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::catalog::TREE;
-use crate::config::{Config, host};
+use crate::config::Config;
 use crate::frozen::Skipped;
-use crate::host::limits;
+use crate::host::{self, limits};
 use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance, patience};
 use crate::runs::record::{read_json, write_json};

@@ -1,6 +1,5 @@
-//! The connection to PID 1. Lives through `daemon-reload`, `daemon-reexec` and a lost bus: every
-//! call is made again on a new connection, and nothing is concluded from an answer that did not
-//! come.
+//! The connection to PID 1. It survives `daemon-reload`, `daemon-reexec` and a restart of the bus:
+//! calls without an answer are repeated, on a new connection if necessary.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,18 +12,18 @@ use zbus::fdo::PropertiesProxy;
 
 use super::proxy::ManagerProxy;
 
-/// systemd's own limit for a call; zbus has none.
+/// Time limit of a call: systemd's own. zbus has none.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(25);
-/// How long PID 1 may be off the bus. `daemon-reexec` takes about a second.
+/// How long PID 1 may be unreachable. `daemon-reexec` takes about a second.
 const RECONNECT_PATIENCE: Duration = Duration::from_secs(60);
-/// After how long that is told.
-const RECONNECT_NEWS: Duration = Duration::from_secs(2);
+/// After how long a warning says that the program waits for the bus.
+const RECONNECT_WARNING: Duration = Duration::from_secs(2);
 pub(super) const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The connection, which is made anew when the bus was started again.
+/// The connection, which is replaced when the bus was restarted.
 pub(super) struct Bus {
     connection: Mutex<Connection>,
-    /// Units that are kept in memory: a new connection has to ask for it again.
+    /// Units that systemd keeps loaded for this connection; requested again on a new connection.
     kept: Mutex<BTreeSet<String>>,
 }
 
@@ -33,7 +32,7 @@ impl Bus {
     pub async fn connect() -> Result<Arc<Self>> {
         let started = Instant::now();
         let deadline = started + RECONNECT_PATIENCE;
-        let mut told = false;
+        let mut has_warned = false;
         loop {
             match timeout(CALL_TIMEOUT, Connection::system()).await {
                 Ok(Ok(connection)) => {
@@ -48,12 +47,11 @@ impl Bus {
                     "the system bus did not answer within {CALL_TIMEOUT:?} (is dbus.service running?)"
                 ),
                 Ok(Err(error)) => {
-                    // Whoever sits before it wants to know what is waited for.
-                    if !told && started.elapsed() > RECONNECT_NEWS {
+                    if !has_warned && started.elapsed() > RECONNECT_WARNING {
                         tracing::warn!(
                             "waiting for the system bus, {RECONNECT_PATIENCE:?} at most: {error} (is dbus.service running?)"
                         );
-                        told = true;
+                        has_warned = true;
                     }
                     sleep(RECONNECT_PAUSE).await;
                 }
@@ -89,13 +87,13 @@ impl Bus {
             .await
     }
 
-    /// Makes a new connection in place of `lost`, unless somebody has done so already.
-    pub async fn renew(&self, lost: &Connection) -> zbus::Result<()> {
+    /// Replaces the connection `lost`, unless another task has replaced it already.
+    pub async fn reconnect(&self, lost: &Connection) -> zbus::Result<()> {
         if self.connection().unique_name() != lost.unique_name() {
             return Ok(());
         }
         let new = Connection::system().await?;
-        tracing::info!("the system bus was started again: connected to it anew");
+        tracing::info!("the system bus was restarted: reconnected");
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = new;
         let kept = self.kept().clone();
         let proxy = self.proxy().await?;
@@ -106,7 +104,8 @@ impl Bus {
         Ok(())
     }
 
-    /// Calls again while PID 1 is off the bus; `what` stands after "would not" and "cannot".
+    /// Repeats a call while PID 1 is unreachable. Errors say that systemd would not, or that the
+    /// program cannot, do `what`.
     pub async fn retry<T>(
         &self,
         what: &str,
@@ -120,20 +119,20 @@ impl Bus {
                 connection.is_closed() || matches!(&answer, Ok(Err(zbus::Error::InputOutput(_))));
             let error = match answer {
                 Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) if is_away(&error) || lost => anyhow!(error),
+                Ok(Err(error)) if is_unreachable(&error) || lost => anyhow!(error),
                 Ok(Err(error)) => {
                     return Err(error).with_context(|| format!("systemd would not {what}"));
                 }
                 Err(_) => anyhow!("no answer within {CALL_TIMEOUT:?}"),
             };
             if lost {
-                let _ = timeout(CALL_TIMEOUT, self.renew(&connection)).await;
+                let _ = timeout(CALL_TIMEOUT, self.reconnect(&connection)).await;
             }
             if Instant::now() >= deadline {
                 return Err(error)
                     .with_context(|| format!("cannot {what}: systemd is not on the bus"));
             }
-            tracing::debug!(what, error = %error, "systemd is away from the bus, trying again");
+            tracing::debug!(what, error = %error, "systemd is not on the bus, trying again");
             sleep(RECONNECT_PAUSE).await;
         }
     }
@@ -159,8 +158,8 @@ pub(super) fn name(error: &zbus::Error) -> Option<&str> {
     }
 }
 
-/// Whether PID 1 was not there to answer, as opposed to having answered with an error.
-fn is_away(error: &zbus::Error) -> bool {
+/// Whether PID 1 was unreachable, as opposed to having answered with an error.
+fn is_unreachable(error: &zbus::Error) -> bool {
     matches!(
         name(error).and_then(|name| name.strip_prefix("org.freedesktop.DBus.Error.")),
         Some(
@@ -175,8 +174,8 @@ fn is_away(error: &zbus::Error) -> bool {
     )
 }
 
-/// "No such unit" is what was wanted.
-pub(super) fn absent_is_fine(result: zbus::Result<()>) -> zbus::Result<()> {
+/// Treats "no such unit" as success.
+pub(super) fn ignore_absent(result: zbus::Result<()>) -> zbus::Result<()> {
     match result {
         Err(error) if name(&error) == Some("org.freedesktop.systemd1.NoSuchUnit") => Ok(()),
         other => other,

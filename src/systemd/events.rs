@@ -1,4 +1,4 @@
-//! What the service manager tells by itself.
+//! The events that the service manager sends.
 
 use std::time::Duration;
 
@@ -7,40 +7,39 @@ use tokio::time::timeout;
 
 use super::Summary;
 
-/// One thing that happened. Numbers of jobs grow, and what is queued together has numbers side by
-/// side.
+/// One event. The ids of jobs increase, and jobs that are queued together have consecutive ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A job was queued, or has ended.
     Job(JobEvent),
-    /// A unit is doing something else now.
+    /// The state of a unit has changed.
     Changed {
         /// The unit.
         unit: String,
-        /// What it is doing.
+        /// The new state.
         now: Summary,
     },
-    /// The connection was lost, or the manager was started again: anything may have happened.
+    /// Events may have been lost: the connection was interrupted, or the manager was restarted.
     Missed,
 }
 
 /// What happened to a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JobEvent {
-    /// It was queued for the unit.
+    /// The job was queued.
     New {
-        /// Its number.
+        /// The id of the job.
         id: u32,
         /// The unit.
         unit: String,
     },
-    /// It ended.
+    /// The job ended.
     Removed {
-        /// Its number.
+        /// The id of the job.
         id: u32,
         /// The unit.
         unit: String,
-        /// How: `done`, `canceled`, `failed`, `dependency`, `skipped`, …
+        /// The result: `done`, `canceled`, `failed`, `dependency`, `skipped`, …
         result: String,
     },
 }
@@ -54,23 +53,23 @@ impl JobEvent {
     }
 }
 
-/// The events since these were asked for, in their order.
+/// A stream of events, in their order.
 pub struct Events(UnboundedReceiver<Event>);
 
 impl Events {
-    /// A receiver, and what fills it.
+    /// Creates a sender and the stream of what it sends.
     pub fn channel() -> (UnboundedSender<Event>, Self) {
         let (sender, receiver) = unbounded_channel();
         (sender, Self(receiver))
     }
 
-    /// The next event that has come already.
+    /// The next event that has arrived already.
     pub fn ready(&mut self) -> Option<Event> {
         self.0.try_recv().ok()
     }
 
-    /// The next event; none if there is none for so long. Waits just as long where nobody tells
-    /// anything any more.
+    /// Waits for the next event, for `patience` at most. Also waits that long if the sender is
+    /// gone.
     pub async fn next(&mut self, patience: Duration) -> Option<Event> {
         let next = async {
             match self.0.recv().await {

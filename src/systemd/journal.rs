@@ -1,5 +1,4 @@
-//! The journal: read through journalctl(1), and written to by its own protocol where an entry has
-//! fields that are looked for.
+//! The journal: read by journalctl(1), and written by its native protocol, for entries with fields.
 
 use std::time::Duration;
 
@@ -13,32 +12,31 @@ use crate::host::text;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How much an entry matters.
+/// The priority of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// It is as it should be.
+    /// Information.
     Info,
-    /// Somebody should know.
+    /// A warning.
     Warning,
-    /// Somebody has to do something.
+    /// An error.
     Err,
 }
 
 /// The journal of a host.
 #[async_trait(?Send)]
 pub trait Journal {
-    /// The last `count` lines that `unit` wrote since `since`. Empty where the journal cannot be
-    /// read: lines of a log are never worth failing for.
+    /// The last `count` lines of `unit` since `since`; empty if the journal cannot be read.
     ///
-    /// Not by the invocation's id: the journal does not know it of what a process wrote just before
-    /// its end.
+    /// Does not filter by the invocation id: journald cannot determine it for messages that a
+    /// process wrote right before its end.
     async fn last_lines(&self, unit: &str, since: Timestamp, count: usize) -> Vec<String>;
 
-    /// Writes an entry with fields of its own; where there is no journal, a line of the log.
+    /// Writes an entry with additional fields. Without a journal, only logs the message.
     fn send(&self, level: Level, message: &str, fields: &[(&str, &str)]);
 }
 
-/// The one that journald keeps.
+/// The journal of this host.
 pub struct HostJournal;
 
 #[async_trait(?Send)]
@@ -54,7 +52,7 @@ impl Journal for HostJournal {
 
 /// As [`Journal::last_lines`], of this host.
 pub async fn last_lines(unit: &str, since: Timestamp, count: usize) -> Vec<String> {
-    // What is on its way is written first.
+    // Wait until journald has written the messages that it has received.
     let _ = timeout(
         PATIENCE,
         Command::new("journalctl").args(["--quiet", "--sync"]).kill_on_drop(true).output(),

@@ -1,5 +1,4 @@
-//! Asking PID 1 for something and not waiting: for the ends of brackets, which must not hold up
-//! what waits for them.
+//! Queues a job without waiting for it, for the ends of brackets: other units wait for these.
 
 use anyhow::{Result, ensure};
 use tokio::process::Command;
@@ -10,13 +9,10 @@ use super::{Manager, Mode, ServiceManager};
 pub async fn start_later(unit: &str) -> Result<()> {
     let asked = async { Manager::connect().await?.start(unit, Mode::Replace).await }.await;
     if let Err(error) = asked {
-        // The bus is one way to PID 1, systemctl's private socket another.
-        tracing::warn!("{error:#}: asking through systemctl");
+        // systemctl also has a private socket to PID 1, which works without the bus.
+        tracing::warn!("{error:#}: trying systemctl");
         let status = Command::new("systemctl").args(["start", "--no-block", unit]).status().await?;
-        ensure!(
-            status.success(),
-            "{unit} could not be started: 'systemctl start {unit}' makes up for it"
-        );
+        ensure!(status.success(), "{unit} could not be started: run 'systemctl start {unit}'");
     }
     Ok(())
 }

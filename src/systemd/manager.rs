@@ -1,4 +1,4 @@
-//! PID 1, as seen from the system bus.
+//! The host's systemd, on the system bus.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,26 +12,26 @@ use zbus::OwnedVariant as OwnedValue;
 use zbus::Variant as Value;
 use zbus::names::InterfaceName;
 
-use super::bus::{Bus, absent_is_fine, name};
+use super::bus::{Bus, ignore_absent, name};
 use super::later::start_later;
 use super::service_manager::{Mode, ServiceManager, Summary};
 use super::state::time;
 use super::{ActiveState, Events, UnitState, path, signals};
 
-/// `daemon-reload` generates and reads every unit of the host.
+/// `daemon-reload` runs all generators and reads every unit of the host.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// systemd, over D-Bus.
 pub struct Manager {
     bus: Arc<Bus>,
-    /// Units that were looked at, and whose files are there to be read again.
-    looked: Mutex<BTreeSet<String>>,
+    /// Units that were read once and that have unit files.
+    seen: Mutex<BTreeSet<String>>,
 }
 
 impl Manager {
     /// Connects to the system bus. Fails after a minute of trying.
     pub async fn connect() -> Result<Self> {
-        Ok(Self { bus: Bus::connect().await?, looked: Mutex::default() })
+        Ok(Self { bus: Bus::connect().await?, seen: Mutex::default() })
     }
 
     /// systemd's version, the number alone.
@@ -84,7 +84,7 @@ impl Manager {
             .await
     }
 
-    /// When a timer last started what it is for; outlives a reboot with `Persistent=yes`.
+    /// When a timer last elapsed; kept over a reboot with `Persistent=yes`.
     pub async fn last_trigger(&self, timer: &str) -> Result<Option<Timestamp>> {
         self.bus
             .retry(&format!("read {timer}"), async || {
@@ -97,23 +97,24 @@ impl Manager {
             .await
     }
 
-    /// What is down and needed by nobody is forgotten at once, and read from its files for every
-    /// look: thousands of times in a run. One that has no files is gone when it is down, and must
-    /// be.
-    async fn keep_again(&self, units: &[&str]) {
+    /// Keeps `units` loaded. systemd unloads a unit that is down and unneeded at once, and would
+    /// read its files again for every query: thousands of times in a run. Does not keep units
+    /// without files: these must disappear when they are stopped.
+    async fn keep_loaded(&self, units: &[&str]) {
         for unit in units {
-            let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner).contains(*unit);
-            if looked
+            let is_seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).contains(*unit);
+            if is_seen
                 && self.bus.kept().insert((*unit).to_owned())
                 && let Err(error) = async { self.bus.proxy().await?.ref_unit(unit).await }.await
             {
-                // It costs time, and nothing else.
+                // Only costs time.
                 tracing::debug!(unit, %error, "cannot be kept in memory");
             }
         }
     }
 
-    async fn look(&self, unit: &str) -> Result<UnitState> {
+    /// Reads the properties of a unit.
+    async fn read(&self, unit: &str) -> Result<UnitState> {
         let all = async |interface: &'static str| {
             let properties = self.bus.properties(path::of(unit)?).await?;
             let interface = InterfaceName::try_from(interface)?;
@@ -131,9 +132,9 @@ impl Manager {
             .await
     }
 
-    /// Whether it was heard, although the answer to the first call was lost.
-    async fn was_heard(&self, unit: &str, before: &UnitState) -> zbus::Result<bool> {
-        let now = self.look(unit).await.map_err(|error| zbus::Error::Failure(error.to_string()))?;
+    /// Whether a start was queued although the answer to the call was lost.
+    async fn was_queued(&self, unit: &str, before: &UnitState) -> zbus::Result<bool> {
+        let now = self.read(unit).await.map_err(|error| zbus::Error::Failure(error.to_string()))?;
         Ok(now.has_job() || now.invocation != before.invocation)
     }
 }
@@ -141,14 +142,14 @@ impl Manager {
 #[async_trait(?Send)]
 impl ServiceManager for Manager {
     async fn start(&self, unit: &str, mode: Mode) -> Result<u32> {
-        let before = self.look(unit).await?;
-        let mut asked = false;
+        let before = self.read(unit).await?;
+        let mut is_repeated = false;
         self.bus
             .retry(&format!("start {unit}"), async || -> zbus::Result<u32> {
-                if asked && self.was_heard(unit, &before).await? {
+                if is_repeated && self.was_queued(unit, &before).await? {
                     return Ok(0);
                 }
-                asked = true;
+                is_repeated = true;
                 let job = self.bus.proxy().await?.start_unit(unit, mode.word()).await?;
                 let number = job.as_str().rsplit('/').next().and_then(|text| text.parse().ok());
                 Ok(number.unwrap_or(0))
@@ -168,7 +169,7 @@ impl ServiceManager for Manager {
                     Err(error) if mode == Mode::Fail && name(&error) == Some(DESTRUCTIVE) => {
                         Ok(false)
                     }
-                    other => absent_is_fine(other.map(drop)).map(|()| true),
+                    other => ignore_absent(other.map(drop)).map(|()| true),
                 }
             })
             .await
@@ -178,7 +179,7 @@ impl ServiceManager for Manager {
         const SIGKILL: i32 = 9;
         self.bus
             .retry(&format!("kill {unit}"), async || {
-                absent_is_fine(self.bus.proxy().await?.kill_unit(unit, "all", SIGKILL).await)
+                ignore_absent(self.bus.proxy().await?.kill_unit(unit, "all", SIGKILL).await)
             })
             .await
     }
@@ -194,7 +195,7 @@ impl ServiceManager for Manager {
     async fn thaw(&self, unit: &str) -> Result<()> {
         self.bus
             .retry(&format!("thaw {unit}"), async || {
-                absent_is_fine(self.bus.proxy().await?.thaw_unit(unit).await)
+                ignore_absent(self.bus.proxy().await?.thaw_unit(unit).await)
             })
             .await
     }
@@ -202,7 +203,7 @@ impl ServiceManager for Manager {
     async fn reset_failed(&self, unit: &str) -> Result<()> {
         self.bus
             .retry(&format!("reset {unit}"), async || {
-                absent_is_fine(self.bus.proxy().await?.reset_failed_unit(unit).await)
+                ignore_absent(self.bus.proxy().await?.reset_failed_unit(unit).await)
             })
             .await
     }
@@ -235,7 +236,7 @@ impl ServiceManager for Manager {
                     ("ExecStart", Value::from(vec![(program, argv.clone(), false)])),
                     ("StandardOutput", Value::from("null")),
                     ("CollectMode", Value::from("inactive-or-failed")),
-                    // It starts and stops in every window, which nobody wants to read of: warnings.
+                    // Warnings only: it starts and stops in every window.
                     ("LogLevelMax", Value::from(4i32)),
                 ];
                 let proxy = self.bus.proxy().await?;
@@ -264,19 +265,19 @@ impl ServiceManager for Manager {
             .retry("list the services", async || {
                 let proxy = self.bus.proxy().await?;
                 let units = proxy.list_units_by_patterns(&RUNNING, &["*.service"]).await?;
-                // A oneshot that is over is active, and does nothing.
+                // A oneshot service with RemainAfterExit= stays active after its process has ended.
                 Ok(units.into_iter().filter(|unit| unit.4 != "exited").map(|unit| unit.0).collect())
             })
             .await
     }
 
     async fn state(&self, unit: &str) -> Result<UnitState> {
-        let state = self.look(unit).await?;
+        let state = self.read(unit).await?;
         if state.load == "loaded" && !state.transient {
             let first =
-                self.looked.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
+                self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(unit.to_owned());
             if !first && state.active.is_down() {
-                self.keep_again(&[unit]).await;
+                self.keep_loaded(&[unit]).await;
             }
         }
         Ok(state)
@@ -294,7 +295,7 @@ impl ServiceManager for Manager {
     }
 
     async fn summaries(&self, units: &[&str]) -> Result<Vec<Summary>> {
-        self.keep_again(units).await;
+        self.keep_loaded(units).await;
         self.bus
             .retry("list the units", async || {
                 let listed = self.bus.proxy().await?.list_units_by_names(units).await?;

@@ -1,4 +1,4 @@
-//! Where a start came from, as far as systemd tells.
+//! Finds out what has started a unit.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::linux::fs::MetadataExt;
@@ -11,41 +11,41 @@ use super::ServiceManager;
 use super::closure::STARTED_WITH;
 use crate::host::own;
 
-/// A host has some hundred units, and a unit is asked for by few.
+/// The most units that the search visits. A host has some hundred, and few pull in one unit.
 const MOST: usize = 200;
-/// Held by a switch of NixOS while it starts and stops units.
+/// The lock of NixOS' switch-to-configuration while it starts and stops units.
 const SWITCH: &str = "/run/nixos/switch-to-configuration.lock";
 
-/// What asked for the start of `unit`, to stand after "was started": ` with gitlab.target`, ` by
-/// gitlab.timer`; empty where systemd does not tell.
+/// What has started `unit`, to be appended to "was started": ` with gitlab.target`, ` by
+/// gitlab.timer`; empty if unknown.
 ///
-/// `queued` are the jobs that were seen since, number and unit: what is asked for has the lowest
-/// number of those that are queued with it.
+/// `queued` are the ids and units of the recent jobs. The job that was requested has a lower id
+/// than those that it pulled in.
 pub async fn origin(manager: &dyn ServiceManager, unit: &str, queued: &[(u32, String)]) -> String {
-    let mut told = String::new();
+    let mut text = String::new();
     let own =
         queued.iter().rev().find(|(_, queued)| queued == unit).map_or(u32::MAX, |(id, _)| *id);
-    let asked = asked_for(manager, unit, |name| {
+    let requested = requested_unit(manager, unit, |name| {
         queued.iter().any(|(id, queued)| queued == name && *id < own)
     })
     .await;
-    if let Some(asked) = &asked {
-        told = format!(" with {asked}");
+    if let Some(requested) = &requested {
+        text = format!(" with {requested}");
     }
-    if let Ok(state) = manager.state(asked.as_deref().unwrap_or(unit)).await
+    if let Ok(state) = manager.state(requested.as_deref().unwrap_or(unit)).await
         && let Some(trigger) = state.trigger
     {
-        told = format!("{told} by {trigger}");
+        text = format!("{text} by {trigger}");
     }
     if is_locked(Path::new(SWITCH)) {
-        format!("{told} while a switch of NixOS went on")
+        format!("{text} while a switch of NixOS went on")
     } else {
-        told
+        text
     }
 }
 
-/// The nearest unit above `unit` that was queued.
-async fn asked_for(
+/// The nearest unit that pulls in `unit` and was queued.
+async fn requested_unit(
     manager: &dyn ServiceManager,
     unit: &str,
     was_queued: impl Fn(&str) -> bool,
@@ -66,8 +66,8 @@ async fn asked_for(
     None
 }
 
-/// Whether somebody holds `file`, flock(2). It is not tried: a switch that begins in that moment
-/// would fail.
+/// Whether a process holds the lock of `file`, flock(2). Does not try to lock it: a switch that
+/// begins at that moment would fail.
 fn is_locked(file: &Path) -> bool {
     let Ok(file) = own::metadata(file) else { return false };
     let at = (major(file.st_dev()), minor(file.st_dev()), file.st_ino());

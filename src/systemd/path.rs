@@ -2,13 +2,13 @@
 
 use zbus::OwnedObjectPath;
 
-/// What every unit has.
+/// The interface of every unit.
 pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
 pub(super) const SERVICE: &str = "org.freedesktop.systemd1.Service";
 pub(super) const TIMER: &str = "org.freedesktop.systemd1.Timer";
 const UNITS: &str = "/org/freedesktop/systemd1/unit/";
 
-/// A unit's object. Whoever asks it has the unit read, if it is not.
+/// The object of a unit. A call to it loads the unit if necessary.
 pub(super) fn of(unit: &str) -> zbus::Result<OwnedObjectPath> {
     let mut path = UNITS.to_owned();
     for (at, byte) in unit.bytes().enumerate() {
@@ -21,7 +21,7 @@ pub(super) fn of(unit: &str) -> zbus::Result<OwnedObjectPath> {
     OwnedObjectPath::try_from(path)
 }
 
-/// The unit that an object is; none if it is none.
+/// The unit of an object; none if the object is not a unit.
 pub(super) fn unit(path: &str) -> Option<String> {
     let mut bytes = path.strip_prefix(UNITS)?.bytes();
     let mut name = Vec::new();

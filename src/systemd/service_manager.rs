@@ -1,20 +1,19 @@
-//! What is asked of the service manager. One trait, so that what is decided by its answers can be
-//! tried without a host.
+//! The interface to the service manager. A trait, so that tests can replace systemd.
 
 use anyhow::Result;
 use async_trait::async_trait;
 
 use super::{ActiveState, Events, UnitState};
 
-/// How a job gets along with those that are queued, systemctl(1) `--job-mode=`.
+/// How a new job deals with the queued ones, systemctl(1) `--job-mode=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// It replaces them.
+    /// The new job replaces conflicting ones.
     Replace,
-    /// They stay, and it is not queued.
+    /// The new job is not queued if it conflicts.
     Fail,
-    /// It concerns the unit alone: nothing that it requires is started, nothing that requires it
-    /// is stopped. What is bound to it goes down with it all the same.
+    /// Affects the unit alone: its requirements are not started, its dependents not stopped, except
+    /// those with `BindsTo=`.
     IgnoreRequirements,
 }
 
@@ -28,67 +27,67 @@ impl Mode {
     }
 }
 
-/// What can be told of many units at once.
+/// The part of a unit's state that can be read for many units at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// `ActiveState`.
     pub active: ActiveState,
     /// `SubState`.
     pub sub: String,
-    /// The number of its job, 0 for none.
+    /// The id of its job, 0 for none.
     pub job: u32,
 }
 
-/// systemd, as far as a backup needs it. Every call fails only when the manager has refused, or is
-/// away for good.
+/// systemd, as far as a backup needs it. A call fails only if systemd refuses it or stays
+/// unreachable.
 #[async_trait(?Send)]
 pub trait ServiceManager {
-    /// Queues a start; the number of its job, 0 if that was lost.
+    /// Queues a start. Returns the id of the job, 0 if the answer was lost.
     async fn start(&self, unit: &str, mode: Mode) -> Result<u32>;
 
-    /// Queues a start, by whatever way there is, for the ends of brackets: they must not hold up
-    /// what waits for them.
+    /// Queues a start, also without the bus, for the ends of brackets.
     async fn start_later(&self, unit: &str) -> Result<()>;
 
-    /// Queues a stop. A unit that is not loaded is stopped. False if it was not queued, which
-    /// happens with [`Mode::Fail`] alone: a start of it, or of what requires it, is.
+    /// Queues a stop; does nothing if the unit is not loaded. Returns false if it was not queued:
+    /// with [`Mode::Fail`], if a start of the unit or of a dependent is queued.
     async fn stop(&self, unit: &str, mode: Mode) -> Result<bool>;
 
-    /// SIGKILL to every process of a unit.
+    /// Sends SIGKILL to every process of a unit.
     async fn kill(&self, unit: &str) -> Result<()>;
 
-    /// Freezes every process of a unit; returns when it is. Fails where control groups cannot.
+    /// Freezes every process of a unit, and waits until they are frozen. Fails if control groups do
+    /// not support it.
     async fn freeze(&self, unit: &str) -> Result<()>;
 
-    /// Lets a frozen unit go on. One that is gone or was not frozen is fine.
+    /// Thaws a unit. Does nothing if it is gone or not frozen.
     async fn thaw(&self, unit: &str) -> Result<()>;
 
-    /// Forgets that a unit failed, and how often it was started.
+    /// Resets the failed state and the start counter of a unit.
     async fn reset_failed(&self, unit: &str) -> Result<()>;
 
     /// Keeps a unit in memory while this connection lives, so that its result can be read after
     /// it ended.
     async fn keep(&self, unit: &str) -> Result<()>;
 
-    /// Has a unit of ours up that does nothing and is part of `unit`; one that is there already is
-    /// another's, and is as good.
+    /// Starts the transient unit `name`, which does nothing and has `PartOf=unit`. Does nothing if
+    /// it exists already.
     async fn mark(&self, name: &str, unit: &str) -> Result<()>;
 
-    /// The names of all units in memory whose names begin so.
+    /// The names of all loaded units that begin with `prefix`.
     async fn loaded(&self, prefix: &str) -> Result<Vec<String>>;
 
-    /// The names of all services that run.
+    /// The names of all running services.
     async fn running_services(&self) -> Result<Vec<String>>;
 
-    /// The unit whose process this is.
+    /// The unit that a process belongs to.
     async fn unit_of(&self, pid: u32) -> Result<String>;
 
-    /// Reads a unit. One that does not exist has `load` = `not-found`.
+    /// Reads the state of a unit. A unit that does not exist has `load` = `not-found`.
     async fn state(&self, unit: &str) -> Result<UnitState>;
 
-    /// What each of `units` is doing, in their order, in one call.
+    /// The summaries of `units`, in their order, by one call.
     async fn summaries(&self, units: &[&str]) -> Result<Vec<Summary>>;
 
-    /// What happens from now on.
+    /// The events from now on.
     async fn events(&self) -> Result<Events>;
 }

@@ -1,4 +1,4 @@
-//! systemd's signals, as [`Event`]s, whatever becomes of the connection.
+//! Receives systemd's signals as [`Event`]s, also after the connection was lost.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -16,11 +16,11 @@ use super::bus::{Bus, CALL_TIMEOUT, RECONNECT_PAUSE, name};
 use super::proxy::ManagerProxy;
 use super::{ActiveState, Event, Events, JobEvent, Summary, path};
 
-/// So many are kept while nobody takes them: a stop of all of GitLab is some hundred.
+/// How many signals are buffered. A stop of all of GitLab sends some hundred.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// Everything that is told from now on. The task behind it lives as long as the receiver, and
-/// listens again after a `daemon-reexec` or a new start of the bus.
+/// All events from now on. The task that receives them ends with the receiver. It subscribes again
+/// after a `daemon-reexec` or a restart of the bus.
 pub(super) async fn listen(bus: &Arc<Bus>) -> Events {
     let (sender, events) = Events::channel();
     let bus = Arc::clone(bus);
@@ -29,27 +29,29 @@ pub(super) async fn listen(bus: &Arc<Bus>) -> Events {
         let mut ready = Some(ready);
         while !sender.is_closed() {
             let connection = bus.connection();
-            let told = forward(&connection, &sender, &mut ready).await;
+            let result = forward(&connection, &sender, &mut ready).await;
             sleep(RECONNECT_PAUSE).await;
-            if let Err(error) = told {
+            if let Err(error) = result {
                 tracing::debug!(%error, "systemd's signals interrupted");
                 if connection.is_closed() {
-                    let _ = bus.renew(&connection).await;
+                    let _ = bus.reconnect(&connection).await;
                 }
             }
         }
     });
-    // What is asked for from here on is told. If not even that can be had, looks have to do.
+    // Jobs that are queued from here on are reported. If the subscription fails, the views notice
+    // changes by polling.
     let _ = timeout(CALL_TIMEOUT, listens).await;
     events
 }
 
+/// Forwards the signals of one connection until it is lost.
 async fn forward(
     connection: &Connection,
     sender: &UnboundedSender<Event>,
     ready: &mut Option<oneshot::Sender<()>>,
 ) -> Result<()> {
-    // One stream for all: they come in the order in which they were sent.
+    // One stream for all signals keeps their order.
     let rule = MatchRule::builder()
         .msg_type(Type::Signal)
         .sender("org.freedesktop.systemd1")
@@ -68,7 +70,7 @@ async fn forward(
             biased;
             signal = signals.next() => event(&signal.context("connection lost")??),
             change = owner.next() => match change.context("connection lost")? {
-                // Re-executed: its subscribers may be forgotten.
+                // systemd was re-executed and may have lost its subscribers.
                 Some(_) => { subscribe(&proxy).await?; Some(Event::Missed) }
                 None => None,
             },
@@ -82,7 +84,7 @@ async fn forward(
     }
 }
 
-/// What a signal tells, if it is one that counts.
+/// The event of a signal, if it is of interest.
 fn event(signal: &Message) -> Option<Event> {
     let header = signal.header();
     let body = signal.body();
@@ -100,7 +102,7 @@ fn event(signal: &Message) -> Option<Event> {
             let unit = path::unit(header.path()?.as_str())?;
             let (interface, now, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
                 body.deserialize().ok()?;
-            // What its kind alone has comes in a signal of its own.
+            // The properties of the unit's type come in another signal.
             (interface == path::UNIT).then_some(())?;
             let text = |key: &str| <&str>::try_from(now.get(key)?).ok();
             let job = now.get("Job")?.try_clone().ok()?;
@@ -113,7 +115,7 @@ fn event(signal: &Message) -> Option<Event> {
     }
 }
 
-/// Asks for the signals; another receiver of this connection may have done so.
+/// Subscribes to the signals, unless this connection has subscribed already.
 async fn subscribe(proxy: &ManagerProxy<'_>) -> Result<()> {
     match timeout(CALL_TIMEOUT, proxy.subscribe()).await? {
         Err(error) if name(&error) == Some("org.freedesktop.systemd1.AlreadySubscribed") => Ok(()),

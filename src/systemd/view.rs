@@ -1,5 +1,5 @@
-//! The units that a loop goes by: looked at when something is told of them, and otherwise once a
-//! second, all in one call. What is not told is seen all the same, and nothing is read for nothing.
+//! The units that a loop watches. A unit is read again after an event about it. In addition, one
+//! call a second compares the states of all, in case an event was lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,56 +9,56 @@ use tokio::time::Instant;
 
 use super::{Event, Events, JobEvent, Mode, ServiceManager, Summary, UnitState};
 
-/// How long nothing may be told before it is looked whether something has changed.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long to wait for an event before all units are compared.
+const POLL: Duration = Duration::from_secs(1);
 
-/// Some units, and the jobs of all.
+/// The watched units, and the jobs of all units.
 pub struct UnitView<'a> {
     manager: &'a dyn ServiceManager,
     events: Events,
-    /// As they were read last; none of those that were only named.
+    /// The last state that was read; none if the unit is watched but was not read yet.
     known: BTreeMap<String, Option<UnitState>>,
-    /// Something has happened since: what is read now is read from the manager.
-    live: bool,
-    /// Something was asked for, and will happen.
-    asked: bool,
-    /// What happened to jobs, for whoever asks for that.
+    /// The known states are outdated: [`Self::state`] reads from the manager.
+    is_outdated: bool,
+    /// A job was queued by this view, or an event arrived: the states will be outdated.
+    has_news: bool,
+    /// The events of jobs, if requested.
     jobs: Option<VecDeque<JobEvent>>,
 }
 
 impl<'a> UnitView<'a> {
-    /// Hears what happens from now on.
+    /// A view that receives the events from now on.
     pub async fn new(manager: &'a dyn ServiceManager) -> Result<Self> {
         Ok(Self {
             manager,
             events: manager.events().await?,
             known: BTreeMap::new(),
-            live: true,
-            asked: false,
+            is_outdated: true,
+            has_news: false,
             jobs: None,
         })
     }
 
-    /// The same, and remembers what happens to jobs until that is taken.
+    /// A view that also collects the events of jobs, for [`Self::job`].
     pub async fn with_jobs(manager: &'a dyn ServiceManager) -> Result<Self> {
         Ok(Self { jobs: Some(VecDeque::new()), ..Self::new(manager).await? })
     }
 
-    /// The manager, for what is asked for once.
+    /// The manager, for calls that need no view.
     pub fn manager(&self) -> &'a dyn ServiceManager {
         self.manager
     }
 
-    /// Has what happens to `units` noticed before they are read.
-    pub fn name(&mut self, units: &[String]) {
+    /// Watches `units`, which need not have been read.
+    pub fn watch(&mut self, units: &[String]) {
         for unit in units {
             self.known.entry(unit.clone()).or_default();
         }
     }
 
-    /// Reads a unit. While nothing happens it is as it was.
+    /// The state of a unit, read again if it may have changed.
     pub async fn state(&mut self, unit: &str) -> Result<UnitState> {
-        if !self.live
+        if !self.is_outdated
             && let Some(Some(state)) = self.known.get(unit)
         {
             return Ok(state.clone());
@@ -70,71 +70,70 @@ impl<'a> UnitView<'a> {
 
     /// Queues a start, as [`ServiceManager::start`] does.
     pub async fn start(&mut self, unit: &str, mode: Mode) -> Result<u32> {
-        self.asked = true;
+        self.has_news = true;
         self.manager.start(unit, mode).await
     }
 
     /// Queues a stop, as [`ServiceManager::stop`] does.
     pub async fn stop(&mut self, unit: &str) -> Result<()> {
-        self.asked = true;
+        self.has_news = true;
         self.manager.stop(unit, Mode::Replace).await.map(drop)
     }
 
-    /// Takes in what was told meanwhile, and does not wait.
-    pub fn refresh(&mut self) {
+    /// Handles the events that have arrived, without waiting.
+    pub fn handle_events(&mut self) {
         self.take_ready();
-        self.live = std::mem::take(&mut self.asked);
+        self.is_outdated = std::mem::take(&mut self.has_news);
     }
 
-    /// Has everything read again, whatever was told.
-    pub fn read_again(&mut self) {
-        self.live = true;
+    /// Marks all states as outdated.
+    pub fn mark_outdated(&mut self) {
+        self.is_outdated = true;
     }
 
-    /// What happened to jobs, each once, of all units.
+    /// The next event of a job, of any unit.
     pub fn job(&mut self) -> Option<JobEvent> {
         self.take_ready();
         self.jobs.as_mut()?.pop_front()
     }
 
-    /// Returns as soon as something has happened to one of the units, and at the latest after a
-    /// second.
-    pub async fn changed(&mut self) -> Result<()> {
-        self.live = std::mem::take(&mut self.asked);
-        let deadline = Instant::now() + LOOK;
+    /// Waits for an event about one of the units, for a second at most.
+    pub async fn wait_for_change(&mut self) -> Result<()> {
+        self.is_outdated = std::mem::take(&mut self.has_news);
+        let deadline = Instant::now() + POLL;
         while let Some(event) = self.events.next(deadline - Instant::now()).await {
             if self.concerns(event) {
                 self.take_ready();
-                self.live = true;
+                self.is_outdated = true;
                 return Ok(());
             }
         }
-        if !self.live {
-            self.live = self.differs().await?;
+        if !self.is_outdated {
+            self.is_outdated = self.differs().await?;
         }
         Ok(())
     }
 
-    /// Waits until nothing more will happen to a unit by itself.
-    pub async fn settled(&mut self, unit: &str) -> Result<UnitState> {
+    /// Waits until a unit is settled: down, without a job, and not waiting for a restart.
+    pub async fn wait_until_settled(&mut self, unit: &str) -> Result<UnitState> {
         loop {
             let state = self.state(unit).await?;
             if state.is_settled() {
                 return Ok(state);
             }
-            self.changed().await?;
+            self.wait_for_change().await?;
         }
     }
 
     fn take_ready(&mut self) {
         while let Some(event) = self.events.ready() {
             if self.concerns(event) {
-                self.asked = true;
+                self.has_news = true;
             }
         }
     }
 
-    /// Whether an event is about one of the units, and news.
+    /// Whether an event is about one of the units and reports a new state.
     fn concerns(&mut self, event: Event) -> bool {
         match event {
             Event::Job(job) => {
@@ -153,14 +152,14 @@ impl<'a> UnitView<'a> {
         }
     }
 
-    /// A unit by systemd's name for it, which may be another than ours.
+    /// Finds a unit by systemd's name for it, which may differ from the name it was queried by.
     fn find(&self, unit: &str) -> Option<&Option<UnitState>> {
         self.known.get(unit).or_else(|| {
             self.known.values().find(|state| state.as_ref().is_some_and(|state| state.id == unit))
         })
     }
 
-    /// Whether a unit is doing something else than when it was read.
+    /// Whether the state of a unit has changed since it was read.
     async fn differs(&self) -> Result<bool> {
         let read: Vec<(&str, Summary)> = self
             .known

@@ -437,7 +437,7 @@ impl Own {
             // As preflight leaves word, while everything runs.
             let runs = |unit: &&str| own.systemd.is_active(unit);
             let units: Vec<String> = ALL.into_iter().filter(runs).map(str::to_owned).collect();
-            paused::answered(&own.root, own.systemd.is_active(PUMA), &units)
+            paused::record_answer(&own.root, own.systemd.is_active(PUMA), &units)
         })
     }
 

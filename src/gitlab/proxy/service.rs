@@ -1,4 +1,4 @@
-//! One service behind a proxy: its commands are run, and its status command is believed.
+//! The service behind a proxy. Only its status command decides whether it is up.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,7 @@ use crate::config::Proxy;
 use crate::host::process::tail;
 
 /// How long a status command may take.
-const ANSWER: Duration = Duration::from_secs(30);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Linux Standard Base, exit status of an init script's status: the program is not running.
 const NOT_RUNNING: i32 = 3;
@@ -24,9 +24,9 @@ const NOT_RUNNING: i32 = 3;
 /// Whether a service runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It, or any part of it, runs.
+    /// The service, or any part of it, runs.
     Up,
-    /// Nothing of it does.
+    /// No part of the service runs.
     Down,
 }
 
@@ -39,13 +39,13 @@ impl fmt::Display for Standing {
     }
 }
 
-/// Fails if the service stands otherwise.
-pub(super) async fn is(proxy: &Proxy, wanted: Standing) -> Result<()> {
-    stands(proxy, answer(proxy).await, wanted)
+/// Queries the service, and fails if its standing is another.
+pub(super) async fn ensure_standing(proxy: &Proxy, wanted: Standing) -> Result<()> {
+    check_standing(proxy, query(proxy).await, wanted)
 }
 
-/// Fails if the service stands otherwise by this answer, or if there is none.
-pub(super) fn stands(
+/// Fails if `answer` is an error or another standing.
+pub(super) fn check_standing(
     proxy: &Proxy,
     answer: Result<(Standing, String)>,
     wanted: Standing,
@@ -55,13 +55,13 @@ pub(super) fn stands(
     Ok(())
 }
 
-/// Runs `argv`, then asks until the service stands as wanted; what `argv` itself says of that is
-/// for the journal.
-pub(super) async fn bring(proxy: &Proxy, argv: &[String], wanted: Standing) -> Result<()> {
+/// Runs `argv`, then polls until the service has the wanted standing. How `argv` ended only appears
+/// in the error.
+pub(super) async fn run_until(proxy: &Proxy, argv: &[String], wanted: Standing) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(proxy.timeout);
     let ended = run(argv, deadline).await?;
     let words = loop {
-        let words = match answer(proxy).await {
+        let words = match query(proxy).await {
             Ok((standing, words)) if standing == wanted => {
                 tracing::info!("'{}' {wanted}: {words}", proxy.name);
                 return Ok(());
@@ -83,8 +83,8 @@ pub(super) async fn bring(proxy: &Proxy, argv: &[String], wanted: Standing) -> R
     );
 }
 
-/// How it ended, in words. Its output goes where ours does: a daemon that it starts may keep it
-/// open for ever.
+/// Runs a command, and describes how it ended. It inherits standard output: a daemon that it starts
+/// could keep a pipe open for ever.
 async fn run(argv: &[String], deadline: Instant) -> Result<String> {
     let mut child = command(argv)?.spawn().with_context(|| format!("cannot run {}", argv[0]))?;
     match timeout_at(deadline, child.wait()).await {
@@ -103,25 +103,25 @@ async fn run(argv: &[String], deadline: Instant) -> Result<String> {
 fn command(argv: &[String]) -> Result<Command> {
     let (program, arguments) = argv.split_first().context("an empty command")?;
     let mut command = Command::new(program);
-    // A group of its own, so that all of it can be ended.
+    // With a process group, its child processes can be killed too.
     command.args(arguments).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     Ok(command)
 }
 
-/// Ends a command and what it is waiting for.
+/// Kills a command and its child processes.
 fn kill(child: &Child) {
     if let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
         let _ = kill_process_group(pid, Signal::KILL);
     }
 }
 
-/// The answers and their words, one for each of `proxies`: tools that can tell of many services at
-/// once (sv, supervisorctl, also in a container) are asked once. Unknown is not down: of what is
-/// not told so, each is asked by itself.
+/// Queries the services of `proxies`, and returns for each its standing and the output that shows
+/// it. A tool that can report several services at once (sv, supervisorctl, also in a container)
+/// runs once. A service that its output does not clearly report is queried again alone.
 pub(super) async fn answers(proxies: &[&Proxy]) -> Vec<Result<(Standing, String)>> {
     let mut tools: BTreeMap<&[String], Vec<usize>> = BTreeMap::new();
     for (number, proxy) in proxies.iter().enumerate() {
-        if let Some((tool, _)) = of_many(&proxy.status) {
+        if let Some((tool, _)) = split_tool(&proxy.status) {
             tools.entry(tool).or_default().push(number);
         }
     }
@@ -129,32 +129,32 @@ pub(super) async fn answers(proxies: &[&Proxy]) -> Vec<Result<(Standing, String)
         |(tool, numbers)| async move {
             let names = numbers.iter().filter_map(|number| proxies[*number].status.last().cloned());
             let argv: Vec<String> = tool.iter().cloned().chain(names).collect();
-            let text = match said(&argv, proxies[numbers[0]]).await {
+            let text = match run_status(&argv, proxies[numbers[0]]).await {
                 Ok((_, text)) => text,
                 Err(_) => String::new(),
             };
-            let told = numbers.into_iter().filter_map(|number| {
-                Some((number, told_of(proxies[number].status.last()?, &text)?))
+            let reported = numbers.into_iter().filter_map(|number| {
+                Some((number, find_report(proxies[number].status.last()?, &text)?))
             });
-            told.collect::<Vec<_>>()
+            reported.collect::<Vec<_>>()
         },
     );
-    let told: BTreeMap<usize, (Standing, String)> =
+    let reported: BTreeMap<usize, (Standing, String)> =
         join_all(at_once).await.into_iter().flatten().collect();
     let each = proxies.iter().enumerate().map(|(number, proxy)| {
-        let told = told.get(&number).cloned();
+        let reported = reported.get(&number).cloned();
         async move {
-            match told {
-                Some(told) => Ok(told),
-                None => answer(proxy).await,
+            match reported {
+                Some(reported) => Ok(reported),
+                None => query(proxy).await,
             }
         }
     });
     join_all(each).await
 }
 
-/// A status command without the service's name, and the name, if it takes more than one.
-fn of_many(argv: &[String]) -> Option<(&[String], &String)> {
+/// Splits a status command into tool and service, if the tool takes the names of several services.
+fn split_tool(argv: &[String]) -> Option<(&[String], &String)> {
     let (name, tool) = argv.split_last()?;
     let [.., program, word] = tool else { return None };
     let known =
@@ -162,23 +162,23 @@ fn of_many(argv: &[String]) -> Option<(&[String], &String)> {
     (known && word == "status").then_some((tool, name))
 }
 
-/// What is said of this one service among others.
-fn told_of(name: &str, text: &str) -> Option<(Standing, String)> {
+/// The line about one service in a report of several. `None` unless there is exactly one.
+fn find_report(name: &str, text: &str) -> Option<(Standing, String)> {
     // 'run: NAME: (pid …' and 'NAME   RUNNING   pid …'.
-    let is_its = |line: &&str| {
+    let names_it = |line: &&str| {
         let mut words = line.split_whitespace();
         let (first, second) = (words.next(), words.next());
         first == Some(name) || second.and_then(|second| second.strip_suffix(':')) == Some(name)
     };
-    let mut lines = text.lines().filter(is_its);
+    let mut lines = text.lines().filter(names_it);
     let (own, None) = (lines.next()?, lines.next()) else { return None };
     line(own).map(|standing| (standing, own.trim().to_owned()))
 }
 
-/// The answer and its words.
-async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
+/// Queries one service: its standing, and the output that shows it.
+async fn query(proxy: &Proxy) -> Result<(Standing, String)> {
     let argv = &proxy.status;
-    let (status, text) = said(argv, proxy).await?;
+    let (status, text) = run_status(argv, proxy).await?;
     match standing(status.code(), &text) {
         Some(standing) => Ok((standing, tail(text.as_bytes()))),
         None if status.success() && text.trim().is_empty() => bail!(
@@ -196,8 +196,8 @@ async fn answer(proxy: &Proxy) -> Result<(Standing, String)> {
     }
 }
 
-/// Runs a status command, of this proxy or of it and others.
-async fn said(argv: &[String], proxy: &Proxy) -> Result<(ExitStatus, String)> {
+/// Runs a status command and returns its exit status and output. Errors name `proxy`.
+async fn run_status(argv: &[String], proxy: &Proxy) -> Result<(ExitStatus, String)> {
     let mut command = command(argv)?;
     let child = command
         .stdout(Stdio::piped())
@@ -205,12 +205,12 @@ async fn said(argv: &[String], proxy: &Proxy) -> Result<(ExitStatus, String)> {
         .spawn()
         .with_context(|| format!("cannot run {}", argv[0]))?;
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let output = match timeout_at(Instant::now() + ANSWER, child.wait_with_output()).await {
+    let output = match timeout_at(Instant::now() + STATUS_TIMEOUT, child.wait_with_output()).await {
         Ok(output) => output.with_context(|| format!("cannot wait for {}", argv[0]))?,
         Err(_) => {
             pid.map(|pid| kill_process_group(pid, Signal::KILL));
             bail!(
-                "the status of '{}' is not known: '{}' does not end within {ANSWER:?}",
+                "the status of '{}' is not known: '{}' does not end within {STATUS_TIMEOUT:?}",
                 proxy.name,
                 argv.join(" ")
             );
@@ -220,16 +220,16 @@ async fn said(argv: &[String], proxy: &Proxy) -> Result<(ExitStatus, String)> {
     Ok((output.status, text))
 }
 
-/// What a status command says, in the words of those that say it in words (runit, supervisord, the
-/// inspection of a container, GitLab's own init script), else by its exit status, as init scripts
-/// have it. Anything that runs makes it run. Success without a word is no answer: so gitlab-ctl
-/// ends where there is nothing to tell of.
+/// Interprets the result of a status command: by its output if that is of a known format (runit,
+/// supervisord, the inspection of a container, GitLab's init script), else by its exit status as
+/// for init scripts. If any part runs, the service is up. Success without output is unknown:
+/// gitlab-ctl ends like that if the service is disabled or does not exist.
 fn standing(code: Option<i32>, text: &str) -> Option<Standing> {
     let said: Vec<Standing> = text.lines().filter_map(line).collect();
     match (said.contains(&Standing::Up), code) {
         (true, _) => Some(Standing::Up),
         _ if text.lines().any(is_unsure) => None,
-        // sv(8) counts what it could not ask.
+        // The exit status of sv(8) is the number of services that it could not query.
         (false, Some(0 | NOT_RUNNING)) if !said.is_empty() => Some(Standing::Down),
         (false, Some(0)) if !text.trim().is_empty() => Some(Standing::Up),
         (false, Some(NOT_RUNNING)) => Some(Standing::Down),
@@ -237,16 +237,16 @@ fn standing(code: Option<i32>, text: &str) -> Option<Standing> {
     }
 }
 
-/// What one line says, if it is one that does.
+/// The standing that a line reports, if its format is known.
 fn line(line: &str) -> Option<Standing> {
     let line = line.trim();
     let words: Vec<&str> = line.split_whitespace().collect();
     match words[..] {
-        // A service that has ended and is finished up is not down yet.
+        // With "finish:", the cleanup of a stopped service still runs.
         ["run:" | "finish:", ..]
         | ["true"]
         | [_, "RUNNING" | "STARTING" | "STOPPING" | "BACKOFF", ..] => Some(Standing::Up),
-        // runit starts it again in a moment.
+        // runit is about to start it.
         ["down:", ..] if line.split(';').next().is_some_and(|own| own.contains("want up")) => {
             Some(Standing::Up)
         }
@@ -258,7 +258,7 @@ fn line(line: &str) -> Option<Standing> {
     }
 }
 
-/// Whether supervisord does not know itself.
+/// Whether supervisord reports the state as unknown.
 fn is_unsure(line: &str) -> bool {
     line.split_whitespace().nth(1) == Some("UNKNOWN")
 }
@@ -268,9 +268,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_tells_of_many_is_asked_once_and_taken_apart() {
+    fn a_report_of_several_services_is_split_by_name() {
         let argv = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let many = |words: &str| of_many(&argv(words)).is_some();
+        let many = |words: &str| split_tool(&argv(words)).is_some();
         assert!(many("/opt/gitlab/embedded/bin/sv status /opt/gitlab/service/puma"));
         assert!(many("/usr/bin/docker exec gitlab supervisorctl status gitlab:puma"));
         assert!(
@@ -279,24 +279,30 @@ mod tests {
                 && !many("sv status")
         );
         let sv = "run: /s/puma: (pid 8) 5s; run: log: (pid 7) 5s\ndown: /s/sidekiq: 3s, normally up\nfail: /s/x: unable to change to service directory";
-        assert_eq!(told_of("/s/puma", sv).map(|told| told.0), Some(Standing::Up));
+        assert_eq!(find_report("/s/puma", sv).map(|report| report.0), Some(Standing::Up));
         assert_eq!(
-            told_of("/s/sidekiq", sv),
+            find_report("/s/sidekiq", sv),
             Some((Standing::Down, "down: /s/sidekiq: 3s, normally up".to_owned()))
         );
-        // Each is asked by itself then.
+        // These are queried again alone.
         assert_eq!(
-            (told_of("/s/x", sv), told_of("/s/pum", sv), told_of("log", sv)),
+            (find_report("/s/x", sv), find_report("/s/pum", sv), find_report("log", sv)),
             (None, None, None)
         );
         let supervisor = "gitlab:puma    RUNNING   pid 39, uptime 0:00:05\nsidekiq  UNKNOWN\nsidekiq2   STOPPED   Not started";
-        assert_eq!(told_of("gitlab:puma", supervisor).map(|told| told.0), Some(Standing::Up));
-        assert_eq!(told_of("sidekiq", supervisor), None);
-        assert_eq!(told_of("sidekiq2", supervisor).map(|told| told.0), Some(Standing::Down));
+        assert_eq!(
+            find_report("gitlab:puma", supervisor).map(|report| report.0),
+            Some(Standing::Up)
+        );
+        assert_eq!(find_report("sidekiq", supervisor), None);
+        assert_eq!(
+            find_report("sidekiq2", supervisor).map(|report| report.0),
+            Some(Standing::Down)
+        );
     }
 
     #[test]
-    fn what_says_it_in_words_is_taken_at_its_word() {
+    fn output_and_exit_status_give_the_standing() {
         let (up, down, unknown) = (Some(Standing::Up), Some(Standing::Down), None);
         for (code, text, expected) in [
             // runit

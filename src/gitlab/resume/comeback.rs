@@ -1,4 +1,4 @@
-//! The units that are to run again, and what is done for each.
+//! Starts the paused units again, each until it runs or is given up.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,58 +12,61 @@ use crate::systemd::{
     ActiveState, JobEvent, Mode, Paused, UnitState, UnitView, notify, stopped_along,
 };
 
-/// Between two attempts to start a unit that fails: patient, but never giving up.
+/// The pause between two attempts to start a failing unit, doubled each time up to the maximum.
+/// There is no last attempt.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(30);
-/// How often a unit is started of which a condition is not met.
+/// How often a unit is started whose condition is not met.
 const CONDITION_TRIES: u32 = 3;
-/// How often a unit is started that ends well by itself each time: it does what it has to, and does
-/// not stay.
+/// How often a unit is started that each time ends with success: such a unit is not meant to keep
+/// running.
 const END_TRIES: u32 = 5;
-/// How long it may take until it is told who has stopped a unit.
-const NEWS: Duration = Duration::from_millis(1500);
+/// How long the signal of the job that stopped a unit may be delayed.
+const SIGNAL_DELAY: Duration = Duration::from_millis(1500);
 
-/// Starts of one unit.
+/// The attempts to start one unit.
 struct Attempts {
     count: u32,
-    /// When it may be started next.
+    /// The earliest time of the next attempt.
     next: Instant,
-    /// The job of the last one.
+    /// The job of the last attempt.
     job: u32,
 }
 
-/// How a unit stands.
+/// The state of a unit, as far as resume must act on it.
 enum Progress {
+    /// Runs.
     Up,
-    /// It cannot be had again, and why, to stand after "was running before".
+    /// Cannot run again. The reason, to be appended to "was running before".
     Lost(String),
-    /// Nothing is to be done but wait.
+    /// Changing, or about to: nothing to do yet.
     Waits,
-    /// It is on its way down, by the window's stop.
+    /// Still stopping for the window.
     Stops,
-    /// It may be started.
+    /// Ready to be started.
     Down,
 }
 
-/// GitLab's units on their way back.
+/// The paused units while they are started again.
 pub(super) struct Comeback<'a> {
     machine: Machine<'a>,
     stop_grace: Duration,
     view: UnitView<'a>,
     units: Vec<Paused>,
     attempts: HashMap<String, Attempts>,
-    /// Since when a unit has been seen stopping.
+    /// The units that are stopping, since when.
     stopping: HashMap<String, Instant>,
-    /// What has run since: no stop of it is the window's any more.
+    /// The units that have run since: a later stop is not part of the window.
     ran: HashSet<String>,
-    /// Since when something of that has been seen down.
+    /// The units of `ran` that are down again, since when.
     gone: HashMap<String, Instant>,
-    /// Somebody has cancelled their start; what for, is known when nothing more happens to them.
+    /// The units whose start was cancelled. Whether they were stopped or restarted shows when they
+    /// are settled.
     cancelled: HashSet<String>,
 }
 
 impl<'a> Comeback<'a> {
-    /// None of `units` has been started yet.
+    /// Begins with the recorded units, none of which has been started yet.
     pub async fn new(
         machine: Machine<'a>,
         stop_grace: Duration,
@@ -82,31 +85,31 @@ impl<'a> Comeback<'a> {
         })
     }
 
-    /// Those that are still on the record.
+    /// The units that are still recorded as paused.
     pub fn units(&self) -> &[Paused] {
         &self.units
     }
 
-    /// Waits until something has happened to one of them.
-    pub async fn changed(&mut self) -> Result<()> {
-        self.view.changed().await
+    /// Waits for a change of one of the units.
+    pub async fn wait_for_change(&mut self) -> Result<()> {
+        self.view.wait_for_change().await
     }
 
-    /// A look at those of which something was told since; whether all run.
-    pub async fn look(&mut self) -> Result<bool> {
-        self.view.refresh();
-        self.all_running().await
+    /// Reads the units that have changed, and acts. Returns whether all run.
+    pub async fn check_changed(&mut self) -> Result<bool> {
+        self.view.handle_events();
+        self.start_missing().await
     }
 
-    /// The same for all of them, as they are now.
-    pub async fn look_again(&mut self) -> Result<bool> {
-        self.view.read_again();
-        self.all_running().await
+    /// Reads all units again, and acts. Returns whether all run.
+    pub async fn check_all(&mut self) -> Result<bool> {
+        self.view.mark_outdated();
+        self.start_missing().await
     }
 
-    /// Starts what is not on its way, and tells whether all run.
-    pub async fn all_running(&mut self) -> Result<bool> {
-        self.admin_stops().await?;
+    /// Starts the units that are down. Returns whether all run.
+    pub async fn start_missing(&mut self) -> Result<bool> {
+        self.handle_jobs().await?;
         let mut waiting = Vec::new();
         for paused in self.units.clone() {
             let unit = &paused.unit;
@@ -119,13 +122,13 @@ impl<'a> Comeback<'a> {
                 }
                 Progress::Lost(why) => {
                     tracing::error!(unit, "was running before{why}");
-                    self.leave(unit)?;
+                    self.forget(unit)?;
                     continue;
                 }
                 Progress::Waits => {}
                 Progress::Stops => {
-                    self.hurry(unit).await?;
-                    // The start is queued behind the stop, once.
+                    self.kill_if_stuck(unit).await?;
+                    // systemd runs the start after the stop.
                     if self.tried(unit) == 0 {
                         self.start(&paused).await?;
                     }
@@ -149,32 +152,30 @@ impl<'a> Comeback<'a> {
                 state.load
             ));
         }
-        if let Some(why) = self.why_not(state) {
+        if let Some(why) = self.reason_to_give_up(state) {
             return Progress::Lost(why);
         }
         let progress = match state.active {
-            // With a job, a stop may wait behind another's.
+            // A job of a running unit may be a stop that waits for another unit.
             ActiveState::Active | ActiveState::Reloading if !state.has_job() => {
                 return Progress::Up;
             }
-            // It has run since: its stop is not the window's, and somebody's who wants it, or
-            // is followed by systemd's own start.
+            // It has run since the window: an admin stops it, or systemd restarts it.
             ActiveState::Deactivating if self.ran.contains(unit) => return Progress::Waits,
             ActiveState::Deactivating => Progress::Stops,
             ActiveState::Active | ActiveState::Reloading if self.tried(unit) == 0 => Progress::Down,
             ActiveState::Inactive | ActiveState::Failed if !state.has_job() => Progress::Down,
             _ => Progress::Waits,
         };
-        let is_told = self.cancelled.contains(unit) || is_down && self.is_news(unit);
+        let is_undecided = self.cancelled.contains(unit) || is_down && self.may_be_admin_stop(unit);
         match progress {
-            // A stop that hangs is hurried all the same.
-            Progress::Down if is_told => Progress::Waits,
+            Progress::Down if is_undecided => Progress::Waits,
             other => other,
         }
     }
 
-    /// Why a unit that was started often enough is not started again.
-    fn why_not(&self, state: &UnitState) -> Option<String> {
+    /// Why a unit is not started again after enough attempts.
+    fn reason_to_give_up(&self, state: &UnitState) -> Option<String> {
         if !state.is_settled() {
             return None;
         }
@@ -190,22 +191,22 @@ impl<'a> Comeback<'a> {
         })
     }
 
-    /// Whether it has run and is down, and who has stopped it is about to be told.
-    fn is_news(&mut self, unit: &str) -> bool {
+    /// Whether a unit that has run went down so recently that the signal of an admin's stop may
+    /// still arrive.
+    fn may_be_admin_stop(&mut self, unit: &str) -> bool {
         if !self.ran.contains(unit) {
             return false;
         }
         let since = *self.gone.entry(unit.to_owned()).or_insert_with(Instant::now);
-        since.elapsed() < NEWS
+        since.elapsed() < SIGNAL_DELAY
     }
 
-    /// How often it was started.
+    /// How often the unit was started.
     fn tried(&self, unit: &str) -> u32 {
         self.attempts.get(unit).map_or(0, |attempts| attempts.count)
     }
 
-    /// Starts a unit, unless it is too early; without its requirements where they would bring up
-    /// what was down before.
+    /// Starts a unit, unless the next attempt is not due yet.
     async fn start(&mut self, paused: &Paused) -> Result<()> {
         let unit = &paused.unit;
         let (attempt, next) = self
@@ -215,7 +216,7 @@ impl<'a> Comeback<'a> {
         if Instant::now() < next {
             return Ok(());
         }
-        let job = match self.queue(paused).await {
+        let job = match self.queue_start(paused).await {
             Ok(job) => job,
             Err(error) => {
                 tracing::warn!(unit, attempt, "{error:#}");
@@ -228,7 +229,9 @@ impl<'a> Comeback<'a> {
         Ok(())
     }
 
-    async fn queue(&mut self, paused: &Paused) -> Result<u32> {
+    /// Queues the start, without the unit's requirements if one of these was down before the
+    /// window.
+    async fn queue_start(&mut self, paused: &Paused) -> Result<u32> {
         let manager = self.machine.manager;
         let mut mode = Mode::Replace;
         for unit in &paused.left_down {
@@ -236,14 +239,14 @@ impl<'a> Comeback<'a> {
                 mode = Mode::IgnoreRequirements;
             }
         }
-        // GitLab's own units have a start limit, and starts of ours are no sign of a unit that
-        // cannot run.
+        // The attempts of resume must not count for the unit's own start limit.
         manager.reset_failed(&paused.unit).await?;
         self.view.start(&paused.unit, mode).await
     }
 
-    /// A stop that hangs would keep GitLab away for ever: after `stop-grace` the unit is killed.
-    async fn hurry(&mut self, unit: &str) -> Result<()> {
+    /// Kills a unit that is still stopping after `stop-grace`: otherwise it would keep GitLab down
+    /// for ever.
+    async fn kill_if_stuck(&mut self, unit: &str) -> Result<()> {
         let since = *self.stopping.entry(unit.to_owned()).or_insert_with(Instant::now);
         if since.elapsed() >= self.stop_grace {
             tracing::warn!(unit, grace = ?self.stop_grace, "still stopping: killing it, so that it can be started again");
@@ -253,26 +256,26 @@ impl<'a> Comeback<'a> {
         Ok(())
     }
 
-    /// A start of ours that was cancelled was cancelled by somebody, and what ran and was stopped
-    /// as well: the unit stays down.
-    async fn admin_stops(&mut self) -> Result<()> {
+    /// Handles the jobs that have ended. A unit stays down if an admin stopped it, or cancelled its
+    /// start.
+    async fn handle_jobs(&mut self) -> Result<()> {
         while let Some(event) = self.view.job() {
             let JobEvent::Removed { id, unit, result } = event else { continue };
             if !self.units.iter().any(|paused| paused.unit == unit) {
                 continue;
             }
-            let ours = self.attempts.get(&unit).is_some_and(|attempts| attempts.job == id);
+            let is_own = self.attempts.get(&unit).is_some_and(|attempts| attempts.job == id);
             match result.as_str() {
-                "canceled" if ours => drop(self.cancelled.insert(unit)),
-                "done" => self.job_done(&unit, ours).await?,
+                "canceled" if is_own => drop(self.cancelled.insert(unit)),
+                "done" => self.handle_done(&unit, is_own).await?,
                 _ => {}
             }
         }
         for unit in self.cancelled.clone() {
             let state = self.view.state(&unit).await?;
-            // A start that is cut off takes a moment to end; a restart starts it again.
+            // A cancelled start takes a moment to end. If it was a restart, the unit starts again.
             if state.is_settled() {
-                self.stay_down(&unit).await?;
+                self.leave_down(&unit).await?;
             } else if state.has_job() || state.active != ActiveState::Active {
                 continue;
             }
@@ -281,36 +284,37 @@ impl<'a> Comeback<'a> {
         Ok(())
     }
 
-    /// A job is done: our start, or somebody's stop.
-    async fn job_done(&mut self, unit: &str, ours: bool) -> Result<()> {
+    /// Handles a successful job: the start by resume, or another job, such as an admin's stop.
+    async fn handle_done(&mut self, unit: &str, is_own: bool) -> Result<()> {
         let state = self.view.state(unit).await?;
-        // A start that a condition has kept from anything is done too.
+        // The start of a unit whose condition is not met succeeds as well.
         if state.condition.is_some() {
             return Ok(());
         }
-        if ours {
+        if is_own {
             self.ran.insert(unit.to_owned());
         } else if self.ran.contains(unit) && state.is_settled() {
-            self.stay_down(unit).await?;
+            self.leave_down(unit).await?;
         }
         Ok(())
     }
 
-    async fn stay_down(&mut self, unit: &str) -> Result<()> {
+    /// Leaves a unit down that an admin has stopped, and the units that systemd stopped with it.
+    async fn leave_down(&mut self, unit: &str) -> Result<()> {
         for unit in stopped_along(self.machine.manager, unit).await? {
             if self.units.iter().any(|paused| paused.unit == unit) {
                 tracing::warn!(
                     unit,
                     "stopped by an admin while GitLab was being started: it stays down"
                 );
-                self.leave(&unit)?;
+                self.forget(&unit)?;
             }
         }
         Ok(())
     }
 
-    /// Takes a unit off the record.
-    fn leave(&mut self, unit: &str) -> Result<()> {
+    /// Removes a unit from the record of paused units.
+    fn forget(&mut self, unit: &str) -> Result<()> {
         paused::leave_down(&mut self.units, unit);
         paused::save(self.machine.root, &self.units)
     }

@@ -1,4 +1,4 @@
-//! Directories of ours in places that others may own.
+//! Directories that this program creates in directories of other users.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -11,30 +11,30 @@ use serde::{Deserialize, Serialize};
 use super::{Directory, is_missing};
 use crate::host::random;
 
-/// A directory of ours: found again by what it is and not by its name alone, for whoever owns the
-/// directory above can exchange it.
+/// A directory that this program has created. It is identified by its inode and not only by its
+/// name, because the owner of the parent directory can exchange it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// Where it is.
+    /// The path.
     pub path: PathBuf,
-    /// Its number in its file system; none before it is made.
+    /// The inode number; none before it is created.
     inode: Option<u64>,
 }
 
 impl Held {
-    /// One that is not made yet, in `parent`: its name begins with `prefix` and ends as nobody can
-    /// guess. To be written down before it is made, so that it can be found again whatever dies.
+    /// Chooses a name in `parent`: `prefix` and an unpredictable rest. Record it before
+    /// [`Held::make`], so that the directory can be found after a crash.
     ///
     /// # Errors
-    /// If the kernel gives no random bytes.
+    /// If the kernel provides no random bytes.
     pub fn planned(parent: &Path, prefix: &str) -> Result<Self> {
         Ok(Self { path: parent.join(format!("{prefix}{}", random::name()?)), inode: None })
     }
 
-    /// Makes it, closed to others.
+    /// Creates the directory, with mode 0700.
     ///
     /// # Errors
-    /// If there is anything in its place.
+    /// If the name exists already.
     pub fn make(&mut self) -> Result<Directory> {
         let (parent, name) = Directory::of(&self.path)?;
         let made = parent.make(&name, 0o700)?;
@@ -42,10 +42,10 @@ impl Held {
         Ok(made)
     }
 
-    /// Opens it.
+    /// Opens the directory.
     ///
     /// # Errors
-    /// If it is not there, or is not the one that was made.
+    /// If it does not exist, or is not the one that was created.
     pub fn open(&self) -> Result<Directory> {
         let (parent, name) = Directory::of(&self.path)?;
         let found = parent.below(Path::new(&name))?;
@@ -58,10 +58,10 @@ impl Held {
         Ok(found)
     }
 
-    /// What is in it, or nothing if it was never made or is gone.
+    /// Opens the directory, if it exists.
     ///
     /// # Errors
-    /// As [`Held::open`], but for that it is not there.
+    /// If it is not the one that was created.
     pub fn open_if_there(&self) -> Result<Option<Directory>> {
         if !above(&self.path)? {
             return Ok(None);
@@ -73,10 +73,10 @@ impl Held {
         }
     }
 
-    /// Removes it with all in it. That it is gone is no failure.
+    /// Removes the directory recursively, if it exists.
     ///
     /// # Errors
-    /// If something else is in its place, which stays.
+    /// If it is not the one that was created; that one is not removed.
     pub fn remove(&self) -> Result<()> {
         let Some(found) = self.open_if_there()? else { return Ok(()) };
         drop(found);
@@ -84,7 +84,7 @@ impl Held {
         parent.remove(&name)
     }
 
-    /// The same, if it holds nothing but empty directories; anything else stays and is an error.
+    /// Removes the directory, if it exists. Fails if it contains anything except empty directories.
     pub fn remove_empty(&self) -> Result<()> {
         if self.open_if_there()?.is_none() {
             return Ok(());
@@ -93,8 +93,8 @@ impl Held {
         parent.remove_empty(&name)
     }
 
-    /// One that was written down and whose process died before it could write down what it made is
-    /// ours by its name, that nobody can guess, and its owner.
+    /// Whether `found` is the directory that was created. If the inode was not recorded because of
+    /// a crash, its owner and its unpredictable name decide.
     fn is(&self, found: &Directory) -> Result<bool> {
         let stat = found.stat()?;
         let own = stat.st_uid == rustix::process::geteuid().as_raw()
@@ -102,13 +102,13 @@ impl Held {
         Ok(own && self.inode.is_none_or(|inode| inode == stat.st_ino))
     }
 
-    /// Its name.
+    /// The name of the directory.
     pub fn name(&self) -> OsString {
         self.path.file_name().unwrap_or(OsStr::from_bytes(b".")).to_owned()
     }
 }
 
-/// Whether the directory above `path` is there.
+/// Whether the parent directory of `path` exists.
 fn above(path: &Path) -> Result<bool> {
     let parent = path.parent().with_context(|| format!("{} has no name", path.display()))?;
     match Directory::open(parent) {

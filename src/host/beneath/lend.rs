@@ -1,4 +1,4 @@
-//! Letting another account read what stays ours.
+//! Gives a group read access to a directory, without changing its owner.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -8,8 +8,8 @@ use rustix::fs::{FileType, Gid, Mode, fchmod, fchown};
 
 use super::Directory;
 
-/// Lets the group `gid` (nobody more, if there is none) read all that is in `directory`. Returns
-/// its bytes.
+/// Lets the group `gid`, if there is one, read everything in `directory`. Returns the size in
+/// bytes.
 pub(super) fn lend(directory: &Directory, gid: Option<u32>) -> Result<u64> {
     let mut bytes = 0_u64;
     let mut pending = vec![directory.again()?];
@@ -40,13 +40,13 @@ pub(super) fn lend(directory: &Directory, gid: Option<u32>) -> Result<u64> {
 
 fn hand(file: impl AsFd, gid: Option<u32>, mode: u32) -> Result<()> {
     let Some(gid) = gid else { return Ok(()) };
-    // Set-user-ID bits go with the owner.
+    // Setting the owner, which does not change, clears set-user-ID bits.
     fchown(&file, Some(rustix::process::geteuid()), Some(Gid::from_raw(gid)))?;
     fchmod(&file, Mode::from_raw_mode(mode))?;
     Ok(())
 }
 
-/// What there is instead of a file or directory.
+/// The word for a file type.
 pub fn word(kind: FileType) -> &'static str {
     match kind {
         FileType::Symlink => "symbolic link",

@@ -1,5 +1,5 @@
-//! Opening: beneath a directory without links, and by an absolute path through those links alone
-//! that are root's.
+//! Opens files: beneath a directory through no link, and by an absolute path through links of root
+//! only.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,17 +11,16 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// Links on one way, as the kernel allows, path_resolution(7).
+/// The maximum number of links in one path, as in the kernel, path_resolution(7).
 const LINKS: usize = 40;
-/// The sticky bit: in such a directory only a file's owner can put another in its place.
+/// The sticky bit: in such a directory, only the owner of a file can replace it.
 const STICKY: u32 = 0o1000;
-/// The group and all others may write.
+/// Write access for the group or all others.
 const OTHERS: u32 = 0o022;
 
-/// Opens `path` beneath `directory`, through no link at all, whoever made it. The last name may not
-/// be a link either.
+/// Opens `path` beneath `directory`, through no link. The last component must not be a link either.
 pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    /// Before Linux 5.6, and where a system call filter does not know it.
+    /// Whether openat2(2) is missing: before Linux 5.6, or because of a system call filter.
     static WITHOUT: AtomicBool = AtomicBool::new(false);
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if !goes_down(path) {
@@ -32,8 +31,8 @@ pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::R
             ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&directory, path, flags, Mode::empty(), resolve) {
             Err(Errno::NOSYS) => WITHOUT.store(true, Ordering::Relaxed),
-            // EPERM: a system call filter, or what a step by itself will say again. EAGAIN: a
-            // rename beside it.
+            // EPERM: a system call filter; another reason will fail the steps below as well.
+            // EAGAIN: a concurrent rename.
             Err(Errno::PERM | Errno::AGAIN) => {}
             opened => return opened,
         }
@@ -41,12 +40,12 @@ pub fn openat(directory: impl AsFd, path: &Path, flags: OFlags) -> rustix::io::R
     by_steps(directory.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?, path, flags)
 }
 
-/// Whether a path leads nowhere but down.
+/// Whether a path has no `..` and is not absolute.
 fn goes_down(path: &Path) -> bool {
     path.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir))
 }
 
-/// The same, a name at a time.
+/// The same without openat2(2), one component at a time.
 pub(super) fn by_steps(
     mut here: OwnedFd,
     path: &Path,
@@ -75,21 +74,21 @@ pub(super) fn by_steps(
     Err(Errno::NOENT)
 }
 
-/// A directory by its absolute path, as a place to begin at: it need not be readable.
+/// Opens a directory by its absolute path, as a start for further lookups. It need not be readable.
 pub(super) fn place(path: &Path) -> Result<OwnedFd> {
     let found = walk(path)?;
     ensure!(kind(&found.stat) == FileType::Directory, "it is not a directory");
     Ok(found.fd)
 }
 
-/// A socket by its absolute path.
+/// Opens a socket by its absolute path.
 pub(super) fn socket(path: &Path) -> Result<OwnedFd> {
     let found = walk(path)?;
     ensure!(kind(&found.stat) == FileType::Socket, "it is not a socket");
     Ok(found.fd)
 }
 
-/// A directory by its absolute path.
+/// Opens a directory by its absolute path, for reading.
 pub(super) fn directory(path: &Path) -> Result<OwnedFd> {
     let found = place(path)?;
     Ok(rustix::fs::openat(
@@ -100,11 +99,10 @@ pub(super) fn directory(path: &Path) -> Result<OwnedFd> {
     )?)
 }
 
-/// Checks that nobody but root (or this process's own user) can change what is at `path`, or put
-/// something else there.
+/// Checks that nobody except root and the user of this process can change or replace `path`.
 ///
 /// # Errors
-/// With the place that somebody else can change, and what to do about it.
+/// With the path that another user can change, and the remedy.
 pub fn trusted(path: &Path) -> Result<()> {
     let found = walk(path).with_context(|| format!("cannot look at {}", path.display()))?;
     match found.foreign {
@@ -117,11 +115,11 @@ pub fn trusted(path: &Path) -> Result<()> {
     }
 }
 
-/// A place on the way.
+/// An opened component of a path.
 struct Step {
     fd: OwnedFd,
     stat: Stat,
-    /// The first place on the way that others can change.
+    /// The first component so far that other users can change.
     foreign: Option<PathBuf>,
 }
 
@@ -136,7 +134,7 @@ fn root() -> Result<Step> {
     Ok(Step { fd, stat, foreign: None })
 }
 
-/// Walks to `path`, a name at a time.
+/// Opens `path`, one component at a time.
 fn walk(path: &Path) -> Result<Step> {
     let path = &std::path::absolute(path)?;
     let (mut here, mut above, mut shown) = (root()?, Vec::new(), PathBuf::from("/"));
@@ -185,7 +183,7 @@ fn walk(path: &Path) -> Result<Step> {
     Ok(here)
 }
 
-/// The names of `path`, the first last.
+/// Appends the components of `path` in reverse order.
 fn push(names: &mut Vec<OsString>, path: &Path) {
     names.extend(
         path.components()
@@ -195,13 +193,13 @@ fn push(names: &mut Vec<OsString>, path: &Path) {
     );
 }
 
-/// Whether others could put something else in the place of `inner`, which is in `directory`.
+/// Whether other users could replace `inner`, an entry of `directory`.
 fn exchangeable(directory: &Stat, inner: &Stat) -> bool {
     let mode = directory.st_mode;
     !ours(directory) || (mode & OTHERS != 0 && !(mode & STICKY != 0 && ours(inner)))
 }
 
-/// Root's, or this process's own.
+/// Whether a file belongs to root or to the user of this process.
 fn ours(stat: &Stat) -> bool {
     stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw()
 }

@@ -1,6 +1,7 @@
-//! Removing a tree: no recursion and two descriptors, at any depth. A directory in a directory is
-//! moved up before it is emptied, so that nothing is ever deeper than two levels; several threads
-//! do so side by side, for on a file system with `discard` each file waits for the disk.
+//! Removes a tree of any depth with two descriptors per thread and without recursion: each
+//! subdirectory is first moved to the top directory, so that it is never deeper than two levels.
+//! Several threads work in parallel, because on a file system with `discard`, each removal waits
+//! for the disk.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -15,15 +16,15 @@ use rustix::io::Errno;
 use super::Directory;
 use crate::host::random;
 
-/// How many threads remove at once.
+/// The number of threads.
 const REMOVERS: usize = 8;
-/// How often a directory is emptied once more, in all.
+/// The total number of times that a directory is emptied again.
 const AGAIN: u64 = 100_000;
 
 pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        // EPERM is what POSIX says of a directory.
+        // POSIX specifies EPERM for a directory.
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
@@ -31,9 +32,9 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(REMOVERS).build()?;
     let hoist = Hoist { top: &top, prefix: random::name()?, next: AtomicU64::new(0) };
     let again = AtomicU64::new(0);
-    // Somebody may still have a directory open, and go on to make things in it: then once more, and
-    // as root's alone, where root may.
-    let goes_on = |error| {
+    // A process that still has the directory open may create new entries. Then it is closed to
+    // other users, if possible, and emptied again.
+    let is_filled_again = |error| {
         matches!(error, Errno::NOTEMPTY | Errno::EXIST)
             && again.fetch_add(1, Ordering::Relaxed) < AGAIN
     };
@@ -44,7 +45,7 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
             let mut found = hoist.empty(&inner)?;
             match rustix::fs::unlinkat(&top, name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) if goes_on(error) => {
+                Err(error) if is_filled_again(error) => {
                     close(&inner);
                     found.push(name.clone());
                 }
@@ -60,7 +61,7 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
         }
         match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(error) if goes_on(error) => {
+            Err(error) if is_filled_again(error) => {
                 close(&top);
                 pending = hoist.empty(&top)?;
             }
@@ -69,14 +70,14 @@ pub(super) fn remove(directory: &Directory, name: &OsStr) -> Result<()> {
     }
 }
 
-/// Takes a directory from whom it belongs to, and closes it. That this may not be done is no
-/// failure: then it is emptied as often as may be.
+/// Takes the ownership of a directory, and closes it to other users. Ignores errors: the directory
+/// is then emptied until [`AGAIN`] is reached.
 fn close(directory: &Directory) {
     let _ = rustix::fs::fchown(directory, Some(rustix::process::geteuid()), None);
     let _ = rustix::fs::fchmod(directory, Mode::RWXU);
 }
 
-/// Moves directories up into the topmost one.
+/// Moves subdirectories to the top directory.
 struct Hoist<'a> {
     top: &'a Directory,
     prefix: String,
@@ -84,7 +85,8 @@ struct Hoist<'a> {
 }
 
 impl Hoist<'_> {
-    /// Empties `directory`; tells the directories that were in it and are now in the top one.
+    /// Empties `directory`. Returns the names of its subdirectories, which are now in the top
+    /// directory.
     fn empty(&self, directory: &Directory) -> Result<Vec<OsString>> {
         let mut found = Vec::new();
         for (name, kind) in directory.entries()? {
@@ -94,7 +96,7 @@ impl Hoist<'_> {
                     Err(error) => return Err(said(directory, &name, error).into()),
                 }
             }
-            // An empty one needs no place.
+            // An empty one need not be moved.
             match rustix::fs::unlinkat(directory, &name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => continue,
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
@@ -132,7 +134,7 @@ fn said(directory: &Directory, name: &OsStr, error: Errno) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", directory.path().join(name).display()))
 }
 
-/// Innermost first: what holds anything else stays, and is an error.
+/// Removes a tree of directories, the innermost first. Fails if there is anything else.
 pub(super) fn remove_empty(directory: &Directory, name: &OsStr) -> Result<()> {
     if directory.look(Path::new(name))?.is_none() {
         return Ok(());

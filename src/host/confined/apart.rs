@@ -1,10 +1,10 @@
-//! A confined program runs in a process-id namespace of its own where this process may make one:
-//! what it has started ends with it, whatever it did to get away. In a unit that may not, systemd
-//! ends what is left.
+//! Runs a confined program in a new process-id namespace, if this process may create one: when the
+//! program ends, the kernel kills all its descendants, even detached ones. In a unit that may not
+//! create namespaces, systemd kills them.
 //!
-//! Three processes: one outside, which whoever asked for the program waits for and ends; the
-//! namespace's first, which is ours too, ends with the one outside, and takes all others with it;
-//! and the program, which can give up being bound to its parent and gains nothing by it.
+//! There are three processes: one outside of the namespace, which the caller waits for; the first
+//! process of the namespace, which ends with the one outside, and with which all others end; and
+//! the program, which gains nothing if it gives up being bound to its parent.
 
 use std::io::pipe;
 use std::path::Path;
@@ -19,17 +19,18 @@ use rustix::thread::CapabilitySet;
 
 use crate::host::own;
 
-/// Of `helper confine`: once for the first process within, twice for the program.
+/// The option of `helper confine`, once for the first process of the namespace, twice for the
+/// program.
 pub(super) const WITHIN: &str = "--within";
 
-/// Whether a namespace can be made.
-pub(super) fn can() -> bool {
+/// Whether this process may create a namespace.
+pub(super) fn is_possible() -> bool {
     rustix::thread::capabilities(None)
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-/// Executes this program as the first process of a new namespace, waits for it, and returns the
-/// status to end with; `signal` is passed on. None if the kernel makes no namespaces.
+/// Executes this program as the first process of a new namespace and waits for it. Passes `signal`
+/// on, and returns the exit status. None if the kernel does not support namespaces.
 ///
 /// # Errors
 /// If the program cannot be executed.
@@ -37,22 +38,22 @@ pub(super) fn execute(signal: Signal) -> Result<Option<i32>> {
     if unshare(CloneFlags::CLONE_NEWPID).is_err() {
         return Ok(None);
     }
-    // What this process holds until its end: one that is killed lets go of it.
+    // The pipe closes when this process ends, also if it is killed.
     let (bound, _holding) = pipe().context("cannot make a pipe")?;
-    again(Stdio::from(bound), signal).map(Some)
+    execute_next(Stdio::from(bound), signal).map(Some)
 }
 
-/// The same within the namespace: its first process executes the program, and waits for whatever
-/// loses its parent, too.
+/// As the first process of the namespace: executes the program and waits for it, and for orphaned
+/// processes.
 ///
 /// # Errors
 /// If the program cannot be executed.
 pub(super) fn lead(signal: Signal) -> Result<i32> {
-    again(Stdio::null(), signal)
+    execute_next(Stdio::null(), signal)
 }
 
-/// Executes this program once more, one step further within.
-fn again(stdin: Stdio, signal: Signal) -> Result<i32> {
+/// Executes this program again, for the next process of the three.
+fn execute_next(stdin: Stdio, signal: Signal) -> Result<i32> {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     // helper confine
     let (names, options) = words.split_at(words.len().min(2));
@@ -74,14 +75,14 @@ fn again(stdin: Stdio, signal: Signal) -> Result<i32> {
             }
         }
         if watched.wait().context("cannot wait for signals")? != Number::SIGCHLD {
-            // It may just have ended.
+            // Fails if it has just ended.
             let _ = kill_process(child, signal);
         }
     }
 }
 
-/// Fails if the process that waits for this one is gone already. From outside the namespace it has
-/// no number here.
+/// Fails if the process outside has ended already. It has no process id inside of the namespace, so
+/// this checks the pipe.
 pub(super) fn ensure_waited_for() -> Result<()> {
     let stdin = std::io::stdin();
     let mut held = [PollFd::new(&stdin, PollFlags::empty())];

@@ -1,6 +1,5 @@
-//! What the kernel refuses a confined program: other files (landlock(7), where the kernel has it),
-//! sockets and the system calls by which a program gains or reaches what is not its own
-//! (seccomp(2)).
+//! The kernel's restrictions of a confined program: access to files (landlock(7), if the kernel
+//! supports it), and sockets and dangerous system calls (seccomp(2)).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,8 +14,8 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
-/// Where programs and what they are made of are: on Debian and its like, on NixOS, in GitLab's
-/// Omnibus package.
+/// The directories of programs and libraries: on Debian and similar systems, on NixOS, and of
+/// GitLab's Omnibus package.
 const SYSTEM: [&str; 11] = [
     "/usr",
     "/bin",
@@ -30,7 +29,7 @@ const SYSTEM: [&str; 11] = [
     "/opt/gitlab/embedded",
     "/gnu/store",
 ];
-/// What programs and libraries read as they start.
+/// Files that programs and libraries read when they start.
 const STARTING: [&str; 14] = [
     "/etc/ld.so.cache",
     "/etc/ld.so.preload",
@@ -51,16 +50,16 @@ const STARTING: [&str; 14] = [
 /// The sockets that a program may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Sockets {
-    /// None, so that neither the network nor the bus is reached.
+    /// None: neither the network nor the bus can be reached.
     None,
-    /// Those in directories, to be called: it calls nobody.
+    /// Unix sockets on which it listens; it cannot connect.
     Listening,
     /// All.
     All,
 }
 
 impl Sockets {
-    /// As an argument.
+    /// The word on the command line.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -70,11 +69,11 @@ impl Sockets {
     }
 }
 
-/// What a program may see of the file systems.
+/// The files that a program may access.
 pub(super) struct Sight(RulesetCreated);
 
 impl Sight {
-    /// The system's programs and `program`, what is `readable`, and `place`, in which it may write.
+    /// The system's programs, `program` and `readable` for reading, and `place` also for writing.
     pub(super) fn new(
         program: &Path,
         place: &Path,
@@ -84,7 +83,7 @@ impl Sight {
         let abi = ABI::V6;
         let read = AccessFs::from_read(abi);
         let devices: &[&str] = match sockets {
-            // What PostgreSQL's processes share lies there.
+            // The shared memory of PostgreSQL's processes.
             Sockets::Listening => &["/dev/null", "/dev/shm"],
             _ => &["/dev/null"],
         };
@@ -108,26 +107,27 @@ impl Sight {
         ruleset().context("cannot set up what a confined program may see").map(Self)
     }
 
-    /// From here on nothing else is seen.
+    /// Denies access to all other files from here on.
     pub(super) fn close(self) -> Result<()> {
         self.0.restrict_self().context("cannot close off what a confined program may see").map(drop)
     }
 }
 
-/// Where `program` is, if it is nowhere of the system's: its `bin`, and what lies beside that.
+/// The directory of a program outside of [`SYSTEM`]: if that is `bin`, its parent, with the
+/// libraries.
 fn installation(program: &Path) -> Option<PathBuf> {
     let program = program.canonicalize().ok()?;
     if SYSTEM.iter().any(|directory| program.starts_with(directory)) {
         return None;
     }
     let bin = program.parent()?;
-    // Above a `bin` are its libraries; nothing else is opened, and the root never.
+    // Never the root directory.
     let above = bin.parent().filter(|above| bin.ends_with("bin") && above.parent().is_some());
     Some(above.unwrap_or(bin).to_owned())
 }
 
-/// System calls by which a program reaches others' memory, keys, files by number, namespaces, or
-/// sockets unseen.
+/// System calls that access the memory of other processes, keys, files by handle, namespaces, or
+/// sockets past the filter.
 const REFUSED: [libc::c_long; 22] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
@@ -153,15 +153,15 @@ const REFUSED: [libc::c_long; 22] = [
     libc::SYS_io_uring_register,
 ];
 
-/// Refuses the system calls. Nothing is to be done where the processor is one whose calls are not
-/// known: the account is another all the same.
+/// Refuses the system calls. Does nothing on a processor that the library does not support: the
+/// program still runs as another account.
 pub(super) fn restrict(sockets: Sockets) -> Result<()> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(()) };
     if sockets == Sockets::All {
         return Ok(());
     }
     let apply = || {
-        // Newer than what can be looked into: libraries take the older one then.
+        // The arguments of clone3(2) cannot be filtered. With ENOSYS, libraries use clone(2).
         let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         seccompiler::apply_filter(&filter(clone3, libc::ENOSYS, arch)?)?;
         seccompiler::apply_filter(&filter(refused(sockets)?, libc::EPERM, arch)?)?;
@@ -181,7 +181,7 @@ fn refused(sockets: Sockets) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
             rules.extend([libc::SYS_socket, libc::SYS_connect].map(|call| (call, Vec::new())))
         }
         Sockets::Listening => {
-            // No other family, and of this one no kind that sends without being connected.
+            // Only stream sockets of this family: the other types can send without a connection.
             let mut kinds = vec![when(0, SeccompCmpOp::Ne, family)?];
             let stream = u64::from(libc::SOCK_STREAM.unsigned_abs());
             for kind in (0..16).filter(|kind| *kind != stream) {
@@ -209,7 +209,7 @@ fn filter(
     error: i32,
     arch: TargetArch,
 ) -> Result<BpfProgram> {
-    // The kernel's second set of numbers for the same calls, x32.
+    // The same calls also have the numbers of the x32 ABI.
     #[cfg(target_arch = "x86_64")]
     let rules = rules
         .into_iter()

@@ -1,5 +1,4 @@
-//! A confined program from its start to its end, which it is brought to in time, with all that it
-//! has started.
+//! Runs a confined program with a time limit, after which it is killed with its process group.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -11,18 +10,18 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, wa
 
 use crate::host::process;
 
-/// Bytes of an answer that are worth holding.
+/// The maximum size of the output, in bytes.
 const ANSWER: usize = 64 << 20;
-/// Bytes of what it says of its failure.
+/// Bytes of standard error that are kept.
 const WORDS: usize = 64 << 10;
 const PAUSE: Duration = Duration::from_millis(10);
-/// How long the rest of what an ended program said may take to be read.
+/// How long reading the rest of the output may take after the program has ended.
 const REST: Duration = Duration::from_secs(10);
 
-/// Runs it to its end, or for `limit`; what it said on stdout, and if it failed its last words.
+/// Runs a program for `limit` at most, and returns its standard output.
 ///
 /// # Errors
-/// If it fails, takes longer, or says more than can be of use.
+/// If it fails, with the end of its output, takes longer, or prints too much.
 pub fn run(command: &mut Command, what: &str, limit: Duration) -> Result<String> {
     let mut child = command
         .stdout(Stdio::piped())
@@ -43,8 +42,8 @@ pub fn run(command: &mut Command, what: &str, limit: Duration) -> Result<String>
         thread::sleep(PAUSE);
         in_time = started.elapsed() < limit;
     }
-    // It leads a group of its own, and its number is nobody else's before it is waited for. One
-    // that did not get so far is killed alone.
+    // The program leads a process group, whose id is not reused before the wait below. If it was
+    // not that far yet, it is killed alone.
     if kill_process_group(pid, Signal::KILL).is_err() {
         let _ = child.kill();
     }
@@ -60,14 +59,14 @@ pub fn run(command: &mut Command, what: &str, limit: Duration) -> Result<String>
     Ok(String::from_utf8_lossy(&answer.kept).into_owned())
 }
 
-/// The end of what was read.
+/// The end of a stream.
 #[derive(Default)]
 struct Kept {
     kept: Vec<u8>,
     cut: bool,
 }
 
-/// Reads to the end, so that the program never waits for us, and keeps the last bytes.
+/// Reads a stream in a thread, so that the program never blocks, and keeps the last bytes.
 fn keep(stream: Option<impl Read + Send + 'static>, most: usize) -> JoinHandle<Kept> {
     thread::spawn(move || {
         let mut kept = Kept::default();
@@ -84,7 +83,7 @@ fn keep(stream: Option<impl Read + Send + 'static>, most: usize) -> JoinHandle<K
     })
 }
 
-/// What was kept, if nothing that got away from its group holds the other end open.
+/// The result of [`keep`]; none if a process that has left the group still has the stream open.
 fn joined(thread: JoinHandle<Kept>) -> Option<Kept> {
     let began = Instant::now();
     while !thread.is_finished() && began.elapsed() < REST {

@@ -5,18 +5,16 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::config::monitoring::{ZabbixApi, credential};
-use crate::host::secret;
-
+use super::super::endpoint::Endpoint;
 use super::super::http::{Server, secret_header};
 
-/// From this version on the token goes into a header. Before, it is ignored there without a word;
-/// from 7.2 on it is refused in the body.
+/// The first version that reads the token from a header; older ones silently ignore the header.
+/// Zabbix 7.2 and later refuse a token in the body.
 const BEARER_SINCE: (u32, u32) = (6, 4);
-/// The first version with API tokens, of those that are still alive.
+/// The oldest supported version that has API tokens.
 const OLDEST: (u32, u32) = (6, 0);
 
-/// A server that has told its version.
+/// A connection to a server whose version is known.
 pub(super) struct Api {
     server: Server,
     token: String,
@@ -39,11 +37,10 @@ struct Refusal {
 }
 
 impl Api {
-    /// Asks for the version, which needs no token, and reads the token.
-    pub(super) async fn connect(config: &ZabbixApi) -> Result<Self> {
-        let token = secret::read(&config.token, credential::ZABBIX_TOKEN)?;
+    /// Requests the version, without the token. Later calls send the token.
+    pub(super) async fn connect(endpoint: &Endpoint, token: String) -> Result<Self> {
         let mut api = Self {
-            server: Server::new(&config.endpoint)?,
+            server: Server::of(endpoint)?,
             token: String::new(),
             version: String::new(),
             bearer: false,
@@ -52,7 +49,7 @@ impl Api {
         version.as_str().unwrap_or_default().clone_into(&mut api.version);
         let mut numbers = api.version.split('.').map(|number| number.parse::<u32>().ok());
         let (Some(Some(major)), Some(Some(minor))) = (numbers.next(), numbers.next()) else {
-            bail!("{} tells '{}' as its version", api.server.shown(), api.version);
+            bail!("{} reports '{}' as its version", api.server.shown(), api.version);
         };
         ensure!(
             (major, minor) >= OLDEST,
@@ -64,12 +61,12 @@ impl Api {
         Ok(api)
     }
 
-    /// The version, as it tells it.
+    /// The version that the server reports.
     pub(super) fn version(&self) -> &str {
         &self.version
     }
 
-    /// Calls a method. Fails with the server's own words.
+    /// Calls a method. The error quotes the server's message.
     pub(super) async fn call(&self, method: &str, params: Value) -> Result<Value> {
         let mut body = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1});
         let mut request = self
@@ -85,7 +82,7 @@ impl Api {
             }
             false => body["auth"] = json!(self.token),
         }
-        let answer = self.server.ask(request.body(body.to_string())).await?;
+        let answer = self.server.send(request.body(body.to_string())).await?;
         let shown = self.server.shown();
         ensure!(
             answer.status.is_success(),
@@ -110,7 +107,7 @@ impl Api {
     }
 }
 
-/// What to look at; for the reader, nothing depends on it.
+/// The likely reason for an error, for the reader of the message only.
 fn hint(data: &str) -> &'static str {
     match data {
         data if data.starts_with("Not authori")

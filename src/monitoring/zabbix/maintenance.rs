@@ -1,23 +1,44 @@
-//! A maintenance: found by its name, made or taken over if it is ours, deleted at the end.
+//! A maintenance: found by its name, created or updated for a run, deleted at the end. A
+//! maintenance that this host has not created is never changed.
 
 use anyhow::{Context, Result, ensure};
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::config::host;
-use crate::config::monitoring::ZabbixApi;
+use crate::host::{self, secret};
+use crate::values::SecretSource;
 
-use super::super::{Silence, Span};
+use super::super::endpoint::Endpoint;
+use super::super::{Secret, Silence, Span, System};
 use super::api::Api;
 
-/// Zabbix floors to the minute, and takes periods of five minutes and more: it begins in the past.
+/// The credential with the API token.
+const CREDENTIAL: &str = "zabbix.token";
+/// Seconds by which a maintenance begins in the past: Zabbix rounds down to the minute, and a
+/// period must have at least five minutes.
 const HEAD_START: i64 = 300;
 
 /// The maintenance of the configured hosts and groups.
-pub(in crate::monitoring) struct Maintenance<'a>(pub(in crate::monitoring) &'a ZabbixApi);
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// `…/api_jsonrpc.php`.
+    pub endpoint: Endpoint,
+    /// An API token.
+    pub token: SecretSource,
+    /// Technical names of hosts. There is at least one host or group.
+    pub hosts: Vec<String>,
+    /// Names of host groups.
+    pub groups: Vec<String>,
+    /// Whether Zabbix continues to collect data.
+    pub data_collection: bool,
+    /// Problem tags; without a value, a tag matches any.
+    pub tags: Vec<(String, Option<String>)>,
+    /// The name of the maintenance; none for one that contains the host's name.
+    pub name: Option<String>,
+}
 
 #[derive(Deserialize)]
 struct Existing {
@@ -39,34 +60,39 @@ struct Group {
     name: String,
 }
 
-/// What the maintenance is for, as ids.
+/// The hosts and groups of the maintenance, as Zabbix knows them.
 struct Targets {
     hosts: Vec<Host>,
     groups: Vec<Group>,
 }
 
-impl Maintenance<'_> {
-    fn name(&self) -> String {
-        self.0.name.clone().unwrap_or_else(|| format!("gitlab-backup on {}", host::name()))
+impl Maintenance {
+    async fn connect(&self) -> Result<Api> {
+        let token = secret::read(&self.token, CREDENTIAL)?;
+        Api::connect(&self.endpoint, token).await
     }
 
-    /// How a maintenance says that it is ours: by it, and never by the name alone, one is changed
-    /// or deleted.
+    fn title(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("gitlab-backup on {}", host::name()))
+    }
+
+    /// The start of the description of a maintenance that this host has created. One without it is
+    /// never changed or deleted, whatever its name.
     fn mark(&self) -> String {
         format!("Made by gitlab-backup on {}.", host::name())
     }
 
-    /// The ids of everything named. Fails with the names that Zabbix does not know, or does not let
-    /// this token write.
+    /// Looks up the configured names. Fails with the names that Zabbix does not know or that this
+    /// token must not write.
     async fn targets(&self, api: &Api) -> Result<Targets> {
         let mut targets = Targets { hosts: Vec::new(), groups: Vec::new() };
-        // An empty filter would mean everything.
-        if !self.0.hosts.is_empty() {
-            let params = json!({"output": ["hostid", "host"], "filter": {"host": self.0.hosts}, "editable": true});
+        // To Zabbix, an empty filter matches everything.
+        if !self.hosts.is_empty() {
+            let params = json!({"output": ["hostid", "host"], "filter": {"host": self.hosts}, "editable": true});
             targets.hosts = typed(api.call("host.get", params).await?)?;
         }
-        if !self.0.groups.is_empty() {
-            let params = json!({"output": ["groupid", "name"], "filter": {"name": self.0.groups}, "editable": true});
+        if !self.groups.is_empty() {
+            let params = json!({"output": ["groupid", "name"], "filter": {"name": self.groups}, "editable": true});
             targets.groups = typed(api.call("hostgroup.get", params).await?)?;
         }
         let missing = |what: &str, wanted: &[String], found: Vec<&str>| {
@@ -84,20 +110,20 @@ impl Maintenance<'_> {
         };
         missing(
             "host",
-            &self.0.hosts,
+            &self.hosts,
             targets.hosts.iter().map(|host| host.host.as_str()).collect(),
         )?;
         missing(
             "host group",
-            &self.0.groups,
+            &self.groups,
             targets.groups.iter().map(|group| group.name.as_str()).collect(),
         )?;
         Ok(targets)
     }
 
-    /// The maintenance, if it is there. Fails if it is not ours.
+    /// The id of the maintenance, if it exists. Fails if this host has not created it.
     async fn find(&self, api: &Api) -> Result<Option<String>> {
-        let name = self.name();
+        let name = self.title();
         let params = json!({"output": ["maintenanceid", "name", "description"], "filter": {"name": [&name]}});
         let Some(found) =
             typed::<Vec<Existing>>(api.call("maintenance.get", params).await?)?.into_iter().next()
@@ -106,23 +132,23 @@ impl Maintenance<'_> {
         };
         ensure!(
             found.description.starts_with(&self.mark()),
-            "Zabbix has a maintenance '{name}' that gitlab-backup on this host did not make: it is left alone; give ours another name \
+            "Zabbix has a maintenance '{name}' that gitlab-backup on this host did not make: it is left alone; choose another name \
              ([monitoring.zabbix] name)"
         );
         Ok(Some(found.maintenanceid))
     }
 
     async fn create_or_update(&self, span: &Span) -> Result<Option<String>> {
-        let api = Api::connect(self.0).await?;
+        let api = self.connect().await?;
         let targets = self.targets(&api).await?;
-        let since = floor(span.from) - HEAD_START;
-        let till = floor(span.until) + 60;
+        let since = floor_to_minute(span.from) - HEAD_START;
+        let till = floor_to_minute(span.until) + 60;
         let hosts: Vec<Value> =
             targets.hosts.iter().map(|host| json!({"hostid": host.hostid})).collect();
         let groups: Vec<Value> =
             targets.groups.iter().map(|group| json!({"groupid": group.groupid})).collect();
         let mut params = json!({
-            "maintenance_type": u8::from(!self.0.data_collection),
+            "maintenance_type": u8::from(!self.data_collection),
             "description": format!("{} Ends with the backup, or else at the time that it has.", self.mark()),
             "active_since": since,
             "active_till": till,
@@ -130,9 +156,9 @@ impl Maintenance<'_> {
             "groups": groups,
             "timeperiods": [{"timeperiod_type": 0, "start_date": since, "period": till - since}],
         });
-        if self.0.data_collection {
+        if self.data_collection {
             params["tags"] =
-                self.0.tags.iter().map(|(name, value)| tag(name, value.as_deref())).collect();
+                self.tags.iter().map(|(name, value)| tag(name, value.as_deref())).collect();
         }
         let method = match self.find(&api).await? {
             Some(id) => {
@@ -140,19 +166,20 @@ impl Maintenance<'_> {
                 "maintenance.update"
             }
             None => {
-                params["name"] = json!(self.name());
+                params["name"] = json!(self.title());
                 "maintenance.create"
             }
         };
         let result = api.call(method, params).await?;
-        let id =
-            result["maintenanceids"][0].as_str().with_context(|| format!("{method} told no id"))?;
+        let id = result["maintenanceids"][0]
+            .as_str()
+            .with_context(|| format!("the answer to {method} has no id"))?;
         Ok(Some(id.to_owned()))
     }
 
-    /// Whether every monitored host is in maintenance, as Zabbix itself sees it.
-    async fn is_status_1(&self) -> Result<bool> {
-        let api = Api::connect(self.0).await?;
+    /// Whether every monitored host has the status "in maintenance" in Zabbix.
+    async fn is_in_effect(&self) -> Result<bool> {
+        let api = self.connect().await?;
         let targets = self.targets(&api).await?;
         let output = json!(["hostid", "host", "maintenance_status"]);
         let mut hosts: Vec<Host> = Vec::new();
@@ -170,34 +197,48 @@ impl Maintenance<'_> {
     }
 
     async fn delete(&self) -> Result<()> {
-        let api = Api::connect(self.0).await?;
+        let api = self.connect().await?;
         if let Some(id) = self.find(&api).await? {
             api.call("maintenance.delete", json!([id])).await?;
         }
         Ok(())
     }
 
-    async fn look(&self) -> Result<String> {
-        let api = Api::connect(self.0).await?;
+    async fn probe_api(&self) -> Result<String> {
+        let api = self.connect().await?;
         let targets = self.targets(&api).await?;
         self.find(&api).await?;
-        // Nothing is deleted by it: whether Zabbix says that or that it must not even be asked
-        // tells the rights of the token's role.
+        // An empty list deletes nothing. The answer only shows whether the token's role may delete
+        // maintenances.
         match api.call("maintenance.delete", json!([])).await {
             Err(error) if format!("{error:#}").contains("No permissions") => return Err(error),
             _ => {}
         }
         Ok(format!(
-            "Zabbix {}; {} hosts and {} groups found, which this token may write, as it may maintenances; the name '{}' is free or ours",
+            "Zabbix {}; {} hosts and {} groups found; the token may write them and maintenances; the name '{}' is available",
             api.version(),
             targets.hosts.len(),
             targets.groups.len(),
-            self.name()
+            self.title()
         ))
     }
 }
 
-impl Silence for Maintenance<'_> {
+impl System for Maintenance {
+    fn name(&self) -> &'static str {
+        "zabbix"
+    }
+
+    fn secrets(&self) -> Vec<Secret<'_>> {
+        vec![(CREDENTIAL, &self.token)]
+    }
+
+    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
+        self.probe_api().boxed_local()
+    }
+}
+
+impl Silence for Maintenance {
     fn begin<'a>(
         &'a self,
         span: &'a Span,
@@ -207,27 +248,24 @@ impl Silence for Maintenance<'_> {
     }
 
     fn in_effect(&self) -> LocalBoxFuture<'_, Result<bool>> {
-        self.is_status_1().boxed_local()
+        self.is_in_effect().boxed_local()
     }
 
     fn end<'a>(&'a self, _: Option<&'a str>) -> LocalBoxFuture<'a, Result<()>> {
         self.delete().boxed_local()
     }
-
-    fn probe(&self) -> LocalBoxFuture<'_, Result<String>> {
-        self.look().boxed_local()
-    }
 }
 
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
-    serde_json::from_value(value).context("Zabbix answers something else than it was asked for")
+    serde_json::from_value(value).context("the answer of Zabbix has an unexpected format")
 }
 
-fn floor(at: Timestamp) -> i64 {
+/// Seconds since the epoch, rounded down to the minute.
+fn floor_to_minute(at: Timestamp) -> i64 {
     at.as_second().div_euclid(60) * 60
 }
 
-/// Operators: 0 equals, 2 contains.
+/// A problem tag for the API, whose operator 0 is "equals" and 2 is "contains".
 fn tag(name: &str, value: Option<&str>) -> Value {
     match value {
         Some(value) => json!({"tag": name, "operator": 0, "value": value}),

@@ -1,31 +1,90 @@
-//! The trapper protocol, and `zabbix_sender` where it is to be encrypted.
+//! The trapper protocol, and `zabbix_sender` for encrypted connections.
 //!
-//! Zabbix documentation, "Header" and "Sender protocol": `ZBXD`, flags, length of the data in 8
+//! Zabbix documentation, "Header" and "Sender protocol": `ZBXD`, flags, the length of the data in 8
 //! bytes, the data.
 
+use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::config::monitoring::{Address, Trapper, TrapperTls, credential};
 use crate::host::process::{find, search_path, tail};
 use crate::host::secret;
+use crate::schema::rules::Refusal;
+use crate::values::SecretSource;
 
-use super::super::retry::Away;
+use super::super::Secret;
+use super::super::retry::Unreachable;
 
+/// The credential with the pre-shared or private key.
+const CREDENTIAL: &str = "zabbix.key";
+const PORT: u16 = 10051;
 const MAGIC: &[u8; 5] = b"ZBXD\x01";
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Far more than any answer has.
+/// Bytes; no answer is nearly as long.
 const ANSWER_MAX: u64 = 1024 * 1024;
 const SENDER: &str = "zabbix_sender";
+
+/// A host in Zabbix with trapper items, and the servers that take their values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trapper {
+    /// Each value goes to every server. A server is the list of its cluster's nodes, of which the
+    /// first that answers takes the value.
+    pub servers: Vec<Vec<Address>>,
+    /// The name of the host in Zabbix.
+    pub host: String,
+    /// For encrypted connections, by `zabbix_sender`.
+    pub tls: Option<TrapperTls>,
+}
+
+/// The encryption of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrapperTls {
+    /// A pre-shared key.
+    Psk {
+        /// The name of the key, which is not a secret.
+        identity: String,
+        /// The key.
+        key: SecretSource,
+    },
+    /// A certificate.
+    Certificate {
+        /// The certificate of the authority that signed the server's certificate.
+        ca_file: PathBuf,
+        /// The client's certificate.
+        certificate_file: PathBuf,
+        /// The key of the client's certificate.
+        key: SecretSource,
+    },
+}
+
+/// `HOST[:PORT]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
 
 #[derive(Deserialize)]
 struct Reply {
@@ -34,100 +93,156 @@ struct Reply {
     info: String,
 }
 
-/// Sends each value to every server. One at a time, as the answer does not say which of several was
-/// not taken.
-pub(super) async fn send(trapper: &Trapper, values: &[(&str, String)]) -> Result<()> {
-    let mut errors: Vec<anyhow::Error> = Vec::new();
-    for nodes in &trapper.servers {
-        for (key, value) in values {
-            if let Err(error) = send_one(trapper, nodes, key, value).await {
-                let away = error.downcast_ref::<Away>().is_some();
-                errors.push(error);
-                // Nobody there: the other values would not be heard either.
-                if away {
-                    break;
+impl Trapper {
+    /// The key, if connections are encrypted.
+    pub(super) fn secrets(&self) -> Vec<Secret<'_>> {
+        match &self.tls {
+            Some(TrapperTls::Psk { key, .. } | TrapperTls::Certificate { key, .. }) => {
+                vec![(CREDENTIAL, key)]
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Sends each value to every server, one value at a time: the answer to several would not name
+    /// those that were rejected.
+    pub(super) async fn send(&self, values: &[(&str, String)]) -> Result<()> {
+        let mut errors: Vec<anyhow::Error> = Vec::new();
+        for nodes in &self.servers {
+            for (key, value) in values {
+                if let Err(error) = self.send_one(nodes, key, value).await {
+                    let unreachable = error.downcast_ref::<Unreachable>().is_some();
+                    errors.push(error);
+                    if unreachable {
+                        break;
+                    }
                 }
             }
         }
+        let all_unreachable =
+            errors.iter().all(|error| error.downcast_ref::<Unreachable>().is_some());
+        let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
+        match errors.is_empty() {
+            true => Ok(()),
+            false if all_unreachable => Err(Unreachable(text).into()),
+            false => bail!("{text}"),
+        }
     }
-    let all_away = errors.iter().all(|error| error.downcast_ref::<Away>().is_some());
-    let text = errors.iter().map(|error| format!("{error:#}")).collect::<Vec<_>>().join("; ");
-    match errors.is_empty() {
-        true => Ok(()),
-        false if all_away => Err(Away(text).into()),
-        false => bail!("{text}"),
-    }
-}
 
-/// Whether every server is there, without telling it anything.
-pub(super) async fn probe(trapper: &Trapper) -> Result<String> {
-    let mut seen = Vec::new();
-    for nodes in &trapper.servers {
-        let mut last = None;
+    /// Checks that every server answers, without sending a value.
+    pub(super) async fn probe(&self) -> Result<String> {
+        let mut seen = Vec::new();
+        for nodes in &self.servers {
+            let mut last = None;
+            for node in nodes {
+                let asked = match &self.tls {
+                    Some(_) => {
+                        find_sender()?;
+                        connect(node).await.map(drop)
+                    }
+                    None => exchange(node, &json!({"request": "sender data", "data": []}))
+                        .await
+                        .map(drop),
+                };
+                match asked {
+                    Ok(()) => {
+                        seen.push(format!("{node} answers"));
+                        last = None;
+                        break;
+                    }
+                    Err(error) => last = Some(error),
+                }
+            }
+            if let Some(error) = last {
+                return Err(error);
+            }
+        }
+        Ok(format!(
+            "{}; whether host '{}' has the items shows when they are sent",
+            seen.join(", "),
+            self.host
+        ))
+    }
+
+    /// Sends a value to the first node of a cluster that answers.
+    async fn send_one(&self, nodes: &[Address], key: &str, value: &str) -> Result<()> {
+        let mut unreachable = Vec::new();
         for node in nodes {
-            let asked = match &trapper.tls {
-                Some(_) => {
-                    sender()?;
-                    connect(node).await.map(drop)
-                }
+            let info = match &self.tls {
                 None => {
-                    exchange(node, &json!({"request": "sender data", "data": []})).await.map(drop)
+                    let data = json!({"request": "sender data", "data": [{"host": self.host, "key": key, "value": value}]});
+                    exchange(node, &data).await
                 }
+                Some(tls) => run_sender(tls, node, [&self.host, key, value]).await,
             };
-            match asked {
-                Ok(()) => {
-                    seen.push(format!("{node} answers"));
-                    last = None;
-                    break;
+            match info {
+                Ok(info) => {
+                    let accepted =
+                        count(&info, "processed") == Some(1) && count(&info, "failed") == Some(0);
+                    ensure!(
+                        accepted,
+                        "{node} did not take '{key}' of host '{}': {info} (is there such a trapper item, enabled, and does it allow this host?)",
+                        self.host
+                    );
+                    tracing::debug!(%node, key, value, "sent");
+                    return Ok(());
                 }
-                Err(error) => last = Some(error),
+                Err(error) if error.downcast_ref::<Unreachable>().is_some() => {
+                    unreachable.push(format!("{error:#}"))
+                }
+                Err(error) => return Err(error),
             }
         }
-        if let Some(error) = last {
-            return Err(error);
-        }
+        Err(Unreachable(unreachable.join("; ")).into())
     }
-    Ok(format!(
-        "{}; whether host '{}' has the items shows when they are sent",
-        seen.join(", "),
-        trapper.host
-    ))
 }
 
-/// To the first node of a cluster that answers.
-async fn send_one(trapper: &Trapper, nodes: &[Address], key: &str, value: &str) -> Result<()> {
-    let mut away = Vec::new();
-    for node in nodes {
-        let info = match &trapper.tls {
-            None => {
-                let data = json!({"request": "sender data", "data": [{"host": trapper.host, "key": key, "value": value}]});
-                exchange(node, &data).await
-            }
-            Some(tls) => by_program(tls, node, [&trapper.host, key, value]).await,
-        };
-        match info {
-            Ok(info) => {
-                let taken =
-                    count(&info, "processed") == Some(1) && count(&info, "failed") == Some(0);
-                ensure!(
-                    taken,
-                    "{node} did not take '{key}' of host '{}': {info} (is there such a trapper item, enabled, and does it allow this host?)",
-                    trapper.host
-                );
-                tracing::debug!(%node, key, value, "sent");
-                return Ok(());
-            }
-            Err(error) if error.downcast_ref::<Away>().is_some() => away.push(format!("{error:#}")),
-            Err(error) => return Err(error),
-        }
-    }
-    Err(Away(away.join("; ")).into())
+/// The nodes of a server, separated by `;` as in `ServerActive=` of Zabbix' agent.
+pub(super) fn parse_server(text: &str) -> Result<Vec<Address>, Refusal> {
+    text.split(';').map(|node| parse_address(node.trim())).collect()
 }
 
-/// One request and its answer's `info`. Who breaks off half way has not answered.
+fn parse_address(text: &str) -> Result<Address, Refusal> {
+    let refuse = || {
+        Refusal::new(
+            format!("'{text}' is not an address"),
+            "HOST, HOST:PORT or [IPv6]:PORT; with ';' between the nodes of a cluster",
+        )
+    };
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']').ok_or_else(refuse)?;
+            host.parse::<Ipv6Addr>().map_err(|_| refuse())?;
+            (
+                host,
+                if after.is_empty() {
+                    None
+                } else {
+                    Some(after.strip_prefix(':').ok_or_else(refuse)?)
+                },
+            )
+        }
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let named = !host.is_empty()
+        && host.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+        && !host.starts_with('-');
+    let port = match port {
+        None => PORT,
+        Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(refuse)?,
+    };
+    if named || host.contains(':') {
+        Ok(Address { host: host.to_owned(), port })
+    } else {
+        Err(refuse())
+    }
+}
+
+/// Sends one request and returns the `info` of the answer. A server whose answer is incomplete counts
+/// as unreachable.
 async fn exchange(node: &Address, data: &serde_json::Value) -> Result<String> {
     let mut stream = connect(node).await?;
-    let talk = async {
+    let exchange = async {
         let body = data.to_string();
         let mut request = MAGIC.to_vec();
         request.extend_from_slice(&(body.len() as u64).to_le_bytes());
@@ -135,10 +250,14 @@ async fn exchange(node: &Address, data: &serde_json::Value) -> Result<String> {
         stream.write_all(&request).await?;
         read_reply(&mut stream).await
     };
-    let reply = match timeout(TIMEOUT, talk).await {
+    let reply = match timeout(TIMEOUT, exchange).await {
         Ok(Ok(reply)) => reply,
-        Ok(Err(error)) => return Err(Away(format!("{node} broke off its answer: {error}")).into()),
-        Err(_) => return Err(Away(format!("{node} did not answer within {TIMEOUT:?}")).into()),
+        Ok(Err(error)) => {
+            return Err(Unreachable(format!("{node} broke off its answer: {error}")).into());
+        }
+        Err(_) => {
+            return Err(Unreachable(format!("{node} did not answer within {TIMEOUT:?}")).into());
+        }
     };
     let reply: Reply = serde_json::from_slice(&reply)
         .with_context(|| format!("{node} answers, but not as a Zabbix server does"))?;
@@ -149,8 +268,8 @@ async fn exchange(node: &Address, data: &serde_json::Value) -> Result<String> {
 async fn connect(node: &Address) -> Result<TcpStream> {
     match timeout(TIMEOUT, TcpStream::connect((node.host.as_str(), node.port))).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(Away(format!("cannot connect to {node}: {error}")).into()),
-        Err(_) => Err(Away(format!("cannot connect to {node} within {TIMEOUT:?}")).into()),
+        Ok(Err(error)) => Err(Unreachable(format!("cannot connect to {node}: {error}")).into()),
+        Err(_) => Err(Unreachable(format!("cannot connect to {node} within {TIMEOUT:?}")).into()),
     }
 }
 
@@ -172,25 +291,25 @@ async fn read_reply(stream: &mut (impl AsyncReadExt + Unpin)) -> std::io::Result
     Ok(reply)
 }
 
-/// The number behind `name` in `processed: 1; failed: 0; total: 1; seconds spent: 0.000041`.
+/// The number after `name` in `processed: 1; failed: 0; total: 1; seconds spent: 0.000041`.
 fn count(info: &str, name: &str) -> Option<u64> {
     info.split(';')
         .find_map(|part| part.trim().strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
 }
 
-fn sender() -> Result<PathBuf> {
+fn find_sender() -> Result<PathBuf> {
     find(SENDER, search_path())
         .with_context(|| format!("an encrypted trapper needs {SENDER}, and it is not installed"))
 }
 
-/// `zabbix_sender` knows Zabbix' TLS. The key stays in its file, the value goes through standard
-/// input; returns what the server said.
-async fn by_program(
+/// Sends a value by `zabbix_sender`, which implements Zabbix' TLS, and returns the `info` of the
+/// answer. The key is passed as a file and the value on standard input.
+async fn run_sender(
     tls: &TrapperTls,
     node: &Address,
     [host, key, value]: [&str; 3],
 ) -> Result<String> {
-    let mut command = Command::new(sender()?);
+    let mut command = Command::new(find_sender()?);
     command.args(["-vv", "-z", &node.host, "-p", &node.port.to_string(), "-i", "-"]);
     match tls {
         TrapperTls::Psk { identity, key } => {
@@ -201,7 +320,7 @@ async fn by_program(
                 identity,
                 "--tls-psk-file",
             ]);
-            command.arg(secret::file(key, credential::ZABBIX_KEY)?);
+            command.arg(secret::file(key, CREDENTIAL)?);
         }
         TrapperTls::Certificate { ca_file, certificate_file, key } => {
             command
@@ -209,41 +328,41 @@ async fn by_program(
                 .arg(ca_file)
                 .arg("--tls-cert-file")
                 .arg(certificate_file);
-            command.arg("--tls-key-file").arg(secret::file(key, credential::ZABBIX_KEY)?);
+            command.arg("--tls-key-file").arg(secret::file(key, CREDENTIAL)?);
         }
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let talk = async {
+    let exchange = async {
         let mut child = command.spawn()?;
         if let Some(mut input) = child.stdin.take() {
-            let line = [host, key, value].map(quoted).join(" ");
+            let line = [host, key, value].map(quote).join(" ");
             input.write_all(format!("{line}\n").as_bytes()).await?;
         }
         child.wait_with_output().await
     };
-    let output = match timeout(TIMEOUT * 2, talk).await {
+    let output = match timeout(TIMEOUT * 2, exchange).await {
         Ok(output) => output.with_context(|| format!("cannot run {SENDER}"))?,
         Err(_) => {
-            return Err(Away(format!(
+            return Err(Unreachable(format!(
                 "{SENDER} got no answer from {node} within {:?}",
                 TIMEOUT * 2
             ))
             .into());
         }
     };
-    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+    let output = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
-    match said
+    match output
         .find("processed: ")
-        .map(|at| said[at..].split(['"', '\n']).next().unwrap_or_default())
+        .map(|at| output[at..].split(['"', '\n']).next().unwrap_or_default())
     {
         Some(info) => Ok(info.to_owned()),
-        None => Err(Away(format!("{SENDER} to {node}: {}", tail(said.as_bytes()))).into()),
+        None => Err(Unreachable(format!("{SENDER} to {node}: {}", tail(output.as_bytes()))).into()),
     }
 }
 
-/// As `zabbix_sender` reads its input.
-fn quoted(text: &str) -> String {
+/// Quotes a word of the input of `zabbix_sender`.
+fn quote(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
@@ -252,15 +371,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_read_from_the_server_s_own_words() {
+    fn addresses_have_zabbix_port_unless_they_say_otherwise() {
+        let nodes = |text: &str| {
+            parse_server(text)
+                .map(|nodes| nodes.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .unwrap_or_default()
+        };
+        assert_eq!(nodes("zabbix.example.com"), ["zabbix.example.com:10051"]);
+        assert_eq!(nodes("a:1; b;[::1]:7"), ["a:1", "b:10051", "[::1]:7"]);
+        for text in ["", "a;", "a:0", "a:x", "a:65536", "::1", "[x]:1", "a b", "-o"] {
+            assert!(parse_server(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn counts_are_read_from_the_info_of_an_answer() {
         let info = "processed: 1; failed: 0; total: 1; seconds spent: 0.000041";
         assert_eq!((count(info, "processed"), count(info, "failed")), (Some(1), Some(0)));
         assert_eq!(count("", "processed"), None);
-        assert_eq!(quoted("a \"b\" \\"), r#""a \"b\" \\""#);
+        assert_eq!(quote("a \"b\" \\"), r#""a \"b\" \\""#);
     }
 
     #[tokio::test]
-    async fn half_an_answer_is_none() {
+    async fn an_incomplete_answer_is_an_error() {
         let whole = b"ZBXD\x01\x02\0\0\0\0\0\0\0{}";
         assert_eq!(read_reply(&mut &whole[..]).await.unwrap(), b"{}");
         for length in 0..whole.len() {

@@ -4,7 +4,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::config::Config;
-use crate::config::monitoring::{ReportConfig, SilenceConfig};
 use crate::finding::Finding;
 use crate::host::beneath;
 use crate::values::SecretSource;
@@ -19,12 +18,10 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     let proxies =
         config.gitlab.proxies.iter().flat_map(|proxy| [&proxy.start, &proxy.stop, &proxy.status]);
     let steps = config.steps.iter().filter(|step| step.user.is_none()).map(|step| &step.command);
-    let commands = steps.chain(proxies).chain(config.files.command.iter()).chain(
-        config.monitoring.reports.iter().filter_map(|report| {
-            if let ReportConfig::Command { argv, .. } = report { Some(argv) } else { None }
-        }),
-    );
-    let mut programs: Vec<&String> = commands.filter_map(|command| command.first()).collect();
+    let commands = steps.chain(proxies).chain(config.files.command.iter());
+    let reports = config.monitoring.reports.iter().filter_map(|report| report.system().program());
+    let mut programs: Vec<&str> =
+        commands.filter_map(|command| command.first().map(String::as_str)).chain(reports).collect();
     programs.sort();
     programs.dedup();
     // One that is not there is told elsewhere.
@@ -66,10 +63,9 @@ pub fn findings(config: &Config) -> Vec<Finding> {
 pub(crate) fn secrets(config: &Config) -> Vec<&Path> {
     let postgresql = config.postgresql.iter().filter_map(|postgresql| postgresql.password.as_ref());
     let redis = config.redis.iter().filter_map(|redis| redis.password.as_ref());
-    let monitoring = config.monitoring.silences.iter().flat_map(SilenceConfig::secrets);
-    let monitoring = monitoring
-        .chain(config.monitoring.reports.iter().flat_map(ReportConfig::secrets))
-        .map(|(_, secret)| secret);
+    let silences = config.monitoring.silences.iter().flat_map(|silence| silence.system().secrets());
+    let reports = config.monitoring.reports.iter().flat_map(|report| report.system().secrets());
+    let monitoring = silences.chain(reports).map(|(_, secret)| secret);
     let all =
         [&config.repository.password].into_iter().chain(postgresql).chain(redis).chain(monitoring);
     let files = all.filter_map(|source| match source {

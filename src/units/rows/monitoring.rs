@@ -1,11 +1,10 @@
-//! The units that tell the monitoring.
+//! The units that silence the monitoring and send reports.
 
 use std::path::Path;
 
 use askama::Template;
 
 use crate::config::Stage;
-use crate::config::monitoring::ReportConfig;
 use crate::paths;
 use crate::units::Unit;
 use crate::units::render::credential::line;
@@ -24,7 +23,7 @@ pub const SILENCE: Row = Row {
             begin: renderer.helper(&["silence", "begin"]),
             end: renderer.helper(&["silence", "end"]),
             credentials: silence_credentials(renderer),
-            sandbox: told(),
+            sandbox: network(),
         }
         .render()
     },
@@ -50,10 +49,10 @@ pub const SILENCED: Row = Row {
             exec: renderer.helper(&["silenced"]),
             timeout: Text::plain(Timespan::from_secs(wait + 120)),
             credentials: silence_credentials(renderer),
-            // The directory with the record of silences, which outlives the unit.
+            // The directory with the record of silences, which outlasts the unit.
             sandbox: Some(Sandbox {
                 writable: Some(Text::paths([Path::new(paths::STATE)])),
-                ..told()
+                ..network()
             }),
             ..StepService::base().behind(renderer.before(Stage::Prepare, unit))
         }
@@ -84,7 +83,7 @@ pub const UNSILENCE: Row = Row {
         Unsilence {
             exec: renderer.helper(&["unsilence"]),
             credentials: silence_credentials(renderer),
-            sandbox: told(),
+            sandbox: network(),
         }
         .render()
     },
@@ -101,10 +100,7 @@ struct Unsilence {
 pub const REPORT_START: Row = Row {
     name: "gitlab-backup-report-start.service",
     when: When::Start,
-    needed: |config| {
-        let healthchecks = |report: &ReportConfig| matches!(report, ReportConfig::Healthchecks(_));
-        config.monitoring.reports.iter().any(healthchecks)
-    },
+    needed: |config| config.monitoring.reports.iter().any(|report| report.system().wants_start()),
     text: |renderer, _| {
         Report {
             description: "GitLab backup: tell that a run has begun",
@@ -112,7 +108,7 @@ pub const REPORT_START: Row = Row {
             exec: renderer.helper(&["report", "begin"]),
             timeout: Text::plain(Timespan::from_secs(60)),
             credentials: report_credentials(renderer),
-            sandbox: Some(told()),
+            sandbox: Some(network()),
         }
         .render()
     },
@@ -147,43 +143,44 @@ struct Report {
     sandbox: Option<Sandbox>,
 }
 
-/// Network, and zabbix_sender.
-fn told() -> Sandbox {
+/// The sandbox of units that send: they need the network, and may run zabbix_sender.
+fn network() -> Sandbox {
     Sandbox { network: true, foreign: true, ..Sandbox::new("") }
 }
 
-/// None where an own command is to be run, which may do anything.
+/// The sandbox of the report; none if it runs a command of the admin, which may do anything.
 fn report_sandbox(renderer: &Renderer<'_>) -> Option<Sandbox> {
     let mut writable: Vec<&Path> = Vec::new();
     for report in &renderer.config.monitoring.reports {
-        match report {
-            ReportConfig::Command { .. } => return None,
-            ReportConfig::Prometheus(path) => writable.extend(path.parent()),
-            _ => {}
+        let system = report.system();
+        if system.program().is_some() {
+            return None;
         }
+        writable.extend(system.file().and_then(Path::parent));
     }
-    // With `-`: that one is missing is for the report itself to say, in words, and not for the
-    // unit's start.
+    // With `-` the unit starts although a directory is missing, and the report itself fails with a
+    // message that names the directory.
     let writable: Vec<String> =
         writable.iter().map(|path| format!("-{}", path.display())).collect();
     let writable = (!writable.is_empty()).then(|| Text::paths(writable.iter().map(Path::new)));
-    // The exporter's directory may belong to its user.
+    // The directory may belong to the exporter's user.
     let capabilities = if writable.is_some() { "CAP_DAC_OVERRIDE" } else { "" };
-    Some(Sandbox { writable, capabilities, ..told() })
+    Some(Sandbox { writable, capabilities, ..network() })
 }
 
-/// `LoadCredential=` of what the silences need.
+/// `LoadCredential=` for the secrets of the silences.
 fn silence_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
     let silences = &renderer.config.monitoring.silences;
-    lines(silences.iter().flat_map(|silence| silence.secrets()).collect())
+    lines(silences.iter().flat_map(|silence| silence.system().secrets()).collect())
 }
 
+/// `LoadCredential=` for the secrets of the reports.
 fn report_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
     let reports = &renderer.config.monitoring.reports;
-    lines(reports.iter().flat_map(|report| report.secrets()).collect())
+    lines(reports.iter().flat_map(|report| report.system().secrets()).collect())
 }
 
-/// Two systems may share a secret.
+/// One setting per secret, also where two systems share one.
 fn lines(secrets: Vec<(&'static str, &SecretSource)>) -> Vec<Text> {
     let mut once: Vec<(&str, &SecretSource)> = Vec::new();
     for secret in secrets {

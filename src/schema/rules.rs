@@ -6,13 +6,13 @@ use crate::values::{Calendar, SecretSource, Timespan, UnitName, is_noncharacter}
 
 /// Why a value is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::config) struct Refusal {
-    pub(in crate::config) message: String,
-    pub(in crate::config) allowed: Option<String>,
+pub(crate) struct Refusal {
+    pub(crate) message: String,
+    pub(crate) allowed: Option<String>,
 }
 
 impl Refusal {
-    pub(super) fn new(message: impl Into<String>, allowed: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self { message: message.into(), allowed: Some(allowed.into()) }
     }
 }
@@ -29,7 +29,7 @@ const NONCHARACTER: &str =
 
 /// An absolute path, normalised: `//`, `/./` and a trailing `/` are removed. `..` is refused,
 /// because behind a symlink it leads elsewhere.
-pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
+pub(crate) fn path(text: &str) -> Result<PathBuf, Refusal> {
     let refuse = |why: &str| Err(Refusal::new(format!("'{text}' {why}"), ABSOLUTE));
     let path = Path::new(text);
     if text.chars().any(char::is_control) {
@@ -52,13 +52,13 @@ pub(in crate::config) fn path(text: &str) -> Result<PathBuf, Refusal> {
 }
 
 /// Whether one path lies inside the other or both are equal.
-pub(super) fn overlap(one: &Path, other: &Path) -> bool {
+pub(crate) fn overlap(one: &Path, other: &Path) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
 /// The name of an OS user in the form that all tools accept, see systemd's "User/Group Name
 /// Syntax". Dots inside the name are allowed, because directory services use them.
-pub(super) fn os_user(name: &str) -> Result<String, Refusal> {
+pub(crate) fn os_user(name: &str) -> Result<String, Refusal> {
     let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c));
     if first && rest && !name.ends_with('.') && name.len() <= 31 {
@@ -71,12 +71,12 @@ pub(super) fn os_user(name: &str) -> Result<String, Refusal> {
 }
 
 /// The name of a unit.
-pub(super) fn unit(name: &str) -> Result<UnitName, Refusal> {
+pub(crate) fn unit(name: &str) -> Result<UnitName, Refusal> {
     UnitName::new(name).map_err(|error| Refusal { message: error.to_string(), allowed: None })
 }
 
 /// `NAME` of a systemd credential, or `encrypted:NAME` of an encrypted one.
-pub(super) fn credential(text: &str) -> Result<SecretSource, Refusal> {
+pub(crate) fn credential(text: &str) -> Result<SecretSource, Refusal> {
     let (name, source): (_, fn(String) -> SecretSource) = match text.strip_prefix("encrypted:") {
         Some(name) => (name, SecretSource::Encrypted),
         None => (text, SecretSource::Credential),
@@ -96,7 +96,7 @@ pub(super) fn credential(text: &str) -> Result<SecretSource, Refusal> {
 }
 
 /// A calendar event in systemd's normal form.
-pub(super) fn calendar(text: &str) -> Result<String, Refusal> {
+pub(crate) fn calendar(text: &str) -> Result<String, Refusal> {
     let allowed = "a calendar event as in systemd.time(7), like '*-*-* 02:30:00' (try it with 'systemd-analyze calendar')";
     let calendar = text.parse::<Calendar>().map_err(|error| {
         Refusal::new(format!("'{text}' is not a calendar event: {error}"), allowed)
@@ -105,7 +105,7 @@ pub(super) fn calendar(text: &str) -> Result<String, Refusal> {
 }
 
 /// A time span, zero included.
-pub(super) fn timespan(text: &str) -> Result<Timespan, Refusal> {
+pub(crate) fn timespan(text: &str) -> Result<Timespan, Refusal> {
     text.parse().map_err(|error| {
         Refusal::new(
             format!("{error}"),
@@ -115,7 +115,7 @@ pub(super) fn timespan(text: &str) -> Result<Timespan, Refusal> {
 }
 
 /// A time span above zero.
-pub(super) fn timespan_above_zero(text: &str) -> Result<Timespan, Refusal> {
+pub(crate) fn timespan_above_zero(text: &str) -> Result<Timespan, Refusal> {
     match timespan(text)? {
         none if none.duration().is_zero() => {
             Err(Refusal::new(format!("'{text}' leaves no time at all"), "a time span above zero"))
@@ -125,7 +125,7 @@ pub(super) fn timespan_above_zero(text: &str) -> Result<Timespan, Refusal> {
 }
 
 /// One line that is not blank.
-pub(super) fn one_line(text: &str) -> Result<String, Refusal> {
+pub(crate) fn one_line(text: &str) -> Result<String, Refusal> {
     if text.chars().any(char::is_control) {
         return Err(Refusal::new("has a control character in it", "one line of text"));
     }
@@ -139,7 +139,7 @@ pub(super) fn one_line(text: &str) -> Result<String, Refusal> {
 }
 
 /// The name of a PostgreSQL role or database: any text of the right length.
-pub(super) fn postgresql_name(name: &str) -> Result<String, Refusal> {
+pub(crate) fn postgresql_name(name: &str) -> Result<String, Refusal> {
     if name.is_empty() || name.len() > 63 || name.contains('\0') {
         return Err(Refusal::new(
             format!("'{name}' is not a name that PostgreSQL can have"),
@@ -150,7 +150,7 @@ pub(super) fn postgresql_name(name: &str) -> Result<String, Refusal> {
 }
 
 /// A whole number from `from` to `to`.
-pub(super) fn number<T: TryFrom<i64> + Into<i64>>(
+pub(crate) fn number<T: TryFrom<i64> + Into<i64>>(
     value: i64,
     from: i64,
     to: T,
@@ -163,7 +163,7 @@ pub(super) fn number<T: TryFrom<i64> + Into<i64>>(
 
 /// argv: an absolute program and any arguments that execve(2) accepts. The error has the index of
 /// the refused argument, unless the command as a whole is refused.
-pub(super) fn command(argv: &[String]) -> Result<(), (Option<usize>, Refusal)> {
+pub(crate) fn command(argv: &[String]) -> Result<(), (Option<usize>, Refusal)> {
     let Some(program) = argv.first() else {
         return Err((None, Refusal::new("is empty", "a program and its arguments")));
     };
@@ -205,7 +205,7 @@ pub(super) fn command(argv: &[String]) -> Result<(), (Option<usize>, Refusal)> {
 }
 
 /// The value of `text` in a list of words.
-pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
+pub(crate) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Refusal> {
     let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
     found.ok_or_else(|| {
         let all: Vec<_> = words.iter().map(|(word, _)| *word).collect();
