@@ -2,6 +2,8 @@
 //! directory in which they are laid out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
+mod quick_repository;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Cursor;
@@ -50,7 +52,7 @@ impl Place {
         let place = Self(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
         fs::write(place.path("password"), "secret\n").unwrap();
         fs::create_dir_all(place.path("a/b/c/target")).unwrap();
-        place.engine(EngineName::Builtin).init().unwrap();
+        quick_repository::create(EngineName::Builtin, &place.path("repository"));
         place
     }
 

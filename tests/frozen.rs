@@ -2,6 +2,8 @@
 //! what the repository holds in the end.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
+mod quick_repository;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -42,7 +44,7 @@ impl Lab {
             environment_file: None,
         };
         let engine = repository::open(&config, &password, None, None).unwrap();
-        engine.init().unwrap();
+        quick_repository::create(config.engine, &location);
         let root = directory.path().join("root");
         fs::create_dir(&root).unwrap();
         Self { directory, engine, root, rounds: 0 }

@@ -2,6 +2,8 @@
 //! one format.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
+mod quick_repository;
+
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
@@ -56,7 +58,14 @@ impl Place {
         repository::open(&config, &password, None, None).unwrap()
     }
 
+    /// A repository that opens quickly: for tests that are not about keys.
     fn made(&self, engine: EngineName) -> Box<dyn Engine> {
+        quick_repository::create(engine, &self.path("repository"));
+        self.engine(engine)
+    }
+
+    /// A repository with the key file that the engine itself creates.
+    fn made_with_real_key(&self, engine: EngineName) -> Box<dyn Engine> {
         let engine = self.engine(engine);
         assert!(engine.init().unwrap());
         engine
@@ -196,7 +205,7 @@ fn inventory(root: &Path) -> Vec<String> {
 fn restic_checks_and_restores_what_was_stored() {
     for name in BOTH {
         let place = Place::new();
-        let engine = place.made(name);
+        let engine = place.made_with_real_key(name);
         let (one, two) = (place.tree("one"), place.tree("two"));
         let stored =
             store_with(&*engine, &[two.clone(), one.clone()], &[], Tolerance::None).unwrap();
@@ -432,7 +441,7 @@ fn a_wrong_password_and_a_wrong_place_are_told() {
         let place = Place::new();
         let missing = format!("{:#}", place.engine(name).probe().unwrap_err());
         assert!(missing.contains("repository"), "{name:?}: {missing}");
-        place.made(name);
+        place.made_with_real_key(name);
         fs::write(place.path("password"), "other").unwrap();
         for error in
             [place.engine(name).probe().unwrap_err(), place.engine(name).init().unwrap_err()]
@@ -473,7 +482,7 @@ fn a_kept_key_opens_only_its_own_repository() {
     assert!(with_key(&place).probe().is_err());
     fs::rename(&hidden, place.path("password")).unwrap();
     with_key(&place).probe().unwrap();
-    other.made(EngineName::Builtin);
+    other.made_with_real_key(EngineName::Builtin);
     with_key(&other).probe().unwrap();
 }
 
@@ -481,7 +490,7 @@ fn a_kept_key_opens_only_its_own_repository() {
 fn keys_come_and_go_and_the_one_in_use_stays() {
     for name in BOTH {
         let place = Place::new();
-        let engine = place.made(name);
+        let engine = place.made_with_real_key(name);
         let second = place.path("second");
         fs::write(&second, "another\n").unwrap();
         engine.add_key(&second).unwrap();
@@ -802,7 +811,7 @@ fn a_password_is_what_restic_reads_of_its_file() {
         {
             let place = Place::new();
             fs::write(place.path("password"), text).unwrap();
-            place.made(maker);
+            place.made_with_real_key(maker);
             place
                 .engine(opener)
                 .probe()

@@ -1,6 +1,8 @@
 //! Retention: the same runs stay as with restic's own policy, and what is not known is not judged.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
+mod quick_repository;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,16 +17,16 @@ use gitlab_backup::runs::Manifest;
 use gitlab_backup::values::{RunId, SecretSource, Timespan};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use quick_repository::PASSWORD;
 use rustic_backend::BackendOptions;
 use rustic_core::jiff::Timestamp as Moment;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{
-    BackupOptions, ConfigOptions, Credentials, IndexedIdsStatus, KeyOptions, ParentOptions,
-    PathList, Repository, RepositoryOptions, SnapshotOptions,
+    BackupOptions, Credentials, IndexedIdsStatus, OpenStatus, ParentOptions, PathList, Repository,
+    RepositoryOptions, SnapshotOptions,
 };
 
 const DAY: i64 = 24 * 3600;
-const PASSWORD: &str = "secret";
 const HOST: &str = "lab";
 const PARTS: [&str; 2] = ["files", "postgresql"];
 /// The tests beside this one start programs, each of which has our lock for a moment, between its
@@ -70,6 +72,16 @@ fn restic(location: &Path, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// A new repository in `location`, opened by the library itself.
+fn created(location: &Path) -> Repository<OpenStatus> {
+    quick_repository::create(EngineName::Builtin, location);
+    let backends =
+        BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
+    let repository =
+        Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
+    repository.open(&Credentials::password(PASSWORD)).unwrap()
+}
+
 /// A policy as restic-forget(1) is told.
 fn keep(policy: &Retention) -> Vec<String> {
     let counts = [
@@ -98,13 +110,7 @@ fn strs(words: &[String]) -> Vec<&str> {
 fn keeps_what_restic_keeps() {
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let location = directory.path().join("repository");
-    let backends =
-        BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
-    let repository =
-        Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
-    let repository = repository
-        .init(&Credentials::password(PASSWORD), &KeyOptions::default(), &ConfigOptions::default())
-        .unwrap();
+    let repository = created(&location);
     let times = nights();
     let snapshot = |time: &Timestamp| {
         let time = Moment::from_second(time.as_second())
@@ -440,18 +446,8 @@ impl Year {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let location = directory.path().join("ours");
         fs::write(directory.path().join("password"), PASSWORD).unwrap();
-        let backends =
-            BackendOptions::default().repository(location.to_str().unwrap()).to_backends().unwrap();
-        let repository =
-            Repository::new(&RepositoryOptions::default().no_cache(true), &backends).unwrap();
-        let repository = repository
-            .init(
-                &Credentials::password(PASSWORD),
-                &KeyOptions::default(),
-                &ConfigOptions::default(),
-            )
-            .unwrap();
-        Self { directory, repository: repository.to_indexed_ids().unwrap() }
+        let repository = created(&location).to_indexed_ids().unwrap();
+        Self { directory, repository }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -700,7 +696,7 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
     // Into another repository, in which every snapshot has another id.
     let copy = year.path("copy");
     let (ours, password) = (year.path("ours"), year.path("password"));
-    restic(&copy, &["init"]);
+    quick_repository::create(EngineName::Restic, &copy);
     restic(
         &copy,
         &[

@@ -13,12 +13,21 @@ NO_CLOCK=/usr/lib/systemd/system/gitlab-backup-run.timer.d
 trap 'echo "why: ended with $? at line $LINENO: ${BASH_COMMAND:0:200}" >&2' ERR
 
 boot() {
-  local name=$1-$$ root
-  root=$("$LAB/rootfs" ${2:+"$2"})
-  M=$(cd "$root/.." && pwd)/run/$name
+  prepare_machine "$1-$$" "${2:-rootfs}"
+  trap power_off EXIT
+  start
+  wait_for 30 'GitLab to answer' 'curl -fsS http://127.0.0.1:8080/-/readiness'
+}
+
+# prepare_machine NAME ROOTFS: a root directory in $M/root, which is not yet booted.
+prepare_machine() {
+  local root
+  root=$("$LAB/rootfs" "$2")
+  NAME=$1
+  M=$(cd "$root/.." && pwd)/run/$NAME
   mkdir -p "$M/upper" "$M/work" "$M/root"
   mount -t overlay overlay -o "lowerdir=$root,upperdir=$M/upper,workdir=$M/work" "$M/root"
-  install -m 755 "$PROGRAM" "$M/root/usr/local/bin/gitlab-backup"
+  install_program
   # Who looks at what others made, and who loads it; an installation makes them.
   local account
   for account in gitlab-backup-sandbox gitlab-backup-loader; do
@@ -27,11 +36,9 @@ boot() {
   # The clock is the host's: at 02:30 of it every machine would begin a run of its own, in the middle of whatever is tried.
   mkdir -p "$M/root/$NO_CLOCK"
   printf '[Timer]\nOnCalendar=\nOnCalendar=2099-01-01\n' > "$M/root/$NO_CLOCK/lab.conf"
-  NAME=$name
-  trap power_off EXIT
-  start
-  wait_for 30 'GitLab to answer' 'curl -fsS http://127.0.0.1:8080/-/readiness'
 }
+
+install_program() { install -m 755 "$PROGRAM" "$M/root/usr/local/bin/gitlab-backup"; }
 
 start() {
   # A control group of its own: two containers in one would share theirs.
@@ -40,6 +47,7 @@ start() {
     export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
     exec systemd-nspawn -q -D "$2" -b --register=no --keep-unit -M "$1" --private-network --console=pipe </dev/null' _ "$NAME" "$M/root" >> "$M/console" 2>&1 &
   NSPAWN=$!
+  echo $NSPAWN > "$M/nspawn"
   for _ in $(seq 300); do
     LEADER=$(pgrep -P "$NSPAWN" 2>/dev/null | head -1 || true)
     if [ -n "$LEADER" ] && inside 'systemctl is-system-running --wait' >/dev/null 2>&1; then break; fi
