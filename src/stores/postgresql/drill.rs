@@ -18,7 +18,7 @@ use crate::host::{process, user};
 use crate::runs::record::read_json;
 use crate::runs::{Database, Manifest};
 use crate::stores::inspection::scratch::{Scratch, give};
-use crate::stores::inspection::server::{Launch, Server, ensure_short};
+use crate::stores::inspection::server::{Launch, ScratchServer, ensure_short};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::globals::{Globals, Role};
 use crate::stores::postgresql::load::{Loader, Moment};
@@ -110,7 +110,7 @@ struct Running {
     config: Postgresql,
     place: PathBuf,
     user: Option<User>,
-    _server: Server,
+    _server: ScratchServer,
 }
 
 /// Creates a database cluster in the scratch directory, and starts its server.
@@ -151,7 +151,7 @@ async fn begin(
         bin_dir: Some(programs),
     };
     let client = Client::new(&config)?;
-    server.answering(async || client.connect(MAINTENANCE).await.map(Some)).await?;
+    server.wait_for_answer(async || client.connect(MAINTENANCE).await.map(Some)).await?;
     drop(client);
     Ok(Running { config, place, user, _server: server })
 }
@@ -170,7 +170,12 @@ fn ensure_room(manifest: &Manifest, scratch: &Scratch) -> Result<()> {
 }
 
 /// Has initdb create the cluster, and starts its server on a socket in `place`.
-fn start(programs: &Path, place: &Path, user: Option<&User>, superuser: &str) -> Result<Server> {
+fn start(
+    programs: &Path,
+    place: &Path,
+    user: Option<&User>,
+    superuser: &str,
+) -> Result<ScratchServer> {
     let data = place.join("data");
     notify::status("making a server for the drill");
     let mut initdb = Launch { user, place, signal: Signal::KILL }.command(&programs.join("initdb"));
@@ -187,7 +192,7 @@ fn start(programs: &Path, place: &Path, user: Option<&User>, superuser: &str) ->
     words.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
     // SIGQUIT: an immediate shutdown, with all its children.
     let launch = Launch { user, place, signal: Signal::QUIT };
-    Server::start(&launch, &programs.join("postgres"), &words)
+    ScratchServer::start(&launch, &programs.join("postgres"), &words)
 }
 
 /// The directory with the server's programs: the configured one, or that of the newest server.

@@ -81,7 +81,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
         Ok(())
     }
 
-    async fn clear(&mut self, plan: &RestorePlan) -> Result<()> {
+    async fn remove_stale(&mut self, plan: &RestorePlan) -> Result<()> {
         removal::clear(self.config, plan).await
     }
 
@@ -113,7 +113,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
     }
 
     /// Others may be in the databases, and keep them from being renamed.
-    async fn call_back(&mut self, journal: &Journal) -> Result<(), Refused> {
+    async fn switch_back(&mut self, journal: &Journal) -> Result<(), Refused> {
         let before = match self.exchange.way(journal).await {
             Ok(before) => before,
             Err(error) => return Err(Refused { error, untouched: true }),
