@@ -131,7 +131,7 @@ async fn make_role(config: &Config) -> Result<()> {
         .postgresql
         .as_ref()
         .context("[postgresql] enable is false: there is no server to make a role on")?;
-    for statement in postgresql::make_role(postgresql).await? {
+    for statement in postgresql::create_role(postgresql).await? {
         note!("ran: {statement};");
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! Extracts files from the repository in a child process: the engine's library may abort its process
-//! when a disk is full or a blob is damaged.
+//! Extracts files from the repository in a child process: the engine's library may abort its
+//! process when a disk is full or a blob is damaged.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use crate::config::Config;
 use crate::host::process;
 use crate::open;
 
-/// Extracts `paths` of `snapshot` (everything if there are none) below `target`, in a child process.
+/// Extracts `paths` of `snapshot` (everything if there are none) below `target`, in a child
+/// process.
 pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own path")?;
     let mut command = Command::new(program);

@@ -217,8 +217,8 @@ fn make_parents(live: &Path, staged: &Directory, inside: &Path) -> Result<(Direc
     Ok((existing.make_all(missing, model.as_ref())?, name.to_owned()))
 }
 
-/// Gives the roots that are mount points, which are not renamed, the owner and mode that they had in
-/// the run.
+/// Gives the roots that are mount points, which are not renamed, the owner and mode that they had
+/// in the run.
 pub(super) fn adopt_mounts(layout: &Layout) -> Result<()> {
     let staged = layout.places.staged.open()?;
     for Root { path, .. } in layout.roots.iter().filter(|root| root.mount) {

@@ -1,7 +1,7 @@
 //! The interface of a store in a restore.
 //!
-//! `src/restore/` calls it in this order: [`plan`](Restoration::plan) before GitLab is stopped; then
-//! the units of the stores stage the new data beside the old data; then, for every store,
+//! `src/restore/` calls it in this order: [`plan`](Restoration::plan) before GitLab is stopped;
+//! then the units of the stores stage the new data beside the old data; then, for every store,
 //! [`prepare`](Restoration::prepare), [`put`](Restoration::put) and
 //! [`commit`](Restoration::commit). If a step fails, all steps before it are undone. When GitLab
 //! answers, [`finish`](Restoration::finish) removes the old data.

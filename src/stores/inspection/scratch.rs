@@ -1,9 +1,9 @@
 //! The scratch directory of a verify: dumps are extracted and throwaway servers run in it. It is
 //! removed at the end, or by the next verify if this one is killed.
 //!
-//! Other users can create files beside it, and can lock every file that they can open. So this module
-//! never waits for a lock, and the lock that shows that a verify is still running is on a file that
-//! no other user can open.
+//! Other users can create files beside it, and can lock every file that they can open. So this
+//! module never waits for a lock, and the lock that shows that a verify is still running is on a
+//! file that no other user can open.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -25,8 +25,8 @@ const LOCK: &str = "lock";
 /// A directory that is older than this and still not locked belongs to a killed verify.
 const LOCKED_WITHIN: Duration = Duration::from_secs(3600);
 
-/// A scratch directory. It is locked while its process lives: a directory without a lock was left by
-/// a killed verify.
+/// A scratch directory. It is locked while its process lives: a directory without a lock was left
+/// by a killed verify.
 pub(crate) struct Scratch {
     parent: Directory,
     name: OsString,
@@ -41,7 +41,7 @@ impl Scratch {
             let parent = Directory::open(parent)?;
             let stat = parent.stat()?;
             let alone = stat.st_mode & 0o022 == 0 || stat.st_mode & 0o1000 != 0;
-            ensure!(alone, "others can rename what is in it: 'chmod +t' keeps them from it");
+            ensure!(alone, "others can rename files in it: set the sticky bit with 'chmod +t'");
             sweep(&parent)?;
             let name = format!("{PREFIX}{}", &random::name()?[..8]);
             let hidden = OsString::from(format!("{HIDDEN}{name}"));
@@ -63,12 +63,12 @@ impl Scratch {
     }
 
     /// Creates a directory in it that no other user can enter.
-    pub(crate) fn place(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn create_place(&self, name: &str) -> Result<PathBuf> {
         Ok(self.directory.make(OsStr::new(name), 0o700)?.path().to_owned())
     }
 
     /// Creates a directory in it that only `user` (if `None`: the user of this process) can enter.
-    pub(crate) fn place_of(&self, name: &str, user: Option<&User>) -> Result<PathBuf> {
+    pub(crate) fn create_place_for(&self, name: &str, user: Option<&User>) -> Result<PathBuf> {
         let place = self.directory.make(OsStr::new(name), 0o700)?;
         if let Some(user) = user {
             place.give(user.uid.as_raw(), user.gid.as_raw())?;
@@ -77,7 +77,7 @@ impl Scratch {
     }
 
     /// Removes a directory in it, with its contents.
-    pub(crate) fn clear(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove_place(&self, name: &str) -> Result<()> {
         self.directory.remove(OsStr::new(name))
     }
 
@@ -217,7 +217,7 @@ mod tests {
         }
         assert!(!path("gitlab-backup-verify-killed").exists() && at_work.directory.path().exists());
         assert!(!path("gitlab-backup-verify-locked").exists());
-        let place = scratch.place("one").unwrap();
+        let place = scratch.create_place("one").unwrap();
         assert_eq!(place.metadata().unwrap().mode() & 0o777, 0o700);
         scratch.remove().unwrap();
         assert!(!place.exists());

@@ -1,9 +1,9 @@
 //! Puts a file or directory in place where another user can interfere: the owner of the directory
-//! above can create something under the name again as fast as we move it aside. An atomic exchange,
-//! renameat2(2), always succeeds.
+//! above can create something under the name again as fast as it is moved aside. Then the two are
+//! exchanged atomically (renameat2(2) with `RENAME_EXCHANGE`).
 //!
-//! If a process is killed after the exchange, the intruder's file is in the staged or aside
-//! directory, where our data was. A mark, a file written before the exchange, records that.
+//! If a process is killed right after the exchange, the other user's file is in the staged or aside
+//! directory, where the data was. A mark, a file written before the exchange, records that.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -22,8 +22,8 @@ const MARK: &str = "placing-";
 /// How often another user may create and remove something in the way.
 const TRIES: u32 = 10_000;
 
-/// Puts data in place, and moves everything that is in the way to a directory that is removed at the
-/// end of the restore.
+/// Puts data in place, and moves everything that is in the way to a directory that is removed at
+/// the end of the restore.
 pub(super) struct Placing<'a> {
     /// The directory for what was in the way and for the marks.
     top: &'a Directory,
@@ -78,8 +78,8 @@ impl<'a> Placing<'a> {
         }
     }
 
-    /// Completes the exchange of a killed process, if its mark is still there: moves the intruder's
-    /// file out of `holder`.
+    /// Completes the exchange of a killed process, if its mark is still there: moves the other
+    /// user's file out of `holder`.
     pub fn settle(&self, holder: &Directory, step: &Move) -> Result<()> {
         if !self.has_marks || holder.look(&step.inside)?.is_none() {
             return Ok(());

@@ -237,7 +237,8 @@ fn an_exchange_is_not_done_twice() {
     let aside = layout.places.aside.path.join(below(&data));
     let staged = &layout.places.staged.path;
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
-    // In `backward`: the new data is staged, the old data is live, the intruder's directory is aside.
+    // In `backward`: the new data is staged, the old data is live, the other user's directory is
+    // aside.
     fs::rename(&data, staged.join(below(&data))).unwrap();
     fs::write(
         staged.join(format!("placing-{}-{}", inode(&layout.places.aside.path), inode(&aside))),

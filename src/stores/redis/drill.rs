@@ -33,7 +33,7 @@ pub(super) async fn load(
         format!("{} is not installed: install it, it need not run", programs.join(" or "))
     })?;
     let user = user::sandbox()?;
-    let place = scratch.place_of(&format!("drill-redis-{name}"), user.as_ref())?;
+    let place = scratch.create_place_for(&format!("drill-redis-{name}"), user.as_ref())?;
     let socket = place.join("socket");
     ensure_short(&socket)?;
     let (from, was) = Directory::of(file)?;
