@@ -1,5 +1,5 @@
-//! Where GitLab keeps its data: one folder, one store. A [`Store`] says what a run, its manifest, a
-//! verify and a restore must know of it; they know its trait, and no store by its name.
+//! The places where GitLab keeps its data: one folder for each [`Store`]. A run, its manifest, a
+//! verify and a restore use the trait only, and do not know which stores there are.
 
 pub mod extract;
 pub mod files;
@@ -16,8 +16,8 @@ mod store;
 pub use restoration::{Asked, Refused, Restoration};
 pub use store::{Captured, Store};
 
-/// The stores, in the order in which a restore puts them in place: first the one that others can
-/// keep from it.
+/// The stores, in the order in which a restore puts them in place. PostgreSQL comes first: it is
+/// the only one in which other sessions can prevent that.
 pub fn all() -> [&'static dyn Store; 3] {
     [&postgresql::PostgreSql, &redis::RedisStore, &files::FileStore]
 }

@@ -132,7 +132,7 @@ async fn create_role(config: &Config) -> Result<()> {
         .postgresql
         .as_ref()
         .context("[postgresql] enable is false: there is no server for the role")?;
-    for statement in postgresql::make_role(postgresql).await? {
+    for statement in postgresql::create_role(postgresql).await? {
         note!("ran: {statement};");
     }
     Ok(())

@@ -83,7 +83,7 @@ async fn ensure_answers(config: &Config, journal: &Journal) -> Result<()> {
 /// Tries once more to remove something. Returns it if it is still left.
 async fn again(stores: &mut [Box<dyn Restoration + '_>], leftover: Leftover) -> Option<Leftover> {
     if let Thing::Directory { held, account } = &leftover.thing {
-        return leftover::again(held, *account, &leftover);
+        return leftover::retry(held, *account, &leftover);
     }
     for store in stores {
         if let Some(left) = store.retry(&leftover).await {

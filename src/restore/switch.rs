@@ -24,7 +24,7 @@ pub async fn switch(config: &Config) -> Result<()> {
     let mut stores = restoration::all(config);
     // Before the journal says so: a server that is only stopped is started again by the undo.
     for store in &mut stores {
-        store.down(&journal.plan, &manager).await?;
+        store.stop_servers(&journal.plan, &manager).await?;
     }
     match replace(&mut stores, &manager, &mut journal).await {
         Ok(()) => Ok(()),

@@ -49,7 +49,7 @@ pub async fn undo(config: &Config) -> Result<()> {
 /// Begins a journal. It names every directory before it is created, and knows each after that.
 async fn begin(stores: &mut [Box<dyn Restoration + '_>], plan: RestorePlan) -> Result<()> {
     for store in &mut *stores {
-        store.clear(&plan).await?;
+        store.remove_stale(&plan).await?;
     }
     let root = RootDirectory::host();
     let mut journal = Journal {
@@ -64,7 +64,7 @@ async fn begin(stores: &mut [Box<dyn Restoration + '_>], plan: RestorePlan) -> R
     };
     journal.save(&root)?;
     for store in stores {
-        store.begin(&mut journal.plan)?;
+        store.create_directories(&mut journal.plan)?;
     }
     journal.save(&root)?;
     write_json(Path::new(paths::RESTORE_PLAN), &journal.plan)
@@ -92,7 +92,7 @@ pub(super) async fn back(
     if journal.state != State::Staging {
         prove(stores, journal).await?;
         for store in &mut *stores {
-            store.down(&journal.plan, manager).await?;
+            store.stop_servers(&journal.plan, manager).await?;
         }
         call_back(stores, manager, journal).await?;
         for store in stores.iter().rev() {
@@ -117,7 +117,7 @@ async fn call_back(
     journal.save(&RootDirectory::host())?;
     let mut came_back = false;
     for store in &mut *stores {
-        let Err(refused) = store.call_back(journal).await else {
+        let Err(refused) = store.switch_back(journal).await else {
             came_back = true;
             continue;
         };
@@ -137,7 +137,7 @@ async fn up(
     journal: &Journal,
 ) -> Result<()> {
     for store in stores {
-        store.up(&journal.plan, manager).await?;
+        store.start_servers(&journal.plan, manager).await?;
     }
     Ok(())
 }

@@ -58,12 +58,12 @@ pub async fn verify(
         (inspection.report)(Finding::of(&what, repository::unchanged(run, part)));
         let all = stores::all();
         let Some(store) = all.iter().find(|store| store.name() == part.name) else { continue };
-        let place = inspection.scratch.place(&part.name)?;
+        let place = inspection.scratch.create_place(&part.name)?;
         // What is in it is other people's: it ends nothing but the look at itself.
         if let Err(error) = store.verify(&mut inspection, &manifest, part, &place).await {
             (inspection.report)(Finding::of(&what, Err(error)));
         }
-        inspection.scratch.clear(&part.name)?;
+        inspection.scratch.remove_place(&part.name)?;
     }
     inspection.scratch.remove()
 }

@@ -1,5 +1,5 @@
-//! From the repository to a directory, in a process of its own: what the engine's library does when
-//! a disk is full or a blob is bad may end its process, and must not end ours.
+//! Extracts files from the repository in a child process: the engine's library may abort its
+//! process when a disk is full or a blob is damaged.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use crate::config::Config;
 use crate::host::process;
 use crate::open;
 
-/// Lays `paths` of `snapshot` (everything if there are none) out below `target`.
+/// Extracts `paths` of `snapshot` (everything if there are none) below `target`, in a child
+/// process.
 pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
     let program = std::env::current_exe().context("cannot find this program's own path")?;
     let mut command = Command::new(program);
@@ -23,13 +24,15 @@ pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf
         .args(paths);
     let output = command.stdin(Stdio::null()).output().context("cannot run this program again")?;
     ensure!(output.status.success(), "{}", process::tail(&output.stderr));
-    // What was left out is told there.
-    std::io::stderr().write_all(&output.stderr).context("cannot tell what was said")
+    // The child's warnings name the files that it left out.
+    std::io::stderr()
+        .write_all(&output.stderr)
+        .context("cannot pass on the output of the extracting process")
 }
 
-/// What the child does.
+/// Extracts in this process: this is what the child of [`in_child`] runs.
 pub fn extract(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
-    // Within a unit the key is kept: deriving it from the password costs half a second each time.
+    // The units of a run share a key: deriving it from the password takes half a second each time.
     let engine = if std::env::var_os("GITLAB_BACKUP_RUN_ID").is_some() {
         open::in_run(config)?
     } else {

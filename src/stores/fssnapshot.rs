@@ -1,4 +1,4 @@
-//! The bracket of the file systems' snapshots: made in the window, gone at the end of the run.
+//! The bracket of the file system snapshots: taken in the window, removed at the end of the run.
 
 use std::path::Path;
 use std::thread;
@@ -13,38 +13,45 @@ use crate::stores::files::{CapturePlan, clear_clones};
 use crate::systemd::notify;
 use crate::volume::{self, Snapshot};
 
-/// Makes all snapshots of the plan at once, tells systemd that the window may close, and mounts
-/// them.
+/// Takes all snapshots of the plan in parallel, notifies systemd that the window may close, and
+/// mounts the snapshots.
 pub fn begin(config: &Config) -> Result<()> {
     let plan = CapturePlan::current()?;
     let size = config.files.lvm_snapshot_size.as_str();
-    let each = |what: &(dyn Fn(&Snapshot) -> Result<()> + Sync)| {
-        thread::scope(|scope| {
-            let threads: Vec<_> =
-                plan.snapshots.iter().map(|snapshot| scope.spawn(move || what(snapshot))).collect();
-            threads
-                .into_iter()
-                .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread died"))?)
-        })
-    };
-    each(&|snapshot| {
+    in_parallel(&plan.snapshots, |snapshot| {
         let taken = volume::volumes(snapshot.kind, size).take(snapshot);
-        taken.with_context(|| format!("cannot make a snapshot of {}", snapshot.origin))
+        taken.with_context(|| format!("cannot take a snapshot of {}", snapshot.origin))
     })?;
-    notify::ready("every snapshot is made");
-    each(&|snapshot| {
+    notify::ready("all snapshots are taken");
+    in_parallel(&plan.snapshots, |snapshot| {
         let mounted = volume::volumes(snapshot.kind, size).mount(snapshot);
         mounted.with_context(|| format!("cannot mount the snapshot of {}", snapshot.origin))
     })
 }
 
-/// Removes the snapshots and the clones, however far they got. Does not read the configuration: a
-/// file that was broken meanwhile must not keep them.
+/// Calls `action` for each snapshot, in a thread each. Returns the first error in the order of
+/// `snapshots`, when all threads have ended.
+fn in_parallel(
+    snapshots: &[Snapshot],
+    action: impl Fn(&Snapshot) -> Result<()> + Sync,
+) -> Result<()> {
+    let action = &action;
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            snapshots.iter().map(|snapshot| scope.spawn(move || action(snapshot))).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })
+}
+
+/// Removes the snapshots and the clones, whether or not they were completed. Does not read the
+/// configuration: snapshots must be removed even if the file has become invalid since.
 pub fn end() -> Result<()> {
     let Some(plan) = read_json::<CapturePlan>(Path::new(paths::FREEZE))? else { return Ok(()) };
     let mut failures = Vec::new();
     for snapshot in &plan.snapshots {
-        // What a snapshot may hold no longer matters.
+        // The size only matters when a snapshot is taken.
         if let Err(error) = volume::volumes(snapshot.kind, "").remove(snapshot) {
             failures.push(format!(
                 "cannot remove snapshot {} of {}: {error:#}",
@@ -56,5 +63,5 @@ pub fn end() -> Result<()> {
     if failures.is_empty() {
         return own::remove(paths::FREEZE);
     }
-    Err(anyhow!("{}", failures.join("; ")).context("left to the next run"))
+    Err(anyhow!("{}", failures.join("; ")).context("the next run tries again"))
 }

@@ -1,5 +1,5 @@
-//! A verify, as a store takes part in it: what is looked at, how thoroughly, where, and who gets the
-//! findings.
+//! What a store needs to verify its part of a run: the repository, the depth, a scratch directory,
+//! and the receiver of the findings.
 
 pub(crate) mod scratch;
 pub(super) mod server;
@@ -19,13 +19,13 @@ use crate::repository::Engine;
 use crate::runs::Part;
 use scratch::Scratch;
 
-/// How long a program may take to read nothing.
+/// How long a program may take to read an empty file.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// Bytes that it reads in a second at least, on a slow disk.
+/// Bytes per second that a program reads at least, on a slow disk.
 const PACE: u64 = 1 << 20;
 
-/// How long a program may take to read so many bytes: what others made must not keep a verify for
-/// ever.
+/// How long a program may take to read `bytes`: data that somebody else crafted must not block a
+/// verify forever.
 pub(super) fn patience(bytes: u64) -> Duration {
     PATIENCE + Duration::from_secs(bytes / PACE)
 }
@@ -35,9 +35,9 @@ pub(super) fn patience(bytes: u64) -> Duration {
 pub struct Depth {
     /// Read every byte of the repository.
     pub read_data: bool,
-    /// Check every Git repository, and not a sample.
+    /// Check every Git repository instead of a sample.
     pub all_repositories: bool,
-    /// Restore the dumps into servers that are thrown away.
+    /// Restore the dumps into throwaway servers.
     pub drill: bool,
 }
 
@@ -47,9 +47,9 @@ pub struct Inspection<'a> {
     pub config: &'a Config,
     /// The repository.
     pub engine: &'a dyn Engine,
-    /// How thorough it is.
+    /// How thorough to be.
     pub depth: Depth,
-    /// The account as which programs run that read other people's data; none without root.
+    /// The account for programs that read other people's data; none if this process is not root.
     pub user: Option<User>,
     pub(crate) scratch: Scratch,
     pub(crate) report: &'a mut dyn FnMut(Finding),
@@ -61,14 +61,14 @@ impl Inspection<'_> {
         (self.report)(finding);
     }
 
-    /// Extracts a part of dumps into `place`, readable for the programs that look at them.
+    /// Extracts a part of dumps into `place`, and lets the programs that check them read it.
     pub(super) fn extract(&self, part: &Part, place: &Path) -> Result<()> {
         extract::in_child(self.config, &part.snapshot, place, &[])?;
         scratch::lend(&Directory::open(place)?, self.user.as_ref()).map(drop)
     }
 }
 
-/// The entries of a part's directories, as they are extracted in `place`.
+/// Lists the entries of a part's directories, which are extracted in `place`.
 pub(super) fn entries(part: &Part, place: &Path) -> Result<Vec<(PathBuf, FileType)>> {
     let mut all = Vec::new();
     let place = Directory::open(place)?;

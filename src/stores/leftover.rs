@@ -1,10 +1,11 @@
-//! A directory with what a restore has replaced, and what becomes of it where it cannot be removed.
+//! Removes the directories of a finished restore, and records those that cannot be removed.
 
 use crate::host::beneath::Held;
 use crate::host::identity::Account;
 use crate::runs::restore::{Leftover, Thing};
 
-/// Removes a directory with the rights of `account`, or root's. Returns what is left of it.
+/// Removes a directory with the rights of `account`, or of root if there is none. Returns it as a
+/// leftover if that fails.
 pub(super) fn remove(held: &Held, account: Option<Account>) -> Option<Leftover> {
     let removed = match account {
         Some(account) => account.act(|| held.remove()),
@@ -14,8 +15,8 @@ pub(super) fn remove(held: &Held, account: Option<Account>) -> Option<Leftover> 
     Some(Leftover { thing: directory(held, account), why, by_hand: false })
 }
 
-/// Tries again to remove what an earlier restore left. Returns it if it is still there.
-pub(crate) fn again(
+/// Tries again to remove the leftover of an earlier restore. Returns it if it is still there.
+pub(crate) fn retry(
     held: &Held,
     account: Option<Account>,
     leftover: &Leftover,
@@ -23,12 +24,12 @@ pub(crate) fn again(
     if !leftover.by_hand {
         return remove(held, account);
     }
-    // Until the admin has removed it.
+    // Only the admin may remove it.
     let is_gone = held.open_if_there().is_ok_and(|found| found.is_none());
     (!is_gone).then(|| leftover.clone())
 }
 
-/// Leaves a directory to the admin: it has something that exists nowhere else.
+/// Leaves a directory to the admin: it holds data that exists nowhere else.
 pub(super) fn keep(held: &Held, why: String) -> Leftover {
     Leftover { thing: directory(held, None), why, by_hand: true }
 }

@@ -1,8 +1,9 @@
-//! The replacement of files: renames, each of which can be done again or taken back, wherever the
-//! process before was killed.
+//! Replaces files by renames. Every rename can be repeated or undone, even if an earlier process
+//! was killed at any point between two of them.
 //!
-//! What is live belongs to others, and so may the directories around it: each is held by descriptor
-//! for its rename, and no link leads elsewhere.
+//! There are three places: *live*, the path that GitLab uses; *staged*, the directory with the new
+//! data; and *aside*, the directory for the old data. Other users may own the live data and the
+//! directories above it, so every rename uses descriptors of directories and follows no link.
 
 mod placing;
 
@@ -17,13 +18,13 @@ use crate::runs::restore::{Layout, Move, Moves, Places, Root};
 
 use placing::Placing;
 
-/// Left alone at the top of a file system: fsck's, and of no use to anybody else.
+/// The directory of fsck(8) at the top of a file system. It is not replaced.
 const LOST_FOUND: &str = "lost+found";
 
-/// The renames that put `layout`'s paths in place.
+/// Plans the renames that put `layout`'s paths in place.
 ///
 /// # Errors
-/// If what should be laid out is not.
+/// If a path is not staged.
 pub(super) fn plan(layout: &Layout) -> Result<Moves> {
     let staged = layout.places.staged.open()?;
     let mut steps = Vec::new();
@@ -31,15 +32,16 @@ pub(super) fn plan(layout: &Layout) -> Result<Moves> {
         let inside = below(&root.path);
         staged
             .look(inside)?
-            .with_context(|| format!("{} is not laid out", staged.path().join(inside).display()))?;
+            .with_context(|| format!("{} is missing", staged.path().join(inside).display()))?;
         if !root.mount {
-            steps.push(one(&root.path, inside, true)?);
+            steps.push(plan_move(&root.path, inside, true)?);
             continue;
         }
-        let laid = staged.below(inside)?;
+        // A mount point cannot be renamed: rename its entries.
+        let new_root = staged.below(inside)?;
         let live = Directory::open(&root.path)?;
         let mut names: Vec<OsString> =
-            live.entries()?.into_iter().chain(laid.entries()?).map(|(name, _)| name).collect();
+            live.entries()?.into_iter().chain(new_root.entries()?).map(|(name, _)| name).collect();
         names.sort();
         names.dedup();
         for name in names {
@@ -50,24 +52,24 @@ pub(super) fn plan(layout: &Layout) -> Result<Moves> {
             {
                 continue;
             }
-            let new = laid.look(Path::new(&name))?.is_some();
-            steps.push(one(&path, &inside.join(&name), new)?);
+            let new = new_root.look(Path::new(&name))?.is_some();
+            steps.push(plan_move(&path, &inside.join(&name), new)?);
         }
     }
     Ok(Moves { places: layout.places.clone(), account: None, steps })
 }
 
-/// One rename, by what is there now.
-pub(super) fn one(live: &Path, inside: &Path, new: bool) -> Result<Move> {
+/// Plans the replacement of `live`, depending on whether it exists now.
+pub(super) fn plan_move(live: &Path, inside: &Path, new: bool) -> Result<Move> {
     Ok(Move { live: live.to_owned(), inside: inside.to_owned(), new, old: is_there(live)? })
 }
 
-/// Where `path` lies beneath a directory in which it is laid out.
+/// Where `path` lies below the staged or the aside directory: the same path, but relative.
 pub(super) fn below(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-/// Whether there is anything at `path`. What is above it may be missing too.
+/// Whether `path` exists. The directories above it may be missing too.
 pub(super) fn is_there(path: &Path) -> Result<bool> {
     Ok(match parent(path)? {
         Some((parent, name)) => parent.look(Path::new(&name))?.is_some(),
@@ -75,7 +77,8 @@ pub(super) fn is_there(path: &Path) -> Result<bool> {
     })
 }
 
-/// The directory in which `path` is, and its name; none if there is no such directory.
+/// Opens the directory of `path`, and returns it with the name of `path` in it; `None` if the
+/// directory does not exist.
 fn parent(path: &Path) -> Result<Option<(Directory, OsString)>> {
     match Directory::of(path) {
         Err(error) if is_missing(&error) => Ok(None),
@@ -83,9 +86,9 @@ fn parent(path: &Path) -> Result<Option<(Directory, OsString)>> {
     }
 }
 
-/// The old aside, the new in place. What was done already is not done again.
+/// Moves the old data aside and the new data in place. Skips renames that are already done.
 pub(super) fn forward(moves: &[Moves]) -> Result<()> {
-    each(moves, |moves| {
+    for_each_as_owner(moves, |moves| {
         let (staged, aside) = (moves.places.staged.open()?, moves.places.aside.open()?);
         let placing = Placing::new(&staged)?;
         for step in &moves.steps {
@@ -104,20 +107,17 @@ pub(super) fn forward(moves: &[Moves]) -> Result<()> {
     })
 }
 
-/// Proves that everything old which is to come back is there.
+/// Checks that all the old data is still there and can be put back. Changes nothing.
 ///
 /// # Errors
-/// If something is not. Nothing was touched.
+/// If some of the old data is gone.
 pub(super) fn prove(moves: &[Moves]) -> Result<()> {
-    each(moves, |moves| {
+    for_each_as_owner(moves, |moves| {
         if moves.steps.is_empty() {
             return Ok(());
         }
         let gone = |path: &Path| {
-            format!(
-                "{} is gone, where what was there before was put aside: nothing is put back",
-                path.display()
-            )
+            format!("directory {} of the restore is gone: nothing was put back", path.display())
         };
         let aside =
             moves.places.aside.open_if_there()?.with_context(|| gone(&moves.places.aside.path))?;
@@ -127,12 +127,12 @@ pub(super) fn prove(moves: &[Moves]) -> Result<()> {
             .open_if_there()?
             .with_context(|| gone(&moves.places.staged.path))?;
         for step in moves.steps.iter().filter(|step| step.old) {
-            // Not aside it can only be where it was: then the new has not come.
+            // If the old data is not aside, it must still be live, and the new data not in place.
             let untouched =
                 if step.new { staged.look(&step.inside)?.is_some() } else { is_there(&step.live)? };
             ensure!(
                 aside.look(&step.inside)?.is_some() || untouched,
-                "what was at {} before is gone from {}: nothing is put back",
+                "the old data of {} is gone from {}: nothing was put back",
                 step.live.display(),
                 aside.path().display()
             );
@@ -141,9 +141,10 @@ pub(super) fn prove(moves: &[Moves]) -> Result<()> {
     })
 }
 
-/// The new beside again, the old in place. What was not done is not taken back.
+/// Undoes [`forward`]: moves the new data back to the staged directory and the old data in place.
+/// Skips renames that were not done.
 pub(super) fn backward(moves: &[Moves]) -> Result<()> {
-    each(moves, |moves| {
+    for_each_as_owner(moves, |moves| {
         let (Some(staged), Some(aside)) =
             (moves.places.staged.open_if_there()?, moves.places.aside.open_if_there()?)
         else {
@@ -153,14 +154,18 @@ pub(super) fn backward(moves: &[Moves]) -> Result<()> {
         for step in moves.steps.iter().rev() {
             let (above, name) = split(&step.inside);
             [&staged, &aside].into_iter().try_for_each(|holder| placing.settle(holder, step))?;
-            let old = aside.look(&step.inside)?.is_some();
-            // What is in place is the new: either nothing was there, or the old is aside.
-            let came = !step.old || old;
-            if step.new && came && staged.look(&step.inside)?.is_none() && is_there(&step.live)? {
+            let is_aside = aside.look(&step.inside)?.is_some();
+            // Then the live data, if there is any, is the new data.
+            let is_replaced = !step.old || is_aside;
+            if step.new
+                && is_replaced
+                && staged.look(&step.inside)?.is_none()
+                && is_there(&step.live)?
+            {
                 let (live, live_name) = Directory::of(&step.live)?;
                 live.rename(&live_name, &staged.make_all(above, None)?, name)?;
             }
-            if step.old && old {
+            if step.old && is_aside {
                 let (live, live_name) = Directory::of(&step.live)?;
                 placing.place(&aside, &step.inside, &live, &live_name)?;
             }
@@ -169,7 +174,7 @@ pub(super) fn backward(moves: &[Moves]) -> Result<()> {
     })
 }
 
-/// Takes out the moves whose old cannot come back any more. Returns why, for each.
+/// Removes the moves whose old data cannot be put back any more. Returns the reason for each.
 pub(super) fn forgo(moves: &mut Vec<Moves>) -> Vec<String> {
     let mut reasons = Vec::new();
     moves.retain(|one| match prove(std::slice::from_ref(one)) {
@@ -182,37 +187,38 @@ pub(super) fn forgo(moves: &mut Vec<Moves>) -> Vec<String> {
     reasons
 }
 
-/// Removes what was staged, and the directory for the old if nothing is in it.
+/// Removes the staged directory, and the aside directory if it is empty.
 pub(super) fn unstage(places: &Places) -> Result<()> {
     places.staged.remove()?;
     places.aside.remove_empty()
 }
 
-/// With the rights that are enough for each.
-fn each(moves: &[Moves], what: impl Fn(&Moves) -> Result<()> + Sync) -> Result<()> {
+/// Calls `action` for each, with the rights of its account, or of root if it has none.
+fn for_each_as_owner(moves: &[Moves], action: impl Fn(&Moves) -> Result<()> + Sync) -> Result<()> {
     moves.iter().try_for_each(|moves| match moves.account {
-        Some(account) => account.act(|| what(moves)),
-        None => what(moves),
+        Some(account) => account.act(|| action(moves)),
+        None => action(moves),
     })
 }
 
-/// The directories above, and the name.
+/// Splits a path into the directories above and the name.
 fn split(path: &Path) -> (&Path, &OsStr) {
     (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or(path.as_os_str()))
 }
 
-/// The directory for `live`, and its name in it. What is missing is made as it is above `inside` in
-/// `like`.
-fn make_parents(live: &Path, like: &Directory, inside: &Path) -> Result<(Directory, OsString)> {
+/// Opens the directory of `live`, and returns it with the name of `live` in it. Creates missing
+/// directories with the owners and modes of the directories above `inside` in `staged`.
+fn make_parents(live: &Path, staged: &Directory, inside: &Path) -> Result<(Directory, OsString)> {
     let (above, name) = split(live);
-    let (found, missing) = Directory::nearest(above)?;
-    // So many levels above the laid out one as above the live one.
+    let (existing, missing) = Directory::nearest(above)?;
+    // The staged directory that corresponds to `existing`.
     let levels = missing.components().count();
-    let model = inside.ancestors().nth(levels + 1).and_then(|model| like.below(model).ok());
-    Ok((found.make_all(missing, model.as_ref())?, name.to_owned()))
+    let model = inside.ancestors().nth(levels + 1).and_then(|model| staged.below(model).ok());
+    Ok((existing.make_all(missing, model.as_ref())?, name.to_owned()))
 }
 
-/// Gives roots that could not be renamed what they had in the run.
+/// Gives the roots that are mount points, which are not renamed, the owner and mode that they had
+/// in the run.
 pub(super) fn adopt_mounts(layout: &Layout) -> Result<()> {
     let staged = layout.places.staged.open()?;
     for Root { path, .. } in layout.roots.iter().filter(|root| root.mount) {
@@ -221,8 +227,9 @@ pub(super) fn adopt_mounts(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// What lies at or below `live` and is not at or below its place in `staged`, the topmost of each.
-pub(super) fn only_in(live: &Path, staged: &Held) -> Result<Vec<PathBuf>> {
+/// Lists the paths at or below `live` that the staged data does not have. A directory that is
+/// missing there is listed without its contents.
+pub(super) fn list_only_live(live: &Path, staged: &Held) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let Some((parent, name)) = parent(live)? else { return Ok(found) };
     let Some(stat) = parent.look(Path::new(&name))? else { return Ok(found) };
@@ -231,22 +238,26 @@ pub(super) fn only_in(live: &Path, staged: &Held) -> Result<Vec<PathBuf>> {
     match staged.look(inside)? {
         None => found.push(live.to_owned()),
         Some(other) if !is_directory(stat.st_mode) || !is_directory(other.st_mode) => {
-            // A directory where the run has none: all in it is only here.
+            // A live directory that is a file in the run.
             found.extend(is_directory(stat.st_mode).then(|| live.to_owned()));
         }
-        Some(_) => differences(parent.below(Path::new(&name))?, staged.below(inside)?, &mut found)?,
+        Some(_) => {
+            add_only_live(parent.below(Path::new(&name))?, staged.below(inside)?, &mut found)?
+        }
     }
     Ok(found)
 }
 
-/// Two directories that are compared, and what is still to come of the first.
+/// Two directories that are compared, and the entries of the live one that are still to compare.
 struct Pair {
     live: Directory,
     staged: Directory,
     names: std::vec::IntoIter<(OsString, FileType)>,
 }
 
-fn differences(live: Directory, staged: Directory, found: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the paths below `live` that `staged` does not have to `found`. Not recursive: the stack is
+/// too small for the deepest trees.
+fn add_only_live(live: Directory, staged: Directory, found: &mut Vec<PathBuf>) -> Result<()> {
     let pair = |live: Directory, staged: Directory| -> Result<Pair> {
         Ok(Pair { names: live.entries()?.into_iter(), live, staged })
     };

@@ -1,7 +1,8 @@
-//! PostgreSQL: hold a snapshot of every database in the window, dump from it afterwards; load a
-//! dump into a new database.
+//! PostgreSQL. A backup exports a snapshot of every database in the window, and dumps from it when
+//! GitLab is up again. A restore loads each dump into a new database.
 //!
-//! Queries are ours (`session`); pg_dump, pg_dumpall and pg_restore do what only they can.
+//! This program runs queries in its own sessions (`session`); it calls pg_dump, pg_dumpall and
+//! pg_restore for the rest.
 
 pub(crate) mod client;
 mod drill;
@@ -38,45 +39,52 @@ pub use dump::dump;
 pub use hold::hold;
 pub use preflight::{findings, preflight};
 pub use restore::load;
-pub use role::{ROLE, make as make_role};
+pub use role::{ROLE, create as create_role};
 pub use store::PostgreSql;
 
-/// The part that holds the dumps.
+/// The name of the part that contains the dumps.
 pub const POSTGRESQL: &str = "postgresql";
 
-/// What the holder tells the dump.
+/// The exported snapshots, which [`hold`] writes to a file and [`dump`] reads.
 #[derive(Debug, Serialize, Deserialize)]
-struct Held {
+struct HeldSnapshots {
     server_version: String,
-    databases: Vec<HeldDatabase>,
+    databases: Vec<HeldSnapshot>,
 }
 
+/// The exported snapshot of one database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct HeldDatabase {
+struct HeldSnapshot {
+    /// The name of the database.
     name: String,
+    /// The identifier of the snapshot, for `SET TRANSACTION SNAPSHOT`.
     snapshot: String,
+    /// The size of the database.
     bytes: u64,
+    /// The last value of each sequence: snapshots do not include sequences.
     sequences: BTreeMap<String, i64>,
-    /// Where the rows of each table are, by its number.
+    /// The file node of each table, by the table's OID. A new file node means that the table was
+    /// emptied or rewritten.
     nodes: BTreeMap<u32, u32>,
 }
 
-/// A session that holds a database as it was in the window.
-struct Holder {
+/// A session that holds the snapshot of a database, and locks on its tables.
+struct SnapshotHolder {
     session: Session,
     pid: i32,
-    /// Its tables, by their numbers: nobody can empty or rewrite them.
+    /// The locked tables, by OID. While they are locked, nobody can empty or rewrite them.
     tables: BTreeMap<u32, String>,
-    database: HeldDatabase,
+    database: HeldSnapshot,
 }
 
-/// Where the dump says that it has all of a database, and what is to be known of it.
-fn dumped(database: &str) -> PathBuf {
-    Path::new(paths::PGSNAPSHOT).join(format!("{}.json", directory(database)))
+/// The file that [`dump`] writes when a database is completely dumped. It holds what the manifest
+/// records about the database.
+fn record_path(database: &str) -> PathBuf {
+    Path::new(paths::PGSNAPSHOT).join(format!("{}.json", file_name(database)))
 }
 
-/// A database's name as a file name: anything unusual percent-encoded.
-fn directory(name: &str) -> String {
+/// A database's name as a file name: special characters are percent-encoded.
+fn file_name(name: &str) -> String {
     let encode = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => char::from(byte).to_string(),
         byte => format!("%{byte:02X}"),
@@ -84,15 +92,15 @@ fn directory(name: &str) -> String {
     name.bytes().map(encode).collect()
 }
 
-/// What lies in the staging area beside the dumps.
+/// The file `postgresql.json` beside the dumps.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Dumped {
     pub server_version: String,
     pub databases: Vec<Database>,
-    /// Absent in runs that did not record it: what they had is in globals.sql, as text for people.
+    /// Missing in the runs of early versions, which have only `globals.sql`, a text for people.
     #[serde(default)]
     pub globals: Option<Globals>,
-    /// What could not be dumped and is not missed, in words.
+    /// One sentence for each database that is left out without making the run incomplete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
 }
@@ -102,8 +110,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_of_a_database_can_leave_its_directory() {
-        assert_eq!(directory("gitlabhq_production"), "gitlabhq_production");
-        assert_eq!(directory("../a b"), "%2E%2E%2Fa%20b");
+    fn a_database_name_cannot_lead_to_another_directory() {
+        assert_eq!(file_name("gitlabhq_production"), "gitlabhq_production");
+        assert_eq!(file_name("../a b"), "%2E%2E%2Fa%20b");
     }
 }

@@ -1,10 +1,10 @@
-//! A restore, as every store takes part in it.
+//! The interface of a store in a restore.
 //!
-//! The order is that of `src/restore/`: [`plan`](Restoration::plan) before GitLab is
-//! touched; then the units of the stores stage the new beside the old; then, for every store,
+//! `src/restore/` calls it in this order: [`plan`](Restoration::plan) before GitLab is stopped;
+//! then the units of the stores stage the new data beside the old data; then, for every store,
 //! [`prepare`](Restoration::prepare), [`put`](Restoration::put) and
-//! [`commit`](Restoration::commit). Whatever fails on this way is taken back. When GitLab answers,
-//! [`finish`](Restoration::finish) removes the old.
+//! [`commit`](Restoration::commit). If a step fails, all steps before it are undone. When GitLab
+//! answers, [`finish`](Restoration::finish) removes the old data.
 
 use std::path::{Path, PathBuf};
 
@@ -23,44 +23,44 @@ use crate::stores::space::Needed;
 use crate::systemd::ServiceManager;
 use crate::units::render::credential;
 
-/// What a store plans by.
+/// What a store needs to plan its side of a restore.
 pub struct Asked<'a> {
     /// What the admin asked for.
     pub request: &'a Request,
     /// The run.
     pub manifest: &'a Manifest,
-    /// The store's part of it.
+    /// The store's part of the run.
     pub part: &'a Part,
     /// systemd.
     pub manager: &'a dyn ServiceManager,
 }
 
-/// Why the old did not come back.
+/// Why the old data could not be put back.
 pub struct Refused {
     /// The reason.
     pub error: Error,
-    /// It is certain that nothing was changed: what was restored is still in place, whole.
+    /// It is certain that nothing was changed: the restored data is still in place and complete.
     pub untouched: bool,
 }
 
-/// One store's side of a restore. A method without a body of its own means that the store has
-/// nothing to do at that point. Each can be called again by a restore that goes on where another
-/// was killed.
+/// One store's side of a restore. Methods with a default body are optional: not every store has
+/// something to do at that point. Every method can be called again by a restore that continues
+/// after a crash.
 #[async_trait(?Send)]
 pub trait Restoration {
-    /// Whether the request wants anything of the part.
+    /// Whether the request includes anything from this store's part.
     fn is_wanted(&self, request: &Request) -> bool;
 
-    /// Finds out whether the part can be restored here, and adds to the plan how.
+    /// Checks whether the part can be restored on this host, and adds to the plan how.
     async fn plan(&mut self, asked: &Asked<'_>, plan: &mut RestorePlan) -> Result<()>;
 
-    /// Tries what only a try can show, with GitLab up. Leaves nothing.
+    /// Tries out parts of the restore while GitLab is up, and removes everything it created.
     async fn rehearse(&mut self, _plan: &RestorePlan) -> Result<()> {
         Ok(())
     }
 
-    /// Adds the space that the plan needs. `only` is the path that is asked for, if not everything
-    /// is.
+    /// Adds the space that the plan needs to `needed`. `only` is the path that the request names,
+    /// if it names one.
     fn space(
         &self,
         plan: &RestorePlan,
@@ -69,95 +69,105 @@ pub trait Restoration {
         needed: &mut Needed,
     ) -> Result<()>;
 
-    /// Removes what no journal knows any more and is in the way of the plan.
-    async fn clear(&mut self, _plan: &RestorePlan) -> Result<()> {
+    /// Removes leftovers of earlier restores that are in no journal and are in the way of the plan.
+    async fn remove_stale(&mut self, _plan: &RestorePlan) -> Result<()> {
         Ok(())
     }
 
-    /// Creates the directories beside what is live. The journal is written before and after.
-    fn begin(&mut self, _plan: &mut RestorePlan) -> Result<()> {
+    /// Creates the directories beside the live data. The caller writes the journal before and after
+    /// this call.
+    fn create_directories(&mut self, _plan: &mut RestorePlan) -> Result<()> {
         Ok(())
     }
 
-    /// Extracts the dumps that the plan needs, for the unit that loads them.
+    /// Extracts the dumps that the plan needs. A later unit loads them.
     fn extract_dumps(&self, _plan: &RestorePlan) -> Result<()> {
         Ok(())
     }
 
-    /// Stops what holds the old data.
-    async fn down(&mut self, _plan: &RestorePlan, _manager: &dyn ServiceManager) -> Result<()> {
+    /// Stops the servers that use the old data.
+    async fn stop_servers(
+        &mut self,
+        _plan: &RestorePlan,
+        _manager: &dyn ServiceManager,
+    ) -> Result<()> {
         Ok(())
     }
 
-    /// Writes down in the journal what [`put`](Self::put) is going to change. Nothing live has
-    /// changed so far.
+    /// Adds to the journal what [`put`](Self::put) is going to change. Changes no live data.
     async fn prepare(&mut self, journal: &mut Journal) -> Result<()>;
 
-    /// Puts the new in place of the old.
+    /// Puts the new data in place of the old data.
     async fn put(&mut self, journal: &Journal, manager: &dyn ServiceManager) -> Result<()>;
 
-    /// Makes final what [`put`](Self::put) has only begun. Comes when every store has put.
+    /// Commits what [`put`](Self::put) has left in an open transaction. Called when
+    /// [`put`](Self::put) has succeeded for every store.
     async fn commit(&mut self, _journal: &Journal) -> Result<()> {
         Ok(())
     }
 
-    /// Takes back what [`put`](Self::put) has begun and nobody has committed.
+    /// Rolls back what [`put`](Self::put) has left in an open transaction.
     async fn roll_back(&mut self) {}
 
-    /// Proves that the old can come back.
+    /// Checks that all the old data is still there and can be put back. Changes nothing.
     ///
     /// # Errors
-    /// If some of it is gone. Nothing was touched.
+    /// If some of the old data is gone.
     async fn prove(&mut self, journal: &Journal) -> Result<()>;
 
-    /// Takes from the journal the old that cannot come back any more. A restore that is done again
-    /// does not need it. Returns why, for each.
+    /// Removes old data that cannot be put back any more from the journal: a restore that is
+    /// repeated does not need it. Returns the reason for each.
     fn forgo(&self, _journal: &mut Journal) -> Vec<String> {
         Vec::new()
     }
 
-    /// Brings the old back where others can refuse it. Called for every store before
-    /// [`move_back`](Self::move_back) is called for any: either all of it happens, or nothing.
-    async fn call_back(&mut self, _journal: &Journal) -> Result<(), Refused> {
+    /// Puts the old data back where somebody else can prevent it, entirely or not at all. Called
+    /// for every store before [`move_back`](Self::move_back) is called for any store.
+    async fn switch_back(&mut self, _journal: &Journal) -> Result<(), Refused> {
         Ok(())
     }
 
-    /// Brings the old back by renames, which nobody else can refuse.
+    /// Puts the old data back by renames, which nobody else can prevent.
     fn move_back(&self, _journal: &Journal) -> Result<()> {
         Ok(())
     }
 
-    /// Starts again what [`down`](Self::down) stopped, and waits until it has read its data.
-    async fn up(&mut self, _plan: &RestorePlan, _manager: &dyn ServiceManager) -> Result<()> {
+    /// Starts the servers that [`stop_servers`](Self::stop_servers) stopped, and waits until they
+    /// have read their data.
+    async fn start_servers(
+        &mut self,
+        _plan: &RestorePlan,
+        _manager: &dyn ServiceManager,
+    ) -> Result<()> {
         Ok(())
     }
 
-    /// Removes what was staged.
+    /// Removes the staged data.
     async fn unstage(&mut self, plan: &RestorePlan) -> Result<()>;
 
-    /// Removes the old. Returns what could not be removed.
+    /// Removes the old data. Returns what could not be removed.
     async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>>;
 
-    /// Tries again to remove what an earlier [`finish`](Self::finish) left, if that was this
-    /// store's. Returns what is still left.
+    /// Tries again to remove what an earlier [`finish`](Self::finish) left. Returns `None` if the
+    /// leftover is not this store's, and `Some(None)` if it is removed now.
     async fn retry(&mut self, _leftover: &Leftover) -> Option<Option<Leftover>> {
         None
     }
 }
 
-/// Every store's side of a restore, in the order in which they are put in place.
+/// Every store's side of a restore, in the order in which their data is put in place.
 pub fn all(config: &Config) -> Vec<Box<dyn Restoration + '_>> {
     super::all().map(|store| store.restoration(config)).into()
 }
 
-/// The plan of the restore that is running. Units that are not root get it as a credential.
+/// Reads the plan of the running restore. Units that do not run as root get it as a credential.
 pub fn plan() -> Result<RestorePlan> {
     let path =
         secret::given(credential::RESTORE_PLAN).unwrap_or_else(|| paths::RESTORE_PLAN.into());
     read_json(&path)?.context("nothing is planned: this helper is started by its unit only")
 }
 
-/// The only directory of a part of dumps, where it is extracted.
+/// Where [`extract_part`] puts the directory of a part of dumps, which has only one.
 pub(super) fn dump_directory(part: &Part) -> Result<PathBuf> {
     let path = part
         .paths
@@ -166,8 +176,8 @@ pub(super) fn dump_directory(part: &Part) -> Result<PathBuf> {
     Ok(Path::new(paths::RESTORE_DUMPS).join(moves::below(path)))
 }
 
-/// Extracts `paths` of a part of dumps; all of it if there are none.
+/// Extracts `paths` of a part of dumps; the whole part if `paths` is empty.
 pub(super) fn extract_part(config: &Config, part: &Part, paths: &[PathBuf]) -> Result<()> {
     extract::in_child(config, &part.snapshot, Path::new(paths::RESTORE_DUMPS), paths)
-        .with_context(|| format!("part '{}' cannot be laid out", part.name))
+        .with_context(|| format!("cannot extract part '{}'", part.name))
 }

@@ -1,4 +1,4 @@
-//! What a store is to those who do not know which one it is.
+//! The interface of a store: what a run, its manifest, a verify and a restore need from it.
 
 use std::path::Path;
 
@@ -12,34 +12,35 @@ use crate::finding::Finding;
 use crate::machine::Machine;
 use crate::runs::{Component, Database, Manifest, Part};
 
-/// A place where GitLab keeps data. Its capture is the work of its own units; what everybody else
-/// asks of it is here.
+/// A place where GitLab keeps data. The units of a store capture its data; everything else that a
+/// run, a verify or a restore needs from the store is a method of this trait.
 #[async_trait(?Send)]
 pub trait Store {
-    /// The name of its part in a run.
+    /// The name of the store's part in a run.
     fn name(&self) -> &'static str;
 
-    /// Whether a run with this configuration is only complete with its part.
+    /// Whether the configuration backs this store up: then a run without its part is incomplete.
     fn is_backed_up(&self, config: &Config) -> bool;
 
-    /// What root can find out before a run, without changing anything.
+    /// Checks as root whether the store can be captured. Changes nothing.
     async fn preflight(&self, config: &Config) -> Vec<Finding>;
 
-    /// What only a try can show. A run tries before it touches GitLab; `check` does not.
+    /// Checks by trying: creates something and removes it again. A run does this before it stops
+    /// GitLab; `gitlab-backup check` does not.
     async fn trial(&self, _config: &Config) -> Vec<Finding> {
         Vec::new()
     }
 
-    /// What the manifest records of the capture in the staging directory.
+    /// Reads from the staging directory what the manifest records about the capture.
     fn captured(&self) -> Result<Captured> {
         Ok(Captured::default())
     }
 
-    /// Reads its part back as far as the inspection's depth asks for, and reports each finding.
-    /// `place` is an empty directory that is removed afterwards.
+    /// Reads the store's part back, as thoroughly as the inspection's depth says, and reports each
+    /// finding. `place` is an empty directory that is removed afterwards.
     ///
     /// # Errors
-    /// If the inspection itself cannot go on; what is wrong with the part is a finding.
+    /// If the inspection itself cannot continue. An error in the part is a finding.
     async fn verify(
         &self,
         inspection: &mut Inspection<'_>,
@@ -48,12 +49,12 @@ pub trait Store {
         place: &Path,
     ) -> Result<()>;
 
-    /// The units that its side of a restore stops and starts itself.
+    /// The units that this store's [`Restoration`] stops and starts itself.
     async fn driven_units(&self, _config: &Config, _machine: Machine<'_>) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
-    /// Its side of a restore.
+    /// The store's side of a restore.
     fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a>;
 }
 
@@ -64,6 +65,6 @@ pub struct Captured {
     pub versions: Vec<Component>,
     /// The databases.
     pub databases: Vec<Database>,
-    /// What could not be captured and is not missed, in words.
+    /// One sentence for each thing that is left out of the run without making it incomplete.
     pub left_out: Vec<String>,
 }

@@ -82,7 +82,7 @@ impl Restoration for FilesRestoration<'_> {
         Ok(())
     }
 
-    fn begin(&mut self, plan: &mut RestorePlan) -> Result<()> {
+    fn create_directories(&mut self, plan: &mut RestorePlan) -> Result<()> {
         plan.layouts.iter_mut().try_for_each(|layout| layout.places.make())
     }
 

@@ -71,7 +71,7 @@ pub fn git_is_there() -> Result<()> {
 pub fn fsck(config: &Config, part: &Part, path: &Path, scratch: &Path) -> Result<String> {
     let user = user::sandbox()?;
     let scratch = Scratch::new(scratch)?;
-    let place = scratch.place(&part.name)?;
+    let place = scratch.create_place(&part.name)?;
     let mut desk = Desk::new(config, part, &place, &scratch, user.as_ref())?;
     let seen = desk.fsck(path);
     desk.clear()?;

@@ -1,8 +1,9 @@
-//! Where a verify lays out and starts what it looks at: a directory that is gone afterwards, at the
-//! latest with the next verify.
+//! The scratch directory of a verify: dumps are extracted and throwaway servers run in it. It is
+//! removed at the end, or by the next verify if this one is killed.
 //!
-//! Others can make things beside it, and lock what they can open: no lock is waited for, and the
-//! one that tells a verify at work from one that was killed is on a file that nobody else can open.
+//! Other users can create files beside it, and can lock every file that they can open. So this
+//! module never waits for a lock, and the lock that shows that a verify is still running is on a
+//! file that no other user can open.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -18,14 +19,14 @@ use crate::host::beneath::Directory;
 use crate::host::random;
 
 const PREFIX: &str = "gitlab-backup-verify-";
-/// What it begins with until it is locked.
+/// What the name begins with until the directory is locked.
 const HIDDEN: &str = ".";
 const LOCK: &str = "lock";
-/// One that was not locked within this time never will be.
-const BEGINNING: Duration = Duration::from_secs(3600);
+/// A directory that is older than this and still not locked belongs to a killed verify.
+const LOCKED_WITHIN: Duration = Duration::from_secs(3600);
 
-/// The directory. Locked while its process lives, so that what is left of a killed one can be told
-/// from one at work.
+/// A scratch directory. It is locked while its process lives: a directory without a lock was left
+/// by a killed verify.
 pub(crate) struct Scratch {
     parent: Directory,
     name: OsString,
@@ -34,37 +35,40 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes one below `parent`, and removes there what killed verifies left.
+    /// Creates a scratch directory in `parent`, and removes those that killed verifies left there.
     pub(crate) fn new(parent: &Path) -> Result<Self> {
-        let make = || -> Result<Self> {
+        let create = || -> Result<Self> {
             let parent = Directory::open(parent)?;
             let stat = parent.stat()?;
             let alone = stat.st_mode & 0o022 == 0 || stat.st_mode & 0o1000 != 0;
-            ensure!(alone, "others can rename what is in it: 'chmod +t' keeps them from it");
+            ensure!(alone, "others can rename files in it: set the sticky bit with 'chmod +t'");
             sweep(&parent)?;
             let name = format!("{PREFIX}{}", &random::name()?[..8]);
             let hidden = OsString::from(format!("{HIDDEN}{name}"));
             let new = parent.make(&hidden, 0o700)?;
             let lock = new.create(OsStr::new(LOCK), 0o600)?;
             flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-            // The account that looks passes through; every place in it is closed.
+            // The account of the checking programs must get through to its own directory in it.
             new.set_mode(0o711)?;
             parent.rename(&hidden, &parent, OsStr::new(&name))?;
             let directory = parent.below(Path::new(&name))?;
             Ok(Self { parent, name: name.into(), directory, _lock: lock })
         };
-        make().with_context(|| {
-            format!("cannot work in {}: --scratch names another place", parent.display())
+        create().with_context(|| {
+            format!(
+                "cannot use {} as the scratch directory: choose another one with --scratch",
+                parent.display()
+            )
         })
     }
 
-    /// A directory in it that nobody else can enter.
-    pub(crate) fn place(&self, name: &str) -> Result<PathBuf> {
+    /// Creates a directory in it that no other user can enter.
+    pub(crate) fn create_place(&self, name: &str) -> Result<PathBuf> {
         Ok(self.directory.make(OsStr::new(name), 0o700)?.path().to_owned())
     }
 
-    /// One that `user` (this process's own if `None`) alone can enter.
-    pub(crate) fn place_of(&self, name: &str, user: Option<&User>) -> Result<PathBuf> {
+    /// Creates a directory in it that only `user` (if `None`: the user of this process) can enter.
+    pub(crate) fn create_place_for(&self, name: &str, user: Option<&User>) -> Result<PathBuf> {
         let place = self.directory.make(OsStr::new(name), 0o700)?;
         if let Some(user) = user {
             place.give(user.uid.as_raw(), user.gid.as_raw())?;
@@ -72,20 +76,20 @@ impl Scratch {
         Ok(place.path().to_owned())
     }
 
-    /// Removes a place, with all that is in it.
-    pub(crate) fn clear(&self, name: &str) -> Result<()> {
+    /// Removes a directory in it, with its contents.
+    pub(crate) fn remove_place(&self, name: &str) -> Result<()> {
         self.directory.remove(OsStr::new(name))
     }
 
-    /// Bytes that are free.
+    /// The free bytes of its file system.
     pub(crate) fn free(&self) -> Result<u64> {
         let path = self.directory.path();
         let system = fstatvfs(self.directory.as_fd())
-            .with_context(|| format!("cannot ask for the free space of {}", path.display()))?;
+            .with_context(|| format!("cannot read the free space of {}", path.display()))?;
         Ok(system.f_bavail.saturating_mul(system.f_frsize))
     }
 
-    /// Removes it, with all that is in it.
+    /// Removes the scratch directory with its contents.
     pub(crate) fn remove(self) -> Result<()> {
         self.parent.remove(&self.name)
     }
@@ -93,69 +97,78 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What could not be removed, the next verify removes.
+        // The next verify tries again.
         if let Err(error) = self.parent.remove(&self.name) {
             tracing::warn!("{error:#}");
         }
     }
 }
 
-/// Makes a directory, and all that is in it, the user's own.
+/// Changes the owner of a directory and its contents to `user`, if there is one.
 pub(crate) fn give(directory: &Directory, user: Option<&User>) -> Result<()> {
     user.map_or(Ok(()), |user| directory.give(user.uid.as_raw(), user.gid.as_raw()))
 }
 
-/// Lets `user`'s group read all that is in `directory`, which nobody else could enter so far.
-/// Returns its bytes.
+/// Lets `user`'s group read `directory` and its contents, which no other user could enter so far.
+/// Returns the size of the contents in bytes.
 ///
 /// # Errors
-/// If there is anything but directories and regular files in it.
+/// If `directory` contains anything except directories and regular files.
 pub(crate) fn lend(directory: &Directory, user: Option<&User>) -> Result<u64> {
     directory.lend(user.map(|user| user.gid.as_raw()))
 }
 
-/// Removes what killed verifies left. What cannot be removed is told, and left.
+/// Removes the scratch directories that killed verifies left. Logs a warning for one that cannot be
+/// removed.
 fn sweep(parent: &Directory) -> Result<()> {
     for (name, kind) in parent.entries()? {
         let text = name.to_string_lossy();
-        let begun = text.strip_prefix(HIDDEN).is_some_and(|rest| rest.starts_with(PREFIX));
-        if kind != FileType::Directory || !(begun || text.starts_with(PREFIX)) {
+        let is_hidden = text.strip_prefix(HIDDEN).is_some_and(|rest| rest.starts_with(PREFIX));
+        if kind != FileType::Directory || !(is_hidden || text.starts_with(PREFIX)) {
             continue;
         }
         let path = parent.path().join(&name);
-        match abandoned(parent, &name, begun) {
+        match lock_abandoned(parent, &name, is_hidden) {
             Ok(Some(_locks)) => match parent.remove(&name) {
                 Ok(()) => {
-                    tracing::info!(path = %path.display(), "removed what a verify left that was killed")
+                    tracing::info!(path = %path.display(), "removed the scratch directory of a killed verify")
                 }
-                Err(error) => tracing::warn!("what a verify left that was killed: {error:#}"),
+                Err(error) => {
+                    tracing::warn!(
+                        "cannot remove the scratch directory of a killed verify: {error:#}"
+                    )
+                }
             },
             Ok(None) => {}
-            Err(error) => tracing::warn!("what a verify may have left: {error:#}"),
+            Err(error) => {
+                tracing::warn!("cannot look for scratch directories of killed verifies: {error:#}")
+            }
         }
     }
     Ok(())
 }
 
-/// The locks of one that is ours and of no process any more.
-fn abandoned(parent: &Directory, name: &OsStr, begun: bool) -> Result<Option<Vec<File>>> {
-    let owned = |stat: rustix::fs::Stat| stat.st_uid == rustix::process::geteuid().as_raw();
-    if !parent.look(Path::new(name))?.is_some_and(owned) {
+/// Locks the scratch directory of a killed verify, and returns the locks. Returns `None` if it
+/// belongs to another user or to a verify that is still running.
+fn lock_abandoned(parent: &Directory, name: &OsStr, is_hidden: bool) -> Result<Option<Vec<File>>> {
+    let is_ours = |stat: rustix::fs::Stat| stat.st_uid == rustix::process::geteuid().as_raw();
+    if !parent.look(Path::new(name))?.is_some_and(is_ours) {
         return Ok(None);
     }
     let directory = parent.below(Path::new(name))?;
     let stat = directory.stat()?;
-    if !owned(stat) {
+    if !is_ours(stat) {
         return Ok(None);
     }
     // Earlier versions lock the directory itself.
     let mut locks = vec![File::from(std::os::fd::OwnedFd::from(directory.again()?))];
     match directory.look(Path::new(LOCK))? {
         Some(_) => locks.push(directory.file(Path::new(LOCK))?),
-        None if begun => {
-            let made = SystemTime::UNIX_EPOCH
+        // Another verify may be between creating its directory and locking it.
+        None if is_hidden => {
+            let modified = SystemTime::UNIX_EPOCH
                 + Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
-            if made.elapsed().unwrap_or_default() < BEGINNING {
+            if modified.elapsed().unwrap_or_default() < LOCKED_WITHIN {
                 return Ok(None);
             }
         }
@@ -175,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_killed_verify_left_is_removed() {
+    fn only_scratch_directories_of_killed_verifies_are_removed() {
         let parent = tempfile::tempdir().unwrap();
         let path = |name: &str| parent.path().join(name);
         let at_work = Scratch::new(parent.path()).unwrap();
@@ -204,14 +217,14 @@ mod tests {
         }
         assert!(!path("gitlab-backup-verify-killed").exists() && at_work.directory.path().exists());
         assert!(!path("gitlab-backup-verify-locked").exists());
-        let place = scratch.place("one").unwrap();
+        let place = scratch.create_place("one").unwrap();
         assert_eq!(place.metadata().unwrap().mode() & 0o777, 0o700);
         scratch.remove().unwrap();
         assert!(!place.exists());
     }
 
     #[test]
-    fn a_lock_that_anybody_can_hold_is_not_waited_for() {
+    fn locks_of_other_users_do_not_block() {
         let parent = tempfile::tempdir().unwrap();
         let held = File::open(parent.path()).unwrap();
         flock(&held, FlockOperation::LockExclusive).unwrap();
@@ -219,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_in_which_others_rename_is_no_place() {
+    fn a_directory_in_which_others_can_rename_is_refused() {
         let parent = tempfile::tempdir().unwrap();
         fs::set_permissions(parent.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let error = Scratch::new(parent.path()).err().unwrap();
@@ -227,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn three_thousand_levels_of_a_killed_verify_are_removed() {
+    fn a_leftover_of_three_thousand_levels_is_removed() {
         let parent = tempfile::tempdir().unwrap();
         let left = parent.path().join("gitlab-backup-verify-deep");
         fs::create_dir(&left).unwrap();

@@ -1,4 +1,4 @@
-//! A server that lives as long as the value that stands for it.
+//! Throwaway servers, into which a drill restores dumps.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,33 +17,38 @@ use crate::host::confined::{Confinement, Sockets};
 use crate::host::process;
 
 /// How long a server may take until it answers: it may have to read a large file first.
-const START_PATIENCE: Duration = Duration::from_secs(600);
-/// How long it may take to end before it is killed.
-const END_PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
-/// Bytes of a log that are worth reading.
-const LAST: i64 = 16 << 10;
-/// Bytes of a socket's path that the kernel takes, unix(7), with its NUL.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a server may take to end before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two looks at a server that is starting or stopping.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How many bytes at the end of a server's log are read.
+const LOG_TAIL: i64 = 16 << 10;
+/// The longest path of a socket in bytes, with its NUL: unix(7).
 const SOCKET_PATH: usize = 108;
 
-/// A running server. Its end is the server's.
-pub(in crate::stores) struct Server {
+/// A running throwaway server. Dropping this value stops the server.
+pub(in crate::stores) struct ScratchServer {
     child: Child,
     signal: Signal,
     name: String,
-    /// Open since before the server was: what lies under its name is the server's to say.
+    /// Opened before the server was started: the server can replace the file of this name.
     log: File,
 }
 
-/// How a program is started: as whom, where, and which signal ends it and its children at once.
+/// How to start a confined program.
 pub(in crate::stores) struct Launch<'a> {
+    /// The account to run it as; if `None`, that of this process.
     pub user: Option<&'a User>,
+    /// The only directory that the program can write.
     pub place: &'a Path,
+    /// The signal that ends the program and its children at once.
     pub signal: Signal,
 }
 
 impl Launch<'_> {
-    /// `program`, confined to the place: it can be called by sockets in it, and calls nobody.
+    /// Returns the command of `program`, confined to the place: it can listen on sockets in the
+    /// place, and cannot connect to any.
     pub fn command(&self, program: &Path) -> Command {
         let mut confinement = Confinement::new(self.user, self.place);
         confinement.sockets = Sockets::Listening;
@@ -52,25 +57,26 @@ impl Launch<'_> {
     }
 }
 
-impl Server {
-    /// Starts `program` with `words`; its log is in the place.
-    pub fn start(manner: &Launch<'_>, program: &Path, words: &[String]) -> Result<Self> {
+impl ScratchServer {
+    /// Starts `program` with `arguments`. The server's log is the file `log` in the place.
+    pub fn start(launch: &Launch<'_>, program: &Path, arguments: &[String]) -> Result<Self> {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // What is there already is not ours.
-        let log = Directory::open(manner.place)?.log(OsStr::new("log"))?;
-        let child = manner
+        let log = Directory::open(launch.place)?.log(OsStr::new("log"))?;
+        let child = launch
             .command(program)
-            .args(words)
+            .args(arguments)
             .stdout(log.try_clone()?)
             .stderr(log.try_clone()?)
             .spawn();
         let child = child.with_context(|| format!("cannot run {name}"))?;
-        Ok(Self { child, signal: manner.signal, name, log })
+        Ok(Self { child, signal: launch.signal, name, log })
     }
 
-    /// Returns what `ask` does as soon as that is something. Fails if the server ends before, with
-    /// its last words, or never answers.
-    pub async fn answering<T>(
+    /// Calls `ask` until it returns a value, and returns that.
+    ///
+    /// # Errors
+    /// If the server ends before (with the end of its log), or does not answer in time.
+    pub async fn wait_for_answer<T>(
         &mut self,
         mut ask: impl AsyncFnMut() -> Result<Option<T>>,
     ) -> Result<T> {
@@ -81,38 +87,38 @@ impl Server {
                 return Ok(answer);
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended with {status}: {}", self.name, self.last_words());
+                bail!("{} ended with {status}: {}", self.name, self.log_tail());
             }
-            if started.elapsed() > START_PATIENCE {
-                let error = answer.err().unwrap_or_else(|| anyhow!("{}", self.last_words()));
+            if started.elapsed() > START_TIMEOUT {
+                let error = answer.err().unwrap_or_else(|| anyhow!("{}", self.log_tail()));
                 return Err(error).with_context(|| {
-                    format!("{} did not answer within {START_PATIENCE:?}", self.name)
+                    format!("{} did not answer within {START_TIMEOUT:?}", self.name)
                 });
             }
-            sleep(PAUSE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    fn last_words(&self) -> String {
+    fn log_tail(&self) -> String {
         let read = || -> std::io::Result<Vec<u8>> {
-            let (mut log, mut said) = (&self.log, Vec::new());
+            let (mut log, mut bytes) = (&self.log, Vec::new());
             let length = i64::try_from(log.metadata()?.len()).unwrap_or(i64::MAX);
-            log.seek(SeekFrom::End(-length.min(LAST)))?;
-            log.take(LAST.unsigned_abs()).read_to_end(&mut said)?;
-            Ok(said)
+            log.seek(SeekFrom::End(-length.min(LOG_TAIL)))?;
+            log.take(LOG_TAIL.unsigned_abs()).read_to_end(&mut bytes)?;
+            Ok(bytes)
         };
         process::tail(&read().unwrap_or_default())
     }
 }
 
-impl Drop for Server {
+impl Drop for ScratchServer {
     fn drop(&mut self) {
         let started = Instant::now();
         if kill_process(Pid::from_child(&self.child), self.signal).is_ok() {
             while self.child.try_wait().is_ok_and(|status| status.is_none())
-                && started.elapsed() < END_PATIENCE
+                && started.elapsed() < STOP_TIMEOUT
             {
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(POLL_INTERVAL);
             }
         }
         let _ = self.child.kill();
@@ -120,12 +126,12 @@ impl Drop for Server {
     }
 }
 
-/// Fails if `socket` cannot be one for its length.
+/// Fails if `socket` is too long for the path of a socket.
 pub(in crate::stores) fn ensure_short(socket: &Path) -> Result<()> {
     let length = socket.as_os_str().len();
     anyhow::ensure!(
         length < SOCKET_PATH,
-        "{} is too long for a socket: --scratch names a shorter place",
+        "{} is too long for the path of a socket: choose a shorter directory with --scratch",
         socket.display()
     );
     Ok(())
@@ -142,27 +148,30 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_is_told_with_its_last_words_and_one_that_lives_ends_with_its_value() {
+    fn a_failed_start_reports_the_log_and_a_drop_stops_the_server() {
         let place = tempfile::tempdir().unwrap();
-        let manner = Launch { user: None, place: place.path(), signal: Signal::QUIT };
-        let words = |script: &str| ["-c".to_owned(), script.to_owned()];
-        let mut dead =
-            Server::start(&manner, Path::new("/bin/sh"), &words("echo no such file; exit 3"))
-                .unwrap();
-        let error = runtime().block_on(dead.answering(async || Ok(None::<()>))).unwrap_err();
-        assert!(format!("{error:#}").contains("no such file"), "{error:#}");
-        // One that does not listen to the signal.
-        let other = tempfile::tempdir().unwrap();
-        let manner = Launch { place: other.path(), ..manner };
-        let mut alive = Server::start(
-            &manner,
+        let launch = Launch { user: None, place: place.path(), signal: Signal::QUIT };
+        let shell = |script: &str| ["-c".to_owned(), script.to_owned()];
+        let mut dead = ScratchServer::start(
+            &launch,
             Path::new("/bin/sh"),
-            &words("trap '' QUIT; echo up; exec sleep 1000"),
+            &shell("echo no such file; exit 3"),
+        )
+        .unwrap();
+        let error = runtime().block_on(dead.wait_for_answer(async || Ok(None::<()>))).unwrap_err();
+        assert!(format!("{error:#}").contains("no such file"), "{error:#}");
+        // This one ignores the signal.
+        let other = tempfile::tempdir().unwrap();
+        let launch = Launch { place: other.path(), ..launch };
+        let mut alive = ScratchServer::start(
+            &launch,
+            Path::new("/bin/sh"),
+            &shell("trap '' QUIT; echo up; exec sleep 1000"),
         )
         .unwrap();
         let log = other.path().join("log");
         let up = async || Ok(fs::read_to_string(&log)?.starts_with("up").then_some(()));
-        runtime().block_on(alive.answering(up)).unwrap();
+        runtime().block_on(alive.wait_for_answer(up)).unwrap();
         let pid = alive.child.id();
         drop(alive);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());

@@ -1,6 +1,9 @@
-//! Putting something under a name that others may take: who owns the directory above can make
-//! something there at any moment, as fast as we can move it away. Then the two are exchanged, which
-//! nobody comes between.
+//! Puts a file or directory in place where another user can interfere: the owner of the directory
+//! above can create something under the name again as fast as it is moved aside. Then the two are
+//! exchanged atomically (renameat2(2) with `RENAME_EXCHANGE`).
+//!
+//! If a process is killed right after the exchange, the other user's file is in the staged or aside
+//! directory, where the data was. A mark, a file written before the exchange, records that.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -13,30 +16,31 @@ use crate::runs::restore::Move;
 
 use super::{parent, split};
 
-/// Before the inodes of the directory that holds what is about to be exchanged, and of that: the
-/// name of a file that says so.
+/// The prefix of a mark's name. The inode numbers of the directory that holds the data and of the
+/// data itself follow.
 const MARK: &str = "placing-";
-/// How often somebody may make and remove what is in the way.
+/// How often another user may create and remove something in the way.
 const TRIES: u32 = 10_000;
 
-/// Where what was in the way goes: with all else in it, it is removed when the restore or the
-/// put-back is complete.
+/// Puts data in place, and moves everything that is in the way to a directory that is removed at
+/// the end of the restore.
 pub(super) struct Placing<'a> {
+    /// The directory for what was in the way and for the marks.
     top: &'a Directory,
-    /// A process that was killed has left a mark.
-    marked: bool,
+    /// A killed process has left a mark.
+    has_marks: bool,
 }
 
 impl<'a> Placing<'a> {
     pub fn new(top: &'a Directory) -> Result<Self> {
-        let marked = top
+        let has_marks = top
             .entries()?
             .into_iter()
             .any(|(name, _)| name.as_encoded_bytes().starts_with(MARK.as_bytes()));
-        Ok(Self { top, marked })
+        Ok(Self { top, has_marks })
     }
 
-    /// Moves what `holder` has as `inside` to `live`, whatever has come there.
+    /// Moves `inside` of `holder` to `live`, even if something is in the way there.
     pub fn place(
         &self,
         holder: &Directory,
@@ -52,54 +56,53 @@ impl<'a> Placing<'a> {
                 Err(error) if is_in_the_way(&error) && tries < TRIES => tries += 1,
                 done => return done,
             }
-            // A process that is killed after the exchange must not exchange them again.
             let Some(stat) = from.look(Path::new(name))? else { continue };
-            let mark = mark(holder, stat.st_ino)?;
+            let mark = mark_name(holder, stat.st_ino)?;
             if self.top.look(Path::new(&mark))?.is_none() {
                 drop(self.top.create(&mark, 0o600)?);
             }
             match from.exchange(name, live, live_name) {
-                // It is gone again.
+                // There is nothing in the way any more.
                 Err(error) if is_missing(&error) => {}
-                // A file system that cannot: then it has to be won.
+                // The file system has no exchange: rename again and again until it succeeds.
                 Err(error) if is_in_the_way(&error) => {
                     tracing::debug!("{error:#}");
-                    self.put_away(live, live_name)?;
+                    self.move_out_of_the_way(live, live_name)?;
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    self.put_away(from, name)?;
+                    self.move_out_of_the_way(from, name)?;
                     return self.top.remove(&mark);
                 }
             }
         }
     }
 
-    /// Does what is left of an exchange by a process that was killed: `holder` has what was in the
-    /// way in the place of what is live.
+    /// Completes the exchange of a killed process, if its mark is still there: moves the other
+    /// user's file out of `holder`.
     pub fn settle(&self, holder: &Directory, step: &Move) -> Result<()> {
-        if !self.marked || holder.look(&step.inside)?.is_none() {
+        if !self.has_marks || holder.look(&step.inside)?.is_none() {
             return Ok(());
         }
         let Some((live, live_name)) = parent(&step.live)? else { return Ok(()) };
-        let Some(there) = live.look(Path::new(&live_name))? else { return Ok(()) };
-        let mark = mark(holder, there.st_ino)?;
+        let Some(stat) = live.look(Path::new(&live_name))? else { return Ok(()) };
+        let mark = mark_name(holder, stat.st_ino)?;
         if self.top.look(Path::new(&mark))?.is_some() {
             let (above, name) = split(&step.inside);
-            self.put_away(&holder.below(above)?, name)?;
+            self.move_out_of_the_way(&holder.below(above)?, name)?;
             self.top.remove(&mark)?;
         }
         Ok(())
     }
 
-    fn put_away(&self, from: &Directory, name: &OsStr) -> Result<()> {
+    fn move_out_of_the_way(&self, from: &Directory, name: &OsStr) -> Result<()> {
         let new = OsString::from(format!("in-the-way-{}", random::name()?));
         match from.rename(name, self.top, &new) {
             Err(error) if is_missing(&error) => Ok(()),
             Err(error) => Err(error),
             Ok(()) => {
                 tracing::warn!(
-                    "somebody has made {} meanwhile: it is moved aside",
+                    "{} was created by another process during the restore: moved aside",
                     from.path().join(name).display()
                 );
                 Ok(())
@@ -108,6 +111,6 @@ impl<'a> Placing<'a> {
     }
 }
 
-fn mark(holder: &Directory, inode: u64) -> Result<OsString> {
+fn mark_name(holder: &Directory, inode: u64) -> Result<OsString> {
     Ok(format!("{MARK}{}-{inode}", holder.stat()?.st_ino).into())
 }

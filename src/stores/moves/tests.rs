@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use super::*;
 use crate::runs::restore::Places;
 
-/// A place with something old and something new, and the way from one to the other.
+/// Creates old and new data, and the layout to replace one by the other.
 fn place(mount: bool) -> (tempfile::TempDir, Layout) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -35,9 +35,9 @@ fn place(mount: bool) -> (tempfile::TempDir, Layout) {
     (directory, layout)
 }
 
-/// A put-back that would find nothing to put back is refused before it moves anything.
+/// If old data is gone, the put-back is refused before it moves anything.
 #[test]
-fn what_is_put_back_is_proved_to_be_there() {
+fn missing_old_data_is_found_before_anything_is_put_back() {
     for mount in [false, true] {
         let (directory, layout) = place(mount);
         let data = directory.path().join("data");
@@ -79,9 +79,9 @@ fn tree(root: &Path) -> Vec<String> {
     lines
 }
 
-/// Every prefix of the renames is a place where the process may have been killed.
+/// The process may be killed after any number of renames.
 #[test]
-fn wherever_it_is_killed_it_goes_on_or_back() {
+fn after_any_kill_the_renames_can_be_completed_or_undone() {
     for mount in [false, true] {
         let renames = {
             let (_directory, layout) = place(mount);
@@ -121,7 +121,7 @@ fn wherever_it_is_killed_it_goes_on_or_back() {
     }
 }
 
-/// The first `count` renames of `moves`.
+/// Does the first `count` renames of `moves`.
 fn partly(moves: &Moves, mut count: usize) {
     for step in &moves.steps {
         let (staged, aside) = (
@@ -144,20 +144,20 @@ fn partly(moves: &Moves, mut count: usize) {
 }
 
 #[test]
-fn what_only_the_old_has_is_found() {
+fn paths_that_only_the_live_data_has_are_listed() {
     let (directory, layout) = place(false);
     let data = directory.path().join("data");
     fs::create_dir(data.join("only new")).unwrap();
     fs::write(data.join("only new/inside"), "").unwrap();
-    let mut found = only_in(&data, &layout.places.staged).unwrap();
+    let mut found = list_only_live(&data, &layout.places.staged).unwrap();
     found.sort();
     assert_eq!(found, [data.join("only new"), data.join("only old")]);
 }
 
-/// The owner of what is live exchanges a directory on the way to it for a link, at the worst
-/// moment.
+/// The owner of the live data replaces a directory above it with a link, between the plan and the
+/// renames.
 #[test]
-fn no_rename_goes_through_a_link_of_others() {
+fn no_rename_follows_a_link_of_another_user() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
     for name in ["theirs/inner", "roots/data"] {
@@ -184,7 +184,7 @@ fn no_rename_goes_through_a_link_of_others() {
     assert!(at("roots/data").is_dir() && laid.exists());
     fs::remove_file(at("theirs/inner")).unwrap();
     fs::rename(at("theirs/away"), at("theirs/inner")).unwrap();
-    // And what took the place of the laid out is not put in place.
+    // A forged staged directory is not put in place either.
     let staged = &layout.places.staged.path;
     fs::rename(staged, at("stolen")).unwrap();
     fs::create_dir_all(laid.parent().unwrap()).unwrap();
@@ -194,7 +194,7 @@ fn no_rename_goes_through_a_link_of_others() {
     assert_eq!(fs::read_to_string(at("theirs/inner/data")).unwrap(), "live");
 }
 
-/// Who owns the directory above makes something in a place as soon as nothing is there.
+/// The owner of the directory above creates something in the way as soon as the name is free.
 #[test]
 fn what_is_put_in_the_way_is_moved_aside() {
     let (directory, layout) = place(false);
@@ -225,7 +225,7 @@ fn what_is_put_in_the_way_is_moved_aside() {
     layout.places.staged.remove().unwrap();
 }
 
-/// A process is killed between the exchange and what comes after it.
+/// A process is killed right after the exchange.
 #[test]
 fn an_exchange_is_not_done_twice() {
     use std::os::unix::fs::MetadataExt;
@@ -237,7 +237,8 @@ fn an_exchange_is_not_done_twice() {
     let aside = layout.places.aside.path.join(below(&data));
     let staged = &layout.places.staged.path;
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
-    // The way back: what is new lies beside, the old is in place, and aside is what was in the way.
+    // In `backward`: the new data is staged, the old data is live, the other user's directory is
+    // aside.
     fs::rename(&data, staged.join(below(&data))).unwrap();
     fs::write(
         staged.join(format!("placing-{}-{}", inode(&layout.places.aside.path), inode(&aside))),
@@ -249,7 +250,7 @@ fn an_exchange_is_not_done_twice() {
     backward(&moves).unwrap();
     assert_eq!(fs::read_to_string(data.join("only old")).unwrap(), "old");
     assert!(!aside.exists());
-    // And forward again, from there.
+    // The restore can still be repeated.
     forward(&moves).unwrap();
     assert_eq!(fs::read_to_string(data.join("both")).unwrap(), "new");
     assert_eq!(fs::read_to_string(aside.join("only old")).unwrap(), "old");

@@ -1,5 +1,6 @@
-//! How a server is asked: sessions of our own for queries, libpq's programs for dumps. Everything
-//! that a program is told comes by its environment, no secret and no name in its arguments.
+//! Connects to a server: with sessions of this program for queries, and with libpq's programs for
+//! dumps. Programs get the server, the role and the database through their environment and the
+//! password in a file, because other users can see their arguments.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -21,36 +22,37 @@ use super::login::Login;
 use super::session::{self, Session, settings};
 use super::versions::{of_version, path_of};
 
-/// Where statements run that are about databases. Not `postgres`: that one may be restored itself.
+/// The database to connect to for statements about databases. Not `postgres`, which may itself be
+/// restored.
 pub(crate) const MAINTENANCE: &str = "template1";
 
-/// By this comment a database is known that a restore has laid out, until it takes its place, or
-/// could not remove.
-pub(crate) const OURS: &str = "laid out by gitlab-backup restore";
-/// Those (`$1` is [`OURS`]), by the names that a restore gives: a comment alone is its owner's to
-/// write.
-const BESIDE: &str = "datname ~ '_(restored|replaced)_[0-9]+(_rehearsed)?$' \
+/// The comment that marks a database as created by a restore. A restore removes the comment when it
+/// puts the database in place, and sets it on an old database that it cannot drop.
+pub(crate) const RESTORE_MARK: &str = "laid out by gitlab-backup restore";
+/// The condition for databases of a restore; `$1` is [`RESTORE_MARK`]. It also checks the name, because the
+/// owner of any database can set the comment.
+const OF_RESTORE: &str = "datname ~ '_(restored|replaced)_[0-9]+(_rehearsed)?$' \
     AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $1::text, false)";
 
-/// All but those that every server has, of which nothing is missed.
-pub(super) const NOT_EMPTY: &str = "datname NOT IN ('template0', 'template1')";
+/// The condition for databases other than the templates that every server has.
+pub(super) const NOT_TEMPLATE: &str = "datname NOT IN ('template0', 'template1')";
 
-/// How long a session that insists tries to enter a server that is full, and between two tries.
-const PERSISTENCE: Duration = Duration::from_secs(30);
+/// How long to retry a connection that fails for a reason which may pass, and between two tries.
+const RETRY_FOR: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What the server shows the sessions as that lay out what a restore puts in place.
-pub(crate) const LOADING: &str = "gitlab-backup-restore";
+/// The `application_name` of the sessions in which a restore loads dumps.
+pub(crate) const LOADING_APPLICATION: &str = "gitlab-backup-restore";
 
 /// One role of one server.
 pub(crate) struct Client {
     pub login: Login,
-    /// libpq's password file, once one of its programs needs it; removed with this value.
+    /// libpq's password file. Created for the first program that needs it, removed with this value.
     passfile: OnceLock<NamedTempFile>,
 }
 
 impl Client {
-    /// The role that backs up.
+    /// Returns a client for the role that backs up.
     pub fn new(config: &Postgresql) -> Result<Self> {
         let password = config
             .password
@@ -60,61 +62,64 @@ impl Client {
         Self::with(config.clone(), password)
     }
 
-    /// The role that restores.
+    /// Returns a client for the role that restores.
     pub fn restoring(config: &Postgresql) -> Result<Self> {
         Self::new(&config.restoring())
     }
 
-    /// The same, under a name by which the sessions of a restore that was killed are known.
+    /// Like [`restoring`](Self::restoring), with the application name [`LOADING_APPLICATION`]: so the sessions
+    /// of a killed restore can be found.
     pub fn loading(config: &Postgresql) -> Result<Self> {
         let mut client = Self::restoring(config)?;
-        client.login.application = LOADING;
+        client.login.application = LOADING_APPLICATION;
         Ok(client)
     }
 
-    /// The role that `config` names, by this password and no other.
+    /// Returns a client for the role that `config` names, with this password instead of the
+    /// configured one.
     ///
     /// # Errors
-    /// If this is root, and there is no such OS user as `config` names.
+    /// If this process is root, and the OS user that `config` names does not exist.
     pub fn with(config: Postgresql, password: Option<String>) -> Result<Self> {
         Ok(Self { login: Login::new(config, password)?, passfile: OnceLock::new() })
     }
 
-    /// A session in `database`.
+    /// Opens a session in `database`.
     pub async fn connect(&self, database: &str) -> Result<Session> {
-        Session::open(&self.login, database).await.with_context(|| self.login.place(database))
+        Session::open(&self.login, database).await.with_context(|| self.login.describe(database))
     }
 
-    /// A session in `database` that waits for no lock of others: with GitLab down, nobody is waited
-    /// for.
-    pub async fn insist(&self, database: &str) -> Result<Session> {
-        self.enter(database)
+    /// Opens a session in `database` that ends the sessions which block it: while GitLab is down, a
+    /// restore does not wait for locks of other sessions.
+    pub async fn connect_ending_blockers(&self, database: &str) -> Result<Session> {
+        self.connect_with_retry(database)
             .await?
-            .insisting(self.enter(database).await?)
+            .ending_blockers(self.connect_with_retry(database).await?)
             .await
-            .with_context(|| self.login.place(database))
+            .with_context(|| self.login.describe(database))
     }
 
-    /// A session in `database`, if need be after others that fill the server (anybody may, for as
-    /// long as each is asked who he is), or when a server is back that was just restarted.
-    async fn enter(&self, database: &str) -> Result<Session> {
-        let until = Instant::now() + PERSISTENCE;
+    /// Opens a session in `database`. Retries while the server has too many connections (anybody
+    /// can open connections, which count until they fail to authenticate) or is restarting.
+    async fn connect_with_retry(&self, database: &str) -> Result<Session> {
+        let until = Instant::now() + RETRY_FOR;
         loop {
             match self.connect(database).await {
-                Err(error) if passes(&error) && Instant::now() < until => sleep(PAUSE).await,
+                Err(error) if is_temporary(&error) && Instant::now() < until => sleep(PAUSE).await,
                 done => return done,
             }
         }
     }
 
-    /// One of libpq's programs, about to talk to `database` of a server of this major version.
+    /// Returns the command of one of libpq's programs, set up to connect to `database`. `major` is
+    /// the server's major version.
     pub fn command(&self, program: &str, database: &str, major: u32) -> Result<Command> {
         self.command_at(self.program(program, major), database, major)
     }
 
-    /// The same, of the program at this path.
+    /// Like [`command`](Self::command), for the program at this path.
     pub fn command_at(&self, program: PathBuf, database: &str, major: u32) -> Result<Command> {
-        let mut command = self.run(program);
+        let mut command = self.bare_command(program);
         let options: Vec<String> =
             settings(major).map(|(name, value)| format!("-c {name}={value}")).collect();
         command
@@ -132,7 +137,7 @@ impl Client {
         Ok(command)
     }
 
-    /// For libpq: the password of every server, readable for whom the programs run as.
+    /// Creates libpq's password file, readable for the account of libpq's programs.
     fn passfile(&self, password: &str) -> Result<&Path> {
         if let Some(file) = self.passfile.get() {
             return Ok(file.path());
@@ -146,29 +151,32 @@ impl Client {
             Some(account) => account.act(write),
             None => write(),
         };
-        let file = file.context("cannot make a temporary file")?;
+        let file = file.context("cannot create a temporary file")?;
         Ok(self.passfile.get_or_init(|| file).path())
     }
 
-    /// One of libpq's programs that needs no server.
+    /// Returns the command of one of libpq's programs that does not connect to a server.
     pub fn command_offline(&self, program: &str) -> Command {
-        self.run(path_of(program, Some(&self.login.config)))
+        self.bare_command(path_of(program, Some(&self.login.config)))
     }
 
-    /// The same, of the version that goes with a server of this major version.
+    /// Like [`command_offline`](Self::command_offline), for the program of the server's major
+    /// version, if that is installed.
     pub fn command_for(&self, program: &str, major: u32) -> Command {
-        self.run(self.program(program, major))
+        self.bare_command(self.program(program, major))
     }
 
-    /// The program of the version that goes with a server of this one, where it is: what a newer
-    /// one writes, the server may not understand.
+    /// Returns the path of the program of the server's major version if that is installed,
+    /// otherwise of any version: a server may not understand the output of a newer program.
     pub fn program(&self, program: &str, major: u32) -> PathBuf {
-        let own = self.login.config.bin_dir.is_none().then(|| of_version(program, major)).flatten();
-        own.unwrap_or_else(|| path_of(program, Some(&self.login.config)))
+        let same =
+            self.login.config.bin_dir.is_none().then(|| of_version(program, major)).flatten();
+        same.unwrap_or_else(|| path_of(program, Some(&self.login.config)))
     }
 
-    /// With an environment of its own: ours may have secrets in it.
-    pub fn run(&self, program: PathBuf) -> Command {
+    /// Returns a command with an almost empty environment, since that of this process may contain
+    /// secrets, and with the account of [`Login`].
+    pub fn bare_command(&self, program: PathBuf) -> Command {
         let mut command = Command::new(program);
         command.env_clear().envs(
             ["PATH", "TMPDIR", "TZ"]
@@ -183,70 +191,70 @@ impl Client {
         command
     }
 
-    /// What to back up: the configured databases, or all but the server's own templates, those that
-    /// let nobody in and those of a restore. That an owner has made a template of his own hides
-    /// nothing.
+    /// Lists the databases to back up: the configured ones, or all except the server's templates,
+    /// databases that allow no connections, and those of a restore. Databases that an owner has
+    /// marked as a template are included.
     pub async fn databases(&self) -> Result<Vec<String>> {
         if let Some(names) = &self.login.config.databases {
             return Ok(names.clone());
         }
         let sql = format!(
-            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND {NOT_EMPTY} AND datconnlimit <> -2 AND NOT ({BESIDE}) \
+            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND {NOT_TEMPLATE} AND datconnlimit <> -2 AND NOT ({OF_RESTORE}) \
              ORDER BY datname"
         );
-        self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
+        self.connect_anywhere().await?.0.column(&sql, &[&RESTORE_MARK]).await
     }
 
-    /// Databases that a restore has left beside GitLab's. None where the configuration names what
+    /// Lists the databases that a restore has left. Empty if the configuration names the databases
     /// to back up.
-    pub async fn beside(&self) -> Result<Vec<String>> {
+    pub async fn databases_of_restores(&self) -> Result<Vec<String>> {
         if self.login.config.databases.is_some() {
             return Ok(Vec::new());
         }
         let sql = format!(
-            "SELECT datname::text FROM pg_catalog.pg_database WHERE {BESIDE} ORDER BY datname"
+            "SELECT datname::text FROM pg_catalog.pg_database WHERE {OF_RESTORE} ORDER BY datname"
         );
-        self.connect_anywhere().await?.0.column(&sql, &[&OURS]).await
+        self.connect_anywhere().await?.0.column(&sql, &[&RESTORE_MARK]).await
     }
 
-    /// Databases that the server lets nobody into, in words. None where the configuration names
-    /// what to back up.
-    pub async fn closed(&self) -> Result<Vec<String>> {
+    /// Lists the databases that allow no connections, with a sentence about each. Empty if the
+    /// configuration names the databases to back up.
+    pub async fn inaccessible_databases(&self) -> Result<Vec<String>> {
         if self.login.config.databases.is_some() {
             return Ok(Vec::new());
         }
         let sql = format!(
             "SELECT datname::text, datconnlimit = -2 FROM pg_catalog.pg_database \
-             WHERE (datconnlimit = -2 OR NOT datallowconn AND {NOT_EMPTY}) AND NOT ({BESIDE}) ORDER BY datname"
+             WHERE (datconnlimit = -2 OR NOT datallowconn AND {NOT_TEMPLATE}) AND NOT ({OF_RESTORE}) ORDER BY datname"
         );
-        let rows = self.connect_anywhere().await?.0.rows(&sql, &[&OURS]).await?;
-        let words = |row: &tokio_postgres::Row| -> Result<String> {
-            let (name, half): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-            Ok(match half {
+        let rows = self.connect_anywhere().await?.0.rows(&sql, &[&RESTORE_MARK]).await?;
+        let describe = |row: &tokio_postgres::Row| -> Result<String> {
+            let (name, is_half_dropped): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+            Ok(match is_half_dropped {
                 true => format!(
-                    "left out: database '{name}', of which a DROP DATABASE was interrupted (datconnlimit -2): drop it, nobody can enter it any more"
+                    "left out: database '{name}', of which a DROP DATABASE was interrupted (datconnlimit -2): drop it, since it allows no connections any more"
                 ),
                 false => format!(
-                    "left out: database '{name}', which lets nobody in: ALTER DATABASE … ALLOW_CONNECTIONS true, or drop it, or name in [postgresql] \
-                     databases what to back up"
+                    "left out: database '{name}', which allows no connections: ALTER DATABASE … ALLOW_CONNECTIONS true, or drop it, or list the databases to back up \
+                     in [postgresql] databases"
                 ),
             })
         };
-        rows.iter().map(words).collect()
+        rows.iter().map(describe).collect()
     }
 
-    /// A session for what belongs to no database, in the first that lets the role in, and that
-    /// database's name.
+    /// Opens a session in the first database that accepts the role, for queries that can run in any
+    /// database. Returns it with the name of the database.
     ///
     /// # Errors
-    /// That of the first, if none does.
+    /// With the error of the first database, if none accepts the role.
     pub async fn connect_anywhere(&self) -> Result<(Session, String)> {
         let configured = self.login.config.databases.iter().flatten().map(String::as_str);
         let mut first = None;
         for name in ["postgres", "template1"].into_iter().chain(configured) {
             match self.connect(name).await {
                 Ok(session) => return Ok((session, name.to_owned())),
-                // Whom the server itself turns away here, it may let in elsewhere.
+                // The server refused this database only, and may accept the role in another one.
                 Err(error) if session::code(&error).is_some() => drop(first.get_or_insert(error)),
                 Err(error) => return Err(first.unwrap_or(error)),
             }
@@ -255,8 +263,8 @@ impl Client {
     }
 }
 
-/// Whether a server that did not let us in may do so in a moment.
-fn passes(error: &anyhow::Error) -> bool {
+/// Whether a connection failed for a reason that may pass in a moment.
+fn is_temporary(error: &anyhow::Error) -> bool {
     let codes = [
         SqlState::TOO_MANY_CONNECTIONS,
         SqlState::CANNOT_CONNECT_NOW,

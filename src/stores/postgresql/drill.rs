@@ -1,4 +1,4 @@
-//! Every database of the run, restored into a PostgreSQL of its own, and its rows counted.
+//! Restores every database of the run into a throwaway PostgreSQL server, and counts the rows.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::host::{process, user};
 use crate::runs::record::read_json;
 use crate::runs::{Database, Manifest};
 use crate::stores::inspection::scratch::{Scratch, give};
-use crate::stores::inspection::server::{Launch, Server, ensure_short};
+use crate::stores::inspection::server::{Launch, ScratchServer, ensure_short};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::globals::{Globals, Role};
 use crate::stores::postgresql::load::{Loader, Moment};
@@ -30,19 +30,19 @@ use crate::systemd::notify;
 
 use crate::values::Timespan;
 
-/// The one that initdb makes where nothing else is known.
+/// The bootstrap superuser of the throwaway server, if that of the backed up server is unknown.
 const SUPERUSER: &str = "postgres";
 const PORT: u16 = 5432;
 const TABLES: &str = "SELECT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
-/// The tables in which extensions keep their configuration: a dump has rows of theirs, and beside
-/// these are those that the extension brings.
+/// The configuration tables of extensions. A dump has only the rows that the extension itself does
+/// not create.
 const OF_EXTENSIONS: &str = "SELECT DISTINCT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS kept (oid) \
     JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'";
-/// How many tables that differ are worth naming.
-const NAMED: usize = 5;
-/// For a server that nobody will miss: fast, quiet and alone.
+/// How many tables that differ are named in a finding.
+const MAX_DIFFERENCES: usize = 5;
+/// The settings of the throwaway server: fast instead of durable, and without network.
 const SETTINGS: [&str; 9] = [
     "listen_addresses=",
     "unix_socket_permissions=0777",
@@ -55,71 +55,74 @@ const SETTINGS: [&str; 9] = [
     "logging_collector=off",
 ];
 
-/// Restores `dumps` (directory names and paths) and tells how each compares with the manifest.
+/// Restores `dumps` (directory names and paths), and reports how each compares with the manifest.
 ///
 /// # Errors
-/// If the place to work in fails.
+/// If the drill itself cannot continue. An error in a dump is a finding.
 pub(super) async fn restore(
     config: &Config,
     manifest: &Manifest,
     dumps: &[(String, PathBuf)],
     scratch: &Scratch,
-    tell: &mut dyn FnMut(Finding),
+    report: &mut dyn FnMut(Finding),
 ) -> Result<()> {
     let Some(directory) = dumps.first().and_then(|(_, path)| path.parent()) else { return Ok(()) };
-    let told: Result<Option<Dumped>> = read_json(&directory.join("postgresql.json"));
-    let globals = told.map(|told| told.and_then(|told| told.globals));
+    let record: Result<Option<Dumped>> = read_json(&directory.join("postgresql.json"));
+    let globals = record.map(|record| record.and_then(|record| record.globals));
     let started = match &globals {
-        Ok(globals) => begin(config, manifest, globals.as_ref(), scratch).await,
+        Ok(globals) => start_server(config, manifest, globals.as_ref(), scratch).await,
         Err(error) => Err(anyhow!("{error:#}")),
     };
     let server = match started {
         Ok(server) => server,
         Err(error) => {
-            tell(Finding::of("drill postgresql", Err(error)));
+            report(Finding::of("drill postgresql", Err(error)));
             return Ok(());
         }
     };
     let admin = Client::new(&server.config)?;
     let session = admin.connect(MAINTENANCE).await?;
-    let made = match globals.ok().flatten() {
-        Some(globals) => roles(&session, &globals, &server).await,
-        None => owners(&session, dumps).await,
+    let result = match globals.ok().flatten() {
+        Some(globals) => create_globals(&session, &globals, &server).await,
+        None => create_owners(&session, dumps).await,
     };
-    tell(Finding::of("drill roles", made));
+    report(Finding::of("drill roles", result));
     for (number, (name, path)) in dumps.iter().enumerate() {
         notify::status(&format!("restoring database {name} for the drill"));
         let recorded = manifest.databases.iter().find(|database| database.directory == *name);
-        let sandbox = sandbox::make(&admin, &session, &server.config.os_user).await?;
+        let sandbox = sandbox::create(&admin, &session, &server.config.os_user).await?;
         let loader = Loader { admin: &admin, session: &session, sandbox: Some(&sandbox) };
         let restored = format!("drill{number}");
-        let seen = database(&loader, &restored, path, recorded).await;
-        if seen.is_err() {
-            // It is the role's still, which could not be removed.
-            sandbox::silence(&session).await?;
+        let result = restore_and_compare(&loader, &restored, path, recorded).await;
+        if result.is_err() {
+            // The role still owns objects in the database, and could not be dropped.
+            sandbox::lock_out(&session).await?;
             session.run(&format!("DROP DATABASE IF EXISTS {}", identifier(&restored))).await?;
         }
-        sandbox::retire(&session).await?;
-        tell(Finding::of(format!("drill database {name}"), seen));
+        sandbox::drop_role(&session).await?;
+        report(Finding::of(format!("drill database {name}"), result));
     }
     Ok(())
 }
 
-/// The server, and how to reach it.
-struct Running {
+/// The throwaway server, and how to connect to it.
+struct DrillServer {
     config: Postgresql,
+    /// The directory of the database cluster, the socket and the tablespaces.
     place: PathBuf,
+    /// The account of the server; if `None`, that of this process.
     user: Option<User>,
-    _server: Server,
+    _server: ScratchServer,
 }
 
-/// Creates a database cluster in the scratch directory, and starts its server.
-async fn begin(
+/// Creates a database cluster in the scratch directory, starts its server, and waits until it
+/// accepts connections.
+async fn start_server(
     config: &Config,
     manifest: &Manifest,
     globals: Option<&Globals>,
     scratch: &Scratch,
-) -> Result<Running> {
+) -> Result<DrillServer> {
     let configured = config.postgresql.as_ref();
     ensure_room(manifest, scratch)?;
     let version = manifest
@@ -127,15 +130,15 @@ async fn begin(
         .iter()
         .find(|component| component.name == "postgresql")
         .and_then(|found| major(&found.version));
-    let programs = programs(
+    let programs = find_programs(
         configured.and_then(|postgresql| postgresql.bin_dir.as_deref()),
         version.unwrap_or(0),
     )?;
     let user = user::sandbox()?;
-    let place = scratch.place_of("drill-postgresql", user.as_ref())?;
+    let place = scratch.create_place_for("drill-postgresql", user.as_ref())?;
     ensure_short(&place.join(format!(".s.PGSQL.{PORT}")))?;
     let superuser = superuser(globals, configured);
-    let mut server = start(&programs, &place, user.as_ref(), &superuser)?;
+    let mut server = initialize_and_start(&programs, &place, user.as_ref(), &superuser)?;
     let os_user = user.as_ref().map(|user| user.name.clone()).unwrap_or_default();
     let config = Postgresql {
         host: place.to_string_lossy().into_owned(),
@@ -151,9 +154,9 @@ async fn begin(
         bin_dir: Some(programs),
     };
     let client = Client::new(&config)?;
-    server.answering(async || client.connect(MAINTENANCE).await.map(Some)).await?;
+    server.wait_for_answer(async || client.connect(MAINTENANCE).await.map(Some)).await?;
     drop(client);
-    Ok(Running { config, place, user, _server: server })
+    Ok(DrillServer { config, place, user, _server: server })
 }
 
 /// Fails if the databases do not fit into the scratch directory.
@@ -162,44 +165,49 @@ fn ensure_room(manifest: &Manifest, scratch: &Scratch) -> Result<()> {
     let free = scratch.free()?;
     ensure!(
         free > needed,
-        "{} are free, but the databases take {}: --scratch names another place",
+        "{} are free, but the databases take {}: choose another directory with --scratch",
         BinaryBytes(free),
         BinaryBytes(needed)
     );
     Ok(())
 }
 
-/// Has initdb create the cluster, and starts its server on a socket in `place`.
-fn start(programs: &Path, place: &Path, user: Option<&User>, superuser: &str) -> Result<Server> {
+/// Creates the cluster with initdb, and starts its server with a socket in `place`.
+fn initialize_and_start(
+    programs: &Path,
+    place: &Path,
+    user: Option<&User>,
+    superuser: &str,
+) -> Result<ScratchServer> {
     let data = place.join("data");
-    notify::status("making a server for the drill");
+    notify::status("creating a server for the drill");
     let mut initdb = Launch { user, place, signal: Signal::KILL }.command(&programs.join("initdb"));
     initdb
         .args(["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"])
         .arg(format!("--username={superuser}"));
     process::run(initdb.arg("--pgdata").arg(&data))
-        .context("initdb cannot make a database cluster for the drill")?;
+        .context("initdb cannot create a database cluster for the drill")?;
     let sockets =
         format!("unix_socket_directories=\"{}\"", place.display().to_string().replace('"', "\"\""));
-    let mut words = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
+    let mut arguments = vec!["-D".to_owned(), data.to_string_lossy().into_owned()];
     let settings =
         SETTINGS.iter().map(ToString::to_string).chain([sockets, format!("port={PORT}")]);
-    words.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
-    // SIGQUIT: an immediate shutdown, with all its children.
+    arguments.extend(settings.flat_map(|setting| ["-c".to_owned(), setting]));
+    // SIGQUIT is an immediate shutdown, which ends all processes of the server.
     let launch = Launch { user, place, signal: Signal::QUIT };
-    Server::start(&launch, &programs.join("postgres"), &words)
+    ScratchServer::start(&launch, &programs.join("postgres"), &arguments)
 }
 
-/// The directory with the server's programs: the configured one, or that of the newest server.
-/// Neither may be older than `version`.
-fn programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
+/// Finds the directory with the programs of a server: the configured one, or that of the newest
+/// server. Fails if there is none of `version` or newer.
+fn find_programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
     let major_in = |directory: &Path| {
-        let there = ["initdb", "postgres", "pg_restore"]
+        let is_complete = ["initdb", "postgres", "pg_restore"]
             .iter()
             .all(|name| process::find(name, [directory.to_owned()]).is_some());
-        let said = there
+        let output = is_complete
             .then(|| process::run(Command::new(directory.join("postgres")).arg("--version")).ok());
-        said.flatten().and_then(|said| major(&said))
+        output.flatten().and_then(|output| major(&output))
     };
     if let Some(directory) =
         configured.filter(|directory| major_in(directory).is_some_and(|major| major >= version))
@@ -216,17 +224,17 @@ fn programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
         Some((major, directory)) if major >= version => Ok(directory),
         Some((major, _)) => {
             bail!(
-                "the run is of PostgreSQL {version}, and the newest server here is {major}: install {version}'s, which need not run"
+                "the run is of PostgreSQL {version}, and the newest server on this host is {major}: install the server of version {version}, which need not run"
             )
         }
         None => bail!(
-            "there are no programs of a PostgreSQL server here (initdb, postgres): install them, or name them by [postgresql] bin-dir"
+            "there are no programs of a PostgreSQL server on this host (initdb, postgres): install them, or name their directory in [postgresql] bin-dir"
         ),
     }
 }
 
-/// The role that initdb made in the server that was backed up: what it granted can only be granted
-/// again by it.
+/// The name of the bootstrap superuser of the server that was backed up: only a role of this name
+/// can repeat its grants.
 fn superuser(globals: Option<&Globals>, configured: Option<&Postgresql>) -> String {
     let first = globals.and_then(|globals| globals.first.clone());
     first
@@ -234,14 +242,18 @@ fn superuser(globals: Option<&Globals>, configured: Option<&Postgresql>) -> Stri
         .unwrap_or_else(|| SUPERUSER.to_owned())
 }
 
-/// Makes the roles, and the tablespaces in directories of their own.
-async fn roles(session: &Session, globals: &Globals, server: &Running) -> Result<String> {
-    let (made, failed) = globals.make_roles(session).await?;
+/// Creates the roles, and the tablespaces in new directories.
+async fn create_globals(
+    session: &Session,
+    globals: &Globals,
+    server: &DrillServer,
+) -> Result<String> {
+    let (created, failed) = globals.create_missing_roles(session).await?;
     failed.iter().for_each(|failure| tracing::warn!("{failure}"));
     for (number, tablespace) in globals.tablespaces.iter().enumerate() {
         let name = format!("tablespace{number}");
-        let made = Directory::open(&server.place)?.make(OsStr::new(&name), 0o700)?;
-        give(&made, server.user.as_ref())?;
+        let location = Directory::open(&server.place)?.make(OsStr::new(&name), 0o700)?;
+        give(&location, server.user.as_ref())?;
         let directory = server.place.join(name);
         let sql = format!(
             "CREATE TABLESPACE {} LOCATION {}",
@@ -251,14 +263,14 @@ async fn roles(session: &Session, globals: &Globals, server: &Running) -> Result
         session
             .run(&sql)
             .await
-            .with_context(|| format!("cannot make tablespace {}", tablespace.name))?;
+            .with_context(|| format!("cannot create tablespace {}", tablespace.name))?;
     }
-    Ok(format!("{} restored, and {} tablespaces", made.len(), globals.tablespaces.len()))
+    Ok(format!("{} restored, and {} tablespaces", created.len(), globals.tablespaces.len()))
 }
 
-/// A run of old tells its roles only as text for people: those that own something are made, so that
-/// it can be loaded.
-async fn owners(session: &Session, dumps: &[(String, PathBuf)]) -> Result<String> {
+/// Creates the roles that own an object in a dump. The runs of early versions have not recorded
+/// their roles.
+async fn create_owners(session: &Session, dumps: &[(String, PathBuf)]) -> Result<String> {
     let mut roles: BTreeSet<String> = BTreeSet::new();
     for (_, path) in dumps {
         roles.extend(toc::read(path)?.into_iter().filter_map(|entry| entry.owner));
@@ -267,15 +279,16 @@ async fn owners(session: &Session, dumps: &[(String, PathBuf)]) -> Result<String
         .into_iter()
         .map(|name| Role { name, inherit: true, connection_limit: -1, ..Role::default() })
         .collect();
-    let (made, _) = Globals { roles, ..Globals::default() }.make_roles(session).await?;
+    let (created, _) =
+        Globals { roles, ..Globals::default() }.create_missing_roles(session).await?;
     Ok(format!(
-        "{} restored: the run is of an older gitlab-backup, of which only owners are known",
-        made.len()
+        "{} restored: only the owners, since an older gitlab-backup made this run",
+        created.len()
     ))
 }
 
-/// Restores one database as `name`, and compares its rows with what the manifest has of it.
-async fn database(
+/// Restores one database as `name`, and compares its rows with those in the manifest.
+async fn restore_and_compare(
     loader: &Loader<'_>,
     name: &str,
     dump: &Path,
@@ -284,39 +297,49 @@ async fn database(
     let unknown = Database::default();
     let like = recorded.unwrap_or(&unknown);
     loader.create(name, like).await?;
-    let mut counted = Ok(String::new());
-    let mut brought = BTreeMap::new();
-    // Before it is handed over, and as who filled it: to plan a query runs the code of indexes.
+    let mut result = Ok(String::new());
+    let mut of_extensions = BTreeMap::new();
+    // Count as the role that fills the database, before the objects are handed over: planning a
+    // query evaluates the expressions of indexes.
     loader
         .fill(name, dump, &[], async |moment| {
             match moment {
-                Moment::Extensions => bring(loader, name, &mut brought).await?,
-                Moment::Filled => counted = count(loader, name, recorded, &brought).await,
+                Moment::Extensions => {
+                    count_extension_rows(loader, name, &mut of_extensions).await?
+                }
+                Moment::Filled => {
+                    result = compare_rows(loader, name, recorded, &of_extensions).await
+                }
             }
             Ok(())
         })
         .await?;
-    counted
+    result
 }
 
-/// Counts the rows that extensions bring: they are in no dump.
-async fn bring(loader: &Loader<'_>, name: &str, brought: &mut BTreeMap<String, u64>) -> Result<()> {
+/// Counts the rows that extensions have created, which are not in the dump. Adds them to `counted`
+/// by table.
+async fn count_extension_rows(
+    loader: &Loader<'_>,
+    name: &str,
+    counted: &mut BTreeMap<String, u64>,
+) -> Result<()> {
     let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
     for row in session.rows(OF_EXTENSIONS, &[]).await? {
         let (schema, table, quoted): (String, String, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        // Counted once, before anything else can be in it.
-        if let Entry::Vacant(place) = brought.entry(quoted) {
-            let rows = rows(&session, &schema, &table, place.key()).await?;
-            place.insert(rows);
+        // Count a table only once: later it may have other rows, too.
+        if let Entry::Vacant(entry) = counted.entry(quoted) {
+            let rows = count_rows(&session, &schema, &table, entry.key()).await?;
+            entry.insert(rows);
         }
     }
     Ok(())
 }
 
-/// The rows of one table.
-async fn rows(session: &Session, schema: &str, table: &str, quoted: &str) -> Result<u64> {
-    // ONLY: what inherits from a table is counted by itself.
+/// Counts the rows of one table. `quoted` is its name for messages.
+async fn count_rows(session: &Session, schema: &str, table: &str, quoted: &str) -> Result<u64> {
+    // ONLY, because tables that inherit from this one are counted separately.
     let sql = format!(
         "SELECT pg_catalog.count(*) FROM ONLY {}.{}",
         identifier(schema),
@@ -325,53 +348,54 @@ async fn rows(session: &Session, schema: &str, table: &str, quoted: &str) -> Res
     let count: i64 = session
         .value(&sql, &[])
         .await
-        .with_context(|| format!("the rows of table {quoted} cannot be counted"))?;
+        .with_context(|| format!("cannot count the rows of table {quoted}"))?;
     u64::try_from(count).with_context(|| format!("table {quoted} has {count} rows"))
 }
 
-/// Compares the rows of a database that is still the filler's, but for those that were `brought` by
-/// extensions, with what the manifest has of it.
-async fn count(
+/// Compares the numbers of rows in a restored database with those in the manifest. `of_extensions`
+/// has the rows that extensions have created.
+async fn compare_rows(
     loader: &Loader<'_>,
     name: &str,
     recorded: Option<&Database>,
-    brought: &BTreeMap<String, u64>,
+    of_extensions: &BTreeMap<String, u64>,
 ) -> Result<String> {
     let Some(recorded) = recorded else {
-        return Ok("restored; the manifest is too old to tell how many rows there were".to_owned());
+        return Ok(
+            "restored; the rows are not compared, since the manifest has no numbers".to_owned()
+        );
     };
     let session = loader.sandbox.unwrap_or(loader.admin).connect(name).await?;
-    let mut there = BTreeMap::new();
+    let mut existing = BTreeMap::new();
     for row in session.rows(TABLES, &[]).await? {
         let (schema, table, quoted): (String, String, String) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        there.insert(quoted, (schema, table));
+        existing.insert(quoted, (schema, table));
     }
     let mut different = Vec::new();
     for (table, rows) in &recorded.tables {
-        let Some((schema, name)) = there.get(table) else {
-            different.push(format!(
-                "table {table} is not there, and the manifest says that it has {rows} rows"
-            ));
+        let Some((schema, name)) = existing.get(table) else {
+            different.push(format!("table {table} is missing, and the manifest says {rows} rows"));
             continue;
         };
-        let count = self::rows(&session, schema, name, table).await?;
-        // The manifest has the rows that are in the dump, and no others.
-        let own = brought.get(table).copied().unwrap_or(0);
-        if count.checked_sub(own) != Some(*rows) {
-            let beside = if own > 0 {
-                format!(", of which {own} come with its extension")
+        let count = count_rows(&session, schema, name, table).await?;
+        // The manifest has the rows of the dump only.
+        let of_extension = of_extensions.get(table).copied().unwrap_or(0);
+        if count.checked_sub(of_extension) != Some(*rows) {
+            let detail = if of_extension > 0 {
+                format!(", of which {of_extension} come with its extension")
             } else {
                 String::new()
             };
             different.push(format!(
-                "table {table} has {count} rows{beside}, and the manifest says {rows}"
+                "table {table} has {count} rows{detail}, and the manifest says {rows}"
             ));
         }
     }
-    let rest = different.len().saturating_sub(NAMED);
+    let rest = different.len().saturating_sub(MAX_DIFFERENCES);
     let more = if rest > 0 { format!("; and {rest} more") } else { String::new() };
-    ensure!(different.is_empty(), "{}{more}", different[..different.len().min(NAMED)].join("; "));
+    let named = different.len().min(MAX_DIFFERENCES);
+    ensure!(different.is_empty(), "{}{more}", different[..named].join("; "));
     let rows: u64 = recorded.tables.values().sum();
     Ok(format!("restored, {rows} rows in {} tables as in the manifest", recorded.tables.len()))
 }
@@ -381,7 +405,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_superuser_has_its_old_name() {
+    fn the_bootstrap_superuser_has_the_recorded_name() {
         let globals = Globals { first: Some("gitlab-psql".to_owned()), ..Globals::default() };
         assert_eq!(superuser(Some(&globals), None), "gitlab-psql");
         assert_eq!(superuser(None, None), "postgres");

@@ -1,6 +1,6 @@
-//! What a server has beside the content of its databases: roles, who is a member of which,
-//! settings, privileges on databases, tablespaces. Read from the catalogs as JSON and made again
-//! name by name: a name or a value may be anything.
+//! The global objects of a server, which are not in the dumps of its databases: roles, memberships,
+//! settings, privileges on databases, tablespaces. Read from the catalogs as JSON, and created
+//! again with every name and value quoted.
 
 use std::collections::BTreeSet;
 
@@ -10,17 +10,18 @@ use serde::{Deserialize, Serialize};
 use super::quoting::{identifier, literal};
 use super::session::Session;
 
-/// Lies beside the dumps.
+/// The global objects of a server, as `postgresql.json` records them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Globals {
-    /// The role that initdb made: what it granted, only it can grant again.
+    /// The bootstrap superuser, which initdb created. Only a role of the same name can repeat its
+    /// grants.
     pub first: Option<String>,
-    /// All but the server's own.
+    /// All roles except the predefined ones.
     pub roles: Vec<Role>,
     pub memberships: Vec<Membership>,
-    pub settings: Vec<Settings>,
+    pub settings: Vec<DbRoleSettings>,
     pub tablespaces: Vec<Tablespace>,
-    pub databases: Vec<Properties>,
+    pub databases: Vec<DatabaseProperties>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub(crate) struct Role {
     pub replication: bool,
     pub bypass_rls: bool,
     pub connection_limit: i64,
-    /// As the server hashed it; none where it has none, or it could not be read.
+    /// The hash of the password; `None` if the role has no password, or the hash could not be read.
     pub password: Option<String>,
     pub valid_until: Option<String>,
     pub comment: Option<String>,
@@ -46,17 +47,17 @@ pub(crate) struct Membership {
     pub member: String,
     pub grantor: Option<String>,
     pub admin: bool,
-    /// Since PostgreSQL 16.
+    /// `inherit` and `set` exist since PostgreSQL 16.
     pub inherit: Option<bool>,
     pub set: Option<bool>,
 }
 
-/// What `ALTER ROLE … [IN DATABASE …] SET` and `ALTER DATABASE … SET` have set.
+/// The settings of `ALTER ROLE … [IN DATABASE …] SET` and `ALTER DATABASE … SET`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Settings {
-    /// None: of everybody.
+pub(crate) struct DbRoleSettings {
+    /// `None`: for every role.
     pub role: Option<String>,
-    /// None: in every database.
+    /// `None`: in every database.
     pub database: Option<String>,
     /// `name=value`.
     pub values: Vec<String>,
@@ -69,25 +70,26 @@ pub(crate) struct Tablespace {
     pub location: String,
 }
 
-/// What belongs to a database and is not in its dump.
+/// The properties of a database that are not in its dump.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Properties {
+pub(crate) struct DatabaseProperties {
     pub name: String,
     pub connection_limit: i64,
     pub comment: Option<String>,
-    /// None: what every new database has.
+    /// `None`: the default privileges of a new database.
     pub privileges: Option<Vec<Privilege>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Privilege {
     pub grantor: String,
-    /// None: everybody.
+    /// `None`: PUBLIC.
     pub grantee: Option<String>,
     pub privilege: String,
     pub grantable: bool,
 }
 
+/// `%` stands for the column with the password, `@` for the catalog.
 const ROLES: &str = "SELECT coalesce(json_agg(json_build_object('name', r.rolname, 'superuser', r.rolsuper, 'inherit', r.rolinherit, \
     'create_role', r.rolcreaterole, 'create_db', r.rolcreatedb, 'login', r.rolcanlogin, 'replication', r.rolreplication, \
     'bypass_rls', r.rolbypassrls, 'connection_limit', r.rolconnlimit, 'valid_until', r.rolvaliduntil::text, \
@@ -95,7 +97,7 @@ const ROLES: &str = "SELECT coalesce(json_agg(json_build_object('name', r.rolnam
     FROM pg_catalog.@ r WHERE r.rolname !~ '^pg_'";
 const PASSWORDS: &str = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')";
 const FIRST: &str = "SELECT rolname::text FROM pg_catalog.pg_roles WHERE oid = 10";
-/// Through JSON: a later server has more columns.
+/// Converts the row to JSON, because newer servers have more columns.
 const MEMBERSHIPS: &str = "SELECT coalesce(json_agg(json_build_object('role', r.rolname, 'member', m.rolname, 'grantor', g.rolname, \
     'admin', a.admin_option, 'inherit', to_jsonb(a)->'inherit_option', 'set', to_jsonb(a)->'set_option') ORDER BY r.rolname, m.rolname), '[]')::text \
     FROM pg_catalog.pg_auth_members a JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
@@ -114,67 +116,75 @@ const DATABASES: &str = "SELECT coalesce(json_agg(json_build_object('name', d.da
     FROM pg_catalog.pg_database d WHERE d.datname = ANY($1)";
 
 impl Globals {
-    /// All there is, and of databases those that are named.
+    /// Reads the global objects, and the properties of `databases`.
     pub async fn read(session: &Session, databases: &[String]) -> Result<Self> {
-        // Of who may read them all.
         let (password, catalog) = match session.value::<bool>(PASSWORDS, &[]).await? {
             true => ("r.rolpassword", "pg_authid"),
             false => ("NULL", "pg_roles"),
         };
         let roles = ROLES.replace('%', password).replace('@', catalog);
         let json = async |sql: &str| session.value::<String>(sql, &[]).await;
-        let understood = "the server's answer cannot be understood";
+        let parse_error = "cannot parse the server's answer";
         Ok(Self {
             first: session.column(FIRST, &[]).await?.pop(),
-            roles: serde_json::from_str(&json(&roles).await?).context(understood)?,
-            memberships: serde_json::from_str(&json(MEMBERSHIPS).await?).context(understood)?,
-            settings: serde_json::from_str(&json(SETTINGS).await?).context(understood)?,
-            tablespaces: serde_json::from_str(&json(TABLESPACES).await?).context(understood)?,
+            roles: serde_json::from_str(&json(&roles).await?).context(parse_error)?,
+            memberships: serde_json::from_str(&json(MEMBERSHIPS).await?).context(parse_error)?,
+            settings: serde_json::from_str(&json(SETTINGS).await?).context(parse_error)?,
+            tablespaces: serde_json::from_str(&json(TABLESPACES).await?).context(parse_error)?,
             databases: serde_json::from_str(
                 &session.value::<String>(DATABASES, &[&databases]).await?,
             )
-            .context(understood)?,
+            .context(parse_error)?,
         })
     }
 
-    /// Creates the roles that the server does not have. The others stay as they are, above all their
-    /// passwords. Returns the roles created, and what could not be given to them.
-    pub async fn make_roles(&self, session: &Session) -> Result<(Vec<String>, Vec<String>)> {
-        let there = roles(session).await?;
+    /// Creates the roles that the server does not have, with their memberships and settings. Does
+    /// not change existing roles, in particular not their passwords. Returns the names of the
+    /// created roles, and a sentence for each membership and setting that could not be restored.
+    pub async fn create_missing_roles(
+        &self,
+        session: &Session,
+    ) -> Result<(Vec<String>, Vec<String>)> {
+        let existing = list_roles(session).await?;
         let missing: Vec<&Role> =
-            self.roles.iter().filter(|role| !there.contains(&role.name)).collect();
+            self.roles.iter().filter(|role| !existing.contains(&role.name)).collect();
         for role in &missing {
-            make_role(session, role).await?;
+            create_role(session, role).await?;
         }
-        let made: Vec<String> = missing.into_iter().map(|role| role.name.clone()).collect();
-        let mut failed = self.make_members(session, &made).await?;
-        failed.extend(self.set_up(session, &made).await);
-        Ok((made, failed))
+        let created: Vec<String> = missing.into_iter().map(|role| role.name.clone()).collect();
+        let mut failed = self.grant_memberships(session, &created).await?;
+        failed.extend(self.apply_role_settings(session, &created).await);
+        Ok((created, failed))
     }
 
-    /// Grants the memberships of which one side was `made`. Returns those that have no role here.
-    async fn make_members(&self, session: &Session, made: &[String]) -> Result<Vec<String>> {
-        let all = roles(session).await?;
+    /// Grants the memberships of `created` roles, and in them. Returns a sentence for each
+    /// membership of which a role does not exist.
+    async fn grant_memberships(
+        &self,
+        session: &Session,
+        created: &[String],
+    ) -> Result<Vec<String>> {
+        let all = list_roles(session).await?;
         let mut failed = Vec::new();
         for membership in self.memberships.iter().filter(|membership| {
-            made.contains(&membership.role) || made.contains(&membership.member)
+            created.contains(&membership.role) || created.contains(&membership.member)
         }) {
             if !all.contains(&membership.role) || !all.contains(&membership.member) {
                 failed.push(format!(
-                    "role '{}' is no member of '{}': there is no such role",
+                    "role '{}' is not a member of '{}' any more: one of them does not exist",
                     membership.member, membership.role
                 ));
                 continue;
             }
-            let plain = grant(membership);
-            let by = membership.grantor.as_ref().filter(|grantor| all.contains(*grantor));
-            let granted = match by {
+            let plain = membership_grant(membership);
+            let grantor = membership.grantor.as_ref().filter(|grantor| all.contains(*grantor));
+            let granted = match grantor {
                 Some(grantor) => {
                     session.run(&format!("{plain} GRANTED BY {}", identifier(grantor))).await
                 }
                 None => session.run(&plain).await,
             };
-            // Since PostgreSQL 16 the grantor must have the right to grant.
+            // Since PostgreSQL 16 the grantor must itself have the right to grant.
             if granted.is_err() {
                 session.run(&plain).await.with_context(|| {
                     format!(
@@ -187,45 +197,45 @@ impl Globals {
         Ok(failed)
     }
 
-    /// Gives roles that were `made` their settings. Returns those that the server refused.
-    async fn set_up(&self, session: &Session, made: &[String]) -> Vec<String> {
+    /// Gives `created` roles their settings. Returns a sentence for each setting that the server
+    /// refused.
+    async fn apply_role_settings(&self, session: &Session, created: &[String]) -> Vec<String> {
         let mut failed = Vec::new();
         for settings in self.settings.iter().filter(|settings| settings.database.is_none()) {
-            let Some(role) = settings.role.as_ref().filter(|role| made.contains(role)) else {
+            let Some(role) = settings.role.as_ref().filter(|role| created.contains(role)) else {
                 continue;
             };
             for value in &settings.values {
-                let whose = format!("ROLE {}", identifier(role));
-                if let Err(error) = set(session, &whose, value).await {
-                    failed
-                        .push(format!("role '{role}' is without a setting that it had: {error:#}"));
+                let target = format!("ROLE {}", identifier(role));
+                if let Err(error) = set(session, &target, value).await {
+                    failed.push(format!("a setting of role '{role}' is missing: {error:#}"));
                 }
             }
         }
         failed
     }
 
-    /// The tablespaces that the server does not have. They are not made: where they should be on
-    /// this host, only its admin knows.
+    /// Lists the tablespaces that the server does not have. They are not created, because only the
+    /// admin knows where on this host they should be.
     pub async fn missing_tablespaces(&self, session: &Session) -> Result<Vec<String>> {
-        let there: Vec<String> =
+        let existing: Vec<String> =
             session.column("SELECT spcname::text FROM pg_catalog.pg_tablespace", &[]).await?;
         Ok(self
             .tablespaces
             .iter()
             .map(|tablespace| tablespace.name.clone())
-            .filter(|name| !there.contains(name))
+            .filter(|name| !existing.contains(name))
             .collect())
     }
 
-    /// Gives the database `name` the settings and privileges that it had. Returns what could not be
-    /// given because a role does not exist.
-    pub async fn adorn(&self, session: &Session, name: &str) -> Result<Vec<String>> {
-        let there = roles(session).await?;
-        let mut failed = self.give_settings(session, name, &there).await?;
+    /// Gives the database `name` the settings, comment, connection limit and privileges that it
+    /// had. Returns a sentence for each setting and privilege of a role that does not exist.
+    pub async fn restore_properties(&self, session: &Session, name: &str) -> Result<Vec<String>> {
+        let existing = list_roles(session).await?;
+        let mut failed = self.apply_database_settings(session, name, &existing).await?;
         let Some(properties) = self.databases.iter().find(|properties| properties.name == name)
         else {
-            session.run(&open(name)).await?;
+            session.run(&grant_default_privileges(name)).await?;
             return Ok(failed);
         };
         let database = identifier(name);
@@ -240,10 +250,10 @@ impl Globals {
             statements.push(format!("COMMENT ON DATABASE {database} IS {}", literal(comment)));
         }
         match &properties.privileges {
-            // Nobody was ever given any: it has those of every new database.
-            None => statements.push(open(name)),
+            None => statements.push(grant_default_privileges(name)),
             Some(privileges) => {
-                let (grants, missing) = privileges_of(session, name, privileges, &there).await?;
+                let (grants, missing) =
+                    privilege_statements(session, name, privileges, &existing).await?;
                 statements.extend(grants);
                 failed.extend(missing);
             }
@@ -255,33 +265,33 @@ impl Globals {
         Ok(failed)
     }
 
-    /// Gives a database its settings, for all roles and for each. Returns those of roles that do not
-    /// exist.
-    async fn give_settings(
+    /// Gives a database its settings, for all roles and for single roles. Returns a sentence for
+    /// each role that does not exist.
+    async fn apply_database_settings(
         &self,
         session: &Session,
         name: &str,
-        there: &BTreeSet<String>,
+        existing: &BTreeSet<String>,
     ) -> Result<Vec<String>> {
         let mut failed = Vec::new();
         let database = identifier(name);
         for settings in
             self.settings.iter().filter(|settings| settings.database.as_deref() == Some(name))
         {
-            let whose = match &settings.role {
+            let target = match &settings.role {
                 None => format!("DATABASE {database}"),
-                Some(role) if there.contains(role) => {
+                Some(role) if existing.contains(role) => {
                     format!("ROLE {} IN DATABASE {database}", identifier(role))
                 }
                 Some(role) => {
                     failed.push(format!(
-                        "database '{name}' is without settings of role '{role}', which is not there"
+                        "the settings of role '{role}' in database '{name}' are missing: the role does not exist"
                     ));
                     continue;
                 }
             };
             for value in &settings.values {
-                set(session, &whose, value)
+                set(session, &target, value)
                     .await
                     .with_context(|| format!("cannot give database '{name}' its settings"))?;
             }
@@ -290,44 +300,44 @@ impl Globals {
     }
 }
 
-/// The statements that give a database exactly these privileges, and those that are of a role that
-/// does not exist.
-async fn privileges_of(
+/// Returns the statements that give a database exactly these privileges, and a sentence for each
+/// privilege of a role that does not exist.
+async fn privilege_statements(
     session: &Session,
     name: &str,
     privileges: &[Privilege],
-    there: &BTreeSet<String>,
+    existing: &BTreeSet<String>,
 ) -> Result<(Vec<String>, Vec<String>)> {
     let database = identifier(name);
     let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = $1::text";
     let owner: String = session.value(sql, &[&name]).await?;
-    // What a new database has, which is not in the list if it was revoked.
+    // Revoke the default privileges first: if they were revoked, they are not in the list.
     let mut statements: Vec<String> = ["PUBLIC".to_owned(), identifier(&owner)]
-        .map(|who| format!("REVOKE ALL ON DATABASE {database} FROM {who}"))
+        .map(|grantee| format!("REVOKE ALL ON DATABASE {database} FROM {grantee}"))
         .into();
     let mut failed = Vec::new();
     for privilege in privileges {
         let missing = [Some(&privilege.grantor), privilege.grantee.as_ref()]
             .into_iter()
             .flatten()
-            .find(|role| !there.contains(*role));
+            .find(|role| !existing.contains(*role));
         if let Some(missing) = missing {
             failed.push(format!(
-                "database '{name}' is without a privilege of role '{missing}', which is not there"
+                "a privilege on database '{name}' is missing: role '{missing}' does not exist"
             ));
             continue;
         }
-        statements.extend(given(&database, &owner, privilege)?);
+        statements.extend(privilege_grant(&database, &owner, privilege)?);
     }
     Ok((statements, failed))
 }
 
-async fn make_role(session: &Session, role: &Role) -> Result<()> {
+async fn create_role(session: &Session, role: &Role) -> Result<()> {
     let name = identifier(&role.name);
     session
-        .run(&create(role))
+        .run(&create_role_statement(role))
         .await
-        .with_context(|| format!("cannot make role '{}'", role.name))?;
+        .with_context(|| format!("cannot create role '{}'", role.name))?;
     if let Some(comment) = &role.comment {
         let comment = literal(comment);
         session.run(&format!("COMMENT ON ROLE {name} IS {comment}")).await?;
@@ -335,19 +345,20 @@ async fn make_role(session: &Session, role: &Role) -> Result<()> {
     Ok(())
 }
 
-async fn roles(session: &Session) -> Result<BTreeSet<String>> {
+async fn list_roles(session: &Session) -> Result<BTreeSet<String>> {
     let names: Vec<String> =
         session.column("SELECT rolname::text FROM pg_catalog.pg_roles", &[]).await?;
     Ok(names.into_iter().collect())
 }
 
-/// Opens a database to everybody, as a new one is.
-pub(crate) fn open(name: &str) -> String {
+/// Returns the statement that grants the privileges which every role has on a new database.
+pub(crate) fn grant_default_privileges(name: &str) -> String {
     format!("GRANT CONNECT, TEMPORARY ON DATABASE {} TO PUBLIC", identifier(name))
 }
 
-fn create(role: &Role) -> String {
-    // Only what is not so anyway: who is no superuser may not even say that it is none.
+fn create_role_statement(role: &Role) -> String {
+    // Only attributes that are not the default: some can be written only by a superuser, even if
+    // they say NO, as NOSUPERUSER.
     let attributes = [
         (role.superuser, "SUPERUSER"),
         (!role.inherit, "NOINHERIT"),
@@ -359,7 +370,7 @@ fn create(role: &Role) -> String {
     ];
     let mut words: Vec<String> = attributes
         .iter()
-        .filter(|(wanted, _)| *wanted)
+        .filter(|(is_set, _)| *is_set)
         .map(|(_, word)| (*word).to_owned())
         .collect();
     if role.connection_limit != -1 {
@@ -370,7 +381,7 @@ fn create(role: &Role) -> String {
     format!("CREATE ROLE {} {}", identifier(&role.name), words.join(" "))
 }
 
-fn grant(membership: &Membership) -> String {
+fn membership_grant(membership: &Membership) -> String {
     let mut sql =
         format!("GRANT {} TO {}", identifier(&membership.role), identifier(&membership.member));
     match (membership.inherit, membership.set) {
@@ -386,10 +397,10 @@ fn grant(membership: &Membership) -> String {
     sql
 }
 
-/// One privilege on a database, granted by whom it was.
-fn given(database: &str, owner: &str, privilege: &Privilege) -> Result<Vec<String>> {
+/// Returns the statements that grant one privilege on a database as its original grantor.
+fn privilege_grant(database: &str, owner: &str, privilege: &Privilege) -> Result<Vec<String>> {
     if !privilege.privilege.chars().all(|c| c.is_ascii_uppercase() || c == ' ') {
-        bail!("'{}' is no privilege", privilege.privilege);
+        bail!("'{}' is not a privilege", privilege.privilege);
     }
     let grantee =
         privilege.grantee.as_ref().map_or_else(|| "PUBLIC".to_owned(), |role| identifier(role));
@@ -406,18 +417,19 @@ fn given(database: &str, owner: &str, privilege: &Privilege) -> Result<Vec<Strin
     ])
 }
 
-/// `ALTER whose SET` of `name=value`.
-async fn set(session: &Session, whose: &str, setting: &str) -> Result<()> {
+/// Runs `ALTER target SET` for a setting `name=value`.
+async fn set(session: &Session, target: &str, setting: &str) -> Result<()> {
     let (name, value) =
-        setting.split_once('=').with_context(|| format!("'{setting}' is no setting"))?;
+        setting.split_once('=').with_context(|| format!("'{setting}' is not a setting"))?;
     // The parts of a name such as `plpgsql.check_asserts`.
     let parts: Vec<String> = name.split('.').map(identifier).collect();
     session
-        .run(&format!("ALTER {whose} SET {} TO {}", parts.join("."), written(name, value)?))
+        .run(&format!("ALTER {target} SET {} TO {}", parts.join("."), setting_value(name, value)?))
         .await
 }
 
-/// Those that are lists of names: quoted as a whole, a list would become one name.
+/// The settings that are lists of names. Each name is quoted separately: if the list was quoted as
+/// a whole, the server would take it for one name.
 const LISTS: [&str; 6] = [
     "local_preload_libraries",
     "search_path",
@@ -427,16 +439,17 @@ const LISTS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
-fn written(name: &str, value: &str) -> Result<String> {
+/// Quotes the value of a setting.
+fn setting_value(name: &str, value: &str) -> Result<String> {
     if !LISTS.contains(&name.to_lowercase().as_str()) || value.is_empty() {
         return Ok(literal(value));
     }
-    let names = list(value).with_context(|| format!("'{value}' is no list of names"))?;
+    let names = parse_names(value).with_context(|| format!("'{value}' is not a list of names"))?;
     Ok(names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", "))
 }
 
-/// The names in a list such as `"$user", public`.
-fn list(text: &str) -> Option<Vec<String>> {
+/// Parses a list of names such as `"$user", public`. Returns `None` if it is not one.
+fn parse_names(text: &str) -> Option<Vec<String>> {
     let mut names = Vec::new();
     let mut rest = text.trim_start();
     loop {
@@ -482,19 +495,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_names_stays_one() {
-        assert_eq!(list("\"$user\", public").unwrap(), ["$user", "public"]);
-        assert_eq!(list("\"a\"\"b, c\",d , \"\"").unwrap(), ["a\"b, c", "d", ""]);
+    fn the_names_of_a_list_are_quoted_separately() {
+        assert_eq!(parse_names("\"$user\", public").unwrap(), ["$user", "public"]);
+        assert_eq!(parse_names("\"a\"\"b, c\",d , \"\"").unwrap(), ["a\"b, c", "d", ""]);
         for bad in ["", ",", "a,", "\"a", "a b", "a,,b"] {
-            assert_eq!(list(bad), None, "{bad}");
+            assert_eq!(parse_names(bad), None, "{bad}");
         }
-        assert_eq!(written("search_path", "\"$user\", public").unwrap(), "E'$user', E'public'");
-        assert_eq!(written("work_mem", "it's").unwrap(), "E'it''s'");
-        assert_eq!(written("search_path", "").unwrap(), "E''");
+        assert_eq!(
+            setting_value("search_path", "\"$user\", public").unwrap(),
+            "E'$user', E'public'"
+        );
+        assert_eq!(setting_value("work_mem", "it's").unwrap(), "E'it''s'");
+        assert_eq!(setting_value("search_path", "").unwrap(), "E''");
     }
 
     #[test]
-    fn a_role_is_made_with_what_it_had() {
+    fn a_role_is_created_with_its_attributes() {
         let role = Role {
             name: "a\nb\"".to_owned(),
             login: true,
@@ -502,7 +518,7 @@ mod tests {
             connection_limit: -1,
             ..Role::default()
         };
-        assert_eq!(create(&role), "CREATE ROLE \"a\nb\"\"\" LOGIN");
+        assert_eq!(create_role_statement(&role), "CREATE ROLE \"a\nb\"\"\" LOGIN");
         let role = Role {
             superuser: true,
             password: Some("x'\n".to_owned()),
@@ -510,7 +526,7 @@ mod tests {
             ..role
         };
         assert_eq!(
-            create(&role),
+            create_role_statement(&role),
             "CREATE ROLE \"a\nb\"\"\" SUPERUSER LOGIN CONNECTION LIMIT 3 PASSWORD E'x''\n'"
         );
     }

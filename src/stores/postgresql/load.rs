@@ -1,9 +1,9 @@
-//! A dump becomes a database: made as it was, filled by pg_restore. Used for restores and for
-//! drills, which have a server of their own.
+//! Loads a dump into a new database, in a restore or in the throwaway server of a drill.
 //!
-//! A superuser is lent to nobody: pg_restore is [`sandbox`]'s role, which owns all that it makes.
-//! What only a superuser can make, and what is about what is there already, is made by the
-//! superuser's session, from the lists below: nothing in it is an expression, so nothing runs.
+//! pg_restore runs as the role of [`sandbox`] and not as a superuser, so the role owns everything
+//! that pg_restore creates. A superuser's session creates the objects that only a superuser can
+//! create, and those that must come last; the lists below say which. The statements for these
+//! objects contain no expressions, so they run no code of the database's owner.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,9 +23,10 @@ use super::programs::restore;
 use super::quoting::{identifier, literal};
 use super::sandbox;
 use super::session::Session;
-use super::toc::{self, Entry, Section};
+use super::toc::{self, Section, TocEntry};
 
-/// Made by the superuser where they stand: what comes later may need them.
+/// The kinds of entries that the superuser's session creates in their place in the order, because
+/// later entries may depend on them.
 const PRIVILEGED: [&str; 11] = [
     "ACCESS METHOD",
     "CAST",
@@ -39,8 +40,8 @@ const PRIVILEGED: [&str; 11] = [
     "TEXT SEARCH TEMPLATE",
     "TRANSFORM",
 ];
-/// Made by the superuser when everything else is there and has its owner. Without user mappings no
-/// code can reach another server as it is loaded.
+/// The kinds of entries that the superuser's session creates at the end, when all other objects are
+/// handed over to their owners. Without user mappings, loaded code cannot connect to other servers.
 const LAST: [&str; 10] = [
     "ACL",
     "ACL LANGUAGE",
@@ -53,11 +54,12 @@ const LAST: [&str; 10] = [
     "SUBSCRIPTION TABLE",
     "USER MAPPING",
 ];
-/// Belong to the dump, and not to what is in it: pg_restore knows when it needs them.
+/// The kinds of entries that describe the dump or the database itself. They are in no list for
+/// pg_restore, which applies those that it needs by itself.
 const SPECIAL: [&str; 5] =
     ["ENCODING", "STDSTRINGS", "SEARCHPATH", "DATABASE", "DATABASE PROPERTIES"];
-/// What has an owner, and is named by its kind and name.
-const NAMED: [&str; 19] = [
+/// The kinds of objects that have an owner and are identified by kind and name.
+const IDENTIFIED_BY_NAME: [&str; 19] = [
     "COLLATION",
     "CONVERSION",
     "DOMAIN",
@@ -78,50 +80,52 @@ const NAMED: [&str; 19] = [
     "TYPE",
     "VIEW",
 ];
-/// What has an owner, and is named as in the statement that would drop it: with its arguments.
-const CALLED: [&str; 6] =
+/// The kinds of objects that have an owner and are identified by their arguments, too. The entry's
+/// DROP statement has the whole identification.
+const IDENTIFIED_BY_ARGUMENTS: [&str; 6] =
     ["AGGREGATE", "FUNCTION", "OPERATOR", "OPERATOR CLASS", "OPERATOR FAMILY", "PROCEDURE"];
-/// Large objects, one by one and, since PostgreSQL 17, many in one entry.
+/// The kind of an entry with one large object.
 const LARGE_OBJECT: &str = "BLOB";
+/// The kind of an entry with many large objects, since PostgreSQL 17.
 const LARGE_OBJECTS: &str = "BLOB METADATA";
 
-/// As whom dumps are loaded.
+/// The roles that load a dump.
 pub(crate) struct Loader<'a> {
-    /// The role that makes databases.
+    /// The role that creates databases.
     pub admin: &'a Client,
-    /// A session of it.
+    /// A session of this role.
     pub session: &'a Session,
-    /// The role without rights; none where the one that makes databases has none that could be
-    /// lent.
+    /// The role without rights; `None` if the role that creates databases is not a superuser.
     pub sandbox: Option<&'a Client>,
 }
 
-/// Where a load is. What is in the database is the filler's still.
+/// A moment in a load at which the caller can act. The role that fills the database still owns
+/// everything in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// Extensions were just made, with what they bring, and nothing of the dump's data is there. It
-    /// may come more than once, or not at all.
+    /// Extensions were created, and no data of the dump is loaded yet. This may happen several
+    /// times, or not at all.
     Extensions,
-    /// Everything is there.
+    /// All data is loaded.
     Filled,
 }
 
 impl Loader<'_> {
-    /// Makes the empty database `name` with the encoding and the locale of `like`, for whom it is
-    /// filled by.
+    /// Creates the empty database `name` with the encoding and the locale of `like`, for the role
+    /// that fills it.
     ///
     /// # Errors
-    /// If it is there already, or the server has no such locale.
+    /// If the database exists, or the server does not have the locale.
     pub async fn create(&self, name: &str, like: &Database) -> Result<()> {
         let mut sql = format!("CREATE DATABASE {} TEMPLATE template0", identifier(name));
         if self.sandbox.is_some() {
-            // Everybody may enter a new database: whoever did before it is closed would still be
-            // there when it is handed over.
+            // Every role may connect to a new database, and a session that did so early would still
+            // be in the database when the objects are handed over.
             sql.push_str(" ALLOW_CONNECTIONS false");
         } else if !like.owner.is_empty() {
             write!(sql, " OWNER {}", identifier(&like.owner))?;
         }
-        // Empty in runs that did not record it: then the server's own default.
+        // Runs of early versions have not recorded the encoding: use the server's default.
         if !like.encoding.is_empty() {
             let (encoding, collate, ctype) =
                 (literal(&like.encoding), literal(&like.collate), literal(&like.ctype));
@@ -136,56 +140,59 @@ impl Loader<'_> {
             }
             _ => {}
         }
-        // That it is missing is told where the restore is planned.
+        // A missing tablespace is noted elsewhere (`note_differences`).
         if let Some(tablespace) = &like.tablespace {
-            let there: Vec<String> = self
+            let existing: Vec<String> = self
                 .session
                 .column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname = $1::text::name", &[tablespace])
                 .await?;
-            if !there.is_empty() {
+            if !existing.is_empty() {
                 write!(sql, " TABLESPACE {}", identifier(tablespace))?;
             }
         }
         self.session
-            .run_with_all(&sql)
+            .run_with_barrier(&sql)
             .await
-            .with_context(|| format!("cannot make database '{name}'"))?;
-        if self.sandbox.is_some() { sandbox::open_alone(self.session, name).await } else { Ok(()) }
+            .with_context(|| format!("cannot create database '{name}'"))?;
+        if self.sandbox.is_some() {
+            sandbox::open_for_role(self.session, name).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Fills the empty database `name` from the directory-format dump at `dump`, with `more`
-    /// options for pg_restore, and gives what is in it to whom it belongs; on the way, while it is
-    /// still the filler's, `meanwhile` is done at each moment. The database itself is closed, and
-    /// the superuser's.
+    /// options for pg_restore, and gives the objects to their owners. Calls `at_moment` at each
+    /// [`Moment`]. The database itself still belongs to the superuser afterwards, and allows no
+    /// other connections.
     ///
     /// # Errors
-    /// With the first statement that fails.
+    /// If a statement fails.
     pub async fn fill(
         &self,
         name: &str,
         dump: &Path,
         more: &[&str],
-        mut meanwhile: impl AsyncFnMut(Moment) -> Result<()>,
+        mut at_moment: impl AsyncFnMut(Moment) -> Result<()>,
     ) -> Result<()> {
         let Some(sandbox) = self.sandbox else {
             restore(self.admin, self.session.major, name, dump, more).await?;
-            return meanwhile(Moment::Filled).await;
+            return at_moment(Moment::Filled).await;
         };
         let entries = toc::read(dump)?;
-        let session = self.admin.insist(name).await?;
-        // As pg_restore: what a body names need not be there yet, or not be found from here.
+        let session = self.admin.connect_ending_blockers(name).await?;
+        // As pg_restore does: objects in the body of a function may not exist yet.
         session.run("SET check_function_bodies = off").await?;
-        sandbox::equip(&session).await?;
-        let guard = sandbox::Guard::up(&session).await?;
-        let (now, last): (Vec<&Entry>, Vec<&Entry>) =
+        sandbox::grant_rights(&session).await?;
+        let guard = sandbox::Guard::create(&session).await?;
+        let (now, last): (Vec<&TocEntry>, Vec<&TocEntry>) =
             entries.iter().filter(|entry| !is_special(entry)).partition(|entry| !comes_last(entry));
-        make_all(&session, sandbox, (&now, name, dump, more), &mut meanwhile).await?;
-        meanwhile(Moment::Filled).await?;
-        // From here on nobody's code runs but an autovacuum worker's, which the guard keeps from
-        // changing anything until all belongs to its owner; and nothing that it has made is taken
-        // for what stands in the dump.
-        sandbox::silence(&session).await?;
-        sandbox::clear(&session).await?;
+        create_all(&session, sandbox, (&now, name, dump, more), &mut at_moment).await?;
+        at_moment(Moment::Filled).await?;
+        // From here on, loaded code runs only in autovacuum workers. The guard prevents them from
+        // changing anything until all objects are handed over.
+        sandbox::lock_out(&session).await?;
+        sandbox::end_other_sessions(&session).await?;
         guard.ensure_alone(&session).await?;
         let superusers: Vec<String> = session
             .column("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolsuper", &[])
@@ -194,33 +201,19 @@ impl Loader<'_> {
             .iter()
             .filter(|entry| entry.owner.as_ref().is_some_and(|owner| superusers.contains(owner)))
         {
-            made_anew(&session, entry).await?;
+            recreate_function(&session, entry).await?;
         }
         hand_over(&session, &now, &superusers).await?;
-        for entry in last {
-            whole(entry)?;
-            let definitions = if is_of_large_objects(entry) {
-                one_by_one(entry, &entries)?
-            } else {
-                vec![entry.definition.clone()]
-            };
-            for definition in definitions {
-                session
-                    .script(&definition)
-                    .await
-                    .with_context(|| format!("cannot make {}", called(entry)))?;
-            }
-            own(&session, entry).await?;
-        }
-        guard.down(&session).await?;
-        sandbox::ensure_none(&session).await
+        create_last(&session, &last, &entries).await?;
+        guard.remove(&session).await?;
+        sandbox::ensure_owns_nothing(&session).await
     }
 
-    /// Makes in the empty database `name` what comes before the data: with the programs, the role
-    /// and the extensions that are here, and of the dump at `dump` only its list of contents.
+    /// Creates in the empty database `name` the objects of the dump's pre-data section. Of the dump
+    /// at `dump`, only the table of contents is needed.
     ///
     /// # Errors
-    /// With the first statement that fails: a restore would fail with it.
+    /// If a statement fails: a restore would fail, too.
     pub async fn rehearse(&self, name: &str, dump: &Path, more: &[&str]) -> Result<()> {
         let Some(sandbox) = self.sandbox else {
             return restore(
@@ -233,38 +226,60 @@ impl Loader<'_> {
             .await;
         };
         let entries = toc::read(dump)?;
-        let session = self.admin.insist(name).await?;
-        sandbox::equip(&session).await?;
-        // It goes with the database.
-        let guard = sandbox::Guard::up(&session).await?;
-        let now: Vec<&Entry> = entries
+        let session = self.admin.connect_ending_blockers(name).await?;
+        sandbox::grant_rights(&session).await?;
+        // The guard is dropped together with the database.
+        let guard = sandbox::Guard::create(&session).await?;
+        let now: Vec<&TocEntry> = entries
             .iter()
             .filter(|entry| {
                 entry.section == Section::PreData && !is_special(entry) && !comes_last(entry)
             })
             .collect();
-        make_all(&session, sandbox, (&now, name, dump, more), &mut async |_| Ok(())).await?;
-        sandbox::silence(&session).await?;
+        create_all(&session, sandbox, (&now, name, dump, more), &mut async |_| Ok(())).await?;
+        sandbox::lock_out(&session).await?;
         guard.ensure_alone(&session).await
     }
 }
 
-/// Gives everything to whom it belongs, and takes the rest of its rights from the sandbox's role.
-async fn hand_over(session: &Session, entries: &[&Entry], superusers: &[String]) -> Result<()> {
+/// Creates the entries that come last, as the superuser, and gives the objects to their owners.
+async fn create_last(session: &Session, last: &[&TocEntry], entries: &[TocEntry]) -> Result<()> {
+    for entry in last {
+        ensure_utf8(entry)?;
+        let definitions = if is_acl_of_large_objects(entry) {
+            acl_of_each_large_object(entry, entries)?
+        } else {
+            vec![entry.definition.clone()]
+        };
+        for definition in definitions {
+            session
+                .script(&definition)
+                .await
+                .with_context(|| format!("cannot create {}", describe(entry)))?;
+        }
+        set_owner(session, entry).await?;
+    }
+    Ok(())
+}
+
+/// Gives all objects to their owners, and revokes the remaining rights of the sandbox's role.
+async fn hand_over(session: &Session, entries: &[&TocEntry], superusers: &[String]) -> Result<()> {
     let sandbox = identifier(accounts::LOADER);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for owner in entries.iter().filter_map(|entry| entry.owner.as_deref()) {
         *counts.entry(owner).or_default() += 1;
     }
-    // What code has made beside the dump goes with the most: never to a superuser, if there was
-    // anybody else whose code it can have been.
-    let ordinary =
+    // The owner of most objects also gets the objects that loaded code has created in addition to
+    // the dump's. That is not a superuser if any other role owns an object: then it is that role's
+    // code.
+    let is_ordinary =
         |(owner, _): &(&&str, &usize)| !superusers.iter().any(|superuser| superuser == **owner);
-    let most = counts.iter().filter(ordinary).max_by_key(|(_, count)| **count);
+    let most = counts.iter().filter(is_ordinary).max_by_key(|(_, count)| **count);
     let most =
         most.or_else(|| counts.iter().max_by_key(|(_, count)| **count)).map(|(owner, _)| *owner);
-    // A sequence that belongs to a table goes with it, and must not go before it.
-    let is_sequence = |entry: &&&Entry| entry.kind == "SEQUENCE";
+    // Sequences come last: a sequence that belongs to a table changes its owner with the table, and
+    // must not have another owner before.
+    let is_sequence = |entry: &&&TocEntry| entry.kind == "SEQUENCE";
     let ordered = entries
         .iter()
         .filter(|entry| !is_sequence(entry))
@@ -274,90 +289,91 @@ async fn hand_over(session: &Session, entries: &[&Entry], superusers: &[String])
             || PRIVILEGED.contains(&entry.kind.as_str())
             || entry.kind == "SCHEMA"
         {
-            own(session, entry).await?;
+            set_owner(session, entry).await?;
         }
     }
-    // With nobody's code in it, there is nothing that code can have made.
+    // If nobody owns an object in the dump, there is no code that can have created more.
     if let Some(most) = most {
         let all = format!("REASSIGN OWNED BY {sandbox} TO {}", identifier(most));
         session
             .run(&all)
             .await
-            .with_context(|| format!("cannot give what is left to role '{most}'"))?;
+            .with_context(|| format!("cannot give the remaining objects to role '{most}'"))?;
     }
-    sandbox::dismiss(session).await
+    sandbox::revoke_rights(session).await
 }
 
-/// Whether it is not for the database's content. What is about the database itself names it as it
-/// was called.
-fn is_special(entry: &Entry) -> bool {
+/// Whether the entry describes the dump, or the database itself. Its statements would name the
+/// database as it was called when it was dumped.
+fn is_special(entry: &TocEntry) -> bool {
     let of_database = LAST.contains(&entry.kind.as_str())
         && entry.schema.is_none()
         && entry.tag.starts_with("DATABASE ");
     of_database || SPECIAL.contains(&entry.kind.as_str())
 }
 
-/// Whether it is made when everything else is there.
-fn comes_last(entry: &Entry) -> bool {
-    // One of all tables only a superuser can make.
+/// Whether the entry is created when all other objects are handed over.
+fn comes_last(entry: &TocEntry) -> bool {
+    // Only a superuser can create a publication of all tables.
     LAST.contains(&entry.kind.as_str())
         || entry.kind == "PUBLICATION" && entry.definition.contains(" FOR ALL TABLES")
 }
 
-/// A superuser's function again, from the dump: code that ran meanwhile could have put another in
-/// its place, and given it to whom it liked.
-async fn made_anew(session: &Session, entry: &Entry) -> Result<()> {
+/// Creates a superuser's function again from the dump, and resets its privileges: while the
+/// sandbox's role owned the function, loaded code could have replaced it, and granted others
+/// access.
+async fn recreate_function(session: &Session, entry: &TocEntry) -> Result<()> {
     let Some(kind) = ["FUNCTION", "PROCEDURE"].into_iter().find(|kind| *kind == entry.kind) else {
         return Ok(());
     };
-    whole(entry)?;
+    ensure_utf8(entry)?;
     let (before, after) = (format!("CREATE {kind} "), format!("CREATE OR REPLACE {kind} "));
     let definition = entry.definition.replacen(&before, &after, 1);
     session
         .script(&definition)
         .await
-        .with_context(|| format!("cannot make {} as it was", called(entry)))?;
-    // The list of contents calls it by its bare name and its arguments' types; one that were not
-    // found would keep what it was granted.
+        .with_context(|| format!("cannot create {} again", describe(entry)))?;
+    // The table of contents has the function's name without the schema, and the types of its
+    // arguments. A function that was not found here would keep its privileges, so that is an error.
     let found = "SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
         WHERE n.nspname = $1::text AND p.proname::text || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')' = $2::text";
     let found: Vec<u32> = session.column(found, &[&entry.schema, &entry.tag]).await?;
     let &[oid] = found.as_slice() else {
-        bail!("{} is there {} times", called(entry), found.len())
+        bail!("{} exists {} times", describe(entry), found.len())
     };
     let grantees = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a \
         JOIN pg_catalog.pg_roles r ON r.oid = a.grantee WHERE p.oid = $1";
     let grantees: Vec<String> = session.column(grantees, &[&oid]).await?;
-    for thing in things(entry)? {
+    for object in owned_objects(entry)? {
         for grantee in &grantees {
             session
-                .run(&format!("REVOKE ALL ON {thing} FROM {} CASCADE", identifier(grantee)))
+                .run(&format!("REVOKE ALL ON {object} FROM {} CASCADE", identifier(grantee)))
                 .await?;
         }
-        session.run(&format!("GRANT EXECUTE ON {thing} TO PUBLIC")).await?;
+        session.run(&format!("GRANT EXECUTE ON {object} TO PUBLIC")).await?;
     }
     Ok(())
 }
 
-/// Makes everything of `entries`, in their order: by the superuser's session what only a superuser
-/// can make, all else by pg_restore.
-async fn make_all(
+/// Restores `entries` in their order: the superuser's session creates the privileged ones, and
+/// pg_restore the others.
+async fn create_all(
     session: &Session,
     sandbox: &Client,
-    (entries, name, dump, more): (&[&Entry], &str, &Path, &[&str]),
-    meanwhile: &mut impl AsyncFnMut(Moment) -> Result<()>,
+    (entries, name, dump, more): (&[&TocEntry], &str, &Path, &[&str]),
+    at_moment: &mut impl AsyncFnMut(Moment) -> Result<()>,
 ) -> Result<()> {
-    let privileged = |entry: &&Entry| PRIVILEGED.contains(&entry.kind.as_str());
-    for these in entries.chunk_by(|one, next| privileged(one) == privileged(next)) {
-        if these.first().is_some_and(privileged) {
-            make(session, these).await?;
-            sandbox::equip_for_extensions(session).await?;
-            if these.iter().any(|entry| entry.kind == "EXTENSION") {
-                meanwhile(Moment::Extensions).await?;
+    let is_privileged = |entry: &&TocEntry| PRIVILEGED.contains(&entry.kind.as_str());
+    for chunk in entries.chunk_by(|one, next| is_privileged(one) == is_privileged(next)) {
+        if chunk.first().is_some_and(is_privileged) {
+            create_privileged(session, chunk).await?;
+            sandbox::grant_extension_rights(session).await?;
+            if chunk.iter().any(|entry| entry.kind == "EXTENSION") {
+                at_moment(Moment::Extensions).await?;
             }
             continue;
         }
-        let list = list(these)?;
+        let list = write_list(chunk)?;
         let path = list.path().to_string_lossy();
         restore(
             sandbox,
@@ -371,14 +387,14 @@ async fn make_all(
     Ok(())
 }
 
-/// What only a superuser can make.
-async fn make(session: &Session, entries: &[&Entry]) -> Result<()> {
+/// Creates objects that only a superuser can create.
+async fn create_privileged(session: &Session, entries: &[&TocEntry]) -> Result<()> {
     for entry in entries {
-        whole(entry)?;
+        ensure_utf8(entry)?;
         session
             .script(&entry.definition)
             .await
-            .with_context(|| format!("cannot make {}", called(entry)))?;
+            .with_context(|| format!("cannot create {}", describe(entry)))?;
         if entry.kind == "SERVER" {
             let grant = format!(
                 "GRANT USAGE ON FOREIGN SERVER {} TO {}",
@@ -391,34 +407,35 @@ async fn make(session: &Session, entries: &[&Entry]) -> Result<()> {
     Ok(())
 }
 
-/// Fails if an entry is not what stands in the dump.
-fn whole(entry: &Entry) -> Result<()> {
+/// Fails if the strings of an entry could not be read as they are in the dump.
+fn ensure_utf8(entry: &TocEntry) -> Result<()> {
     ensure!(
-        entry.is_whole,
-        "{} is in an encoding that is not known: restore it by hand, with pg_restore",
-        called(entry)
+        entry.is_utf8,
+        "{} is in an unknown encoding: restore it by hand, with pg_restore",
+        describe(entry)
     );
     Ok(())
 }
 
-/// Gives one thing to its owner.
-async fn own(session: &Session, entry: &Entry) -> Result<()> {
+/// Gives the objects of an entry to their owner.
+async fn set_owner(session: &Session, entry: &TocEntry) -> Result<()> {
     let Some(owner) = &entry.owner else { return Ok(()) };
-    whole(entry)?;
-    for thing in things(entry)? {
-        let sql = format!("ALTER {thing} OWNER TO {}", identifier(owner));
+    ensure_utf8(entry)?;
+    for object in owned_objects(entry)? {
+        let sql = format!("ALTER {object} OWNER TO {}", identifier(owner));
         session
             .run(&sql)
             .await
-            .with_context(|| format!("cannot give {} to role '{owner}'", called(entry)))?;
+            .with_context(|| format!("cannot give {} to role '{owner}'", describe(entry)))?;
     }
     Ok(())
 }
 
-/// How statements name what an entry makes; nothing for what has no owner of its own.
-fn things(entry: &Entry) -> Result<Vec<String>> {
+/// Returns the kind and quoted name of each object of an entry, for statements. Empty if the
+/// objects have no owner.
+fn owned_objects(entry: &TocEntry) -> Result<Vec<String>> {
     let kind = entry.kind.as_str();
-    if NAMED.contains(&kind) {
+    if IDENTIFIED_BY_NAME.contains(&kind) {
         let schema = entry
             .schema
             .as_ref()
@@ -426,62 +443,68 @@ fn things(entry: &Entry) -> Result<Vec<String>> {
             .unwrap_or_default();
         return Ok(vec![format!("{kind} {schema}{}", identifier(&entry.tag))]);
     }
-    if CALLED.contains(&kind) {
+    if IDENTIFIED_BY_ARGUMENTS.contains(&kind) {
         let dropped = entry.drop.trim_end().trim_end_matches(';').strip_prefix("DROP ");
         return Ok(vec![
-            dropped.with_context(|| format!("{} has no name", called(entry)))?.to_owned(),
+            dropped
+                .with_context(|| format!("{} has no DROP statement", describe(entry)))?
+                .to_owned(),
         ]);
     }
     match kind {
         LARGE_OBJECT => Ok(vec![format!("LARGE OBJECT {}", entry.tag.parse::<u32>()?)]),
-        LARGE_OBJECTS => Ok(oids(entry)?.iter().map(|oid| format!("LARGE OBJECT {oid}")).collect()),
+        LARGE_OBJECTS => {
+            Ok(large_object_oids(entry)?.iter().map(|oid| format!("LARGE OBJECT {oid}")).collect())
+        }
         _ => Ok(Vec::new()),
     }
 }
 
-/// The large objects of one entry, a number a line.
-fn oids(entry: &Entry) -> Result<Vec<u32>> {
+/// Reads the OIDs in an entry with many large objects: its definition has one in each line.
+fn large_object_oids(entry: &TocEntry) -> Result<Vec<u32>> {
     Ok(entry.definition.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
 }
 
-fn is_of_large_objects(entry: &Entry) -> bool {
+fn is_acl_of_large_objects(entry: &TocEntry) -> bool {
     entry.kind == "ACL" && entry.tag.starts_with("LARGE OBJECTS")
 }
 
-/// Privileges that many large objects have: written down for the first of them only.
-fn one_by_one(entry: &Entry, entries: &[Entry]) -> Result<Vec<String>> {
-    let whose =
+/// Returns the statements with the privileges of each large object. The entry has only those of the
+/// first one; the others have the same.
+fn acl_of_each_large_object(entry: &TocEntry, entries: &[TocEntry]) -> Result<Vec<String>> {
+    let objects =
         entries.iter().find(|other| other.kind == LARGE_OBJECTS && entry.needs.contains(&other.id));
-    let oids = oids(whose.with_context(|| format!("{} are of none", called(entry)))?)?;
-    let Some(first) = oids.first() else { bail!("{} are of none", called(entry)) };
-    let of = |oid: &u32| {
+    let missing = || format!("{}: the large objects are not in the dump", describe(entry));
+    let oids = large_object_oids(objects.with_context(missing)?)?;
+    let first = oids.first().with_context(missing)?;
+    let statements_for = |oid: &u32| {
         entry.definition.replace(&format!("LARGE OBJECT {first} "), &format!("LARGE OBJECT {oid} "))
     };
-    Ok(oids.iter().map(of).collect())
+    Ok(oids.iter().map(statements_for).collect())
 }
 
-/// For messages.
-fn called(entry: &Entry) -> String {
+/// Describes an entry, for messages.
+fn describe(entry: &TocEntry) -> String {
     let schema = entry.schema.as_ref().map(|schema| format!("{schema}.")).unwrap_or_default();
     format!("{} {schema}{}", entry.kind, entry.tag)
 }
 
-/// A list of contents for pg_restore, which reads the numbers in it.
-fn list(entries: &[&Entry]) -> Result<NamedTempFile> {
+/// Writes a list for `pg_restore --use-list`: the numbers of the entries.
+fn write_list(entries: &[&TocEntry]) -> Result<NamedTempFile> {
     let text: String = entries.iter().map(|entry| format!("{};\n", entry.id)).collect();
     let write = || -> std::io::Result<NamedTempFile> {
         let mut file = NamedTempFile::new()?;
         file.write_all(text.as_bytes())?;
-        // Whatever the umask: it is read as another user, and holds numbers.
+        // The account of pg_restore must be able to read the file, whatever the umask is.
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         Ok(file)
     };
-    write().context("cannot make a temporary file")
+    write().context("cannot create a temporary file")
 }
 
-/// Sets the sequences of the session's database to what they were at the capture.
-pub(crate) async fn sequences(session: &Session, like: &Database) -> Result<()> {
-    for (sequence, value) in &like.sequences {
+/// Sets the sequences of the session's database to the values that they had at the capture.
+pub(crate) async fn set_sequences(session: &Session, recorded: &Database) -> Result<()> {
+    for (sequence, value) in &recorded.sequences {
         let sql = "SELECT pg_catalog.setval($1::text::pg_catalog.regclass, $2::bigint)";
         session
             .value::<i64>(sql, &[sequence, value])
@@ -495,41 +518,46 @@ pub(crate) async fn sequences(session: &Session, like: &Database) -> Result<()> 
 mod tests {
     use super::*;
 
-    fn entry(kind: &str, tag: &str) -> Entry {
-        Entry {
+    fn entry(kind: &str, tag: &str) -> TocEntry {
+        TocEntry {
             id: 1,
             kind: kind.to_owned(),
             tag: tag.to_owned(),
             schema: Some("a\"b".to_owned()),
-            ..Entry::default()
+            ..TocEntry::default()
         }
     }
 
     #[test]
-    fn what_has_an_owner_is_named_whatever_its_name() {
-        assert_eq!(things(&entry("TABLE", "x\n;")).unwrap(), ["TABLE \"a\"\"b\".\"x\n;\""]);
-        let function =
-            Entry { drop: "DROP FUNCTION s.f(text);\n".to_owned(), ..entry("FUNCTION", "f(text)") };
-        assert_eq!(things(&function).unwrap(), ["FUNCTION s.f(text)"]);
-        assert!(things(&entry("FUNCTION", "f")).is_err());
-        assert_eq!(things(&entry("INDEX", "i")).unwrap(), Vec::<String>::new());
-        assert_eq!(things(&entry("BLOB", "17")).unwrap(), ["LARGE OBJECT 17"]);
-        assert!(things(&entry("BLOB", "17; DROP")).is_err());
+    fn objects_with_an_owner_are_identified_whatever_their_name() {
+        assert_eq!(owned_objects(&entry("TABLE", "x\n;")).unwrap(), ["TABLE \"a\"\"b\".\"x\n;\""]);
+        let function = TocEntry {
+            drop: "DROP FUNCTION s.f(text);\n".to_owned(),
+            ..entry("FUNCTION", "f(text)")
+        };
+        assert_eq!(owned_objects(&function).unwrap(), ["FUNCTION s.f(text)"]);
+        assert!(owned_objects(&entry("FUNCTION", "f")).is_err());
+        assert_eq!(owned_objects(&entry("INDEX", "i")).unwrap(), Vec::<String>::new());
+        assert_eq!(owned_objects(&entry("BLOB", "17")).unwrap(), ["LARGE OBJECT 17"]);
+        assert!(owned_objects(&entry("BLOB", "17; DROP")).is_err());
     }
 
     #[test]
-    fn privileges_of_many_large_objects_are_given_for_each() {
-        let blobs =
-            Entry { id: 5, definition: "17\n18\n".to_owned(), ..entry("BLOB METADATA", "17..18") };
-        let acl = Entry {
+    fn the_privileges_of_many_large_objects_are_granted_for_each() {
+        let blobs = TocEntry {
+            id: 5,
+            definition: "17\n18\n".to_owned(),
+            ..entry("BLOB METADATA", "17..18")
+        };
+        let acl = TocEntry {
             needs: vec![5],
             definition: "GRANT SELECT ON LARGE OBJECT 17 TO a;\n".to_owned(),
             ..entry("ACL", "LARGE OBJECTS 17..18")
         };
-        assert!(is_of_large_objects(&acl));
-        let given = one_by_one(&acl, &[blobs]).unwrap();
+        assert!(is_acl_of_large_objects(&acl));
+        let statements = acl_of_each_large_object(&acl, &[blobs]).unwrap();
         assert_eq!(
-            given,
+            statements,
             ["GRANT SELECT ON LARGE OBJECT 17 TO a;\n", "GRANT SELECT ON LARGE OBJECT 18 TO a;\n"]
         );
     }

@@ -1,7 +1,8 @@
-//! Who a server is asked as.
+//! Where the server is, and as which role to connect.
 //!
-//! By a socket without a password a server goes by the user of the process behind it. Root is never
-//! that: a session is opened, and a program runs, as the OS user that the configuration names.
+//! Through a socket without a password (`peer` in pg_hba.conf), the server authenticates the OS
+//! user of the client. If this process is root, sessions are opened and programs run as the OS user
+//! that the configuration names.
 
 use std::sync::atomic::AtomicU32;
 
@@ -13,31 +14,33 @@ use crate::config::Postgresql;
 use crate::host::identity::Account;
 use crate::host::{remedy, user};
 
-/// What the server shows our sessions as.
+/// The `application_name` of most sessions.
 const APPLICATION: &str = "gitlab-backup";
 
 /// One role of one server.
 pub(crate) struct Login {
     pub config: Postgresql,
     pub password: Option<String>,
-    /// Whom root becomes.
+    /// The account to connect as; none if this process is not root.
     pub account: Option<Account>,
-    /// What the server shows our sessions as.
+    /// The `application_name` of the sessions.
     pub application: &'static str,
-    /// What of our settings the server knows, as far as is known.
+    /// The newest of the levels of settings (see `session.rs`) to try: `u32::MAX` before the first
+    /// connection, then the one that the server accepted.
     pub level: AtomicU32,
 }
 
 impl Login {
-    /// The role that `config` names, by this password and no other.
+    /// Returns the login of the role that `config` names, with this password instead of the
+    /// configured one.
     ///
     /// # Errors
-    /// If this is root, and there is no such OS user as `config` names.
+    /// If this process is root, and the OS user that `config` names does not exist.
     pub fn new(config: Postgresql, password: Option<String>) -> Result<Self> {
         let user =
             user::to_become(&config.os_user).with_context(|| match config.os_user.as_str() {
                 accounts::LOADER => format!(
-                    "what is restored is loaded with an account of its own: '{}' makes it",
+                    "the account that loads dumps is missing: '{}' creates it",
                     remedy::install()
                 ),
                 _ => "correct [postgresql] os-user".to_owned(),
@@ -53,13 +56,13 @@ impl Login {
         })
     }
 
-    /// Whether it is reached by a socket of this host.
+    /// Whether the server is reached through a socket of this host.
     pub fn by_socket(&self) -> bool {
         self.config.by_socket()
     }
 
-    /// For messages.
-    pub fn place(&self, database: &str) -> String {
+    /// Describes the server, `database` and the role, for messages.
+    pub fn describe(&self, database: &str) -> String {
         format!(
             "PostgreSQL at {} port {}, database '{database}' as '{}'",
             self.config.host, self.config.port, self.config.user

@@ -1,4 +1,4 @@
-//! Everything that PostgreSQL can be asked before GitLab is touched.
+//! Checks PostgreSQL before GitLab is stopped.
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -9,19 +9,20 @@ use super::client::Client;
 use super::session::Session;
 use super::{hold, programs, role};
 
-/// Fails if a database cannot be reached or pg_dump is too old for the server.
+/// Fails if a database cannot be held in a snapshot, or pg_dump is too old for the server.
 pub async fn preflight(config: &Config) -> Result<()> {
     conclude(&findings(config).await)
 }
 
-/// What was found; changes nothing. For PostgreSQL's own user: by a socket it knows no other.
+/// Runs the checks. Changes nothing. This process must run as the account that is configured for
+/// PostgreSQL: through a socket, the server authenticates the account.
 pub async fn findings(config: &Config) -> Vec<Finding> {
     let Some(postgresql) = &config.postgresql else { return Vec::new() };
-    match server(postgresql).await {
-        Ok((session, seen)) => {
+    match check_server(postgresql).await {
+        Ok((session, summary)) => {
             let mut findings = vec![
-                Finding::of("postgresql", Ok(seen)),
-                Finding::of("pg_dump", pg_dump(postgresql, session.major).await),
+                Finding::of("postgresql", Ok(summary)),
+                Finding::of("pg_dump", check_programs(postgresql, session.major).await),
             ];
             findings.extend(role::finding(postgresql, &session).await);
             findings.extend(left_out(postgresql).await);
@@ -31,28 +32,29 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// What a run leaves out.
+/// Warns about databases that a run leaves out.
 async fn left_out(postgresql: &Postgresql) -> Option<Finding> {
-    let words = async { Client::new(postgresql)?.closed().await }.await.ok()?;
-    (!words.is_empty()).then(|| Finding::warning("postgresql databases", words.join("\n")))
+    let reasons = async { Client::new(postgresql)?.inaccessible_databases().await }.await.ok()?;
+    (!reasons.is_empty()).then(|| Finding::warning("postgresql databases", reasons.join("\n")))
 }
 
-/// A session with the server, and what was seen. Every database is asked what it will be asked in
-/// the window, and what is asked behind it.
-async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
+/// Holds a snapshot of every database as in the window, and releases the snapshots again. Returns a
+/// session with the server, and a summary.
+async fn check_server(postgresql: &Postgresql) -> Result<(Session, String)> {
     let client = Client::new(postgresql)?;
     let databases = client.databases().await?;
-    // All at once, as in the window: the server must have room for every lock.
+    // All at the same time, as in the window: the server must have room for every lock.
     let mut holders = Vec::new();
     let mut failures = Vec::new();
     for database in &databases {
         match hold::export(&client, database.clone()).await {
             Ok(holder) => holders.push(holder),
-            Err(error) => failures
-                .push(format!("no snapshot of database '{database}' can be held: {error:#}")),
+            Err(error) => {
+                failures.push(format!("cannot hold a snapshot of database '{database}': {error:#}"))
+            }
         }
     }
-    // For what belongs to none of them.
+    // A run connects this way for the roles and settings of the server.
     failures.extend(client.connect_anywhere().await.err().map(|error| format!("{error:#}")));
     if !failures.is_empty() {
         bail!("{}", failures.join("\n"));
@@ -63,20 +65,21 @@ async fn server(postgresql: &Postgresql) -> Result<(Session, String)> {
         .session;
     drop(holders);
     session.run("ROLLBACK").await?;
-    let seen =
+    let summary =
         format!("version {} at {}, {} databases", session.major, postgresql.host, databases.len());
-    Ok((session, seen))
+    Ok((session, summary))
 }
 
-/// The programs, and that they go together with the server.
-async fn pg_dump(postgresql: &Postgresql, server: u32) -> Result<String> {
+/// Checks that PostgreSQL's client programs are installed, are not older than the server, and work
+/// with it.
+async fn check_programs(postgresql: &Postgresql, server: u32) -> Result<String> {
     let client = Client::new(postgresql)?;
     for program in ["pg_dump", "pg_dumpall", "pg_restore"] {
-        let here = programs::version(&client, program, server).await?;
+        let version = programs::version(&client, program, server).await?;
         ensure!(
-            here >= server,
-            "{program} {here} is older than the server ({server}): name the server's programs by [postgresql] bin-dir"
+            version >= server,
+            "{program} {version} is older than the server ({server}): name the directory of the server's programs in [postgresql] bin-dir"
         );
     }
-    Ok(format!("version {}", programs::prove(&client, server).await?))
+    Ok(format!("version {}", programs::check_round_trip(&client, server).await?))
 }

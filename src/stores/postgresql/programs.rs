@@ -1,5 +1,4 @@
-//! PostgreSQL's own programs at work on a server, and the proof that those which are here go
-//! together with it.
+//! Runs pg_restore, and checks that the installed programs of PostgreSQL work with the server.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -15,14 +14,16 @@ use super::client::Client;
 use super::quoting::dbname;
 use super::versions::{all_of, major};
 
-/// What newer programs set first of all, and the first server that knows it. An older one refuses,
-/// and loses nothing by it.
+/// Settings that newer programs set at the start, and the first version of the server that has the
+/// setting. An older server refuses the statement, which does no harm.
 const NEWER: [(&str, u32); 1] = [("transaction_timeout", 17)];
 
-/// Runs pg_restore as `client`'s role, on a server of this major version.
+/// Runs pg_restore as `client`'s role. `server` is the server's major version, `name` the database,
+/// and `more` are additional arguments.
 ///
 /// # Errors
-/// With what it says, if anything fails that is not a setting which only newer servers have.
+/// If a statement fails, except one for a setting that only newer servers have. The error quotes
+/// pg_restore's messages.
 pub(super) async fn restore(
     client: &Client,
     server: u32,
@@ -30,36 +31,40 @@ pub(super) async fn restore(
     dump: &Path,
     more: &[impl AsRef<OsStr>],
 ) -> Result<()> {
-    let (program, version) = reader(client, server, dump).await?;
+    let (program, version) = find_pg_restore(client, server, dump).await?;
     let is_newer = version > server;
     let mut command = client.command_at(program, name, server)?;
     match is_newer {
-        // Several at once would talk all at once, and what they say counts.
+        // The messages of several jobs would be mixed up, and `is_only_settings` could not parse
+        // them.
         true => command.arg("--jobs=1"),
         false => command.arg("--exit-on-error").arg(format!("--jobs={}", client.login.config.jobs)),
     };
     command.args(more).arg(format!("--dbname={}", dbname(name))).arg(dump);
     let ended = process::to_its_end(&mut command).await?;
-    let only_settings = is_newer && ended.status.code() == Some(1) && only_settings(&ended, server);
+    let only_settings =
+        is_newer && ended.status.code() == Some(1) && is_only_settings(&ended, server);
     ensure!(
         ended.status.success() || only_settings,
         "pg_restore of {} into {}: {}",
         dump.display(),
-        client.login.place(name),
+        client.login.describe(name),
         ended.said
     );
     Ok(())
 }
 
-/// The pg_restore that goes with the server; one that can read the dump, if that one cannot: a
-/// newer pg_dump may have written it. And its version.
-async fn reader(client: &Client, server: u32, dump: &Path) -> Result<(PathBuf, u32)> {
+/// Finds a pg_restore that can read the dump, and returns its path and version. Prefers the one of
+/// the server's version, but that may be too old: a newer pg_dump may have written the dump.
+async fn find_pg_restore(client: &Client, server: u32, dump: &Path) -> Result<(PathBuf, u32)> {
     let own = client.program("pg_restore", server);
     let mut first = None;
     for program in [own].into_iter().chain(all_of("pg_restore")) {
-        match process::to_its_end(client.run(program.clone()).arg("--list").arg(dump)).await {
+        match process::to_its_end(client.bare_command(program.clone()).arg("--list").arg(dump))
+            .await
+        {
             Ok(ended) if ended.status.success() => {
-                let version = told(&program, client.run(program.clone())).await?;
+                let version = read_version(&program, client.bare_command(program.clone())).await?;
                 return Ok((program, version));
             }
             Ok(ended) => {
@@ -68,12 +73,13 @@ async fn reader(client: &Client, server: u32, dump: &Path) -> Result<(PathBuf, u
             Err(error) => drop(first.get_or_insert(error)),
         }
     }
-    Err(first.unwrap_or_else(|| anyhow!("there is no pg_restore")))
+    Err(first.unwrap_or_else(|| anyhow!("pg_restore is not installed")))
 }
 
-/// Whether all that went wrong is that this server does not know a setting of a newer one. The
-/// messages are the server's, in its language; the statements are pg_restore's.
-fn only_settings(ended: &Ended, server: u32) -> bool {
+/// Whether pg_restore's only errors are that this server does not have a setting of a newer one.
+/// This is decided by the statements that pg_restore quotes: the server's messages are in its own
+/// language.
+fn is_only_settings(ended: &Ended, server: u32) -> bool {
     let unknown = |statement: &str| {
         let name = statement
             .strip_prefix("SET ")
@@ -99,31 +105,31 @@ fn only_settings(ended: &Ended, server: u32) -> bool {
     !ended.is_cut && before.is_empty() && blocks.all(is_one)
 }
 
-/// The major version of one of the programs that go with a server of this one.
+/// Returns the major version of the program that is used with a server of version `server`.
 ///
 /// # Errors
 /// If it is not installed.
 pub(super) async fn version(client: &Client, program: &str, server: u32) -> Result<u32> {
-    told(Path::new(program), client.command_for(program, server)).await
+    read_version(Path::new(program), client.command_for(program, server)).await
 }
 
-async fn told(program: &Path, mut command: Command) -> Result<u32> {
+async fn read_version(program: &Path, mut command: Command) -> Result<u32> {
     let output = command.arg("--version").output().await;
     let output = output.map_err(|error| text::cannot_run(program, &error))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     major(&text).with_context(|| {
-        format!("{} does not tell its version: '{}'", program.display(), text.trim())
+        format!("cannot find the version in the output of {}: '{}'", program.display(), text.trim())
     })
 }
 
-/// Proves that what pg_dump writes here pg_restore can load: with a dump that has nothing in it,
-/// loaded where the role may enter. The version.
+/// Checks that pg_restore can load what pg_dump writes: dumps and restores an empty dump in a
+/// database of the server, which changes nothing. Returns the version of pg_dump.
 ///
 /// # Errors
-/// With what either refuses.
-pub(super) async fn prove(client: &Client, server: u32) -> Result<u32> {
+/// If pg_dump or pg_restore fails.
+pub(super) async fn check_round_trip(client: &Client, server: u32) -> Result<u32> {
     let place = client.connect_anywhere().await?.1;
-    let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let directory = tempfile::tempdir().context("cannot create a temporary directory")?;
     let dump = directory.path().join("dump");
     if let Some(account) = client.login.account {
         Directory::open(directory.path())?.give(account.uid, account.gid)?;
@@ -133,8 +139,8 @@ pub(super) async fn prove(client: &Client, server: u32) -> Result<u32> {
         .args(["--format=directory", "--schema-only", "--exclude-schema=*", "--file"])
         .arg(&dump);
     let ended = process::to_its_end(&mut command).await?;
-    ensure!(ended.status.success(), "pg_dump of {}: {}", client.login.place(&place), ended.said);
-    // Of what belongs to a database and to no schema nothing is made again.
+    ensure!(ended.status.success(), "pg_dump of {}: {}", client.login.describe(&place), ended.said);
+    // An empty list: objects that belong to no schema are in the dump, and must not be created.
     restore(client, server, &place, &dump, &["--use-list=/dev/null"]).await.with_context(|| {
         format!("a run could not be restored by the programs that are here: install PostgreSQL's client programs of version {server}, or name them by [postgresql] bin-dir")
     })?;
@@ -149,19 +155,19 @@ mod tests {
     use super::*;
 
     fn settings(said: &str, server: u32, is_cut: bool) -> bool {
-        only_settings(
+        is_only_settings(
             &Ended { status: ExitStatus::from_raw(256), said: said.to_owned(), is_cut },
             server,
         )
     }
 
     #[test]
-    fn only_settings_of_newer_servers_are_not_missed() {
+    fn only_errors_about_newer_settings_are_ignored() {
         let one = "pg_restore: error: could not execute query: FEHLER:  unbekannter Parameter\nCommand was: SET transaction_timeout = 0;\n\n";
         let end = "pg_restore: warning: errors ignored on restore: 2";
         assert!(settings(&format!("{one}{one}{end}"), 15, false));
-        assert!(!settings(&format!("{one}{end}"), 17, false), "it knows that one");
-        assert!(!settings(&format!("{one}{end}"), 15, true), "not all was heard");
+        assert!(!settings(&format!("{one}{end}"), 17, false), "this server has the setting");
+        assert!(!settings(&format!("{one}{end}"), 15, true), "the output is cut");
         for other in [
             "pg_restore: error: could not execute query: ERROR:  no\nCommand was: SET default_tablespace = fast;\n\n",
             "pg_restore: error: COPY failed for table \"a\": ERROR:  x\nCommand was: SET transaction_timeout = 0;\n",

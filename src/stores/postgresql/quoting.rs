@@ -1,17 +1,17 @@
-//! Names and strings where they become text.
+//! Quotes names and strings for SQL and for libpq.
 
-/// How libpq's programs take the name of a database, which is more than a name to them if it has a
-/// `=`.
+/// Quotes the name of a database for libpq's programs, which take a name with a `=` for a
+/// connection string.
 pub(crate) fn dbname(name: &str) -> String {
     format!("dbname='{}'", name.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// A name in SQL.
+/// Quotes a name for SQL.
 pub(crate) fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A string in SQL, whatever `standard_conforming_strings` says.
+/// Quotes a string for SQL. The result does not depend on `standard_conforming_strings`.
 pub(crate) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

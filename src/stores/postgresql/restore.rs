@@ -1,5 +1,5 @@
-//! PostgreSQL's side of a restore: every database is loaded under another name, with the old one in
-//! use; one transaction exchanges the names.
+//! PostgreSQL's side of a restore. Every database is loaded under a temporary name while the old
+//! one is still in use; then one transaction exchanges the names.
 
 mod databases;
 mod dumps;
@@ -29,7 +29,7 @@ use exchange::Exchange;
 
 pub use staged::load;
 
-/// The databases of a restore.
+/// The restore of the databases.
 pub(super) struct PostgreSqlRestoration<'a> {
     config: &'a Config,
     exchange: Exchange<'a>,
@@ -40,10 +40,10 @@ impl<'a> PostgreSqlRestoration<'a> {
         Self { config, exchange: Exchange::new(config) }
     }
 
-    /// Drops a database that was put aside. Returns it if that fails.
+    /// Drops an old database. If that fails, marks it and returns it as a leftover.
     async fn drop_replaced(&self, name: &str, number: Option<u32>) -> Option<Leftover> {
-        let error = removal::forget(self.config, name, number).await.err()?;
-        if let Err(error) = removal::disown(self.config, name, number).await {
+        let error = removal::drop_replaced(self.config, name, number).await.err()?;
+        if let Err(error) = removal::mark_replaced(self.config, name, number).await {
             tracing::warn!("{error:#}");
         }
         let thing = Thing::Database { name: name.to_owned(), number };
@@ -68,7 +68,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
         rehearsal::rehearse(self.config, part, &plan.databases).await.context(POSTGRESQL)
     }
 
-    /// What the databases take is the server's own file system's, which may be on another machine.
+    /// Adds the space for the dumps only: the file system of the databases may be on another host.
     fn space(
         &self,
         plan: &RestorePlan,
@@ -81,8 +81,8 @@ impl Restoration for PostgreSqlRestoration<'_> {
         Ok(())
     }
 
-    async fn clear(&mut self, plan: &RestorePlan) -> Result<()> {
-        removal::clear(self.config, plan).await
+    async fn remove_stale(&mut self, plan: &RestorePlan) -> Result<()> {
+        removal::remove_stale(self.config, plan).await
     }
 
     fn extract_dumps(&self, plan: &RestorePlan) -> Result<()> {
@@ -91,8 +91,8 @@ impl Restoration for PostgreSqlRestoration<'_> {
     }
 
     async fn prepare(&mut self, journal: &mut Journal) -> Result<()> {
-        note::not_as_before(self.config, &journal.plan).await?;
-        self.exchange.number(&mut journal.plan).await
+        note::note_differences(self.config, &journal.plan).await?;
+        self.exchange.record_numbers(&mut journal.plan).await
     }
 
     async fn put(&mut self, journal: &Journal, _: &dyn ServiceManager) -> Result<()> {
@@ -112,15 +112,15 @@ impl Restoration for PostgreSqlRestoration<'_> {
         self.exchange.prove(journal).await
     }
 
-    /// Others may be in the databases, and keep them from being renamed.
-    async fn call_back(&mut self, journal: &Journal) -> Result<(), Refused> {
-        let before = match self.exchange.way(journal).await {
+    /// Sessions in the databases can prevent the renames.
+    async fn switch_back(&mut self, journal: &Journal) -> Result<(), Refused> {
+        let before = match self.exchange.renames_back(journal).await {
             Ok(before) => before,
             Err(error) => return Err(Refused { error, untouched: true }),
         };
-        let Err(error) = self.exchange.back(journal).await else { return Ok(()) };
-        // A server that was lost may have done it.
-        let untouched = self.exchange.way(journal).await.is_ok_and(|now| now == before);
+        let Err(error) = self.exchange.put_back(journal).await else { return Ok(()) };
+        // If the connection was lost, the server may have committed the renames.
+        let untouched = self.exchange.renames_back(journal).await.is_ok_and(|now| now == before);
         Err(Refused { error, untouched })
     }
 
@@ -131,7 +131,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
     async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>> {
         let mut left = Vec::new();
         for StagedDatabase { replaced, numbers, .. } in &journal.plan.databases {
-            // There was none before.
+            // There was no such database before the restore.
             if matches!(numbers, Some(Numbers { old: None, .. })) {
                 continue;
             }
@@ -139,7 +139,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
             left.extend(self.drop_replaced(replaced, number).await);
         }
         if !journal.plan.databases.is_empty()
-            && let Err(error) = removal::retire(self.config).await
+            && let Err(error) = removal::drop_loading_role(self.config).await
         {
             tracing::warn!("{error:#}");
         }
@@ -148,7 +148,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
 
     async fn retry(&mut self, leftover: &Leftover) -> Option<Option<Leftover>> {
         let Thing::Database { name, number } = &leftover.thing else { return None };
-        let failed = removal::forget(self.config, name, *number).await.err();
+        let failed = removal::drop_replaced(self.config, name, *number).await.err();
         Some(failed.map(|error| Leftover { why: format!("{error:#}"), ..leftover.clone() }))
     }
 }

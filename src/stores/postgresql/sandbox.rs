@@ -1,10 +1,10 @@
-//! A role without rights, as which a dump is loaded.
+//! The role without rights as which a dump is loaded.
 //!
-//! What is loaded may be code of the database's owner: a check, the input of a domain, an index's
-//! expression, a generated column. It runs as whoever loads, and can go back from any role that a
-//! session has only taken on. So the session itself is one of a role that has nothing: it owns all
-//! that is in the new database until that is full, and nobody else is let in before everything has
-//! been handed over.
+//! Loading a dump runs code of the database's owner: check constraints, the input functions of
+//! domains, expressions of indexes, generated columns. That code runs with the rights of the
+//! session that loads, and can undo a `SET ROLE`. So the session logs in as a role that has no
+//! rights. This role owns everything in the new database until the database is full; then a
+//! superuser's session hands everything over to its owners, and only after that may others connect.
 
 use std::time::Duration;
 
@@ -21,15 +21,16 @@ use super::client::MAINTENANCE;
 use super::quoting::{identifier, literal};
 use super::session::{self, Session};
 
-/// The role.
+/// The name of the role.
 const NAME: &str = accounts::LOADER;
 
-/// How often its sessions are ended, and between two times.
-const SILENCE: u32 = 300;
+/// How often to try to end a session, and the time between two tries.
+const END_TRIES: u32 = 300;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Who may take the role on, and is no superuser: itself, and whom its code has lent it to.
-const BORROWERS: &str = "SELECT r.oid FROM pg_catalog.pg_roles r \
+/// The roles that may take on the role and are not superusers: the role itself, and roles to which
+/// loaded code has granted it.
+const MEMBERS: &str = "SELECT r.oid FROM pg_catalog.pg_roles r \
     WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, $1::text::name, 'MEMBER')";
 const SESSIONS: &str =
     "SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesysid = ANY($1::oid[])";
@@ -44,28 +45,27 @@ const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catal
     JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
     WHERE r.rolname = $1::text OR m.rolname = $1::text";
 
-/// Whether this session's role may do anything: then it has rights that must not be lent. One that
-/// may not has none that the data's owner would not have.
+/// Whether dumps must be loaded as this role: if the session's role is a superuser, whose rights
+/// loaded code must not get. Another role has no more rights than the owner of the data.
 pub(crate) async fn is_needed(session: &Session) -> Result<bool> {
     session
         .value("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
         .await
 }
 
-/// Makes the role, or makes of what is there under its name what it should be; `os_user` connects
-/// as it.
-pub(crate) async fn make(admin: &Client, session: &Session, os_user: &str) -> Result<Client> {
-    // A socket goes by the user; anything else by this password, which nobody has to know. Code
-    // that gives the role another one cannot put this one back, which [`Guard::ensure_alone`] looks
-    // for.
+/// Creates the role, or resets it if it exists. Returns a client that connects as the role, with
+/// processes of `os_user`.
+pub(crate) async fn create(admin: &Client, session: &Session, os_user: &str) -> Result<Client> {
+    // The password is needed where the server does not authenticate the OS user. Loaded code that
+    // changes it cannot restore it, so [`Guard::ensure_alone`] notices the change.
     let password = random::hex(32)?;
-    // The server is told what it keeps, and not what its log would keep.
+    // Send only the hash: the server may log the statement.
     let hash = literal(&scram_sha_256(password.as_bytes()));
-    let there = exists(session).await?;
-    if there {
-        silence(session).await?;
+    let exists = exists(session).await?;
+    if exists {
+        lock_out(session).await?;
     }
-    let word = if there { "ALTER" } else { "CREATE" };
+    let word = if exists { "ALTER" } else { "CREATE" };
     let role = identifier(NAME);
     let sql = format!(
         "{word} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT CONNECTION LIMIT -1 PASSWORD {hash} \
@@ -74,22 +74,22 @@ pub(crate) async fn make(admin: &Client, session: &Session, os_user: &str) -> Re
     session
         .run(&sql)
         .await
-        .with_context(|| format!("cannot make role '{NAME}', as which the dumps are loaded"))?;
+        .with_context(|| format!("cannot create role '{NAME}', as which the dumps are loaded"))?;
     session.run(&format!("ALTER ROLE {role} RESET ALL")).await?;
-    alone(session).await?;
+    revoke_memberships(session).await?;
     let config = Postgresql {
         user: NAME.to_owned(),
         os_user: os_user.to_owned(),
         ..admin.login.config.clone()
     };
-    let by_user = admin.login.by_socket() && admin.login.password.is_none();
-    let mut client = Client::with(config, (!by_user).then_some(password))?;
+    let is_peer = admin.login.by_socket() && admin.login.password.is_none();
+    let mut client = Client::with(config, (!is_peer).then_some(password))?;
     client.login.application = admin.login.application;
     Ok(client)
 }
 
-/// Takes the role from whoever has it, and what it has from it.
-async fn alone(session: &Session) -> Result<()> {
+/// Revokes the role from all its members, and all roles from it.
+async fn revoke_memberships(session: &Session) -> Result<()> {
     for row in session.rows(MEMBERSHIPS, &[&NAME]).await? {
         let (of, member): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         session
@@ -99,11 +99,12 @@ async fn alone(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// Lets the role use what is not in the database that it fills; [`dismiss`] takes all of that back.
-pub(crate) async fn equip(session: &Session) -> Result<()> {
+/// Grants the role what it needs to fill the session's database. [`revoke_rights`] revokes all of
+/// it.
+pub(crate) async fn grant_rights(session: &Session) -> Result<()> {
     let role = identifier(NAME);
     session.run(&format!("ALTER ROLE {role} LOGIN")).await?;
-    // A database's owner has it by itself.
+    // A database's owner has these rights anyway, but the role is not the owner.
     session.run(&format!("GRANT CREATE, USAGE ON SCHEMA public TO {role}")).await?;
     let tablespaces: Vec<String> = session
         .column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'", &[])
@@ -116,43 +117,45 @@ pub(crate) async fn equip(session: &Session) -> Result<()> {
     Ok(())
 }
 
-/// What keeps a database's own code from making or changing anything while it is loaded, when the
-/// role owns all of it: what belongs to others (a superuser's table, another role's function) would
-/// come back with an index, a rule or a body of that code's.
+/// An event trigger that prevents loaded code from creating or changing objects. While a database
+/// is loaded, the role owns all its objects: without the guard, loaded code could add an index or a
+/// rule to a superuser's table, or replace another role's function, before the objects are handed
+/// over.
 ///
-/// It lets through the session that put it up, in which no such code runs, and of the role's own
-/// sessions what pg_restore asks for by itself: not what code asks for in the middle of another
-/// statement, and nothing under settings that code has left behind in the session. Of everybody
-/// else, such as an autovacuum worker that computes the expression of an index, it lets nothing
-/// through.
+/// The guard allows every statement of the session that created it, in which no loaded code runs.
+/// In sessions of the role, it allows the statements of pg_restore itself, but no statement that
+/// code runs within another statement, and none after code has changed certain settings of the
+/// session. It allows no statement of other sessions, such as an autovacuum worker that evaluates
+/// the expression of an index.
 pub(crate) struct Guard {
     name: String,
-    /// What the server knows the role's password by: only code in a session of the role can have
-    /// changed it, to enter as the role.
+    /// The hash of the role's password. Only loaded code can have changed it, to connect as the
+    /// role.
     password: String,
 }
 
-/// What the server knows the role's password by.
+/// Reads the hash of the role's password.
 const PASSWORD: &str = "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1::text";
 
 impl Guard {
-    /// Puts it up in the session's database.
-    pub async fn up(session: &Session) -> Result<Self> {
-        // A name that nothing in a dump has.
+    /// Creates the guard in the session's database.
+    pub async fn create(session: &Session) -> Result<Self> {
+        // A name that no object in a dump has.
         let name = format!("gitlab_backup_{}", random::hex(16)?);
         let role = literal(NAME);
         let own: i32 = session.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
-        // By itself a statement of pg_restore has one line of context, this function's; what code
-        // asks for has that code's too. Every name is qualified, for the search path is looked at
-        // and so must be the session's. The encodings are those in which a backslash or a letter
-        // may be the second byte of a character.
+        // The context (PG_CONTEXT) of a statement of pg_restore is one line, for this function. If
+        // code runs the statement, there is a line for that code, too. All names are qualified,
+        // because this function cannot set a search path of its own: it has to check the session's.
+        // The encodings are those in which a backslash or a letter may be the second byte of a
+        // character.
         let sql = format!(
             "CREATE SCHEMA {name};
             CREATE FUNCTION {name}.guard () RETURNS event_trigger LANGUAGE plpgsql AS $guard$
             DECLARE context text; BEGIN
               IF pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {own} THEN RETURN; END IF;
               IF session_user OPERATOR(pg_catalog.<>) {role}::pg_catalog.name OR current_user OPERATOR(pg_catalog.<>) session_user THEN
-                RAISE EXCEPTION '% by somebody else, while the database is loaded', tg_tag;
+                RAISE EXCEPTION '% by another session, while the database is loaded', tg_tag;
               END IF;
               GET DIAGNOSTICS context = PG_CONTEXT;
               IF pg_catalog.strpos(context, E'\n') OPERATOR(pg_catalog.>) 0
@@ -175,11 +178,11 @@ impl Guard {
         session
             .script(&sql)
             .await
-            .context("cannot keep the code of the database from changing it")?;
+            .context("cannot create the guard against code of the database")?;
         Ok(Self { name, password: session.value(PASSWORD, &[&NAME]).await? })
     }
 
-    /// Fails if somebody may have entered as the role meanwhile.
+    /// Fails if loaded code has changed the role's password, and so may have connected as the role.
     pub async fn ensure_alone(&self, session: &Session) -> Result<()> {
         let now: Option<String> = session.value(PASSWORD, &[&NAME]).await?;
         ensure!(
@@ -189,8 +192,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Takes it away, when everything belongs to whom it should.
-    pub async fn down(self, session: &Session) -> Result<()> {
+    /// Removes the guard. Call this when all objects are handed over to their owners.
+    pub async fn remove(self, session: &Session) -> Result<()> {
         let Self { name, .. } = self;
         session
             .script(&format!("DROP EVENT TRIGGER {name}; DROP SCHEMA {name} CASCADE;"))
@@ -199,9 +202,9 @@ impl Guard {
     }
 }
 
-/// Opens a new database, in which nobody has been yet, to nobody but the role, which may make in it
-/// what it likes. It is not the role's own: whose it is may give it settings and let others in.
-pub(crate) async fn open_alone(session: &Session, database: &str) -> Result<()> {
+/// Allows connections to a new database, but only for the role. The role may create objects in the
+/// database, but does not own it: an owner could change its settings, and grant others access.
+pub(crate) async fn open_for_role(session: &Session, database: &str) -> Result<()> {
     let (database, role) = (identifier(database), identifier(NAME));
     session
         .transaction(&[
@@ -213,8 +216,8 @@ pub(crate) async fn open_alone(session: &Session, database: &str) -> Result<()> 
         .with_context(|| format!("cannot keep others out of database {database}"))
 }
 
-/// Lets the role fill what extensions keep their configuration in, whose rows are in a dump.
-pub(crate) async fn equip_for_extensions(session: &Session) -> Result<()> {
+/// Lets the role fill the configuration tables of extensions, whose rows are in the dump.
+pub(crate) async fn grant_extension_rights(session: &Session) -> Result<()> {
     let sql = "SELECT pg_catalog.format(CASE c.relkind WHEN 'S' THEN 'GRANT SELECT, UPDATE ON SEQUENCE %I.%I TO %I' \
             ELSE 'GRANT SELECT, INSERT ON TABLE %I.%I TO %I' END, n.nspname, c.relname, $1::text), \
             pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, $1::text) \
@@ -226,23 +229,23 @@ pub(crate) async fn equip_for_extensions(session: &Session) -> Result<()> {
         session
             .transaction(&statements)
             .await
-            .context("cannot have an extension's configuration filled")?;
+            .context("cannot grant access to the configuration tables of an extension")?;
     }
     Ok(())
 }
 
-/// Ends the role's sessions, and those of others that may have taken it on, and lets nobody begin
-/// one until it is equipped again.
-pub(crate) async fn silence(session: &Session) -> Result<()> {
+/// Prevents new sessions of the role until [`grant_rights`], and ends its sessions and those of
+/// other roles that may have taken it on.
+pub(crate) async fn lock_out(session: &Session) -> Result<()> {
     if !exists(session).await? {
         return Ok(());
     }
     session.run(&format!("ALTER ROLE {} NOLOGIN", identifier(NAME))).await?;
-    let borrowers: Vec<u32> = session.column(BORROWERS, &[&NAME]).await?;
-    alone(session).await?;
-    // Whoever comes from here on cannot take it on any more, and is left alone.
-    let pids: Vec<i32> = session.column(SESSIONS, &[&borrowers]).await?;
-    for _ in 0..SILENCE {
+    let members: Vec<u32> = session.column(MEMBERS, &[&NAME]).await?;
+    revoke_memberships(session).await?;
+    // Sessions that start from here on cannot take on the role any more, and need not be ended.
+    let pids: Vec<i32> = session.column(SESSIONS, &[&members]).await?;
+    for _ in 0..END_TRIES {
         session.rows(END, &[&NAME, &pids]).await?;
         if session.value::<i64>(LEFT, &[&NAME, &pids]).await? == 0 {
             return Ok(());
@@ -252,48 +255,51 @@ pub(crate) async fn silence(session: &Session) -> Result<()> {
     bail!("a session of role '{NAME}' does not end: look at pg_stat_activity")
 }
 
-/// Ends whoever else is in the session's database, in which nobody is to be but the role and
-/// superusers.
-pub(crate) async fn clear(session: &Session) -> Result<()> {
-    for _ in 0..SILENCE {
+/// Ends the other sessions in the session's database, except those of superusers.
+pub(crate) async fn end_other_sessions(session: &Session) -> Result<()> {
+    for _ in 0..END_TRIES {
         if session.rows(END_OTHERS, &[]).await?.is_empty() {
             return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
     }
-    bail!("a session in a database that is laid out does not end: look at pg_stat_activity")
+    bail!("a session in a database that is being loaded does not end: look at pg_stat_activity")
 }
 
-/// Fails if something in the session's database still is the role's.
-pub(crate) async fn ensure_none(session: &Session) -> Result<()> {
+/// Fails if the role still owns an object in the session's database.
+pub(crate) async fn ensure_owns_nothing(session: &Session) -> Result<()> {
     let count: i64 = session.value(OWNED, &[&NAME]).await?;
-    ensure!(count == 0, "{count} things in the database that was loaded still are role '{NAME}'s");
+    ensure!(count == 0, "role '{NAME}' still owns {count} objects in the loaded database");
     Ok(())
 }
 
-/// Takes from the role what it has in the session's database and on the server. What it owns there
-/// must have been given away.
-pub(crate) async fn dismiss(session: &Session) -> Result<()> {
+/// Revokes the role's rights in the session's database and on the server. Also drops the objects
+/// that the role still owns in the database, so hand these over before.
+pub(crate) async fn revoke_rights(session: &Session) -> Result<()> {
     session.run(&format!("DROP OWNED BY {}", identifier(NAME))).await
 }
 
-/// Fails if the server would not let the role in, with what to do about it.
-pub(crate) async fn probe(admin: &Client, session: &Session, os_user: &str) -> Result<()> {
-    let there = exists(session).await?;
-    let client = make(admin, session, os_user).await?;
-    let entered = client.connect(MAINTENANCE).await.map(drop);
-    // One that is there may own what an unfinished restore has laid out.
-    if !there {
-        retire(session).await?;
+/// Fails if the role cannot connect to the server, with the remedy.
+pub(crate) async fn ensure_can_connect(
+    admin: &Client,
+    session: &Session,
+    os_user: &str,
+) -> Result<()> {
+    let existed = exists(session).await?;
+    let client = create(admin, session, os_user).await?;
+    let result = client.connect(MAINTENANCE).await.map(drop);
+    // If the role existed before, it may own databases of an unfinished restore.
+    if !existed {
+        drop_role(session).await?;
     }
-    match entered {
-        // Let in, and then not into this database.
+    match result {
+        // The server accepts the role, but not in this database.
         Err(error) if session::code(&error) != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(error).with_context(|| {
             let how = match admin.login.by_socket() {
                 true => format!("by 'peer' as the OS user {os_user}"),
                 false => "by its password".to_owned(),
             };
-            format!("what is restored is loaded by role '{NAME}', which has no rights: let it in in pg_hba.conf, {how}")
+            format!("dumps are loaded as role '{NAME}', which has no rights: let it connect in pg_hba.conf, {how}")
         }),
         _ => Ok(()),
     }
@@ -305,20 +311,20 @@ async fn exists(session: &Session) -> Result<bool> {
         .await
 }
 
-/// Removes the role. What it still owns must be gone before.
-pub(crate) async fn retire(session: &Session) -> Result<()> {
+/// Drops the role. The databases that belong to it must have been dropped before.
+pub(crate) async fn drop_role(session: &Session) -> Result<()> {
     if !exists(session).await? {
         return Ok(());
     }
-    silence(session).await?;
-    dismiss(session).await?;
+    lock_out(session).await?;
+    revoke_rights(session).await?;
     match session.run(&format!("DROP ROLE {}", identifier(NAME))).await {
-        // Anybody may have given it something of his own, in any database. Nobody can enter as it,
-        // and the next restore takes it as it is.
+        // Any other role may have given it an object, in any database. Keep the role: it cannot log
+        // in, and the next restore reuses it.
         Err(error) if session::code(&error) == Some(&SqlState::DEPENDENT_OBJECTS_STILL_EXIST) => {
-            tracing::warn!("role '{NAME}' stays, without a login: {error:#}");
+            tracing::warn!("cannot drop role '{NAME}', which cannot log in any more: {error:#}");
             Ok(())
         }
-        done => done.with_context(|| format!("cannot remove role '{NAME}'")),
+        result => result.with_context(|| format!("cannot drop role '{NAME}'")),
     }
 }

@@ -1,8 +1,9 @@
-//! A session with a server, in which nothing is found that its databases' owners made.
+//! A session with a server. Objects that the owners of its databases have created, such as
+//! functions or operators, cannot affect the queries of this program.
 //!
-//! What we ask is asked with an empty search path, which is set as the session begins and is
-//! stronger than what owners set for a database or a role: only pg_catalog is searched. Values are
-//! parameters. Each text is one statement, whatever stands in it.
+//! Every session starts with an empty search path, which takes precedence over the settings of the
+//! database and the role, so only pg_catalog is searched. Values are passed as parameters, and a
+//! text with more than one statement is refused.
 
 use std::fmt;
 use std::path::Path;
@@ -29,14 +30,15 @@ use crate::host::socket;
 use super::login::Login;
 use super::versions::major;
 
-/// How long a server may take to let us in.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long connecting to a server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A value for a statement.
+/// The value of a parameter.
 pub(crate) type Value<'a> = &'a (dyn ToSql + Sync);
 
-/// What every session of ours begins with, whatever is set for its server, role or database, by
-/// name; for a server of this major version: one that a server does not know ends the session.
+/// The settings, by name, with which every session starts instead of those of the server, the role
+/// or the database. Only settings that a server of this major version has: an unknown one makes the
+/// server refuse the connection.
 pub(super) fn settings(major: u32) -> impl Iterator<Item = (&'static str, &'static str)> {
     let all = [
         (0, "search_path", ""),
@@ -60,38 +62,39 @@ pub(super) fn settings(major: u32) -> impl Iterator<Item = (&'static str, &'stat
         .map(|(_, name, value)| (name, value))
 }
 
-/// Versions that know one more of them, the newest first: which one a server is, it says when the
-/// session is open, and then its owner's limits could have ended it.
+/// The versions that introduced one of the settings, the newest first. Each is tried in turn: the
+/// server's version is only known when the session is open, and the owner's limits could have ended
+/// the session by then.
 const LEVELS: [u32; 3] = [17, 14, 0];
 
-/// How long a session that insists waits for a lock before it looks who has it, and between two
-/// looks.
-const COURTESY: Duration = Duration::from_secs(1);
-/// When it gives up all the same: nobody could be ended.
-const INSISTENCE: &str = "20s";
-/// How long a server may wait for every session to look up.
-const LOOKING_UP: &str = "120s";
-/// Who has been at one statement for longest, and does not wait for something else that could be
+/// How long to wait for a lock before the sessions that hold it are ended, and between two
+/// attempts.
+const END_BLOCKERS_EVERY: Duration = Duration::from_secs(1);
+/// The `lock_timeout` of a session that ends its blockers: some sessions cannot be ended.
+const LOCK_TIMEOUT: &str = "20s";
+/// How long a server may wait until every session has processed its barrier.
+const BARRIER_TIMEOUT: &str = "120s";
+/// The sessions that have run one statement for longest, and do not wait for anything that could be
 /// ended.
 const BUSY: &str = "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' in ' || coalesce(datname, '?') FROM pg_catalog.pg_stat_activity \
     WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid() \
         AND coalesce(wait_event_type, '') NOT IN ('Activity', 'IPC', 'Lock', 'Timeout') ORDER BY query_start LIMIT 2";
-/// How soon a server notices, in the middle of a statement, that we are gone.
-const CHECK: &str = "10s";
+/// How often a server checks, while it runs a statement, whether the client is still connected.
+const CONNECTION_CHECK: &str = "10s";
 
-/// Ends whoever a session waits for.
+/// Ends the sessions that block a session.
 const END_BLOCKERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid), a.pid, coalesce(a.usename::text, '?'), coalesce(a.datname::text, '?') \
     FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY(pg_catalog.pg_blocking_pids($1::int4))";
 
-/// An open session. It ends with this value.
+/// An open session. Dropping this value ends it.
 pub(crate) struct Session {
     client: tokio_postgres::Client,
-    /// With what it ends the sessions of others that it waits for, and its own number.
-    insistence: Option<(Box<Session>, i32)>,
+    /// A second session that ends the sessions which block this one, and the PID of this one.
+    terminator: Option<(Box<Session>, i32)>,
     connection: JoinHandle<Result<()>>,
     /// The server's major version.
     pub major: u32,
-    /// The server's version, as it says it.
+    /// The server's `server_version`.
     pub version: String,
 }
 
@@ -103,22 +106,24 @@ impl Drop for Session {
 }
 
 impl Session {
+    /// Opens a session in `database`.
     pub(super) async fn open(login: &Login, database: &str) -> Result<Self> {
         let from = login.level.load(Ordering::Relaxed);
         for level in LEVELS.into_iter().filter(|level| *level <= from) {
-            match Self::enter(login, database, level).await {
+            match Self::connect(login, database, level).await {
                 Err(error) if code(&error) == Some(&SqlState::UNDEFINED_OBJECT) && level > 0 => {}
                 Err(error) => return Err(error),
                 Ok(session) => {
                     login.level.store(level, Ordering::Relaxed);
-                    return session.settle().await;
+                    return session.apply_settings().await;
                 }
             }
         }
-        Err(anyhow!("the server knows none of our settings"))
+        Err(anyhow!("the server refuses all settings"))
     }
 
-    async fn enter(login: &Login, database: &str, level: u32) -> Result<Self> {
+    /// Connects with the settings of version `level`.
+    async fn connect(login: &Login, database: &str, level: u32) -> Result<Self> {
         let mut config = tokio_postgres::Config::new();
         let options: Vec<String> =
             settings(level).map(|(name, value)| format!("-c {name}={value}")).collect();
@@ -127,29 +132,29 @@ impl Session {
             .dbname(database)
             .application_name(login.application)
             .options(options.join(" "));
-        config.connect_timeout(PATIENCE);
+        config.connect_timeout(CONNECT_TIMEOUT);
         if let Some(password) = &login.password {
             config.password(password);
         }
         if login.by_socket() {
-            return within(by_socket(login, &config)).await;
+            return with_timeout(connect_to_socket(login, &config)).await;
         }
         config.host(&login.config.host).port(login.config.port);
-        // As libpq does: encrypted where the server offers it, and else not. Whose certificate it
-        // is, is not asked.
+        // As libpq does by default: encrypted if the server supports that, and without verifying
+        // the server's certificate.
         config.ssl_mode(SslMode::Prefer);
-        match within(by_tls(&config)).await {
+        match with_timeout(connect_to_host(&config)).await {
             Ok(session) => Ok(session),
             Err(refused) if code(&refused) == Some(&SqlState::UNDEFINED_OBJECT) => Err(refused),
             Err(refused) => {
                 config.ssl_mode(SslMode::Disable);
-                within(by_tls(&config)).await.map_err(|_| refused)
+                with_timeout(connect_to_host(&config)).await.map_err(|_| refused)
             }
         }
     }
 
-    /// The same settings again: a pooler in between may have kept the options for itself.
-    async fn settle(self) -> Result<Self> {
+    /// Sets the same settings again: a connection pooler may have ignored the options.
+    async fn apply_settings(self) -> Result<Self> {
         let (names, values): (Vec<&str>, Vec<&str>) = settings(self.major).unzip();
         let sql = "SELECT pg_catalog.set_config(s.n, s.v, false) \
             FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS s(n, v)";
@@ -157,7 +162,7 @@ impl Session {
         Ok(self)
     }
 
-    async fn begin<S, T>(
+    async fn start<S, T>(
         client: tokio_postgres::Client,
         connection: Connection<S, T>,
     ) -> Result<Self>
@@ -167,52 +172,56 @@ impl Session {
     {
         let version = connection
             .parameter("server_version")
-            .context("the server does not tell its version")?
+            .context("the server did not report its version")?
             .to_owned();
-        let major =
-            major(&version).with_context(|| format!("'{version}' is no version of a server"))?;
-        let connection = tokio::spawn(async move { connection.await.map_err(said) });
-        Ok(Self { client, insistence: None, connection, major, version })
+        let major = major(&version)
+            .with_context(|| format!("the server reported '{version}' as its version"))?;
+        let connection = tokio::spawn(async move { connection.await.map_err(describe) });
+        Ok(Self { client, terminator: None, connection, major, version })
     }
 
-    /// Has it wait for nobody: who keeps a lock that one of its statements needs is ended by
-    /// `other`. Anybody who may log in can keep one on a database or a role, from any database, for
-    /// as long as he likes.
-    pub(super) async fn insisting(mut self, other: Self) -> Result<Self> {
-        let own: i32 = self.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
+    /// From now on, uses `terminator` to end the sessions that hold a lock which a statement of
+    /// this session waits for. Every role that may log in can lock a database or a role, from any
+    /// database, for as long as it likes.
+    pub(super) async fn ending_blockers(mut self, terminator: Self) -> Result<Self> {
+        let pid: i32 = self.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
         self.value::<String>(
             "SELECT pg_catalog.set_config('lock_timeout', $1::text, false)",
-            &[&INSISTENCE],
+            &[&LOCK_TIMEOUT],
         )
         .await?;
         if self.major >= 14 {
             let set =
                 "SELECT pg_catalog.set_config('client_connection_check_interval', $1::text, false)";
-            // Not every system can.
-            if let Err(error) = self.value::<String>(set, &[&CHECK]).await {
+            // Not supported on every operating system.
+            if let Err(error) = self.value::<String>(set, &[&CONNECTION_CHECK]).await {
                 tracing::debug!("{error:#}");
             }
         }
-        self.insistence = Some((Box::new(other), own));
+        self.terminator = Some((Box::new(terminator), pid));
         Ok(self)
     }
 
-    /// What becomes of a statement, which waits for nobody if this session insists.
-    async fn through<T>(
+    /// Waits for the result of a statement. Ends the sessions that block it, if there is a
+    /// terminator.
+    async fn finish<T>(
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T> {
-        let Some((other, own)) = &self.insistence else { return statement.await.map_err(said) };
+        let Some((terminator, pid)) = &self.terminator else {
+            return statement.await.map_err(describe);
+        };
         tokio::pin!(statement);
         loop {
-            match timeout(COURTESY, &mut statement).await {
-                Ok(done) => return done.map_err(said),
-                Err(_) => other.end_blockers(*own).await,
+            match timeout(END_BLOCKERS_EVERY, &mut statement).await {
+                Ok(result) => return result.map_err(describe),
+                Err(_) => terminator.end_blockers(*pid).await,
             }
         }
     }
 
-    /// A look that fails is made again: the statement that waits has its own limit.
+    /// Ends the sessions that block the session with this PID. Ignores errors: the caller tries
+    /// again until the blocked statement times out.
     async fn end_blockers(&self, pid: i32) {
         match self.client.query(END_BLOCKERS, &[&pid]).await {
             Ok(ended) => {
@@ -220,70 +229,71 @@ impl Session {
                     let (pid, user, database): (i32, String, String) =
                         (row.get(1), row.get(2), row.get(3));
                     tracing::warn!(
-                        "session {pid} of '{user}' in database '{database}' kept a lock that this needs: it was told to end"
+                        "session {pid} of '{user}' in database '{database}' kept a lock that the restore needs: it was ended"
                     );
                 }
             }
-            Err(error) => tracing::debug!("{:#}", said(error)),
+            Err(error) => tracing::debug!("{:#}", describe(error)),
         }
     }
 
-    /// The rows of one statement.
+    /// Runs one statement, and returns its rows.
     pub async fn rows(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<Row>> {
-        self.through(self.client.query(sql, values)).await
+        self.finish(self.client.query(sql, values)).await
     }
 
-    /// The first column of each row.
+    /// Runs one statement, and returns the first column of each row.
     pub async fn column<T: FromSqlOwned>(&self, sql: &str, values: &[Value<'_>]) -> Result<Vec<T>> {
         let rows = self.rows(sql, values).await?;
-        rows.iter().map(|row| row.try_get(0).map_err(said)).collect()
+        rows.iter().map(|row| row.try_get(0).map_err(describe)).collect()
     }
 
-    /// The only column of the only row.
+    /// Runs one statement, and returns the first column of its only row.
     pub async fn value<T: FromSqlOwned>(&self, sql: &str, values: &[Value<'_>]) -> Result<T> {
-        let row = self.through(self.client.query_one(sql, values)).await?;
-        row.try_get(0).map_err(said)
+        let row = self.finish(self.client.query_one(sql, values)).await?;
+        row.try_get(0).map_err(describe)
     }
 
-    /// One statement; a second in the same text is refused by the server.
+    /// Runs one statement. The server refuses a text with more than one.
     pub async fn run(&self, sql: &str) -> Result<()> {
-        self.through(self.client.execute(sql, &[])).await.map(drop)
+        self.finish(self.client.execute(sql, &[])).await.map(drop)
     }
 
-    /// One that makes or drops a database, which waits for every session of every database to look
-    /// up. One that computes may not for hours.
+    /// Runs a statement that creates or drops a database. Such a statement waits until every
+    /// session of the server has processed a barrier (procsignalbarrier), which a busy session may
+    /// not do for hours.
     ///
     /// # Errors
-    /// With those that it may be, if the server has waited for as long as is reasonable.
-    pub async fn run_with_all(&self, sql: &str) -> Result<()> {
+    /// If the wait takes too long. The error names the busy sessions.
+    pub async fn run_with_barrier(&self, sql: &str) -> Result<()> {
         let set = "SELECT pg_catalog.set_config('statement_timeout', $1::text, false)";
-        self.value::<String>(set, &[&LOOKING_UP]).await?;
-        let done = self.run(sql).await;
+        self.value::<String>(set, &[&BARRIER_TIMEOUT]).await?;
+        let result = self.run(sql).await;
         self.value::<String>(set, &[&"0"]).await?;
-        let Err(error) = done else { return Ok(()) };
+        let Err(error) = result else { return Ok(()) };
         if code(&error) != Some(&SqlState::QUERY_CANCELED) {
             return Err(error);
         }
         let busy: Vec<String> = self.column(BUSY, &[]).await?;
         Err(error.context(format!(
-            "the server has waited for {LOOKING_UP} for a session that does not look up: {}",
+            "the server has waited for {BARRIER_TIMEOUT} for a session that does not look up: {}",
             busy.join(", ")
         )))
     }
 
-    /// All that stands in a text, as pg_dump wrote it.
+    /// Runs all statements in a text, as pg_dump wrote it.
     pub async fn script(&self, sql: &str) -> Result<()> {
-        self.through(self.client.batch_execute(sql)).await
+        self.finish(self.client.batch_execute(sql)).await
     }
 
-    /// What is done in one transaction: all of it, or nothing.
+    /// Runs the statements in one transaction.
     pub async fn transaction(&self, statements: &[String]) -> Result<()> {
-        self.hold(statements).await?;
+        self.begin(statements).await?;
         self.run("COMMIT").await
     }
 
-    /// The same, and not ended yet, unless one of them fails.
-    pub async fn hold(&self, statements: &[String]) -> Result<()> {
+    /// Runs the statements in a transaction and leaves it open. Rolls back if a statement fails.
+    pub async fn begin(&self, statements: &[String]) -> Result<()> {
         self.run("BEGIN").await?;
         for statement in statements {
             if let Err(error) = self.run(statement).await {
@@ -294,12 +304,12 @@ impl Session {
         Ok(())
     }
 
-    /// Whether it still goes on.
+    /// Whether the session has ended.
     pub fn is_lost(&self) -> bool {
         self.connection.is_finished()
     }
 
-    /// Why it ended.
+    /// Waits for the end of the session, and returns the reason.
     pub async fn loss(&mut self) -> String {
         match (&mut self.connection).await {
             Ok(Err(error)) => format!("{error:#}"),
@@ -308,28 +318,30 @@ impl Session {
     }
 }
 
-async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(anyhow!("no answer within {PATIENCE:?}")))
+async fn with_timeout<T>(connecting: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .unwrap_or_else(|_| Err(anyhow!("no answer within {CONNECT_TIMEOUT:?}")))
 }
 
-/// The server asks the kernel who has connected: that is done as the configured user, in a thread
-/// of its own.
-async fn by_socket(login: &Login, config: &tokio_postgres::Config) -> Result<Session> {
+/// Connects as the configured OS user, in a separate thread: the server asks the kernel for the
+/// user of the client.
+async fn connect_to_socket(login: &Login, config: &tokio_postgres::Config) -> Result<Session> {
     let path =
         format!("{}/.s.PGSQL.{}", login.config.host.trim_end_matches('/'), login.config.port);
-    let stream = socket::connect(Path::new(&path), login.account, PATIENCE).await?;
-    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(said)?;
-    Session::begin(client, connection).await
+    let stream = socket::connect(Path::new(&path), login.account, CONNECT_TIMEOUT).await?;
+    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(describe)?;
+    Session::start(client, connection).await
 }
 
-async fn by_tls(config: &tokio_postgres::Config) -> Result<Session> {
-    let (client, connection) = config.connect(tls()?).await.map_err(said)?;
-    Session::begin(client, connection).await
+async fn connect_to_host(config: &tokio_postgres::Config) -> Result<Session> {
+    let (client, connection) = config.connect(tls()?).await.map_err(describe)?;
+    Session::start(client, connection).await
 }
 
 fn tls() -> Result<MakeRustlsConnect> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Anybody(Arc::clone(&provider)));
+    let verifier = Arc::new(AnyCertificate(Arc::clone(&provider)));
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .context("TLS cannot be used")?;
@@ -338,11 +350,12 @@ fn tls() -> Result<MakeRustlsConnect> {
     ))
 }
 
-/// Takes every certificate whose key is there: `sslmode=prefer` protects from who only listens.
+/// Accepts every certificate, if the server has its key. Like `sslmode=prefer`, this protects only
+/// against eavesdropping.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -387,31 +400,32 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-/// What a server says of its failure.
+/// An error that the server reported.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct ServerError {
     text: String,
     code: SqlState,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for ServerError {}
 
-fn said(error: tokio_postgres::Error) -> anyhow::Error {
+/// Converts an error, and adds the server's details and hints to its message.
+fn describe(error: tokio_postgres::Error) -> anyhow::Error {
     let Some(server) = error.as_db_error() else { return anyhow::Error::new(error) };
     let more = [("DETAIL", server.detail()), ("HINT", server.hint())];
     let more: String =
         more.iter().filter_map(|(word, text)| Some(format!("; {word}: {}", (*text)?))).collect();
     let text = format!("{}: {}{more}", server.severity(), server.message());
-    anyhow::Error::new(Refused { text, code: server.code().clone() })
+    anyhow::Error::new(ServerError { text, code: server.code().clone() })
 }
 
-/// The server's own code for an error, if it is one of the server's.
+/// The SQLSTATE of an error, if the server reported the error.
 pub(crate) fn code(error: &anyhow::Error) -> Option<&SqlState> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Refused>()).map(|refused| &refused.code)
+    error.chain().find_map(|cause| cause.downcast_ref::<ServerError>()).map(|error| &error.code)
 }

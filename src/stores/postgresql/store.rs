@@ -1,4 +1,4 @@
-//! PostgreSQL, as those who know no store by its name see it.
+//! PostgreSQL's implementation of [`Store`].
 
 use std::path::Path;
 
@@ -28,7 +28,8 @@ impl Store for PostgreSql {
         config.postgresql.is_some()
     }
 
-    /// Nothing: the server answers its own user only, whose preflight is a unit of its own.
+    /// Checks nothing: the server does not accept root through a socket. A separate unit, which
+    /// runs as the configured OS user, does the preflight.
     async fn preflight(&self, _: &Config) -> Vec<Finding> {
         Vec::new()
     }

@@ -1,9 +1,8 @@
-//! What is in a dump: the table of contents of pg_dump's directory format, `toc.dat`.
+//! Reads the table of contents of a dump in pg_dump's directory format, `toc.dat`.
 //!
-//! Read by us because pg_restore tells it as lines of text, which do not say where a name ends. The
-//! format is that of PostgreSQL's archives
-//! 1.12 (9.0) to 1.16 (17, 18): numbers of a fixed size with a sign before them, strings with their
-//! length.
+//! The output of `pg_restore --list` cannot be parsed: its lines do not show where a name ends. The
+//! format is that of PostgreSQL's archives 1.12 (PostgreSQL 9.0) to 1.16 (17, 18). A number is a
+//! sign byte and a fixed number of bytes; a string is its length as a number, and its bytes.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -12,14 +11,15 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::host::beneath;
 
-/// Bytes of a table of contents: a hundred thousand tables have less.
-const LARGEST: u64 = 1 << 30;
-/// Each has a field more than the one before.
+/// The largest table of contents that is read, in bytes. That of a hundred thousand tables is
+/// smaller.
+const MAX_SIZE: u64 = 1 << 30;
+/// The versions of the format that introduced a field.
 const TABLE_ACCESS_METHOD: (u8, u8) = (1, 14);
 const COMPRESSION_NAMED: (u8, u8) = (1, 15);
-const KIND: (u8, u8) = (1, 16);
+const RELATION_KIND: (u8, u8) = (1, 16);
 
-/// When something is made, by pg_dump's words.
+/// The section of a dump in which an entry is restored, as in `pg_restore --section`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Section {
     #[default]
@@ -29,56 +29,58 @@ pub(crate) enum Section {
     PostData,
 }
 
-/// One thing in a dump.
+/// An entry of the table of contents: one object of the database, or its data, comment or
+/// privileges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// Its number in the dump.
+pub(crate) struct TocEntry {
+    /// The number of the entry in the dump.
     pub id: i64,
-    /// Its number in the server's catalog; 0 if it has none.
+    /// The OID of the object; 0 if it has none.
     pub oid: u32,
-    /// Its name.
+    /// The name of the object.
     pub tag: String,
-    /// What it is: `TABLE`, `TABLE DATA`, `ACL`.
+    /// The kind of the entry, such as `TABLE`, `TABLE DATA` or `ACL`.
     pub kind: String,
-    /// Before, with or after the data; nothing of it for what goes with another entry.
+    /// When the entry is restored; `None` for an entry that is restored together with another.
     pub section: Section,
-    /// The statements that make it.
+    /// The statements that create the object.
     pub definition: String,
-    /// The statement that would remove it.
+    /// The statement that drops the object.
     pub drop: String,
-    /// Its schema, if it is in one.
+    /// The schema of the object, if it is in one.
     pub schema: Option<String>,
-    /// The role that owns it, if it has an owner.
+    /// The role that owns the object, if it has an owner.
     pub owner: Option<String>,
-    /// What it needs, by number.
+    /// The numbers of the entries that this one depends on.
     pub needs: Vec<i64>,
-    /// All of that is UTF-8. It is not in a database whose server does not know the encoding.
-    pub is_whole: bool,
+    /// All strings of the entry are UTF-8. That is not so in a database whose encoding the server
+    /// cannot convert.
+    pub is_utf8: bool,
 }
 
-/// Reads the table of contents of the dump at `directory`, in its order: what is needed comes
-/// first.
-pub(crate) fn read(directory: &Path) -> Result<Vec<Entry>> {
+/// Reads the table of contents of the dump at `directory`, in its order: an entry comes after those
+/// that it depends on.
+pub(crate) fn read(directory: &Path) -> Result<Vec<TocEntry>> {
     let path = directory.join("toc.dat");
-    let bytes = beneath::read(&path, LARGEST)?;
-    parse(&bytes).with_context(|| {
-        format!("{} is not a list of contents as pg_dump writes it", path.display())
-    })
+    let bytes = beneath::read(&path, MAX_SIZE)?;
+    parse(&bytes)
+        .with_context(|| format!("{} is not a table of contents of pg_dump", path.display()))
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
-    let mut reader = Reader { rest: bytes, integer: 0, is_whole: true };
-    ensure!(reader.take(5)? == b"PGDMP", "it begins otherwise");
+fn parse(bytes: &[u8]) -> Result<Vec<TocEntry>> {
+    let mut reader = Reader { rest: bytes, integer: 0, is_utf8: true };
+    ensure!(reader.take(5)? == b"PGDMP", "the magic number is missing");
     let [major, minor, _, integer, _, _] = reader.array()?;
     let version = (major, minor);
-    ensure!(((1, 12)..(2, 0)).contains(&version), "its format is {major}.{minor}");
-    ensure!((1..=8).contains(&integer), "its numbers have {integer} bytes");
+    ensure!(((1, 12)..(2, 0)).contains(&version), "unknown format {major}.{minor}");
+    ensure!((1..=8).contains(&integer), "numbers of {integer} bytes");
     reader.integer = usize::from(integer);
     match version >= COMPRESSION_NAMED {
         true => drop(reader.take(1)?),
         false => drop(reader.number()?),
     }
-    // When it was made, in seven numbers; of what, by which versions.
+    // The time of the dump in seven numbers, the database's name, and the versions of the server
+    // and of pg_dump.
     for _ in 0..7 {
         reader.number()?;
     }
@@ -90,26 +92,28 @@ fn parse(bytes: &[u8]) -> Result<Vec<Entry>> {
     for _ in 0..count {
         entries.push(reader.entry(version)?);
     }
-    // A field more or less in a format that is not known yet would be seen here.
+    // A newer format may have more fields or fewer.
     ensure!(
         reader.rest.is_empty(),
-        "{} bytes are left (its format is {major}.{minor})",
+        "{} more bytes than expected (format {major}.{minor})",
         reader.rest.len()
     );
     Ok(entries)
 }
 
 struct Reader<'a> {
+    /// The bytes that are not read yet.
     rest: &'a [u8],
-    /// Bytes of a number.
+    /// The size of a number without its sign, in bytes.
     integer: usize,
-    /// Every text so far was UTF-8.
-    is_whole: bool,
+    /// All strings of the current entry so far are UTF-8.
+    is_utf8: bool,
 }
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(length).context("it ends too early")?;
+        let (taken, rest) =
+            self.rest.split_at_checked(length).context("the file ends too early")?;
         self.rest = rest;
         Ok(taken)
     }
@@ -135,16 +139,16 @@ impl<'a> Reader<'a> {
             length => {
                 let bytes = self.take(usize::try_from(length)?)?;
                 let text = String::from_utf8_lossy(bytes);
-                self.is_whole &= matches!(text, Cow::Borrowed(_));
+                self.is_utf8 &= matches!(text, Cow::Borrowed(_));
                 Ok(Some(text.into_owned()))
             }
         }
     }
 
-    fn entry(&mut self, version: (u8, u8)) -> Result<Entry> {
-        self.is_whole = true;
+    fn entry(&mut self, version: (u8, u8)) -> Result<TocEntry> {
+        self.is_utf8 = true;
         let id = self.number()?;
-        // Whether it has data, and the catalog in which it is.
+        // Whether the entry has data, and the OID of the object's catalog.
         self.number()?;
         self.text()?;
         let oid = self.text()?.unwrap_or_default().parse()?;
@@ -158,31 +162,31 @@ impl<'a> Reader<'a> {
         };
         let definition = self.text()?.unwrap_or_default();
         let drop = self.text()?.unwrap_or_default();
-        // How it is copied.
+        // The COPY statement.
         self.text()?;
         let schema = self.text()?;
-        // Its tablespace.
+        // The tablespace.
         self.text()?;
         if version >= TABLE_ACCESS_METHOD {
             self.text()?;
         }
-        if version >= KIND {
+        if version >= RELATION_KIND {
             self.number()?;
         }
         let owner = self.text()?;
-        // Whether it has OIDs of old.
+        // Whether the table has OIDs (before PostgreSQL 12).
         self.text()?;
         let mut needs = Vec::new();
         while let Some(number) = self.text()? {
             needs.push(number.parse()?);
         }
-        // The file with its data.
+        // The file with the data.
         self.text()?;
         if id <= 0 || kind.is_empty() {
-            bail!("it has an entry {id} of kind '{kind}'");
+            bail!("entry {id} has kind '{kind}'");
         }
-        let named = |name: Option<String>| name.filter(|name| !name.is_empty());
-        Ok(Entry {
+        let non_empty = |name: Option<String>| name.filter(|name| !name.is_empty());
+        Ok(TocEntry {
             id,
             oid,
             tag,
@@ -190,10 +194,10 @@ impl<'a> Reader<'a> {
             section,
             definition,
             drop,
-            schema: named(schema),
-            owner: named(owner),
+            schema: non_empty(schema),
+            owner: non_empty(owner),
             needs,
-            is_whole: self.is_whole,
+            is_utf8: self.is_utf8,
         })
     }
 }
@@ -247,10 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn every_format_is_read_and_what_is_none_is_refused() {
+    fn every_format_is_read_and_damaged_files_are_refused() {
         for minor in 12..=16 {
             let read = parse(&archive(minor)).unwrap();
-            let expected = Entry {
+            let expected = TocEntry {
                 id: 7,
                 oid: 16386,
                 tag: "a\nb; TABLE DATA".to_owned(),
@@ -261,15 +265,15 @@ mod tests {
                 schema: Some("public".to_owned()),
                 owner: Some("git".to_owned()),
                 needs: vec![3],
-                is_whole: true,
+                is_utf8: true,
             };
             assert_eq!(read, [expected], "1.{minor}");
         }
-        let whole = archive(14);
-        for end in 0..whole.len() {
-            assert!(parse(&whole[..end]).is_err(), "{end} bytes were taken for all");
+        let complete = archive(14);
+        for end in 0..complete.len() {
+            assert!(parse(&complete[..end]).is_err(), "{end} bytes were accepted");
         }
-        assert!(parse(&[whole, vec![0]].concat()).is_err(), "more than all was taken for all");
+        assert!(parse(&[complete, vec![0]].concat()).is_err(), "an additional byte was accepted");
         assert!(parse(&archive(11)).is_err());
     }
 }

@@ -1,14 +1,15 @@
-//! Where PostgreSQL's programs are, and of which version.
+//! Finds PostgreSQL's programs and their versions.
 
 use std::path::PathBuf;
 
 use crate::config::Postgresql;
 use crate::host::{own, process};
 
-/// Where Debian keeps the programs of each version.
+/// The directory below which Debian installs the programs of each version.
 pub(crate) const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// Where one of libpq's programs is: as configured, or on `PATH`.
+/// Returns the path of one of libpq's programs: in the configured directory, or as [`all_of`] finds
+/// it.
 pub(crate) fn path_of(program: &str, config: Option<&Postgresql>) -> PathBuf {
     match config.and_then(|config| config.bin_dir.as_ref()) {
         Some(directory) => directory.join(program),
@@ -16,28 +17,29 @@ pub(crate) fn path_of(program: &str, config: Option<&Postgresql>) -> PathBuf {
     }
 }
 
-/// Every version of one of libpq's programs that is here: first what is on `PATH`, then what
-/// distributions keep, the newest first. What Debian's `pg_wrapper`, a Perl script, would run is
-/// the newest: it looks into its caller's home directory, which is none of ours.
+/// Finds every installed version of one of libpq's programs: first the one on `PATH`, then those in
+/// the directories of distributions, the newest first. Skips Debian's `pg_wrapper`, a Perl script
+/// that reads files in its caller's home directory and then runs the newest version.
 pub(crate) fn all_of(program: &str) -> Vec<PathBuf> {
     let is_wrapper =
         |path: &PathBuf| path.canonicalize().is_ok_and(|path| path.ends_with("pg_wrapper"));
     let on_path = process::find(program, process::search_path()).filter(|found| !is_wrapper(found));
-    let kept =
+    let directories =
         versions(DEBIAN, "").into_iter().rev().chain(versions("/usr", "pgsql-").into_iter().rev());
     on_path
         .into_iter()
-        .chain(kept.filter_map(|directory| process::find(program, [directory])))
+        .chain(directories.filter_map(|directory| process::find(program, [directory])))
         .collect()
 }
 
-/// Where distributions have it of the programs of this version.
+/// Finds the program of this version in the directories of distributions.
 pub(super) fn of_version(program: &str, major: u32) -> Option<PathBuf> {
     let directories = [format!("{DEBIAN}/{major}/bin"), format!("/usr/pgsql-{major}/bin")];
     process::find(program, directories.map(PathBuf::from))
 }
 
-/// Where distributions keep several versions, `PARENT/PREFIX15/bin`; the newest last.
+/// Lists the directories `PARENT/PREFIX15/bin` in which distributions install several versions, the
+/// newest last.
 pub(crate) fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
     let entries = own::entries(parent).into_iter().flatten().flatten();
     let version = |name: &str| name.strip_prefix(prefix)?.parse::<u32>().ok();
@@ -50,8 +52,7 @@ pub(crate) fn versions(parent: &str, prefix: &str) -> Vec<PathBuf> {
     found.into_iter().map(|(_, directory)| directory).collect()
 }
 
-/// The major version in what a program of PostgreSQL's answers to `--version`, or in what a server
-/// says of itself.
+/// Reads the major version from a program's output of `--version`, or from a `server_version`.
 pub(crate) fn major(text: &str) -> Option<u32> {
     text.split_whitespace()
         .find_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_told_by_programs_and_servers() {
+    fn versions_of_programs_and_servers_are_read() {
         assert_eq!(major("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
         assert_eq!(major("18beta2"), Some(18));
         assert_eq!(major("nonsense"), None);

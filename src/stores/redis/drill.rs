@@ -15,7 +15,7 @@ use crate::config::{Redis, RedisAddress};
 use crate::host::beneath::Directory;
 use crate::host::user;
 use crate::stores::inspection::scratch::{Scratch, give};
-use crate::stores::inspection::server::{Launch, Server, ensure_short};
+use crate::stores::inspection::server::{Launch, ScratchServer, ensure_short};
 use crate::systemd::notify;
 use crate::values::Timespan;
 
@@ -33,7 +33,7 @@ pub(super) async fn load(
         format!("{} is not installed: install it, it need not run", programs.join(" or "))
     })?;
     let user = user::sandbox()?;
-    let place = scratch.place_of(&format!("drill-redis-{name}"), user.as_ref())?;
+    let place = scratch.create_place_for(&format!("drill-redis-{name}"), user.as_ref())?;
     let socket = place.join("socket");
     ensure_short(&socket)?;
     let (from, was) = Directory::of(file)?;
@@ -42,7 +42,7 @@ pub(super) async fn load(
     // Before there is a server in it.
     give(&to, user.as_ref())?;
 
-    let mut server = Server::start(
+    let mut server = ScratchServer::start(
         &Launch { user: user.as_ref(), place: &place, signal: Signal::KILL },
         &program,
         &words(&place, &socket),
@@ -56,7 +56,7 @@ pub(super) async fn load(
         timeout: Timespan::from_secs(600),
     };
     let loaded = server
-        .answering(async || {
+        .wait_for_answer(async || {
             // Nothing else is called: what lies under this name is the server's to say.
             if !socket.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
                 return Ok(None);

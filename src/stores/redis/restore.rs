@@ -59,7 +59,11 @@ impl Restoration for RedisRestoration<'_> {
         extract_part(self.config, part, &[])
     }
 
-    async fn down(&mut self, plan: &RestorePlan, manager: &dyn ServiceManager) -> Result<()> {
+    async fn stop_servers(
+        &mut self,
+        plan: &RestorePlan,
+        manager: &dyn ServiceManager,
+    ) -> Result<()> {
         service::stop(plan, manager).await
     }
 
@@ -95,7 +99,11 @@ impl Restoration for RedisRestoration<'_> {
         moves::backward(&journal.redis_moves)
     }
 
-    async fn up(&mut self, plan: &RestorePlan, manager: &dyn ServiceManager) -> Result<()> {
+    async fn start_servers(
+        &mut self,
+        plan: &RestorePlan,
+        manager: &dyn ServiceManager,
+    ) -> Result<()> {
         service::start(self.config, plan, manager).await
     }
 

@@ -33,7 +33,7 @@ pub fn files(config: &Config) -> Result<()> {
             layout.roots.iter().map(|root| root.path.clone()).collect(),
         )?;
         for root in &layout.roots {
-            only_here.extend(moves::only_in(&root.path, &layout.places.staged)?);
+            only_here.extend(moves::list_only_live(&root.path, &layout.places.staged)?);
         }
     }
     let ours = |path: &PathBuf| {

@@ -1,4 +1,4 @@
-//! The server's databases, as a restore needs to know, mark and drop them.
+//! Lists, marks and drops databases of the server, and ends sessions in them.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,25 +7,25 @@ use anyhow::{Result, bail, ensure};
 use tokio::time::sleep;
 
 use crate::accounts;
-use crate::stores::postgresql::client::{LOADING, OURS};
+use crate::stores::postgresql::client::{LOADING_APPLICATION, RESTORE_MARK};
 use crate::stores::postgresql::quoting::{identifier, literal};
 use crate::stores::postgresql::session::Session;
 
-/// How long the sessions of others are ended when they come back into a database. A session that
-/// computes may ignore that for as long as it likes: then the restore fails and names it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a session of a killed restore is asked whether it has ended.
-const ENDS: u32 = 600;
+/// For how long to end sessions that connect again and again to a database, or do not end because
+/// they are busy. After that the restore fails and names the sessions.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+/// How often to check whether the sessions of a killed restore have ended.
+const END_TRIES: u32 = 600;
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
-/// Prepared transactions, in a database or elsewhere with a lock on it: they keep it from being
-/// renamed and dropped, and ending a session does not end them.
+/// The prepared transactions in a database, or with a lock on it. They keep the database from
+/// being renamed or dropped, and do not end with a session.
 const PREPARED: &str = "SELECT 'prepared transaction ' || x.gid FROM pg_catalog.pg_prepared_xacts x WHERE x.database = $1::text \
     OR EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid WHERE d.datname = $1::text \
       AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.virtualtransaction = '-1/' || x.transaction::text)";
 
-/// Fails if a transaction is prepared in one of these databases.
-pub(super) async fn unprepared(
+/// Fails if a prepared transaction holds one of these databases.
+pub(super) async fn ensure_no_prepared(
     session: &Session,
     names: impl Iterator<Item = &String>,
 ) -> Result<()> {
@@ -40,54 +40,61 @@ pub(super) async fn unprepared(
     Ok(())
 }
 
-/// The name of every database, and the server's own number (OID) of it.
-pub(super) async fn numbers(session: &Session) -> Result<HashMap<String, u32>> {
+/// Returns the OID of every database, by name.
+pub(super) async fn oids(session: &Session) -> Result<HashMap<String, u32>> {
     let rows = session.rows("SELECT datname::text, oid FROM pg_catalog.pg_database", &[]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// The databases that a restore has created, by their comment.
-pub(super) async fn marked(session: &Session) -> Result<Vec<String>> {
+/// Lists the databases that have the comment of [`mark`].
+pub(super) async fn list_marked(session: &Session) -> Result<Vec<String>> {
     let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.shobj_description(oid, 'pg_database') = $1::text";
-    session.column(sql, &[&OURS]).await
+    session.column(sql, &[&RESTORE_MARK]).await
 }
 
-/// Marks a database as created by a restore.
+/// Marks a database as one of a restore, by a comment.
 pub(super) async fn mark(session: &Session, name: &str) -> Result<()> {
-    session.run(&format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(OURS))).await
+    session
+        .run(&format!("COMMENT ON DATABASE {} IS {}", identifier(name), literal(RESTORE_MARK)))
+        .await
 }
 
-/// Drops the database of this name, with all sessions in it, if a restore has created it.
-pub(super) async fn drop_ours(session: &Session, name: &str) -> Result<()> {
-    if marked(session).await?.iter().any(|marked| marked == name) {
-        drop_one(session, name, None).await
+/// Drops a database, if it is marked as one of a restore. Ends the sessions in it.
+pub(super) async fn drop_marked(session: &Session, name: &str) -> Result<()> {
+    if list_marked(session).await?.iter().any(|marked| marked == name) {
+        drop_database(session, name, None).await
     } else {
         Ok(())
     }
 }
 
-/// Drops a database, with all sessions in it, if it has this number. One that does not exist is no
-/// error.
-pub(super) async fn drop_one(session: &Session, name: &str, number: Option<u32>) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
+/// Drops a database, if it exists. Ends the sessions in it.
+///
+/// # Errors
+/// If the database does not have the OID `number`, or cannot be dropped. The error names what holds
+/// the database.
+pub(super) async fn drop_database(
+    session: &Session,
+    name: &str,
+    number: Option<u32>,
+) -> Result<()> {
+    let until = Instant::now() + TIMEOUT;
     loop {
-        let Some(found) = numbers(session).await?.get(name).copied() else { return Ok(()) };
+        let Some(oid) = oids(session).await?.get(name).copied() else { return Ok(()) };
         ensure!(
-            number.is_none_or(|number| number == found),
-            "database '{name}' is another than the one that was ours: it stays"
+            number.is_none_or(|number| number == oid),
+            "database '{name}' is not the one of the restore, but another of the same name: not dropped"
         );
-        if session
-            .value::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1::text AND datistemplate)", &[&name])
-            .await?
-        {
+        // A template cannot be dropped.
+        if is_template(session, name).await? {
             session.run(&format!("ALTER DATABASE {} IS_TEMPLATE false", identifier(name))).await?;
         }
         let force = if session.major >= 13 { " WITH (FORCE)" } else { "" };
         if force.is_empty() {
-            end(session, &[name]).await?;
+            end_sessions(session, &[name]).await?;
         }
         match session
-            .run_with_all(&format!("DROP DATABASE IF EXISTS {}{force}", identifier(name)))
+            .run_with_barrier(&format!("DROP DATABASE IF EXISTS {}{force}", identifier(name)))
             .await
         {
             Ok(()) => return Ok(()),
@@ -108,7 +115,12 @@ pub(super) async fn drop_one(session: &Session, name: &str, number: Option<u32>)
     }
 }
 
-/// What keeps a database from being dropped or renamed, as far as the role may see it.
+async fn is_template(session: &Session, name: &str) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1::text AND datistemplate)";
+    session.value(sql, &[&name]).await
+}
+
+/// Lists what keeps a database from being dropped or renamed, as far as the role may see it.
 pub(super) async fn holders(session: &Session, name: &str) -> Vec<String> {
     let queries = [
         "SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
@@ -132,22 +144,22 @@ pub(super) async fn holders(session: &Session, name: &str) -> Vec<String> {
     found
 }
 
-/// Ends the sessions of a restore that was killed, and waits until they are gone.
-pub(super) async fn end_ours(session: &Session) -> Result<()> {
+/// Ends the sessions of a killed restore, and waits until they are gone.
+pub(super) async fn end_sessions_of_restores(session: &Session) -> Result<()> {
     let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
         WHERE application_name = $1::text AND pid <> pg_catalog.pg_backend_pid() AND usename IN (current_user, $2::text)";
-    for _ in 0..ENDS {
-        // Anybody may call himself so.
-        if session.rows(sql, &[&LOADING, &accounts::LOADER]).await?.is_empty() {
+    // The roles are checked too, because every session can use this application name.
+    for _ in 0..END_TRIES {
+        if session.rows(sql, &[&LOADING_APPLICATION, &accounts::LOADER]).await?.is_empty() {
             return Ok(());
         }
         sleep(PAUSE).await;
     }
-    bail!("a session of '{LOADING}' does not end: look at pg_stat_activity")
+    bail!("a session of '{LOADING_APPLICATION}' does not end: look at pg_stat_activity")
 }
 
 /// Ends all other sessions in these databases.
-pub(super) async fn end(session: &Session, names: &[&str]) -> Result<()> {
+pub(super) async fn end_sessions(session: &Session, names: &[&str]) -> Result<()> {
     let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
         WHERE datname = ANY($1::text[]) AND pid <> pg_catalog.pg_backend_pid()";
     session.rows(sql, &[&names]).await.map(|_| ())

@@ -1,4 +1,4 @@
-//! The dumps of a run, extracted from the repository, and who may read them.
+//! Extracts the dumps of a run from the repository, and gives access to them.
 
 use std::path::{Path, PathBuf};
 
@@ -14,29 +14,30 @@ use crate::runs::record::read_json;
 use crate::stores::postgresql::Dumped;
 use crate::stores::restoration::{dump_directory, extract_part};
 
-/// As which OS user pg_restore runs: through a socket only the role's name counts.
-pub(super) fn loads_as(postgresql: &Postgresql) -> &str {
+/// The OS user that runs pg_restore. Through a socket, the server may compare it with the role.
+pub(super) fn loading_user(postgresql: &Postgresql) -> &str {
     if postgresql.by_socket() { accounts::LOADER } else { &postgresql.restore_os_user }
 }
 
-/// What the dump recorded beside the archives.
-pub(super) fn recorded(part: &Part) -> Result<Dumped> {
+/// Reads `postgresql.json` of the extracted dumps.
+pub(super) fn read_record(part: &Part) -> Result<Dumped> {
     read_json(&dump_directory(part)?.join("postgresql.json"))?
         .context("the dumps have no postgresql.json")
 }
 
-/// Extracts `paths` of the part (all of it if there are none), for the account that loads them.
+/// Extracts `paths` of the part (the whole part if there are none), and gives access to the account
+/// that loads them.
 pub(super) fn extract(config: &Config, part: &Part, paths: &[PathBuf]) -> Result<()> {
     extract_part(config, part, paths)?;
-    give(config, part)
+    give_access(config, part)
 }
 
-/// Gives the dumps to the account that loads them, or makes that possible.
-fn give(config: &Config, part: &Part) -> Result<()> {
+/// Gives the dumps to the account that loads them.
+fn give_access(config: &Config, part: &Part) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let target = Path::new(paths::RESTORE_DUMPS);
-    // Through a socket they stay root's: the unit that loads them gives each to the account that
-    // reads it. By a host name, the unit runs as that user.
+    // Through a socket, the unit that loads the dumps runs as root, and lets the loading account
+    // read each dump. Through a host name, the unit runs as `restore_os_user`.
     let (uid, gid) = match postgresql.by_socket() {
         true => (0, 0),
         false => {
@@ -46,9 +47,12 @@ fn give(config: &Config, part: &Part) -> Result<()> {
         }
     };
     let directory = dump_directory(part)?;
-    let inside = directory.strip_prefix(target).context("the dumps are elsewhere")?;
+    let inside = directory
+        .strip_prefix(target)
+        .with_context(|| format!("the dumps are not in {}", target.display()))?;
     let dumps = Directory::open(target)?;
-    // Owned by a number of the host that was backed up, and above it are its directories.
+    // The dumps have the owner's UID of the host that was backed up. The directories above them, up
+    // to `target`, were restored from there too.
     dumps.below(inside)?.give(uid, gid)?;
     inside
         .ancestors()

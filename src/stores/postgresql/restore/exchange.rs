@@ -1,8 +1,8 @@
-//! The renames that put new databases in the place of the old ones, and back.
+//! Exchanges the old databases for the new ones by renames, and back.
 //!
-//! On the way there they are one transaction, which stays open until everything else of the restore
-//! is in place: whatever fails before, the server takes them back, and nobody can keep it from
-//! that. Until then nobody enters one of them, neither the old nor the new.
+//! The renames are one transaction, which stays open until everything else of the restore is in
+//! place. If anything fails before, the server rolls them back, which no other session can prevent.
+//! While the transaction is open, nobody can connect to the old or the new databases.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -14,19 +14,20 @@ use crate::config::{Config, Postgresql};
 use crate::runs::notes::note;
 use crate::runs::restore::{Journal, Numbers, RestorePlan, StagedDatabase, State};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
-use crate::stores::postgresql::globals::open;
+use crate::stores::postgresql::globals::{Globals, grant_default_privileges};
 use crate::stores::postgresql::quoting::identifier;
 use crate::stores::postgresql::session::Session;
 
-use super::databases::{PATIENCE, PAUSE, end, holders, numbers, unprepared};
-use super::dumps::recorded;
+use super::databases::{PAUSE, TIMEOUT, end_sessions, ensure_no_prepared, holders, oids};
+use super::dumps::read_record;
 
-/// How long a server that is lost in the middle of the renames is asked again.
-const RETURN: Duration = Duration::from_secs(60);
-/// GitLab waits for no other server to have heard of them.
+/// How long to retry if the connection is lost while the databases are renamed back.
+const RETRY_FOR: Duration = Duration::from_secs(60);
+/// The commit does not wait for a standby server.
 const LOCAL: &str = "SET LOCAL synchronous_commit TO local";
 
-/// The server, by one session as long as that lasts: who fills the server keeps us from another.
+/// The exchange of the databases. It keeps one session for as long as possible: if the server has
+/// too many connections, a new one may fail.
 pub(super) struct Exchange<'a> {
     postgresql: Option<&'a Postgresql>,
     session: Option<Session>,
@@ -37,55 +38,57 @@ impl<'a> Exchange<'a> {
         Self { postgresql: config.postgresql.as_ref(), session: None }
     }
 
-    /// None if no databases are restored.
+    /// Returns the session, and opens one if there is none. `None` if no databases are restored.
     async fn session(&mut self, plan: &RestorePlan) -> Result<Option<&Session>> {
         let Some(postgresql) = self.postgresql.filter(|_| !plan.databases.is_empty()) else {
             return Ok(None);
         };
         if self.session.as_ref().is_none_or(Session::is_lost) {
-            self.session = Some(Client::restoring(postgresql)?.insist(MAINTENANCE).await?);
+            self.session =
+                Some(Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?);
         }
         Ok(self.session.as_ref())
     }
 
-    /// Writes down which databases are going to be exchanged.
-    pub async fn number(&mut self, plan: &mut RestorePlan) -> Result<()> {
+    /// Records in the plan the OIDs of the databases that are going to be exchanged.
+    pub async fn record_numbers(&mut self, plan: &mut RestorePlan) -> Result<()> {
         let Some(session) = self.session(plan).await? else { return Ok(()) };
-        let there = numbers(session).await?;
+        let oids = oids(session).await?;
         for database in &mut plan.databases {
-            let new = *there
+            let new = *oids
                 .get(&database.staged)
-                .with_context(|| format!("database '{}' is not laid out", database.staged))?;
+                .with_context(|| format!("database '{}' does not exist", database.staged))?;
             database.numbers =
-                Some(Numbers { new, old: there.get(&database.database.name).copied() });
+                Some(Numbers { new, old: oids.get(&database.database.name).copied() });
         }
         Ok(())
     }
 
-    /// Begins the exchange of all databases for the new ones: [`commit`](Self::commit) makes it so,
-    /// [`roll_back`](Self::roll_back) or the end of the session takes it back.
+    /// Renames the databases in a transaction that stays open. [`commit`](Self::commit) commits it;
+    /// [`roll_back`](Self::roll_back) or the end of the session rolls it back.
     pub async fn put(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(session) = self.session(plan).await? else { return Ok(()) };
-        let statements = way_there(plan, &numbers(session).await?)?;
-        exchange(session, plan, &statements).await.context("cannot rename the databases")
+        let statements = renames_forward(plan, &oids(session).await?)?;
+        rename_all(session, plan, &statements).await.context("cannot rename the databases")
     }
 
-    /// Takes back what was begun.
+    /// Rolls back the renames of [`put`](Self::put).
     pub async fn roll_back(&mut self) {
         if let Some(session) = &self.session
             && let Err(error) = session.run("ROLLBACK").await
         {
-            // Its end does that too.
+            // The end of the session rolls back, too.
             tracing::debug!("{error:#}");
             self.session = None;
         }
     }
 
-    /// Gives each new database to its owner, ends the exchange, and gives each what belongs to its
-    /// name. The last of a restore that can fail: from here on others may be in them.
+    /// Gives each new database to its owner, commits the renames, and restores the settings and
+    /// privileges of the databases. No later step of the restore may fail: from here on, other
+    /// sessions can change the new databases.
     pub async fn commit(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
-        let globals = recorded(part)?.globals;
+        let globals = read_record(part)?.globals;
         let Some(session) = self.session.as_ref().filter(|_| !plan.databases.is_empty()) else {
             return Ok(());
         };
@@ -93,62 +96,41 @@ impl<'a> Exchange<'a> {
             let (live, owner) = (&database.database.name, &database.database.owner);
             if !owner.is_empty() {
                 session
-                    .run(&owned(live, &identifier(owner)))
+                    .run(&change_owner(live, &identifier(owner)))
                     .await
                     .context("cannot give the databases to their owners")?;
             }
-            // Nothing tells who was let in besides.
+            // The run has not recorded the privileges.
             if globals.is_none() {
-                session.run(&open(live)).await?;
+                session.run(&grant_default_privileges(live)).await?;
             }
         }
         if let Err(error) = session.run("COMMIT").await {
-            // It may have been done, and the answer been lost.
+            // If the connection was lost, the server may have committed.
             sleep(PAUSE).await;
             ensure!(session.is_lost(), "{error:#}");
             let Some(session) = self.session(plan).await? else { return Ok(()) };
             ensure!(
-                is_done(plan, &numbers(session).await?),
+                is_done(plan, &oids(session).await?),
                 "the databases are not exchanged: {error:#}"
             );
         }
-        let (Some(globals), Some(session)) = (globals, self.session(plan).await?) else {
-            return Ok(());
-        };
-        for database in &plan.databases {
-            let name = &database.database.name;
-            // What cannot be given to it is no reason to take it back.
-            let missing = globals.adorn(session, name).await;
-            let mut missing = missing.unwrap_or_else(|error| {
-                vec![format!(
-                    "database '{name}' is without all of its settings and privileges: {error:#}"
-                )]
-            });
-            if database.database.template
-                && let Err(error) = session
-                    .run(&format!("ALTER DATABASE {} IS_TEMPLATE true", identifier(name)))
-                    .await
-            {
-                missing
-                    .push(format!("database '{name}' was a template, and is none now: {error:#}"));
-            }
-            for missing in missing {
-                if let Err(error) = note(missing) {
-                    tracing::warn!("{error:#}");
-                }
+        if let (Some(globals), Some(session)) = (globals, self.session(plan).await?) {
+            for database in &plan.databases {
+                restore_properties(session, &globals, database).await;
             }
         }
         Ok(())
     }
 
-    /// Proves that the databases can be put back: that each which is to come back is there.
+    /// Checks that the databases can be put back. Changes nothing.
     ///
     /// # Errors
-    /// If one is not. Nothing was touched.
+    /// If an old database is gone.
     pub async fn prove(&mut self, journal: &Journal) -> Result<()> {
         let Some(session) = self.session(&journal.plan).await? else { return Ok(()) };
-        way_back(&journal.plan, journal.state, &numbers(session).await?)?;
-        unprepared(
+        plan_renames_back(&journal.plan, journal.state, &oids(session).await?)?;
+        ensure_no_prepared(
             session,
             journal
                 .plan
@@ -159,86 +141,114 @@ impl<'a> Exchange<'a> {
         .await
     }
 
-    /// What would put the databases back, by what the server has now.
+    /// Returns the renames that put the databases back, depending on the databases that the server
+    /// has now.
     ///
     /// # Errors
-    /// If one that is to come back is gone, or the server cannot be asked.
-    pub async fn way(&mut self, journal: &Journal) -> Result<Vec<String>> {
+    /// If an old database is gone, or the server cannot be reached.
+    pub async fn renames_back(&mut self, journal: &Journal) -> Result<Vec<String>> {
         let Some(session) = self.session(&journal.plan).await? else { return Ok(Vec::new()) };
-        way_back(&journal.plan, journal.state, &numbers(session).await?)
+        plan_renames_back(&journal.plan, journal.state, &oids(session).await?)
     }
 
-    /// Puts the databases back under the names that they had. A server that is lost in the middle
-    /// may have done it: it is asked, and they are done again if not.
-    pub async fn back(&mut self, journal: &Journal) -> Result<()> {
-        let until = Instant::now() + RETURN;
+    /// Renames the databases back. If the connection is lost, checks whether the server has
+    /// committed the renames, and repeats them if not.
+    pub async fn put_back(&mut self, journal: &Journal) -> Result<()> {
+        let until = Instant::now() + RETRY_FOR;
         loop {
-            let statements = self.way(journal).await?;
+            let statements = self.renames_back(journal).await?;
             let Some(session) = self.session.as_ref().filter(|_| !statements.is_empty()) else {
                 return Ok(());
             };
-            let done = async {
-                exchange(session, &journal.plan, &statements).await?;
+            let renaming = async {
+                rename_all(session, &journal.plan, &statements).await?;
                 session.run("COMMIT").await
             };
-            let Err(error) = done.await else { return Ok(()) };
-            // It is known a moment later.
+            let Err(error) = renaming.await else { return Ok(()) };
+            // The loss of a connection is noticed a moment after the error.
             sleep(PAUSE).await;
             if !session.is_lost() || Instant::now() >= until {
                 return Err(error).context("cannot rename the databases back");
             }
-            tracing::warn!("{error:#}: asking the server again");
+            tracing::warn!("{error:#}: trying again");
         }
     }
 }
 
-/// Whether every new database is in place, by what is `there`.
-fn is_done(plan: &RestorePlan, there: &HashMap<String, u32>) -> bool {
-    let new = |database: &StagedDatabase| {
-        database.numbers.is_some_and(|known| there.get(&database.database.name) == Some(&known.new))
-    };
-    plan.databases.iter().all(new)
+/// Restores the settings, privileges and template flag of a database that is in place. Notes what
+/// fails: that is no reason to undo the restore.
+async fn restore_properties(session: &Session, globals: &Globals, database: &StagedDatabase) {
+    let name = &database.database.name;
+    let mut failed = globals.restore_properties(session, name).await.unwrap_or_else(|error| {
+        vec![format!("the settings and privileges of database '{name}' are incomplete: {error:#}")]
+    });
+    if database.database.template
+        && let Err(error) =
+            session.run(&format!("ALTER DATABASE {} IS_TEMPLATE true", identifier(name))).await
+    {
+        failed.push(format!("database '{name}' is not a template any more: {error:#}"));
+    }
+    for failure in failed {
+        if let Err(error) = note(failure) {
+            tracing::warn!("{error:#}");
+        }
+    }
 }
 
-/// The renames that put every new database in place, by what is `there`.
-fn way_there(plan: &RestorePlan, there: &HashMap<String, u32>) -> Result<Vec<String>> {
+/// Whether every new database is in place. `oids` has the databases of the server.
+fn is_done(plan: &RestorePlan, oids: &HashMap<String, u32>) -> bool {
+    let is_new = |database: &StagedDatabase| {
+        database
+            .numbers
+            .is_some_and(|numbers| oids.get(&database.database.name) == Some(&numbers.new))
+    };
+    plan.databases.iter().all(is_new)
+}
+
+/// Returns the renames that put every new database in place. `oids` has the databases of the
+/// server.
+fn renames_forward(plan: &RestorePlan, oids: &HashMap<String, u32>) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for database in &plan.databases {
-        let (live, known) =
-            (&database.database.name, database.numbers.context("a database is not numbered")?);
+        let live = &database.database.name;
+        let numbers = database.numbers.context("the OIDs of a database are not recorded")?;
         ensure!(
-            there.get(&database.staged) == Some(&known.new)
-                && there.get(live).copied() == known.old,
-            "database '{live}' or '{}' was exchanged for another meanwhile",
+            oids.get(&database.staged) == Some(&numbers.new)
+                && oids.get(live).copied() == numbers.old,
+            "database '{live}' or '{}' was replaced by another process during the restore",
             database.staged
         );
-        if known.old.is_some() {
+        if numbers.old.is_some() {
             statements.push(rename(live, &database.replaced));
         }
         statements.push(rename(&database.staged, live));
-        // A live one is not ours to remove.
+        // Remove the mark: a live database must not be taken for one of a restore.
         statements.push(format!("COMMENT ON DATABASE {} IS NULL", identifier(live)));
     }
     Ok(statements)
 }
 
-/// The renames that put every database back, by what is `there`.
+/// Returns the renames that put every database back. `oids` has the databases of the server.
 ///
 /// # Errors
-/// If one that is to come back is gone: a live database does not make way for nothing.
-fn way_back(plan: &RestorePlan, state: State, there: &HashMap<String, u32>) -> Result<Vec<String>> {
+/// If an old database is gone: then the new one stays in place.
+fn plan_renames_back(
+    plan: &RestorePlan,
+    state: State,
+    oids: &HashMap<String, u32>,
+) -> Result<Vec<String>> {
     let mut statements = Vec::new();
     for database in &plan.databases {
         let StagedDatabase { staged, replaced, .. } = database;
         let live = &database.database.name;
-        let (now, aside) = (there.get(live), there.get(replaced));
+        let (now, aside) = (oids.get(live), oids.get(replaced));
         let gone = || {
             format!(
-                "the database that '{live}' has replaced is gone: there is no '{replaced}' that it was. What is live stays as it is; \
+                "the database that '{live}' has replaced is gone: there is no '{replaced}', or it is another one. The live database is unchanged; \
                  'gitlab-backup restore' restores a run"
             )
         };
-        let (came, comes) = match database.numbers {
+        let (new_leaves, old_returns) = match database.numbers {
             Some(Numbers { old: Some(old), .. }) if now == Some(&old) => (false, false),
             Some(Numbers { new, old: Some(old) }) => {
                 ensure!(aside == Some(&old), "{}", gone());
@@ -248,38 +258,38 @@ fn way_back(plan: &RestorePlan, state: State, there: &HashMap<String, u32>) -> R
                 );
                 (now.is_some(), true)
             }
-            // Another that was made since is nothing of ours.
+            // A database that somebody else has created since is left alone.
             Some(Numbers { new, old: None }) => (now == Some(&new), false),
-            // Of an older version: by the names alone.
-            None if there.contains_key(staged) => (false, now.is_none() && aside.is_some()),
+            // The journal of an older version has only names.
+            None if oids.contains_key(staged) => (false, now.is_none() && aside.is_some()),
             None => {
-                // GitLab has not run half way, so there was none before.
+                // In this state GitLab has not run, so there was no database before.
                 ensure!(aside.is_some() || state == State::Switching, "{}", gone());
                 (now.is_some(), aside.is_some())
             }
         };
         ensure!(
-            !came || !there.contains_key(staged),
+            !new_leaves || !oids.contains_key(staged),
             "database '{staged}' is in the way: rename or drop it"
         );
-        if came {
+        if new_leaves {
             statements.push(rename(live, staged));
         }
-        if comes {
+        if old_returns {
             statements.push(rename(replaced, live));
         }
     }
     Ok(statements)
 }
 
-/// Renames in a transaction that stays open, with nobody in the databases: whoever comes back at
-/// once is sent away again.
-async fn exchange(session: &Session, plan: &RestorePlan, statements: &[String]) -> Result<()> {
-    let until = Instant::now() + PATIENCE;
+/// Runs the renames in a transaction that stays open. Ends the sessions in the databases, again and
+/// again if they reconnect.
+async fn rename_all(session: &Session, plan: &RestorePlan, statements: &[String]) -> Result<()> {
+    let until = Instant::now() + TIMEOUT;
     let statements = [&[LOCAL.to_owned()], statements].concat();
     loop {
-        alone(session, plan).await?;
-        let Err(error) = session.hold(&statements).await else { return Ok(()) };
+        end_all_sessions(session, plan).await?;
+        let Err(error) = session.begin(&statements).await else { return Ok(()) };
         if Instant::now() >= until {
             let mut holding = Vec::new();
             for database in &plan.databases {
@@ -306,20 +316,20 @@ fn rename(from: &str, to: &str) -> String {
     format!("ALTER DATABASE {} RENAME TO {}", identifier(from), identifier(to))
 }
 
-fn owned(name: &str, owner: &str) -> String {
+fn change_owner(name: &str, owner: &str) -> String {
     format!("ALTER DATABASE {} OWNER TO {owner}", identifier(name))
 }
 
-/// Ends the sessions of others in these databases, of a monitoring system for example: a database
-/// in use cannot be renamed.
-async fn alone(session: &Session, plan: &RestorePlan) -> Result<()> {
+/// Ends the other sessions in the databases of the plan, for example those of a monitoring system:
+/// a database in use cannot be renamed.
+async fn end_all_sessions(session: &Session, plan: &RestorePlan) -> Result<()> {
     let names: Vec<&str> = plan
         .databases
         .iter()
         .flat_map(|database| [&database.database.name, &database.staged, &database.replaced])
         .map(String::as_str)
         .collect();
-    end(session, &names).await
+    end_sessions(session, &names).await
 }
 
 #[cfg(test)]

@@ -1,29 +1,29 @@
-//! What will not be as it was when the databases are restored.
+//! Notes for the admin about what a restore of the databases cannot restore.
 
 use anyhow::Result;
 
-use super::dumps::recorded;
+use super::dumps::read_record;
 use crate::config::Config;
 use crate::runs::notes::note;
 use crate::runs::restore::RestorePlan;
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::quoting::identifier;
 
-/// The file of the dumps with roles, settings and privileges as text: nothing reads it but people.
+/// The file with the roles, settings and privileges as text, for people.
 const GLOBALS: &str = "globals.sql";
 
-/// Notes tablespaces that this server does not have, and what an old run did not record.
-pub(super) async fn not_as_before(config: &Config, plan: &RestorePlan) -> Result<()> {
+/// Notes the tablespaces that this server does not have, and what the run of an old version lacks.
+pub(super) async fn note_differences(config: &Config, plan: &RestorePlan) -> Result<()> {
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else {
         return Ok(());
     };
-    let Some(globals) = recorded(part)?.globals else {
+    let Some(globals) = read_record(part)?.globals else {
         return note(format!(
-            "this run is of an older gitlab-backup: roles that were not here, and settings and privileges of the databases, are not restored; they \
-             stand in {GLOBALS} of the dumps ('restore --into DIR --only postgresql' lays it out)"
+            "this run was made by an older gitlab-backup: missing roles, and the settings and privileges of the databases, are not restored; they \
+             are in the file {GLOBALS} beside the dumps ('restore --into DIR --only postgresql' extracts it)"
         ));
     };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
+    let session = Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?;
     let missing: Vec<String> =
         globals.missing_tablespaces(&session).await?.iter().map(|name| identifier(name)).collect();
     if missing.is_empty() {

@@ -1,12 +1,11 @@
-//! Whether the databases of a run can be restored on this server, and under which names they are
-//! created until they are in place.
+//! Plans the restore of the databases: checks the server, and chooses the temporary names.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::databases::{marked, numbers, unprepared};
-use super::dumps::loads_as;
+use super::databases::{ensure_no_prepared, list_marked, oids};
+use super::dumps::loading_user;
 use crate::config::Config;
 use crate::paths::RootDirectory;
 use crate::runs::restore::{Journal, Leftover, StagedDatabase, Thing};
@@ -16,11 +15,12 @@ use crate::stores::postgresql::sandbox;
 use crate::stores::postgresql::session::Session;
 use crate::stores::postgresql::versions::major;
 
-/// Characters of a database's name that a staged database's name begins with: PostgreSQL takes 63
-/// in all.
+/// How many characters of a database's name the name of the staged database starts with. PostgreSQL
+/// allows 63 in all.
 const NAME_MAX: usize = 40;
 
-/// Checks the server, and names the staged databases.
+/// Checks whether this server can restore the databases of the run, and chooses the names of the
+/// staged and of the replaced databases.
 pub(super) async fn plan(
     config: &Config,
     manifest: &Manifest,
@@ -32,7 +32,7 @@ pub(super) async fn plan(
         .context("[postgresql] enable is false: --only redis,files restores without it")?;
     ensure!(
         !manifest.databases.is_empty(),
-        "run {} does not tell its databases; 'restore --into DIR --only postgresql' lays their dumps out ({})",
+        "the manifest of run {} lists no databases; 'restore --into DIR --only postgresql' extracts the dumps ({})",
         manifest.id,
         part.snapshot
     );
@@ -40,11 +40,12 @@ pub(super) async fn plan(
     ensure_programs(&client).await?;
     let session = client.connect(MAINTENANCE).await?;
     ensure_new_enough(&session, manifest)?;
-    unprepared(&session, manifest.databases.iter().map(|database| &database.name)).await?;
-    let staged = staged(manifest)?;
-    ensure_free(&session, &staged).await?;
+    let names = manifest.databases.iter().map(|database| &database.name);
+    ensure_no_prepared(&session, names).await?;
+    let staged = choose_names(manifest)?;
+    ensure_names_free(&session, &staged).await?;
     if sandbox::is_needed(&session).await? {
-        sandbox::probe(&client, &session, loads_as(postgresql)).await?;
+        sandbox::ensure_can_connect(&client, &session, loading_user(postgresql)).await?;
     }
     Ok(staged)
 }
@@ -55,7 +56,7 @@ async fn ensure_programs(client: &Client) -> Result<()> {
         let output = client.command_offline(program).arg("--version").output().await;
         ensure!(
             output.is_ok_and(|output| output.status.success()),
-            "{program} cannot be run: install PostgreSQL's client programs"
+            "cannot run {program}: install PostgreSQL's client programs"
         );
     }
     Ok(())
@@ -77,60 +78,64 @@ fn ensure_new_enough(session: &Session, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// The databases of the run, with names that none of them shares with another or with what an
-/// earlier restore could not drop.
-fn staged(manifest: &Manifest) -> Result<Vec<StagedDatabase>> {
-    let left = Leftover::load(&RootDirectory::host())?;
-    let is_left = |name: &String| {
-        left.iter()
+/// Chooses names for the staged and the replaced databases that are different from each other, and
+/// from those of databases that an earlier restore could not drop.
+fn choose_names(manifest: &Manifest) -> Result<Vec<StagedDatabase>> {
+    let leftovers = Leftover::load(&RootDirectory::host())?;
+    let is_leftover = |name: &String| {
+        leftovers
+            .iter()
             .any(|left| matches!(&left.thing, Thing::Database { name: other, .. } if other == name))
     };
     let count = manifest.databases.len();
-    let staged = |(index, database): (usize, &Database)| {
+    let stage = |(index, database): (usize, &Database)| {
         let plain: String = database
             .name
             .chars()
             .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
             .take(NAME_MAX)
             .collect();
-        // In steps of the count, no two databases of the run come to the same number.
+        // With steps of `count`, no two databases of the run get the same number.
         let name = |word: &str| {
             let numbered = |number: usize| format!("{plain}_{word}_{number}");
             (index..)
                 .step_by(count)
                 .map(numbered)
-                .find(|name| !is_left(name))
+                .find(|name| !is_leftover(name))
                 .unwrap_or_else(|| numbered(index))
         };
         StagedDatabase {
-            // The plan becomes a credential, of one MiB at most, and needs no tables.
+            // Without the tables, which are not needed: units get the plan as a credential, which
+            // may have one MiB at most.
             database: Database { tables: BTreeMap::new(), ..database.clone() },
             staged: name("restored"),
             replaced: name("replaced"),
             numbers: None,
         }
     };
-    Ok(manifest.databases.iter().enumerate().map(staged).collect())
+    Ok(manifest.databases.iter().enumerate().map(stage).collect())
 }
 
-/// Fails if a database has one of the names, and no restore has created it.
-async fn ensure_free(session: &Session, staged: &[StagedDatabase]) -> Result<()> {
-    // An unfinished restore is undone before the names are used again.
-    let known = Journal::load(&RootDirectory::host())?
+/// Fails if there is a database with one of the names that no restore has created.
+async fn ensure_names_free(session: &Session, staged: &[StagedDatabase]) -> Result<()> {
+    // The databases of an unfinished restore are removed before the names are used again.
+    let unfinished = Journal::load(&RootDirectory::host())?
         .map(|journal| journal.plan.databases)
         .unwrap_or_default();
-    let is_known = |name: &String| {
-        known.iter().any(|database| [&database.staged, &database.replaced].contains(&name))
+    let is_unfinished = |name: &String| {
+        unfinished.iter().any(|database| [&database.staged, &database.replaced].contains(&name))
     };
-    let (there, marked) = (numbers(session).await?, marked(session).await?);
+    let (existing, marked) = (oids(session).await?, list_marked(session).await?);
     let in_the_way: Vec<&String> = staged
         .iter()
         .flat_map(|database| [&database.staged, &database.replaced])
-        .filter(|name| there.contains_key(*name) && !is_known(name) && !marked.contains(name))
+        .filter(|name| {
+            existing.contains_key(*name) && !is_unfinished(name) && !marked.contains(name)
+        })
         .collect();
     ensure!(
         in_the_way.is_empty(),
-        "database {in_the_way:?} is in the way, and not made by an unfinished restore: rename or drop it"
+        "database {in_the_way:?} is in the way, and was not created by an unfinished restore: rename or drop it"
     );
     Ok(())
 }

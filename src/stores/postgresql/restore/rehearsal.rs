@@ -1,6 +1,6 @@
-//! Before GitLab is touched: that the programs, the role and the extensions that are here can make
-//! what the run's databases consist of. It is made, without its data, in databases of their own,
-//! which are dropped again.
+//! Rehearses the load of the databases before GitLab is stopped: creates their objects without the
+//! data, in temporary databases that are dropped again. This shows whether the installed programs
+//! and extensions and the role can restore them.
 
 use std::path::Path;
 
@@ -19,29 +19,30 @@ use crate::stores::postgresql::session::Session;
 use crate::stores::restoration::dump_directory;
 use crate::systemd::notify;
 
-use super::databases::{drop_ours, mark};
-use super::dumps::{self, loads_as, recorded};
-use super::staged::{give, options};
+use super::databases::{drop_marked, mark};
+use super::dumps::{self, loading_user, read_record};
+use super::staged::{give_access, pg_restore_options};
 
-/// The databases of others among these: who is neither a superuser nor their owner cannot rename
-/// them.
+/// Which of these databases the role does not own: a role that is not a superuser can only rename
+/// its own databases.
 const OF_OTHERS: &str = "SELECT d.datname::text FROM pg_catalog.pg_database d \
     WHERE d.datname = ANY($1::text[]) AND NOT pg_catalog.pg_has_role(current_user, d.datdba, 'USAGE')";
 
-/// What helps against most of what a server refuses.
-const REMEDY: &str = "what it misses must be installed on the server or be granted to the role, or [postgresql] restore-user names one that may";
+/// The remedy for most errors of the server.
+const REMEDY: &str = "install missing extensions on the server, grant missing rights to the role, or name a role that has them in [postgresql] restore-user";
 
-/// What a role that is no superuser, and loads as itself, has beyond what it takes.
-const LENDS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (VALUES ('CREATEROLE', rolcreaterole), ('BYPASSRLS', rolbypassrls), \
+/// The rights of the role that loading does not need. Code of the databases gets them, if the role
+/// is not a superuser and so loads the dumps itself.
+const EXCESS_RIGHTS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (VALUES ('CREATEROLE', rolcreaterole), ('BYPASSRLS', rolbypassrls), \
         ('REPLICATION', rolreplication)) AS kind (word, has) WHERE r.rolname = current_user AND NOT r.rolsuper AND has \
     UNION ALL SELECT g.rolname::text FROM pg_catalog.pg_roles g JOIN pg_catalog.pg_roles r ON r.rolname = current_user AND NOT r.rolsuper \
         WHERE g.rolname ~ '^pg_' AND g.rolname NOT IN ('pg_database_owner', 'pg_read_all_data', 'pg_read_all_settings', 'pg_read_all_stats') \
         AND pg_catalog.pg_has_role(r.oid, g.oid, 'MEMBER')";
 
-/// Does it for every database, and leaves nothing.
+/// Rehearses the load of every database, and removes everything that it created.
 ///
 /// # Errors
-/// With what PostgreSQL refuses.
+/// If the server refuses a statement. The error quotes the server's message.
 pub(super) async fn rehearse(
     config: &Config,
     part: &Part,
@@ -52,7 +53,16 @@ pub(super) async fn rehearse(
     };
     notify::status("rehearsing the load of the databases, without their data");
     let admin = Client::loading(postgresql)?;
-    let session = admin.insist(MAINTENANCE).await?;
+    let session = admin.connect_ending_blockers(MAINTENANCE).await?;
+    check_role(&admin, &session, planned).await?;
+    let result = create_all(config, postgresql, part, planned, (&admin, &session)).await;
+    let cleared = clear(planned, &session).await.context("cannot clean up after the rehearsal");
+    result.and(cleared)
+}
+
+/// Fails if the role cannot create databases, or cannot replace one of the planned ones. Notes
+/// rights that it should not have.
+async fn check_role(admin: &Client, session: &Session, planned: &[StagedDatabase]) -> Result<()> {
     let live: Vec<&str> = planned.iter().map(|database| database.database.name.as_str()).collect();
     let foreign: Vec<String> = session.column(OF_OTHERS, &[&live]).await?;
     ensure!(
@@ -62,24 +72,23 @@ pub(super) async fn rehearse(
     );
     ensure!(
         session.value::<bool>("SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await?,
-        "role '{}' may not make databases (CREATEDB): {REMEDY}",
+        "role '{}' may not create databases (CREATEDB): {REMEDY}",
         admin.login.config.user
     );
-    let lends: Vec<String> = session.column(LENDS, &[]).await?;
-    if !lends.is_empty() {
+    let excess: Vec<String> = session.column(EXCESS_RIGHTS, &[]).await?;
+    if !excess.is_empty() {
         note(format!(
-            "role '{}' is no superuser and loads as itself, so code of the databases has its rights ({}): name one in [postgresql] restore-user that \
-             has CREATEDB and is a member of the databases' owners, and nothing more",
+            "role '{}' is not a superuser and loads the dumps itself, so code of the databases has its rights ({}): name a role in [postgresql] restore-user \
+             that has CREATEDB and is a member of the databases' owners, and nothing more",
             admin.login.config.user,
-            lends.join(", ")
+            excess.join(", ")
         ))?;
     }
-    let result = laid_out(config, postgresql, part, planned, (&admin, &session)).await;
-    let cleared = clear(planned, &session).await.context("cannot remove what was rehearsed with");
-    result.and(cleared)
+    Ok(())
 }
 
-async fn laid_out(
+/// Creates a temporary database for each planned one, with its objects but without the data.
+async fn create_all(
     config: &Config,
     postgresql: &Postgresql,
     part: &Part,
@@ -92,43 +101,43 @@ async fn laid_out(
         wanted.push(database.database.dump_in(directory)?.join("toc.dat"));
     }
     dumps::extract(config, part, &wanted)?;
-    let told = recorded(part)?;
+    let record = read_record(part)?;
     let is_needed = sandbox::is_needed(session).await?;
-    // What is made belongs to them, unless it is the sandbox's.
-    if let Some(globals) = told.globals.as_ref().filter(|_| !is_needed) {
-        globals.make_roles(session).await.context(REMEDY)?;
+    // Without the sandbox, pg_restore gives the objects to their owners, which must exist.
+    if let Some(globals) = record.globals.as_ref().filter(|_| !is_needed) {
+        globals.create_missing_roles(session).await.context(REMEDY)?;
     }
-    let options = options(&told, session).await?;
+    let options = pg_restore_options(&record, session).await?;
     let dumps = dump_directory(part)?;
-    let account = loads_as(postgresql);
+    let account = loading_user(postgresql);
     for database in planned {
         let sandbox = match is_needed {
-            true => Some(sandbox::make(admin, session, account).await?),
+            true => Some(sandbox::create(admin, session, account).await?),
             false => None,
         };
         let loader = Loader { admin, session, sandbox: sandbox.as_ref() };
-        let name = rehearsed(database);
+        let name = rehearsal_name(database);
         let like = &database.database;
-        drop_ours(session, &name).await?;
+        drop_marked(session, &name).await?;
         let dump = like.dump_in(&dumps)?;
-        give(&dump, &loader)?;
+        give_access(&dump, &loader)?;
         let work = async {
             loader.create(&name, like).await?;
             mark(session, &name).await?;
             loader.rehearse(&name, &dump, options).await
         };
         work.await.with_context(|| {
-            format!("database '{}' of this run cannot be made here: {REMEDY}", like.name)
+            format!("database '{}' of this run cannot be created here: {REMEDY}", like.name)
         })?;
     }
     Ok(())
 }
 
-/// Removes the databases, what lies on the disk, and the role unless an unfinished restore has left
-/// it.
+/// Removes the temporary databases, the extracted dumps, and the role, if no unfinished restore
+/// needs the role.
 async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     for database in planned {
-        drop_ours(session, &rehearsed(database)).await?;
+        drop_marked(session, &rehearsal_name(database)).await?;
     }
     let (above, name) = Directory::of(Path::new(paths::RESTORE_DUMPS))?;
     if above.look(Path::new(&name))?.is_some() {
@@ -136,12 +145,13 @@ async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     }
     match (sandbox::is_needed(session).await?, Journal::load(&RootDirectory::host())?) {
         (false, _) => Ok(()),
-        (true, None) => sandbox::retire(session).await,
-        (true, Some(_)) => sandbox::silence(session).await,
+        (true, None) => sandbox::drop_role(session).await,
+        (true, Some(_)) => sandbox::lock_out(session).await,
     }
 }
 
-/// Another name than that of what an unfinished restore may have laid out.
-fn rehearsed(database: &StagedDatabase) -> String {
+/// The name of a temporary database. It is not the name of a staged one, which an unfinished
+/// restore may have created.
+fn rehearsal_name(database: &StagedDatabase) -> String {
     format!("{}_rehearsed", database.staged)
 }

@@ -1,63 +1,64 @@
-//! Removes what a restore has created, or has replaced.
+//! Drops the databases and the role of a restore, and the old databases.
 
 use anyhow::{Result, bail};
 
-use super::databases::{drop_one, end_ours, mark, marked, numbers};
+use super::databases::{drop_database, end_sessions_of_restores, list_marked, mark, oids};
 use crate::config::Config;
 use crate::runs::restore::RestorePlan;
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::sandbox;
 
-/// Drops what restores have created under the names that this one is going to use, and no journal
-/// knows any more.
-pub(super) async fn clear(config: &Config, plan: &RestorePlan) -> Result<()> {
+/// Drops databases of earlier restores, in no journal any more, that have the names of the staged
+/// databases of this plan.
+pub(super) async fn remove_stale(config: &Config, plan: &RestorePlan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else {
         return Ok(());
     };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    end_ours(&session).await?;
-    let marked = marked(&session).await?;
+    let session = Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?;
+    end_sessions_of_restores(&session).await?;
+    let marked = list_marked(&session).await?;
     for database in plan.databases.iter().filter(|database| marked.contains(&database.staged)) {
-        drop_one(&session, &database.staged, None).await?;
+        drop_database(&session, &database.staged, None).await?;
     }
     Ok(())
 }
 
-/// Drops the staged databases, and the role that may still own one of them. Sessions of a restore
-/// that was killed are ended first: one of them may just be creating a database.
+/// Drops the staged databases, and the role that may own one of them. Ends the sessions of a killed
+/// restore first: one of them may be creating a database.
 pub(super) async fn unstage(config: &Config, plan: &RestorePlan) -> Result<()> {
     let Some(postgresql) = config.postgresql.as_ref().filter(|_| !plan.databases.is_empty()) else {
         return Ok(());
     };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    end_ours(&session).await?;
+    let session = Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?;
+    end_sessions_of_restores(&session).await?;
     for database in &plan.databases {
-        drop_one(&session, &database.staged, database.numbers.map(|numbers| numbers.new)).await?;
+        let number = database.numbers.map(|numbers| numbers.new);
+        drop_database(&session, &database.staged, number).await?;
     }
-    if sandbox::is_needed(&session).await? { sandbox::retire(&session).await } else { Ok(()) }
+    if sandbox::is_needed(&session).await? { sandbox::drop_role(&session).await } else { Ok(()) }
 }
 
-/// Drops a database that was put aside.
+/// Drops an old database, which the restore has replaced.
 ///
 /// # Errors
-/// With what holds it.
-pub(super) async fn forget(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
+/// If the database cannot be dropped. The error names what holds it.
+pub(super) async fn drop_replaced(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { bail!("[postgresql] enable is false") };
-    drop_one(&Client::restoring(postgresql)?.insist(MAINTENANCE).await?, name, number).await
+    let session = Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?;
+    drop_database(&session, name, number).await
 }
 
-/// Marks a database that was put aside and cannot be dropped now, so that no backup takes it for one
-/// of GitLab's.
-pub(super) async fn disown(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
+/// Marks an old database that cannot be dropped, so that backups leave it out.
+pub(super) async fn mark_replaced(config: &Config, name: &str, number: Option<u32>) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    let is_it = number.is_some() && numbers(&session).await?.get(name).copied() == number;
-    if is_it { mark(&session, name).await } else { Ok(()) }
+    let session = Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?;
+    let is_same = number.is_some() && oids(&session).await?.get(name).copied() == number;
+    if is_same { mark(&session, name).await } else { Ok(()) }
 }
 
-/// Removes the role as which the dumps were loaded.
-pub(super) async fn retire(config: &Config) -> Result<()> {
+/// Drops the role as which the dumps were loaded.
+pub(super) async fn drop_loading_role(config: &Config) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
-    let session = Client::restoring(postgresql)?.insist(MAINTENANCE).await?;
-    if sandbox::is_needed(&session).await? { sandbox::retire(&session).await } else { Ok(()) }
+    let session = Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?;
+    if sandbox::is_needed(&session).await? { sandbox::drop_role(&session).await } else { Ok(()) }
 }

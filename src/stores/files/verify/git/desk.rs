@@ -101,7 +101,7 @@ impl<'a> Desk<'a> {
         user: Option<&'a User>,
     ) -> Result<Self> {
         let program = program()?;
-        let desk = Directory::open(&scratch.place(DESK)?)?;
+        let desk = Directory::open(&scratch.create_place(DESK)?)?;
         let place = Directory::open(place)?;
         lend(&desk, user)?;
         Ok(Self { config, part, place, desk, scratch, user, program, stores: BTreeMap::new() })
@@ -109,7 +109,7 @@ impl<'a> Desk<'a> {
 
     /// Removes what was laid out for Git.
     pub fn clear(self) -> Result<()> {
-        self.scratch.clear(DESK)
+        self.scratch.remove_place(DESK)
     }
 
     /// Has Git check the repository that the part holds at `path`.

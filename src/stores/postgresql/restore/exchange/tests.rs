@@ -23,31 +23,31 @@ fn plan(numbers: Option<Numbers>) -> RestorePlan {
     }
 }
 
-/// What a put-back does with these databases on the server.
-fn back(numbers: Option<Numbers>, state: State, there: &[(&str, u32)]) -> Option<Vec<String>> {
-    let there = there.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect();
-    way_back(&plan(numbers), state, &there).ok()
+/// The renames of a put-back, if the server has these databases.
+fn back(numbers: Option<Numbers>, state: State, oids: &[(&str, u32)]) -> Option<Vec<String>> {
+    let oids = oids.iter().map(|(name, oid)| ((*name).to_owned(), *oid)).collect();
+    plan_renames_back(&plan(numbers), state, &oids).ok()
 }
 
 #[test]
-fn no_live_database_makes_way_for_nothing() {
-    let away = rename("live", "staged");
-    let home = rename("aside", "live");
-    let both = Some(vec![away.clone(), home.clone()]);
+fn a_live_database_is_only_renamed_if_the_old_one_exists() {
+    let new_leaves = rename("live", "staged");
+    let old_returns = rename("aside", "live");
+    let both = Some(vec![new_leaves.clone(), old_returns.clone()]);
     let known = Some(Numbers { new: 2, old: Some(1) });
     for state in [State::Switching, State::Switched] {
         assert_eq!(back(known, state, &[("live", 2), ("aside", 1)]), both);
         assert_eq!(back(known, state, &[("live", 1), ("staged", 2)]), Some(vec![]));
-        assert_eq!(back(known, state, &[("aside", 1)]), Some(vec![home.clone()]));
-        // The old copy is gone, or another has its name.
+        assert_eq!(back(known, state, &[("aside", 1)]), Some(vec![old_returns.clone()]));
+        // The old database is gone, or another one has its name.
         assert_eq!(back(known, state, &[("live", 2)]), None);
         assert_eq!(back(known, state, &[("live", 2), ("aside", 3)]), None);
-        // What is live is neither of the two.
+        // The live database is neither of the two.
         assert_eq!(back(known, state, &[("live", 3), ("aside", 1)]), None);
         assert_eq!(back(known, state, &[("live", 2), ("aside", 1), ("staged", 3)]), None);
-        // There was none before.
+        // There was no database before.
         let first = Some(Numbers { new: 2, old: None });
-        assert_eq!(back(first, state, &[("live", 2)]), Some(vec![away.clone()]));
+        assert_eq!(back(first, state, &[("live", 2)]), Some(vec![new_leaves.clone()]));
         assert_eq!(back(first, state, &[("live", 3)]), Some(vec![]));
         // The journal of an older version has no numbers.
         assert_eq!(back(None, state, &[("live", 2), ("aside", 1)]), both);
