@@ -138,11 +138,11 @@ impl<'a> Checker<'a> {
                     Some((first, _)) => {
                         let refusal = Refusal::new(
                             format!(
-                                "'{}' is there twice, first as {}",
+                                "'{}' is listed twice, first as {}",
                                 element.get_ref(),
                                 first.key
                             ),
-                            "each once",
+                            "each value once",
                         );
                         self.refuse(&place, refusal);
                     }

@@ -195,7 +195,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
     }
     ensure!(
         Journal::load(&RootDirectory::host())?.is_none(),
-        "what was there before is not removed: journalctl -u {finish}"
+        "the old data was not deleted: journalctl -u {finish}"
     );
     say!("the restored data is kept");
     Ok(())

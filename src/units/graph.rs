@@ -1,5 +1,5 @@
-//! The units as a picture: what starts, binds and stops what, by stage. Read from the files
-//! themselves, so that it says what they say.
+//! The graph of the units and their dependencies, by stage. It is derived from the rendered unit
+//! files, so that it always matches them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use crate::config::{Config, Stage};
 
 use super::{Plan, Unit, UnitFile, generate};
 
-/// What draws it.
+/// The language of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// <https://mermaid.js.org/syntax/flowchart.html>
@@ -20,8 +20,8 @@ pub enum Format {
     Dot,
 }
 
-/// How one unit is tied to another, the strongest first: one arrow is drawn for a pair.
-/// systemd.unit(5).
+/// A dependency of one unit on another, systemd.unit(5), the strongest first. Only the strongest
+/// one of a pair is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tie {
     Conflicts,
@@ -33,7 +33,7 @@ enum Tie {
 }
 
 impl Tie {
-    /// The directive, the label, the arrow of Mermaid and the style of Graphviz.
+    /// The directive, the label, Mermaid's arrow and Graphviz' style of each.
     const ALL: [(Self, &'static str, &'static str, &'static str, &'static str); 6] = [
         (Self::Conflicts, "Conflicts", "stops", "--x", "color=red, arrowhead=tee"),
         (Self::BindsTo, "BindsTo", "bound to", "==>", "style=bold"),
@@ -43,7 +43,8 @@ impl Tie {
         (Self::After, "After", "after", "-.->", "style=dotted, color=grey"),
     ];
 
-    fn look(self) -> (&'static str, &'static str, &'static str) {
+    /// The label, Mermaid's arrow and Graphviz' style.
+    fn style(self) -> (&'static str, &'static str, &'static str) {
         Self::ALL
             .iter()
             .find(|(tie, ..)| *tie == self)
@@ -52,15 +53,15 @@ impl Tie {
 }
 
 struct Graph {
-    /// Each with its units; what stands in none is alone.
+    /// The name and the units of each cluster.
     clusters: Vec<(String, Vec<String>)>,
     ties: Vec<(String, String, Tie)>,
 }
 
-/// The picture of the units of `config`.
+/// Draws the graph of the units of `config`.
 ///
 /// # Errors
-/// If they cannot be generated.
+/// If the units cannot be rendered.
 pub fn graph(config: &Config, program: &Path, format: Format) -> Result<String> {
     let files = generate(config, program)?;
     let graph =
@@ -71,7 +72,7 @@ pub fn graph(config: &Config, program: &Path, format: Format) -> Result<String> 
     })
 }
 
-/// Every unit of ours in the cluster that it belongs to, and what is not ours in a last one.
+/// The clusters: a run, each of its stages, a restore, and last the units of GitLab and the system.
 fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
     let plan = Plan::new(config);
     let stages = [
@@ -102,7 +103,7 @@ fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
     clusters
 }
 
-/// What `file` names, each once, with the strongest tie.
+/// The units that `file` depends on, each once, with the strongest dependency.
 fn ties(file: &UnitFile) -> Vec<(String, String, Tie)> {
     let mut found: Vec<(String, String, Tie)> = Vec::new();
     for (tie, directive, ..) in Tie::ALL {
@@ -118,7 +119,7 @@ fn ties(file: &UnitFile) -> Vec<(String, String, Tie)> {
 }
 
 impl Graph {
-    /// Names have characters that mean something to both.
+    /// An identifier for the unit `name`, whose own characters are special in both languages.
     fn id(&self, name: &str) -> String {
         let all = self.clusters.iter().flat_map(|(_, units)| units);
         all.enumerate()
@@ -137,7 +138,7 @@ impl Graph {
             text.push_str("  end\n");
         }
         for (from, to, tie) in &self.ties {
-            let (label, arrow, _) = tie.look();
+            let (label, arrow, _) = tie.style();
             let _ = writeln!(text, "  {} {arrow}|{label}| {}", self.id(from), self.id(to));
         }
         text
@@ -155,7 +156,7 @@ impl Graph {
             text.push_str("  }\n");
         }
         for (from, to, tie) in &self.ties {
-            let (label, _, style) = tie.look();
+            let (label, _, style) = tie.style();
             let _ = writeln!(
                 text,
                 "  {} -> {} [label=\"{label}\", {style}];",

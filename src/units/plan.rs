@@ -1,4 +1,4 @@
-//! Which units a configuration needs and what each stage is made of.
+//! The units that a configuration needs, and the members of each stage.
 
 use super::row::{Steps, When};
 use super::{Restore, Unit};
@@ -19,20 +19,20 @@ impl<'a> Plan<'a> {
         Self { config }
     }
 
-    /// What `stage` starts, in an order in which every unit comes after those it is ordered after.
-    /// Empty: there is no such stage.
+    /// The units that `stage` starts, each after those that it is ordered after. If there are none,
+    /// the run has no such stage.
     pub fn members(&self, stage: Stage) -> Vec<Unit> {
         let steps = self.config.steps.iter().filter(|step| step.stage == stage);
         let steps = steps.map(|step| Unit::Step(step.name.clone()));
-        self.at(When::Member(stage, Steps::Before))
+        self.units_at(When::Member(stage, Steps::Before))
             .chain(steps)
-            .chain(self.at(When::Member(stage, Steps::After)))
+            .chain(self.units_at(When::Member(stage, Steps::After)))
             .collect()
     }
 
-    /// What checks everything before anything else runs.
+    /// The first units of a run, which check everything.
     pub fn preflights(&self) -> Vec<Unit> {
-        self.at(When::Member(Stage::Prepare, Steps::Before)).collect()
+        self.units_at(When::Member(Stage::Prepare, Steps::Before)).collect()
     }
 
     /// The unit, if the configuration needs it.
@@ -40,32 +40,33 @@ impl<'a> Plan<'a> {
         (unit.row().needed)(self.config).then_some(unit)
     }
 
-    /// Whether the files are captured by us, and not by an own command.
+    /// Whether the built-in file backup is used, and not a configured command.
     pub fn captures_files(&self) -> bool {
         self.needed(Unit::FsSnapshot).is_some()
     }
 
-    /// What the clock starts.
+    /// The timers with a calendar.
     pub fn timers(&self) -> Vec<Unit> {
         [Unit::Timer, Unit::VerifyTimer].into_iter().filter_map(|unit| self.needed(unit)).collect()
     }
 
-    /// Every unit, in the order in which a run meets them, and then what is no part of a run.
+    /// Every unit, in the order of a run; those independent of runs are last.
     pub fn units(&self) -> Vec<Unit> {
         let proxies =
             self.config.gitlab.proxies.iter().map(|proxy| Unit::Proxy(proxy.name.clone()));
         let stages = STAGES.into_iter().flat_map(|stage| self.stage(stage));
         let restore = Restore::PLAIN.iter().filter_map(|unit| self.needed(Unit::Restore(*unit)));
-        self.at(When::Start)
+        self.units_at(When::Start)
             .chain(proxies)
             .chain(stages)
-            .chain(self.at(When::End))
+            .chain(self.units_at(When::End))
             .chain(restore)
-            .chain(self.at(When::Alone))
+            .chain(self.units_at(When::Alone))
             .collect()
     }
 
-    /// A stage with its target, if there is such a stage.
+    /// The target of `stage` and all units that belong to the stage; empty if the run has no such
+    /// stage.
     fn stage(&self, stage: Stage) -> Vec<Unit> {
         let members = self.members(stage);
         if members.is_empty() {
@@ -73,20 +74,19 @@ impl<'a> Plan<'a> {
         }
         [Unit::Stage(stage)]
             .into_iter()
-            .chain(self.at(When::Around(stage)))
+            .chain(self.units_at(When::Around(stage)))
             .chain(members)
-            .chain(self.at(When::Behind(stage)))
+            .chain(self.units_at(When::Behind(stage)))
             .collect()
     }
 
-    /// What happens in the window of a restore, in an order in which every unit comes after those
-    /// it is ordered after.
+    /// The steps in the window of a restore, each after those that it is ordered after.
     pub fn restore(&self) -> Vec<Restore> {
         Restore::in_window().filter(|unit| (unit.row().needed)(self.config)).collect()
     }
 
-    /// What is needed then.
-    fn at(&self, when: When) -> impl Iterator<Item = Unit> {
+    /// The needed units at this place of a run.
+    fn units_at(&self, when: When) -> impl Iterator<Item = Unit> {
         Unit::PLAIN
             .iter()
             .filter(move |unit| unit.row().when == when)
@@ -95,7 +95,7 @@ impl<'a> Plan<'a> {
 }
 
 impl Restore {
-    /// What may happen in the window, in its order.
+    /// All possible steps in the window, in their order.
     pub fn in_window() -> impl Iterator<Item = Self> {
         let all = Self::PLAIN.iter().copied();
         all.filter(|unit| matches!(unit.row().when, When::Member(..)))

@@ -1,5 +1,5 @@
-//! From the plan to the files. One template per kind of unit; a template's fields are [`Text`]s, so
-//! nothing reaches a file unescaped.
+//! Renders the planned units. Each kind of unit has a template, whose fields are [`Text`]s, so that
+//! every value is escaped.
 
 pub mod credential;
 pub(super) mod kinds;
@@ -19,11 +19,12 @@ use super::{Plan, Unit};
 pub struct UnitFile {
     /// The file's name.
     pub name: String,
-    /// Its bytes.
+    /// The file's text.
     pub content: String,
 }
 
-/// The first line of every file that we write; `install` removes only files that start with it.
+/// The first line of every generated file. `install` replaces and removes only files that start
+/// with it.
 pub const HEADER: &str = "# Made by gitlab-backup generate: edits are lost, drop-ins are kept.";
 
 /// Renders every unit of `config`. `program` is this program's absolute path on the host.
@@ -32,29 +33,31 @@ pub fn generate(config: &Config, program: &Path) -> Result<Vec<UnitFile>> {
     renderer.plan.units().iter().map(|unit| renderer.file(unit)).collect()
 }
 
-/// How a unit may touch the world, beyond what every unit is denied (`templates/sandbox.inc`).
+/// The privileges of a unit, which `templates/sandbox.inc` otherwise denies.
 #[derive(Default)]
 pub(super) struct Sandbox {
     pub capabilities: &'static str,
     pub network: bool,
-    /// Talks to systemd.
+    /// Talks to systemd over D-Bus.
     pub bus: bool,
-    /// Outside programs (restic, pg_dump) may do what ours need not.
+    /// Runs other programs (restic, pg_dump), which may need writable and executable memory.
     pub foreign: bool,
-    /// Looks for the process behind an address.
+    /// Sees other users' processes, to find the server behind an address.
     pub processes: bool,
-    /// What is writable may be below /home.
+    /// Writable paths may be below /home.
     pub home: bool,
-    /// Files are laid out as they were, with set-user-ID and set-group-ID bits.
+    /// Creates files with set-user-ID and set-group-ID bits.
     pub set_id: bool,
-    /// Thaws what systemd does not.
+    /// Writes control groups, to thaw units that systemd does not thaw.
     pub thaws: bool,
-    /// Runs programs that are confined by landlock(7) and seccomp(2).
+    /// Confines programs with landlock(7) and seccomp(2), whose system calls older versions of
+    /// systemd do not include in `@system-service`.
     pub confines: bool,
-    /// Mounts file systems for others to see.
+    /// Mounts file systems that other units see.
     pub mounts: bool,
-    /// Sees the host's /tmp, because something is there.
+    /// Sees the host's /tmp, because a configured path is there.
     pub tmp: bool,
+    /// `ReadWritePaths=`
     pub writable: Option<Text>,
 }
 
@@ -80,7 +83,7 @@ impl Renderer<'_> {
         })
     }
 
-    /// With what every unit here must see.
+    /// A sandbox with D-Bus; it includes the host's /tmp if a configured path is there.
     pub fn sandbox(&self, capabilities: &'static str) -> Sandbox {
         let config = self.config;
         let server = config.postgresql.iter().map(|postgresql| Path::new(&postgresql.host));
@@ -105,7 +108,7 @@ impl Renderer<'_> {
         Sandbox { tmp, ..Sandbox::new(capabilities) }
     }
 
-    /// The command line of one of our own helpers.
+    /// The command line of a helper.
     pub fn helper(&self, words: &[&str]) -> Text {
         let program = self.program.to_string_lossy();
         let source = self.config.source.to_string_lossy();
@@ -117,9 +120,9 @@ impl Renderer<'_> {
         Text::command(&argv)
     }
 
-    /// The directories at the top of the host in which the files lie: a rename stays within one
-    /// mount, so within one writable path.
-    pub fn tops(&self) -> Vec<PathBuf> {
+    /// The top-level directories that contain the files. They are made writable as a whole, because
+    /// each writable path is a mount of its own, and a rename cannot cross mounts.
+    pub fn top_directories(&self) -> Vec<PathBuf> {
         let top = |path: &PathBuf| path.components().take(2).collect::<PathBuf>();
         let mut tops: Vec<PathBuf> = self.config.files.places().map(top).collect();
         tops.sort();
@@ -127,8 +130,8 @@ impl Renderer<'_> {
         tops
     }
 
-    /// `ReadWritePaths=` of these, none inside another. With `-`: one that is missing is for the
-    /// unit to say, in words.
+    /// `ReadWritePaths=` with these paths, without those inside another. Missing paths are ignored
+    /// (`-`), so that the helper can report them.
     pub fn writable(&self, paths: impl IntoIterator<Item = PathBuf>) -> Option<Text> {
         let mut paths: Vec<PathBuf> = paths.into_iter().collect();
         paths.sort();
@@ -143,7 +146,7 @@ impl Renderer<'_> {
         (!named.is_empty()).then(|| Text::paths(named.iter().map(Path::new)))
     }
 
-    /// Whether PostgreSQL or a Redis is reached by an address, and not by a socket.
+    /// Whether PostgreSQL or a Redis is reached over the network.
     pub fn servers_by_network(&self) -> bool {
         self.postgresql_by_network() || self.redis_by_network()
     }
@@ -156,7 +159,8 @@ impl Renderer<'_> {
         self.config.redis.iter().any(|redis| matches!(redis.address, RedisAddress::Tcp { .. }))
     }
 
-    /// Begins a pause, in which the writers are `stopped` or not.
+    /// The command line that begins a pause. If the writers are `stopped` and not frozen, it also
+    /// stops those that are stopped without their dependents.
     pub fn pause(&self, stopped: bool) -> Text {
         let alone = self.config.gitlab.stopped_alone.iter().filter(|_| stopped);
         let words: Vec<&str> =
@@ -164,9 +168,8 @@ impl Renderer<'_> {
         self.helper(&words)
     }
 
-    /// How long a window may take to open: no time for a look at what is down, and any for stops
-    /// that it waits for itself; those that systemd waits for have no limit either, but the
-    /// deadline.
+    /// `TimeoutStartSec=` of a window. Unlimited if the window itself waits for stops: like the
+    /// stops that systemd waits for, only the deadline limits those.
     pub fn window_timeout(&self, stopped: bool) -> Text {
         let waits = stopped && !self.config.gitlab.stopped_alone.is_empty();
         Text::plain(if waits { "infinity" } else { "60s" })

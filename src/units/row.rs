@@ -1,53 +1,53 @@
-//! What is said of a unit, in one place.
+//! The description of a unit.
 
 use super::Unit;
 use super::render::Renderer;
 use crate::config::{Config, Stage};
 
-/// All that there is to know of a unit, but for what its helper does.
+/// Describes a unit, except what its helper does.
 pub struct Row {
-    /// Its name; `{}` stands for that of a step or of a proxy.
+    /// The unit's name; `{}` is replaced by the name of a step or of a proxy.
     pub name: &'static str,
-    /// Where it has its place.
+    /// The unit's place in a run.
     pub when: When,
-    /// Whether a configuration needs it.
+    /// Whether a configuration needs the unit.
     pub needed: fn(&Config) -> bool,
-    /// Its text.
+    /// Renders the unit file.
     pub text: fn(&Renderer<'_>, &Unit) -> askama::Result<String>,
 }
 
-/// When a run meets a unit.
+/// The place of a unit in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
     /// Before the stages.
     Start,
-    /// Started by the target of a stage, before the user's own steps of that stage or after them.
+    /// Started by the target of a stage, before or after the configured steps of that stage.
     Member(Stage, Steps),
-    /// Pulled in by what happens in a stage.
+    /// Pulled in by a member of a stage, or the stage's target itself.
     Around(Stage),
-    /// Asked for when a stage is over.
+    /// Started at the end of a stage.
     Behind(Stage),
     /// After a run.
     End,
-    /// No part of any.
+    /// Independent of runs.
     Alone,
 }
 
-/// On which side of the user's own steps.
+/// The position relative to the configured steps of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Steps {
-    /// They come later.
+    /// Before the configured steps.
     Before,
-    /// They come first.
+    /// After the configured steps.
     After,
 }
 
-/// For what every configuration needs.
+/// `needed` for units of every configuration.
 pub(super) fn always(_: &Config) -> bool {
     true
 }
 
-/// For what every configuration with files of ours needs.
+/// `needed` for units of the built-in file backup.
 pub(super) fn captures_files(config: &Config) -> bool {
     config.files.command.is_none()
 }

@@ -1,4 +1,4 @@
-//! The units, one row each, with what makes its text. What several have in common is in `render/`.
+//! The rows of all units with their rendering. `render/` contains what several units share.
 
 pub mod capture;
 pub mod deadline;

@@ -1,4 +1,4 @@
-//! Each unit's row. A unit without one does not compile.
+//! Maps each unit to its row. A unit without a row does not compile.
 
 use std::fmt;
 
@@ -67,9 +67,9 @@ impl Restore {
             Self::Pause => &restore::window::PAUSE,
             Self::Window => &restore::window::WINDOW,
             Self::Undo => &restore::replace::UNDO,
-            Self::Dumps => &restore::lay_out::DUMPS,
-            Self::Postgresql => &restore::lay_out::POSTGRESQL,
-            Self::Files => &restore::lay_out::FILES,
+            Self::Dumps => &restore::extract::DUMPS,
+            Self::Postgresql => &restore::extract::POSTGRESQL,
+            Self::Files => &restore::extract::FILES,
             Self::ProxiesDown => &restore::replace::PROXIES_DOWN,
             Self::Switch => &restore::replace::SWITCH,
             Self::Finish => &restore::replace::FINISH,

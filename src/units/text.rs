@@ -1,5 +1,5 @@
-//! Escape by type: what may stand in a unit file is a [`Text`], and a [`Text`] can only be built
-//! escaped.
+//! Escaping by type: templates of unit files only take [`Text`], and a [`Text`] can only be
+//! constructed escaped.
 //!
 //! The rules are systemd's own, not a shell's: systemd.syntax(7), systemd.service(5) COMMAND LINES,
 //! systemd.unit(5) SPECIFIERS.
@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Text that stands in a unit file as it is.
+/// Text that is escaped for a unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text(String);
 
@@ -19,22 +19,21 @@ impl Display for Text {
 }
 
 impl Text {
-    /// A number, a time span or another value whose letters and digits cannot mean anything to
-    /// systemd.
+    /// A number, a time span or another value without characters that are special to systemd.
     pub fn plain(value: impl Display) -> Self {
         let text: String = value.to_string();
         debug_assert!(text.chars().all(|c| !c.is_control() && c != '%'));
         Self(text)
     }
 
-    /// One line of prose, as `Description=` takes it: `%` doubled, control characters shown as
-    /// spaces, no continuation at the end.
+    /// One line of prose, for `Description=` and comments: doubles `%`, replaces control characters
+    /// by spaces, and removes a trailing `\`, which would continue the line.
     pub fn prose(value: &str) -> Self {
         let line: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         Self(line.trim().trim_end_matches('\\').replace('%', "%%"))
     }
 
-    /// Whether it says nothing.
+    /// Whether the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -46,13 +45,13 @@ impl Text {
         Self(names.join(" "))
     }
 
-    /// The same; nothing for none.
+    /// Names separated by spaces; `None` if there are none.
     pub fn some_names(values: impl IntoIterator<Item = impl Display>) -> Option<Self> {
         Some(Self::names(values)).filter(|names| !names.is_empty())
     }
 
-    /// A command line that reaches the process byte for byte. `:` turns `$` into an ordinary
-    /// character for the whole line; every word is quoted, so that `;` does not end the command.
+    /// A command line whose words reach the process unchanged. The prefix `:` disables expansion of
+    /// `$`; every word is quoted, so that `;` does not separate commands.
     pub fn command(argv: &[String]) -> Self {
         let words: Vec<String> = argv.iter().map(|word| quote(word.as_bytes(), word)).collect();
         Self(format!(":{}", words.join(" ")))
@@ -67,13 +66,13 @@ impl Text {
         Self(words.join(" "))
     }
 
-    /// A whole line, where the setting's name is not the template's to choose.
+    /// A whole line `NAME=VALUE`, for templates that do not fix the name.
     pub fn setting(name: &'static str, value: &Self) -> Self {
         Self(format!("{name}={value}"))
     }
 
-    /// A path that takes the rest of its line, such as in `EnvironmentFile=` and
-    /// `LoadCredential=ID:PATH`, where quotes are not removed.
+    /// A path that extends to the end of the line, as in `EnvironmentFile=` and
+    /// `LoadCredential=ID:PATH`. systemd does not remove quotes there.
     pub fn path(path: &str) -> Self {
         Self(path.replace('%', "%%"))
     }
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_command_line_means_anything_to_systemd() {
+    fn special_characters_of_a_command_line_are_escaped() {
         let argv =
             ["/bin/echo", "a b", "%n", "$HOME", "\"'\\", ";", "", "new\nline", "é", "trailing\\"]
                 .map(str::to_owned);

@@ -1,9 +1,9 @@
-//! Which units there are. What each is, stands in its row: `rows/`.
+//! The list of all units. `rows/` describes each of them.
 
 use crate::config::Stage;
 
-/// An enumeration, and all of its variants that hold nothing, in the order in which a run meets
-/// them: a unit that is written down here is in every plan that needs it.
+/// Defines an enumeration of units, and `PLAIN`, its variants without fields in the order of a run.
+/// Every variant is part of the plans that need it.
 macro_rules! units {
     (
         $(#[$about:meta])*
@@ -25,81 +25,82 @@ macro_rules! units {
 }
 
 units! {
-    /// One of our units.
+    /// A unit of this program.
     #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
     Unit {
-        /// Starts the target by the clock.
+        /// Starts the target on schedule.
         Timer,
-        /// Before the timers: a calendar that was changed starts nothing for what has gone by.
+        /// Started before the timers: keeps a changed calendar from starting runs for times before
+        /// the change.
         Calendar,
-        /// The entry: what the timer and the admin start.
+        /// The entry: started by the timer and by admins.
         Target,
         /// The executor. Not `gitlab-backup.service`: NixOS and Arch have a unit of that name.
         Run,
-        /// Bracket, whole run: the staging area is there and is removed.
+        /// Bracket around the run: creates and removes the staging directory.
         Staging,
-        /// Bracket, whole run: the monitoring is told.
+        /// Bracket around the run: silences the monitoring.
         Silence,
-        /// Tells that a run has begun.
+        /// Reports the start of a run.
         ReportStart,
-        /// Step: the proxies are brought in accord with their services.
+        /// Step: synchronises the proxy units with their services.
         Proxies,
-        /// Step: everything that can be known before GitLab is touched.
+        /// Step: checks everything that can be checked before GitLab is stopped.
         Preflight,
-        /// The part of preflight that PostgreSQL answers only to its own user.
+        /// Step: the preflight checks that must run as PostgreSQL's OS user.
         PreflightPostgresql,
-        /// Step: how each path of the files is captured; what a crash left of that goes.
+        /// Step: decides how each path is captured, and removes leftovers of a crash.
         FsPlan,
-        /// Step: first pass of the file backup with GitLab up.
+        /// Step: the first pass of the file backup, while GitLab is up.
         Presync,
-        /// Step: the silences last long enough and have taken effect.
+        /// Step: waits until the silences have taken effect.
         Silenced,
-        /// Bracket: owns the promise that GitLab comes back.
+        /// Bracket: its end starts GitLab again.
         Pause,
         /// Bracket: GitLab is down.
         Window,
-        /// Guard: the longest downtime allowed.
+        /// Limits the downtime.
         DeadlineTimer,
-        /// What the guard starts: nothing but a conflict with the window.
+        /// Started by the deadline timer: conflicts with the window, so that the window ends.
         DeadlineTarget,
         /// Bracket: holds an exported snapshot of every database.
         PgSnapshot,
-        /// Ready at the fork; ends when every file is secured.
+        /// Step in the window: saves Redis. Ready at the fork; ends when every file is copied.
         Redis,
-        /// Bracket: the file systems' snapshots.
+        /// Bracket: the snapshots of the file systems.
         FsSnapshot,
-        /// Step in the window: where there are no snapshots, what changed since the first pass.
+        /// Step in the window: captures the files for which there are no snapshots.
         FilesLive,
-        /// Step in the window, the last: no proxied service was started meanwhile.
+        /// The last step in the window: checks that no proxied service was started.
         ProxiesDown,
-        /// Step: starts again what was running.
+        /// Step: starts GitLab's units again.
         Resume,
-        /// Step: the dumps, from the held snapshots.
+        /// Step: dumps the databases from the held snapshots.
         Postgresql,
-        /// Step: puts the files and the dumps into the repository.
+        /// Step: stores the files and the dumps in the repository.
         Files,
-        /// Step: makes the run complete.
+        /// Step: stores the manifest, which makes the run complete.
         Manifest,
-        /// Step: retention, after a complete run.
+        /// Step: applies the retention after a complete run.
         Prune,
-        /// When the silences of a run that is over end.
+        /// Ends the silences after the grace period.
         UnsilenceTimer,
-        /// Ends them.
+        /// Ends the silences.
         Unsilence,
-        /// Tells how a run went.
+        /// Reports the result of a run.
         Report,
-        /// Verifies the newest run; no part of any.
+        /// Verifies the newest run. Independent of runs.
         Verify,
-        /// Starts that by the clock.
+        /// Starts the verification on schedule.
         VerifyTimer,
         ;
-        /// All units of one stage.
+        /// The target of a stage.
         Stage(Stage),
-        /// In place of a `[[gitlab.proxy]]`, by its name.
+        /// The proxy unit of a `[[gitlab.proxy]]`, by its name.
         Proxy(String),
-        /// A `[[step]]`, by its name.
+        /// The unit of a `[[step]]`, by its name.
         Step(String),
-        /// One of a restore.
+        /// A unit of a restore.
         Restore(Restore),
     }
 }
@@ -108,37 +109,37 @@ units! {
     /// The units of a restore.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     Restore {
-        /// The entry: what `gitlab-backup restore` starts.
+        /// The entry: started by `gitlab-backup restore`.
         Target,
         /// The executor.
         Run,
-        /// Bracket, whole restore: what is laid out goes, unless it took its place.
+        /// Bracket around the restore: its end removes extracted data that was not put in place.
         Staging,
-        /// Step: everything that can be known before GitLab is touched.
+        /// Step: checks everything that can be checked before GitLab is stopped.
         Preflight,
-        /// All that happens in the window.
+        /// The target of the steps in the window.
         Apply,
-        /// Bracket: GitLab comes back, unless it is half old and half new.
+        /// Bracket: its end starts GitLab again, unless GitLab is half restored.
         Pause,
         /// Bracket: GitLab is down.
         Window,
-        /// Step: what an unfinished restore has replaced is put back.
+        /// Step: undoes an unfinished restore.
         Undo,
-        /// Step: the dumps are laid out.
+        /// Step: extracts the dumps.
         Dumps,
-        /// Step: the dumps are loaded beside the old databases.
+        /// Step: loads the dumps beside the old databases.
         Postgresql,
-        /// Step: the files are laid out beside the old ones.
+        /// Step: extracts the files beside the old ones.
         Files,
-        /// Step: no proxied service was started meanwhile.
+        /// Step: checks that no proxied service was started.
         ProxiesDown,
-        /// Step: the new takes the place of the old.
+        /// Step: puts the restored data in place.
         Switch,
-        /// Step: the old goes.
+        /// Step: deletes the old data.
         Finish,
-        /// At boot: a half restored GitLab is not started.
+        /// At boot: keeps a half-restored GitLab from being started.
         Guard,
-        /// The same for what something else than systemd starts.
+        /// The same for services that systemd does not manage.
         KeepDown,
     }
 }

@@ -1,20 +1,20 @@
-//! Calendar events as systemd.time(7) writes them.
+//! Calendar events, systemd.time(7).
 
 use std::fmt;
 use std::str::FromStr;
 
 use anyhow::{Result, bail, ensure};
 
-/// A calendar event that `OnCalendar=` takes. It is checked, not evaluated: systemd does that, and
-/// prints when it elapses next with `systemd-analyze calendar`.
+/// A valid calendar event for `OnCalendar=`. It is only validated: systemd evaluates it, and
+/// `systemd-analyze calendar` prints when it next elapses.
 ///
-/// Follows systemd's own reading (calendarspec.c), which is narrower than systemd.time(7) lets one
-/// think: `*/2` is refused, `0/2` is taken.
+/// Follows systemd's parser (calendarspec.c), which is stricter than systemd.time(7) suggests:
+/// `*/2` is invalid, `0/2` is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Calendar(String);
 
 impl Calendar {
-    /// The event as it was written.
+    /// The event as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,7 +44,7 @@ impl FromStr for Calendar {
     }
 }
 
-/// systemd takes these in any case; `anually` is its own compatibility with an old misspelling.
+/// systemd's shorthands, in upper or lower case. It still accepts `anually`, a former misspelling.
 const SHORTHANDS: [&str; 13] = [
     "minutely",
     "hourly",
@@ -61,7 +61,7 @@ const SHORTHANDS: [&str; 13] = [
     "semi-annually",
 ];
 
-/// Long forms first: the first that is a prefix counts.
+/// Names of weekdays. Long forms come first, because the first matching prefix is used.
 const WEEKDAYS: [(&str, u8); 14] = [
     ("Monday", 0),
     ("Mon", 0),
@@ -79,12 +79,12 @@ const WEEKDAYS: [(&str, u8); 14] = [
     ("Sun", 6),
 ];
 
-/// What no component of an event may exceed, in its own unit; also what overflows in systemd.
+/// systemd's maximum for a component, in microseconds for seconds and in its own unit otherwise.
 const COMPONENT_MAX: i64 = i32::MAX as i64;
 const MICROSECONDS: i64 = 1_000_000;
 
-/// Cuts off ` UTC` or the name of a time zone: a last word that starts with a letter can be nothing
-/// else.
+/// Removes ` UTC` or the name of a time zone from the end of `text`. A last word that starts with a
+/// letter must be a time zone.
 fn strip_timezone(text: &str) -> Result<&str> {
     let Some((event, zone)) = text.rsplit_once(' ') else { return Ok(text) };
     if zone.eq_ignore_ascii_case("UTC") {
@@ -94,18 +94,18 @@ fn strip_timezone(text: &str) -> Result<&str> {
         return Ok(text);
     }
     match jiff::tz::TimeZone::get(zone) {
-        // systemd looks for a file of that name, so the case counts.
+        // systemd looks for a file with that name, so upper and lower case matter.
         Ok(found) if found.iana_name() == Some(zone) => Ok(event),
         _ => bail!("'{zone}' is not a known time zone"),
     }
 }
 
-/// The bounds of a component and how it counts.
+/// The bounds of a component.
 #[derive(Clone, Copy)]
 struct Bounds {
     from: i64,
     to: i64,
-    /// After `~`: counted back from the end of the month.
+    /// The component follows a `~`: days are counted back from the end of the month.
     from_end: bool,
 }
 
@@ -115,21 +115,23 @@ impl Bounds {
     }
 }
 
-/// One element of a list: `start`, `start..stop`, either with `/repeat`.
+/// One element of a list: `start` or `start..stop`, optionally with `/repeat`.
 struct Element {
     start: i64,
     stop: Option<i64>,
     repeat: i64,
 }
 
-/// `None` is `*`.
+/// The list of a component; `None` for `*`.
 type Chain = Option<Vec<Element>>;
 
+/// The rest of the text that is still to be parsed.
 struct Cursor<'a> {
     rest: &'a str,
 }
 
 impl Cursor<'_> {
+    /// Skips `token`, if the rest starts with it, and returns whether it does.
     fn eat(&mut self, token: &str) -> bool {
         match self.rest.strip_prefix(token) {
             Some(rest) => {
@@ -140,6 +142,7 @@ impl Cursor<'_> {
         }
     }
 
+    /// Whether the rest is empty or starts with a character of `any`.
     fn at(&self, any: &str) -> bool {
         self.rest.chars().next().is_none_or(|c| any.contains(c))
     }
@@ -148,6 +151,7 @@ impl Cursor<'_> {
         self.rest = self.rest.trim_start_matches(' ');
     }
 
+    /// Parses the optional list of weekdays.
     fn weekdays(&mut self) -> Result<()> {
         let mut range_from: Option<u8> = None;
         let mut first = true;
@@ -189,14 +193,14 @@ impl Cursor<'_> {
         }
     }
 
-    /// True if nothing may follow (`@epoch`).
+    /// Parses the optional date. Returns true if no time may follow (`@SECONDS`).
     fn date(&mut self) -> Result<bool> {
         if let Some(seconds) = self.rest.strip_prefix('@') {
             ensure!(
                 !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit()),
                 "'@' takes seconds since 1970"
             );
-            // The year must be one that an event can have, below.
+            // The year has the same limit as in a date, see below.
             ensure!(
                 seconds.parse::<i64>().is_ok_and(|seconds| seconds < 7_258_118_400),
                 "'@{seconds}' is after the year 2199"
@@ -210,7 +214,7 @@ impl Cursor<'_> {
         let before = self.rest;
         let first = self.chain(false)?;
         if self.at(":") {
-            // It was the hour.
+            // The number was the hour of a time.
             self.rest = before;
             return Ok(false);
         }
@@ -226,17 +230,17 @@ impl Cursor<'_> {
             (first, second, third)
         };
         self.skip_spaces();
-        valid(
+        ensure_valid(
             "year",
             year.map(|chain| chain.into_iter().map(four_digits).collect()),
             Bounds::new(1970, 2199),
         )?;
-        valid("month", month, Bounds::new(1, 12))?;
-        valid("day", day, Bounds { from_end, ..Bounds::new(1, 31) })?;
+        ensure_valid("month", month, Bounds::new(1, 12))?;
+        ensure_valid("day", day, Bounds { from_end, ..Bounds::new(1, 31) })?;
         Ok(false)
     }
 
-    /// True for `~`.
+    /// Parses `-` or `~` between the components of a date. Returns true for `~`.
     fn date_separator(&mut self) -> Result<bool> {
         if self.eat("~") {
             return Ok(true);
@@ -245,20 +249,22 @@ impl Cursor<'_> {
         Ok(false)
     }
 
+    /// Parses the optional time.
     fn time(&mut self) -> Result<()> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        valid("hour", self.chain(false)?, Bounds::new(0, 23))?;
+        ensure_valid("hour", self.chain(false)?, Bounds::new(0, 23))?;
         ensure!(self.eat(":"), "a time is written HH:MM or HH:MM:SS");
-        valid("minute", self.chain(false)?, Bounds::new(0, 59))?;
+        ensure_valid("minute", self.chain(false)?, Bounds::new(0, 59))?;
         if self.rest.is_empty() {
             return Ok(());
         }
         ensure!(self.eat(":"), "a time is written HH:MM or HH:MM:SS");
-        valid("second", self.chain(true)?, Bounds::new(0, 60 * MICROSECONDS - 1))
+        ensure_valid("second", self.chain(true)?, Bounds::new(0, 60 * MICROSECONDS - 1))
     }
 
+    /// Parses a list of elements. `seconds`: the component is seconds, which may have fractions.
     fn chain(&mut self, seconds: bool) -> Result<Chain> {
         if self.eat("*") {
             return Ok(None);
@@ -266,7 +272,7 @@ impl Cursor<'_> {
         let mut elements = Vec::new();
         loop {
             elements.push(self.element(seconds)?);
-            // As many as systemd takes.
+            // systemd's limit.
             ensure!(elements.len() <= 240, "more than 240 values in one list");
             if !self.eat(",") {
                 return Ok(Some(elements));
@@ -306,7 +312,7 @@ impl Cursor<'_> {
         else {
             bail!("'{digits}' is too large");
         };
-        // `..` is a range, not a fraction.
+        // `..` starts a range, not a fraction.
         if seconds && self.rest.starts_with('.') && !self.rest.starts_with("..") {
             self.rest = self.rest.get(1..).unwrap_or_default();
             let fraction = self.digits();
@@ -314,7 +320,7 @@ impl Cursor<'_> {
             let mut digit_unit = unit;
             for (place, digit) in fraction.bytes().map(|b| i64::from(b - b'0')).enumerate() {
                 digit_unit /= 10;
-                // The seventh digit rounds, those after it are ignored.
+                // The seventh digit rounds the value, and later digits are ignored.
                 value += if place == 6 { i64::from(digit >= 5) } else { digit * digit_unit };
             }
         }
@@ -329,7 +335,7 @@ impl Cursor<'_> {
     }
 }
 
-/// Two digits mean 1970 to 2069, as in systemd.
+/// Converts years of two digits to 1970 to 2069, as systemd does.
 fn four_digits(element: Element) -> Element {
     let fix = |year| match year {
         0..70 => year + 2000,
@@ -339,9 +345,10 @@ fn four_digits(element: Element) -> Element {
     Element { start: fix(element.start), stop: element.stop.map(fix), ..element }
 }
 
-fn valid(name: &str, chain: Chain, bounds: Bounds) -> Result<()> {
+/// Fails unless all values of the component `name` are within its bounds.
+fn ensure_valid(name: &str, chain: Chain, bounds: Bounds) -> Result<()> {
     let Bounds { from, to, from_end } = bounds;
-    // Counted from its end, a month has no day that not every month has.
+    // Counted from the end of the month, only the days that every month has are valid.
     let to = if from_end { to - 3 } else { to };
     let unit = if to >= MICROSECONDS { MICROSECONDS } else { 1 };
     for Element { start, stop, mut repeat } in chain.unwrap_or_default() {
@@ -352,8 +359,8 @@ fn valid(name: &str, chain: Chain, bounds: Bounds) -> Result<()> {
             from / unit,
             to / unit
         );
-        // As systemd does: the end is moved to where the step really ends, and a range of one value
-        // is that value.
+        // Like systemd, move the end of the range to the last value of the step; a range of a
+        // single value becomes that value.
         let stop = stop.map(|stop| {
             if stop > start && repeat > 0 { stop - (stop - start) % repeat } else { stop }
         });
@@ -389,7 +396,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn systemd_takes(event: &str) -> bool {
+    fn systemd_accepts(event: &str) -> bool {
         std::process::Command::new("systemd-analyze")
             .args(["calendar", "--", event])
             .output()
@@ -398,7 +405,7 @@ mod tests {
             .success()
     }
 
-    /// Event, and whether it is taken.
+    /// Events, and whether they are valid.
     const TABLE: &[(&str, bool)] = &[
         ("*-*-* 02:30:00", true),
         ("minutely", true),
@@ -487,9 +494,9 @@ mod tests {
     ];
 
     #[test]
-    fn takes_and_refuses_what_systemd_does() {
+    fn accepts_the_same_events_as_systemd() {
         for (event, taken) in TABLE {
-            assert_eq!(systemd_takes(event), *taken, "the table itself: {event:?}");
+            assert_eq!(systemd_accepts(event), *taken, "the table itself: {event:?}");
             assert_eq!(
                 event.parse::<Calendar>().is_ok(),
                 *taken,
@@ -503,10 +510,10 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn agrees_with_systemd_on_anything_that_looks_like_an_event(
+        fn agrees_with_systemd_on_random_events(
             event in "((Mon|tue|Wednesday|Sat)(\\.\\.|,|-| ){1,2}){0,2}((\\*|19[67][09]|20[0-9]{2}|[0-9]{1,2})(-|~))?((\\*|[0-9]{1,2}|1/[1-4]|2\\.\\.[1-9])(-|~)(\\*|[0-3]?[0-9]|[1-9]/[1-9]|1,2) )?(\\*|[0-2]?[0-9]|0/[1-9]|1\\.\\.[0-9]/[0-3]):(\\*|[0-6]?[0-9]|0/15)(:(\\*|[0-9]{1,2}(\\.[0-9]{0,8})?|[0-9]\\.\\.[0-9](/[0-9])?))?( UTC| Europe/Rome| Rome)?"
         ) {
-            prop_assert_eq!(event.parse::<Calendar>().is_ok(), systemd_takes(&event), "{:?}: {:?}", event, event.parse::<Calendar>());
+            prop_assert_eq!(event.parse::<Calendar>().is_ok(), systemd_accepts(&event), "{:?}: {:?}", event, event.parse::<Calendar>());
         }
 
         #[test]

@@ -1,4 +1,4 @@
-//! Time spans as systemd.time(7) writes them.
+//! Time spans, systemd.time(7).
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A finite span of time, read as systemd reads it (`30min`, `2h 30min`, a bare number in seconds)
-/// and written in a form that every systemd reads the same.
+/// A finite time span, parsed as systemd parses it (`30min`, `2h 30min`, a bare number in seconds)
+/// and formatted so that every version of systemd parses it alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timespan(Duration);
 
@@ -17,7 +17,7 @@ impl Timespan {
         Self(Duration::from_secs(seconds))
     }
 
-    /// The span as the standard library has it.
+    /// The span as a [`Duration`].
     pub const fn duration(self) -> Duration {
         self.0
     }
@@ -40,9 +40,8 @@ impl fmt::Display for Timespan {
 
 const SECOND: u64 = 1_000_000;
 
-/// systemd's units in microseconds, in the order in which it tries them as prefixes. Written out
-/// because a year there has 365.25 days and `M` is not `m`: the libraries of the field disagree
-/// with systemd.
+/// systemd's units in microseconds, in the order in which it tries them as prefixes. Libraries
+/// differ from systemd, where a year has 365.25 days and `M` is not `m`.
 const UNITS: [(&str, u64); 29] = [
     ("seconds", SECOND),
     ("second", SECOND),
@@ -79,13 +78,14 @@ fn skip_spaces(text: &str) -> &str {
     text.trim_start_matches([' ', '\t', '\n', '\r'])
 }
 
+/// Splits `text` after its leading digits.
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// The unit at the start of `text` and what follows it.
+/// The unit at the start of `text`, and the text after it.
 fn unit(text: &str) -> Option<(u64, &str)> {
-    // Micro sign and Greek mu look the same; systemd takes both.
+    // systemd accepts both the micro sign and the Greek letter mu.
     let mu = text.strip_prefix("\u{3bc}s").map(|rest| (1, rest));
     mu.or_else(|| {
         UNITS.iter().find_map(|(name, micros)| text.strip_prefix(name).map(|rest| (*micros, rest)))
@@ -95,14 +95,15 @@ fn unit(text: &str) -> Option<(u64, &str)> {
 impl FromStr for Timespan {
     type Err = anyhow::Error;
 
-    /// Reads `text` as systemd's `parse_sec()` does: several parts add up, fractions are allowed, a
-    /// bare number is seconds. `infinity` is refused: a [`Timespan`] is finite.
+    /// Parses `text` like systemd's `parse_sec()`: several parts add up, fractions are allowed, and
+    /// a bare number is in seconds. `infinity` is refused, because a [`Timespan`] is finite.
     fn from_str(text: &str) -> Result<Self> {
         ensure!(skip_spaces(text.trim_end()) != "infinity", "'infinity' is not a finite time span");
         let mut rest = skip_spaces(text);
         ensure!(!rest.is_empty(), "there is no time span in it");
         let mut total: u64 = 0;
-        // From the last unit on: what follows it without a number may be the rest of a word.
+        // The text from the last unit on. If the rest does not start with a number, the unit may
+        // have been a part of a longer, unknown word, which the message quotes.
         let mut word = "";
         while !rest.is_empty() {
             ensure!(!rest.starts_with('-'), "'{text}' is negative");
@@ -159,8 +160,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What systemd makes of it, in microseconds.
-    fn systemd_reads(text: &str) -> Option<u64> {
+    /// The time span in microseconds, as systemd parses it.
+    fn systemd_parses(text: &str) -> Option<u64> {
         let output = std::process::Command::new("systemd-analyze")
             .env("LC_ALL", "C.UTF-8")
             .args(["timespan", "--", text])
@@ -176,14 +177,15 @@ mod tests {
             .then(|| micros.expect("systemd-analyze prints microseconds").1.trim().parse().unwrap())
     }
 
-    fn ours(text: &str) -> Option<u64> {
+    /// The time span in microseconds, as [`Timespan`] parses it.
+    fn timespan_parses(text: &str) -> Option<u64> {
         text.parse::<Timespan>()
             .ok()
             .map(|span| u64::try_from(span.duration().as_micros()).unwrap())
     }
 
     #[test]
-    fn reads_what_systemd_reads() {
+    fn parses_like_systemd() {
         for text in [
             "30min",
             "5",
@@ -229,9 +231,13 @@ mod tests {
             "0.1us",
             "3 months 2 min",
         ] {
-            assert_eq!(ours(text), systemd_reads(text), "{text:?}");
+            assert_eq!(timespan_parses(text), systemd_parses(text), "{text:?}");
         }
-        assert_eq!(ours("1h 30min"), Some(5_400_000_000), "the comparison compares something");
+        assert_eq!(
+            timespan_parses("1h 30min"),
+            Some(5_400_000_000),
+            "the comparison compares something"
+        );
     }
 
     #[test]
@@ -244,11 +250,11 @@ mod tests {
 
         #[test]
         fn agrees_with_systemd(text in "([+]?[0-9]{0,4}(\\.[0-9]{0,8})? ?(s|sec|min|m|M|month|ms|us|h|hr|hours|d|w|y|x|)? ?){1,3}") {
-            prop_assert_eq!(ours(&text), systemd_reads(&text));
+            prop_assert_eq!(timespan_parses(&text), systemd_parses(&text));
         }
 
         #[test]
-        fn is_written_so_that_it_reads_the_same(micros in 0..u64::MAX / 2) {
+        fn round_trips(micros in 0..u64::MAX / 2) {
             let span = Timespan::from(Duration::from_micros(micros));
             prop_assert_eq!(span.to_string().parse::<Timespan>().unwrap(), span);
         }

@@ -73,7 +73,7 @@ pub(super) fn create(
     changes.add("created", &path);
     text::out(&format!(
         "\n  ATTENTION: {} is the only key to all backups.\n  \
-         Copy it to another place now: without it nothing can ever be restored.\n",
+         Keep a copy in another place, now: without it nothing can ever be restored.\n",
         text::path(&path)
     ));
     Ok(())

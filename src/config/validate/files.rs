@@ -30,18 +30,14 @@ pub(super) fn check(
         refuse_nested(checker, paths);
     }
     let tables = path_tables(checker, &raw.path);
-    let given = raw.paths.as_ref().filter(|list| !list.get_ref().is_empty());
     let exclude = checker.list(section, "exclude", &raw.exclude, |glob| exclude(glob));
     let omit = checker.list(section, "omit", &raw.omit, |text| omit(text));
     let presync = raw.presync.as_ref().map(|presync| *presync.get_ref());
     if raw.command.is_some() {
         let table = tables.first().map(|(place, ..)| place.clone());
         refuse_beside_command(checker, section, &raw, table);
-    } else if given.is_none()
-        && tables.is_empty()
-        && (raw.paths.is_some() || defaults.paths.is_empty())
-        && !layout.is_empty()
-    {
+    } else if lacks_paths(&raw, &tables, defaults) && !layout.is_empty() {
+        // The layout's name is empty if the layout itself was refused.
         refuse_no_paths(checker, section, &raw, layout);
     }
     let configuration =
@@ -133,6 +129,15 @@ fn refuse_beside_command(
     }
 }
 
+/// Whether neither the configuration nor the layout names any path.
+fn lacks_paths(raw: &raw::Files, tables: &[PathTable], defaults: &Defaults) -> bool {
+    match &raw.paths {
+        Some(paths) => paths.get_ref().is_empty() && tables.is_empty(),
+        None => defaults.paths.is_empty() && tables.is_empty(),
+    }
+}
+
+/// Refuses a file backup without paths.
 fn refuse_no_paths(checker: &mut Checker, section: &Section, raw: &raw::Files, layout: &str) {
     let message = match &raw.paths {
         Some(_) => "is empty: there would be no files to save".to_owned(),
@@ -181,8 +186,8 @@ fn path_tables(checker: &mut Checker, raw: &Field<Vec<Spanned<raw::FilesPath>>>)
             continue;
         };
         if let Some((first, ..)) = tables.iter().find(|(_, other, _)| *other == path) {
-            let message = format!("'{}' is there twice, first as {}", path.display(), first.key);
-            checker.refuse(&place, Refusal::new(message, "each once"));
+            let message = format!("'{}' is listed twice, first as {}", path.display(), first.key);
+            checker.refuse(&place, Refusal::new(message, "each value once"));
             continue;
         }
         tables.push((place, path, method));

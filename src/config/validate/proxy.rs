@@ -26,10 +26,10 @@ pub(super) fn check(
             own.iter().position(|(.., other)| !proxy.name.is_empty() && other.name == proxy.name)
         {
             let message =
-                format!("'{}' is there twice, first as gitlab.proxy[{first}].name", proxy.name);
+                format!("'{}' is listed twice, first as gitlab.proxy[{first}].name", proxy.name);
             checker.refuse(
                 &section.field("name", raw.name.as_ref()),
-                Refusal::new(message, "a name of its own for each"),
+                Refusal::new(message, "a unique name"),
             );
         }
         own.push((section, raw, proxy));

@@ -49,8 +49,8 @@ pub(super) fn check(
         if let Some((first, _)) =
             accepted.iter().find(|(_, other)| !redis.name.is_empty() && other.name == redis.name)
         {
-            let message = format!("'{}' is there twice, first as {}", redis.name, first.key);
-            checker.refuse(&place, Refusal::new(message, "a name of its own for each"));
+            let message = format!("'{}' is listed twice, first as {}", redis.name, first.key);
+            checker.refuse(&place, Refusal::new(message, "a unique name"));
         }
         accepted.push((place, redis));
     }
@@ -63,7 +63,7 @@ fn check_one(checker: &mut Checker, section: &Section, raw: raw::Redis, only: bo
     if raw.name.is_none() && !only {
         checker.refuse(
             &section.place("name"),
-            Refusal::new("is missing", "a name of its own for each, where there are several"),
+            Refusal::new("is missing", "a unique name for each if there are several"),
         );
     }
     if raw.url.is_none() {

@@ -31,8 +31,8 @@ pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Step>>>) 
         if let Some(first) =
             steps.iter().position(|(_, other)| !step.name.is_empty() && other.name == step.name)
         {
-            let message = format!("'{}' is there twice, first as step[{first}].name", step.name);
-            checker.refuse(&place, Refusal::new(message, "a name of its own for each"));
+            let message = format!("'{}' is listed twice, first as step[{first}].name", step.name);
+            checker.refuse(&place, Refusal::new(message, "a unique name"));
         }
         steps.push((enabled, step));
     }

@@ -1,4 +1,5 @@
-//! The secrets of the units: the service manager reads them, so that a unit's user need not.
+//! The credentials of the units. The service manager reads them, so that a unit's user need not be
+//! able to.
 
 use std::path::Path;
 
@@ -15,9 +16,9 @@ pub const REPOSITORY: &str = "repository.password";
 pub const ENVIRONMENT: &str = "repository.environment";
 /// The configuration, for helpers that do not run as root.
 pub const CONFIG: &str = "config.toml";
-/// What was found on the host, likewise.
+/// The facts of the host, for helpers that do not run as root.
 pub const HOST: &str = "host.json";
-/// What a restore will do, likewise.
+/// The plan of a restore, for helpers that do not run as root.
 pub const RESTORE_PLAN: &str = "restore-plan.json";
 /// PostgreSQL's password.
 pub const POSTGRESQL: &str = "postgresql.password";
@@ -28,8 +29,7 @@ pub fn redis(name: &str) -> String {
 }
 
 impl Renderer<'_> {
-    /// The settings that give a unit the secrets that it needs: the service manager reads the
-    /// files, so the unit's user need not.
+    /// The settings that give a unit the secrets of the repository, of PostgreSQL and of Redis.
     pub fn credentials(&self, repository: bool, postgresql: bool, redis: bool) -> Vec<Text> {
         let mut wanted: Vec<(String, &SecretSource)> = Vec::new();
         if repository {
@@ -51,7 +51,7 @@ impl Renderer<'_> {
     }
 }
 
-/// The configuration and what was found on the host, for a helper that is not root.
+/// The settings that give a unit the configuration and the facts of the host.
 pub fn configuration(source: &Path) -> Vec<Text> {
     vec![file(CONFIG, source), file(HOST, Path::new(paths::HOST))]
 }
@@ -60,9 +60,9 @@ pub fn configuration(source: &Path) -> Vec<Text> {
 pub fn line(id: &str, source: &SecretSource) -> Text {
     match source {
         SecretSource::File(path) => file(id, path),
-        // A name without a '/' is looked up in the stores.
+        // systemd looks up a name without '/' in its credential stores.
         SecretSource::Credential(name) => file(id, Path::new(name)),
-        // Under its own name, which is part of what is encrypted.
+        // Must keep its name, which is part of the encrypted data.
         SecretSource::Encrypted(name) => {
             Text::setting("LoadCredentialEncrypted", &Text::path(name))
         }

@@ -1,4 +1,4 @@
-//! The kinds of units that a backup and a restore have in common, one template each.
+//! The templates that backup and restore share.
 
 use askama::Template;
 
@@ -29,7 +29,7 @@ pub struct Run {
     pub requires: Text,
     pub execute: Text,
     pub conclude: Text,
-    /// What is started with it, and is not waited for or not required.
+    /// Units that are started with it but not required.
     pub wants: Option<Text>,
     pub silence: bool,
     pub report: bool,
@@ -60,7 +60,7 @@ pub struct Pause {
 #[template(path = "window.service")]
 pub struct Window {
     pub description: &'static str,
-    /// What is stopped; none: the writers are frozen by the unit itself.
+    /// The units that the window stops; `None` if its helper freezes the writers instead.
     pub writers: Option<Text>,
     pub thaw: Option<Text>,
     pub run: Text,

@@ -1,4 +1,4 @@
-//! What all steps have in common.
+//! The template of steps, and the settings that several steps share.
 
 use std::path::{Path, PathBuf};
 
@@ -12,22 +12,22 @@ use crate::values::Timespan;
 
 use super::{Renderer, Sandbox, credential};
 
-/// mount(2) and ioctl(2) ask for SYS_ADMIN; directories of ours lie beside GitLab's, and lvm locks
-/// its memory and raises its priority.
+/// For mount(2) and ioctl(2), for directories beside GitLab's, and for lvm, which locks its memory
+/// and raises its priority.
 const SNAPSHOTS: &str = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SYS_RESOURCE CAP_SYS_RAWIO";
 
-/// Directories of ours lie in those of others.
+/// For directories beside GitLab's, in directories of other users.
 const BESIDE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER";
 
-/// A unit of a stage: what all steps have in common, and what makes each different.
+/// The unit of a step.
 #[derive(Template)]
 #[template(path = "step.service")]
 pub struct StepService {
-    /// What the reader of the unit should know.
+    /// Comments for the reader of the unit file.
     pub notes: Vec<Text>,
     pub description: Text,
     pub exec: Text,
-    /// What undoes it: the unit stays up until then.
+    /// For a bracket: the command that undoes the start when the unit is stopped.
     pub end: Option<Text>,
     /// `oneshot` or `notify`.
     pub kind: &'static str,
@@ -36,18 +36,20 @@ pub struct StepService {
     pub binds_to: Text,
     pub user: Option<Text>,
     pub timeout: Text,
-    /// `TimeoutStopSec=`; none: systemd's own.
+    /// `TimeoutStopSec=`; `None` for systemd's default.
     pub stop_timeout: Option<Text>,
-    /// Seconds between attempts; none: a failure is final at once.
+    /// Seconds between attempts; `None`: no further attempt after a failure.
     pub retry: Option<u32>,
     pub credentials: Vec<Text>,
-    /// A directory of the unit's own below the staging area.
+    /// The unit's directory below the staging directory.
     pub staging: Option<Text>,
     /// `RequiresMountsFor=`.
     pub mounts: Option<Text>,
     pub runtime: bool,
+    /// Whether it runs with low CPU and I/O priority.
     pub idle: bool,
-    /// Not ours: it may tell systemd nothing, such as that it needs more time.
+    /// A configured program. It must not send notifications to systemd, for example to extend its
+    /// time limit.
     pub outside: bool,
     pub sandbox: Option<Sandbox>,
 }
@@ -77,22 +79,22 @@ impl StepService {
         }
     }
 
-    /// The same, after `others`.
+    /// The step, ordered after `others`.
     pub fn after(self, others: impl IntoIterator<Item = Unit>) -> Self {
         let after = Text::names([Unit::Staging].into_iter().chain(others));
         Self { after, ..self }
     }
 
-    /// The same, after `others`, and none without them.
-    pub fn behind(self, others: Vec<Unit>) -> Self {
+    /// The step, ordered after `others` and requiring them.
+    pub fn requiring(self, others: Vec<Unit>) -> Self {
         let requires = Text::names([Unit::Staging].into_iter().chain(others.clone()));
         Self { requires, ..self.after(others) }
     }
 }
 
 impl Renderer<'_> {
-    /// How each path is to be captured. What "auto" comes to is decided on the host: 'gitlab-backup
-    /// check' tells.
+    /// The configured capture method of each path, as comments. 'gitlab-backup check' shows what
+    /// "auto" means on the host.
     pub fn methods(&self) -> Vec<Text> {
         let files = &self.config.files;
         files
@@ -104,14 +106,13 @@ impl Renderer<'_> {
             .collect()
     }
 
-    /// A sandbox for what makes, mounts and removes snapshots with the file systems' own tools;
-    /// where there are no such file systems, for what makes and removes directories beside
-    /// GitLab's.
+    /// The sandbox of steps that create, mount and remove snapshots with the tools of the file
+    /// systems. Without such file systems, it only allows directories for clones beside GitLab's.
     pub fn snapshots(&self) -> Sandbox {
         if self.config.files.volumes {
             return Sandbox { mounts: true, foreign: true, ..self.sandbox(SNAPSHOTS) };
         }
-        let beside = if self.clones() { self.tops() } else { Vec::new() };
+        let beside = if self.clones() { self.top_directories() } else { Vec::new() };
         let writable = self.writable(
             [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)].into_iter().chain(beside),
         );
@@ -131,7 +132,7 @@ impl Renderer<'_> {
         self.plan.members(stage).into_iter().take_while(|member| member != unit).collect()
     }
 
-    /// A step that talks to PostgreSQL, as the user that may.
+    /// A step that connects to PostgreSQL, and runs as its OS user.
     pub fn postgresql_step(&self, base: StepService) -> StepService {
         StepService {
             user: self
@@ -139,7 +140,7 @@ impl Renderer<'_> {
                 .postgresql
                 .as_ref()
                 .map(|postgresql| Text::names([&postgresql.os_user])),
-            // The configuration comes as a credential too: its reader here is not root.
+            // The configuration is a credential too, because this user may not be able to read it.
             credentials: [
                 credential::configuration(&self.config.source),
                 self.credentials(false, true, false),
@@ -154,7 +155,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// A step that reads everything and writes the repository.
+    /// A step that can read all files and write the repository.
     pub fn repository_step(&self, base: StepService) -> StepService {
         StepService {
             credentials: self.credentials(true, false, false),
@@ -171,17 +172,17 @@ impl Renderer<'_> {
         }
     }
 
-    /// The repository's directory, if it is one.
+    /// The repository's directory; `None` for a remote repository.
     pub fn repository_path(&self) -> Option<Text> {
         self.config.repository.directory().map(|directory| Text::paths([directory]))
     }
 
-    /// The repository, and where its key is kept for the run.
+    /// `ReadWritePaths=` with [`Self::repository_paths`].
     pub fn repository_writable(&self) -> Option<Text> {
         self.writable(self.repository_paths())
     }
 
-    /// The same, as paths.
+    /// The repository's directory, and the directory that holds its key during a run.
     pub fn repository_paths(&self) -> Vec<PathBuf> {
         let local = self.config.repository.directory().map(Path::to_owned);
         local.into_iter().chain([PathBuf::from(paths::RUNTIME)]).collect()

@@ -1,4 +1,4 @@
-//! The window of a backup: what closes GitLab, what captures it, and what brings it back.
+//! The units of the window of a backup: they stop GitLab, capture its data and start it again.
 
 use std::path::Path;
 
@@ -14,8 +14,8 @@ use crate::units::row::{Row, Steps, When, always, captures_files, postgresql};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
-/// The socket belongs to Redis, dump.rdb is read as Redis, and looked at by an account that owns
-/// nothing.
+/// To connect to Redis' socket, to read dump.rdb as Redis' user, and to check it as an account that
+/// owns no files.
 const REDIS_RIGHTS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
 
 pub const PAUSE: Row = Row {
@@ -84,9 +84,7 @@ pub const REDIS: Row = Row {
     text: |renderer, _| {
         let longest = renderer.config.redis.iter().map(|redis| redis.timeout).max();
         StepService {
-            description: Text::plain(
-                "GitLab backup: fork Redis in the window, then secure the file",
-            ),
+            description: Text::plain("GitLab backup: save Redis, which forks in the window"),
             exec: renderer.helper(&["redis"]),
             kind: "notify",
             timeout: Text::plain(longest.unwrap_or(Timespan::from_secs(60))),
@@ -112,7 +110,7 @@ pub const FSSNAPSHOT: Row = Row {
     needed: captures_files,
     text: |renderer, _| {
         StepService {
-            description: Text::plain("GitLab backup: snapshots of the file systems"),
+            description: Text::plain("GitLab backup: file system snapshots"),
             exec: renderer.helper(&["fssnapshot", "begin"]),
             end: Some(renderer.helper(&["fssnapshot", "end"])),
             kind: "notify",
@@ -137,7 +135,7 @@ pub const FILES_LIVE: Row = Row {
         match &renderer.config.files {
             Files { command: Some(command), .. } => StepService {
                 exec: Text::command(command),
-                // Of it nothing is known but its end: it dies with the window.
+                // It cannot report when it has captured everything, so it must end in the window.
                 binds_to: Text::names([Unit::Window, Unit::Run]),
                 staging: Some(Text::plain("steps/files")),
                 ..step
@@ -148,12 +146,12 @@ pub const FILES_LIVE: Row = Row {
     },
 };
 
-/// The files by us: clones are made where the files are.
+/// The built-in capture of files. Clones are created on the file systems of the files.
 fn files_live(renderer: &Renderer<'_>, step: StepService) -> StepService {
     let step = renderer.repository_step(step);
     let sandbox = step.sandbox.map(|sandbox| match renderer.clones() {
         true => {
-            let places = renderer.repository_paths().into_iter().chain(renderer.tops());
+            let places = renderer.repository_paths().into_iter().chain(renderer.top_directories());
             Sandbox { writable: renderer.writable(places), home: true, ..sandbox }
         }
         false => sandbox,
@@ -169,7 +167,7 @@ pub const RESUME: Row = Row {
         Resume {
             exec: renderer.helper(&["resume"]),
             sandbox: Sandbox {
-                // A readiness URL behind a unix socket may ask for the socket owner's rights.
+                // The network for a readiness URL, the capability for one on a Unix socket.
                 network: true,
                 thaws: renderer.config.gitlab.quiesce == Quiesce::Freeze,
                 writable: Some(Text::paths([Path::new(paths::RUNTIME)])),

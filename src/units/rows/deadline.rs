@@ -1,4 +1,4 @@
-//! The longest downtime allowed.
+//! The units that limit the downtime.
 
 use askama::Template;
 

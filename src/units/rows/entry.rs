@@ -1,4 +1,4 @@
-//! What begins a run, and what lasts for the whole of it.
+//! The units that start a run, and those that last for the whole run.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub const TIMER: Row = Row {
     needed: always,
     text: |renderer, _| {
         Timer {
-            description: Text::plain("GitLab backup: when"),
+            description: Text::plain("GitLab backup schedule"),
             calendar: Text::plain(&renderer.config.schedule.calendar),
             randomized_delay: Text::plain(renderer.config.schedule.randomized_delay),
             unit: Text::names([Unit::Target]),
@@ -32,7 +32,7 @@ pub const CALENDAR: Row = Row {
     needed: always,
     text: |renderer, _| {
         Calendar {
-            exec: calendars(renderer),
+            exec: calendar_command(renderer),
             sandbox: Sandbox { bus: false, ..renderer.sandbox("") },
         }
         .render()
@@ -46,8 +46,8 @@ struct Calendar {
     sandbox: Sandbox,
 }
 
-/// Tells the calendar of each timer.
-fn calendars(renderer: &Renderer<'_>) -> Text {
+/// The command line with the calendar of each timer.
+fn calendar_command(renderer: &Renderer<'_>) -> Text {
     let config = renderer.config;
     let of = |timer: &Unit| match timer {
         Unit::VerifyTimer => config.verify.calendar.as_deref().unwrap_or_default(),
@@ -78,7 +78,7 @@ pub const RUN: Row = Row {
         let silence = renderer.plan.needed(Unit::Silence);
         let start = renderer.plan.needed(Unit::ReportStart);
         Run {
-            description: "GitLab backup: drive the stages",
+            description: "GitLab backup: run the stages",
             target: Text::names([Unit::Target]),
             requires: Text::names([Unit::Staging]),
             execute: renderer.helper(&["execute"]),
@@ -101,7 +101,7 @@ pub const STAGING: Row = Row {
     needed: always,
     text: |renderer, _| {
         Bracket {
-            description: "GitLab backup: the staging area is there",
+            description: "GitLab backup staging directory",
             begin: renderer.helper(&["staging", "begin"]),
             end: renderer.helper(&["staging", "end"]),
             credentials: Vec::new(),

@@ -1,4 +1,4 @@
-//! The units that silence the monitoring and send reports.
+//! The units for silences and reports.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ pub const SILENCE: Row = Row {
             begin: renderer.helper(&["silence", "begin"]),
             end: renderer.helper(&["silence", "end"]),
             credentials: silence_credentials(renderer),
-            sandbox: network(),
+            sandbox: network_sandbox(),
         }
         .render()
     },
@@ -45,16 +45,16 @@ pub const SILENCED: Row = Row {
     text: |renderer, unit| {
         let wait = renderer.config.monitoring.wait.duration().as_secs();
         StepService {
-            description: Text::plain("GitLab backup: wait until the monitoring is silent"),
+            description: Text::plain("GitLab backup: wait until the silences take effect"),
             exec: renderer.helper(&["silenced"]),
             timeout: Text::plain(Timespan::from_secs(wait + 120)),
             credentials: silence_credentials(renderer),
-            // The directory with the record of silences, which outlasts the unit.
+            // The record of silences outlives the unit, so it is in the state directory.
             sandbox: Some(Sandbox {
                 writable: Some(Text::paths([Path::new(paths::STATE)])),
-                ..network()
+                ..network_sandbox()
             }),
-            ..StepService::base().behind(renderer.before(Stage::Prepare, unit))
+            ..StepService::base().requiring(renderer.before(Stage::Prepare, unit))
         }
         .render()
     },
@@ -83,7 +83,7 @@ pub const UNSILENCE: Row = Row {
         Unsilence {
             exec: renderer.helper(&["unsilence"]),
             credentials: silence_credentials(renderer),
-            sandbox: network(),
+            sandbox: network_sandbox(),
         }
         .render()
     },
@@ -103,12 +103,12 @@ pub const REPORT_START: Row = Row {
     needed: |config| config.monitoring.reports.iter().any(|report| report.system().wants_start()),
     text: |renderer, _| {
         Report {
-            description: "GitLab backup: tell that a run has begun",
+            description: "GitLab backup: report the start of a run",
             after: Text::names(["network.target"]),
             exec: renderer.helper(&["report", "begin"]),
             timeout: Text::plain(Timespan::from_secs(60)),
             credentials: report_credentials(renderer),
-            sandbox: Some(network()),
+            sandbox: Some(network_sandbox()),
         }
         .render()
     },
@@ -121,7 +121,7 @@ pub const REPORT: Row = Row {
     text: |renderer, _| {
         let start = renderer.plan.needed(Unit::ReportStart);
         Report {
-            description: "GitLab backup: tell how a run went",
+            description: "GitLab backup: report the result of a run",
             after: Text::names(start.into_iter().chain([Unit::Run])),
             exec: renderer.helper(&["report", "end"]),
             timeout: Text::plain(Timespan::from_secs(30 * 60)),
@@ -143,12 +143,13 @@ struct Report {
     sandbox: Option<Sandbox>,
 }
 
-/// The sandbox of units that send: they need the network, and may run zabbix_sender.
-fn network() -> Sandbox {
+/// A sandbox with network access that can run zabbix_sender.
+fn network_sandbox() -> Sandbox {
     Sandbox { network: true, foreign: true, ..Sandbox::new("") }
 }
 
-/// The sandbox of the report; none if it runs a command of the admin, which may do anything.
+/// The sandbox of reports; `None` if a report runs a configured command, which may need any
+/// privilege.
 fn report_sandbox(renderer: &Renderer<'_>) -> Option<Sandbox> {
     let mut writable: Vec<&Path> = Vec::new();
     for report in &renderer.config.monitoring.reports {
@@ -158,29 +159,28 @@ fn report_sandbox(renderer: &Renderer<'_>) -> Option<Sandbox> {
         }
         writable.extend(system.file().and_then(Path::parent));
     }
-    // With `-` the unit starts although a directory is missing, and the report itself fails with a
-    // message that names the directory.
+    // With `-`, a missing directory does not fail the unit's start, and the helper reports it.
     let writable: Vec<String> =
         writable.iter().map(|path| format!("-{}", path.display())).collect();
     let writable = (!writable.is_empty()).then(|| Text::paths(writable.iter().map(Path::new)));
     // The directory may belong to the exporter's user.
     let capabilities = if writable.is_some() { "CAP_DAC_OVERRIDE" } else { "" };
-    Some(Sandbox { writable, capabilities, ..network() })
+    Some(Sandbox { writable, capabilities, ..network_sandbox() })
 }
 
-/// `LoadCredential=` for the secrets of the silences.
+/// The credentials of the silences.
 fn silence_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
     let silences = &renderer.config.monitoring.silences;
     lines(silences.iter().flat_map(|silence| silence.system().secrets()).collect())
 }
 
-/// `LoadCredential=` for the secrets of the reports.
+/// The credentials of the reports.
 fn report_credentials(renderer: &Renderer<'_>) -> Vec<Text> {
     let reports = &renderer.config.monitoring.reports;
     lines(reports.iter().flat_map(|report| report.system().secrets()).collect())
 }
 
-/// One setting per secret, also where two systems share one.
+/// The settings for `secrets`, each once: two monitoring systems may share a secret.
 fn lines(secrets: Vec<(&'static str, &SecretSource)>) -> Vec<Text> {
     let mut once: Vec<(&str, &SecretSource)> = Vec::new();
     for secret in secrets {

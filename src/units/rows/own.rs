@@ -1,5 +1,5 @@
-//! A `[[step]]` of the configuration: an outside program with the rights that its user has, and no
-//! sandbox that could break it.
+//! A `[[step]]` of the configuration: a program with the privileges of its user, without a sandbox
+//! that could break it.
 
 use askama::Template;
 
@@ -31,12 +31,12 @@ fn service(renderer: &Renderer<'_>, step: &Step) -> StepService {
         Stage::Store => renderer.plan.needed(Unit::Postgresql).into_iter().collect(),
         Stage::Finish => renderer.plan.needed(Unit::Prune).into_iter().collect(),
     };
-    // The window is bound to, not required: a requirement would be the weaker of the two. What
-    // follows a complete run does so even if old runs could not be removed.
+    // A step in the window needs no requirement, because `BindsTo=` includes it. A step after a
+    // complete run must also run if prune failed.
     let ordered = StepService::base();
     let ordered = match step.stage {
         Stage::Window | Stage::Finish => ordered.after(before),
-        Stage::Prepare | Stage::Store => ordered.behind(before),
+        Stage::Prepare | Stage::Store => ordered.requiring(before),
     };
     StepService {
         description: Text::prose(step.description.as_deref().unwrap_or(&step.name)),

@@ -1,4 +1,4 @@
-//! The steps before GitLab is touched.
+//! The steps before GitLab is stopped.
 
 use askama::Template;
 
@@ -18,9 +18,9 @@ pub const PREFLIGHT: Row = Row {
             || renderer.repository_path().is_none()
             || renderer.readiness_by_network();
         StepService {
-            description: Text::plain("GitLab backup: check everything before GitLab is touched"),
+            description: Text::plain("GitLab backup: preflight checks"),
             exec: renderer.helper(&["preflight"]),
-            // It may have to wait until somebody else has done in the repository.
+            // It waits while another process has locked the repository.
             timeout: Text::plain(Timespan::from_secs(24 * 3600)),
             credentials: renderer.credentials(true, false, true),
             mounts: renderer.repository_path(),
@@ -29,7 +29,8 @@ pub const PREFLIGHT: Row = Row {
                 processes: renderer.redis_by_network(),
                 foreign: true,
                 writable: renderer.repository_writable(),
-                // Connects where only GitLab may, and looks at Redis' files as Redis.
+                // To connect to sockets that only GitLab may use, and to read Redis' files as its
+                // user.
                 ..renderer.sandbox("CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_SETUID CAP_SETGID")
             }),
             ..StepService::base()
@@ -44,7 +45,7 @@ pub const PREFLIGHT_POSTGRESQL: Row = Row {
     needed: postgresql,
     text: |renderer, _| {
         let step = StepService {
-            description: Text::plain("GitLab backup: check PostgreSQL before GitLab is touched"),
+            description: Text::plain("GitLab backup: preflight checks of PostgreSQL"),
             exec: renderer.helper(&["preflight-postgresql"]),
             ..StepService::base()
         };
@@ -62,7 +63,7 @@ pub const FSPLAN: Row = Row {
             description: Text::plain("GitLab backup: decide how each path is captured"),
             exec: renderer.helper(&["fsplan"]),
             sandbox: Some(renderer.snapshots()),
-            ..StepService::base().behind(renderer.before(Stage::Prepare, unit))
+            ..StepService::base().requiring(renderer.before(Stage::Prepare, unit))
         }
         .render()
     },
@@ -79,7 +80,7 @@ pub const PRESYNC: Row = Row {
             timeout: Text::plain(Timespan::from_secs(24 * 3600)),
             retry: Some(10),
             idle: true,
-            ..StepService::base().behind(renderer.before(Stage::Prepare, unit))
+            ..StepService::base().requiring(renderer.before(Stage::Prepare, unit))
         };
         renderer.repository_step(step).render()
     },

@@ -1,6 +1,6 @@
-//! The units in place of what systemd does not manage itself, and what keeps them true. Other
-//! people's programs: without a sandbox that could break them, and without a umask that what they
-//! start would inherit.
+//! The proxy units of services that systemd does not manage, and the units that synchronise them.
+//! The services' commands run without a sandbox, which could break them, and without a umask, which
+//! the services would inherit.
 
 use askama::Template;
 
@@ -12,10 +12,11 @@ use crate::units::row::{Row, Steps, When, always, proxies};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
-/// Beside what the helper waits for: it gives up by itself, and says why.
+/// Seconds that the unit's time limit exceeds the helper's, so that the helper can report its own
+/// timeout.
 const MARGIN: u64 = 30;
-/// What the answers to a question may take.
-const ANSWERS: Timespan = Timespan::from_secs(120);
+/// The time limit for the status commands.
+const STATUS_TIMEOUT: Timespan = Timespan::from_secs(120);
 
 pub const PROXY: Row = Row {
     name: "gitlab-backup-proxy-{}.service",
@@ -33,7 +34,7 @@ pub const PROXY: Row = Row {
 #[derive(Template)]
 #[template(path = "proxy.service")]
 struct ProxyService {
-    /// What the reader of the unit should know.
+    /// Comments for the reader of the unit file.
     notes: Vec<Text>,
     description: Text,
     after: Option<Text>,
@@ -45,14 +46,14 @@ struct ProxyService {
 fn service(renderer: &Renderer<'_>, proxy: &Proxy) -> ProxyService {
     let name = &proxy.name;
     let note = |word: &str, argv: &[String]| Text::prose(&format!("{word}: {}", argv.join(" ")));
-    let described = format!("GitLab's {name}, which systemd does not manage itself");
+    let description = format!("GitLab's {name} (not managed by systemd)");
     ProxyService {
         notes: vec![
             note("start", &proxy.start),
             note("stop", &proxy.stop),
             note("status", &proxy.status),
         ],
-        description: Text::prose(&described),
+        description: Text::prose(&description),
         after: Text::some_names(proxy.after.iter().map(|name| Unit::Proxy(name.clone()))),
         start: renderer.helper(&["proxy", "start", name]),
         stop: renderer.helper(&["proxy", "stop", name]),
@@ -66,7 +67,7 @@ pub const PROXIES: Row = Row {
     needed: proxies,
     text: |renderer, _| {
         Proxies {
-            description: "GitLab backup: ask which of the services run that systemd does not manage",
+            description: "GitLab backup: query the services that systemd does not manage",
             begin: renderer.helper(&["proxies", "begin"]),
             end: renderer.helper(&["proxies", "end"]),
         }
@@ -90,20 +91,18 @@ pub const DOWN: Row = Row {
         let before = renderer.before(Stage::Window, unit);
         StepService {
             binds_to: Text::names([Unit::Window, Unit::Run]),
-            ..down(renderer).after([vec![Unit::Window], before].concat())
+            ..ensure_down(renderer).after([vec![Unit::Window], before].concat())
         }
         .render()
     },
 };
 
-/// What asks them again when everything is captured.
-pub fn down(renderer: &Renderer<'_>) -> StepService {
+/// The step at the end of a window that checks that no proxied service was started.
+pub fn ensure_down(renderer: &Renderer<'_>) -> StepService {
     StepService {
-        description: Text::plain(
-            "GitLab backup: nothing was started behind systemd's back, GitLab is down",
-        ),
+        description: Text::plain("GitLab backup: check that no service was started in the window"),
         exec: renderer.helper(&["proxies-down"]),
-        timeout: Text::plain(ANSWERS),
+        timeout: Text::plain(STATUS_TIMEOUT),
         ..StepService::base()
     }
 }

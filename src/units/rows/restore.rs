@@ -1,8 +1,8 @@
 //! The units of a restore.
 
 pub mod entry;
+pub mod extract;
 pub mod guard;
-pub mod lay_out;
 pub mod replace;
 pub mod window;
 
@@ -15,29 +15,32 @@ use crate::units::text::Text;
 use crate::units::{Restore, Unit};
 use crate::values::Timespan;
 
-/// What laying out and loading may take, at any size.
+/// The time limit for extracting and loading data of any size.
 const LONG: Timespan = Timespan::from_secs(7 * 24 * 3600);
-/// Directories are renamed and get what they had, and servers' files are theirs to touch.
+/// To rename directories, to restore their owners and modes, and to access servers' files as their
+/// users.
 const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
-/// A Redis keeps its files where it says: mostly below one of these.
+/// The top-level directories that may contain a Redis' data. Only the running server knows its
+/// directory.
 const REDIS: [&str; 4] = ["/var", "/srv", "/opt", "/data"];
 
-/// Names of ours.
+/// The names of the units.
 fn names<const N: usize>(units: [Restore; N]) -> Text {
     Text::names(units.map(Unit::Restore))
 }
 
-/// The command line of a restore's helper.
+/// The command line of a helper of a restore.
 fn helper(renderer: &Renderer<'_>, words: &[&str]) -> Text {
     renderer.helper(&[&["restore"], words].concat())
 }
 
-/// A sandbox for what looks at, lays out or replaces GitLab's files: the same in all of them, for
-/// what is one mount to one must be one to the others.
-fn in_place(renderer: &Renderer<'_>, capabilities: &'static str) -> Sandbox {
+/// The sandbox of units that inspect, extract or replace GitLab's files. All of them have the same
+/// writable paths, because these determine the mounts that the unit sees.
+fn replacing(renderer: &Renderer<'_>, capabilities: &'static str) -> Sandbox {
     let redis = REDIS.iter().filter(|_| !renderer.config.redis.is_empty()).map(PathBuf::from);
     let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
-    let writable = renderer.writable(own.into_iter().chain(redis).chain(renderer.tops()));
+    let writable =
+        renderer.writable(own.into_iter().chain(redis).chain(renderer.top_directories()));
     Sandbox {
         network: renderer.servers_by_network(),
         processes: renderer.redis_by_network(),
@@ -48,7 +51,7 @@ fn in_place(renderer: &Renderer<'_>, capabilities: &'static str) -> Sandbox {
     }
 }
 
-/// A step in the window, which comes after `others` and needs them.
+/// A step in the window, ordered after `others` and requiring them.
 fn in_window(renderer: &Renderer<'_>, others: impl IntoIterator<Item = Restore>) -> StepService {
     let others: Vec<Unit> = others.into_iter().map(Unit::Restore).collect();
     let after = [Unit::Staging, Restore::Window.into()].into_iter().chain(others.clone());
@@ -57,7 +60,7 @@ fn in_window(renderer: &Renderer<'_>, others: impl IntoIterator<Item = Restore>)
         requires: Text::names([Unit::Staging].into_iter().chain(others)),
         binds_to: names([Restore::Window, Restore::Run]),
         timeout: Text::plain(LONG),
-        sandbox: Some(in_place(renderer, REPLACE)),
+        sandbox: Some(replacing(renderer, REPLACE)),
         ..StepService::base()
     }
 }

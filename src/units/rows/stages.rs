@@ -1,4 +1,4 @@
-//! The targets of the stages: what each starts.
+//! The targets of the stages.
 
 use askama::Template;
 
@@ -14,8 +14,7 @@ pub const PREPARE: Row = Row {
     when: When::Around(Stage::Prepare),
     needed: always,
     text: |renderer, _| {
-        let description = "GitLab backup: everything that can be done before GitLab is stopped";
-        target(renderer, Stage::Prepare, description)
+        target(renderer, Stage::Prepare, "GitLab backup: prepare stage, GitLab is up")
     },
 };
 
@@ -23,7 +22,9 @@ pub const CAPTURE: Row = Row {
     name: "gitlab-backup-capture.target",
     when: When::Around(Stage::Window),
     needed: always,
-    text: |renderer, _| target(renderer, Stage::Window, "GitLab backup: every part is captured"),
+    text: |renderer, _| {
+        target(renderer, Stage::Window, "GitLab backup: capture stage, GitLab is down")
+    },
 };
 
 pub const STORE: Row = Row {
@@ -31,7 +32,7 @@ pub const STORE: Row = Row {
     when: When::Around(Stage::Store),
     needed: always,
     text: |renderer, _| {
-        target(renderer, Stage::Store, "GitLab backup: everything is in the repository")
+        target(renderer, Stage::Store, "GitLab backup: store stage, GitLab is up again")
     },
 };
 
@@ -40,7 +41,7 @@ pub const FINISH: Row = Row {
     when: When::Around(Stage::Finish),
     needed: always,
     text: |renderer, _| {
-        target(renderer, Stage::Finish, "GitLab backup: what follows a complete run")
+        target(renderer, Stage::Finish, "GitLab backup: finish stage, the run is complete")
     },
 };
 

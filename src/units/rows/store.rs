@@ -1,4 +1,4 @@
-//! What brings everything into the repository, with GitLab up.
+//! The steps that store everything in the repository while GitLab is up.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::units::row::{Row, Steps, When, always, postgresql};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
-/// What reading and storing may take, at any size.
+/// The time limit for reading and storing data of any size.
 const LONG: Timespan = Timespan::from_secs(24 * 3600);
 
 pub const POSTGRESQL: Row = Row {
@@ -33,7 +33,7 @@ pub const POSTGRESQL: Row = Row {
             idle: true,
             ..StepService::base().after([Unit::PgSnapshot])
         });
-        // Where it tells the holder what it has.
+        // It notifies the process that holds the snapshots of finished dumps.
         let writable = Some(Text::paths([Path::new(paths::PGSNAPSHOT)]));
         let sandbox = step.sandbox.map(|sandbox| Sandbox { writable, ..sandbox });
         StepService { sandbox, ..step }.render()
@@ -47,13 +47,13 @@ pub const FILES: Row = Row {
     text: |renderer, unit| {
         let step = StepService {
             description: Text::plain(
-                "GitLab backup: put the files and the dumps into the repository",
+                "GitLab backup: store the files and the dumps in the repository",
             ),
             exec: renderer.helper(&["files"]),
             timeout: Text::plain(LONG),
             retry: Some(10),
             idle: true,
-            ..StepService::base().behind(renderer.before(Stage::Store, unit))
+            ..StepService::base().requiring(renderer.before(Stage::Store, unit))
         };
         renderer.repository_step(step).render()
     },
@@ -71,7 +71,7 @@ pub const MANIFEST: Row = Row {
             exec: renderer.helper(&["manifest"]),
             timeout: Text::plain(LONG),
             retry: Some(10),
-            ..StepService::base().behind(vec![Unit::Files])
+            ..StepService::base().requiring(vec![Unit::Files])
         };
         renderer.repository_step(step).render()
     },
@@ -83,14 +83,14 @@ pub const PRUNE: Row = Row {
     needed: |config| config.retention.is_set(),
     text: |renderer, _| {
         let step = renderer.repository_step(StepService {
-            description: Text::plain("GitLab backup: remove what the retention no longer asks for"),
+            description: Text::plain("GitLab backup: remove runs that the retention does not keep"),
             exec: renderer.helper(&["prune"]),
             timeout: Text::plain(LONG),
             retry: Some(10),
             idle: true,
             ..StepService::base()
         });
-        // It notes in the records what it does to their runs.
+        // It notes the removal in the records of the runs.
         let places = renderer.repository_paths().into_iter().chain([PathBuf::from(paths::RUNS)]);
         let writable = renderer.writable(places);
         let sandbox = step.sandbox.map(|sandbox| Sandbox { writable, ..sandbox });

@@ -1,4 +1,4 @@
-//! What verifies the newest run: no part of any run.
+//! The units that verify the newest run, independent of runs.
 
 use askama::Template;
 
@@ -8,7 +8,7 @@ use crate::units::render::kinds::Timer;
 use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 
-/// What is laid out belongs to many users, and what reads that runs as an account of its own.
+/// To extract files of many users, and to check them as an unprivileged account.
 const RIGHTS: &str = "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
 
 /// Reads the repository and never writes it.
@@ -25,7 +25,6 @@ pub const SERVICE: Row = Row {
                 network: renderer.repository_path().is_none(),
                 foreign: true,
                 set_id: true,
-                // By system calls that older systemds do not count among those of a service.
                 confines: true,
                 ..renderer.sandbox(RIGHTS)
             },
@@ -50,7 +49,7 @@ pub const TIMER: Row = Row {
     text: |renderer, _| {
         let verify = &renderer.config.verify;
         Timer {
-            description: Text::plain("GitLab backup: when the newest run is verified"),
+            description: Text::plain("GitLab backup verification schedule"),
             calendar: Text::plain(verify.calendar.as_deref().unwrap_or_default()),
             randomized_delay: Text::plain(verify.randomized_delay),
             unit: Text::names([Unit::Verify]),

@@ -1,10 +1,10 @@
-//! What begins a restore, and what lasts for the whole of it.
+//! The units that start a restore, and those that last for the whole restore.
 
 use std::path::Path;
 
 use askama::Template;
 
-use super::{REPLACE, helper, in_place, in_window, names};
+use super::{REPLACE, helper, in_window, names, replacing};
 use crate::config::EngineName;
 use crate::paths;
 use crate::units::render::Sandbox;
@@ -14,7 +14,7 @@ use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
 
-/// Servers are asked as their own users, and what is rehearsed with is handed over.
+/// To connect to servers as their users, and to give these users the files of a rehearsal.
 const REHEARSE: &str =
     "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_CHOWN CAP_KILL CAP_SETUID CAP_SETGID";
 
@@ -32,7 +32,7 @@ pub const RUN: Row = Row {
     text: |renderer, _| {
         let silence = renderer.plan.needed(Unit::Silence);
         Run {
-            description: "GitLab restore: drive the stages",
+            description: "GitLab restore: run the stages",
             target: names([Restore::Target]),
             requires: Text::names([Unit::Staging, Restore::Staging.into()]),
             execute: helper(renderer, &["execute"]),
@@ -44,7 +44,7 @@ pub const RUN: Row = Row {
                 network: renderer.redis_by_network(),
                 processes: renderer.redis_by_network(),
                 writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
-                // Asks who is behind Redis' socket, where only GitLab may.
+                // To find the server behind Redis' socket, which only GitLab may use.
                 ..renderer.sandbox("CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_SETUID CAP_SETGID")
             },
         }
@@ -58,11 +58,11 @@ pub const STAGING: Row = Row {
     needed: always,
     text: |renderer, _| {
         Bracket {
-            description: "GitLab restore: what is laid out goes, unless it took its place",
+            description: "GitLab restore: extracted data, removed unless put in place",
             begin: helper(renderer, &["begin"]),
             end: helper(renderer, &["unstage"]),
             credentials: renderer.credentials(false, true, true),
-            sandbox: in_place(renderer, REPLACE),
+            sandbox: replacing(renderer, REPLACE),
         }
         .render()
     },
@@ -76,7 +76,7 @@ pub const PREFLIGHT: Row = Row {
         let config = renderer.config;
         let by_restic = config.repository.engine == EngineName::Restic;
         StepService {
-            description: Text::plain("GitLab restore: check everything before GitLab is touched"),
+            description: Text::plain("GitLab restore: preflight checks"),
             exec: helper(renderer, &["preflight"]),
             credentials: renderer.credentials(true, true, true),
             mounts: renderer.repository_path(),
@@ -86,7 +86,7 @@ pub const PREFLIGHT: Row = Row {
             sandbox: Some(Sandbox {
                 network: renderer.servers_by_network() || renderer.repository_path().is_none(),
                 foreign: by_restic || config.postgresql.is_some(),
-                ..in_place(renderer, REHEARSE)
+                ..replacing(renderer, REHEARSE)
             }),
             ..in_window(renderer, [])
         }

@@ -1,4 +1,4 @@
-//! What keeps a half restored GitLab down at boot.
+//! The units that keep a half-restored GitLab down at boot.
 
 use askama::Template;
 
@@ -12,8 +12,7 @@ pub const GUARD: Row = Row {
     when: When::Alone,
     needed: always,
     text: |renderer, _| {
-        // Named here: what keeps a half restored GitLab down does not hang on a file that was
-        // broken meanwhile.
+        // On the command line, so that the guard works even if the configuration is invalid.
         let writers = &renderer.config.gitlab.writers;
         let words = writers.iter().flat_map(|writer| ["--stop", writer.as_str()]);
         let words: Vec<&str> = std::iter::once("guard").chain(words).collect();

@@ -1,18 +1,18 @@
-//! What puts the new in the place of the old, and back.
+//! The steps that replace the live data by the restored data, and those that undo this.
 
 use askama::Template;
 
-use super::{REPLACE, helper, in_place, in_window, names};
+use super::{REPLACE, helper, in_window, names, replacing};
 use crate::config::Stage;
 use crate::units::render::Sandbox;
 use crate::units::render::step::StepService;
 use crate::units::row::{Row, Steps, When, always, proxies};
-use crate::units::rows::proxies::down;
+use crate::units::rows::proxies::ensure_down;
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
 use crate::values::Timespan;
 
-/// What the renames may take, beside the servers' own start.
+/// The time limit for the renames in seconds, in addition to the start of the Redis servers.
 const RENAMES: u64 = 30 * 60;
 
 pub const UNDO: Row = Row {
@@ -21,9 +21,7 @@ pub const UNDO: Row = Row {
     needed: always,
     text: |renderer, _| {
         StepService {
-            description: Text::plain(
-                "GitLab restore: put back what an unfinished restore has replaced",
-            ),
+            description: Text::plain("GitLab restore: undo an unfinished restore"),
             exec: helper(renderer, &["undo"]),
             credentials: renderer.credentials(false, true, true),
             ..in_window(renderer, [])
@@ -40,12 +38,12 @@ pub const PROXIES_DOWN: Row = Row {
         let before = renderer.plan.restore().into_iter();
         let before = before.take_while(|unit| *unit != Restore::ProxiesDown);
         let step = in_window(renderer, before);
-        // Other people's programs, as in a backup.
+        // Without a sandbox, as in a backup.
         StepService {
             after: step.after,
             requires: step.requires,
             binds_to: step.binds_to,
-            ..down(renderer)
+            ..ensure_down(renderer)
         }
         .render()
     },
@@ -61,7 +59,7 @@ pub const SWITCH: Row = Row {
         let servers: u64 =
             renderer.config.redis.iter().map(|redis| redis.timeout.duration().as_secs()).sum();
         StepService {
-            description: Text::plain("GitLab restore: the new takes the place of the old"),
+            description: Text::plain("GitLab restore: put the restored data in place"),
             exec: helper(renderer, &["switch"]),
             credentials: renderer.credentials(false, true, true),
             timeout: Text::plain(Timespan::from_secs(RENAMES + servers)),
@@ -77,20 +75,20 @@ pub const FINISH: Row = Row {
     needed: always,
     text: |renderer, _| {
         StepService {
-            description: Text::plain("GitLab restore: remove what was there before"),
+            description: Text::plain("GitLab restore: delete the old data"),
             exec: helper(renderer, &["finish"]),
             credentials: renderer.credentials(false, true, true),
             retry: Some(10),
             after: Text::names([Unit::Staging]),
-            // Bound to no executor: it also comes when GitLab has answered late, or before the
-            // next run.
+            // Not bound to the executor: it also runs when GitLab is ready late, or before the next
+            // run.
             binds_to: names([]),
             requires: names([]),
             sandbox: Some(Sandbox {
                 bus: false,
                 processes: false,
                 network: renderer.postgresql_by_network() || renderer.readiness_by_network(),
-                ..in_place(renderer, REPLACE)
+                ..replacing(renderer, REPLACE)
             }),
             ..in_window(renderer, [])
         }

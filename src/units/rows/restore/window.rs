@@ -1,4 +1,4 @@
-//! The window of a restore.
+//! The units of the window of a restore.
 
 use askama::Template;
 
@@ -15,7 +15,7 @@ pub const APPLY: Row = Row {
     needed: always,
     text: |renderer, _| {
         StageTarget {
-            description: "GitLab restore: everything is in place",
+            description: "GitLab restore: all restored data is in place",
             members: Text::names(renderer.plan.restore().into_iter().map(Unit::Restore)),
             window: Some(names([Restore::Window])),
         }
@@ -29,7 +29,7 @@ pub const PAUSE: Row = Row {
     needed: always,
     text: |renderer, _| {
         Pause {
-            description: "GitLab restore: GitLab is paused and will be resumed, unless it is half restored",
+            description: "GitLab restore: GitLab is paused and will be resumed unless it is half restored",
             run: names([Restore::Run]),
             begin: renderer.pause(true),
             end: renderer.helper(&["unpause"]),
@@ -46,7 +46,7 @@ pub const WINDOW: Row = Row {
     text: |renderer, _| {
         Window {
             description: "GitLab restore: GitLab is down",
-            // A restore stops them, whatever a backup does.
+            // A restore stops the writers even if a backup freezes them.
             writers: Some(Text::names(renderer.config.gitlab.conflicting())),
             thaw: None,
             run: names([Restore::Run]),

@@ -1,10 +1,10 @@
-//! What lays out and loads, beside what is live.
+//! The steps that extract and load data beside the live data.
 
 use std::path::{Path, PathBuf};
 
 use askama::Template;
 
-use super::{helper, in_place, in_window};
+use super::{helper, in_window, replacing};
 use crate::config::{EngineName, Postgresql, Stage};
 use crate::paths;
 use crate::units::Restore;
@@ -13,12 +13,12 @@ use crate::units::render::{Renderer, Sandbox, credential};
 use crate::units::row::{Row, Steps, When, always, postgresql};
 use crate::units::text::Text;
 
-/// Files keep their owner, mode and attributes.
-const LAY: &str =
+/// To restore owner, mode and attributes of files.
+const EXTRACTING: &str =
     "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_MKNOD";
-/// Dumps are handed over, and nobody else's files are touched.
+/// To give the dumps to the users that load them.
 const DUMPING: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN";
-/// To become the users that ask PostgreSQL, and to give the dumps to them.
+/// To run as PostgreSQL's users, and to give the dumps to them.
 const LOADING: &str =
     "CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_KILL";
 
@@ -30,9 +30,9 @@ pub const DUMPS: Row = Row {
         let own = [PathBuf::from(paths::RUNTIME), PathBuf::from(paths::STATE)];
         let sandbox = Sandbox { writable: renderer.writable(own), ..renderer.sandbox(DUMPING) };
         StepService {
-            description: Text::plain("GitLab restore: lay the dumps out"),
+            description: Text::plain("GitLab restore: extract the dumps"),
             exec: helper(renderer, &["dumps"]),
-            ..laying_out(renderer, sandbox)
+            ..extracting(renderer, sandbox)
         }
         .render()
     },
@@ -43,18 +43,18 @@ pub const FILES: Row = Row {
     when: When::Member(Stage::Window, Steps::After),
     needed: always,
     text: |renderer, _| {
-        let sandbox = Sandbox { processes: false, ..in_place(renderer, LAY) };
+        let sandbox = Sandbox { processes: false, ..replacing(renderer, EXTRACTING) };
         StepService {
-            description: Text::plain("GitLab restore: lay the files out beside the old ones"),
+            description: Text::plain("GitLab restore: extract the files beside the old ones"),
             exec: helper(renderer, &["files"]),
-            ..laying_out(renderer, sandbox)
+            ..extracting(renderer, sandbox)
         }
         .render()
     },
 };
 
-/// What lays out reads the repository, and asks no server.
-fn laying_out(renderer: &Renderer<'_>, sandbox: Sandbox) -> StepService {
+/// A step that reads the repository, and contacts no server.
+fn extracting(renderer: &Renderer<'_>, sandbox: Sandbox) -> StepService {
     StepService {
         credentials: renderer.credentials(true, false, false),
         mounts: renderer.repository_path(),
@@ -81,7 +81,7 @@ pub const POSTGRESQL: Row = Row {
         let plan = credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
         let step = StepService { credentials: [vec![plan], step.credentials].concat(), ..step };
         match renderer.config.postgresql.as_ref().is_some_and(Postgresql::by_socket) {
-            // It asks as one user and loads as another, who is given the dumps.
+            // Root, because it uses two accounts: one connects to PostgreSQL, one loads the dumps.
             true => StepService {
                 user: None,
                 sandbox: Some(Sandbox {
