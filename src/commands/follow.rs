@@ -116,7 +116,7 @@ impl View {
     async fn show(&mut self, manager: &Manager, record: &Record) -> Result<()> {
         if let Some(expected) = record.expected.filter(|_| !self.expected) {
             self.expected = true;
-            self.line(&format!("{}: GitLab will be away for about {expected}", record.stage));
+            self.line(&format!("{}: GitLab will be down for about {expected}", record.stage));
         }
         let down = matches!(record.stage.as_str(), "capture" | "restore" | "resume");
         self.down_since =

@@ -29,7 +29,7 @@ pub struct Budget {
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GitLab will be away for about {}", self.expected)
+        write!(f, "GitLab will be down for about {}", self.expected)
     }
 }
 
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!((budget.expected.capture, budget.runs), (1.2, 5));
         assert_eq!(
             budget.to_string(),
-            "GitLab will be away for about 4.2 s (stop 1.0, capture 1.2, start 2.0)"
+            "GitLab will be down for about 4.2 s (stop 1.0, capture 1.2, start 2.0)"
         );
     }
 
