@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_night_does_not_count_and_failed_runs_neither() {
+    fn an_exceptional_run_and_failed_runs_do_not_count() {
         let records: Vec<Record> = [
             (1.0, true),
             (60.0, true),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_ahead_can_only_make_it_longer() {
+    fn the_first_pass_can_only_increase_the_budget() {
         let records = [run(Outcome::Complete, 1.0)];
         let with =
             |walk, changed| budget(&records, Ahead { walk, changed }).unwrap().expected.capture;
