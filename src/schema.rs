@@ -15,18 +15,18 @@ pub(crate) type Field<T> = Option<Spanned<T>>;
 /// A list whose elements each have their position.
 pub(crate) type List = Field<Vec<Spanned<String>>>;
 
-/// One thing that is wrong.
+/// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Counted from 1; `None` if the file as a whole is meant.
+    /// Counted from 1; `None` for a problem of the whole file.
     pub line: Option<usize>,
     /// Counted from 1, in characters.
     pub column: Option<usize>,
-    /// The key's path, `postgresql.port` or `step[1].command`; empty where there is none.
+    /// The path of the key, such as `postgresql.port` or `step[1].command`; may be empty.
     pub key: String,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// What would be right.
+    /// The allowed values.
     pub allowed: Option<String>,
 }
 
@@ -35,36 +35,37 @@ pub(crate) fn inner<T: Default>(field: Field<T>) -> T {
     field.map(Spanned::into_inner).unwrap_or_default()
 }
 
-/// A table of the file, there or not.
+/// A table of the file, which may be missing.
 pub(crate) struct Section {
     key: String,
     offset: Option<usize>,
 }
 
 impl Section {
+    /// The table `key`.
     pub(crate) fn of<T>(key: impl Into<String>, table: Option<&Spanned<T>>) -> Self {
         Self { key: key.into(), offset: table.map(|table| table.span().start) }
     }
 
-    /// Where a key is missing: at the table, if there is one.
+    /// The position of a missing key: that of the table, if there is one.
     pub(crate) fn place(&self, name: &str) -> Place {
         Place { key: format!("{}.{name}", self.key), offset: self.offset }
     }
 
-    /// Where a key's value is, or where it is missing.
+    /// The position of a key's value, or of the missing key.
     pub(crate) fn field<T>(&self, name: &str, field: Option<&Spanned<T>>) -> Place {
         Place { offset: field.map(|value| value.span().start).or(self.offset), ..self.place(name) }
     }
 }
 
-/// A key and where it stands.
+/// A key and its position.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) key: String,
     offset: Option<usize>,
 }
 
-/// Collects the findings.
+/// Checks fields, and collects a finding for each value that it refuses.
 pub(crate) struct Checker<'a> {
     text: &'a str,
     findings: Vec<Finding>,
@@ -76,7 +77,7 @@ impl<'a> Checker<'a> {
         Self { text, findings: Vec::new() }
     }
 
-    /// What was found.
+    /// The findings.
     pub(crate) fn into_findings(self) -> Vec<Finding> {
         self.findings
     }
@@ -104,7 +105,7 @@ impl<'a> Checker<'a> {
         });
     }
 
-    /// `None` for what was left out and for what was refused.
+    /// Checks a value. `None` if it was left out or is refused.
     pub(crate) fn value<T, U>(
         &mut self,
         section: &Section,
@@ -122,7 +123,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Each element by itself; what was refused is left out. No value may stand in the list twice.
+    /// Checks each element of a list, and leaves out those that are refused. Refuses a value that
+    /// occurs twice.
     pub(crate) fn list<U: PartialEq>(
         &mut self,
         section: &Section,
@@ -154,12 +156,12 @@ impl<'a> Checker<'a> {
         Some(taken)
     }
 
-    /// argv with an absolute program.
+    /// Checks the key `command`: an absolute program and its arguments.
     pub(crate) fn command(&mut self, section: &Section, list: &List) -> Option<Vec<String>> {
         self.named_command(section, "command", list)
     }
 
-    /// argv under another name.
+    /// Checks a command with another key.
     pub(crate) fn named_command(
         &mut self,
         section: &Section,
@@ -186,7 +188,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// `password-file` or `password-credential`.
+    /// Checks `password-file` and `password-credential`, of which one may be set.
     pub(crate) fn secret(
         &mut self,
         section: &Section,
@@ -196,7 +198,7 @@ impl<'a> Checker<'a> {
         self.named_secret(section, "password", file, credential)
     }
 
-    /// `NAME-file` or `NAME-credential`.
+    /// Checks `NAME-file` and `NAME-credential`, of which one may be set.
     pub(crate) fn named_secret(
         &mut self,
         section: &Section,

@@ -55,9 +55,9 @@ mod tests {
 
     use super::*;
 
-    /// Only root can be somebody else.
+    /// Only root can become another user.
     #[test]
-    fn what_root_may_read_another_may_not_and_root_stays_root() {
+    fn another_account_cannot_read_what_root_can_and_root_stays_root() {
         if !geteuid().is_root() {
             return;
         }

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_two_mounts_on_one_directory_the_later_is_seen() {
+    fn the_later_of_two_mounts_on_one_directory_is_found() {
         let mount = |target: &str, source: &str| Mount {
             target: target.into(),
             kind: "ext4".to_owned(),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_calls_his_own_file_system_is_not_believed() {
+    fn type_and_source_of_a_fuse_mount_are_not_trusted() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let lines = "30 20 253:0 / /home rw - ext4 /dev/mapper/vg0-lv0 rw\n\
             31 30 0:40 / /home/git/repositories rw,nosuid - fuse./home/git/evil /dev/vg0/lv0 rw,user_id=1000\n\

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn of_a_program_that_talks_for_ever_the_end_is_heard() {
+    async fn only_the_end_of_unlimited_output_is_kept() {
         let talks = |script: &str| {
             let mut command = tokio::process::Command::new("sh");
             command.args(["-c", script]);

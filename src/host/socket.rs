@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_that_takes_nobody_is_not_waited_for_and_a_link_leads_nowhere() {
+    async fn a_full_queue_times_out_and_a_link_is_not_followed() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("socket");
         let socket = UnixListener::bind(&path).unwrap();
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(first.peer_cred().unwrap().pid(), i32::try_from(std::process::id()).ok());
         let error = connect(&path, None, Duration::from_millis(200)).await.unwrap_err();
         assert!(format!("{error:#}").contains("nobody takes connections"), "{error:#}");
-        // Another under its name is not the one that was asked.
+        // A new socket with the same name is not the one that was opened.
         std::fs::rename(&path, place.path().join("elsewhere")).unwrap();
         drop(UnixListener::bind(&path).unwrap());
         rustix::net::listen(&socket, 5).unwrap();

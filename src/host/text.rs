@@ -150,7 +150,7 @@ mod tests {
     const HOSTILE: &str = "a\x1b]0;title\x07\r\n\u{9b}2J\u{202e}\u{2066}\x7f\u{2028}z";
 
     #[test]
-    fn nothing_that_a_terminal_obeys_is_left() {
+    fn control_characters_are_escaped() {
         let cleaned = clean(HOSTILE);
         assert_eq!(cleaned, "a\\x1b]0;title\\x07\\r\\n\\u{9b}2J\\u{202e}\\u{2066}\\x7f\\u{2028}z");
         assert!(!cleaned.contains(misleads));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn each_cause_is_printed_once() {
         let refused = || io::Error::from_raw_os_error(111);
         let error = anyhow::Error::new(refused())
             .context("Connection refused (os error 111)")
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn json_means_the_same_and_is_clean() {
+    fn json_is_escaped_and_has_the_same_meaning() {
         let text = json(&vec![HOSTILE]).unwrap();
         assert!(!text.replace('\n', "").contains(misleads), "{text}");
         assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [HOSTILE]);

@@ -72,7 +72,7 @@ pub(super) fn check(
     let matchers = checker.list(section, "matchers", &raw.matchers, |text| matcher(text));
     if raw.matchers.as_ref().is_none_or(|list| list.get_ref().is_empty()) {
         let refusal = Refusal::new(
-            "is missing: a silence of everything is none of ours",
+            "is missing: a silence must not match all alerts",
             "labels, like [\"instance=gitlab.example.com:9100\"]",
         );
         checker.refuse(&section.field("matchers", raw.matchers.as_ref()), refusal);
@@ -97,7 +97,7 @@ fn check_login(
         (raw.token_file.as_ref().or(raw.token_credential.as_ref()), raw.username.is_some())
     {
         let refusal = Refusal::new(
-            "contradicts username: a request has one of them",
+            "contradicts username: a request can have only one of them",
             "a token, or username and password",
         );
         checker.refuse(&section.field("token-file", Some(field)), refusal);
@@ -105,7 +105,7 @@ fn check_login(
     let given = raw.password_file.as_ref().or(raw.password_credential.as_ref());
     if given.is_some() != raw.username.is_some() {
         let refusal = Refusal::new(
-            "is there without the other half",
+            "is only half of a login",
             "username and password-file or password-credential",
         );
         let name = if given.is_some() { "password-file" } else { "username" };
@@ -177,6 +177,7 @@ impl Alertmanager {
         format!("gitlab-backup on {}", host::name())
     }
 
+    /// Adds the login to a request.
     fn authenticate(&self, request: RequestBuilder) -> Result<RequestBuilder> {
         let Some(source) = &self.secret else { return Ok(request) };
         let secret = secret::read(source, CREDENTIAL)?;
@@ -186,6 +187,7 @@ impl Alertmanager {
         }
     }
 
+    /// Sends a request, and fails unless the answer is a success.
     async fn send(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
         let request = self.authenticate(request)?;
         let answer = server.send(request).await?;
@@ -210,6 +212,7 @@ impl Alertmanager {
         Ok(own.map(|silence| silence.id).collect())
     }
 
+    /// Creates the silence, or extends the one that exists. Returns its id.
     async fn create_or_extend(&self, span: &Span) -> Result<Option<String>> {
         let server = Server::of(&self.endpoint)?;
         let mut silence = json!({
@@ -227,6 +230,7 @@ impl Alertmanager {
         Ok(Some(created.silence_id))
     }
 
+    /// Expires the silence.
     async fn expire(&self) -> Result<()> {
         let server = Server::of(&self.endpoint)?;
         // There may be several: if an answer is lost, the id in it is never recorded.
@@ -237,6 +241,7 @@ impl Alertmanager {
         Ok(())
     }
 
+    /// Checks that the API answers and silences can be read.
     async fn probe_api(&self) -> Result<String> {
         let server = Server::of(&self.endpoint)?;
         let about: About = self

@@ -20,7 +20,7 @@ use super::{Monitoring, Secret, Silence, SilenceConfig, Span, System};
 
 /// The credential with the token.
 const CREDENTIAL: &str = "broadcast.token";
-const MESSAGE: &str = "Backup at {time}: GitLab will be away for {downtime}";
+const MESSAGE: &str = "Backup at {time}: GitLab will be down for {downtime}";
 /// The path of the broadcast messages in GitLab's API.
 const MESSAGES: [&str; 3] = ["api", "v4", "broadcast_messages"];
 
@@ -68,7 +68,7 @@ fn message(text: &str) -> Result<String, Refusal> {
     let text = rules::one_line(text)?;
     match text.replace("{time}", "").replace("{downtime}", "").contains(['{', '}']) {
         true => Err(Refusal::new(
-            format!("'{text}' has something in braces that is not known"),
+            format!("'{text}' has an unknown placeholder"),
             "{time} and {downtime}",
         )),
         false => Ok(text),
@@ -89,12 +89,15 @@ struct Version {
 }
 
 impl Broadcast {
+    /// Sends a request with the token.
     async fn send(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
         let token = secret::read(&self.token, CREDENTIAL)?;
         let answer = server.send(request.header("PRIVATE-TOKEN", secret_header(&token)?)).await?;
         Ok(answer)
     }
 
+    /// Sends a request for which the user must be an administrator, and fails unless the answer is a
+    /// success.
     async fn send_as_administrator(
         &self,
         server: &Server,
@@ -110,6 +113,7 @@ impl Broadcast {
         Ok(answer)
     }
 
+    /// Creates the message, or extends the one that exists. Returns its id.
     async fn create_or_extend(&self, span: &Span, id: Option<&str>) -> Result<Option<String>> {
         let server = Server::of(&self.endpoint)?;
         let message = fill(&self.message, span);
@@ -148,6 +152,7 @@ impl Broadcast {
         Ok(Some(created.id.to_string()))
     }
 
+    /// Deletes the message, if it exists.
     async fn delete(&self, id: Option<&str>) -> Result<()> {
         let Some(id) = id else { return Ok(()) };
         let server = Server::of(&self.endpoint)?;
@@ -160,6 +165,7 @@ impl Broadcast {
         }
     }
 
+    /// Checks that the API answers and accepts the token.
     async fn probe_api(&self) -> Result<String> {
         let server = Server::of(&self.endpoint)?;
         let version: Version = self

@@ -46,7 +46,7 @@ pub(super) fn check(
         match path.extension().is_some_and(|extension| extension == "prom") {
             true => Ok(path),
             false => Err(Refusal::new(
-                format!("'{text}' is not read by the node exporter: it takes *.prom only"),
+                format!("'{text}' is not read by the node exporter: it reads only *.prom"),
                 ALLOWED,
             )),
         }

@@ -29,7 +29,7 @@ pub struct Budget {
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "GitLab will be away for about {}", self.expected)
+        write!(f, "GitLab will be down for about {}", self.expected)
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn one_odd_night_does_not_count_and_failed_runs_neither() {
+    fn an_exceptional_run_and_failed_runs_do_not_count() {
         let records: Vec<Record> = [
             (1.0, true),
             (60.0, true),
@@ -92,12 +92,12 @@ mod tests {
         assert_eq!((budget.expected.capture, budget.runs), (1.2, 5));
         assert_eq!(
             budget.to_string(),
-            "GitLab will be away for about 4.2 s (stop 1.0, capture 1.2, start 2.0)"
+            "GitLab will be down for about 4.2 s (stop 1.0, capture 1.2, start 2.0)"
         );
     }
 
     #[test]
-    fn what_lies_ahead_can_only_make_it_longer() {
+    fn the_first_pass_can_only_increase_the_budget() {
         let records = [run(Outcome::Complete, 1.0)];
         let with =
             |walk, changed| budget(&records, Ahead { walk, changed }).unwrap().expected.capture;

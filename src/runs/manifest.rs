@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dump_lies_below_the_dumps_under_a_name() {
+    fn a_dump_is_always_below_the_directory_of_dumps() {
         let dump = |directory: &str| {
             Database { directory: directory.to_owned(), ..Database::default() }
                 .dump_in(Path::new("/dumps"))

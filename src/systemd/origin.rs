@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_held_is_seen_to_be() {
+    fn a_locked_file_is_recognised() {
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(!is_locked(file.path()));
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_comes_back() {
+    fn names_and_paths_convert_both_ways() {
         for name in ["gitlab-puma.service", "1und1@2.service", "größe_.mount"] {
             let path = of(name).unwrap();
             assert_eq!(unit(path.as_str()).as_deref(), Some(name));

@@ -1,14 +1,14 @@
-//! What may happen to a run, by kind.
+//! The faults of a run, by kind.
 
 mod bracket;
 mod comeback;
 mod executor;
 mod restore;
-mod silence;
+mod signals;
 mod stop;
 mod unit;
 
-/// Each case is a test of its own, in paused time.
+/// Makes a test of each case.
 macro_rules! cases {
     ($($name:ident: $case:expr;)*) => { $(#[test] fn $name() { crate::play($case); })* };
 }
@@ -16,7 +16,7 @@ pub(crate) use cases;
 
 use crate::host::*;
 
-/// A step of a user's in each stage, each long enough to be hit.
+/// A configured step in each stage.
 pub const STEPS: &str = r#"
 [[step]]
 name = "prepare"
@@ -40,7 +40,7 @@ pub fn step(stage: &str) -> String {
     format!("gitlab-backup-step-{stage}.service")
 }
 
-/// A host with those steps, each of three seconds.
+/// A host with these steps, each of which takes three seconds.
 pub async fn with_steps() -> Host {
     let host = Host::new(STEPS).await;
     for stage in ["prepare", "window", "store", "finish"] {
@@ -49,20 +49,20 @@ pub async fn with_steps() -> Host {
     host
 }
 
-/// A run that has come as far as this stage's step.
+/// A host whose run has reached the configured step of this stage.
 pub async fn in_stage(stage: &str) -> Host {
     let host = with_steps().await;
     host.begin();
-    host.at_work(&step(stage)).await;
+    host.wait_until_activating(&step(stage)).await;
     host
 }
 
-/// GitLab is back but for what should be down, and the next run is complete.
-pub async fn back_and_next(host: &Host, down: &[&str]) {
-    host.is_back(down);
-    host.is_clean();
+/// Asserts that all of GitLab except `down` is up, before and after another run, which is complete.
+pub async fn assert_back_and_next_run(host: &Host, down: &[&str]) {
+    host.assert_back(down);
+    host.assert_clean();
     let record = host.run().await;
     assert!(is_complete(&record), "the next run: {}", why(&record));
-    host.is_back(down);
-    host.is_clean();
+    host.assert_back(down);
+    host.assert_clean();
 }

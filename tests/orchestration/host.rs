@@ -1,5 +1,5 @@
-//! A host with a GitLab from source, and our units on it. The executor, resume, the pause and the
-//! window do what they do on a host; what reads or writes data takes a while and does nothing else.
+//! A simulated host with GitLab from source and the units of a configuration. The executor, resume,
+//! the pause and the window execute their real code. All other programs only take some time.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -42,7 +42,7 @@ pub const GITALY: &str = "gitlab-gitaly.service";
 pub const MAILROOM: &str = "gitlab-mailroom.service";
 pub const ALL: [&str; 6] = [GITLAB, PUMA, SIDEKIQ, WORKHORSE, GITALY, MAILROOM];
 
-/// The ties that GitLab's own units of 18.9 have.
+/// The dependencies and settings of the units of GitLab 18.9.
 const UNITS: [(&str, &str); 6] = [
     (
         GITLAB,
@@ -64,17 +64,17 @@ const UNITS: [(&str, &str); 6] = [
     (MAILROOM, "PartOf=gitlab.target\nRestart=on-failure\nRestartSec=1"),
 ];
 
-/// What the processes of a unit do in a case, beyond what they do anyway.
+/// The behaviour of a unit's program in a case.
 #[derive(Clone, Default)]
-struct Does {
-    /// How long a start, or a oneshot's work, takes.
+struct Behaviour {
+    /// How long a start, or the run of a oneshot service, takes.
     takes: Option<Duration>,
-    /// The exit status of each start, the next first; 0 when there is none left.
+    /// The exit statuses of the next starts; then 0.
     ends: VecDeque<i32>,
 }
 
-/// In memory, if the machine has such a place: what is written is synced.
-fn place() -> TempDir {
+/// A temporary directory, if possible in memory, because the program syncs files.
+fn temporary_directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     match memory.is_dir() {
         true => tempfile::tempdir_in(memory).unwrap(),
@@ -82,14 +82,14 @@ fn place() -> TempDir {
     }
 }
 
-/// A configuration, and its units with what their files say.
+/// A configuration and its units.
 struct Planned {
     config: Arc<Config>,
     units: Vec<(UnitFile, File)>,
 }
 
-/// The configuration with these lines, and its units; the same for all cases.
-fn planned(lines: &str) -> Arc<Planned> {
+/// The configuration with these lines, and its units. Cached, because many cases have the same.
+fn plan(lines: &str) -> Arc<Planned> {
     static PASSWORD: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
     static ALL: OnceLock<Mutex<HashMap<String, Arc<Planned>>>> = OnceLock::new();
     let password = PASSWORD.get_or_init(|| {
@@ -98,7 +98,7 @@ fn planned(lines: &str) -> Arc<Planned> {
         file
     });
     let mut all = ALL.get_or_init(Mutex::default).lock().unwrap();
-    let plan = all.entry(lines.to_owned()).or_insert_with(|| {
+    let planned = all.entry(lines.to_owned()).or_insert_with(|| {
         let text = format!(
             "{lines}\n[repository]\nlocation = \"/var/backups/gitlab\"\npassword-file = \"{}\"\n",
             password.path().display()
@@ -114,34 +114,34 @@ fn planned(lines: &str) -> Arc<Planned> {
         });
         Arc::new(Planned { units: parsed.collect(), config: Arc::new(config) })
     });
-    Arc::clone(plan)
+    Arc::clone(planned)
 }
 
-/// The host.
+/// The simulated host.
 pub struct Host {
     pub systemd: Systemd,
     config: Arc<Config>,
     /// Removed with the host.
     _place: Rc<TempDir>,
     pub root: Rc<RootDirectory>,
-    does: Rc<RefCell<HashMap<String, Does>>>,
+    behaviours: Rc<RefCell<HashMap<String, Behaviour>>>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
-    /// How long anything is waited for.
+    /// Time limit of [`Self::wait_until`].
     pub patience: Cell<Duration>,
 }
 
 impl Host {
-    /// With GitLab up, and these lines in the configuration.
+    /// A host with these lines in the configuration, on which GitLab is up.
     pub async fn new(lines: &str) -> Self {
-        let place = place();
+        let place = temporary_directory();
         let root = Rc::new(RootDirectory::new(place.path().canonicalize().unwrap()));
-        let planned = planned(lines);
+        let planned = plan(lines);
         let host = Self {
             systemd: Systemd::new(),
             config: Arc::clone(&planned.config),
             _place: Rc::new(place),
             root,
-            does: Rc::default(),
+            behaviours: Rc::default(),
             errors: Rc::default(),
             patience: Cell::new(Duration::from_secs(1000)),
         };
@@ -150,7 +150,7 @@ impl Host {
         }
         for (name, text) in UNITS {
             let file = File::parse(text);
-            let script = Script::new(host.work(name, &file));
+            let script = Script::new(host.simulated(name, &file));
             host.systemd.add(name, file, script);
         }
         for (unit, file) in &planned.units {
@@ -158,46 +158,46 @@ impl Host {
             host.systemd.add(&unit.name, file.clone(), script);
         }
         host.systemd.admin_starts(GITLAB);
-        host.until(|host| ALL.iter().all(|unit| host.systemd.is_active(unit))).await;
+        host.wait_until(|host| ALL.iter().all(|unit| host.systemd.is_active(unit))).await;
         host
     }
 
     /// Adds a unit that is not GitLab's, and starts it.
     pub fn adds(&self, name: &str, text: &str) {
         let file = File::parse(text);
-        let script = Script::new(self.work(name, &file));
+        let script = Script::new(self.simulated(name, &file));
         self.systemd.add(name, file, script);
         self.systemd.admin_starts(name);
     }
 
-    /// Where its files are.
+    /// The path of a file of the host.
     pub fn at(&self, path: &str) -> PathBuf {
         self.root.at(path)
     }
 
-    /// Starts, or a oneshot's work, of the unit take so long.
+    /// Sets how long a start, or the run of a oneshot service, takes.
     pub fn takes(&self, unit: &str, seconds: f64) {
-        self.does.borrow_mut().entry(unit.to_owned()).or_default().takes =
+        self.behaviours.borrow_mut().entry(unit.to_owned()).or_default().takes =
             Some(Duration::from_secs_f64(seconds));
     }
 
-    /// What the next starts of the unit end with.
+    /// Sets the exit statuses of the next starts.
     pub fn ends_with(&self, unit: &str, ends: &[i32]) {
-        self.does.borrow_mut().entry(unit.to_owned()).or_default().ends =
+        self.behaviours.borrow_mut().entry(unit.to_owned()).or_default().ends =
             ends.iter().copied().collect();
     }
 
-    /// What stands for a program that does something to data, or is GitLab's.
-    fn work(&self, name: &str, file: &File) -> Program {
-        let (does, name) = (Rc::clone(&self.does), name.to_owned());
+    /// Simulates a program of GitLab, or one that reads or writes data.
+    fn simulated(&self, name: &str, file: &File) -> Program {
+        let (behaviours, name) = (Rc::clone(&self.behaviours), name.to_owned());
         let notifies = file.is_notify();
         let stays =
             name == "gitlab-backup-pgsnapshot.service" || !name.starts_with("gitlab-backup");
         program(move |process: Process| {
-            let mut all = does.borrow_mut();
-            let mine = all.entry(name.clone()).or_default();
-            let takes = mine.takes.unwrap_or(Duration::from_millis(100));
-            let status = mine.ends.pop_front().unwrap_or(0);
+            let mut all = behaviours.borrow_mut();
+            let own = all.entry(name.clone()).or_default();
+            let takes = own.takes.unwrap_or(Duration::from_millis(100));
+            let status = own.ends.pop_front().unwrap_or(0);
             drop(all);
             async move {
                 sleep(takes).await;
@@ -218,9 +218,10 @@ impl Host {
         })
     }
 
+    /// The programs of a unit.
     fn script(&self, unit: &UnitFile, file: &File) -> Script {
         let name = unit.name.as_str();
-        let own = Own {
+        let own = Real {
             systemd: self.systemd.clone(),
             config: Arc::clone(&self.config),
             root: Rc::clone(&self.root),
@@ -239,34 +240,36 @@ impl Host {
             restore::PAUSE => post(own.clone().pause(), own.unpause()),
             restore::WINDOW => Script::new(own.restore_window()),
             restore::STAGING => post(plain(), own.unstage_restore()),
-            restore::UNDO => Script::new(own.undo(self.work(name, file))),
-            restore::SWITCH => Script::new(own.switch(self.work(name, file))),
-            restore::FINISH => Script::new(own.finish(self.work(name, file))),
-            _ if unit.content.contains("ExecStopPost=") => post(self.work(name, file), plain()),
-            _ => Script::new(self.work(name, file)),
+            restore::UNDO => Script::new(own.undo(self.simulated(name, file))),
+            restore::SWITCH => Script::new(own.switch(self.simulated(name, file))),
+            restore::FINISH => Script::new(own.finish(self.simulated(name, file))),
+            _ if unit.content.contains("ExecStopPost=") => {
+                post(self.simulated(name, file), plain())
+            }
+            _ => Script::new(self.simulated(name, file)),
         }
     }
 
-    /// Waits until it is so; gives up after its patience.
-    pub async fn until(&self, is: impl Fn(&Self) -> bool) {
+    /// Waits until a condition holds. Panics after `patience`.
+    pub async fn wait_until(&self, is: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !is(self) {
             assert!(
                 began.elapsed() < self.patience.get(),
-                "it never is so: {}; jobs {}; said {:?}",
-                self.standing(),
+                "the condition never holds: {}; jobs {}; errors {:?}",
+                self.busy_units(),
                 self.systemd.jobs(),
                 self.errors.borrow()
             );
-            // Closely at first, for what lasts for hours seldom.
+            // Poll often at first and rarely later.
             let pause =
                 (began.elapsed() / 500).clamp(Duration::from_millis(20), Duration::from_secs(60));
             sleep(pause).await;
         }
     }
 
-    /// What of ours stands how, for a message.
-    pub fn standing(&self) -> String {
+    /// The busy units and their states, for a message.
+    pub fn busy_units(&self) -> String {
         self.systemd
             .busy()
             .iter()
@@ -275,40 +278,41 @@ impl Host {
             .join(", ")
     }
 
-    /// Asks for a run.
+    /// Starts a run.
     pub fn begin(&self) {
         self.systemd.admin_starts(TARGET);
     }
 
-    /// Waits until nothing of ours is at work any more; returns what the run has come to.
+    /// Waits until no unit of this program is busy, and returns the record of the run.
     pub async fn end(&self) -> Record {
-        self.until(|host| host.over()).await;
-        Record::current(&self.root).unwrap().expect("a run is on record")
+        self.wait_until(|host| host.is_over()).await;
+        Record::current(&self.root).unwrap().expect("the run has a record")
     }
 
-    /// A whole run.
+    /// Executes a run.
     pub async fn run(&self) -> Record {
         self.begin();
         self.end().await
     }
 
-    pub fn over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.left().is_empty()
     }
 
-    /// Waits until a unit is at work.
-    pub async fn at_work(&self, unit: &str) {
-        self.until(|host| host.systemd.active(unit) == ActiveState::Activating).await;
+    /// Waits until a unit is activating.
+    pub async fn wait_until_activating(&self, unit: &str) {
+        self.wait_until(|host| host.systemd.active(unit) == ActiveState::Activating).await;
     }
 
-    /// What of GitLab is on record as paused.
+    /// The units that are recorded as paused.
     pub fn paused(&self) -> Option<Vec<String>> {
         let all = paused::load(&self.root).unwrap()?;
         Some(all.into_iter().map(|paused| paused.unit).collect())
     }
 
-    /// Exactly `down` is down, nothing is on record, and nothing of ours is left.
-    pub fn is_back(&self, down: &[&str]) {
+    /// Asserts that all of GitLab except `down` is up, no unit is recorded as paused, and no unit
+    /// of this program is busy.
+    pub fn assert_back(&self, down: &[&str]) {
         for unit in ALL {
             assert_eq!(
                 self.systemd.is_active(unit),
@@ -318,36 +322,36 @@ impl Host {
                 self.errors.borrow()
             );
         }
-        assert_eq!(self.paused(), None, "something is on record");
+        assert_eq!(self.paused(), None, "units are recorded as paused");
         assert!(self.left().is_empty(), "{:?} are left", self.left());
     }
 
-    /// What of ours is up or at work. The timer of a window that did not open goes on, and starts
-    /// something that ends at once.
+    /// The busy units of this program. Without the timer of the deadline, which continues if the
+    /// window did not open, and then starts a target that ends at once.
     fn left(&self) -> Vec<String> {
-        let ours = |unit: &String| {
+        let counts = |unit: &String| {
             unit.starts_with("gitlab-backup") && unit != "gitlab-backup-deadline.timer"
         };
-        self.systemd.busy().into_iter().filter(ours).collect()
+        self.systemd.busy().into_iter().filter(counts).collect()
     }
 
-    /// The staging area is gone.
-    pub fn is_clean(&self) {
-        assert!(!self.at(paths::STAGING).exists(), "the staging area is left");
+    /// Asserts that the staging directory was removed.
+    pub fn assert_clean(&self) {
+        assert!(!self.at(paths::STAGING).exists(), "the staging directory was not removed");
     }
 }
 
-/// What of ours decides.
+/// The real code of the program.
 #[derive(Clone)]
-pub struct Own {
+pub struct Real {
     pub systemd: Systemd,
     pub config: Arc<Config>,
     pub root: Rc<RootDirectory>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
 }
 
-impl Own {
-    /// A program of what this does.
+impl Real {
+    /// A program that executes `work`, and fails with status 1 if that fails.
     pub fn program<F: Future<Output = Result<()>> + 'static>(
         self,
         work: impl Fn(Self, Process) -> F + 'static,
@@ -434,7 +438,7 @@ impl Own {
     fn stage(self) -> Program {
         self.program(|own, _| async move {
             std::fs::create_dir_all(own.root.at(paths::STAGING).join("parts"))?;
-            // As preflight leaves word, while everything runs.
+            // In a real run, preflight records this.
             let runs = |unit: &&str| own.systemd.is_active(unit);
             let units: Vec<String> = ALL.into_iter().filter(runs).map(str::to_owned).collect();
             paused::record_answer(&own.root, own.systemd.is_active(PUMA), &units)
@@ -448,7 +452,7 @@ impl Own {
     }
 }
 
-/// GitLab answers while Puma runs.
+/// A GitLab that answers while Puma runs.
 struct Puma(Systemd);
 
 #[async_trait(?Send)]
@@ -459,7 +463,7 @@ impl Answer for Puma {
     }
 }
 
-/// Nothing is written to the journal of the machine that runs the tests.
+/// A journal that drops all entries.
 pub struct Silent;
 
 #[async_trait(?Send)]
@@ -476,7 +480,7 @@ pub fn is_complete(record: &Record) -> bool {
     record.outcome == Outcome::Complete
 }
 
-/// Why it is not.
+/// Why the run failed.
 pub fn why(record: &Record) -> &str {
     record.failure.as_ref().map_or("", |failure| &failure.reason)
 }

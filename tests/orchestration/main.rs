@@ -1,6 +1,6 @@
-//! The orchestration against a systemd in memory: what the executor, resume and the brackets make of
-//! what may happen to a run. Seconds of a host are microseconds here. What only a real systemd can
-//! show is in the lab.
+//! The orchestration on a simulated systemd in memory: how the executor, resume and the brackets
+//! react to faults of a run. Time is simulated too, so that hours take milliseconds. Tests that
+//! need a real systemd are in the lab.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 mod cases;
@@ -10,7 +10,7 @@ mod systemd;
 
 use host::*;
 
-/// Plays a case in paused time.
+/// Executes a case in simulated time.
 fn play<F: Future<Output = ()>>(case: F) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -26,7 +26,7 @@ fn a_run_is_complete_and_gitlab_is_back() {
         let host = Host::new("").await;
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
-        host.is_back(&[]);
-        host.is_clean();
+        host.assert_back(&[]);
+        host.assert_clean();
     });
 }

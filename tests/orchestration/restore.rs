@@ -13,7 +13,7 @@ use gitlab_backup::runs::{Kind, Record, paused};
 use gitlab_backup::systemd::ServiceManager;
 use jiff::Timestamp;
 
-use crate::host::{Host, Own, Silent};
+use crate::host::{Host, Real, Silent};
 use crate::systemd::{PausedClock, Program};
 
 pub const TARGET: &str = "gitlab-backup-restore.target";
@@ -50,7 +50,7 @@ impl Host {
 
     /// Waits until nothing of a restore is at work any more; returns what it has come to.
     pub async fn restored(&self) -> Record {
-        self.until(|host| host.over()).await;
+        self.wait_until(|host| host.is_over()).await;
         Record::last(&self.root, Kind::Restore).unwrap().expect("a restore is on record")
     }
 
@@ -60,7 +60,7 @@ impl Host {
     }
 }
 
-impl Own {
+impl Real {
     pub fn restore(self) -> Program {
         self.program(|own, _| async move {
             let (clock, journal) = (PausedClock::of(&own.systemd), Silent);

@@ -1,11 +1,10 @@
-//! systemd in memory: transactions, jobs, dependencies and processes as systemd has them, in paused
-//! time. It reads the units that `generate` writes, and what stands in for their programs are
-//! functions.
+//! A simulation of systemd in memory: transactions, jobs, dependencies and processes, in simulated
+//! time. It reads the units that `generate` writes. Their programs are functions.
 //!
-//! What the real one does that this one does not: daemon-reload and daemon-reexec, cgroups and
-//! freezing, watchdogs, `Restart=` with anything but on-failure and always, calendars, the
-//! irreversible jobs of a shutdown, JobTimeoutSec=, aliases, the merging of jobs other than start and
-//! stop (a restart is a stop and a start), and sandboxes.
+//! It does not simulate: daemon-reload and daemon-reexec, cgroups and freezing, watchdogs,
+//! `Restart=` except on-failure and always, calendars, the irreversible jobs of a shutdown,
+//! JobTimeoutSec=, aliases, the merging of jobs other than start and stop (a restart is a stop and
+//! a start), and sandboxes.
 
 mod jobs;
 mod service;
@@ -31,26 +30,28 @@ pub use self::jobs::Type as JobType;
 use self::unit::{DEPENDENCIES, Unit};
 pub use self::unit::{File, Process, Program, Script, program};
 
-/// CLOCK_MONOTONIC is not at 0 when anything starts.
+/// The initial CLOCK_MONOTONIC, because 0 means never.
 const UPTIME: u64 = 1_000_000;
 
-/// The service manager. Every clone is the same one.
+/// The simulated service manager. Clones share its state.
 #[derive(Clone)]
 pub struct Systemd(Rc<RefCell<State>>);
 
 pub struct State {
     units: BTreeMap<String, Unit>,
-    /// After and Before, both ways: what each unit comes after.
+    /// By unit, the units that it is ordered after, from After= of one or Before= of the other.
     after: HashMap<String, BTreeSet<String>>,
-    /// The other side of each dependency.
+    /// By unit and dependency, the units that name it.
     named_by: HashMap<String, HashMap<&'static str, Vec<String>>>,
     jobs: BTreeMap<u32, Job>,
     next_job: u32,
     listeners: Vec<UnboundedSender<Event>>,
-    deaf: bool,
+    /// Whether no events are sent.
+    is_mute: bool,
     began: Instant,
-    /// Units that may be needed by nobody, or bound to something that is down.
+    /// Units that may have become unneeded.
     unneeded: VecDeque<String>,
+    /// Units that may be bound to a unit that is down.
     bound: VecDeque<String>,
     calls: u64,
     me: std::rc::Weak<RefCell<State>>,
@@ -66,7 +67,7 @@ impl Systemd {
                 jobs: BTreeMap::new(),
                 next_job: 1,
                 listeners: Vec::new(),
-                deaf: false,
+                is_mute: false,
                 began: Instant::now(),
                 unneeded: VecDeque::new(),
                 bound: VecDeque::new(),
@@ -76,6 +77,7 @@ impl Systemd {
         }))
     }
 
+    /// Changes the state, and executes the jobs that follow.
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.0.borrow_mut();
         let done = work(&mut state);
@@ -83,41 +85,42 @@ impl Systemd {
         done
     }
 
-    /// Has a unit of this file and these programs; nothing happens to it.
+    /// Adds a unit.
     pub fn add(&self, name: &str, file: File, script: Script) {
         self.with(|state| state.add(name, file, script));
     }
 
-    /// Changes what its programs do from now on.
+    /// Changes the programs of a unit.
     pub fn script(&self, unit: &str, change: impl FnOnce(&mut Script)) {
         self.with(|state| change(&mut state.unit(unit).script));
     }
 
-    /// Changes what its file says.
+    /// Changes the file of a unit.
     pub fn file(&self, unit: &str, change: impl FnOnce(&mut File)) {
         self.with(|state| change(&mut state.unit(unit).file));
     }
 
-    /// Removes its file: what runs goes on.
+    /// Removes the file of a unit, which continues to run.
     pub fn remove_file(&self, unit: &str) {
         self.with(|state| state.unit(unit).load = "not-found");
     }
 
-    /// Nobody is told anything any more: neither of jobs, nor of units.
-    pub fn says_nothing(&self) {
-        self.with(|state| state.deaf = true);
+    /// Sends no events from now on.
+    pub fn mute(&self) {
+        self.with(|state| state.is_mute = true);
     }
 
-    /// The connection was lost and is there again.
-    pub fn loses_connection(&self) {
-        self.with(|state| state.tell(&Event::Missed));
+    /// Simulates that the connection was lost and restored.
+    pub fn interrupt_connection(&self) {
+        self.with(|state| state.emit(&Event::Missed));
     }
 
-    /// How it stands.
+    /// The active state of a unit.
     pub fn active(&self, unit: &str) -> ActiveState {
         self.0.borrow().units[unit].active
     }
 
+    /// The sub state of a unit.
     pub fn sub(&self, unit: &str) -> &'static str {
         self.0.borrow().units[unit].sub
     }
@@ -126,12 +129,12 @@ impl Systemd {
         self.active(unit) == ActiveState::Active
     }
 
-    /// How often its program was begun.
+    /// How often the main program of a unit was started.
     pub fn started(&self, unit: &str) -> u32 {
         self.0.borrow().units[unit].started
     }
 
-    /// Units that are up, being started or being stopped, or have a job.
+    /// The units that are not down or have a job.
     pub fn busy(&self) -> Vec<String> {
         let state = self.0.borrow();
         let busy =
@@ -139,14 +142,14 @@ impl Systemd {
         busy.map(|(name, _)| name.clone()).collect()
     }
 
-    /// Every job that is queued or running, for people.
+    /// All jobs, for a message.
     pub fn jobs(&self) -> String {
         let state = self.0.borrow();
         let jobs = state.jobs.values().map(|job| format!("{} {:?}", job.unit, job.kind));
         jobs.collect::<Vec<_>>().join(", ")
     }
 
-    /// How often somebody has asked anything.
+    /// The number of calls.
     pub fn calls(&self) -> u64 {
         self.0.borrow().calls
     }
@@ -166,13 +169,12 @@ impl Systemd {
         self.with(|state| state.restart(unit)).unwrap();
     }
 
-    /// `systemctl try-restart --no-block`: nothing, of what is down; systemd stops what is part of
-    /// it all the same, and starts that again.
-    pub fn admin_tries_restart(&self, unit: &str) {
+    /// `systemctl try-restart --no-block`, by an admin.
+    pub fn admin_try_restarts(&self, unit: &str) {
         self.with(|state| state.try_restart(unit)).unwrap();
     }
 
-    /// SIGKILL to all of its processes.
+    /// Kills all processes of a unit with SIGKILL.
     pub fn kills(&self, unit: &str) {
         self.with(|state| state.kill(unit));
     }
@@ -181,7 +183,7 @@ impl Systemd {
         self.with(|state| state.is_ready(unit, invocation));
     }
 
-    /// The unit's file and its dependents, for a message.
+    /// The state of a unit as the real systemd would report it.
     fn state_of(&self, name: &str) -> UnitState {
         let state = self.0.borrow();
         let Some(unit) = state.units.get(name) else { return UnitState::absent(name) };
@@ -218,7 +220,7 @@ impl State {
 
     fn add(&mut self, name: &str, mut file: File, script: Script) {
         if name.ends_with(".target") {
-            // A target is reached after what it pulls in.
+            // A target has After= for the units that it pulls in.
             for dependency in ["Requires", "Wants", "BindsTo"] {
                 let pulled = file.dependencies[dependency].clone();
                 file.dependencies.get_mut("After").unwrap().extend(pulled);
@@ -246,12 +248,14 @@ impl State {
         UPTIME + u64::try_from(self.began.elapsed().as_micros()).unwrap()
     }
 
-    fn tell(&mut self, event: &Event) {
-        if !self.deaf {
+    /// Sends an event.
+    fn emit(&mut self, event: &Event) {
+        if !self.is_mute {
             self.listeners.retain(|listener| listener.send(event.clone()).is_ok());
         }
     }
 
+    /// The units that `unit` names in this dependency.
     fn named(&self, unit: &str, dependency: &str) -> Vec<String> {
         self.units
             .get(unit)
@@ -290,7 +294,7 @@ impl State {
         lists
     }
 
-    /// Puts a unit into a state, tells it, and does what follows from it.
+    /// Changes the state of a unit, with all consequences.
     fn set(&mut self, name: &str, active: ActiveState, sub: &'static str, restarts: bool) {
         let now = self.now();
         let unit = self.unit(name);
@@ -305,8 +309,8 @@ impl State {
         if before != ActiveState::Active && active == ActiveState::Active {
             unit.active_enter = now;
         }
-        self.tell_of(name);
-        self.job_of_state(name, active);
+        self.emit_change(name);
+        self.update_job(name, active);
         if active.is_down() && !before.is_down() {
             for dependency in ["Requires", "Wants", "BindsTo", "Requisite"] {
                 let on = self.named(name, dependency);
@@ -338,12 +342,14 @@ impl State {
         Summary { active: unit.active, sub: unit.sub.to_owned(), job: unit.job.unwrap_or(0) }
     }
 
-    fn tell_of(&mut self, name: &str) {
+    /// Sends the event of a changed unit.
+    fn emit_change(&mut self, name: &str) {
         let now = self.summary(name);
-        self.tell(&Event::Changed { unit: name.to_owned(), now });
+        self.emit(&Event::Changed { unit: name.to_owned(), now });
     }
 
-    /// Runs what can run, and stops what nobody needs or what is bound to something that is down.
+    /// Runs the jobs that can run, and stops units that are unneeded or bound to a unit that is
+    /// down.
     fn dispatch(&mut self) {
         loop {
             if self.run_next() {
@@ -356,7 +362,7 @@ impl State {
                 continue;
             }
             let Some(unit) = self.bound.pop_front() else { return };
-            if self.is_bound_to_what_is_down(&unit) {
+            if self.is_bound_to_down_unit(&unit) {
                 let _ = self.enqueue(&unit, JobType::Stop, Mode::Replace);
             }
         }
@@ -375,7 +381,7 @@ impl State {
             })
     }
 
-    fn is_bound_to_what_is_down(&self, name: &str) -> bool {
+    fn is_bound_to_down_unit(&self, name: &str) -> bool {
         let Some(unit) = self.units.get(name) else { return false };
         unit.job.is_none()
             && unit.active.is_running()
@@ -390,7 +396,7 @@ impl State {
 #[async_trait(?Send)]
 impl ServiceManager for Systemd {
     async fn start(&self, unit: &str, mode: Mode) -> Result<u32> {
-        self.called();
+        self.count_call();
         self.with(|state| state.enqueue(unit, JobType::Start, mode))
     }
 
@@ -399,7 +405,7 @@ impl ServiceManager for Systemd {
     }
 
     async fn stop(&self, unit: &str, mode: Mode) -> Result<bool> {
-        self.called();
+        self.count_call();
         self.with(|state| {
             if !state.units.contains_key(unit) {
                 return Ok(true);
@@ -414,7 +420,7 @@ impl ServiceManager for Systemd {
     }
 
     async fn kill(&self, unit: &str) -> Result<()> {
-        self.called();
+        self.count_call();
         self.kills(unit);
         Ok(())
     }
@@ -428,7 +434,7 @@ impl ServiceManager for Systemd {
     }
 
     async fn reset_failed(&self, unit: &str) -> Result<()> {
-        self.called();
+        self.count_call();
         self.with(|state| {
             if let Some(found) = state.units.get_mut(unit) {
                 found.starts.clear();
@@ -442,13 +448,13 @@ impl ServiceManager for Systemd {
     }
 
     async fn keep(&self, unit: &str) -> Result<()> {
-        self.called();
+        self.count_call();
         ensure!(self.0.borrow().units.contains_key(unit), "Unit {unit} not found.");
         Ok(())
     }
 
     async fn mark(&self, name: &str, unit: &str) -> Result<()> {
-        self.called();
+        self.count_call();
         self.with(|state| {
             if !state.units.contains_key(name) {
                 let text = format!("PartOf={unit}\nType=oneshot\nRemainAfterExit=yes\n");
@@ -462,13 +468,13 @@ impl ServiceManager for Systemd {
     }
 
     async fn loaded(&self, prefix: &str) -> Result<Vec<String>> {
-        self.called();
+        self.count_call();
         let state = self.0.borrow();
         Ok(state.units.keys().filter(|name| name.starts_with(prefix)).cloned().collect())
     }
 
     async fn running_services(&self) -> Result<Vec<String>> {
-        self.called();
+        self.count_call();
         let state = self.0.borrow();
         let running = state.units.iter().filter(|(name, unit)| {
             name.ends_with(".service") && unit.active.is_running() && unit.sub != "exited"
@@ -481,20 +487,20 @@ impl ServiceManager for Systemd {
     }
 
     async fn state(&self, unit: &str) -> Result<UnitState> {
-        self.called();
-        // An answer takes a moment, and things happen in it.
+        self.count_call();
+        // Other tasks can run during the call.
         tokio::time::sleep(Duration::from_micros(200)).await;
         Ok(self.state_of(unit))
     }
 
     async fn summaries(&self, units: &[&str]) -> Result<Vec<Summary>> {
-        self.called();
+        self.count_call();
         let state = self.0.borrow();
         Ok(units.iter().map(|name| state.summary(name)).collect())
     }
 
     async fn events(&self) -> Result<Events> {
-        self.called();
+        self.count_call();
         let (sender, events) = Events::channel();
         self.0.borrow_mut().listeners.push(sender);
         Ok(events)
@@ -502,12 +508,12 @@ impl ServiceManager for Systemd {
 }
 
 impl Systemd {
-    fn called(&self) {
+    fn count_call(&self) {
         self.0.borrow_mut().calls += 1;
     }
 }
 
-/// Paused time, from a moment of 2026 on.
+/// The clocks of the simulated time.
 pub struct PausedClock(Systemd);
 
 impl PausedClock {
@@ -527,7 +533,6 @@ impl Clock for PausedClock {
     }
 }
 
-/// What a job tells.
 fn job(event: JobEvent) -> Event {
     Event::Job(event)
 }

@@ -14,7 +14,7 @@ fn is_root() -> bool {
 }
 
 #[test]
-fn a_link_that_others_could_have_made_is_not_followed() {
+fn a_link_that_other_users_could_have_created_is_not_followed() {
     let (place, _) = place();
     let at = |name: &str| place.path().join(name);
     for name in ["theirs", "ours", "target"] {
@@ -31,7 +31,7 @@ fn a_link_that_others_could_have_made_is_not_followed() {
     fs::write(at("theirs/file"), "").unwrap();
     let error = format!("{:#}", trusted(&at("theirs/file")).unwrap_err());
     assert!(error.contains("others can change") && error.contains("theirs,"), "{error}");
-    // Beneath a directory no link is followed, whoever made it.
+    // Beneath a directory, no link is followed.
     let open = Directory::open(place.path()).unwrap();
     assert!(open.below(Path::new("ours/link")).is_err() && open.below(Path::new("ours")).is_ok());
     assert!(open.below(Path::new("../x")).is_err() && open.below(Path::new("/etc")).is_err());
@@ -41,9 +41,9 @@ fn a_link_that_others_could_have_made_is_not_followed() {
     }
 }
 
-/// What a kernel without openat2(2) does is the same.
+/// The lookup without openat2(2) gives the same results.
 #[test]
-fn step_by_step_it_is_the_same() {
+fn lookups_without_openat2_are_the_same() {
     let (place, open) = place();
     fs::create_dir_all(place.path().join("a/b")).unwrap();
     symlink("b", place.path().join("a/link")).unwrap();
@@ -71,7 +71,7 @@ fn step_by_step_it_is_the_same() {
 }
 
 #[test]
-fn only_a_regular_file_of_some_size_is_read() {
+fn only_a_regular_file_of_limited_size_is_read() {
     let (place, open) = place();
     fs::write(place.path().join("file"), "12345").unwrap();
     symlink("file", place.path().join("link")).unwrap();
@@ -92,7 +92,7 @@ fn only_a_regular_file_of_some_size_is_read() {
 }
 
 #[test]
-fn nothing_is_made_under_a_name_that_is_there() {
+fn nothing_is_created_under_an_existing_name() {
     let (place, open) = place();
     symlink("/nowhere", place.path().join("link")).unwrap();
     fs::write(place.path().join("file"), "").unwrap();
@@ -112,7 +112,7 @@ fn nothing_is_made_under_a_name_that_is_there() {
 }
 
 #[test]
-fn a_directory_in_a_directory_of_another_depth_is_made_like_its_model() {
+fn missing_directories_are_created_like_those_of_the_model() {
     let (place, open) = place();
     fs::create_dir_all(place.path().join("model/a/b")).unwrap();
     fs::set_permissions(place.path().join("model/a"), fs::Permissions::from_mode(0o2751)).unwrap();
@@ -127,7 +127,7 @@ fn a_directory_in_a_directory_of_another_depth_is_made_like_its_model() {
 }
 
 #[test]
-fn only_what_is_ours_to_give_is_given() {
+fn links_and_hard_links_are_not_given_away() {
     let (place, open) = place();
     let (uid, gid) = if is_root() {
         (65534, 65534)
@@ -150,7 +150,7 @@ fn only_what_is_ours_to_give_is_given() {
     assert!(given.give(uid, gid).is_err());
 }
 
-/// Deeper than a stack or the number of open files allows, and wide.
+/// The tree is deeper than the stack or the limit of open files allows, and wide.
 #[test]
 fn a_tree_of_any_depth_is_removed() {
     let (place, open) = place();
@@ -180,9 +180,9 @@ fn a_tree_of_any_depth_is_removed() {
     assert!(place.path().join("e/m/file").exists());
 }
 
-/// Who has a directory open goes on to make things in it, until it is gone or he has had enough.
+/// A process that has a directory open continues to create files in it for a while.
 #[test]
-fn what_somebody_still_writes_in_is_removed_when_he_ends() {
+fn a_directory_is_removed_although_a_process_still_writes_to_it() {
     let (_place, open) = place();
     for inside in ["tree", "tree/below"] {
         open.make(OsStr::new("tree"), 0o700).unwrap().make(OsStr::new("below"), 0o700).unwrap();

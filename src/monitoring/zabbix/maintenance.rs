@@ -67,11 +67,13 @@ struct Targets {
 }
 
 impl Maintenance {
+    /// Connects to the API.
     async fn connect(&self) -> Result<Api> {
         let token = secret::read(&self.token, CREDENTIAL)?;
         Api::connect(&self.endpoint, token).await
     }
 
+    /// The name of the maintenance.
     fn title(&self) -> String {
         self.name.clone().unwrap_or_else(|| format!("gitlab-backup on {}", host::name()))
     }
@@ -138,6 +140,7 @@ impl Maintenance {
         Ok(Some(found.maintenanceid))
     }
 
+    /// Creates the maintenance, or extends it. Returns its id.
     async fn create_or_update(&self, span: &Span) -> Result<Option<String>> {
         let api = self.connect().await?;
         let targets = self.targets(&api).await?;
@@ -181,21 +184,23 @@ impl Maintenance {
     async fn is_in_effect(&self) -> Result<bool> {
         let api = self.connect().await?;
         let targets = self.targets(&api).await?;
-        let output = json!(["hostid", "host", "maintenance_status"]);
         let mut hosts: Vec<Host> = Vec::new();
-        if !targets.hosts.is_empty() {
-            let ids: Vec<_> = targets.hosts.iter().map(|host| &host.hostid).collect();
-            let params = json!({"output": output, "hostids": ids, "monitored_hosts": true});
-            hosts.extend(typed::<Vec<Host>>(api.call("host.get", params).await?)?);
-        }
-        if !targets.groups.is_empty() {
-            let ids: Vec<_> = targets.groups.iter().map(|group| &group.groupid).collect();
-            let params = json!({"output": output, "groupids": ids, "monitored_hosts": true});
+        for (key, ids) in [
+            ("hostids", targets.hosts.iter().map(|host| &host.hostid).collect::<Vec<_>>()),
+            ("groupids", targets.groups.iter().map(|group| &group.groupid).collect()),
+        ] {
+            // To Zabbix, an empty filter matches everything.
+            if ids.is_empty() {
+                continue;
+            }
+            let output = ["hostid", "host", "maintenance_status"];
+            let params = json!({"output": output, key: ids, "monitored_hosts": true});
             hosts.extend(typed::<Vec<Host>>(api.call("host.get", params).await?)?);
         }
         Ok(hosts.iter().all(|host| host.maintenance_status == "1"))
     }
 
+    /// Deletes the maintenance, if it exists.
     async fn delete(&self) -> Result<()> {
         let api = self.connect().await?;
         if let Some(id) = self.find(&api).await? {
@@ -204,6 +209,7 @@ impl Maintenance {
         Ok(())
     }
 
+    /// Checks version, names and rights, without changing anything.
     async fn probe_api(&self) -> Result<String> {
         let api = self.connect().await?;
         let targets = self.targets(&api).await?;
@@ -256,6 +262,7 @@ impl Silence for Maintenance {
     }
 }
 
+/// Converts the result of a call.
 fn typed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).context("the answer of Zabbix has an unexpected format")
 }

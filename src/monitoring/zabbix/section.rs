@@ -68,7 +68,8 @@ pub(in crate::monitoring) fn check(
         return;
     }
     if let Some(field) = raw.data_collection.as_ref().filter(|field| !*field.get_ref()) {
-        let message = "contradicts trapper: Zabbix drops the values of a host in such a maintenance without a word";
+        let message =
+            "contradicts trapper: Zabbix silently drops the values of a host in such a maintenance";
         checker.refuse(
             &section.field("data-collection", Some(field)),
             Refusal::new(message, "data-collection = true, or no trapper"),
@@ -127,7 +128,7 @@ fn refuse_unused<T>(
 ) {
     if let Some(field) = field {
         let refusal = Refusal::new(
-            format!("is for {lacking}, which is not there"),
+            format!("has no effect without {lacking}"),
             format!("{lacking}, or no {name}"),
         );
         checker.refuse(&section.field(name, Some(field)), refusal);

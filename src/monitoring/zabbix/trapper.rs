@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -131,37 +131,35 @@ impl Trapper {
 
     /// Checks that every server answers, without sending a value.
     pub(super) async fn probe(&self) -> Result<String> {
-        let mut seen = Vec::new();
+        let mut answers = Vec::new();
         for nodes in &self.servers {
-            let mut last = None;
-            for node in nodes {
-                let asked = match &self.tls {
-                    Some(_) => {
-                        find_sender()?;
-                        connect(node).await.map(drop)
-                    }
-                    None => exchange(node, &json!({"request": "sender data", "data": []}))
-                        .await
-                        .map(drop),
-                };
-                match asked {
-                    Ok(()) => {
-                        seen.push(format!("{node} answers"));
-                        last = None;
-                        break;
-                    }
-                    Err(error) => last = Some(error),
-                }
-            }
-            if let Some(error) = last {
-                return Err(error);
-            }
+            answers.push(format!("{} answers", self.probe_server(nodes).await?));
         }
         Ok(format!(
             "{}; whether host '{}' has the items shows when they are sent",
-            seen.join(", "),
+            answers.join(", "),
             self.host
         ))
+    }
+
+    /// Finds the first node of a server that answers.
+    async fn probe_server<'a>(&self, nodes: &'a [Address]) -> Result<&'a Address> {
+        let mut failed = Err(anyhow!("the server has no nodes"));
+        for node in nodes {
+            match self.probe_node(node).await {
+                Ok(()) => return Ok(node),
+                Err(error) => failed = Err(error),
+            }
+        }
+        failed
+    }
+
+    async fn probe_node(&self, node: &Address) -> Result<()> {
+        if self.tls.is_some() {
+            find_sender()?;
+            return connect(node).await.map(drop);
+        }
+        exchange(node, &json!({"request": "sender data", "data": []})).await.map(drop)
     }
 
     /// Sends a value to the first node of a cluster that answers.

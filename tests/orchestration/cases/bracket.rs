@@ -1,34 +1,34 @@
-//! The window and the pause: what ends them too early, or too late.
+//! The window and the pause end too early or too late.
 
 use std::time::Duration;
 
 use super::*;
 
-/// The window is ended by this, the run fails, and GitLab is back.
+/// `how` ends the window: the run fails with `words`, and GitLab is back.
 async fn ended_by(how: fn(&Host), words: &str) {
     let host = in_stage("window").await;
     how(&host);
     let record = host.end().await;
     assert!(!is_complete(&record));
     assert!(why(&record).contains(words), "{}", why(&record));
-    back_and_next(&host, &[]).await;
+    assert_back_and_next_run(&host, &[]).await;
 }
 
-/// A helper in the window is killed.
+/// A unit is killed in the window: the run fails because of it.
 async fn killed(unit: &str) {
     let host = with_steps().await;
     host.takes(unit, 2.0);
     host.begin();
-    host.at_work(unit).await;
+    host.wait_until_activating(unit).await;
     host.systemd.kills(unit);
     let record = host.end().await;
     assert!(!is_complete(&record));
     assert_eq!(record.failure.as_ref().unwrap().unit.as_deref(), Some(unit), "{}", why(&record));
-    back_and_next(&host, &[]).await;
+    assert_back_and_next_run(&host, &[]).await;
 }
 
-/// A host on which GitLab may be down for this long.
-async fn at_most(seconds: u32) -> Host {
+/// A host with this `max-downtime`, and a step of three seconds in the window.
+async fn with_max_downtime(seconds: u32) -> Host {
     let host = Host::new(&format!("[gitlab]\nmax-downtime = \"{seconds}s\"\n{STEPS}")).await;
     host.takes(&step("window"), 3.0);
     host
@@ -50,63 +50,63 @@ cases! {
         let record = host.run().await;
         assert!(!is_complete(&record));
         assert!(why(&record).contains("failed"), "{}", why(&record));
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
     a_step_that_hangs_is_ended_by_the_deadline: async {
-        let host = at_most(8).await;
+        let host = with_max_downtime(8).await;
         host.takes(&step("window"), 3600.0);
         let record = host.run().await;
         assert!(why(&record).contains("max-downtime"), "{}", why(&record));
         let lasted = record.finished.unwrap().duration_since(record.started);
         assert!(lasted.as_secs() < 20, "{lasted}");
         host.takes(&step("window"), 1.0);
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
-    a_deadline_whose_timer_counts_anew_is_kept: async {
-        let host = at_most(8).await;
+    a_deadline_holds_although_its_timer_is_restarted: async {
+        let host = with_max_downtime(8).await;
         host.takes(&step("window"), 3600.0);
         host.begin();
-        host.at_work(&step("window")).await;
-        // As after a daemon-reload.
+        host.wait_until_activating(&step("window")).await;
+        // The effect of a daemon-reload.
         host.systemd.admin_stops("gitlab-backup-deadline.timer");
         let record = host.end().await;
         assert!(why(&record).contains("max-downtime"), "{}", why(&record));
         let lasted = record.finished.unwrap().duration_since(record.started);
         assert!(lasted.as_secs() < 20, "{lasted}");
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     a_step_that_ignores_sigterm_is_killed: async {
-        let host = at_most(8).await;
+        let host = with_max_downtime(8).await;
         host.takes(&step("window"), 3600.0);
         host.systemd.script(&step("window"), |script| script.stops_in = None);
         let record = host.run().await;
         assert!(!is_complete(&record));
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     a_stop_that_hangs_is_ended_by_the_deadline_and_a_kill: async {
-        let host = at_most(8).await;
+        let host = with_max_downtime(8).await;
         host.systemd.script(SIDEKIQ, |script| script.stops_in = None);
         host.systemd.file(SIDEKIQ, |file| file.stop_timeout = None);
         let record = host.run().await;
         assert!(!is_complete(&record));
-        host.until(|host| host.systemd.is_active(SIDEKIQ)).await;
+        host.wait_until(|host| host.systemd.is_active(SIDEKIQ)).await;
         host.systemd.script(SIDEKIQ, |script| script.stops_in = Some(Duration::ZERO));
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
-    the_same_with_the_executor_killed: async {
-        let host = at_most(8).await;
+    a_stop_that_hangs_is_killed_although_the_executor_was_killed: async {
+        let host = with_max_downtime(8).await;
         host.systemd.script(SIDEKIQ, |script| script.stops_in = None);
         host.systemd.file(SIDEKIQ, |file| file.stop_timeout = None);
         host.begin();
-        host.until(|host| host.systemd.sub(SIDEKIQ) == "stop-sigterm").await;
+        host.wait_until(|host| host.systemd.sub(SIDEKIQ) == "stop-sigterm").await;
         host.systemd.kills(RUN);
         host.end().await;
-        host.until(|host| host.systemd.is_active(SIDEKIQ)).await;
+        host.wait_until(|host| host.systemd.is_active(SIDEKIQ)).await;
         host.systemd.script(SIDEKIQ, |script| script.stops_in = Some(Duration::ZERO));
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
     a_deadline_of_an_earlier_window_does_not_end_this_one: async {
-        let host = at_most(8).await;
+        let host = with_max_downtime(8).await;
         host.ends_with(&step("window"), &[1]);
         assert!(!is_complete(&host.run().await));
         host.takes(&step("window"), 7.0);
@@ -119,7 +119,7 @@ cases! {
         let puma = host.systemd.started(PUMA);
         let record = host.run().await;
         assert!(!is_complete(&record));
-        host.is_back(&[]);
+        host.assert_back(&[]);
         assert!(host.systemd.started(PUMA) <= puma + 1);
     };
 }

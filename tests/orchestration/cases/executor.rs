@@ -2,14 +2,15 @@
 
 use super::*;
 
+/// `how` ends the executor in a stage: the run is complete only if the manifest was written.
 async fn ends(stage: &str, how: fn(&Host)) {
     let host = in_stage(stage).await;
     how(&host);
     let record = host.end().await;
-    // When the finish stage begins, the manifest is there.
+    // The manifest is written before stage "finish".
     assert_eq!(is_complete(&record), stage == "finish", "{}", why(&record));
     assert!(record.finished.is_some());
-    back_and_next(&host, &[]).await;
+    assert_back_and_next_run(&host, &[]).await;
 }
 
 fn kill(host: &Host) {
@@ -32,22 +33,22 @@ cases! {
     killed_while_gitlab_returns: async {
         let host = in_stage("window").await;
         host.takes(PUMA, 30.0);
-        host.at_work(RESUME).await;
+        host.wait_until_activating(RESUME).await;
         kill(&host);
         let record = host.end().await;
         assert!(why(&record).contains("SIGKILL"), "{}", why(&record));
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
     killed_while_gitlab_stops: async {
         let host = with_steps().await;
         host.systemd.script(SIDEKIQ, |script| script.stops_in = Some(std::time::Duration::from_secs(5)));
         host.begin();
-        host.until(|host| host.systemd.sub(SIDEKIQ) == "stop-sigterm").await;
+        host.wait_until(|host| host.systemd.sub(SIDEKIQ) == "stop-sigterm").await;
         kill(&host);
         host.end().await;
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
-    the_reason_is_told: async {
+    the_record_has_the_reason: async {
         let host = in_stage("store").await;
         stop(&host);
         let record = host.end().await;
@@ -57,7 +58,7 @@ cases! {
         let record = host.end().await;
         assert_eq!(why(&record), "the executor was killed by SIGKILL in stage store");
     };
-    asked_for_twice_it_runs_once: async {
+    a_second_start_during_a_run_has_no_effect: async {
         let host = in_stage("prepare").await;
         host.begin();
         assert!(is_complete(&host.end().await));
@@ -66,13 +67,13 @@ cases! {
     killed_with_resume: async {
         let host = in_stage("window").await;
         host.takes(PUMA, 30.0);
-        host.at_work(RESUME).await;
+        host.wait_until_activating(RESUME).await;
         kill(&host);
         for _ in 0..3 {
-            host.until(|host| host.systemd.sub(RESUME) == "start").await;
+            host.wait_until(|host| host.systemd.sub(RESUME) == "start").await;
             host.systemd.kills(RESUME);
         }
         host.end().await;
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
 }

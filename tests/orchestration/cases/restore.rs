@@ -20,18 +20,18 @@ async fn at(unit: &str) -> Host {
     let host = host().await;
     host.takes(unit, 3.0);
     host.begin_restore();
-    host.at_work(unit).await;
+    host.wait_until_activating(unit).await;
     host
 }
 
 /// The old is in place and GitLab is back; the next restore is complete.
 async fn old_and_next(host: &Host) {
     assert_eq!(host.replaced(), None, "a journal is left");
-    host.is_back(&[]);
-    host.is_clean();
+    host.assert_back(&[]);
+    host.assert_clean();
     let record = host.restore().await;
     assert!(is_complete(&record), "the next restore: {}", why(&record));
-    host.is_back(&[]);
+    host.assert_back(&[]);
 }
 
 async fn fails(unit: &'static str) {
@@ -77,16 +77,16 @@ cases! {
         let record = host.restore().await;
         assert!(is_complete(&record), "{}", why(&record));
         assert_eq!(host.replaced(), None, "the old is left");
-        host.is_back(&[]);
-        host.is_clean();
+        host.assert_back(&[]);
+        host.assert_clean();
     };
     what_was_down_stays_down: async {
         let host = host().await;
         host.systemd.admin_stops(MAILROOM);
-        host.until(|host| !host.systemd.is_active(MAILROOM)).await;
+        host.wait_until(|host| !host.systemd.is_active(MAILROOM)).await;
         let record = host.restore().await;
         assert!(is_complete(&record), "{}", why(&record));
-        host.is_back(&[MAILROOM]);
+        host.assert_back(&[MAILROOM]);
     };
     preflight_fails_and_gitlab_is_not_touched: async {
         let host = host().await;
@@ -95,7 +95,7 @@ cases! {
         assert_eq!(record.failure.and_then(|failure| failure.unit).as_deref(), Some(PREFLIGHT));
         assert_eq!(host.systemd.started(crate::restore::WINDOW), 0);
         assert_eq!(host.systemd.started(PUMA), 1);
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     undo_fails: fails(UNDO);
     loading_fails: fails(POSTGRESQL);
@@ -115,12 +115,12 @@ cases! {
         let record = host.restore().await;
         assert!(is_complete(&record), "{}", why(&record));
         assert_eq!(host.replaced(), None);
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     half_way_and_started_by_hand_it_is_asked_again: async {
         let host = half_way().await;
         host.systemd.admin_starts(RESUME);
-        host.until(|host| !host.systemd.busy().iter().any(|unit| unit == RESUME)).await;
+        host.wait_until(|host| !host.systemd.busy().iter().any(|unit| unit == RESUME)).await;
         assert!(!host.systemd.is_active(PUMA), "resume started half a restore");
         assert!(host.paused().is_some(), "what ran before is forgotten");
     };
@@ -128,38 +128,38 @@ cases! {
         let host = host().await;
         host.takes(PUMA, 30.0);
         host.begin_restore();
-        host.until(|host| host.replaced() == Some(State::Switched)).await;
+        host.wait_until(|host| host.replaced() == Some(State::Switched)).await;
         kill(&host);
         host.restored().await;
-        host.is_back(&[]);
-        host.until(|host| host.replaced().is_none()).await;
+        host.assert_back(&[]);
+        host.wait_until(|host| host.replaced().is_none()).await;
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     finish_fails_once: async {
         let host = host().await;
         host.ends_with(FINISH, &[1]);
         let record = host.restore().await;
         assert_eq!(host.replaced(), None, "{}", why(&record));
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     nobody_asked: async {
         let host = host().await;
         host.systemd.admin_starts(crate::restore::TARGET);
-        host.until(|host| host.over()).await;
+        host.wait_until(|host| host.is_over()).await;
         assert_eq!(host.systemd.started(PREFLIGHT), 0);
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     a_backup_is_running: async {
         let host = in_stage("store").await;
         host.begin_restore();
-        host.until(|host| host.systemd.started(crate::restore::RUN) == 1
+        host.wait_until(|host| host.systemd.started(crate::restore::RUN) == 1
             && !host.systemd.busy().iter().any(|unit| unit == crate::restore::RUN)).await;
         let record = host.end().await;
         assert!(is_complete(&record), "{}", why(&record));
         assert_eq!(host.systemd.started(PREFLIGHT), 0);
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     asked_for_in_a_backups_window_it_leaves_that_alone: async {
         let host = in_stage("window").await;
@@ -170,13 +170,13 @@ cases! {
         assert!(is_complete(&record), "{}", why(&record));
         assert_eq!(host.systemd.started(crate::restore::RUN), 1);
         assert_eq!(environment(), before, "the backup's steps were told of another run");
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
     a_restore_is_running: async {
         let host = at(POSTGRESQL).await;
         host.begin();
         let record = host.restored().await;
         assert!(is_complete(&record), "{}", why(&record));
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
 }

@@ -1,43 +1,44 @@
-//! An admin stops, starts or restarts a part of GitLab while a run is at it: what he has stopped stays
-//! down, and a restart stops nothing.
+//! An admin stops, starts or restarts units of GitLab during a run: a stopped unit stays down, a
+//! restarted one does not.
 
 use super::*;
 
-/// In the window.
+/// `how` happens in the window: the run is complete, and all units except `down` are up.
 async fn in_the_window(how: fn(&Host), down: &[&str]) {
     let host = in_stage("window").await;
-    // Those that are down are looked at, and from then on watched.
+    // The executor needs a moment to mark the units that are down.
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     how(&host);
     let record = host.end().await;
     assert!(is_complete(&record), "{}", why(&record));
-    host.is_back(down);
+    host.assert_back(down);
 }
 
-/// While Puma is being started and the others run again.
+/// `how` happens while Puma is starting and the others run again.
 async fn while_it_returns(how: fn(&Host), down: &[&str]) {
     let host = in_stage("window").await;
     host.takes(PUMA, 8.0);
-    host.until(|host| host.systemd.is_active(SIDEKIQ) && host.systemd.sub(PUMA) == "start").await;
+    host.wait_until(|host| host.systemd.is_active(SIDEKIQ) && host.systemd.sub(PUMA) == "start")
+        .await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     how(&host);
     host.end().await;
-    host.is_back(down);
+    host.assert_back(down);
 }
 
-/// Before the run.
+/// These units are stopped before the run, and stay down.
 async fn before(down: &[&'static str]) {
     let host = Host::new("").await;
     for unit in down {
         host.systemd.admin_stops(unit);
     }
-    host.until(|host| down.iter().all(|unit| !host.systemd.is_active(unit))).await;
+    host.wait_until(|host| down.iter().all(|unit| !host.systemd.is_active(unit))).await;
     let all: Vec<&str> = ALL.into_iter().filter(|unit| !host.systemd.is_active(unit)).collect();
     let record = host.run().await;
     assert!(is_complete(&record), "{}", why(&record));
-    host.is_back(&all);
+    host.assert_back(&all);
     assert!(is_complete(&host.run().await));
-    host.is_back(&all);
+    host.assert_back(&all);
 }
 
 cases! {
@@ -48,8 +49,8 @@ cases! {
         host.systemd.admin_stops(MAILROOM);
         host.systemd.admin_stops(SIDEKIQ);
     }, &[SIDEKIQ, MAILROOM]);
-    sidekiq_is_tried_to_restart_in_the_window: in_the_window(|host| host.systemd.admin_tries_restart(SIDEKIQ), &[]);
-    all_is_tried_to_restart_in_the_window: in_the_window(|host| host.systemd.admin_tries_restart(GITLAB), &[]);
+    sidekiq_is_tried_to_restart_in_the_window: in_the_window(|host| host.systemd.admin_try_restarts(SIDEKIQ), &[]);
+    all_is_tried_to_restart_in_the_window: in_the_window(|host| host.systemd.admin_try_restarts(GITLAB), &[]);
     sidekiq_is_stopped_while_puma_starts: while_it_returns(|host| host.systemd.admin_stops(SIDEKIQ), &[SIDEKIQ]);
     puma_is_stopped_while_it_starts: while_it_returns(|host| host.systemd.admin_stops(PUMA), &[PUMA]);
     all_is_stopped_while_puma_starts: while_it_returns(|host| host.systemd.admin_stops(GITLAB), &ALL);
@@ -63,12 +64,12 @@ cases! {
     a_stop_that_takes_long_while_puma_starts: async {
         let host = in_stage("window").await;
         host.takes(PUMA, 8.0);
-        host.until(|host| host.systemd.is_active(SIDEKIQ) && host.systemd.sub(PUMA) == "start").await;
+        host.wait_until(|host| host.systemd.is_active(SIDEKIQ) && host.systemd.sub(PUMA) == "start").await;
         host.systemd.script(SIDEKIQ, |script| script.stops_in = Some(std::time::Duration::from_secs(5)));
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         host.systemd.admin_stops(SIDEKIQ);
         host.end().await;
-        host.is_back(&[SIDEKIQ]);
+        host.assert_back(&[SIDEKIQ]);
     };
     sidekiq_is_stopped_in_the_window_and_started_again: async {
         let host = in_stage("window").await;
@@ -83,6 +84,6 @@ cases! {
         let host = in_stage("store").await;
         host.systemd.admin_stops(SIDEKIQ);
         assert!(is_complete(&host.end().await));
-        host.is_back(&[SIDEKIQ]);
+        host.assert_back(&[SIDEKIQ]);
     };
 }

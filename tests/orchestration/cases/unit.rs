@@ -1,20 +1,20 @@
-//! Units of ours that fail, are killed, or do not run.
+//! Units of the run fail, are killed, or do not run.
 
 use super::*;
 
-/// One outside the window is killed at its work.
+/// A unit outside of the window is killed while it runs.
 async fn killed(unit: &'static str, complete: bool) {
     let host = Host::new("").await;
     host.takes(unit, 2.0);
     host.begin();
-    host.at_work(unit).await;
+    host.wait_until_activating(unit).await;
     host.systemd.kills(unit);
     let record = host.end().await;
     assert_eq!(is_complete(&record), complete, "{}", why(&record));
-    back_and_next(&host, &[]).await;
+    assert_back_and_next_run(&host, &[]).await;
 }
 
-/// It fails so often.
+/// The starts of a unit end with these statuses.
 async fn fails(unit: &'static str, ends: &[i32], complete: bool) {
     let host = Host::new("").await;
     host.ends_with(unit, ends);
@@ -28,20 +28,20 @@ async fn fails(unit: &'static str, ends: &[i32], complete: bool) {
             why(&record)
         );
     }
-    back_and_next(&host, &[]).await;
+    assert_back_and_next_run(&host, &[]).await;
 }
 
-/// A condition keeps it from running.
-async fn never(unit: &'static str) {
+/// The condition of a unit is not met: the run fails with that reason.
+async fn has_unmet_condition(unit: &'static str) {
     let host = Host::new("").await;
     host.systemd
         .script(unit, |script| script.condition = Some("ConditionPathExists=/nowhere".into()));
     let record = host.run().await;
     assert!(!is_complete(&record));
     assert!(why(&record).contains("ConditionPathExists=/nowhere"), "{}", why(&record));
-    host.is_back(&[]);
+    host.assert_back(&[]);
     host.systemd.script(unit, |script| script.condition = None);
-    back_and_next(&host, &[]).await;
+    assert_back_and_next_run(&host, &[]).await;
 }
 
 const PREFLIGHT: &str = "gitlab-backup-preflight.service";
@@ -63,7 +63,7 @@ cases! {
         let record = host.run().await;
         assert!(why(&record).contains("preflight"), "{}", why(&record));
         assert_eq!(host.systemd.started(PUMA), 1);
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
     presync_fails_once: fails(PRESYNC, &[1], true);
     the_dump_fails_twice: fails(POSTGRESQL, &[1, 1], true);
@@ -78,9 +78,9 @@ cases! {
         host.ends_with(FILES, &[1]);
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
-        // systemd starts what it requires before it tries again.
+        // The restart of one also starts the other, which it requires.
         assert_eq!((host.systemd.started(POSTGRESQL), host.systemd.started(FILES)), (3, 2));
-        back_and_next(&host, &[]).await;
+        assert_back_and_next_run(&host, &[]).await;
     };
     a_dump_of_two_hours_is_waited_for: async {
         let host = Host::new("").await;
@@ -94,22 +94,22 @@ cases! {
         host.systemd.file(POSTGRESQL, |file| file.start_timeout = Some(std::time::Duration::from_secs(100)));
         let record = host.run().await;
         assert!(why(&record).contains("ran out of time"), "{}", why(&record));
-        host.is_back(&[]);
+        host.assert_back(&[]);
     };
-    the_manifest_never_runs: never(MANIFEST);
-    the_files_never_run: never(FILES);
-    the_files_in_the_window_never_run: never("gitlab-backup-files-live.service");
-    fsplan_never_runs: never("gitlab-backup-fsplan.service");
-    what_is_held_for_the_dump_ends_with_it: async {
+    the_manifest_never_runs: has_unmet_condition(MANIFEST);
+    the_files_never_run: has_unmet_condition(FILES);
+    the_files_in_the_window_never_run: has_unmet_condition("gitlab-backup-files-live.service");
+    fsplan_never_runs: has_unmet_condition("gitlab-backup-fsplan.service");
+    the_snapshot_of_postgresql_ends_with_the_dump: async {
         let host = Host::new("").await;
         host.takes(FILES, 60.0);
         host.begin();
-        host.at_work(FILES).await;
-        host.until(|host| !host.systemd.is_active("gitlab-backup-pgsnapshot.service")).await;
+        host.wait_until_activating(FILES).await;
+        host.wait_until(|host| !host.systemd.is_active("gitlab-backup-pgsnapshot.service")).await;
         assert_eq!(host.systemd.sub(FILES), "start");
         assert!(is_complete(&host.end().await));
     };
-    a_step_that_fails_after_the_manifest_fails_no_backup: async {
+    a_step_that_fails_after_the_manifest_does_not_fail_the_backup: async {
         let host = with_steps().await;
         host.ends_with(&step("finish"), &[1]);
         let record = host.run().await;

@@ -1,29 +1,29 @@
-//! Transactions and jobs, as systemd makes and runs them (core/transaction.c, core/job.c).
+//! Transactions and jobs, as in systemd (core/transaction.c, core/job.c).
 
 use anyhow::{Result, bail, ensure};
 use gitlab_backup::systemd::{ActiveState, JobEvent, Mode};
 
 use super::{State, job};
 
-/// What a job is for.
+/// The type of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     Start,
     Stop,
 }
 
-/// A job that is queued or running.
+/// A queued or running job.
 #[derive(Debug)]
 pub struct Job {
     pub unit: String,
     pub kind: Type,
     pub running: bool,
-    /// Whether a start follows: a restart.
+    /// Whether a start follows, for a restart.
     pub again: bool,
 }
 
-/// What is queued together. A job that has nothing to do is dropped, and with it what it alone has
-/// pulled in; the one that was asked for stays.
+/// The jobs of one request. A job without effect is dropped, together with those that only it pulls
+/// in, except the requested job itself.
 #[derive(Default)]
 struct Transaction {
     jobs: Vec<(String, Type)>,
@@ -36,7 +36,7 @@ impl Transaction {
 }
 
 impl State {
-    /// Queues a job with all that belongs to it; its number.
+    /// Queues a job and those that it pulls in. Returns its id.
     pub(super) fn enqueue(&mut self, unit: &str, kind: Type, mode: Mode) -> Result<u32> {
         let mut transaction = Transaction::default();
         match kind {
@@ -46,24 +46,23 @@ impl State {
         self.install(transaction, unit, mode, false)
     }
 
-    /// Stops what is to be stopped with it, and starts that again.
+    /// Stops a unit and those that are stopped with it, and starts them again.
     pub(super) fn restart(&mut self, unit: &str) -> Result<u32> {
         let mut transaction = Transaction::default();
         self.add_stop(&mut transaction, unit, Mode::Replace);
         self.install(transaction, unit, Mode::Replace, true)
     }
 
-    /// The same if it runs.
+    /// Restarts a unit that is up. For one that is down, queues a job without effect.
     pub(super) fn try_restart(&mut self, unit: &str) -> Result<()> {
         if !self.units[unit].active.is_down() {
             return self.restart(unit).map(drop);
         }
-        // A job with nothing to do.
         let id = self.next_job;
         self.next_job += 1;
-        self.tell(&job(JobEvent::New { id, unit: unit.to_owned() }));
+        self.emit(&job(JobEvent::New { id, unit: unit.to_owned() }));
         let result = "done".to_owned();
-        self.tell(&job(JobEvent::Removed { id, unit: unit.to_owned(), result }));
+        self.emit(&job(JobEvent::Removed { id, unit: unit.to_owned(), result }));
         Ok(())
     }
 
@@ -166,26 +165,26 @@ impl State {
                 self.jobs.get_mut(&old).unwrap().again |= again;
                 return old;
             }
-            // What depends on it is not told: only its own job is gone.
+            // Without effect on its dependents.
             self.finish(old, "canceled", false);
         }
         let id = self.next_job;
         self.next_job += 1;
         self.jobs.insert(id, Job { unit: unit.to_owned(), kind, running: false, again });
         self.unit(unit).job = Some(id);
-        self.tell(&job(JobEvent::New { id, unit: unit.to_owned() }));
-        self.tell_of(unit);
+        self.emit(&job(JobEvent::New { id, unit: unit.to_owned() }));
+        self.emit_change(unit);
         id
     }
 
-    /// Ends a job, and fails what waits for a start that has not come about.
+    /// Ends a job. With `recursive`, a failed start also fails the jobs that depend on it.
     pub(super) fn finish(&mut self, id: u32, result: &str, recursive: bool) {
         let Some(ended) = self.jobs.remove(&id) else { return };
         let unit = ended.unit.clone();
         self.unit(&unit).job = None;
-        self.tell_of(&unit);
+        self.emit_change(&unit);
         let removed = JobEvent::Removed { id, unit: unit.clone(), result: result.to_owned() };
-        self.tell(&job(removed));
+        self.emit(&job(removed));
         if recursive && result != "done" && ended.kind == Type::Start {
             for dependency in ["Requires", "BindsTo", "Requisite"] {
                 for other in self.naming(&unit, dependency) {
@@ -201,7 +200,7 @@ impl State {
         self.bound.push_back(unit);
     }
 
-    /// A stop has come to its end; that of a restart goes on as a start.
+    /// Ends a stop; that of a restart becomes a start.
     pub(super) fn stopped(&mut self, id: u32) {
         let job = self.jobs.get_mut(&id).unwrap();
         if !job.again {
@@ -210,8 +209,8 @@ impl State {
         (job.kind, job.running, job.again) = (Type::Start, false, false);
     }
 
-    /// Ends the job that has come to what it is for, or cannot any more.
-    pub(super) fn job_of_state(&mut self, unit: &str, active: ActiveState) {
+    /// Ends the job of a unit if the new state decides it.
+    pub(super) fn update_job(&mut self, unit: &str, active: ActiveState) {
         let Some(id) = self.unit(unit).job else { return };
         if !self.jobs[&id].running {
             return;
@@ -227,7 +226,7 @@ impl State {
         }
     }
 
-    /// Runs one job that waits for nothing; whether there was one.
+    /// Runs one job that can run. Returns whether there was one.
     pub(super) fn run_next(&mut self) -> bool {
         let waiting = self.jobs.iter().filter(|(_, job)| !job.running);
         let free = waiting.filter(|(_, job)| self.is_runnable(job)).map(|(id, _)| *id).next();
@@ -242,10 +241,9 @@ impl State {
         true
     }
 
-    /// Stops go before starts, whatever the order of the units is; among themselves, they go the
-    /// other way round.
+    /// Whether no other job must run first. Stops run before starts, and in the reverse order of
+    /// the units.
     fn is_runnable(&self, job: &Job) -> bool {
-        // What still goes down cannot be started.
         let goes_down = self.units[&job.unit].active == ActiveState::Deactivating;
         if job.kind == Type::Start && goes_down {
             return false;

@@ -1,4 +1,4 @@
-//! How a unit comes up and goes down (core/service.c, core/timer.c).
+//! The states of a unit, as in systemd (core/service.c, core/timer.c).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use super::{JobType, State, Systemd};
 
 impl State {
     fn systemd(&self) -> Systemd {
-        Systemd(self.me.upgrade().expect("it lives as long as its tasks"))
+        Systemd(self.me.upgrade().expect("systemd lives as long as its tasks"))
     }
 
-    /// Does something later, unless the unit has moved on by then.
+    /// Executes `work` after a time, unless the tasks of the unit are ended before.
     fn later(&mut self, name: &str, after: Option<Duration>, work: fn(&mut State, &str)) {
         let Some(after) = after.filter(|after| *after < Duration::from_secs(1 << 32)) else {
             return;
@@ -28,8 +28,8 @@ impl State {
         self.unit(name).tasks.push(task.abort_handle());
     }
 
-    /// Begins a process, and tells when it has ended.
-    fn begin(&mut self, name: &str, program: Program, ended: fn(&mut State, &str, i32)) {
+    /// Starts a process, and calls `ended` with its exit status.
+    fn spawn(&mut self, name: &str, program: Program, ended: fn(&mut State, &str, i32)) {
         let unit = self.unit(name);
         let (code, status) = match unit.result {
             "signal" => ("killed", if unit.exit_status == 9 { "KILL" } else { "TERM" }.to_owned()),
@@ -50,12 +50,12 @@ impl State {
         self.unit(name).tasks.push(task.abort_handle());
     }
 
-    /// A start job runs.
+    /// Runs a start job.
     pub(super) fn start_unit(&mut self, job: u32, name: &str) {
         let unit = self.unit(name);
         match unit.active {
             ActiveState::Active | ActiveState::Reloading => return self.finish(job, "done", true),
-            // It is on its way, by an earlier job or of its own.
+            // Already starting.
             ActiveState::Activating if unit.sub == "auto-restart" => unit.end_tasks(),
             ActiveState::Activating => return,
             ActiveState::Inactive | ActiveState::Failed | ActiveState::Deactivating => {}
@@ -66,7 +66,7 @@ impl State {
             return self.finish(job, "done", true);
         }
         if self.unit(name).hits_the_limit() {
-            // Only of one that had ended well.
+            // A failed unit keeps its result.
             let unit = self.unit(name);
             if unit.result == "success" {
                 unit.result = "start-limit-hit";
@@ -88,13 +88,13 @@ impl State {
         }
         if let Some((after, _)) = unit.file.timer.clone() {
             self.set(name, ActiveState::Active, "waiting", false);
-            return self.later(name, Some(after), |state, name| state.elapses(name));
+            return self.later(name, Some(after), |state, name| state.elapse(name));
         }
         unit.started += 1;
         let (kind, timeout) = (unit.file.kind, unit.file.start_timeout);
         let main = Rc::clone(&unit.script.main);
         self.set(name, ActiveState::Activating, "start", false);
-        self.begin(name, main, |state, name, status| state.main_ended(name, status));
+        self.spawn(name, main, |state, name, status| state.main_ended(name, status));
         match kind {
             Type::Simple => self.set(name, ActiveState::Active, "running", false),
             Type::Notify | Type::Oneshot => {
@@ -119,13 +119,14 @@ impl State {
         }
     }
 
-    fn elapses(&mut self, name: &str) {
+    /// The timer has elapsed.
+    fn elapse(&mut self, name: &str) {
         let Some((_, starts)) = self.unit(name).file.timer.clone() else { return };
         let _ = self.enqueue(&starts, JobType::Start, Mode::Replace);
         self.set(name, ActiveState::Inactive, "dead", false);
     }
 
-    /// The main process has ended by itself.
+    /// The main process has ended.
     fn main_ended(&mut self, name: &str, status: i32) {
         let unit = self.unit(name);
         unit.end_tasks();
@@ -143,7 +144,7 @@ impl State {
         self.stop_post(name);
     }
 
-    /// A stop job runs.
+    /// Runs a stop job.
     pub(super) fn stop_unit(&mut self, job: u32, name: &str) {
         let unit = self.unit(name);
         match (unit.active, unit.sub) {
@@ -159,26 +160,26 @@ impl State {
             }
             (_, "exited") => self.stop_post(name),
             (_, sub) => {
-                // Of a oneshot, SIGTERM is no clean end.
+                // For a oneshot service, SIGTERM is a failure.
                 if sub == "start" && unit.file.kind == Type::Oneshot {
                     (unit.result, unit.exit_status) = ("signal", 15);
                 }
                 let (stops_in, timeout) = (unit.script.stops_in, unit.file.stop_timeout);
                 self.set(name, ActiveState::Deactivating, "stop-sigterm", false);
                 if stops_in == Some(Duration::ZERO) {
-                    return self.is_gone(name);
+                    return self.main_terminated(name);
                 }
-                self.later(name, stops_in, |state, name| state.is_gone(name));
+                self.later(name, stops_in, |state, name| state.main_terminated(name));
                 self.later(name, timeout, |state, name| {
                     state.unit(name).result = "timeout";
-                    state.is_gone(name);
+                    state.main_terminated(name);
                 });
             }
         }
     }
 
-    /// The main process has ended, as it was told.
-    fn is_gone(&mut self, name: &str) {
+    /// The main process has ended after SIGTERM.
+    fn main_terminated(&mut self, name: &str) {
         self.unit(name).end_tasks();
         self.stop_post(name);
     }
@@ -191,28 +192,30 @@ impl State {
         let is_post = unit.sub == "stop-post";
         unit.end_tasks();
         (unit.result, unit.exit_status) = ("signal", 9);
-        if is_post { self.dead(name) } else { self.stop_post(name) }
+        if is_post { self.finish_stop(name) } else { self.stop_post(name) }
     }
 
+    /// Runs `ExecStopPost=`, if there is one.
     fn stop_post(&mut self, name: &str) {
         self.unit(name).end_tasks();
         match self.unit(name).script.stop_post.clone() {
-            None => self.dead(name),
+            None => self.finish_stop(name),
             Some(program) => {
                 self.set(name, ActiveState::Deactivating, "stop-post", false);
-                self.begin(name, program, |state, name, status| {
+                self.spawn(name, program, |state, name, status| {
                     let unit = state.unit(name);
                     unit.end_tasks();
                     if status != 0 && unit.result == "success" {
                         (unit.result, unit.exit_status) = ("exit-code", status);
                     }
-                    state.dead(name);
+                    state.finish_stop(name);
                 });
             }
         }
     }
 
-    fn dead(&mut self, name: &str) {
+    /// All processes have ended: sets the final state, and restarts the unit if it is configured.
+    fn finish_stop(&mut self, name: &str) {
         let stopping = self.unit(name).job.is_some_and(|job| self.jobs[&job].kind == JobType::Stop);
         let unit = self.unit(name);
         let failed = unit.result != "success";
@@ -226,7 +229,7 @@ impl State {
         if restarts && self.unit(name).job.is_none() {
             self.set(name, ActiveState::Activating, "auto-restart", true);
             self.later(name, Some(after), |state, name| {
-                // The first half of a restart: it is down, whatever becomes of the other.
+                // A restart first goes through "inactive".
                 let queued = state.enqueue(name, JobType::Start, Mode::Replace);
                 if queued.is_ok() {
                     state.set(name, ActiveState::Inactive, "dead", true);

@@ -1,4 +1,4 @@
-//! A unit: what its file says, what its process does, and how it stands.
+//! A unit: its file, its programs and its state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Systemd;
 
-/// The dependencies that count, systemd.unit(5).
+/// The simulated dependencies, systemd.unit(5).
 pub const DEPENDENCIES: [&str; 10] = [
     "Requires",
     "Requisite",
@@ -25,41 +25,41 @@ pub const DEPENDENCIES: [&str; 10] = [
     "OnSuccess",
 ];
 
-/// What is begun when a process is.
+/// A process.
 pub struct Process {
     pub systemd: Systemd,
     pub unit: String,
-    /// `$SERVICE_RESULT`, `$EXIT_CODE` and `$EXIT_STATUS`, for what comes after the main process.
+    /// `$SERVICE_RESULT`, `$EXIT_CODE` and `$EXIT_STATUS`, for `ExecStopPost=`.
     pub ended: [String; 3],
-    /// Which start of the unit it belongs to.
+    /// The invocation of the unit that it belongs to.
     pub invocation: u32,
 }
 
 impl Process {
-    /// `READY=1`
+    /// Sends `READY=1`.
     pub fn ready(&self) {
         self.systemd.ready(&self.unit, self.invocation);
     }
 }
 
-/// What a process does; its exit status.
+/// A program: a function that returns the exit status.
 pub type Program = Rc<dyn Fn(Process) -> LocalBoxFuture<'static, i32>>;
 
-/// A program that does `work`.
+/// A program that executes `work`.
 pub fn program<F: Future<Output = i32> + 'static>(
     work: impl Fn(Process) -> F + 'static,
 ) -> Program {
     Rc::new(move |process| Box::pin(work(process)))
 }
 
-/// What the processes of a unit do.
+/// The programs of a unit.
 #[derive(Clone)]
 pub struct Script {
     pub main: Program,
-    /// How long it goes on after SIGTERM; for ever, if none.
+    /// How long the program runs after SIGTERM; for ever, if none.
     pub stops_in: Option<Duration>,
     pub stop_post: Option<Program>,
-    /// The condition that is not met.
+    /// A condition that is not met.
     pub condition: Option<String>,
 }
 
@@ -69,7 +69,7 @@ impl Script {
     }
 }
 
-/// How a service gets up.
+/// `Type=`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     Simple,
@@ -77,27 +77,28 @@ pub enum Type {
     Oneshot,
 }
 
-/// What a unit file says.
+/// The settings of a unit file.
 #[derive(Clone)]
 pub struct File {
     pub dependencies: BTreeMap<&'static str, Vec<String>>,
     pub kind: Type,
     pub stop_when_unneeded: bool,
     pub remain_after_exit: bool,
-    /// `on-failure` and `always`
+    /// Whether `Restart=` applies to failures, and to every end.
     pub restart: (bool, bool),
     pub restart_after: Duration,
     pub start_timeout: Option<Duration>,
     pub stop_timeout: Option<Duration>,
-    /// So many starts in so long.
+    /// The number of starts that is permitted in a period.
     pub start_limit: (usize, Duration),
-    /// Of a timer: when, and what it starts.
+    /// For a timer, `OnActiveSec=` and the unit that it starts.
     pub timer: Option<(Duration, String)>,
+    /// Whether the unit is removed when it is down.
     pub collect: bool,
 }
 
-/// A time as systemd writes it; none for `infinity`.
-fn time(text: &str) -> Option<Duration> {
+/// Parses a time span; none for `infinity`.
+fn parse_time(text: &str) -> Option<Duration> {
     let (digits, unit) =
         text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let number: u64 = digits.parse().ok()?;
@@ -106,7 +107,7 @@ fn time(text: &str) -> Option<Duration> {
         "" | "s" => Duration::from_secs(number),
         "min" => Duration::from_secs(60 * number),
         "h" => Duration::from_secs(3600 * number),
-        other => panic!("a time in '{other}'"),
+        other => panic!("unknown unit of time '{other}'"),
     })
 }
 
@@ -123,7 +124,7 @@ impl File {
         let last = |key: &str| all(key).pop();
         let is = |key: &str| last(key).as_deref() == Some("yes");
         let timeout = |key: &str, default: u64| match last(key) {
-            Some(text) => time(&text),
+            Some(text) => parse_time(&text),
             None => Some(Duration::from_secs(default)),
         };
         let kind = match last("Type").as_deref() {
@@ -143,7 +144,7 @@ impl File {
                 _ => (false, false),
             },
             restart_after: last("RestartSec")
-                .and_then(|text| time(&text))
+                .and_then(|text| parse_time(&text))
                 .unwrap_or(Duration::from_millis(100)),
             start_timeout: match kind {
                 Type::Oneshot if last("TimeoutStartSec").is_none() => None,
@@ -152,17 +153,19 @@ impl File {
             stop_timeout: timeout("TimeoutStopSec", 90),
             start_limit: (
                 last("StartLimitBurst").map_or(5, |burst| burst.parse().unwrap()),
-                interval
-                    .map_or(Duration::from_secs(10), |text| time(&text).unwrap_or(Duration::MAX)),
+                interval.map_or(Duration::from_secs(10), |text| {
+                    parse_time(&text).unwrap_or(Duration::MAX)
+                }),
             ),
-            timer: last("OnActiveSec")
-                .map(|after| (time(&after).unwrap(), last("Unit").expect("a timer has a unit"))),
+            timer: last("OnActiveSec").map(|after| {
+                (parse_time(&after).unwrap(), last("Unit").expect("a timer has a unit"))
+            }),
             collect: false,
         }
     }
 }
 
-/// A unit, as it stands.
+/// A unit and its state.
 pub struct Unit {
     pub file: File,
     pub script: Script,
@@ -178,10 +181,10 @@ pub struct Unit {
     pub inactive_exit: u64,
     pub inactive_enter: u64,
     pub invocation: u32,
-    /// The process that it waits for, and what ends that.
+    /// Its processes and timeouts.
     pub tasks: Vec<AbortHandle>,
     pub starts: VecDeque<Instant>,
-    /// How often it was told to start.
+    /// How often the main program was started.
     pub started: u32,
 }
 
@@ -208,7 +211,7 @@ impl Unit {
         }
     }
 
-    /// Whether one more start now is too many.
+    /// Whether another start exceeds the start limit. Counts the start if not.
     pub fn hits_the_limit(&mut self) -> bool {
         let (burst, interval) = self.file.start_limit;
         if interval.is_zero() {
