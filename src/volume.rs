@@ -1,6 +1,6 @@
 //! Volumes: the storage below file systems that can make snapshots. One file for each kind.
 //!
-//! The name of a snapshot has the prefix [`PREFIX`] and the ID of its run. A snapshot is recorded
+//! The name of a snapshot is `gitlab-backup-`, the ID of its run and a number. A snapshot is recorded
 //! before it is created, so that it can be removed after any crash. After a reboot, snapshots are
 //! found by their names. Nothing with another name is ever removed.
 

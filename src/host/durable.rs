@@ -6,9 +6,8 @@
 //! the old file or the new one under the final name, never a part of one. When a function of this
 //! module returns, the caller can remove what the new file replaces (an old password, a journal).
 //!
-//! [`write`] and its variants take paths in directories that only root can change. In directories
-//! of other accounts, [`Directory`](super::beneath::Directory) calls the same [`write_in`] with an
-//! open directory.
+//! [`write()`] and its variants take paths in directories that only root can change. In directories
+//! of other accounts, [`Directory`](super::beneath::Directory) does the same with an open directory.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -48,10 +47,10 @@ pub fn write(path: &Path, mode: u32, content: impl AsRef<[u8]>) -> Result<()> {
     write_with(path, mode, |file| Ok(file.write_all(content.as_ref())?))
 }
 
-/// Like [`write`], with the content that `fill` writes.
+/// Like [`write()`], with the content that `fill` writes.
 ///
 /// # Errors
-/// As [`write`], and those of `fill`.
+/// As [`write()`], and those of `fill`.
 pub fn write_with(
     path: &Path,
     mode: u32,
