@@ -2,15 +2,15 @@
 //! check-ignore`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use gitlab_backup::frozen::Exclude;
 use proptest::prelude::*;
@@ -23,24 +23,33 @@ const NAMES: [&str; 16] = [
     "a*", "a?b", "-",
 ];
 
-/// A tree of directories, files and links, three deep, in a repository of its own.
+/// The directory of the repository that the tree is in.
+const TREE: &str = "tree";
+
+/// A tree of directories, files and links, three deep, below a directory of a Git repository; and a
+/// `git check-ignore` that is asked about it again and again.
 struct Tree {
     directory: tempfile::TempDir,
     paths: Vec<(PathBuf, bool)>,
+    git: Child,
+    questions: ChildStdin,
+    answers: BufReader<ChildStdout>,
 }
 
 impl Tree {
     fn new() -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let mut tree = Self { directory, paths: Vec::new() };
-        assert!(
-            Command::new("git")
-                .args(["init", "--quiet"])
-                .arg(tree.directory.path())
-                .status()
-                .unwrap()
-                .success()
-        );
+        let mut git = Command::new("git");
+        let made = git.args(["init", "--quiet"]).arg(directory.path()).status().unwrap();
+        assert!(made.success());
+        fs::create_dir(directory.path().join(TREE)).unwrap();
+        let mut git = Command::new("git");
+        git.arg("-C").arg(directory.path()).args(["-c", "core.excludesFile=/dev/null"]);
+        git.args(["check-ignore", "--no-index", "--verbose", "--non-matching", "-z", "--stdin"]);
+        let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let questions = git.stdin.take().unwrap();
+        let answers = BufReader::new(git.stdout.take().unwrap());
+        let mut tree = Self { directory, paths: Vec::new(), git, questions, answers };
         tree.fill(Path::new(""), 3);
         tree
     }
@@ -49,7 +58,7 @@ impl Tree {
     fn fill(&mut self, below: &Path, depth: usize) {
         for (number, name) in NAMES.into_iter().enumerate().filter(|(_, name)| *name != ".git") {
             let path = below.join(name);
-            let real = self.directory.path().join(&path);
+            let real = self.directory.path().join(TREE).join(&path);
             let is_directory = depth > 1 && (number % 2 == depth % 2 || name == "cache");
             if name == "-" {
                 symlink("/", &real).unwrap();
@@ -66,33 +75,34 @@ impl Tree {
     }
 
     /// What git ignores of it, by these patterns.
-    fn ignored(&self, patterns: &[String]) -> BTreeSet<PathBuf> {
-        fs::write(self.directory.path().join(".gitignore"), patterns.join("\n") + "\n").unwrap();
-        let mut git = Command::new("git");
-        git.arg("-C").arg(self.directory.path()).args([
-            "-c",
-            "core.excludesFile=/dev/null",
-            "check-ignore",
-            "--no-index",
-            "-z",
-            "--stdin",
-        ]);
-        let mut child = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        let names: Vec<u8> = self
-            .paths
-            .iter()
-            .flat_map(|(path, _)| [path.as_os_str().as_bytes(), b"\0"].concat())
-            .collect();
-        let writer = std::thread::spawn(move || input.write_all(&names).unwrap());
-        let output = child.wait_with_output().unwrap();
-        writer.join().unwrap();
-        output
-            .stdout
-            .split(|byte| *byte == 0)
-            .filter(|path| !path.is_empty())
-            .map(|path| PathBuf::from(OsStr::from_bytes(path)))
-            .collect()
+    fn ignored(&mut self, patterns: &[String]) -> BTreeSet<PathBuf> {
+        let file = self.directory.path().join(TREE).join(".gitignore");
+        fs::write(file, patterns.join("\n") + "\n").unwrap();
+        // Git reads a directory's .gitignore when it enters the directory: with the first question
+        // it leaves the tree of the previous patterns.
+        let outside = PathBuf::from("outside");
+        let paths = self.paths.iter().map(|(path, _)| Path::new(TREE).join(path));
+        let paths: Vec<PathBuf> = std::iter::once(outside).chain(paths).collect();
+        let question: Vec<u8> =
+            paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
+        // A pipe holds this much; more could wait for answers that nobody reads.
+        assert!(question.len() < 65536, "{}", question.len());
+        self.questions.write_all(&question).unwrap();
+        let ignored = paths.into_iter().filter(|path| self.is_ignored(path));
+        ignored.map(|path| path.strip_prefix(TREE).unwrap().to_owned()).collect()
+    }
+
+    /// Reads the answer about `path`: the file of the pattern that decides, its line, the pattern,
+    /// and the path; without a pattern the first three are empty.
+    fn is_ignored(&mut self, path: &Path) -> bool {
+        let [_, _, pattern, of] = [(); 4].map(|()| {
+            let mut field = Vec::new();
+            self.answers.read_until(0, &mut field).unwrap();
+            assert_eq!(field.pop(), Some(0), "git ended");
+            field
+        });
+        assert_eq!(of, path.as_os_str().as_bytes());
+        !pattern.is_empty() && !pattern.starts_with(b"!")
     }
 
     /// What a walk that goes into no directory which is left out does not find.
@@ -137,12 +147,19 @@ fn pattern() -> impl Strategy<Value = String> {
     })
 }
 
-#[test]
-fn what_is_left_out_is_what_git_would_ignore() {
-    let tree = Tree::new();
-    assert!(tree.paths.len() > 500, "{}", tree.paths.len());
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let _ = self.git.kill();
+        let _ = self.git.wait();
+    }
+}
+
+/// Judges so many lists of patterns. How many were judged, and of how many git ignores something.
+fn judge(cases: u32) -> [u32; 2] {
+    let tree = RefCell::new(Tree::new());
+    assert!(tree.borrow().paths.len() > 500, "{}", tree.borrow().paths.len());
     let mut runner = TestRunner::new(Config {
-        cases: 10_000,
+        cases,
         failure_persistence: None,
         max_global_rejects: 100_000,
         ..Config::default()
@@ -153,17 +170,28 @@ fn what_is_left_out_is_what_git_would_ignore() {
         let Ok(exclude) = Exclude::new(&patterns) else {
             return Err(TestCaseError::reject("no pattern"));
         };
-        let (expected, found) = (tree.ignored(&patterns), tree.left_out(&exclude));
+        let expected = tree.borrow_mut().ignored(&patterns);
+        let found = tree.borrow().left_out(&exclude);
         prop_assert!(
             expected == found,
             "{patterns:?}: {:?}",
             expected.symmetric_difference(&found).collect::<Vec<_>>()
         );
         let [all, some] = judged.get();
-        judged.set([all + 1, some + usize::from(!expected.is_empty())]);
+        judged.set([all + 1, some + u32::from(!expected.is_empty())]);
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    let [all, some] = judged.get();
+    judged.get()
+}
+
+#[test]
+fn what_is_left_out_is_what_git_would_ignore() {
+    // On two cores at once.
+    let [one, two] = std::thread::scope(|scope| {
+        let other = scope.spawn(|| judge(5_000));
+        [judge(5_000), other.join().unwrap()]
+    });
+    let (all, some) = (one[0] + two[0], one[1] + two[1]);
     assert!(all >= 10_000 && some > all / 2, "{all} judged, and in {some} git ignores something");
 }
