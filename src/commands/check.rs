@@ -83,7 +83,7 @@ async fn host(config: &Config) -> Vec<Finding> {
     }
     if !mounted::is_among(&preflight) {
         findings.extend(links::findings(config));
-        findings.extend(files::explain(config));
+        findings.extend(files::explain_capture(config));
     }
     findings.extend(preflight);
     findings.extend(proxy::findings(config).await);

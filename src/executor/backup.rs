@@ -16,7 +16,7 @@ use crate::runs::budget::budget;
 use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, left};
 use crate::runs::{Kind, Newest, Outcome, Record, paused};
-use crate::stores::files::{Pass, left_out};
+use crate::stores::files::{Pass, read_left_out};
 use crate::units::{Plan, Restore, Unit};
 
 /// A backup that goes on.
@@ -129,7 +129,7 @@ impl Backup<'_> {
         stage::drive(self.machine, Stage::Store, &members, &held).await?;
         self.record.outcome = Outcome::Complete;
         self.record.parts = parts(self.machine.root)?;
-        self.record.warnings.extend(left_out(self.machine.root)?);
+        self.record.warnings.extend(read_left_out(self.machine.root)?);
         let location = Some(self.config.repository.location.clone());
         let newest = Newest { run: self.record.id.clone(), location };
         if let Err(error) = newest.save(self.machine.root) {
@@ -167,7 +167,7 @@ impl Backup<'_> {
             true => read_json::<Pass>(&self.machine.root.at(paths::PASS))?.unwrap_or_default(),
             false => Pass::default(),
         };
-        let Some(budget) = budget(&records, pass.ahead(since)) else {
+        let Some(budget) = budget(&records, pass.estimate_window(since)) else {
             tracing::info!("how long GitLab will be away is told from the second run on");
             return Ok(());
         };

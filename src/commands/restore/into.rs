@@ -96,7 +96,7 @@ pub(super) fn lay_out(
                     text::path(repository)
                 );
             }
-            let found = alternates::look(&target, path, &part.paths)?;
+            let found = alternates::find_repositories(&target, path, &part.paths)?;
             let repositories = found.repositories.clone();
             let whole = pools(config, part, &target, found);
             checked(config, part, &repositories);
@@ -110,7 +110,7 @@ pub(super) fn lay_out(
 /// Tells what Git thinks of the repositories that were laid out.
 fn checked(config: &Config, part: &Part, repositories: &[PathBuf]) {
     for repository in repositories.iter().take(CHECKED) {
-        match files::git_is_there()
+        match files::ensure_git_installed()
             .and_then(|()| files::fsck(config, part, repository, Path::new(SCRATCH)))
         {
             Ok(seen) => say!("git {}: {seen}", text::path(repository)),
@@ -154,7 +154,7 @@ fn pools(config: &Config, part: &Part, target: &Directory, first: alternates::Fo
                 wrong.push(format!("{} is not in the run", text::path(&store)));
             } else {
                 say!("  {} too, of whose objects it has some", text::path(&pool));
-                open.push(alternates::look(target, &pool, &part.paths)?);
+                open.push(alternates::find_repositories(target, &pool, &part.paths)?);
             }
         }
     }
