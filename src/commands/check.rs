@@ -85,7 +85,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
     }
     if !mounted::is_among(&preflight) {
         findings.extend(links::findings(config));
-        findings.extend(files::explain(config));
+        findings.extend(files::explain_capture(config));
     }
     findings.extend(preflight);
     findings.extend(proxy::findings(config).await);

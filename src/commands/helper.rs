@@ -213,7 +213,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Preflight => preflight::preflight(&config()?).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
         Helper::CheckPostgresql => check_postgresql(&config()?).await,
-        Helper::Fsplan => files::freeze(&config()?),
+        Helper::Fsplan => files::plan_capture(&config()?),
         Helper::Presync => files::presync(&config()?),
         Helper::Fssnapshot(Bracket::Begin) => fssnapshot::begin(&config()?),
         Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
@@ -233,7 +233,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::FilesLive => files::capture(&config()?),
         Helper::Resume => resume::resume(&settings(file), Base::host(root), Manager::connect).await,
         Helper::Postgresql => postgresql::dump(&config()?).await,
-        Helper::Files => files::stored(&config()?),
+        Helper::Files => files::store_files_and_dumps(&config()?),
         Helper::Manifest => manifest::write(&config()?),
         Helper::Prune => prune::prune(&config()?).await,
         Helper::Verify => verify::newest(&config()?).await,
@@ -273,7 +273,7 @@ async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
         Restore::Postgresql => postgresql::load(&config?).await,
         Restore::Files => {
             let config = config?;
-            files::beside(&config).and_then(|()| files::stage(&config))
+            files::stage_configuration(&config).and_then(|()| files::stage_files(&config))
         }
         Restore::Switch => restore::switch(&config?).await,
         Restore::Finish => restore::finish(&config?).await,

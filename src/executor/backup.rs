@@ -16,7 +16,7 @@ use crate::runs::budget::budget;
 use crate::runs::record::read_json;
 use crate::runs::restore::{Journal, left};
 use crate::runs::{Kind, Newest, Outcome, Record, paused};
-use crate::stores::files::{Pass, left_out};
+use crate::stores::files::{Pass, read_left_out};
 use crate::units::{Plan, Unit};
 
 /// A backup in progress.
@@ -126,7 +126,7 @@ impl Backup<'_> {
         stage::run_stage(self.machine, Stage::Store, &members, &held).await?;
         self.record.outcome = Outcome::Complete;
         self.record.parts = parts(self.machine.root)?;
-        self.record.warnings.extend(left_out(self.machine.root)?);
+        self.record.warnings.extend(read_left_out(self.machine.root)?);
         let location = Some(self.config.repository.location.clone());
         let newest = Newest { run: self.record.id.clone(), location };
         if let Err(error) = newest.save(self.machine.root) {
@@ -164,7 +164,7 @@ impl Backup<'_> {
             true => read_json::<Pass>(&self.machine.root.at(paths::PASS))?.unwrap_or_default(),
             false => Pass::default(),
         };
-        let Some(budget) = budget(&records, pass.ahead(since)) else {
+        let Some(budget) = budget(&records, pass.estimate_window(since)) else {
             tracing::info!("the downtime of the first run cannot be estimated");
             return Ok(());
         };

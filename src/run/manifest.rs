@@ -31,7 +31,7 @@ pub fn write(config: &Config) -> Result<()> {
     let record = Record::current(&RootDirectory::host())?
         .context("no run is going on: this helper is started by its unit only")?;
     let engine = open::in_run(config)?;
-    files::tell(&settings::store(config, &*engine)?)?;
+    files::record_part(&settings::store(config, &*engine)?)?;
     let parts = parts(&RootDirectory::host())?;
     let mut versions = vec![
         component("gitlab-backup", env!("CARGO_PKG_VERSION")),
@@ -45,7 +45,7 @@ pub fn write(config: &Config) -> Result<()> {
             "part '{name}' is missing: the run is not complete"
         );
         let captured = store.captured()?;
-        files::leave_word(captured.left_out.iter())?;
+        files::record_left_out(captured.left_out.iter())?;
         versions.extend(captured.versions);
         databases.extend(captured.databases);
     }
@@ -64,7 +64,7 @@ pub fn write(config: &Config) -> Result<()> {
         after: newest(),
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
-    files::live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
+    files::store_live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
     // Another host's may be under way.
     let ours = |snapshot: &Snapshot| snapshot.part == PRESYNC && snapshot.host == manifest.host;
     let passes: Vec<String> =

@@ -22,7 +22,7 @@ const SIZE: u64 = 1 << 20;
 /// The secrets that it names are not in it: with the repository's password in the repository,
 /// nobody would miss the copy that has to be kept elsewhere until it is too late.
 pub(crate) fn store(config: &Config, engine: &dyn Engine) -> Result<Part> {
-    files::live(config, engine, SETTINGS, &named(config)?)
+    files::store_live(config, engine, SETTINGS, &named(config)?)
 }
 
 fn named(config: &Config) -> Result<Vec<PathBuf>> {
@@ -57,7 +57,7 @@ fn named(config: &Config) -> Result<Vec<PathBuf>> {
             left_out.push(format!("not among the settings: {}: it {why}", path.display()));
         }
         named.sort();
-        files::leave_word(left_out.iter())?;
+        files::record_left_out(left_out.iter())?;
     }
     Ok(named)
 }

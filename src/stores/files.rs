@@ -1,10 +1,12 @@
-//! What goes into the repository: the files, however they are captured, and the dumps.
+//! The file store: captures the paths of `[files] paths`, and stores them and the dumps in the
+//! repository.
 //!
-//! `plan` decides how each path is captured, before GitLab is touched; [`presync`] is the first
-//! pass; [`capture`] is all that the window sees of the files where there are no snapshots;
-//! [`stored`] archives the frozen view with GitLab up.
+//! [`plan_capture`] chooses how to capture each path, before GitLab is touched. [`presync`] stores
+//! the first pass. [`capture`] runs in the window, for paths that no snapshot captures.
+//! [`store_files_and_dumps`] stores the frozen view when GitLab is up again.
 
 pub mod alternates;
+mod archive;
 mod capture;
 pub mod links;
 pub mod mounted;
@@ -15,7 +17,6 @@ mod presync;
 mod restore;
 pub mod storages;
 mod store;
-mod stored;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -35,46 +36,47 @@ use crate::runs::{Part, Record};
 use crate::systemd::notify;
 use crate::values::RunId;
 
+pub use archive::store_files_and_dumps;
 pub use capture::capture;
-pub use plan::{Capture, CapturePlan, Way, clear_clones, explain, freeze};
+pub use plan::{Capture, CapturePlan, Way, explain_capture, plan_capture, remove_clones};
 pub use presync::{Pass, presync};
-pub use restore::{beside, files as stage};
+pub use restore::{stage_configuration, stage_files};
 pub use store::FileStore;
-pub use stored::stored;
-pub use verify::{fsck, git_is_there};
+pub use verify::{ensure_git_installed, fsck};
 
-/// Where the parts leave word for the manifest.
+/// The directory of the recorded parts, one JSON file each. The manifest is written from it.
 pub(crate) const PARTS: &str = "/var/lib/gitlab-backup/staging/parts";
-/// The part that holds the files.
+/// The name of the part that holds the files.
 pub const FILES: &str = "files";
-/// What a first pass stores; never part of a run.
+/// The name under which a first pass is stored. It is never part of a run.
 pub const PRESYNC: &str = "presync";
 
-/// The run that goes on.
-fn run() -> Result<RunId> {
+/// The id of the run in progress.
+fn current_run() -> Result<RunId> {
     Ok(Record::current(&RootDirectory::host())?
         .context("no run is going on: this helper is started by its unit only")?
         .id)
 }
 
-/// Stores files that are read where they are, as one part of the current run.
-pub(crate) fn live(
+/// Stores the live files at `paths` as part `name` of the run in progress.
+pub(crate) fn store_live(
     config: &Config,
     engine: &dyn Engine,
     name: &str,
     paths: &[PathBuf],
 ) -> Result<Part> {
-    // The files themselves are read so only in the window, where nothing may wait for long.
+    // GitLab's files are read live only in the window, where a wait for the repository is downtime.
     let (exclude, patience): (&[String], _) = match name {
         FILES => (&config.files.exclude, patience::SHORT),
         _ => (&[], patience::LONG),
     };
-    store(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience)
+    store_part(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience)
         .map(|(part, _)| part)
 }
 
-/// Stores one part under the current run.
-fn store(
+/// Stores `files` as part `name` of the run in progress, and records the paths that the engine had
+/// to leave out. `parents` are the parts whose latest snapshots can be the parent of this one.
+fn store_part(
     engine: &dyn Engine,
     name: &str,
     parents: &[&str],
@@ -82,20 +84,20 @@ fn store(
     tolerance: Tolerance,
     patience: Duration,
 ) -> Result<(Part, Stored)> {
-    let run = run()?;
+    let run = current_run()?;
     let host = host::name();
     let paths = files.paths();
     let request =
         StoreRequest { run: &run, part: name, host: &host, parents, files, tolerance, patience };
     let started = Instant::now();
     let stored =
-        engine.store(request, &Status { part: name.to_owned(), last: Mutex::new(None) })?;
+        engine.store(request, &StoreProgress { part: name.to_owned(), last: Mutex::new(None) })?;
     for skipped in &stored.skipped {
         tracing::info!(path = %skipped.path.display(), "left to the window: {}", skipped.error);
     }
-    // What the first pass left out is not a part of the run.
+    // The first pass is not part of the run: the window sees the same paths again.
     if name != PRESYNC {
-        leave_out(&stored.left_out)?;
+        record_skipped(&stored.left_out)?;
     }
     tracing::info!(
         part = name,
@@ -117,51 +119,62 @@ fn store(
     Ok((part, stored))
 }
 
-/// How many paths that were left out are named.
+/// How many skipped paths are recorded by name. The others are only counted.
 const NAMED: usize = 20;
 
-/// Leaves word of what no backup can hold, beside what was left before.
-fn leave_out(skipped: &[Skipped]) -> Result<()> {
-    let mut words: Vec<String> =
+/// Records the paths that could not be stored, for the run's warnings.
+fn record_skipped(skipped: &[Skipped]) -> Result<()> {
+    let mut lines: Vec<String> =
         skipped.iter().take(NAMED).map(|skipped| format!("left out: {skipped}")).collect();
     if skipped.len() > NAMED {
-        words.push(format!("left out: {} more such paths", skipped.len() - NAMED));
+        lines.push(format!("left out: {} more such paths", skipped.len() - NAMED));
     }
-    leave_word(words.iter())
+    record_left_out(lines.iter())
 }
 
-/// Leaves such words as they are, once.
-pub(crate) fn leave_word<'a>(new: impl Iterator<Item = &'a String>) -> Result<()> {
-    let mut words = left_out(&RootDirectory::host())?;
-    let before = words.len();
-    for word in new {
-        if !words.contains(word) {
-            words.push(word.clone());
+/// Adds lines to the record of what the run in progress leaves out, each line once. They become
+/// the run's warnings.
+pub(crate) fn record_left_out<'a>(new: impl Iterator<Item = &'a String>) -> Result<()> {
+    let mut lines = read_left_out(&RootDirectory::host())?;
+    let before = lines.len();
+    for line in new {
+        if !lines.contains(line) {
+            lines.push(line.clone());
         }
     }
-    if words.len() == before { Ok(()) } else { write_json(Path::new(paths::LEFT_OUT), &words) }
+    if lines.len() == before { Ok(()) } else { write_json(Path::new(paths::LEFT_OUT), &lines) }
 }
 
-/// What no backup can hold and was left out of the run that goes on.
-pub fn left_out(root: &RootDirectory) -> Result<Vec<String>> {
+/// Reads the record of what the run in progress leaves out.
+pub fn read_left_out(root: &RootDirectory) -> Result<Vec<String>> {
     Ok(read_json(&root.at(paths::LEFT_OUT))?.unwrap_or_default())
 }
 
-/// Leaves word of a part for the manifest.
-pub(crate) fn tell(part: &Part) -> Result<()> {
-    write_json(&Path::new(PARTS).join(format!("{}.json", part.name)), part)
+/// Records that a part is stored. The manifest lists the recorded parts.
+pub(crate) fn record_part(part: &Part) -> Result<()> {
+    write_json(&part_record(&part.name), part)
 }
 
-/// Progress through systemd: sd_notify(3) STATUS=, once a second.
-struct Status {
+/// Whether the part `name` is stored: by the window, or by an earlier attempt of this unit.
+fn is_recorded(name: &str) -> bool {
+    part_record(name).exists()
+}
+
+/// The file that records the part `name`.
+fn part_record(name: &str) -> PathBuf {
+    Path::new(PARTS).join(format!("{name}.json"))
+}
+
+/// Shows the progress of a part in the unit's status (sd_notify(3) `STATUS=`), once a second.
+struct StoreProgress {
     part: String,
     last: Mutex<Option<Instant>>,
 }
 
-impl Progress for Status {
+impl Progress for StoreProgress {
     fn bytes(&self, done: u64) {
         let Ok(mut last) = self.last.lock() else { return };
-        // Nothing yet is no progress, and would use up the second's one word.
+        // A report of 0 bytes would only delay the first useful one by a second.
         if done > 0 && last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
             *last = Some(Instant::now());
             let text = format!("storing {}: {}", self.part, indicatif::BinaryBytes(done));

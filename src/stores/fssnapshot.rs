@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::host::own;
 use crate::paths;
 use crate::runs::record::read_json;
-use crate::stores::files::{CapturePlan, clear_clones};
+use crate::stores::files::{CapturePlan, remove_clones};
 use crate::systemd::notify;
 use crate::volume::{self, Snapshot};
 
@@ -59,7 +59,8 @@ pub fn end() -> Result<()> {
             ));
         }
     }
-    failures.extend(clear_clones(&plan.clones()).err().map(|error| format!("{error:#}")));
+    failures
+        .extend(remove_clones(&plan.clone_directories()).err().map(|error| format!("{error:#}")));
     if failures.is_empty() {
         return own::remove(paths::FREEZE);
     }

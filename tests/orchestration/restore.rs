@@ -10,7 +10,6 @@ use gitlab_backup::machine::Base;
 use gitlab_backup::paths;
 use gitlab_backup::runs::restore::{Journal, Request, RestorePlan, State};
 use gitlab_backup::runs::{Kind, Record, paused};
-use gitlab_backup::systemd::ServiceManager;
 use jiff::Timestamp;
 
 use crate::host::{Host, Real, Silent};

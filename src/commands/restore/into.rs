@@ -132,7 +132,7 @@ fn complete_path(config: &Config, part: &Part, target: &Directory, path: &Path) 
             text::path(repository)
         );
     }
-    let found = alternates::look(target, path, &part.paths)?;
+    let found = alternates::find_repositories(target, path, &part.paths)?;
     let repositories = found.repositories.clone();
     let result = extract_pools(config, part, target, found);
     check_repositories(config, part, &repositories);
@@ -142,7 +142,7 @@ fn complete_path(config: &Config, part: &Part, target: &Directory, path: &Path) 
 /// Runs git fsck on the extracted repositories and prints the results.
 fn check_repositories(config: &Config, part: &Part, repositories: &[PathBuf]) {
     for repository in repositories.iter().take(CHECKED) {
-        match files::git_is_there()
+        match files::ensure_git_installed()
             .and_then(|()| files::fsck(config, part, repository, Path::new(SCRATCH)))
         {
             Ok(seen) => say!("git {}: {seen}", text::path(repository)),
@@ -191,7 +191,7 @@ fn extract_pools(
                 wrong.push(format!("{} is not in the run", text::path(&store)));
             } else {
                 say!("  also {}, whose objects are needed", text::path(&pool));
-                open.push(alternates::look(target, &pool, &part.paths)?);
+                open.push(alternates::find_repositories(target, &pool, &part.paths)?);
             }
         }
     }

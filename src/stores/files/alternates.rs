@@ -1,5 +1,6 @@
-//! Where a repository's objects are besides its own directory: `objects/info/alternates`,
-//! gitrepository-layout(5), as text of another.
+//! Reads `objects/info/alternates` (gitrepository-layout(5)): the object directories of other
+//! repositories that a Git repository needs, such as the pool of a fork. The repository is
+//! untrusted, so its paths are resolved as text and never followed on this host.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -12,15 +13,15 @@ use rustix::fs::FileType;
 use crate::host::beneath::Directory;
 use crate::host::text;
 
-/// Bytes of such a file: a pool and a few more take some hundred.
+/// The largest alternates file that is read, bytes. One pool and a few others take some hundred.
 pub const LONGEST: u64 = 64 << 10;
 
-/// The directories that `content`, the alternates of the object directory `objects`, names: in the
-/// snapshot, and nowhere else.
+/// Parses `content`, the alternates file of the object directory `objects`. Returns the object
+/// directories that it names, as paths in the snapshot.
 ///
 /// # Errors
-/// If one is not beneath `roots`, what the snapshot is of.
-pub fn named(objects: &Path, content: &[u8], roots: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// If one of them is not below `roots`, the paths that the snapshot holds.
+pub fn parse(objects: &Path, content: &[u8], roots: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut stores = Vec::new();
     for line in content
         .split(|byte| *byte == b'\n')
@@ -44,7 +45,8 @@ pub fn named(objects: &Path, content: &[u8], roots: &[PathBuf]) -> Result<Vec<Pa
     Ok(stores)
 }
 
-/// Without `..`, as text: what it means in the snapshot, not on this host.
+/// Resolves `.` and `..` as text: the path is one in the snapshot, so links on this host do not
+/// count.
 fn normalised(path: &Path) -> PathBuf {
     let mut whole = PathBuf::new();
     for component in path.components() {
@@ -59,23 +61,22 @@ fn normalised(path: &Path) -> PathBuf {
     whole
 }
 
-/// What is found at or below a path that is laid out.
+/// The Git repositories in an extracted directory.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The repositories.
+    /// Their paths in the snapshot.
     pub repositories: Vec<PathBuf>,
-    /// The object directories that they need besides their own and that are not there.
+    /// Object directories that they need and that are not extracted.
     pub missing: Vec<PathBuf>,
-    /// Of which it cannot be told what they need, or need what the snapshot does not have.
+    /// One line for each repository whose alternates cannot be read, or are not in the snapshot.
     pub wrong: Vec<String>,
 }
 
-/// Looks for repositories at or below `path`, all of which is laid out in `top` as it is in the
-/// snapshot.
+/// Searches for Git repositories at or below `path`, which is extracted below `top`.
 ///
 /// # Errors
-/// If what is laid out cannot be read.
-pub fn look(top: &Directory, path: &Path, roots: &[PathBuf]) -> Result<Found> {
+/// If the extracted files cannot be read.
+pub fn find_repositories(top: &Directory, path: &Path, roots: &[PathBuf]) -> Result<Found> {
     let inside = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
     let start = inside(path);
     let is_directory = top
@@ -85,12 +86,12 @@ pub fn look(top: &Directory, path: &Path, roots: &[PathBuf]) -> Result<Found> {
     let (mut found, mut wanted) = (Found::default(), BTreeSet::new());
     while let Some(next) = open.pop() {
         let directory = top.below(&next)?;
-        // A group may be called 'objects'.
+        // All three names are needed: a group may be called 'objects'.
         let has = |name: &str| directory.look(Path::new(name)).map(|found| found.is_some());
         let is_repository = has("HEAD")? && has("refs")? && has("objects")?;
         if is_repository {
             let repository = Path::new("/").join(&next);
-            match needed(&directory, &repository.join("objects"), roots) {
+            match read_alternates(&directory, &repository.join("objects"), roots) {
                 Ok(stores) => wanted.extend(stores),
                 Err(error) => found.wrong.push(format!("{}: {error:#}", text::path(&repository))),
             }
@@ -111,8 +112,13 @@ pub fn look(top: &Directory, path: &Path, roots: &[PathBuf]) -> Result<Found> {
     Ok(found)
 }
 
-/// What the repository `directory`, whose objects are `objects` in the snapshot, needs of others.
-fn needed(directory: &Directory, objects: &Path, roots: &[PathBuf]) -> Result<Vec<PathBuf>> {
+/// The object directories that the repository `directory` needs besides its own, which is `objects`
+/// in the snapshot.
+fn read_alternates(
+    directory: &Directory,
+    objects: &Path,
+    roots: &[PathBuf],
+) -> Result<Vec<PathBuf>> {
     let alternates = Path::new("objects/info/alternates");
     let Some(stat) = directory.look(alternates)? else { return Ok(Vec::new()) };
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
@@ -121,7 +127,7 @@ fn needed(directory: &Directory, objects: &Path, roots: &[PathBuf]) -> Result<Ve
         "{} is no regular file: what the repository needs of others is not known",
         alternates.display()
     );
-    named(objects, &directory.read(alternates, LONGEST)?, roots)
+    parse(objects, &directory.read(alternates, LONGEST)?, roots)
 }
 
 #[cfg(test)]
@@ -129,10 +135,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_is_found_from_its_fork_and_nothing_outside() {
+    fn alternates_resolve_within_the_snapshot_and_are_refused_outside() {
         let roots = [PathBuf::from("/r")];
         let named = |content: &[u8]| {
-            named(Path::new("/r/@hashed/a/b.git/objects"), content, &roots)
+            parse(Path::new("/r/@hashed/a/b.git/objects"), content, &roots)
                 .map_err(|error| error.to_string())
         };
         assert_eq!(

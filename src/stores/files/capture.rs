@@ -1,5 +1,5 @@
-//! The window's part of the files, where no snapshot is made: every entry is looked at, and what
-//! changed since the first pass is secured.
+//! Captures the files in the window, for paths without a volume snapshot: walks every entry, and
+//! clones or copies the files that changed since the first pass.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,18 @@ use crate::open;
 use crate::paths;
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, PARTS, leave_out, live, tell};
+use super::{CapturePlan, FILES, PARTS, record_part, record_skipped, store_live};
 
-/// Captures, tells systemd that the window may close, and only then writes down what was seen.
+/// Captures the files in the window. Notifies systemd as soon as the window may close, and writes
+/// the view after that.
 ///
-/// Anything that cannot be read fails it.
+/// # Errors
+/// If anything cannot be read: a capture is complete or has failed.
 pub fn capture(config: &Config) -> Result<()> {
     let plan = CapturePlan::current()?;
-    if plan.live() {
+    if plan.is_live() {
         let engine = open::in_run(config)?;
-        tell(&live(config, &*engine, FILES, &config.files.paths)?)?;
+        record_part(&store_live(config, &*engine, FILES, &config.files.paths)?)?;
         notify::ready("stored");
         return Ok(());
     }
@@ -41,20 +43,22 @@ pub fn capture(config: &Config) -> Result<()> {
     view.save(Path::new(paths::FROZEN))
 }
 
+/// Walks the plan's paths and secures the content of changed files in one directory for each file
+/// system that can clone, and in one in the staging area for the others.
 fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
-    let mut seen = seen(config)?;
+    let mut seen = load_first_pass(config)?;
     let mut stagings: BTreeMap<PathBuf, Staging> = BTreeMap::new();
-    let mut changed: Option<Held> = None;
+    let mut copies: Option<Held> = None;
     let mut left_out = Vec::new();
-    for (path, how, directory) in plan.walked() {
-        let held = match (directory, &changed) {
+    for (path, how, directory) in plan.walked_paths() {
+        let held = match (directory, &copies) {
             (Some(held), _) | (None, Some(held)) => held.clone(),
             (None, None) => {
                 let mut new = Held::planned(Path::new(PARTS), "changed-")?;
                 new.make()?;
-                changed.insert(new).clone()
+                copies.insert(new).clone()
             }
         };
         if !stagings.contains_key(&held.path) {
@@ -71,7 +75,7 @@ fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
         }
         left_out.extend(walk.left_out());
     }
-    leave_out(&left_out)?;
+    record_skipped(&left_out)?;
     for (directory, staging) in &stagings {
         let (files, bytes) = staging.content();
         tracing::info!(directory = %directory.display(), files, bytes, "changed since the first pass");
@@ -79,8 +83,8 @@ fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
     Ok(view)
 }
 
-/// What the first pass saw, by path; nothing where there was none.
-fn seen(config: &Config) -> Result<BTreeMap<PathBuf, Tree>> {
+/// Loads the trees that the first pass saw, by path. Empty if there was no first pass.
+fn load_first_pass(config: &Config) -> Result<BTreeMap<PathBuf, Tree>> {
     if !config.files.presync {
         return Ok(BTreeMap::new());
     }

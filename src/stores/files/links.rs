@@ -1,5 +1,5 @@
-//! Links to directories that are in no backup: `@hashed` moved to a larger disk, with a link left
-//! in its place. What is stored of it is the link.
+//! Finds links that lead to directories in no backup, such as `@hashed` moved to a larger disk with
+//! a link in its place. A backup stores the link and not the directory.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,25 +15,26 @@ use crate::frozen::{Exclude, View};
 use crate::host::beneath::Directory;
 use crate::host::{own, text};
 
-/// How many such directories are named.
+/// How many such directories are named. The others are only counted.
 const NAMED: usize = 10;
-/// How deep a look by hand goes: Gitaly's `@hashed/ab/cd`. A run looks at every entry anyway.
+/// How many levels `check` walks: Gitaly's `@hashed/ab/cd`. A run walks every entry anyway.
 const DEPTH: usize = 4;
 
-/// Directories outside of all that is saved, with the links that lead there.
+/// Directories outside the backup, with the links that lead there.
 pub struct Outside {
     saved: Vec<PathBuf>,
+    /// By the directory: the first link that leads there, and how many links do.
     found: BTreeMap<PathBuf, (PathBuf, usize)>,
 }
 
 impl Outside {
-    /// None yet. `files` is what is saved.
-    pub fn of(files: &Files) -> Self {
+    /// An empty collection. The backup holds the paths of `files`.
+    pub fn new(files: &Files) -> Self {
         Self { saved: files.places().cloned().collect(), found: BTreeMap::new() }
     }
 
-    /// Those in a view.
-    pub fn look(&mut self, view: &View) -> Result<()> {
+    /// Adds the links in `view`.
+    pub fn add_links_of(&mut self, view: &View) -> Result<()> {
         for root in &view.roots {
             let mut entries = root.tree.entries(&root.path);
             while let Some(entry) = entries.next().transpose()? {
@@ -45,7 +46,8 @@ impl Outside {
         Ok(())
     }
 
-    /// Those in a directory and some levels below it. What cannot be read is for others to tell.
+    /// Adds the links in the directory `path`, to a depth of [`DEPTH`]. Directories below it that
+    /// cannot be read are passed over: other checks report them.
     fn walk(&mut self, path: &Path, exclude: &Exclude) -> Result<()> {
         let (above, name) = Directory::of(path)?;
         let directory = above.below(Path::new(&name))?;
@@ -60,7 +62,7 @@ impl Outside {
             let path = directory.path().join(&name);
             match kind {
                 FileType::Symlink if !exclude.matches(&path, false) => {
-                    // It may be gone meanwhile.
+                    // The link may have been removed in the meantime.
                     if let Ok(target) = directory.target(&name) {
                         self.add(path, Path::new(OsStr::from_bytes(&target)));
                     }
@@ -78,7 +80,7 @@ impl Outside {
 
     fn add(&mut self, link: PathBuf, target: &Path) {
         let target = link.parent().unwrap_or(Path::new("/")).join(target);
-        // Only looked at, to tell of it: nothing there is read or stored.
+        // Following the link is safe: the target is only named, never read or stored.
         let Ok(real) = own::canonical(&target) else { return };
         if self.saved.iter().any(|path| real.starts_with(path)) || !own::is_directory(&real) {
             return;
@@ -86,13 +88,12 @@ impl Outside {
         self.found.entry(real).or_insert((link, 0)).1 += 1;
     }
 
-    /// A line for each directory.
-    pub fn told(&self) -> Vec<String> {
+    /// One line for each directory, for a report.
+    pub fn describe(&self) -> Vec<String> {
         let line = |(real, (link, count)): (&PathBuf, &(PathBuf, usize))| {
-            let more =
-                if *count > 1 { format!(", as {} more do", count - 1) } else { String::new() };
+            let links = if *count > 1 { format!(" ({count} links do)") } else { String::new() };
             format!(
-                "{} leads to {}{more}, and that directory is not in the backup: name it in [files] paths",
+                "{} leads to {}{links}, and that directory is not in the backup: add it to [files] paths",
                 text::path(link),
                 text::path(real)
             )
@@ -108,18 +109,18 @@ impl Outside {
     }
 }
 
-/// Those that are seen at a look by hand.
+/// Checks the configured directories, to a depth of [`DEPTH`], for links that lead outside.
 pub fn findings(config: &Config) -> Vec<Finding> {
-    // What keeps it from being looked at is found elsewhere.
-    let lines = looked(config).unwrap_or_default();
+    // A directory that cannot be read is an error of another check.
+    let lines = walk_paths(config).unwrap_or_default();
     lines.into_iter().map(|line| Finding::warning("files", line)).collect()
 }
 
-fn looked(config: &Config) -> Result<Vec<String>> {
+fn walk_paths(config: &Config) -> Result<Vec<String>> {
     let exclude = Exclude::new(&config.files.exclude)?;
-    let mut outside = Outside::of(&config.files);
+    let mut outside = Outside::new(&config.files);
     for path in config.files.paths.iter().filter(|path| own::is_directory(path)) {
         outside.walk(path, &exclude)?;
     }
-    Ok(outside.told())
+    Ok(outside.describe())
 }

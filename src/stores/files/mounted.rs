@@ -1,5 +1,5 @@
-//! Whether the file systems of others that are mounted in what is saved answer: one whose server is
-//! gone keeps whoever looks at it waiting for ever.
+//! Checks that network and FUSE file systems in or above the configured paths answer. If their
+//! server is unreachable, every process that touches them hangs.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -12,15 +12,16 @@ use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::mounts::{self, Mount};
 
-/// What its findings are about.
+/// The subject of the findings of this check.
 pub(super) const WHAT: &str = "mounts";
-/// A server across a network that is asked for the first time in hours takes a second or two.
+/// How long a server has to answer. One across a network that has been idle for hours needs a second
+/// or two.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Kinds that have a server.
+/// The types of file systems that depend on a server.
 const SERVED: [&str; 9] = ["fuse", "nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "9p", "afs"];
 
-/// One finding for each that does not answer.
-pub fn silent(config: &Config) -> Vec<Finding> {
+/// One error for each mounted file system whose server does not answer.
+pub fn findings(config: &Config) -> Vec<Finding> {
     let concerns = |mount: &Mount| {
         let is_near =
             |path: &Path| path.starts_with(&mount.target) || mount.target.starts_with(path);
@@ -30,7 +31,7 @@ pub fn silent(config: &Config) -> Vec<Finding> {
     let asked: Vec<_> = mounts
         .into_iter()
         .filter(concerns)
-        .map(|mount| (ask(mount.target.clone()), mount))
+        .map(|mount| (call_statvfs(mount.target.clone()), mount))
         .collect();
     let deadline = Instant::now() + PATIENCE;
     let silent = asked.into_iter().filter(|(answer, _)| {
@@ -39,7 +40,7 @@ pub fn silent(config: &Config) -> Vec<Finding> {
     });
     let words = |mount: Mount| {
         anyhow!(
-            "{} is a file system of kind {} whose server does not answer (for {} s): mount it anew, or unmount it ('umount -l')",
+            "{} is a file system of type {} whose server has not answered for {} s: mount it again, or unmount it ('umount -l')",
             mount.target.display(),
             mount.kind,
             PATIENCE.as_secs()
@@ -48,9 +49,9 @@ pub fn silent(config: &Config) -> Vec<Finding> {
     silent.map(|(_, mount)| Finding::of(WHAT, Err(words(mount)))).collect()
 }
 
-/// Asks from a thread of its own, which ends with the process if not before. An error is an answer,
-/// too.
-fn ask(target: PathBuf) -> mpsc::Receiver<()> {
+/// Calls statvfs(3) in a new thread, because the call can hang for ever. The receiver gets a message
+/// when it returns, even with an error: the server has answered.
+fn call_statvfs(target: PathBuf) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let _ = rustix::fs::statvfs(&target);
@@ -59,7 +60,7 @@ fn ask(target: PathBuf) -> mpsc::Receiver<()> {
     receiver
 }
 
-/// Whether one of `findings` is such a one: then nothing may look at the files.
+/// Whether `findings` has an error of this check. If so, nothing may touch the files: it would hang.
 pub fn is_among(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.what == WHAT)
 }

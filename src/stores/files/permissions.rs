@@ -1,4 +1,5 @@
-//! Who else can change what root obeys or relies upon, and read what is secret.
+//! Checks that only root can change the programs that root runs and the repository, and that only
+//! root can read files with secrets.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,13 +9,20 @@ use crate::finding::Finding;
 use crate::host::beneath;
 use crate::values::SecretSource;
 
-/// Everybody but the owner may read it.
+/// Mode bits: the group or others may read the file.
 const OTHERS_READ: u32 = 0o044;
 
-/// What others can change or read, of all that the configuration names. The configuration itself is
-/// refused as it is read.
+/// A warning for each program, repository or secret of the configuration that other accounts can
+/// change or read. The configuration file itself is checked when it is loaded.
 pub fn findings(config: &Config) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = Vec::new();
+    let mut warnings = changeable_programs(config);
+    warnings.extend(changeable_repository(config));
+    warnings.extend(secrets(config).into_iter().filter_map(exposed_secret));
+    warnings.into_iter().map(|words| Finding::warning("permissions", words)).collect()
+}
+
+/// The programs that run as root and that another account can change.
+fn changeable_programs(config: &Config) -> Vec<String> {
     let proxies =
         config.gitlab.proxies.iter().flat_map(|proxy| [&proxy.start, &proxy.stop, &proxy.status]);
     let steps = config.steps.iter().filter(|step| step.user.is_none()).map(|step| &step.command);
@@ -24,42 +32,34 @@ pub fn findings(config: &Config) -> Vec<Finding> {
         commands.filter_map(|command| command.first().map(String::as_str)).chain(reports).collect();
     programs.sort();
     programs.dedup();
-    // One that is not there is told elsewhere.
-    for program in programs.into_iter().map(Path::new).filter(|program| program.exists()) {
-        if let Err(error) = beneath::trusted(program) {
-            findings.push(Finding::warning(
-                "permissions",
-                format!("root runs {}: {error:#}", program.display()),
-            ));
-        }
-    }
-    // One elsewhere has no path here.
-    if let Some(repository) = config.repository.directory().filter(|repository| repository.exists())
-    {
-        let trusted = beneath::trusted(repository);
-        findings.extend(
-            trusted
-                .err()
-                .map(|error| Finding::warning("permissions", format!("the repository: {error:#}"))),
-        );
-    }
-    for path in secrets(config) {
-        let Some(metadata) = path.metadata().ok().filter(std::fs::Metadata::is_file) else {
-            continue;
-        };
-        if let Err(error) = beneath::trusted(path) {
-            findings.push(Finding::warning("permissions", format!("{error:#}")));
-        } else if metadata.permissions().mode() & OTHERS_READ != 0 {
-            findings.push(Finding::warning(
-                "permissions",
-                format!("others can read {}, a secret: chmod 600 {0}", path.display()),
-            ));
-        }
-    }
-    findings
+    // A missing program is an error of another check.
+    let existing = programs.into_iter().map(Path::new).filter(|program| program.exists());
+    existing
+        .filter_map(|program| {
+            let error = beneath::trusted(program).err()?;
+            Some(format!("root runs {}: {error:#}", program.display()))
+        })
+        .collect()
 }
 
-/// The files with secrets.
+/// The repository, if it is a directory of this host that another account can change.
+fn changeable_repository(config: &Config) -> Option<String> {
+    let directory = config.repository.directory().filter(|repository| repository.exists())?;
+    let error = beneath::trusted(directory).err()?;
+    Some(format!("the repository: {error:#}"))
+}
+
+/// What is wrong with the secret at `path`, if another account can change or read it.
+fn exposed_secret(path: &Path) -> Option<String> {
+    let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    if let Err(error) = beneath::trusted(path) {
+        return Some(format!("{error:#}"));
+    }
+    let readable = metadata.permissions().mode() & OTHERS_READ != 0;
+    readable.then(|| format!("others can read {}, a secret: chmod 600 {0}", path.display()))
+}
+
+/// The files of the configuration that hold secrets.
 pub(crate) fn secrets(config: &Config) -> Vec<&Path> {
     let postgresql = config.postgresql.iter().filter_map(|postgresql| postgresql.password.as_ref());
     let redis = config.redis.iter().filter_map(|redis| redis.password.as_ref());

@@ -1,5 +1,5 @@
-//! How each path is captured: decided before GitLab is touched, by what its file system can do, and
-//! written down for all that follows.
+//! Chooses how to capture each path, by what its file system supports, before GitLab is touched.
+//! The plan is written to `freeze.json`, which the later steps of the run read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,53 +18,56 @@ use crate::runs::record::{read_json, write_json};
 use crate::values::RunId;
 use crate::volume::{self, Kind, Mount, Place, Snapshot};
 
-/// What is captured how, in one run.
+/// How the files are captured in one run.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct CapturePlan {
     /// One for each path, in the configuration's order.
     pub captures: Vec<Capture>,
-    /// The snapshots that are made in the window; written down before, so that they can be undone.
+    /// The snapshots to take in the window. They are recorded before they are taken, so that they
+    /// are removed even after a crash.
     pub snapshots: Vec<Snapshot>,
 }
 
 /// How one path is captured.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Capture {
-    /// The path.
+    /// The path, as configured.
     pub path: PathBuf,
-    /// How.
+    /// The method.
     pub way: Way,
 }
 
-/// A way to capture a path.
+/// A method to capture a path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Way {
-    /// A snapshot of its volume.
+    /// By a snapshot of its volume.
     Snapshot {
-        /// Which of the plan's.
+        /// The index of the snapshot in the plan.
         number: usize,
         /// The path below the volume's root.
         inside: PathBuf,
     },
-    /// What changed since the first pass (everything without one) is cloned into this directory.
+    /// By clones (reflinks), in this directory, of the files that changed since the first pass; of
+    /// all files if there was none.
     Cloned(Held),
-    /// What changed since the first pass is copied.
+    /// By copies of the files that changed since the first pass.
     Copied,
-    /// It is stored in the window.
+    /// It is stored live, in the window.
     Live,
 }
 
 impl CapturePlan {
-    /// The plan of the run that goes on.
+    /// Reads the plan of the run in progress.
     pub fn current() -> Result<Self> {
-        read_json(Path::new(paths::FREEZE))?
-            .context("it is not decided yet how the files are captured")
+        read_json(Path::new(paths::FREEZE))?.with_context(|| {
+            format!("the capture of the files is not planned: {} is missing", paths::FREEZE)
+        })
     }
 
-    /// The paths that are walked in the window, and how their content is secured; into the
-    /// directory that is there for it, or one that is made in the staging area.
-    pub fn walked(&self) -> impl Iterator<Item = (&Path, How, Option<&Held>)> {
+    /// The paths that the window walks; how changed files are secured; and the directory for them,
+    /// if it is not the one in the staging area.
+    pub fn walked_paths(&self) -> impl Iterator<Item = (&Path, How, Option<&Held>)> {
         self.captures.iter().filter_map(|capture| match &capture.way {
             Way::Cloned(directory) => Some((&*capture.path, How::Clone, Some(directory))),
             Way::Copied => Some((&*capture.path, How::Copy, None)),
@@ -72,8 +75,8 @@ impl CapturePlan {
         })
     }
 
-    /// The directories of ours beside GitLab's.
-    pub fn clones(&self) -> Vec<Held> {
+    /// The directories for clones, which are on GitLab's own file systems.
+    pub fn clone_directories(&self) -> Vec<Held> {
         self.captures
             .iter()
             .filter_map(|capture| {
@@ -82,53 +85,54 @@ impl CapturePlan {
             .collect()
     }
 
-    /// Makes them. They are written down before, so that whoever comes later finds what a crash
-    /// left.
-    fn make(&mut self) -> Result<()> {
+    /// Creates the directories for clones. They are recorded first, so that the next run removes
+    /// them if this one crashes, and once more with their inode numbers.
+    fn create_clone_directories(&mut self) -> Result<()> {
         let record = Path::new(paths::CLONES);
-        if self.clones().is_empty() {
+        if self.clone_directories().is_empty() {
             return Ok(());
         }
-        write_json(record, &self.clones())?;
+        write_json(record, &self.clone_directories())?;
         for capture in &mut self.captures {
             if let Way::Cloned(held) = &mut capture.way {
                 held.make()?;
             }
         }
-        write_json(record, &self.clones())
+        write_json(record, &self.clone_directories())
     }
 
-    /// Whether everything is stored in the window.
-    pub fn live(&self) -> bool {
+    /// Whether all files are stored live, in the window. One such path makes all of them so.
+    pub fn is_live(&self) -> bool {
         self.captures.iter().any(|capture| capture.way == Way::Live)
     }
 }
 
-/// What a path's file system can do, with the reason for it in words.
+/// The method chosen for a path, with a description for the admin.
 struct Choice {
     path: PathBuf,
-    can: Can,
+    method: Chosen,
     why: String,
 }
 
-enum Can {
+enum Chosen {
     Snapshot(Kind, Place),
     Clone,
     Copy,
     Live,
 }
 
-/// Decides, clears up after an earlier run, and prepares the snapshots: all that can be done before
-/// the window.
+/// Removes the leftovers of a crashed run, plans the capture of every path, and prepares the
+/// snapshots. Runs before the window, to keep the window short.
 ///
-/// Fails if a path cannot be captured in the way that the configuration asks for.
-pub fn freeze(config: &Config) -> Result<()> {
-    let run = super::run()?;
+/// # Errors
+/// If a path cannot be captured by the configured method.
+pub fn plan_capture(config: &Config) -> Result<()> {
+    let run = super::current_run()?;
     let mounts = volume::mounts()?;
-    clear(config, &mounts)?;
+    remove_leftovers(config, &mounts)?;
     let choices = choose(config, &mounts).into_iter().collect::<Result<Vec<_>>>()?;
     let mut plan = plan(&run, &choices)?;
-    plan.make()?;
+    plan.create_clone_directories()?;
     write_json(Path::new(paths::FREEZE), &plan)?;
     for choice in &choices {
         tracing::info!(path = %choice.path.display(), "{}", choice.why);
@@ -139,8 +143,8 @@ pub fn freeze(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// How each path would be captured, for `check`. Changes nothing.
-pub fn explain(config: &Config) -> Vec<Finding> {
+/// Reports how each path would be captured, for `check`. Changes nothing.
+pub fn explain_capture(config: &Config) -> Vec<Finding> {
     if config.files.paths.is_empty() {
         return Vec::new();
     }
@@ -158,15 +162,15 @@ pub fn explain(config: &Config) -> Vec<Finding> {
     }
 }
 
-/// Removes what a run before a crash or a reboot left, found by its name.
-fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
+/// Removes the snapshots, which are found by their names, and the clones of a run that crashed.
+fn remove_leftovers(config: &Config, mounts: &[Mount]) -> Result<()> {
     let relevant: Vec<Mount> = config
         .files
         .paths
         .iter()
         .filter_map(|path| volume::mount_of(mounts, path).ok().cloned())
         .collect();
-    // Where no snapshot is asked for, this unit may not mount, and has nothing to look for.
+    // Without configured snapshots, the unit has no right to mount, and there are no leftovers.
     let kinds = Kind::ALL
         .into_iter()
         .filter(|kind| config.files.volumes && relevant.iter().any(|mount| kind.expected(mount)));
@@ -174,23 +178,23 @@ fn clear(config: &Config, mounts: &[Mount]) -> Result<()> {
         let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size);
         for snapshot in volumes.leftovers(&relevant)? {
             volumes.remove(&snapshot).with_context(|| {
-                format!("cannot remove what an earlier run left, {}", snapshot.name)
+                format!("cannot remove the snapshot {} of an earlier run", snapshot.name)
             })?;
-            tracing::warn!(snapshot = snapshot.name, "removed what an earlier run left");
+            tracing::warn!(snapshot = snapshot.name, "removed the snapshot of an earlier run");
         }
     }
-    clear_clones(&read_json::<Vec<Held>>(Path::new(paths::CLONES))?.unwrap_or_default())
+    remove_clones(&read_json::<Vec<Held>>(Path::new(paths::CLONES))?.unwrap_or_default())
 }
 
-/// Removes directories of ours beside GitLab's, and what is written down of them.
+/// Removes the directories for clones, and then their record.
 ///
 /// # Errors
-/// With every one that cannot be removed.
-pub fn clear_clones(clones: &[Held]) -> Result<()> {
+/// If any cannot be removed. The error names each of them, and the record stays.
+pub fn remove_clones(clones: &[Held]) -> Result<()> {
     let mut failures = Vec::new();
     for held in clones {
-        let there = held.open_if_there();
-        match there.and_then(|there| held.remove().map(|()| there.is_some())) {
+        let existing = held.open_if_there();
+        match existing.and_then(|existing| held.remove().map(|()| existing.is_some())) {
             Ok(true) => tracing::debug!(directory = %held.path.display(), "removed"),
             Ok(false) => {}
             Err(error) => failures.push(format!("{error:#}")),
@@ -202,12 +206,13 @@ pub fn clear_clones(clones: &[Held]) -> Result<()> {
     own::remove(paths::CLONES)
 }
 
+/// Turns the choices into a plan. Paths on the same volume share one snapshot.
 fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
     let mut plan = CapturePlan::default();
     let mut numbers: BTreeMap<(Kind, &str), usize> = BTreeMap::new();
-    for Choice { path, can, .. } in choices {
-        let way = match can {
-            Can::Snapshot(kind, place) => {
+    for Choice { path, method, .. } in choices {
+        let way = match method {
+            Chosen::Snapshot(kind, place) => {
                 let number = *numbers.entry((*kind, &place.origin)).or_insert_with(|| {
                     let number = plan.snapshots.len();
                     let name = volume::name(run, number);
@@ -222,49 +227,49 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
                 });
                 Way::Snapshot { number, inside: place.inside.clone() }
             }
-            Can::Clone => Way::Cloned(frozen::plan_clone_directory(path, run)?),
-            Can::Copy => Way::Copied,
-            Can::Live => Way::Live,
+            Chosen::Clone => Way::Cloned(frozen::plan_clone_directory(path, run)?),
+            Chosen::Copy => Way::Copied,
+            Chosen::Live => Way::Live,
         };
         plan.captures.push(Capture { path: path.clone(), way });
     }
     Ok(plan)
 }
 
-/// One for each path.
+/// Chooses the method for every path, in the configuration's order.
 fn choose(config: &Config, mounts: &[Mount]) -> Vec<Result<Choice>> {
     let mut choices: Vec<Result<Choice>> =
-        config.files.paths.iter().map(|path| choice(config, mounts, path)).collect();
-    // One part is one snapshot in the repository: what has to be stored in the window takes the
-    // rest with it.
+        config.files.paths.iter().map(|path| choose_for(config, mounts, path)).collect();
+    // The files are one part, stored as one snapshot in the repository. So if one path must be
+    // stored in the window, all of them must.
     let live = choices
         .iter()
         .flatten()
-        .find(|choice| matches!(choice.can, Can::Live))
+        .find(|choice| matches!(choice.method, Chosen::Live))
         .map(|choice| choice.path.clone());
     if let Some(live) = live {
         for choice in choices.iter_mut().flatten().filter(|choice| choice.path != live) {
-            (choice.can, choice.why) =
-                (Can::Live, format!("stored in the window, as {} is", live.display()));
+            (choice.method, choice.why) =
+                (Chosen::Live, format!("stored in the window, as {} is", live.display()));
         }
     }
     choices
 }
 
-/// How one path is captured: by a snapshot of its file system, by clones of its files, by copies of
-/// what changed, or in the window as a whole.
-fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
+/// Chooses the fastest method that the configuration allows and the file system of `path` supports:
+/// a snapshot, clones, copies of changed files, and last a live store in the window.
+fn choose_for(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     let files = &config.files;
     let method = files.method(path);
-    let answer = |can, why: String| Ok(Choice { path: path.to_owned(), can, why });
+    let choose = |method, why: String| Ok(Choice { path: path.to_owned(), method, why });
     if config.repository.engine == EngineName::Restic {
         let why = "stored in the window: restic reads files where they are";
-        return answer(Can::Live, why.to_owned());
+        return choose(Chosen::Live, why.to_owned());
     }
-    let why_not = match snapshot(files, mounts, path)? {
+    let why_not = match find_snapshot(files, mounts, path)? {
         Ok((kind, place)) => {
-            return answer(
-                Can::Snapshot(kind, place),
+            return choose(
+                Chosen::Snapshot(kind, place),
                 format!("a snapshot of its {}", kind.noun()),
             );
         }
@@ -276,9 +281,9 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
     let since = if files.presync { "what changed since the first pass" } else { "everything" };
     let because = if why_not.is_empty() { String::new() } else { format!(" ({why_not})") };
     if method != Method::None {
-        match clones(path) {
+        match try_clone(path) {
             Ok(()) => {
-                return answer(Can::Clone, format!("{since} is cloned in the window{because}"));
+                return choose(Chosen::Clone, format!("{since} is cloned in the window{because}"));
             }
             Err(error) if method == Method::Reflink => {
                 return Err(anyhow!(
@@ -290,13 +295,17 @@ fn choice(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
         }
     }
     if files.presync {
-        return answer(Can::Copy, format!("{since} is copied in the window{because}"));
+        return choose(Chosen::Copy, format!("{since} is copied in the window{because}"));
     }
-    answer(Can::Live, format!("stored in the window, without a first pass{because}"))
+    choose(Chosen::Live, format!("stored in the window, without a first pass{because}"))
 }
 
-/// The snapshot that can be made of the file system of `path`, or why none can.
-fn snapshot(files: &Files, mounts: &[Mount], path: &Path) -> Result<Result<(Kind, Place), String>> {
+/// Finds the volume that a snapshot of `path` would be taken of, or the reasons why none can be.
+fn find_snapshot(
+    files: &Files,
+    mounts: &[Mount],
+    path: &Path,
+) -> Result<Result<(Kind, Place), String>> {
     let method = files.method(path);
     let kinds: &[Kind] = match method {
         Method::Auto => &Kind::ALL,
@@ -307,7 +316,8 @@ fn snapshot(files: &Files, mounts: &[Mount], path: &Path) -> Result<Result<(Kind
     };
     let mount = volume::mount_of(mounts, path)?;
     let mut why_not = Vec::new();
-    // No program is asked where it is not to be expected: the unit may not have the rights for it.
+    // Automatic mode tries only the kinds that the mount suggests: for others the unit may not have
+    // the rights to run the volume manager.
     for kind in kinds.iter().filter(|kind| method != Method::Auto || kind.expected(mount)) {
         if let Some(inner) = volume::mounted_below(mounts, path) {
             why_not.push(format!(
@@ -324,15 +334,17 @@ fn snapshot(files: &Files, mounts: &[Mount], path: &Path) -> Result<Result<(Kind
     Ok(Err(why_not.join("; ")))
 }
 
-/// Fails if files on the file system of `path` cannot share their blocks. Tries it, on files that
-/// have no names.
-fn clones(path: &Path) -> Result<()> {
+/// Clones a block between two unnamed files (`O_TMPFILE`) on the file system of `path`.
+///
+/// # Errors
+/// If the file system does not support clones.
+fn try_clone(path: &Path) -> Result<()> {
     let (above, name) = At::itself(path).open()?;
-    let inside = above
+    let is_directory = above
         .look(Path::new(&name))?
         .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-    let directory: Directory = if inside { above.below(Path::new(&name))? } else { above };
-    let unnamed = || {
+    let directory: Directory = if is_directory { above.below(Path::new(&name))? } else { above };
+    let create_unnamed = || {
         rustix::fs::openat(
             &directory,
             ".",
@@ -340,7 +352,7 @@ fn clones(path: &Path) -> Result<()> {
             Mode::RUSR | Mode::WUSR,
         )
     };
-    let (one, other) = (unnamed()?, unnamed()?);
+    let (one, other) = (create_unnamed()?, create_unnamed()?);
     rustix::io::write(&one, &[0; 4096])?;
     rustix::fs::ioctl_ficlone(&other, &one)
         .with_context(|| format!("the file system of {} cannot clone", path.display()))

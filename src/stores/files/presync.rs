@@ -1,4 +1,5 @@
-//! The first pass, with GitLab up: whatever changes meanwhile is the window's to take.
+//! The first pass: stores the files with GitLab up, so that the window has to capture only the files
+//! that changed since.
 
 use std::path::Path;
 use std::time::Instant;
@@ -11,30 +12,31 @@ use crate::frozen::{At, Exclude, View, Walk, settled};
 use crate::host::limits;
 use crate::open;
 use crate::paths;
-use crate::repository::{Files, Tolerance, patience};
+use crate::repository::{Files, Stored, Tolerance, patience};
 use crate::runs::budget::Ahead;
 use crate::runs::record::write_json;
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, PRESYNC, store};
+use super::{CapturePlan, FILES, PRESYNC, store_part};
 
-/// What a first pass tells of the window to come.
+/// The measurements of a first pass, from which the length of the window is estimated.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Pass {
-    /// Entries that the window will look at.
+    /// Files, directories and other entries that the window will walk.
     pub entries: u64,
-    /// How long looking at them took, seconds.
+    /// Duration of the walk, seconds.
     pub walk: f64,
-    /// How long the whole took, seconds.
+    /// Duration of the whole first pass, seconds.
     pub seconds: f64,
-    /// Bytes that the repository did not have.
+    /// Bytes added to the repository.
     pub bytes_added: u64,
 }
 
 impl Pass {
-    /// What it tells of the window, `since` seconds after the last run: as much is expected to
-    /// change while it lasted as did before.
-    pub fn ahead(&self, since: Option<f64>) -> Ahead {
+    /// Estimates the work of the window. `since` is the age of the last run in seconds. Files are
+    /// assumed to change at the same rate during the first pass as between that run and now; without
+    /// a last run, as many bytes as the first pass has added.
+    pub fn estimate_window(&self, since: Option<f64>) -> Ahead {
         let share =
             since.filter(|since| *since > self.seconds).map_or(1.0, |since| self.seconds / since);
         #[allow(
@@ -47,27 +49,17 @@ impl Pass {
     }
 }
 
-/// Stores everything that the window will only compare, and has every file system written out, so
-/// that the window need not wait for that.
+/// Stores the first pass. Then flushes every file system, so that a snapshot in the window does not
+/// wait for dirty pages.
 pub fn presync(config: &Config) -> Result<()> {
     let plan = CapturePlan::current()?;
     let started = Instant::now();
     let mut pass = Pass::default();
-    if plan.live() {
-        let engine = open::in_run(config)?;
+    if plan.is_live() {
         let files = Files::Live { paths: &config.files.paths, exclude: &config.files.exclude };
-        pass.bytes_added = store(
-            &*engine,
-            PRESYNC,
-            &[FILES, PRESYNC],
-            files,
-            Tolerance::Changing,
-            patience::LONG,
-        )?
-        .1
-        .bytes_added;
-    } else if plan.walked().next().is_some() {
-        pass = first_look(config, &plan)?;
+        pass.bytes_added = store(config, files)?.bytes_added;
+    } else if plan.walked_paths().next().is_some() {
+        pass = walk_and_store(config, &plan)?;
     }
     for capture in &plan.captures {
         settled(&capture.path)?;
@@ -82,39 +74,44 @@ pub fn presync(config: &Config) -> Result<()> {
     write_json(Path::new(paths::PASS), &pass)
 }
 
-fn first_look(config: &Config, plan: &CapturePlan) -> Result<Pass> {
+/// Stores the first pass, whose snapshot becomes the parent of the run's. Files may change while they
+/// are read.
+fn store(config: &Config, files: Files<'_>) -> Result<Stored> {
+    let engine = open::in_run(config)?;
+    let parents = [FILES, PRESYNC];
+    let (_, stored) =
+        store_part(&*engine, PRESYNC, &parents, files, Tolerance::Changing, patience::LONG)?;
+    Ok(stored)
+}
+
+/// Walks and stores the plan's paths, and records what it saw of each entry. The window takes an
+/// entry for unchanged if it still looks as recorded, so entries that could not be stored are taken
+/// out of the record.
+fn walk_and_store(config: &Config, plan: &CapturePlan) -> Result<Pass> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
-    let mut left = Vec::new();
+    let mut skipped = Vec::new();
     let mut walk_seconds = 0.0;
-    for (path, ..) in plan.walked() {
+    for (path, ..) in plan.walked_paths() {
         notify::status(&format!("looking at {}", path.display()));
         let walk = Walk::new(&exclude).while_files_change(settled(path)?);
         let started = Instant::now();
         view.roots.push(walk.root(path, &At::itself(path), None)?);
         walk_seconds += started.elapsed().as_secs_f64();
-        left.extend(walk.skipped());
+        skipped.extend(walk.skipped());
     }
     let entries = view.roots.iter().map(|root| root.tree.count()).sum();
     view.save(Path::new(paths::SEEN))?;
-    let engine = open::in_run(config)?;
-    let (_, stored) = store(
-        &*engine,
-        PRESYNC,
-        &[FILES, PRESYNC],
-        Files::Frozen(view),
-        Tolerance::Changing,
-        patience::LONG,
-    )?;
-    left.extend(stored.skipped);
-    if let Some(unnamed) = left.iter().find(|skipped| skipped.path.as_os_str().is_empty()) {
-        bail!("the first pass is of no use: {unnamed}");
+    let stored = store(config, Files::Frozen(view))?;
+    skipped.extend(stored.skipped);
+    if let Some(unnamed) = skipped.iter().find(|skipped| skipped.path.as_os_str().is_empty()) {
+        bail!("the first pass failed: cannot tell which file was not stored: {unnamed}");
     }
-    if !left.is_empty() {
+    if !skipped.is_empty() {
         let Some(mut seen) = View::load(Path::new(paths::SEEN))? else {
-            bail!("{} is gone", paths::SEEN)
+            bail!("{} is missing: another process has removed it", paths::SEEN)
         };
-        seen.forget(left.iter().map(|skipped| skipped.path.as_path()))?;
+        seen.forget(skipped.iter().map(|skipped| skipped.path.as_path()))?;
         seen.save(Path::new(paths::SEEN))?;
     }
     Ok(Pass { entries, walk: walk_seconds, bytes_added: stored.bytes_added, ..Pass::default() })

@@ -1,4 +1,4 @@
-//! The files of a run in place of those on the host, by renames.
+//! Restores the files of a run: stages them beside the live ones and exchanges the two by renames.
 
 mod compared;
 mod kept;
@@ -23,8 +23,8 @@ use crate::stores::{leftover, moves};
 use crate::systemd::{ServiceManager, notify};
 use crate::values::{RawPath, RunId};
 
-pub use compared::beside;
-pub use staged::files;
+pub use compared::stage_configuration;
+pub use staged::stage_files;
 
 /// The files' side of a restore.
 pub(super) struct FilesRestoration<'a> {
@@ -38,11 +38,11 @@ impl Restoration for FilesRestoration<'_> {
     }
 
     async fn plan(&mut self, asked: &Asked<'_>, plan: &mut RestorePlan) -> Result<()> {
-        let (put, beside) = chosen(self.config, asked.request, asked.part);
+        let (replaced, compared) = choose_paths(self.config, asked.request, asked.part);
         let run = &asked.manifest.id;
         plan.files = Some(asked.part.snapshot.clone());
-        plan.beside = (!beside.is_empty()).then(|| compared_in(run, beside));
-        plan.layouts = layout::layouts(&put, run)?;
+        plan.beside = (!compared.is_empty()).then(|| stage_for_comparison(run, compared));
+        plan.layouts = layout::plan_layouts(&replaced, run)?;
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Restoration for FilesRestoration<'_> {
     }
 
     async fn unstage(&mut self, plan: &RestorePlan) -> Result<()> {
-        // One that cannot be removed does not keep the others.
+        // Try all of them, even if one cannot be removed.
         let all: Vec<Result<()>> =
             plan.layouts.iter().map(|layout| moves::unstage(&layout.places)).collect();
         all.into_iter().collect()
@@ -127,16 +127,16 @@ impl Restoration for FilesRestoration<'_> {
                 .filter(|path| layout.roots.iter().any(|root| path.starts_with(&root.path)))
                 .collect();
             let Places { staged, aside } = &layout.places;
-            left.extend(keep(layout, &here)?.or_else(|| leftover::remove(aside, None)));
+            left.extend(keep_only_here(layout, &here)?.or_else(|| leftover::remove(aside, None)));
             left.extend(leftover::remove(staged, None));
         }
         Ok(left)
     }
 }
 
-/// Keeps what is on this host and not in the run. Returns the directory that stays because that
-/// failed.
-fn keep(layout: &Layout, here: &[&PathBuf]) -> Result<Option<Leftover>> {
+/// Keeps the paths `here`, which are on this host and not in the run. If that fails, returns the
+/// directory with the old files, which must stay because of them.
+fn keep_only_here(layout: &Layout, here: &[&PathBuf]) -> Result<Option<Leftover>> {
     match kept::keep(layout, here) {
         Ok(0) => Ok(None),
         Ok(count) => {
@@ -156,8 +156,8 @@ fn keep(layout: &Layout, here: &[&PathBuf]) -> Result<Option<Leftover>> {
     }
 }
 
-/// The paths that are put in place, and the configuration that is only extracted for comparison.
-fn chosen(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec<PathBuf>) {
+/// Chooses the paths to replace, and the configuration that is only extracted for comparison.
+fn choose_paths(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Vec<PathBuf>) {
     if let Some(path) = &request.path {
         return (vec![path.clone()], Vec::new());
     }
@@ -165,14 +165,15 @@ fn chosen(config: &Config, request: &Request, files: &Part) -> (Vec<PathBuf>, Ve
         files.paths.iter().cloned().partition(|path| {
             config.files.configuration.iter().any(|inner| path.starts_with(inner))
         });
-    let mut put = if request.wants(super::FILES) { data } else { Vec::new() };
+    let mut replaced = if request.wants(super::FILES) { data } else { Vec::new() };
     if request.wants("config") {
-        put.extend(configuration);
-        return (put, Vec::new());
+        replaced.extend(configuration);
+        return (replaced, Vec::new());
     }
-    (put, configuration)
+    (replaced, configuration)
 }
 
-fn compared_in(run: &RunId, roots: Vec<PathBuf>) -> Beside {
+/// The plan to extract the configuration `roots` below `/var/lib/gitlab-backup/restored/RUN`.
+fn stage_for_comparison(run: &RunId, roots: Vec<PathBuf>) -> Beside {
     Beside { directory: Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str()), roots }
 }

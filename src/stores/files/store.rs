@@ -1,4 +1,4 @@
-//! The files, as those who know no store by its name see them.
+//! The [`Store`] of the files: the interface through which the manifest, verify and restore use it.
 
 use std::path::Path;
 
@@ -28,12 +28,12 @@ impl Store for FileStore {
     }
 
     async fn preflight(&self, config: &Config) -> Vec<Finding> {
-        let silent = mounted::silent(config);
-        // Who looks at a file system whose server is gone waits for ever.
-        if !silent.is_empty() {
-            return silent;
+        let hanging = mounted::findings(config);
+        // The other checks would hang on a file system whose server does not answer.
+        if !hanging.is_empty() {
+            return hanging;
         }
-        let mut findings = paths(config);
+        let mut findings = check_paths(config);
         findings.extend(storages::findings(config));
         findings
     }
@@ -53,8 +53,8 @@ impl Store for FileStore {
     }
 }
 
-/// Whether every configured path can be opened as a backup opens it.
-fn paths(config: &Config) -> Vec<Finding> {
+/// Checks that every configured path can be opened as a backup opens it.
+fn check_paths(config: &Config) -> Vec<Finding> {
     let open = |path: &Path| {
         let metadata = path
             .symlink_metadata()
@@ -65,7 +65,7 @@ fn paths(config: &Config) -> Vec<Finding> {
                 path.display()
             );
         }
-        // Through no link that others could have made.
+        // This follows links of root only, as the backup does.
         At::itself(path).open().map(drop)
     };
     if config.files.paths.is_empty() {

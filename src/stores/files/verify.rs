@@ -1,4 +1,4 @@
-//! The files of a run, read back: its links, and a sample of its Git repositories.
+//! Verifies the files of a run: its hard links, and a sample of its Git repositories.
 
 mod git;
 
@@ -13,15 +13,17 @@ use crate::repository::Engine;
 use crate::runs::Part;
 use crate::stores::inspection::Inspection;
 use crate::stores::inspection::scratch::Scratch;
-use git::Desk;
+use git::GitChecker;
 
-/// How many Git repositories are a sample.
+/// How many Git repositories a sample has.
 const SAMPLE: usize = 10;
 
-/// Reports on the links, and on each repository of the sample.
+/// Reports a finding on the hard links, and one on each Git repository: of a sample, or of all if
+/// the inspection's depth asks for them.
 pub(super) fn verify(inspection: &mut Inspection<'_>, part: &Part, place: &Path) -> Result<()> {
-    links(inspection.engine, part).into_iter().for_each(|finding| inspection.report(finding));
-    let all = match git::repositories(inspection.engine, part) {
+    let hard_links = check_hard_links(inspection.engine, part);
+    hard_links.into_iter().for_each(|finding| inspection.report(finding));
+    let all = match git::list_repositories(inspection.engine, part) {
         Ok(all) => all,
         Err(error) => {
             inspection.report(Finding::of("git repositories", Err(error)));
@@ -32,17 +34,17 @@ pub(super) fn verify(inspection: &mut Inspection<'_>, part: &Part, place: &Path)
         return Ok(());
     }
     let Inspection { config, depth, user, scratch, report, .. } = inspection;
-    let mut desk = Desk::new(config, part, place, scratch, user.as_ref())?;
+    let mut checker = GitChecker::new(config, part, place, scratch, user.as_ref())?;
     for path in git::sample(&all, (!depth.all_repositories).then_some(SAMPLE)) {
-        report(Finding::of(format!("git {}", text::path(path)), desk.fsck(path)));
+        report(Finding::of(format!("git {}", text::path(path)), checker.fsck(path)));
     }
-    desk.clear()
+    checker.finish()
 }
 
-/// Whether every name of a file leads to what that file holds. Nothing where the engine cannot
-/// tell.
-fn links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
-    let seen = match engine.count_false_links(&part.snapshot) {
+/// Checks that no name is taken for a hard link of a file on another file system, which would give it
+/// that file's content. `None` if the engine cannot tell.
+fn check_hard_links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
+    let checked = match engine.count_false_links(&part.snapshot) {
         Ok(None) => return None,
         Ok(Some(0)) => Ok("every name of a file leads to its content".to_owned()),
         Ok(Some(count)) => Err(anyhow!(
@@ -51,30 +53,30 @@ fn links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
         )),
         Err(error) => Err(error),
     };
-    Some(Finding::of("hard links", seen))
+    Some(Finding::of("hard links", checked))
 }
 
-/// Whether Git is installed, and the account that it runs as exists: a host on which nothing is
-/// installed yet may have neither.
+/// Checks that Git is installed and that the account that it runs as exists. A new host to which
+/// files are restored may have neither.
 ///
 /// # Errors
-/// With what is missing.
-pub fn git_is_there() -> Result<()> {
+/// If one of them is missing.
+pub fn ensure_git_installed() -> Result<()> {
     user::sandbox()?;
     git::program().map(drop)
 }
 
-/// Has Git check one repository of a part, as the account that looks at other people's data.
+/// Runs `git fsck` on the repository at `path` of a part, as the sandbox account.
 ///
 /// # Errors
-/// If it is not whole, or cannot be looked at.
+/// If `git fsck` finds errors, or cannot run.
 pub fn fsck(config: &Config, part: &Part, path: &Path, scratch: &Path) -> Result<String> {
     let user = user::sandbox()?;
     let scratch = Scratch::new(scratch)?;
     let place = scratch.create_place(&part.name)?;
-    let mut desk = Desk::new(config, part, &place, &scratch, user.as_ref())?;
-    let seen = desk.fsck(path);
-    desk.clear()?;
+    let mut checker = GitChecker::new(config, part, &place, &scratch, user.as_ref())?;
+    let checked = checker.fsck(path);
+    checker.finish()?;
     scratch.remove()?;
-    seen
+    checked
 }

@@ -1,5 +1,5 @@
-//! Configuration is not put in place unless somebody asks for it: it is extracted beside, and where
-//! it differs is told.
+//! Extracts the run's configuration for comparison, and notes where the live one differs. A restore
+//! replaces configuration only if the admin asks for it.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::FileType;
 
-use super::staged::lay;
+use super::staged::extract;
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::paths;
@@ -18,11 +18,12 @@ use crate::runs::notes::note;
 use crate::stores::moves;
 use crate::stores::restoration::plan;
 
-/// How many differences of a path are named.
+/// How many differences of a path are named. The others are only counted.
 const NAMED: usize = 50;
 
-/// Lays out the configuration that is not put in place, and tells where it differs.
-pub fn beside(config: &Config) -> Result<()> {
+/// Extracts the configuration that the restore does not replace, and notes each path whose live
+/// version differs.
+pub fn stage_configuration(config: &Config) -> Result<()> {
     let plan = plan()?;
     let (Some(snapshot), Some(beside)) = (&plan.files, &plan.beside) else { return Ok(()) };
     let (state, name) = (
@@ -33,13 +34,13 @@ pub fn beside(config: &Config) -> Result<()> {
         (state.make_all(name, None)?, beside.directory.file_name().context("a run has a name")?);
     above.remove(run)?;
     let staged = above.make(run, 0o700)?;
-    lay(config, snapshot, &staged, beside.roots.clone())?;
+    extract(config, snapshot, &staged, beside.roots.clone())?;
     for root in &beside.roots {
-        let differences = differ(root, &staged)?;
+        let differences = find_differences(root, &staged)?;
         if !differences.is_empty() {
-            // Names only: what differs may be a secret.
+            // The note names the files only: their content may be secret.
             note(format!(
-                "{} is not as in the run ({}); what the run has is in {} ('diff -r' shows it, --with-config puts it in place)",
+                "{} is not as in the run ({}); the run's version is in {} (compare with 'diff -r'; --with-config restores it)",
                 root.display(),
                 differences.join(", "),
                 beside.directory.join(moves::below(root)).display()
@@ -49,17 +50,17 @@ pub fn beside(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Where what is live is not what was laid out of the run.
-fn differ(root: &Path, staged: &Directory) -> Result<Vec<String>> {
+/// Compares the live `root` with the one in `staged`. Returns a line for each difference.
+fn find_differences(root: &Path, staged: &Directory) -> Result<Vec<String>> {
     let mut found = Differences::default();
     let (inside, name) =
         (moves::below(root), root.file_name().context("a path without a name is configuration")?);
-    let laid = staged.below(inside.parent().unwrap_or(Path::new("")))?;
+    let restored = staged.below(inside.parent().unwrap_or(Path::new("")))?;
     if !moves::is_there(root)? {
         return Ok(vec![format!("{} is missing", root.display())]);
     }
     let (live, _) = Directory::of(root)?;
-    let mut open = vec![Pair { live, laid, names: vec![name.to_owned()].into_iter() }];
+    let mut open = vec![Pair { live, restored, names: vec![name.to_owned()].into_iter() }];
     while let Some(pair) = open.last_mut() {
         let Some(name) = pair.names.next() else {
             open.pop();
@@ -68,9 +69,10 @@ fn differ(root: &Path, staged: &Directory) -> Result<Vec<String>> {
         let inner = pair.compare(&name, &mut found)?;
         open.extend(inner);
     }
-    Ok(found.end())
+    Ok(found.into_lines())
 }
 
+/// The differences found so far: the first [`NAMED`] as lines, and the number of the others.
 #[derive(Default)]
 struct Differences {
     named: Vec<String>,
@@ -85,21 +87,21 @@ impl Differences {
         }
     }
 
-    fn end(mut self) -> Vec<String> {
+    fn into_lines(mut self) -> Vec<String> {
         self.named.extend((self.more > 0).then(|| format!("{} more", self.more)));
         self.named
     }
 }
 
-/// Two directories, and the names that are still to be compared.
+/// A live directory and its restored version, with the names that are not compared yet.
 struct Pair {
     live: Directory,
-    laid: Directory,
+    restored: Directory,
     names: std::vec::IntoIter<OsString>,
 }
 
 impl Pair {
-    /// Compares what has this name in both. Two directories are the next to be looked into.
+    /// Compares the two entries `name`. If both are directories, returns them as the next pair.
     fn compare(&self, name: &OsString, found: &mut Differences) -> Result<Option<Self>> {
         let path = Path::new(name);
         let shown = self.live.path().join(path);
@@ -108,38 +110,35 @@ impl Pair {
                 directory.look(path)?.map(|stat| FileType::from_raw_mode(stat.st_mode)),
             )
         };
-        match (kind(&self.live)?, kind(&self.laid)?) {
+        match (kind(&self.live)?, kind(&self.restored)?) {
             (None, _) => found.add(&shown, "is missing"),
             (_, None) => found.add(&shown, "is not in the run"),
             (Some(FileType::Directory), Some(FileType::Directory)) => {
-                let (live, laid) = (self.live.below(path)?, self.laid.below(path)?);
+                let (live, restored) = (self.live.below(path)?, self.restored.below(path)?);
                 let names = live
                     .entries()?
                     .into_iter()
-                    .chain(laid.entries()?)
+                    .chain(restored.entries()?)
                     .map(|(name, _)| name)
                     .collect::<BTreeSet<_>>();
-                return Ok(Some(Self {
-                    live,
-                    laid,
-                    names: names.into_iter().collect::<Vec<_>>().into_iter(),
-                }));
+                let names = names.into_iter().collect::<Vec<_>>().into_iter();
+                return Ok(Some(Self { live, restored, names }));
             }
             (Some(FileType::Symlink), Some(FileType::Symlink))
-                if self.live.target(name)? == self.laid.target(name)? => {}
+                if self.live.target(name)? == self.restored.target(name)? => {}
             (Some(FileType::RegularFile), Some(FileType::RegularFile))
-                if same(self.live.file(path)?, self.laid.file(path)?)? => {}
-            // Nobody reads from a pipe or a device to compare it.
-            (Some(live), Some(laid))
-                if live == laid && ![FileType::Symlink, FileType::RegularFile].contains(&live) => {}
+                if have_same_content(self.live.file(path)?, self.restored.file(path)?)? => {}
+            // Pipes, sockets and devices are compared by type only. Reading them could hang.
+            (Some(live), Some(restored))
+                if live == restored
+                    && ![FileType::Symlink, FileType::RegularFile].contains(&live) => {}
             _ => found.add(&shown, "differs"),
         }
         Ok(None)
     }
 }
 
-/// Whether two files have the same bytes.
-fn same(one: File, other: File) -> Result<bool> {
+fn have_same_content(one: File, other: File) -> Result<bool> {
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }

@@ -1,4 +1,5 @@
-//! What was on the host and is not in the run stays, in a directory that no later restore removes.
+//! Keeps the files that were on the host and are not in the run, in a directory that no later restore
+//! removes.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +9,8 @@ use crate::host::beneath::Directory;
 use crate::runs::restore::Layout;
 use crate::stores::moves;
 
-/// Moves what was at `paths` to where it is kept; how many are there now. Some may have been moved
-/// before.
+/// Moves the old files at `paths` to the directory in which they are kept. Returns how many of them
+/// are there now, with those that an interrupted restore has already moved.
 pub(super) fn keep(layout: &Layout, paths: &[&PathBuf]) -> Result<usize> {
     let Some(aside) = layout.places.aside.open_if_there()?.filter(|_| !paths.is_empty()) else {
         return Ok(0);
@@ -21,7 +22,7 @@ pub(super) fn keep(layout: &Layout, paths: &[&PathBuf]) -> Result<usize> {
     };
     ensure!(
         kept.stat()?.st_uid == rustix::process::geteuid().as_raw(),
-        "{} is not root's: move it away, what is not in the run is kept there",
+        "{} does not belong to root: rename it, the files that are not in the run are kept there",
         layout.kept.display()
     );
     let mut count = 0;
@@ -29,7 +30,7 @@ pub(super) fn keep(layout: &Layout, paths: &[&PathBuf]) -> Result<usize> {
         let inside = moves::below(path);
         let (above, name) = (
             inside.parent().unwrap_or(Path::new("")),
-            inside.file_name().context("a path without a name is kept")?,
+            inside.file_name().with_context(|| format!("{} has no name", path.display()))?,
         );
         if aside.look(inside)?.is_some() {
             let from = aside.below(above)?;

@@ -1,4 +1,4 @@
-//! The files of the run, laid out on the file systems where they belong.
+//! Extracts the files of the run to the staging directories of the plan.
 
 use std::path::{Path, PathBuf};
 
@@ -14,19 +14,20 @@ use crate::values::RawPath;
 use crate::stores::restoration::plan;
 use crate::stores::{extract, moves};
 
-/// Lays out every path of the plan and finds out what is here and not in the run.
-pub fn files(config: &Config) -> Result<()> {
+/// Extracts every path of the plan, and records the live paths that are not in the run: the end of
+/// the restore keeps them.
+pub fn stage_files(config: &Config) -> Result<()> {
     let plan = plan()?;
     let Some(snapshot) = &plan.files else { return Ok(()) };
     let mut only_here: Vec<PathBuf> = Vec::new();
     for layout in &plan.layouts {
         let staged = layout.places.staged.open()?;
         notify::status(&format!(
-            "laying out {} paths in {}",
+            "extracting {} paths to {}",
             layout.roots.len(),
             staged.path().display()
         ));
-        lay(
+        extract(
             config,
             snapshot,
             &staged,
@@ -36,23 +37,24 @@ pub fn files(config: &Config) -> Result<()> {
             only_here.extend(moves::list_only_live(&root.path, &layout.places.staged)?);
         }
     }
-    let ours = |path: &PathBuf| {
+    let is_own_directory = |path: &PathBuf| {
         plan.layouts.iter().any(|layout| {
             [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&path)
         })
     };
-    only_here.retain(|path| !ours(path));
+    only_here.retain(|path| !is_own_directory(path));
     let only_here: Vec<RawPath> = only_here.into_iter().map(RawPath).collect();
     write_json(Path::new(paths::RESTORE_KEPT), &only_here)
 }
 
-pub(super) fn lay(
+/// Extracts `paths` of the snapshot to the directory `staged`.
+pub(super) fn extract(
     config: &Config,
     snapshot: &str,
     staged: &Directory,
     paths: Vec<PathBuf>,
 ) -> Result<()> {
-    // By its descriptor: what is around it may belong to others.
-    let laid = extract::in_child(config, snapshot, &staged.reachable(), &paths);
-    laid.with_context(|| format!("cannot lay out {}", staged.path().display()))
+    // By its descriptor: another account may be able to rename the directories above it.
+    let extracted = extract::in_child(config, snapshot, &staged.reachable(), &paths);
+    extracted.with_context(|| format!("cannot extract to {}", staged.path().display()))
 }

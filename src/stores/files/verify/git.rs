@@ -1,11 +1,11 @@
-//! The Git repositories in the stored tree: found by what each has, laid out one by one, and read
-//! by Git.
+//! Finds the Git repositories of a stored part by the names that every repository has, and checks
+//! them one by one.
 //!
-//! They are other people's. Git runs confined, on a repository that is put together of what it
-//! judges (objects, references) and of nothing that it obeys: configuration, hooks, `commondir`,
-//! worktrees, grafts and attributes stay behind.
+//! The repositories are untrusted. Git runs confined, on a copy that has only the data to check
+//! (objects, references) and nothing that Git obeys: no configuration, hooks, `commondir`,
+//! worktrees, grafts or attributes.
 
-mod desk;
+mod checker;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,35 +15,35 @@ use anyhow::Result;
 use crate::repository::Engine;
 use crate::runs::Part;
 
-pub(super) use desk::{Desk, program};
+pub(super) use checker::{GitChecker, program};
 
-/// The directories that are Git repositories: those with the two directories that each has, or with
-/// all three names of one.
-pub(super) fn repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathBuf>> {
+/// Lists the Git repositories of a part: the directories that have the subdirectories `objects` and
+/// `refs`, or entries of any type named `objects`, `refs` and `HEAD`.
+pub(super) fn list_repositories(engine: &dyn Engine, part: &Part) -> Result<Vec<PathBuf>> {
     let mut found = Found::default();
     engine.list(&part.snapshot, &mut |path, size| found.add(path, size.is_none()))?;
     Ok(found.repositories())
 }
 
-/// Directories that have something of a repository.
+/// Directories that have at least one of the names of a repository.
 #[derive(Default)]
 struct Found {
-    /// `objects` and `refs`, as directories.
+    /// Those with the subdirectory `objects`, and those with `refs`.
     directories: [BTreeSet<PathBuf>; 2],
-    /// `objects`, `refs` and `HEAD`, as anything: where one is a link, that is a finding and no
-    /// reason to look away.
+    /// Those with an entry of any type named `objects`, `refs` or `HEAD`. A repository in which one
+    /// is a link is damaged, and must be checked to be reported.
     names: [BTreeSet<PathBuf>; 3],
 }
 
 impl Found {
-    fn add(&mut self, path: &Path, directory: bool) {
+    fn add(&mut self, path: &Path, is_directory: bool) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
         let Some(index) = ["objects", "refs", "HEAD"].iter().position(|known| name == *known)
         else {
             return;
         };
         self.names[index].insert(parent.to_owned());
-        if let Some(directories) = self.directories.get_mut(index).filter(|_| directory) {
+        if let Some(directories) = self.directories.get_mut(index).filter(|_| is_directory) {
             directories.insert(parent.to_owned());
         }
     }
@@ -58,7 +58,7 @@ impl Found {
     }
 }
 
-/// At most `count` of `all`, spread evenly.
+/// At most `count` of `all`, evenly spread; all of them without a count.
 pub(super) fn sample(all: &[PathBuf], count: Option<usize>) -> impl Iterator<Item = &PathBuf> {
     let step = count.map_or(1, |count| all.len().div_ceil(count.max(1)).max(1));
     all.iter().step_by(step)

@@ -1,0 +1,174 @@
+//! Stores the frozen view and the dumps in the repository, with GitLab up.
+
+use std::path::Path;
+
+use anyhow::{Context, Error, Result, anyhow};
+use rustix::fs::FileType;
+
+use crate::config::{Config, EngineName};
+use crate::frozen::{At, Exclude, Skipped, View, Walk};
+use crate::host::beneath::Directory;
+use crate::open;
+use crate::paths;
+use crate::repository::{Engine, Files, Tolerance, patience};
+use crate::stores::files::links::Outside;
+use crate::systemd::notify;
+use crate::volume;
+
+use super::{
+    CapturePlan, FILES, PRESYNC, Way, is_recorded, record_left_out, record_part, record_skipped,
+    store_live, store_part,
+};
+
+/// Stores the files, unless the window has stored them; then the dumps, and the files that the
+/// commands of `[[steps]]` wrote to the staging directory.
+pub fn store_files_and_dumps(config: &Config) -> Result<()> {
+    let mut engine = None;
+    if config.files.command.is_none() && !is_recorded(FILES) {
+        let engine = engine.insert(open::in_run(config)?);
+        store_view(config, &**engine)?;
+    } else if config.files.command.is_none() && CapturePlan::current()?.is_live() {
+        record_gaps_of_live_files(config)?;
+    }
+    for name in ["postgresql", "redis", "steps"] {
+        let path = Path::new(paths::STAGING).join(name);
+        if !holds_files(&path)? {
+            continue;
+        }
+        if engine.is_none() {
+            engine = Some(open::in_run(config)?);
+        }
+        let Some(engine) = &engine else { continue };
+        record_part(&store_live(config, &**engine, name, &[path])?)?;
+    }
+    Ok(())
+}
+
+/// Records what is missing from files that the window stored live: directories that links lead to
+/// and no backup holds, and extended attributes that restic silently renames. The window has no time
+/// for this walk. A path that cannot be read now was stored all the same.
+fn record_gaps_of_live_files(config: &Config) -> Result<()> {
+    let exclude = Exclude::new(&config.files.exclude)?;
+    let walk = Walk::new(&exclude);
+    let mut view = View::default();
+    for path in &config.files.paths {
+        match walk.root(path, &At::itself(path), None) {
+            Ok(root) => view.roots.push(root),
+            Err(error) => {
+                tracing::warn!("cannot check what is left out of {}: {error:#}", path.display())
+            }
+        }
+    }
+    if config.repository.engine == EngineName::Restic {
+        // The built-in engine leaves the same attributes out.
+        let renamed = |skipped: &Skipped| format!("kept under another name by restic: {skipped}");
+        record_left_out(walk.attributes_left_out().iter().map(renamed).collect::<Vec<_>>().iter())?;
+    }
+    record_links_outside(config, &view)
+}
+
+/// Records the links in `view` that lead to directories in no backup.
+fn record_links_outside(config: &Config, view: &View) -> Result<()> {
+    let mut outside = Outside::new(&config.files);
+    outside.add_links_of(view)?;
+    record_left_out(outside.describe().iter())
+}
+
+/// Stores the frozen view as the files' part. If a snapshot turns out to be damaged afterwards, the
+/// stored part is forgotten again.
+fn store_view(config: &Config, engine: &dyn Engine) -> Result<()> {
+    let plan = CapturePlan::current()?;
+    let view = complete_view(config, &plan)?;
+    record_links_outside(config, &view)?;
+    let stored = store_part(
+        engine,
+        FILES,
+        parents(config, &plan),
+        Files::Frozen(view),
+        Tolerance::None,
+        patience::LONG,
+    );
+    let (part, _) = stored.map_err(|error| with_likely_reason(error, &plan))?;
+    let intact = plan.snapshots.iter().try_for_each(|snapshot| {
+        volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).ensure_intact(snapshot)
+    });
+    if let Err(error) = intact {
+        engine.forget(&[part.snapshot], patience::LONG)?;
+        return Err(error);
+    }
+    record_part(&part)
+}
+
+/// The view that the window wrote, completed by a walk of the mounted snapshots.
+fn complete_view(config: &Config, plan: &CapturePlan) -> Result<View> {
+    let mut view = View::default();
+    if plan.walked_paths().next().is_some() {
+        view = View::load(Path::new(paths::FROZEN))?
+            .with_context(|| format!("{} is missing: the capture failed", paths::FROZEN))?;
+    }
+    let exclude = Exclude::new(&config.files.exclude)?;
+    for capture in &plan.captures {
+        let Way::Snapshot { number, inside } = &capture.way else { continue };
+        let snapshot = plan
+            .snapshots
+            .get(*number)
+            .with_context(|| format!("the plan has no snapshot {number}"))?;
+        notify::status(&format!("looking at {} in {}", capture.path.display(), snapshot.name));
+        let walk = Walk::new(&exclude);
+        let root = walk.root(
+            &capture.path,
+            &At { directory: snapshot.at.clone(), inside: inside.clone() },
+            None,
+        );
+        view.roots.push(root.map_err(|error| with_likely_reason(error, plan))?);
+        if let Some(skipped) = walk.skipped().first() {
+            return Err(with_likely_reason(anyhow!("{skipped}"), plan));
+        }
+        record_skipped(&walk.left_out())?;
+    }
+    Ok(view)
+}
+
+/// The parts whose snapshots are parents of the files' snapshot. Unchanged files of a walked path
+/// exist only in the first pass's snapshot, so that one must be a parent.
+fn parents(config: &Config, plan: &CapturePlan) -> &'static [&'static str] {
+    let has_first_pass = plan.walked_paths().next().is_some() && config.files.presync;
+    match (has_first_pass, plan.snapshots.is_empty()) {
+        (true, true) => &[PRESYNC],
+        (true, false) => &[PRESYNC, FILES],
+        (false, _) => &[FILES],
+    }
+}
+
+/// Adds the likely reason to an EIO or ENOENT from a mounted snapshot: it ran out of space. The
+/// unit's sandbox does not allow it to ask the volume manager.
+fn with_likely_reason(error: Error, plan: &CapturePlan) -> Error {
+    let likely =
+        plan.snapshots.iter().filter_map(volume::unreadable).collect::<Vec<_>>().join("; ");
+    // Some layers in between keep the text of the error only, so the code is searched in the text.
+    let words = format!("{error:#}");
+    match ["(os error 5)", "(os error 2)"].iter().any(|code| words.contains(code))
+        && !likely.is_empty()
+    {
+        true => error.context(likely),
+        false => error,
+    }
+}
+
+/// Whether there is any file below `path`.
+fn holds_files(path: &Path) -> Result<bool> {
+    let (above, name) = Directory::of(path)?;
+    if above.look(Path::new(&name))?.is_none() {
+        return Ok(false);
+    }
+    let mut pending = vec![above.below(Path::new(&name))?];
+    while let Some(directory) = pending.pop() {
+        for (name, kind) in directory.entries()? {
+            if kind != FileType::Directory {
+                return Ok(true);
+            }
+            pending.push(directory.below(Path::new(&name))?);
+        }
+    }
+    Ok(false)
+}
