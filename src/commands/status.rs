@@ -19,7 +19,7 @@ use crate::runs::{Kind, Outcome, Record, Verified, paused};
 use crate::systemd::{Manager, ServiceManager, UnitState};
 use crate::units::{Restore, Unit};
 
-use problems::{Clock, Facts};
+use problems::{Facts, TimerState};
 
 /// The directory of systemd's stamp files for timers, systemd.timer(5) `Persistent=`.
 const STAMPS: &str = "/var/lib/systemd/timers";
@@ -91,7 +91,7 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
         busy: running || restoring || is_running(manager, &Unit::Resume).await?,
         running,
         unstarted: unstarted(manager, Kind::Backup, records.first()).await?,
-        clock: clock(manager, &timer).await,
+        timer: timer_state(manager, &timer).await,
         masked: (executor.load == "masked").then_some(executor.name),
         last: records.first(),
         paused: paused.iter().flatten().map(|paused| paused.unit.as_str()).collect(),
@@ -116,9 +116,9 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
 }
 
 /// The state of the timer that starts runs.
-async fn clock(manager: &Manager, timer: &UnitState) -> Clock {
+async fn timer_state(manager: &Manager, timer: &UnitState) -> TimerState {
     let last = manager.last_trigger(&timer.name).await.unwrap_or_default();
-    Clock {
+    TimerState {
         load: timer.load.clone(),
         // On NixOS the configuration enables the timer, and systemd does not know it as enabled.
         enablement: match remedy::is_nixos() {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::row::Row;
-use super::rows::{capture, deadline, entry, monitoring, own, prepare, proxies, restore, stages};
-use super::rows::{store, verify};
+use super::rows::{capture, deadline, entry, monitoring, prepare, proxies, restore, stages};
+use super::rows::{step, store, verify};
 use super::{Restore, Unit};
 use crate::config::Stage;
 
@@ -45,7 +45,7 @@ impl Unit {
             Self::Proxies => &proxies::PROXIES,
             Self::ProxiesDown => &proxies::DOWN,
             Self::Proxy(_) => &proxies::PROXY,
-            Self::Step(_) => &own::STEP,
+            Self::Step(_) => &step::STEP,
             Self::Stage(Stage::Prepare) => &stages::PREPARE,
             Self::Stage(Stage::Window) => &stages::CAPTURE,
             Self::Stage(Stage::Store) => &stages::STORE,

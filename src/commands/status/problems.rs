@@ -14,7 +14,7 @@ const GRACE: SignedDuration = SignedDuration::from_secs(30);
 
 /// The timer that starts runs.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub(super) struct TimerState {
     /// `loaded`, `not-found`, `masked`, …
     pub(super) load: String,
     /// `enabled`, `disabled`, …; empty if it is unknown.
@@ -37,7 +37,7 @@ pub(super) struct Facts<'a> {
     pub(super) running: bool,
     /// The last start of a run, if it failed before there was a record.
     pub(super) unstarted: Option<Unstarted>,
-    pub(super) clock: Clock,
+    pub(super) timer: TimerState,
     /// The executor's unit, if it is masked.
     pub(super) masked: Option<String>,
     /// The newest run.
@@ -66,7 +66,7 @@ pub(super) fn problems(facts: &Facts<'_>) -> Vec<String> {
             .iter()
             .map(|unit| format!("{unit} is masked, and no run starts: {}", remedy::unmask(unit))),
     );
-    problems.extend(timer(&facts.clock));
+    problems.extend(timer_problem(&facts.timer));
     problems.extend(facts.last.filter(|_| !facts.running).and_then(|last| failed(last, facts.now)));
     problems.extend(
         facts.verified.filter(|verified| verified.finished.is_some() && !verified.ok).map(
@@ -92,7 +92,7 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
     }
     // A timer that elapses during a run joins that run.
     let known = facts.last.map(|last| last.finished.unwrap_or(last.started));
-    let missed = facts.clock.last.filter(|time| {
+    let missed = facts.timer.last.filter(|time| {
         known.is_none_or(|known| *time > known) && facts.now.duration_since(*time) > GRACE
     })?;
     Some(format!(
@@ -103,9 +103,9 @@ fn not_started(facts: &Facts<'_>) -> Option<String> {
 }
 
 /// A timer that does not start runs.
-fn timer(clock: &Clock) -> Option<String> {
+fn timer_problem(state: &TimerState) -> Option<String> {
     let timer = Unit::Timer;
-    if clock.load == "not-found" {
+    if state.load == "not-found" {
         return Some(format!(
             "the units are not installed, and no run starts by itself: '{}'",
             remedy::install()
@@ -113,16 +113,16 @@ fn timer(clock: &Clock) -> Option<String> {
     }
     let off = ["disabled", "masked"]
         .iter()
-        .any(|off| clock.enablement.starts_with(off) || clock.load == *off);
-    (off || !clock.running).then(|| {
+        .any(|off| state.enablement.starts_with(off) || state.load == *off);
+    (off || !state.running).then(|| {
         let how = match off {
-            true if clock.load == "masked" => "masked",
-            true => &clock.enablement,
+            true if state.load == "masked" => "masked",
+            true => &state.enablement,
             false => "not running",
         };
-        let remedy = match &clock.condition {
+        let remedy = match &state.condition {
             Some(condition) if !off => format!("its {condition} is not met"),
-            _ if off && clock.load == "masked" => remedy::unmask(&timer.to_string()),
+            _ if off && state.load == "masked" => remedy::unmask(&timer.to_string()),
             _ => remedy::enable(&timer.to_string()),
         };
         format!("{timer} is {how}, and no run starts by itself: {remedy}")
@@ -180,7 +180,7 @@ mod tests {
             busy: false,
             running: false,
             unstarted: None,
-            clock: Clock {
+            timer: TimerState {
                 load: "loaded".to_owned(),
                 enablement: "enabled".to_owned(),
                 running: true,
@@ -200,11 +200,11 @@ mod tests {
         assert!(problems(&good(None)).is_empty());
         let complete = record(Outcome::Complete, None);
         let mut facts = good(Some(&complete));
-        facts.clock.last = Some("2026-11-29T02:29:58Z".parse().unwrap());
+        facts.timer.last = Some("2026-11-29T02:29:58Z".parse().unwrap());
         assert!(problems(&facts).is_empty());
         // The timer elapsed during the run, or a moment ago.
         for time in ["2026-11-29T02:35:00Z", "2026-11-29T08:59:45Z"] {
-            facts.clock.last = Some(time.parse().unwrap());
+            facts.timer.last = Some(time.parse().unwrap());
             assert!(problems(&facts).is_empty(), "{time}");
         }
     }
@@ -213,8 +213,8 @@ mod tests {
     fn a_start_without_a_record_comes_first_with_its_reason() {
         let bad = record(Outcome::Failed, Some("disk full"));
         let mut facts = good(Some(&bad));
-        facts.clock.running = false;
-        facts.clock.enablement = "disabled".to_owned();
+        facts.timer.running = false;
+        facts.timer.enablement = "disabled".to_owned();
         facts.unstarted = Some(Unstarted {
             unit: "gitlab-backup-run.service".to_owned(),
             at: "2026-11-29T08:00:00Z".parse().unwrap(),
@@ -238,7 +238,7 @@ mod tests {
     fn the_timers_last_trigger_reveals_a_start_without_a_record() {
         let complete = record(Outcome::Complete, None);
         let mut facts = good(Some(&complete));
-        facts.clock.last = Some("2026-11-29T08:30:00Z".parse().unwrap());
+        facts.timer.last = Some("2026-11-29T08:30:00Z".parse().unwrap());
         assert!(problems(&facts)[0].contains("nothing is on record"), "{:?}", problems(&facts));
         facts.running = true;
         assert!(problems(&facts).is_empty());
