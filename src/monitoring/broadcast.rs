@@ -96,8 +96,8 @@ impl Broadcast {
         Ok(answer)
     }
 
-    /// Sends a request for which the user must be an administrator, and fails unless the answer is a
-    /// success.
+    /// Sends a request for which the user must be an administrator, and fails unless the answer is
+    /// a success.
     async fn send_as_administrator(
         &self,
         server: &Server,
