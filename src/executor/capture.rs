@@ -15,7 +15,9 @@ use crate::config::Config;
 use crate::machine::Machine;
 use crate::run::Failed;
 use crate::runs::paused;
-use crate::systemd::{Mode, Paused, UnitState, UnitView, notify, running, stop_closure};
+use crate::systemd::{
+    Mode, Paused, ServiceManager, UnitState, UnitView, notify, running, stop_closure,
+};
 use crate::units::Unit;
 
 /// The times of a window, in microseconds of CLOCK_MONOTONIC.
@@ -44,12 +46,7 @@ pub(super) async fn capture(
     stage::prepare(manager, &brackets).await?;
     if let Some(deadline) = &window.deadline {
         stage::prepare(manager, std::slice::from_ref(deadline)).await?;
-        // A window that failed to open leaves its timer running, because PartOf= follows only
-        // stops. That timer would end this window early.
-        let timer = Unit::DeadlineTimer.to_string();
-        let mut view = UnitView::new(manager).await?;
-        view.stop(&timer).await?;
-        view.wait_until_settled(&timer).await?;
+        stop_stale_deadline_timer(manager).await?;
     }
     let view = UnitView::with_jobs(manager).await?;
     let (states, waited) = wait_for_jobs(config, machine, window).await?;
@@ -75,6 +72,15 @@ pub(super) async fn capture(
         manager.start_later(&Unit::Resume.to_string()).await?;
     }
     opened
+}
+
+/// Stops the timer of an earlier window that failed to open: PartOf= follows only stops, so the
+/// timer still runs, and would end this window early.
+async fn stop_stale_deadline_timer(manager: &dyn ServiceManager) -> Result<()> {
+    let timer = Unit::DeadlineTimer.to_string();
+    let mut view = UnitView::new(manager).await?;
+    view.stop(&timer).await?;
+    view.wait_until_settled(&timer).await.map(drop)
 }
 
 fn names(units: &[Paused]) -> Vec<String> {

@@ -20,7 +20,7 @@ use super::{Monitoring, Secret, Silence, SilenceConfig, Span, System};
 
 /// The credential with the token.
 const CREDENTIAL: &str = "broadcast.token";
-const MESSAGE: &str = "Backup at {time}: GitLab will be down for {downtime}";
+const MESSAGE: &str = "Backup at {time}: GitLab will be away for {downtime}";
 /// The path of the broadcast messages in GitLab's API.
 const MESSAGES: [&str; 3] = ["api", "v4", "broadcast_messages"];
 
@@ -96,8 +96,8 @@ impl Broadcast {
         Ok(answer)
     }
 
-    /// Sends a request for which the user must be an administrator, and fails unless the answer is a
-    /// success.
+    /// Sends a request for which the user must be an administrator, and fails unless the answer is
+    /// a success.
     async fn send_as_administrator(
         &self,
         server: &Server,

@@ -1,6 +1,6 @@
-//! The record of the silences to end. It is kept in the state directory, because it must outlast the
-//! run and a reboot. It contains what is needed to end each silence even if the configuration has
-//! changed, and no secret.
+//! The record of the silences to end. It is kept in the state directory, because it must outlast
+//! the run and a reboot. It contains what is needed to end each silence even if the configuration
+//! has changed, and no secret.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! A few attempts within a time limit: a short outage of a monitoring system must not lose a request,
-//! and a long one must not delay the run.
+//! A few attempts within a time limit: a short outage of a monitoring system must not lose a
+//! request, and a long one must not delay the run.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,7 +24,8 @@ impl fmt::Display for Unreachable {
 
 impl std::error::Error for Unreachable {}
 
-/// Sends a request up to three times, until the server answers. Any answer is final, also a refusal.
+/// Sends a request up to three times, until the server answers. Any answer is final, also a
+/// refusal.
 pub async fn retry_unreachable<T, F: Future<Output = Result<T>>>(
     request: impl Fn() -> F,
 ) -> Result<T> {

@@ -39,10 +39,10 @@ enum Progress {
     Up,
     /// Cannot run again. The reason, to be appended to "was running before".
     Lost(String),
-    /// Changing, or about to: nothing to do yet.
-    Waits,
+    /// Has a job, or may get one: nothing to do yet.
+    Changing,
     /// Still stopping for the window.
-    Stops,
+    Stopping,
     /// Ready to be started.
     Down,
 }
@@ -125,8 +125,8 @@ impl<'a> Comeback<'a> {
                     self.forget(unit)?;
                     continue;
                 }
-                Progress::Waits => {}
-                Progress::Stops => {
+                Progress::Changing => {}
+                Progress::Stopping => {
                     self.kill_if_stuck(unit).await?;
                     // systemd runs the start after the stop.
                     if self.tried(unit) == 0 {
@@ -143,6 +143,7 @@ impl<'a> Comeback<'a> {
         Ok(waiting.is_empty())
     }
 
+    /// Decides what to do about a unit.
     fn progress(&mut self, state: &UnitState) -> Progress {
         let unit = &state.name;
         let is_down = state.active.is_down();
@@ -161,15 +162,15 @@ impl<'a> Comeback<'a> {
                 return Progress::Up;
             }
             // It has run since the window: an admin stops it, or systemd restarts it.
-            ActiveState::Deactivating if self.ran.contains(unit) => return Progress::Waits,
-            ActiveState::Deactivating => Progress::Stops,
+            ActiveState::Deactivating if self.ran.contains(unit) => return Progress::Changing,
+            ActiveState::Deactivating => Progress::Stopping,
             ActiveState::Active | ActiveState::Reloading if self.tried(unit) == 0 => Progress::Down,
             ActiveState::Inactive | ActiveState::Failed if !state.has_job() => Progress::Down,
-            _ => Progress::Waits,
+            _ => Progress::Changing,
         };
         let is_undecided = self.cancelled.contains(unit) || is_down && self.may_be_admin_stop(unit);
         match progress {
-            Progress::Down if is_undecided => Progress::Waits,
+            Progress::Down if is_undecided => Progress::Changing,
             other => other,
         }
     }

@@ -11,8 +11,8 @@ use super::super::{Monitoring, ReportConfig, SilenceConfig};
 use super::trapper::{Trapper, TrapperTls, parse_server};
 use super::{Maintenance, MaintenanceItems, RunItems};
 
-/// The items that are 1 during maintenance, unless `trapper-items` names others: those of the script
-/// of 2015, with the units of today's GitLab.
+/// The items that are 1 during maintenance, unless `trapper-items` names others: those of the
+/// script of 2015, with the units of today's GitLab.
 const ITEMS: [&str; 2] = ["sst.maintenance.status[puma]", "sst.maintenance.status[sidekiq]"];
 
 /// `[monitoring.zabbix]` as it is written.

@@ -236,8 +236,8 @@ fn parse_address(text: &str) -> Result<Address, Refusal> {
     }
 }
 
-/// Sends one request and returns the `info` of the answer. A server whose answer is incomplete counts
-/// as unreachable.
+/// Sends one request and returns the `info` of the answer. A server whose answer is incomplete
+/// counts as unreachable.
 async fn exchange(node: &Address, data: &serde_json::Value) -> Result<String> {
     let mut stream = connect(node).await?;
     let exchange = async {
