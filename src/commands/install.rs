@@ -84,7 +84,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     own::make(&directory)?;
     nothing_in_the_way(&directory, &files)?;
     if let Some(manager) = &manager
-        && !installed::different(&directory, &files)?.is_empty()
+        && !installed::find_differing(&directory, &files)?.is_empty()
     {
         alone(manager, (!args.wait).then_some(WAIT)).await?;
     }
@@ -363,7 +363,7 @@ async fn release(
     directory: &Path,
     unwanted: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    let ours = installed::ours(directory)?
+    let ours = installed::list_installed(directory)?
         .into_iter()
         .filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
@@ -386,7 +386,7 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
 
 /// Removes units that we wrote and that are `unwanted`.
 fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
-    for name in installed::ours(directory)?.into_iter().filter(|name| unwanted(name)) {
+    for name in installed::list_installed(directory)?.into_iter().filter(|name| unwanted(name)) {
         let path = directory.join(name);
         own::remove(&path)?;
         changes.add("removed", &path);

@@ -40,7 +40,7 @@ pub async fn prune(
     let catalog = Catalog::read(&*engine, Whose::Own)?;
     let plan = plan(&config.retention, &catalog, Timestamp::now())?;
     if !dry_run {
-        plan.agreed(yes_remove)?;
+        plan.ensure_confirmed(yes_remove)?;
         // A run that has begun meanwhile goes first, and must not find the repository taken when
         // GitLab is down.
         apply(&plan, &*engine, patience::NONE, refuse_if_unsafe).await?;
