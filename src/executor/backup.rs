@@ -78,7 +78,9 @@ impl Backup<'_> {
         open::judge_password_file(self.config)?;
         credentials::ensure_files_exist(self.config)?;
         if let Some(reason) = silence::forbids(self.config)? {
-            return Err(Failed { unit: Unit::Silence.to_string(), reason, has_exited: false }.into());
+            return Err(
+                Failed { unit: Unit::Silence.to_string(), reason, has_exited: false }.into()
+            );
         }
         let members = self.plan.members(Stage::Prepare);
         match stage::drive(self.machine, Stage::Prepare, &members, &[]).await {
