@@ -108,8 +108,8 @@ pub(super) async fn put_back(
 }
 
 /// Calls back the stores whose server can refuse, before anything is moved. The journal is set to
-/// [`State::Switching`] first: if this is killed, GitLab's data may be half new and half old. If
-/// the first store refuses and nothing was changed, the earlier state is recorded again.
+/// [`State::Switching`] first: if this is killed, GitLab's data may be half new and half old. If a
+/// store refuses before anything has changed, the earlier state is recorded again.
 async fn call_back(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_version_is_one() {
+    fn text_that_is_no_version_is_refused() {
         assert_eq!(parse_version("17.5.0-ee\n"), Some("17.5.0-ee".to_owned()));
         for text in
             ["", "root:x:0:0:root:/root:/bin/bash", "17.5\n17.6", "\u{1b}[2J17.5", &"1".repeat(65)]

@@ -149,8 +149,8 @@ impl<'a> Connection<'a> {
     }
 }
 
-/// Connects and authenticates. The path of a Unix socket may not be a link. Returns the process and
-/// the file of a Unix socket as well.
+/// Connects and authenticates. On the way to a Unix socket, links of other accounts are not
+/// followed. Returns the process and the file of a Unix socket as well.
 async fn open(
     address: &RedisAddress,
     settings: RedisConnectionInfo,
