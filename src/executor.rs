@@ -75,7 +75,7 @@ async fn record_result(
                     let since = record.started;
                     let log = base.journal.last_lines(&failed.unit, since, LOG_LINES).await;
                     let unit = failed.unit.clone();
-                    (failed.told(&log).into(), Some(unit), log)
+                    (failed.with_log(&log).into(), Some(unit), log)
                 }
                 Err(error) => (error, None, Vec::new()),
             };

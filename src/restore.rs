@@ -1,6 +1,6 @@
-//! A restore: every store stages the new beside the old with nothing live changed, then all of it is
-//! put in place. One file per unit; what they do for each store is the store's own
-//! ([`Restoration`](crate::stores::Restoration)).
+//! The steps of a restore, one file for each unit: every store stages the new data beside the live
+//! data, and then all stores replace the live data together. Each store does its side by its
+//! [`Restoration`](crate::stores::Restoration).
 
 mod dumps;
 mod finish;
@@ -14,14 +14,14 @@ use anyhow::Result;
 use crate::host::own;
 use crate::paths;
 
-pub use dumps::dumps;
+pub use dumps::extract_dumps;
 pub use finish::finish;
 pub use guard::guard;
 pub use preflight::preflight;
 pub use switch::switch;
 pub use undo::{undo, unstage};
 
-/// Creates the directory of what outlives a restore that dies.
+/// Creates the directory of the journal, which survives a crash of the restore and a reboot.
 pub fn begin() -> Result<()> {
     own::make_closed(paths::RESTORE)
 }

@@ -1,5 +1,5 @@
-//! What a run is, from the look before it to the verify after it: what its units execute. A step
-//! takes the configuration, works, and ends well or with an error that names what to do.
+//! The steps of a run that belong to no store, from the preflight to the verify afterwards. Each
+//! takes the configuration, and returns an error that says what to do.
 
 pub mod calendar;
 pub mod credentials;

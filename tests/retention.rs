@@ -313,7 +313,9 @@ fn most_runs_go_only_if_somebody_agrees() {
         matches!(most.doubt(), Some(Doubt::Many(words)) if words.contains("remove 6 of 10") && words.contains("6 of 10 days") && words.contains("--yes-remove 6"))
     );
     assert!(
-        most.agreed(None).is_err() && most.agreed(Some(5)).is_err() && most.agreed(Some(6)).is_ok()
+        most.ensure_confirmed(None).is_err()
+            && most.ensure_confirmed(Some(5)).is_err()
+            && most.ensure_confirmed(Some(6)).is_ok()
     );
     // One a night, of a policy that keeps one.
     assert_eq!(of(2, &last(1)).doubt(), None);
@@ -323,7 +325,10 @@ fn most_runs_go_only_if_somebody_agrees() {
     assert!(
         matches!(of(2, &twice).doubt(), Some(Doubt::Few(words)) if words.contains("fewer than 2"))
     );
-    assert!(of(2, &twice).agreed(None).is_err() && of(2, &twice).agreed(Some(1)).is_ok());
+    assert!(
+        of(2, &twice).ensure_confirmed(None).is_err()
+            && of(2, &twice).ensure_confirmed(Some(1)).is_ok()
+    );
 }
 
 /// The newest is not the one that is dated in the future, and may be one that is dated too early.

@@ -201,15 +201,15 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
         Helper::Execute => executor::execute(&config()?, Base::host(root), Manager::connect).await,
         Helper::Conclude { report } => conclude(Kind::Backup, report).await,
-        Helper::Calendar { calendars } => calendar::settle(calendars),
+        Helper::Calendar { calendars } => calendar::reset_changed_timers(calendars),
         Helper::Silence(Bracket::Begin) => silence::begin(&config()?).await,
         Helper::Silence(Bracket::End) => silence::end().await,
         Helper::Silenced => silence::ensure_in_effect(&config()?).await,
         Helper::Unsilence => silence::unsilence().await,
         Helper::Report(Bracket::Begin) => report::begin(&config()?).await,
         Helper::Report(Bracket::End) => report::end(&config()?).await,
-        Helper::Staging(Bracket::Begin) => staging::begin(load_and_inspect(file)),
-        Helper::Staging(Bracket::End) => staging::end(),
+        Helper::Staging(Bracket::Begin) => staging::create(load_and_inspect(file)),
+        Helper::Staging(Bracket::End) => staging::remove(),
         Helper::Preflight => preflight::preflight(&config()?).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
         Helper::CheckPostgresql => check_postgresql(&config()?).await,
@@ -269,7 +269,7 @@ async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
         Restore::Unstage => restore::unstage(&config?).await,
         Restore::Preflight => restore::preflight(&config?, &Request::asked(root)?).await,
         Restore::Undo => restore::undo(&config?).await,
-        Restore::Dumps => restore::dumps(&config?),
+        Restore::Dumps => restore::extract_dumps(&config?),
         Restore::Postgresql => postgresql::load(&config?).await,
         Restore::Files => {
             let config = config?;

@@ -83,7 +83,7 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     own::make(&directory)?;
     ensure_replaceable(&directory, &files)?;
     if let Some(manager) = &manager
-        && !installed::different(&directory, &files)?.is_empty()
+        && !installed::find_differing(&directory, &files)?.is_empty()
     {
         wait_until_idle(manager, (!args.wait).then_some(WAIT)).await?;
     }
@@ -364,7 +364,7 @@ async fn release_proxies(
     directory: &Path,
     unwanted: impl Fn(&str) -> bool,
 ) -> Result<()> {
-    let ours = installed::ours(directory)?
+    let ours = installed::list_installed(directory)?
         .into_iter()
         .filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
@@ -385,7 +385,7 @@ fn write(directory: &Path, file: &UnitFile, changes: &mut Changes) -> Result<()>
 
 /// Removes the `unwanted` unit files of this program.
 fn remove(directory: &Path, unwanted: impl Fn(&str) -> bool, changes: &mut Changes) -> Result<()> {
-    for name in installed::ours(directory)?.into_iter().filter(|name| unwanted(name)) {
+    for name in installed::list_installed(directory)?.into_iter().filter(|name| unwanted(name)) {
         let path = directory.join(name);
         own::remove(&path)?;
         changes.add("removed", &path);

@@ -40,7 +40,7 @@ pub async fn prune(
     let catalog = Catalog::read(&*engine, Whose::Own)?;
     let plan = plan(&config.retention, &catalog, Timestamp::now())?;
     if !dry_run {
-        plan.agreed(yes_remove)?;
+        plan.ensure_confirmed(yes_remove)?;
         // A run that has started meanwhile has priority: it must not wait for the repository while
         // GitLab is down.
         apply(&plan, &*engine, patience::NONE, ensure_safe).await?;

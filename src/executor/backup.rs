@@ -10,7 +10,7 @@ use crate::machine::{Base, Machine};
 use crate::monitoring::OnError;
 use crate::open;
 use crate::paths;
-use crate::run::manifest::parts;
+use crate::run::manifest::read_parts;
 use crate::run::{Failed, credentials, silence};
 use crate::runs::budget::budget;
 use crate::runs::record::read_json;
@@ -73,9 +73,11 @@ impl Backup<'_> {
     async fn prepare(&mut self) -> Result<()> {
         self.enter("prepare")?;
         open::check_password_file(self.config)?;
-        credentials::files_are_there(self.config)?;
+        credentials::ensure_files_exist(self.config)?;
         if let Some(reason) = silence::reason_to_abort(self.config)? {
-            return Err(Failed { unit: Unit::Silence.to_string(), reason, spoke: false }.into());
+            return Err(
+                Failed { unit: Unit::Silence.to_string(), reason, has_exited: false }.into()
+            );
         }
         let members = self.plan.members(Stage::Prepare);
         match stage::run_stage(self.machine, Stage::Prepare, &members, &[]).await {
@@ -125,7 +127,7 @@ impl Backup<'_> {
         let members = self.plan.members(Stage::Store);
         stage::run_stage(self.machine, Stage::Store, &members, &held).await?;
         self.record.outcome = Outcome::Complete;
-        self.record.parts = parts(self.machine.root)?;
+        self.record.parts = read_parts(self.machine.root)?;
         self.record.warnings.extend(read_left_out(self.machine.root)?);
         let location = Some(self.config.repository.location.clone());
         let newest = Newest { run: self.record.id.clone(), location };

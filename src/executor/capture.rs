@@ -220,7 +220,7 @@ impl Watch<'_> {
         for member in &self.window.members {
             let state = self.view.state(&member.to_string()).await?;
             if state.inactive_exit < self.since {
-                return Err(Failed::idle(&state, "did not run in the window").into());
+                return Err(Failed::not_run(&state, "did not run in the window").into());
             }
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! The restore is complete and GitLab answers: the old is removed, except what is not in the run.
+//! The last step of a restore: once GitLab answers, removes the old data, except files that are not
+//! in the run.
 
 use std::path::Path;
 
@@ -15,33 +16,34 @@ use crate::stores::restoration;
 use crate::stores::{Restoration, leftover};
 use crate::systemd::notify;
 
-/// Removes the old. Killed at any point, it goes on where it was. What cannot be removed is no
-/// failure: it is recorded, reported, and tried again the next time.
+/// Removes the old data. If it is killed, the next call continues. Data that cannot be removed is
+/// not an error: it is recorded and reported, and the next call tries again.
+///
+/// # Errors
+/// If the restore is not complete, an undo was requested, or GitLab does not answer.
 pub async fn finish(config: &Config) -> Result<()> {
     let root = &RootDirectory::host();
     let mut stores = restoration::all(config);
     let mut left = Vec::new();
     for leftover in Leftover::load(root)? {
-        left.extend(again(&mut stores, leftover).await);
+        left.extend(retry_removal(&mut stores, leftover).await);
     }
     let Some(mut journal) = Journal::load(root)? else { return Leftover::save(root, &left) };
     if journal.state == State::Staging {
-        // The machine went down while it was staged: nothing of it is live.
-        notify::status("removing what a restore that was cut off has laid out");
+        // The restore was interrupted while it was staging, for example by a reboot: nothing is
+        // live.
+        notify::status("removing what an interrupted restore has staged");
         Leftover::save(root, &left)?;
         return undo::unstage_all(&mut stores, &journal).await;
     }
-    ensure!(
-        journal.state.has_taken_place(),
-        "the restore is not complete: nothing of what was there before is removed"
-    );
+    ensure!(journal.state.has_taken_place(), "the restore is not complete: the old data is kept");
     ensure!(
         !journal.undo,
-        "what was there before is wanted back: nothing of it is removed until 'gitlab-backup restore --undo' has brought it back, or \
-         'gitlab-backup restore --keep' keeps what was restored"
+        "an undo has been requested: the old data is kept until 'gitlab-backup restore --undo' has put it back, or 'gitlab-backup restore --keep' \
+         keeps the restored data instead"
     );
     ensure_answers(config, &journal).await?;
-    notify::status("removing what was there before");
+    notify::status("removing the old data");
     journal.state = State::Finishing;
     journal.save(root)?;
     for store in stores.iter_mut().rev() {
@@ -49,39 +51,44 @@ pub async fn finish(config: &Config) -> Result<()> {
     }
     left.iter().try_for_each(|leftover| note(leftover.to_string()))?;
     Leftover::save(root, &left)?;
-    undo::forget_kept()?;
+    undo::remove_kept_list()?;
     Journal::clear(root)
 }
 
-/// Fails if GitLab was started with what was restored, and does not answer: it may have gone down
-/// again, or the machine with it, before it ever did.
+/// Fails if GitLab was started with the restored data and does not answer. The old data must stay
+/// until GitLab has answered once.
 async fn ensure_answers(config: &Config, journal: &Journal) -> Result<()> {
     let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched)
     else {
         return Ok(());
     };
-    // A record without an end is of a running restore only in the boot in which that was asked for.
-    let asked = Path::new(paths::RESTORE_ASKED).exists();
+    // A record without an end belongs to a running restore only if the request is there, which a
+    // reboot removes. Otherwise that restore was killed.
+    let has_request = Path::new(paths::RESTORE_ASKED).exists();
     let running = Record::last(&RootDirectory::host(), Kind::Restore)?
-        .filter(|record| asked && record.finished.is_none());
-    // An admin who restores again gives up what is here, and may never get an answer from it.
-    let again = running.as_ref().is_some_and(|record| record.stage == "prepare");
-    // Nothing of GitLab ran before this restore, so nothing has been started.
-    let down = running.is_some() && journal.paused.is_empty();
-    if again || down {
+        .filter(|record| has_request && record.finished.is_none());
+    // Another restore begins, so the restored data is given up, and GitLab may never answer with
+    // it.
+    let is_replaced = running.as_ref().is_some_and(|record| record.stage == "prepare");
+    // Nothing of GitLab ran before this restore, so nothing was started after it.
+    let was_down = running.is_some() && journal.paused.is_empty();
+    if is_replaced || was_down {
         return Ok(());
     }
     if let Err(error) = readiness::ask(url).await {
         bail!(
-            "GitLab does not answer with what was restored ({error:#}): what was there before is kept until it does, and until then \
+            "GitLab does not answer with the restored data ({error:#}): the old data is kept until GitLab answers, and until then \
              'gitlab-backup restore --undo' puts it back"
         );
     }
     Ok(())
 }
 
-/// Tries once more to remove something. Returns it if it is still left.
-async fn again(stores: &mut [Box<dyn Restoration + '_>], leftover: Leftover) -> Option<Leftover> {
+/// Tries again to remove a leftover. Returns it if it still cannot be removed.
+async fn retry_removal(
+    stores: &mut [Box<dyn Restoration + '_>],
+    leftover: Leftover,
+) -> Option<Leftover> {
     if let Thing::Directory { held, account } = &leftover.thing {
         return leftover::retry(held, *account, &leftover);
     }

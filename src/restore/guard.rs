@@ -1,4 +1,4 @@
-//! At boot: a GitLab that is half old and half new is not started.
+//! The guard at boot: prevents the start of a GitLab whose data is half old and half new.
 
 use anyhow::Result;
 
@@ -8,8 +8,9 @@ use crate::runs::restore::Journal;
 use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::{Plan, Restore};
 
-/// Cancels the start of every writer, whose start jobs wait behind this unit: also where a
-/// configuration cannot be read.
+/// If a restore ended half way, stops every writer. Their start jobs are ordered after this unit,
+/// so they are cancelled. This works even without a valid configuration, because the unit names the
+/// writers.
 pub async fn guard(writers: &[String], config: Result<Config>) -> Result<()> {
     let Some(why) = Journal::half_way(&RootDirectory::host()) else { return Ok(()) };
     tracing::error!("{why}");
@@ -18,7 +19,8 @@ pub async fn guard(writers: &[String], config: Result<Config>) -> Result<()> {
         manager.stop(writer, Mode::Replace).await?;
     }
     match Plan::new(&config?).needed(Restore::KeepDown.into()) {
-        // What starts these comes later, and asks nobody.
+        // Services that systemd does not manage are started later, without a job that could be
+        // cancelled: another unit keeps those down.
         Some(unit) => manager.start(&unit.to_string(), Mode::Replace).await.map(drop),
         None => Ok(()),
     }

@@ -1,5 +1,4 @@
-//! Everything that can be known before GitLab is touched, and the plan that follows from it. Reports
-//! all findings, not the first.
+//! Checks a restore before GitLab is stopped, and plans it. Reports all errors, not only the first.
 
 use std::path::Path;
 
@@ -20,7 +19,8 @@ use crate::stores::{self, Asked, Restoration, restoration};
 use crate::systemd::Manager;
 use crate::values::RunId;
 
-/// Checks, and leaves the plan for the units that follow.
+/// Checks the request, and writes the plan for the units that follow. For an undo, checks that the
+/// old data can be put back.
 pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
     let mut stores = restoration::all(config);
     let plan = match &request.run {
@@ -33,10 +33,9 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
         }
         None => {
             let journal = Journal::load(&RootDirectory::host())?
-                .context("no restore ended half way: there is nothing to put back")?;
-            // Before GitLab is stopped for it.
+                .context("no restore ended half way, so there is nothing to put back")?;
             if journal.state != State::Staging {
-                undo::prove(&mut stores, &journal).await?;
+                undo::ensure_possible(&mut stores, &journal).await?;
             }
             RestorePlan::of(None)
         }
@@ -44,7 +43,7 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
     write_json(Path::new(paths::RESTORE_PLAN), &plan)
 }
 
-/// Has every store plan its part of the run.
+/// Asks every store to plan its side of the restore.
 async fn plan(
     config: &Config,
     stores: &mut [Box<dyn Restoration + '_>],
@@ -57,25 +56,25 @@ async fn plan(
     let manifest = &run.manifest;
     let mut findings = Findings::default();
     findings.add("names", request.check_names(manifest));
-    findings.add("gitlab", same_gitlab(manifest, request));
+    findings.add("gitlab", ensure_same_version(manifest, request));
     let mut plan = RestorePlan::of(Some(manifest.id.clone()));
     let manager = Manager::connect().await?;
     for (store, side) in stores::all().into_iter().zip(&mut *stores) {
         if !side.is_wanted(request) {
             continue;
         }
-        if let Some(part) = part(run, store.name(), request, &mut findings) {
+        if let Some(part) = find_part(run, store.name(), request, &mut findings) {
             let asked = Asked { request, manifest, part, manager: &manager };
             findings.add(store.name(), side.plan(&asked, &mut plan).await);
         }
     }
-    findings.add("space", enough(stores, &plan, &*engine, request.path.as_deref()));
-    findings.end()?;
-    ensure!(!plan.is_empty(), "nothing of run {} is asked for", manifest.id);
+    findings.add("space", ensure_space(stores, &plan, &*engine, request.path.as_deref()));
+    findings.into_result()?;
+    ensure!(!plan.is_empty(), "the request selects nothing of run {}", manifest.id);
     Ok(plan)
 }
 
-/// Every reason for which the restore could not succeed.
+/// The reasons why the restore could not succeed, in words.
 #[derive(Default)]
 struct Findings(Vec<String>);
 
@@ -86,13 +85,14 @@ impl Findings {
         }
     }
 
-    fn end(self) -> Result<()> {
+    fn into_result(self) -> Result<()> {
         if self.0.is_empty() { Ok(()) } else { bail!("{}", self.0.join("\n")) }
     }
 }
 
-/// A part of the run. One that is named must be there, and each must be as the manifest says.
-fn part<'a>(
+/// Finds a part of the run. Adds an error if it is missing and the request names it, or if its
+/// snapshot is not the one in the manifest.
+fn find_part<'a>(
     run: &'a CompleteRun,
     name: &str,
     request: &Request,
@@ -100,7 +100,7 @@ fn part<'a>(
 ) -> Option<&'a Part> {
     let found = run.manifest.parts.iter().find(|part| part.name == name);
     match found {
-        Some(part) => findings.add(name, verify::unchanged(run, part).map(drop)),
+        Some(part) => findings.add(name, verify::ensure_unchanged(run, part).map(drop)),
         None if request.only.iter().any(|only| only == name) => {
             findings.add(name, Err(anyhow!("run {} has no such part", run.manifest.id)));
         }
@@ -109,18 +109,20 @@ fn part<'a>(
     found
 }
 
-/// Fails if the run is of another version of GitLab than the one here, unless that is asked for.
-fn same_gitlab(manifest: &Manifest, request: &Request) -> Result<()> {
+/// Fails if the run is of another version of GitLab than the installed one, unless the request
+/// allows it.
+fn ensure_same_version(manifest: &Manifest, request: &Request) -> Result<()> {
     let Some(mismatch) = gitlab_mismatch(manifest) else { return Ok(()) };
     ensure!(
         request.allow_version_mismatch,
-        "{mismatch}: install that version, or insist by --allow-version-mismatch"
+        "{mismatch}: install that version, or pass --allow-version-mismatch"
     );
-    tracing::warn!("{mismatch}: restoring all the same, as asked for");
+    tracing::warn!("{mismatch}: restoring it because of --allow-version-mismatch");
     Ok(())
 }
 
-/// How GitLab here differs from the one that was backed up; the edition is in the version (`-ee`).
+/// The difference between the installed version of GitLab and the run's, if there is one. The
+/// version includes the edition (`-ee`).
 fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
     let there = manifest
         .versions
@@ -131,7 +133,7 @@ fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
     match (there, here.as_str()) {
         ("unknown", "unknown") => {
             tracing::warn!(
-                "GitLab's version is known neither here nor in the run: it is not compared"
+                "cannot compare GitLab's versions: neither that of this host nor that of the run is known"
             );
             None
         }
@@ -140,8 +142,8 @@ fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
     }
 }
 
-/// Fails if there is no room for everything new beside the old.
-fn enough(
+/// Fails if a file system has not enough space for the new data beside the old.
+fn ensure_space(
     stores: &[Box<dyn Restoration + '_>],
     plan: &RestorePlan,
     engine: &dyn Engine,

@@ -1,5 +1,5 @@
-//! The replacement: everything new is staged, and takes the place of the old. Done in moments, at
-//! any size.
+//! The switch: replaces the live data by the staged data. The files and Redis are exchanged by
+//! renames and the databases by their names, so it takes moments for any amount of data.
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -12,36 +12,38 @@ use crate::stores::Restoration;
 use crate::stores::restoration::{self, plan};
 use crate::systemd::{Manager, ServiceManager, notify};
 
-/// Replaces. An error is taken back at once, and then nothing has changed; killed, it leaves a
-/// journal by which GitLab stays down.
+/// Replaces the live data of all stores. After an error, the old data is put back at once. If it is
+/// killed, the journal keeps GitLab down until an undo or another restore.
 pub async fn switch(config: &Config) -> Result<()> {
     if plan()?.run.is_none() {
         return Ok(());
     }
     let mut journal = Journal::load(&RootDirectory::host())?
-        .context("nothing is laid out: this helper is started by its unit only")?;
+        .context("nothing is staged: this helper is started by its unit only")?;
     let manager = Manager::connect().await?;
     let mut stores = restoration::all(config);
-    // Before the journal says so: a server that is only stopped is started again by the undo.
+    // The journal still says that nothing is replaced. If a stop fails, the undo starts the servers
+    // again.
     for store in &mut stores {
         store.stop_servers(&journal.plan, &manager).await?;
     }
     match replace(&mut stores, &manager, &mut journal).await {
         Ok(()) => Ok(()),
         Err(error) => {
-            tracing::error!("{error:#}: putting back what was there before");
-            notify::status("putting back what was there before");
+            tracing::error!("{error:#}: putting back the old data");
+            notify::status("putting back the old data");
             for store in &mut stores {
                 store.roll_back().await;
             }
-            undo::back(&mut stores, &manager, &mut journal).await.with_context(|| {
-                format!("{error:#}; and what was there before cannot be put back")
-            })?;
-            Err(error.context("nothing is changed: what was there before is in place"))
+            undo::put_back(&mut stores, &manager, &mut journal)
+                .await
+                .with_context(|| format!("{error:#}; and the old data cannot be put back"))?;
+            Err(error.context("nothing has changed: the old data is in place"))
         }
     }
 }
 
+/// Replaces the data, and records each state in the journal before it is reached.
 async fn replace(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,

@@ -1,4 +1,4 @@
-//! Puts the old back, and removes what was staged.
+//! Puts the old data back, and removes the staged data.
 
 use std::path::Path;
 
@@ -22,22 +22,22 @@ pub async fn undo(config: &Config) -> Result<()> {
     let plan = plan()?;
     let mut stores = restoration::all(config);
     if let Some(mut journal) = Journal::load(&RootDirectory::host())? {
-        // The executor has had it finished before.
+        // The executor finishes a complete restore before it starts another.
         ensure!(
             plan.run.is_none() || !journal.state.has_taken_place(),
-            "what the restore before this one has put in place stays: it is finished first, which 'gitlab-backup restore' or 'run' does"
+            "the restore before this one is complete but not finished: 'gitlab-backup restore' or 'gitlab-backup run' finishes it first"
         );
-        tracing::warn!(run = ?journal.plan.run, state = ?journal.state, "putting back what an unfinished restore has replaced");
-        notify::status("putting back what an unfinished restore has replaced");
+        tracing::warn!(run = ?journal.plan.run, state = ?journal.state, "putting back the data that an unfinished restore has replaced");
+        notify::status("putting back the data that an unfinished restore has replaced");
         let manager = Manager::connect().await?;
         if plan.run.is_some() && journal.state == State::Switching {
-            // This restore brings its own: an owner who has removed the old where it was put aside
-            // must not keep GitLab down by that.
+            // The restore that begins replaces this data anyway. So it must not fail, and keep
+            // GitLab down, because an account has deleted its old data where it was put aside.
             for reason in stores.iter().flat_map(|store| store.forgo(&mut journal)) {
-                note(format!("{reason}; it stays as it is, until it is restored"))?;
+                note(format!("{reason}; it is left as it is until this restore replaces it"))?;
             }
         }
-        back(&mut stores, &manager, &mut journal).await?;
+        put_back(&mut stores, &manager, &mut journal).await?;
         unstage_all(&mut stores, &journal).await?;
     }
     match plan.run {
@@ -46,7 +46,8 @@ pub async fn undo(config: &Config) -> Result<()> {
     }
 }
 
-/// Begins a journal. It names every directory before it is created, and knows each after that.
+/// Begins the journal of this restore. It names every directory before the directory is created, so
+/// that a crash leaves nothing unknown, and afterwards holds their inode numbers.
 async fn begin(stores: &mut [Box<dyn Restoration + '_>], plan: RestorePlan) -> Result<()> {
     for store in &mut *stores {
         store.remove_stale(&plan).await?;
@@ -70,8 +71,8 @@ async fn begin(stores: &mut [Box<dyn Restoration + '_>], plan: RestorePlan) -> R
     write_json(Path::new(paths::RESTORE_PLAN), &journal.plan)
 }
 
-/// Removes what a restore staged that replaced nothing. One that has replaced something is left to
-/// [`undo`] and [`super::finish`].
+/// Removes the staged data of a restore that has replaced nothing. A restore that has replaced some
+/// data is left to [`undo`] and [`super::finish`].
 pub async fn unstage(config: &Config) -> Result<()> {
     let Some(mut journal) = Journal::load(&RootDirectory::host())? else { return Ok(()) };
     if journal.state != State::Staging {
@@ -79,18 +80,19 @@ pub async fn unstage(config: &Config) -> Result<()> {
     }
     let manager = Manager::connect().await?;
     let mut stores = restoration::all(config);
-    back(&mut stores, &manager, &mut journal).await?;
+    put_back(&mut stores, &manager, &mut journal).await?;
     unstage_all(&mut stores, &journal).await
 }
 
-/// Puts everything old in place, and everything new beside.
-pub(super) async fn back(
+/// Puts the old data of every store back in place, and the new data back into staging. Then starts
+/// the servers that the restore has stopped.
+pub(super) async fn put_back(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,
     journal: &mut Journal,
 ) -> Result<()> {
     if journal.state != State::Staging {
-        prove(stores, journal).await?;
+        ensure_possible(stores, journal).await?;
         for store in &mut *stores {
             store.stop_servers(&journal.plan, manager).await?;
         }
@@ -102,11 +104,12 @@ pub(super) async fn back(
         (journal.state, journal.undo) = (State::Staging, false);
         journal.save(&RootDirectory::host())?;
     }
-    up(stores, manager, journal).await
+    start_servers(stores, manager, journal).await
 }
 
-/// First of all what others can refuse: all of it, or nothing. Killed behind this, GitLab would be
-/// half new and half old, and so the journal says.
+/// Calls back the stores whose server can refuse, before anything is moved. The journal is set to
+/// [`State::Switching`] first: if this is killed, GitLab's data may be half new and half old. If a
+/// store refuses before anything has changed, the earlier state is recorded again.
 async fn call_back(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,
@@ -124,14 +127,15 @@ async fn call_back(
         if before.has_taken_place() && refused.untouched && !came_back {
             journal.state = before;
             journal.save(&RootDirectory::host())?;
-            up(stores, manager, journal).await?;
+            start_servers(stores, manager, journal).await?;
         }
         return Err(refused.error);
     }
     Ok(())
 }
 
-async fn up(
+/// Starts the servers that the restore has stopped.
+async fn start_servers(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,
     journal: &Journal,
@@ -142,11 +146,11 @@ async fn up(
     Ok(())
 }
 
-/// Proves that the old can be put back, before anything is moved.
+/// Checks that the old data of every store can be put back. Changes nothing.
 ///
 /// # Errors
-/// If some of it is gone. Nothing was touched.
-pub(super) async fn prove(
+/// If some of the old data is gone.
+pub(super) async fn ensure_possible(
     stores: &mut [Box<dyn Restoration + '_>],
     journal: &Journal,
 ) -> Result<()> {
@@ -157,22 +161,22 @@ pub(super) async fn prove(
     Ok(())
 }
 
-/// Removes what was staged, and the journal with it.
+/// Removes the staged data of every store, and then the journal.
 pub(super) async fn unstage_all(
     stores: &mut [Box<dyn Restoration + '_>],
     journal: &Journal,
 ) -> Result<()> {
-    // A store that cannot remove its own does not keep the others.
+    // Try all stores, even if one fails.
     let mut all = Vec::new();
     for store in stores {
         all.push(store.unstage(&journal.plan).await);
     }
     all.into_iter().collect::<Result<()>>()?;
-    forget_kept()?;
+    remove_kept_list()?;
     Journal::clear(&RootDirectory::host())
 }
 
-/// Removes the list of what is not in the run.
-pub(super) fn forget_kept() -> Result<()> {
+/// Removes the list of the paths that are not in the run.
+pub(super) fn remove_kept_list() -> Result<()> {
     own::remove(paths::RESTORE_KEPT)
 }

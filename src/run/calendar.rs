@@ -1,6 +1,6 @@
-//! A calendar that was changed. To systemd, a point of the new one that has gone by since the timer
-//! was last due is a run that was missed, and is made up for at once: in working hours, because
-//! somebody had the nightly backup an hour later.
+//! Prevents a run at once when the calendar of a timer is changed. systemd stores when a persistent
+//! timer last elapsed. If the new calendar has a time between that and now, systemd takes it for a
+//! missed run and starts it, which may be in working hours.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,12 +11,12 @@ use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 
-/// Has every timer count from now on whose calendar is another than it was, or of which nothing is
-/// known. Its timer must be down.
+/// Resets every timer whose calendar has changed or is new: its next run is the next time of the
+/// calendar after now. `calendars` are the timers with their calendars. The timers must be stopped.
 ///
 /// # Errors
-/// If systemd's note cannot be removed, or ours be written.
-pub fn settle(calendars: Vec<(String, String)>) -> Result<()> {
+/// If a timer's stamp file cannot be removed, or the record of the calendars cannot be written.
+pub fn reset_changed_timers(calendars: Vec<(String, String)>) -> Result<()> {
     let place = Path::new(paths::CALENDARS);
     let known: BTreeMap<String, String> = read_json(place)
         .unwrap_or_else(|error| {
@@ -26,10 +26,10 @@ pub fn settle(calendars: Vec<(String, String)>) -> Result<()> {
         .unwrap_or_default();
     for (timer, calendar) in &calendars {
         if known.get(timer) != Some(calendar) {
-            // As 'systemctl clean --what=state' does. The timer's start makes one of that moment.
+            // As 'systemctl clean --what=state' does. The start of the timer creates a new stamp.
             let stamp = Path::new(paths::TIMERS).join(format!("stamp-{timer}"));
             own::remove(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
-            tracing::info!("{timer} has another calendar, {calendar}: it counts from now on");
+            tracing::info!("{timer} has a new calendar, {calendar}: no missed run is made up for");
         }
     }
     write_json(place, &calendars.into_iter().collect::<BTreeMap<_, _>>())

@@ -1,4 +1,4 @@
-//! What units are given is looked for before they start.
+//! Checks the credentials and environment files of the units before any unit is started.
 
 use std::io::ErrorKind;
 
@@ -8,12 +8,13 @@ use crate::config::Config;
 use crate::host::secret::is_hidden;
 use crate::values::SecretSource;
 
-/// Whether the files are there that the units of a run are given, but for the repository's
-/// password: without one of them a unit does not even start, and systemd does not say which.
+/// Checks that the files exist from which systemd loads credentials and environments of a run's
+/// units, except the repository's password. If one is missing, a unit does not start, and systemd
+/// does not say which file it was.
 ///
 /// # Errors
-/// With the first that is not, and what names it.
-pub fn files_are_there(config: &Config) -> Result<()> {
+/// If a file is missing. The error names it, and the setting that refers to it.
+pub fn ensure_files_exist(config: &Config) -> Result<()> {
     let database = config
         .postgresql
         .iter()
@@ -31,8 +32,8 @@ pub fn files_are_there(config: &Config) -> Result<()> {
         .iter()
         .map(|path| ("[repository]".to_owned(), "environment-file", path));
     for (section, key, path) in environment.chain(passwords) {
-        // Where the executor may not look, the service manager may. A socket is one of its ways
-        // too.
+        // A file that the sandbox hides from the executor is open to the service manager. It need
+        // not be a regular file: systemd also loads credentials from a socket.
         match path.metadata() {
             _ if is_hidden(path) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {

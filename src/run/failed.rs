@@ -1,4 +1,5 @@
-//! A unit that failed, in words: what systemd says of it, and what its program said last.
+//! Explains why a unit failed: by the result that systemd recorded, and by the last error that its
+//! program logged.
 
 use std::fmt;
 
@@ -7,12 +8,12 @@ use crate::systemd::UnitState;
 /// A unit that failed.
 #[derive(Debug)]
 pub struct Failed {
-    /// Its name.
+    /// The name of the unit.
     pub unit: String,
-    /// Why, in words.
+    /// Why it failed, in words.
     pub reason: String,
-    /// Its program has ended by itself: what it said last is why.
-    pub spoke: bool,
+    /// Whether its program exited with an error by itself, so that the log has the reason.
+    pub has_exited: bool,
 }
 
 impl fmt::Display for Failed {
@@ -24,32 +25,33 @@ impl fmt::Display for Failed {
 impl std::error::Error for Failed {}
 
 impl Failed {
-    /// One that did not do what it should, in these words.
+    /// A failure of the unit for this reason.
     pub fn new(state: &UnitState, reason: impl Into<String>) -> Self {
-        Self { unit: state.name.clone(), reason: reason.into(), spoke: false }
+        Self { unit: state.name.clone(), reason: reason.into(), has_exited: false }
     }
 
-    /// Of one that systemd did not run.
-    pub fn idle(state: &UnitState, what: &str) -> Self {
+    /// A unit that systemd did not run. `what` describes that; a condition that is not met is
+    /// added.
+    pub fn not_run(state: &UnitState, what: &str) -> Self {
         let why = state.condition.as_ref().map_or_else(String::new, |condition| {
             format!(": {condition} is not met (see 'systemctl cat')")
         });
         Self::new(state, format!("{what}{why}"))
     }
 
-    /// Of one that was started after `since`.
+    /// The failure of a unit that was to be started after `since` (monotonic, microseconds).
     pub fn of(state: &UnitState, since: u64) -> Self {
         if state.inactive_exit < since {
-            return Self::idle(state, "was started and did not run");
+            return Self::not_run(state, "was started and did not run");
         }
         let reason = match state.result.as_str() {
             "timeout" => "ran out of time".to_owned(),
-            // Its own program never ran.
+            // The unit failed, but its main program did not exit with an error: it never ran.
             "exit-code" if state.exit_status == 0 => {
                 "could not be started: a command before its program failed (ExecStartPre=)"
                     .to_owned()
             }
-            "exit-code" => match by_systemd(state.exit_status) {
+            "exit-code" => match systemd_exit_reason(state.exit_status) {
                 Some(why) => {
                     format!("could not be started: {why} (exit status {})", state.exit_status)
                 }
@@ -59,42 +61,43 @@ impl Failed {
             "success" => "was stopped before it was done".to_owned(),
             other => format!("failed: {other}"),
         };
-        let spoke = state.result == "exit-code"
+        let has_exited = state.result == "exit-code"
             && state.exit_status != 0
-            && by_systemd(state.exit_status).is_none();
-        Self { spoke, ..Self::new(state, reason) }
+            && systemd_exit_reason(state.exit_status).is_none();
+        Self { has_exited, ..Self::new(state, reason) }
     }
 
-    /// With what its program said last, in these lines of its log.
-    pub fn told(self, log: &[String]) -> Self {
+    /// Replaces the reason by the last error of the program in `log`, if the program exited by
+    /// itself.
+    pub fn with_log(self, log: &[String]) -> Self {
         match log
             .iter()
             .rev()
             .find_map(|line| line.strip_prefix("gitlab-backup: "))
-            .filter(|_| self.spoke)
+            .filter(|_| self.has_exited)
         {
-            Some(said) => Self { reason: said.to_owned(), ..self },
+            Some(error) => Self { reason: error.to_owned(), ..self },
             None => self,
         }
     }
 }
 
-/// What an exit status says that is systemd's and not the program's: systemd.exec(5) PROCESS EXIT
-/// CODES.
-fn by_systemd(status: i32) -> Option<&'static str> {
+/// The meaning of an exit status that systemd sets when it cannot execute a program:
+/// systemd.exec(5), PROCESS EXIT CODES.
+fn systemd_exit_reason(status: i32) -> Option<&'static str> {
     match status {
         203 => Some("its program cannot be run"),
         216 => Some("its group does not exist"),
         217 => Some("its user does not exist"),
         233 => Some(
-            "its directory below /run cannot be made: what is there must be a directory of root's, and no link",
+            "its directory below /run cannot be created: if it exists, it must belong to root and be no link",
         ),
         238 => Some(
-            "its directory below /var/lib/gitlab-backup cannot be made: what is there must be a directory of root's, and no link",
+            "its directory below /var/lib/gitlab-backup cannot be created: if it exists, it must belong to root and be no link",
         ),
         226 => Some("its sandbox cannot be set up"),
         243 => Some(
-            "a credential of its is not there or cannot be decrypted ('gitlab-backup check' tells which)",
+            "one of its credentials is missing or cannot be decrypted ('gitlab-backup check' shows which)",
         ),
         _ => None,
     }

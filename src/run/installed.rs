@@ -1,10 +1,10 @@
-//! Whether the units on the host are those of the configuration: a run by others is one that nobody
-//! has asked for.
+//! Checks that the installed units are those that this program generates from the configuration. A
+//! run by other units would not do what is configured.
 
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::config::Config;
 use crate::finding::Finding;
@@ -13,119 +13,118 @@ use crate::systemd::{Manager, ServiceManager};
 use crate::units::render::HEADER;
 use crate::units::{self, Restore, Unit, UnitFile};
 
-/// Where the units are.
+/// The directory of the installed units.
 pub const DIRECTORY: &str = "/etc/systemd/system";
-/// What the names of all begin with.
+/// The prefix of all unit names.
 const PREFIX: &str = "gitlab-backup";
-/// How many are named.
+/// How many units a finding names. The others are only counted.
 const NAMED: usize = 5;
+/// The subject of the finding.
+const WHAT: &str = "units";
 
-/// Compares the files, and asks systemd whether it has read them.
-pub async fn finding(config: &Config) -> Finding {
-    const WHAT: &str = "units";
-    let files = match expected(config) {
-        Ok(files) => files,
-        Err(error) => return Finding::of(WHAT, Err(error)),
-    };
+/// Compares the installed units with those that the configuration needs, and asks systemd whether
+/// it has read them.
+pub async fn check(config: &Config) -> Finding {
+    compare(config).await.unwrap_or_else(|error| Finding::of(WHAT, Err(error)))
+}
+
+async fn compare(config: &Config) -> Result<Finding> {
+    let files = generate_expected(config)?;
     let directory = Path::new(DIRECTORY);
     if !files.iter().any(|file| directory.join(&file.name).exists()) {
-        return Finding::warning(WHAT, format!("they are not installed: '{}'", remedy::install()));
+        let words = format!("they are not installed: '{}'", remedy::install());
+        return Ok(Finding::warning(WHAT, words));
     }
-    let mut unlike = match different(directory, &files) {
-        Ok(names) => names,
-        Err(error) => return Finding::of(WHAT, Err(error)),
-    };
-    let masked: Vec<String> = masked(directory, &unlike).into_iter().map(str::to_owned).collect();
-    let (idle, needed): (Vec<String>, Vec<String>) =
-        masked.into_iter().partition(|name| of_no_run(name));
+    let mut differing = find_differing(directory, &files)?;
+    let masked: Vec<String> =
+        masked(directory, &differing).into_iter().map(str::to_owned).collect();
+    let (dispensable, needed): (Vec<String>, Vec<String>) =
+        masked.into_iter().partition(|name| is_dispensable(name));
     if !needed.is_empty() {
         let needed = needed.join(" ");
-        return Finding::of(
-            WHAT,
-            Err(anyhow!(
-                "masked, so that no run can be made: {needed}: {}",
-                remedy::unmask(&needed)
-            )),
-        );
+        bail!("masked, so that no run can be made: {needed}: {}", remedy::unmask(&needed));
     }
-    unlike.retain(|name| !idle.contains(name));
-    if !unlike.is_empty() {
+    differing.retain(|name| !dispensable.contains(name));
+    ensure!(
+        differing.is_empty(),
+        "not as this program and configuration would have them: {}: '{}'",
+        name_some(&differing),
+        remedy::install()
+    );
+    ensure_unconditional(&files).await?;
+    let outdated = find_outdated(&files).await?;
+    Ok(if !outdated.is_empty() {
+        // Only a warning: a run does not need a drop-in that systemd has not read yet.
         let words = format!(
-            "not as this program and configuration would have them: {}: '{}'",
-            some(&unlike),
-            remedy::install()
+            "systemd has not read them as they are now: {}: 'systemctl daemon-reload'",
+            name_some(&outdated)
         );
-        return Finding::of(WHAT, Err(anyhow!("{words}")));
-    }
-    match conditional(&files).await {
-        Ok(None) => {}
-        Ok(Some(words)) => return Finding::of(WHAT, Err(anyhow!("{words}"))),
-        Err(error) => return Finding::of(WHAT, Err(error)),
-    }
-    match unread(&files).await {
-        Ok(None) if !idle.is_empty() => {
-            Finding::warning(WHAT, format!("masked, and so not started: {}", idle.join(" ")))
-        }
-        Ok(None) => Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len()))),
-        // What is not in memory is read anew when it is started: a drop-in that waits for a reload
-        // is no reason for no backup.
-        Ok(Some(words)) => Finding::warning(WHAT, words),
-        Err(error) => Finding::of(WHAT, Err(error)),
-    }
+        Finding::warning(WHAT, words)
+    } else if !dispensable.is_empty() {
+        let words = format!("masked, and so not started: {}", dispensable.join(" "));
+        Finding::warning(WHAT, words)
+    } else {
+        Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len())))
+    })
 }
 
-fn expected(config: &Config) -> Result<Vec<UnitFile>> {
-    // On NixOS /etc has a link to the configuration, and the units name what it leads to.
-    let followed = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
-    let named = followed.as_ref().ok().filter(|followed| names(followed)).unwrap_or(config);
-    let own = std::env::current_exe().context("cannot find this program's own path")?;
-    // A link that leads here is as good, or a wrapper that has called us.
-    let called = called().filter(|called| process::is_own(called));
-    units::generate(named, &called.unwrap_or(own))
+/// Generates the units that the configuration needs. Paths of the configuration and of this program
+/// are written as in the installed units if they lead to the same files.
+fn generate_expected(config: &Config) -> Result<Vec<UnitFile>> {
+    // On NixOS the configuration in /etc is a link, and the units name the target of the link.
+    let resolved = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
+    let config =
+        resolved.as_ref().ok().filter(|resolved| is_named_by_units(resolved)).unwrap_or(config);
+    let this_program = std::env::current_exe().context("cannot find this program's own path")?;
+    // The units may call a link to this program, or a wrapper of it.
+    let installed = program_of_units().filter(|program| process::is_own(program));
+    units::generate(config, &installed.unwrap_or(this_program))
 }
 
-/// The program that the units call.
-fn called() -> Option<PathBuf> {
+/// The program that the installed units call.
+fn program_of_units() -> Option<PathBuf> {
     let content = own::read_text(Path::new(DIRECTORY).join(Unit::Run.to_string())).ok()?;
     let words = content.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
     let program = words.trim_start_matches([':', '"']).split(['"', ' ']).next()?;
     Some(program.into())
 }
 
-/// Whether the units are called with this configuration's file.
-fn names(config: &Config) -> bool {
+/// Whether the installed units name this configuration file.
+fn is_named_by_units(config: &Config) -> bool {
     let source = config.source.to_string_lossy();
     let run = Path::new(DIRECTORY).join(Unit::Run.to_string());
     own::read_text(run).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
 }
 
-/// The files that are not there or have another content, and those of ours that are not wanted any
-/// more.
+/// Finds the units of `files` that are missing or have another content, and installed units that
+/// are not in `files`.
 ///
 /// # Errors
 /// If the directory cannot be read.
-pub fn different(directory: &Path, files: &[UnitFile]) -> Result<Vec<String>> {
+pub fn find_differing(directory: &Path, files: &[UnitFile]) -> Result<Vec<String>> {
     let mut different: Vec<String> = files
         .iter()
         .filter(|file| !is_as_wanted(directory, file))
         .map(|file| file.name.clone())
         .collect();
     different.extend(
-        ours(directory)?.into_iter().filter(|name| !files.iter().any(|file| file.name == *name)),
+        list_installed(directory)?
+            .into_iter()
+            .filter(|name| !files.iter().any(|file| file.name == *name)),
     );
     Ok(different)
 }
 
-/// Whether a unit is there as it should be.
+/// Whether the installed unit has the content of `file`.
 pub fn is_as_wanted(directory: &Path, file: &UnitFile) -> bool {
     own::read(directory.join(&file.name)).is_ok_and(|found| found == file.content.as_bytes())
 }
 
-/// The units that we wrote; none where there is no directory.
+/// Lists the units in `directory` that this program generated. Empty if there is no such directory.
 ///
 /// # Errors
 /// If the directory cannot be read.
-pub fn ours(directory: &Path) -> Result<Vec<String>> {
+pub fn list_installed(directory: &Path) -> Result<Vec<String>> {
     let entries = match own::entries(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot read {}", directory.display()))?,
@@ -140,31 +139,27 @@ pub fn ours(directory: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What to do about units that systemd has not read as they are, drop-ins included.
-async fn unread(files: &[UnitFile]) -> Result<Option<String>> {
+/// The units whose files or drop-ins have changed since systemd read them.
+async fn find_outdated(files: &[UnitFile]) -> Result<Vec<String>> {
     let manager = Manager::connect().await?;
-    let mut old = Vec::new();
+    let mut outdated = Vec::new();
     for file in files {
         if manager.state(&file.name).await?.needs_reload {
-            old.push(file.name.clone());
+            outdated.push(file.name.clone());
         }
     }
-    Ok((!old.is_empty()).then(|| {
-        format!(
-            "systemd has not read them as they are now: {}: 'systemctl daemon-reload'",
-            some(&old)
-        )
-    }))
+    Ok(outdated)
 }
 
-/// What is wrong if somebody has made the start of a run, or that of GitLab after it, depend on
-/// something. What else depends on something fails the run that it is missing in.
-async fn conditional(files: &[UnitFile]) -> Result<Option<String>> {
+/// Fails if a drop-in adds a condition to a unit that starts a run or starts GitLab after it: if
+/// the condition is not met, systemd skips the unit without an error. A condition on any other unit
+/// fails the run.
+async fn ensure_unconditional(files: &[UnitFile]) -> Result<()> {
     let manager = Manager::connect().await?;
     let needed = [
         (Unit::Resume, "nothing starts GitLab again"),
-        (Unit::Staging, "no run starts, and nobody is told"),
-        (Unit::Run, "no run starts, and nobody is told"),
+        (Unit::Staging, "no run starts, and nothing is reported"),
+        (Unit::Run, "no run starts, and nothing is reported"),
     ];
     for (unit, so) in needed {
         let unit = unit.to_string();
@@ -174,15 +169,15 @@ async fn conditional(files: &[UnitFile]) -> Result<Option<String>> {
         others.retain(|condition| !own.contains(&condition.as_str()));
         if !others.is_empty() {
             let conditions = others.join(", ");
-            return Ok(Some(format!(
-                "{unit} has {conditions} by a drop-in: where that is not so, {so}. Remove it: 'systemctl cat {unit}'"
-            )));
+            bail!(
+                "{unit} has {conditions} by a drop-in: if that is not met, {so}. Remove it: 'systemctl cat {unit}' shows where it is"
+            );
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-/// Those of `names` that are masked: nothing of ours would be written over that.
+/// The units of `names` that are masked. `install` does not overwrite a mask.
 pub fn masked<'a>(directory: &Path, names: &'a [String]) -> Vec<&'a str> {
     let masked = |name: &&String| {
         own::link(&directory.join(name)).is_ok_and(|target| target == Path::new("/dev/null"))
@@ -190,21 +185,21 @@ pub fn masked<'a>(directory: &Path, names: &'a [String]) -> Vec<&'a str> {
     names.iter().filter(masked).map(String::as_str).collect()
 }
 
-/// Whether a run goes well without the unit: it is the clock's, looks at what runs have stored, or
-/// is of a restore.
-fn of_no_run(name: &str) -> bool {
+/// Whether a run does not need the unit: the units of the schedule, of `verify` and of restores.
+fn is_dispensable(name: &str) -> bool {
     let others = [Unit::Timer, Unit::VerifyTimer, Unit::Calendar, Unit::Verify];
     others.iter().any(|unit| unit.to_string() == name)
         || name.starts_with(Unit::from(Restore::Target).to_string().trim_end_matches(".target"))
 }
 
-fn some(names: &[String]) -> String {
+/// The first names as a list, with the number of the others.
+fn name_some(names: &[String]) -> String {
     let more = names.len().saturating_sub(NAMED);
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{rest}", names[..names.len().min(NAMED)].join(", "))
 }
 
-/// Whether we wrote a file: it says so in its first line, and it is a file.
+/// Whether this program generated the file: a regular file whose first line says so.
 pub fn is_ours(path: &Path) -> bool {
     let mut start = vec![0; HEADER.len()];
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file())

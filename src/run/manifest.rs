@@ -1,4 +1,4 @@
-//! Writes the manifest, and with it makes the run complete.
+//! Writes the manifest, which makes the run complete.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::host::{self, beneath, own};
 use crate::open;
 use crate::paths::RootDirectory;
-use crate::repository::{Snapshot, patience};
+use crate::repository::{Engine, Snapshot, patience};
 use crate::run::settings;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Newest, Part, Record};
@@ -18,21 +18,21 @@ use crate::stores;
 use crate::stores::files::{self, PARTS, PRESYNC};
 use crate::values::RunId;
 
-/// GitLab's version, by layout.
+/// The file with GitLab's version, of each layout.
 const GITLAB_VERSION: [&str; 2] =
     ["/home/git/gitlab/VERSION", "/opt/gitlab/embedded/service/gitlab-rails/VERSION"];
 
-/// Bytes of the file with it, at most.
+/// The largest version file that is read, bytes.
 const VERSION_SIZE: u64 = 4096;
 
-/// Checks that every part is there, stores the manifest and drops the first pass, whose content the
-/// run now holds.
+/// Stores the settings, checks that every part of the run is recorded, and stores the manifest.
+/// Then removes the first pass, whose data the run now holds.
 pub fn write(config: &Config) -> Result<()> {
     let record = Record::current(&RootDirectory::host())?
         .context("no run is going on: this helper is started by its unit only")?;
     let engine = open::in_run(config)?;
     files::record_part(&settings::store(config, &*engine)?)?;
-    let parts = parts(&RootDirectory::host())?;
+    let parts = read_parts(&RootDirectory::host())?;
     let mut versions = vec![
         component("gitlab-backup", env!("CARGO_PKG_VERSION")),
         component("gitlab", &gitlab_version()),
@@ -61,23 +61,25 @@ pub fn write(config: &Config) -> Result<()> {
         versions,
         parts,
         databases,
-        after: newest(),
+        after: newest_run(),
     };
     write_json(Path::new(MANIFEST_PATH), &manifest)?;
     files::store_live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
-    // Another host's may be under way.
-    let ours = |snapshot: &Snapshot| snapshot.part == PRESYNC && snapshot.host == manifest.host;
-    let passes: Vec<String> =
-        engine.snapshots()?.into_iter().filter(ours).map(|snapshot| snapshot.id).collect();
-    if !passes.is_empty() {
-        engine.forget(&passes, patience::LONG)?;
-    }
-    Ok(())
+    remove_first_passes(&*engine, &manifest.host)
 }
 
-/// The newest complete run. It only says in which order they came: what cannot be read fails no
-/// backup.
-fn newest() -> Option<RunId> {
+/// Removes the first passes of this host. Another host that shares the repository may still need
+/// its own.
+fn remove_first_passes(engine: &dyn Engine, host: &str) -> Result<()> {
+    let is_own = |snapshot: &Snapshot| snapshot.part == PRESYNC && snapshot.host == host;
+    let passes: Vec<String> =
+        engine.snapshots()?.into_iter().filter(is_own).map(|snapshot| snapshot.id).collect();
+    if passes.is_empty() { Ok(()) } else { engine.forget(&passes, patience::LONG) }
+}
+
+/// The newest complete run before this one. The manifest names it to record the order of runs, so
+/// an unreadable record is only a warning.
+fn newest_run() -> Option<RunId> {
     let newest = Newest::load(&RootDirectory::host()).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
@@ -85,8 +87,8 @@ fn newest() -> Option<RunId> {
     newest.map(|newest| newest.run)
 }
 
-/// What the parts left word of, while the run goes on.
-pub fn parts(root: &RootDirectory) -> Result<Vec<Part>> {
+/// Reads the recorded parts of the run in progress, sorted by name.
+pub fn read_parts(root: &RootDirectory) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
     let directory = root.at(PARTS);
     let entries = own::entries(&directory);
@@ -104,16 +106,17 @@ fn component(name: &str, version: &str) -> Component {
     Component { name: name.to_owned(), version: version.to_owned() }
 }
 
-/// The version of GitLab on this host, with its edition (`17.5.0-ee`); `unknown` where no layout
-/// has it.
+/// The version of GitLab on this host, with its edition (`17.5.0-ee`); `unknown` if it is not
+/// found where a known layout has it.
 pub fn gitlab_version() -> String {
-    // GitLab's user may have put anything there.
-    let read = |path: &&str| version(&beneath::read_text(Path::new(path), VERSION_SIZE).ok()?);
+    // The file is untrusted: GitLab's account can write it.
+    let read =
+        |path: &&str| parse_version(&beneath::read_text(Path::new(path), VERSION_SIZE).ok()?);
     GITLAB_VERSION.iter().find_map(read).unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// A version, if the text is one.
-fn version(text: &str) -> Option<String> {
+/// Parses a version; `None` if the text has other characters or is too long.
+fn parse_version(text: &str) -> Option<String> {
     let text = text.trim();
     let fits = !text.is_empty()
         && text.len() <= 64
@@ -126,12 +129,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_version_is_one() {
-        assert_eq!(version("17.5.0-ee\n"), Some("17.5.0-ee".to_owned()));
+    fn text_that_is_no_version_is_refused() {
+        assert_eq!(parse_version("17.5.0-ee\n"), Some("17.5.0-ee".to_owned()));
         for text in
             ["", "root:x:0:0:root:/root:/bin/bash", "17.5\n17.6", "\u{1b}[2J17.5", &"1".repeat(65)]
         {
-            assert_eq!(version(text), None, "{text:?}");
+            assert_eq!(parse_version(text), None, "{text:?}");
         }
     }
 }

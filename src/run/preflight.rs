@@ -1,4 +1,5 @@
-//! Everything that can be known before GitLab is touched. Tells all findings, not the first.
+//! Checks everything that can be checked before GitLab is stopped. Reports all findings, not only
+//! the first.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,30 +20,37 @@ use crate::stores;
 use crate::stores::files::mounted;
 use crate::systemd::{Manager, ServiceManager};
 
-/// systemd features that the units need: `LoadCredential=`.
+/// The oldest version of systemd that has the features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
-/// How long GitLab may fail to answer as a run begins, and still be expected to at its end.
+/// How long GitLab has to answer at the start of a run. If it does not, the end of the run does not
+/// wait for its answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// The poll interval.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The subject of the finding on GitLab's answer.
 const READINESS: &str = "readiness";
 
-/// Fails with every reason for which a run could not succeed.
+/// Checks the host, tries what only a try can show, and creates or repairs the repository. Records
+/// whether GitLab answers, for the end of the run.
+///
+/// # Errors
+/// If a run could not succeed, with every reason.
 pub async fn preflight(config: &Config) -> Result<()> {
     let mut findings = host(config).await;
     for store in stores::all() {
         findings.extend(store.trial(config).await);
     }
-    findings.push(Finding::of("repository", repository(config)));
+    findings.push(Finding::of("repository", prepare_repository(config)));
     conclude(&findings)?;
-    let silent = findings
+    let unanswered = findings
         .iter()
         .any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
-    let answered = !silent || answers(config).await;
-    paused::record_answer(&RootDirectory::host(), answered, &running(config).await?)
+    let answered = !unanswered || wait_for_answer(config).await;
+    paused::record_answer(&RootDirectory::host(), answered, &running_writers(config).await?)
 }
 
-/// What of GitLab runs.
-async fn running(config: &Config) -> Result<Vec<String>> {
+/// The writers that are running.
+async fn running_writers(config: &Config) -> Result<Vec<String>> {
     let manager = Manager::connect().await?;
     let mut running = Vec::new();
     for writer in &config.gitlab.writers {
@@ -52,9 +60,9 @@ async fn running(config: &Config) -> Result<Vec<String>> {
     Ok(running)
 }
 
-/// Whether GitLab, which was silent once, answers while it runs: only then is its answer waited for
-/// when it is back.
-async fn answers(config: &Config) -> bool {
+/// Waits for GitLab's answer after it has failed to answer once. Returns whether it came. If it
+/// does not come while GitLab runs, it cannot be expected at the end of the run.
+async fn wait_for_answer(config: &Config) -> bool {
     let Some(url) = &config.gitlab.readiness else { return true };
     let started = Instant::now();
     let Ok(readiness) = Readiness::of(url) else { return false };
@@ -70,12 +78,12 @@ async fn answers(config: &Config) -> bool {
     true
 }
 
-/// Everything but the repository, which a run makes or makes good, and PostgreSQL, which answers
-/// its own user only. Changes nothing.
+/// Checks everything except the repository, which a run creates or repairs, and PostgreSQL, which
+/// only accepts its own account. Changes nothing.
 pub async fn host(config: &Config) -> Vec<Finding> {
-    let mut findings = writers(config).await;
+    let mut findings = check_units(config).await;
     if let Some(url) = &config.gitlab.readiness {
-        // GitLab may well be down: an admin's own maintenance is no reason for no backup.
+        // Only a warning: GitLab may be down for maintenance, and can be backed up all the same.
         findings.push(match readiness::ask(url).await {
             Ok(()) => Finding::of(READINESS, Ok("GitLab answers".to_owned())),
             Err(error) => Finding::warning(
@@ -87,18 +95,19 @@ pub async fn host(config: &Config) -> Vec<Finding> {
     for store in stores::all() {
         findings.extend(store.preflight(config).await);
     }
-    // A program on a file system whose server is gone keeps whoever looks at it waiting for ever.
+    // The check would hang on a program on a file system whose server does not answer.
     if !mounted::is_among(&findings) {
-        findings.extend(commands(config));
+        findings.extend(check_commands(config));
     }
-    findings.extend(state().err().map(|error| Finding::of("state", Err(error))));
+    findings.extend(ensure_state_directory().err().map(|error| Finding::of("state", Err(error))));
     findings.extend(
         open::ensure_apart(config).err().map(|error| Finding::of("repository", Err(error))),
     );
     findings
 }
 
-async fn writers(config: &Config) -> Vec<Finding> {
+/// Checks systemd's version, the installed units, and that the writers exist.
+async fn check_units(config: &Config) -> Vec<Finding> {
     let manager = match Manager::connect().await {
         Ok(manager) => manager,
         Err(error) => return vec![Finding::of("systemd", Err(error))],
@@ -110,12 +119,11 @@ async fn writers(config: &Config) -> Vec<Finding> {
         }
         Ok(format!("version {version}"))
     };
-    let mut findings =
-        vec![Finding::of("systemd", version.await), installed::finding(config).await];
+    let mut findings = vec![Finding::of("systemd", version.await), installed::check(config).await];
     let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {
-            // A unit of ours is not for the configuration to correct.
+            // A missing proxy is an error of the installed units, which are checked above.
             Ok(state) if state.load == "not-found" && !config.gitlab.is_proxy(writer) => {
                 missing.push(anyhow!("{writer} does not exist: correct [gitlab] writers"))
             }
@@ -131,51 +139,56 @@ async fn writers(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Whether the configured programs exist.
-fn commands(config: &Config) -> Vec<Finding> {
+/// Checks that the configured programs exist.
+fn check_commands(config: &Config) -> Vec<Finding> {
     let own = config.files.command.iter().map(|command| &command[0]);
     let programs: Vec<&String> =
         own.chain(config.steps.iter().map(|step| &step.command[0])).collect();
     if programs.is_empty() {
         return Vec::new();
     }
-    let gone = programs
+    let missing = programs
         .iter()
         .filter(|program| !Path::new(program).is_file())
         .map(|program| anyhow!("{program} is not there"))
         .collect();
-    Finding::each_or("own commands", gone, format!("{} programs", programs.len()))
+    Finding::each_or("own commands", missing, format!("{} programs", programs.len()))
 }
 
-/// Where the units keep what outlives a run: systemd makes it, and takes a link for none.
-fn state() -> Result<()> {
+/// Fails if the state directory exists and is not a directory. systemd creates it
+/// (`StateDirectory=`), and does not start a unit for which it is a link.
+fn ensure_state_directory() -> Result<()> {
     let path = Path::new(paths::STATE);
-    let linked = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
+    let is_other = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
     ensure!(
-        !linked,
-        "{} is no directory, and no unit can be started like this: where it is to be on another disk, mount that there, or bind a directory of it",
+        !is_other,
+        "{} is not a directory, so systemd cannot start the units: to keep it on another disk, mount that disk there, or bind-mount a directory",
         path.display()
     );
     Ok(())
 }
 
-fn repository(config: &Config) -> Result<String> {
+/// Opens the repository, or creates it if there has never been one. Repairs what a failed run may
+/// have left in it.
+fn prepare_repository(config: &Config) -> Result<String> {
     let engine = open::in_run(config)?;
     let location = &config.repository.location;
     open::exists(config, &*engine)?;
-    // Opening costs half a second of key derivation: `init` opens what is there already.
+    // `init` also opens an existing repository. Opening it twice would cost a second key
+    // derivation, half a second.
     if engine.init()? {
-        tracing::info!(location, "made the repository");
-        return Ok(format!("made at {location}"));
+        tracing::info!(location, "created the repository");
+        return Ok(format!("created at {location}"));
     }
-    // Here and not in the window. A prune that begins later sees this run.
+    // Wait for other processes now, and not in the window. A prune that begins later sees this run
+    // and waits.
     engine.wait_for_lock(patience::LONG)?;
     if Record::all(&RootDirectory::host())?
         .iter()
         .find(|record| record.finished.is_some())
         .is_some_and(|last| last.outcome != Outcome::Complete)
     {
-        tracing::info!("the last run failed: making good what it may have left in the repository");
+        tracing::info!("the last run failed: repairing what it may have left in the repository");
         engine.recover()?;
     }
     Ok(format!("opens at {location}"))

@@ -1,4 +1,5 @@
-//! Retention: whole runs, complete ones only, and what failed runs left behind.
+//! Applies the retention policy: removes complete runs as a whole, and the snapshots that failed
+//! runs have left.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,42 +19,45 @@ use crate::runs::{Outcome, Record};
 use crate::systemd::notify;
 use crate::values::RunId;
 
-/// What a failed run left is kept for so long: the next run uses its data again.
+/// How long the snapshots of a failed run are kept. The next run uses their data again.
 const LEFTOVER_AGE: SignedDuration = SignedDuration::from_hours(24);
 
-/// No clock is doubted for a gap between two runs that is shorter.
+/// The shortest gap between two runs that makes the clock doubtful.
 const GAP: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// How many of the gaps before tell what is usual, and how many times as long one must be to be
-/// doubted.
+/// How many earlier gaps a gap is compared with.
 const GAPS: usize = 5;
+/// How many times as long as the longest of those a doubtful gap is.
 const LONGER: i32 = 3;
 
-/// What is to be removed.
+/// The runs and snapshots to remove.
 #[derive(Debug)]
 pub struct PrunePlan {
-    /// Every complete run, newest first.
+    /// Every complete run, newest first, and whether it is kept.
     pub fates: Vec<Fate>,
-    /// Runs that never were complete and are old enough to go.
+    /// Runs that never became complete and are old enough to be removed.
     pub leftovers: Vec<RunId>,
-    /// The snapshots to remove, in this order: a manifest before the parts that it vouches for.
+    /// The snapshots to remove, in this order: a manifest before the parts that it names.
     snapshots: Vec<String>,
-    /// Of complete runs that count: how many go, how many stay, and how many must.
+    /// How many complete runs are removed, of those whose dates can be relied on.
     removed: usize,
+    /// How many of them are kept.
     kept: usize,
+    /// How many of them must be kept: `[retention] keep-min`.
     least: usize,
-    /// The days of which no run is left, of all that have one.
+    /// The number of days that lose all of their runs.
     lost_days: usize,
+    /// The number of days that have runs.
     days: usize,
-    /// What makes the clock doubtful.
+    /// Why the clock may be wrong, if it may.
     clock: Option<String>,
 }
 
-/// Why a plan is not carried out by itself.
+/// Why a plan is not applied without confirmation.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// Too few would be left: no harm, while there are few.
+    /// Fewer runs than `keep-min` would be left. Normal in the first days, so not an error.
     Few(String),
-    /// Most would go.
+    /// Suspiciously many runs would be removed.
     Many(String),
 }
 
@@ -63,9 +67,9 @@ impl PrunePlan {
         &self.snapshots
     }
 
-    /// What somebody has to agree to: that fewer runs than `keep-min` would be left, or more than
-    /// half would go. A day that keeps one of its runs loses nothing that was asked for: of a run
-    /// every hour, most go every day.
+    /// Why the plan needs confirmation, if it does: fewer runs than `keep-min` would be left, more
+    /// than half of the days would lose all of their runs, or the clock may be wrong. Days are
+    /// counted and not runs, because with hourly runs most runs of a day are removed every day.
     pub fn doubt(&self) -> Option<Doubt> {
         let Self { removed, kept, least, lost_days, days, .. } = *self;
         if removed == 0 {
@@ -76,17 +80,17 @@ impl PrunePlan {
             removed + kept
         );
         let agree = format!(
-            "'gitlab-backup prune --dry-run' tells which, 'gitlab-backup prune --yes-remove {removed}' removes them"
+            "'gitlab-backup prune --dry-run' shows which, 'gitlab-backup prune --yes-remove {removed}' removes them"
         );
         if let Some(why) = &self.clock {
             return Some(Doubt::Many(format!(
                 "{words}, and {why}: is the clock right? Nothing is removed: {agree}"
             )));
         }
-        // In the first days they go when there are more.
+        // Not in the first days: with few runs, it is normal that the first ones are removed.
         if lost_days * 2 > days && removed + kept > 2 * least {
             return Some(Doubt::Many(format!(
-                "{words}, with none of {lost_days} of {days} days, so nothing is removed: {agree}"
+                "{words}, and {lost_days} of {days} days would lose all of their runs, so nothing is removed: {agree}"
             )));
         }
         (kept < least).then(|| {
@@ -96,13 +100,13 @@ impl PrunePlan {
         })
     }
 
-    /// Fails unless there is no doubt, or somebody has agreed to the removal of exactly so many
-    /// complete runs.
-    pub fn agreed(&self, removed: Option<usize>) -> Result<()> {
-        match (self.doubt(), removed) {
-            (_, Some(removed)) if removed != self.removed => {
+    /// Fails if the plan needs confirmation and has none. `confirmed` is the number of complete
+    /// runs that the admin has agreed to remove, and must be exact.
+    pub fn ensure_confirmed(&self, confirmed: Option<usize>) -> Result<()> {
+        match (self.doubt(), confirmed) {
+            (_, Some(confirmed)) if confirmed != self.removed => {
                 bail!(
-                    "--yes-remove {removed}: it would be {} complete runs, so nothing is removed ('gitlab-backup prune --dry-run')",
+                    "--yes-remove {confirmed}: the plan would remove {} complete runs, so nothing is removed ('gitlab-backup prune --dry-run')",
                     self.removed
                 )
             }
@@ -112,45 +116,47 @@ impl PrunePlan {
     }
 }
 
-/// Decides which runs go, by their dates alone.
+/// Decides which runs are removed, by their dates alone.
 ///
 /// # Errors
-/// If a manifest cannot be read: a run that is not known is not judged, and neither are the others.
+/// If any manifest cannot be read. Without the date of that run, the others cannot be judged
+/// either.
 pub fn plan(policy: &Retention, catalog: &Catalog, now: Timestamp) -> Result<PrunePlan> {
     if !catalog.damaged.is_empty() {
         let why: Vec<&str> = catalog.damaged.iter().map(|(_, why)| why.as_str()).collect();
         bail!("nothing is pruned while a manifest cannot be read: {}", why.join("; "));
     }
     for (_, why) in &catalog.broken {
-        tracing::warn!("{why}: this run is not judged");
+        tracing::warn!("{why}: the retention policy ignores this run");
     }
-    let Dated { ahead, behind, judged } = Dated::of(catalog, now);
+    let Dated { ahead, behind, judged } = Dated::classify(catalog, now);
     let zone = TimeZone::system();
     let decided = retention::decide(policy, &judged, &zone);
     let removed = decided.iter().filter(|fate| !fate.keep).count();
     let kept = decided.len() - removed;
     let least = usize::try_from(policy.effective_keep_min()).unwrap_or(usize::MAX);
-    let clock = jumped(policy, &judged, &zone, removed, least);
-    let (lost_days, days) = lost_days(&decided, &judged, &zone);
+    let clock = find_clock_jump(policy, &judged, &zone, removed, least);
+    let (lost_days, days) = count_lost_days(&decided, &judged, &zone);
     let fates: Vec<Fate> = ahead.into_iter().chain(behind).chain(decided).collect();
-    let (leftovers, mut snapshots) = leftovers(catalog, now);
-    snapshots.extend(of_removed(catalog, &fates));
+    let (leftovers, mut snapshots) = find_leftovers(catalog, now);
+    snapshots.extend(snapshots_of_removed(catalog, &fates));
     Ok(PrunePlan { fates, leftovers, snapshots, removed, kept, least, lost_days, days, clock })
 }
 
 /// The complete runs of a catalog, newest first, by whether their dates can be relied on. A run
-/// whose date was made by a wrong clock stays, and does not count for the others.
+/// with a date from a wrong clock is kept, and does not count as one of the runs that the policy
+/// keeps.
 struct Dated {
-    /// Dated in the future. One of these would be the newest for ever.
+    /// Runs that are dated in the future. To the policy, they would always be the newest.
     ahead: Vec<Fate>,
-    /// Dated before a run that they came after. These are newer than they look.
+    /// Runs that are dated earlier than a run before them. They are newer than their dates say.
     behind: Vec<Fate>,
-    /// All others, with their dates.
+    /// All other runs, with their dates.
     judged: Vec<(RunId, Timestamp)>,
 }
 
 impl Dated {
-    fn of(catalog: &Catalog, now: Timestamp) -> Self {
+    fn classify(catalog: &Catalog, now: Timestamp) -> Self {
         let manifests = || catalog.complete.iter().map(|run| &run.manifest);
         let dates: HashMap<&RunId, Timestamp> = manifests()
             .map(|manifest| (&manifest.id, manifest.started))
@@ -164,14 +170,14 @@ impl Dated {
             });
             if is_ahead(started, now) {
                 tracing::warn!(
-                    "run {run} is dated {started}, which is not yet: it stays, and does not count for the others"
+                    "run {run} is dated in the future ({started}): it is kept, and does not count as one of the runs to keep"
                 );
-                dated.ahead.push(stays(run, "dated in the future"));
+                dated.ahead.push(kept(run, "dated in the future"));
             } else if let Some(after) = after {
                 tracing::warn!(
-                    "run {run} is dated {started}, and came after run {after}: it stays, and does not count for the others"
+                    "run {run} is dated {started}, and came after run {after}: it is kept, and does not count as one of the runs to keep"
                 );
-                dated.behind.push(stays(run, "dated before a run that it came after"));
+                dated.behind.push(kept(run, "dated before a run that it came after"));
             } else {
                 dated.judged.push((run.clone(), started));
             }
@@ -180,12 +186,13 @@ impl Dated {
     }
 }
 
-fn stays(run: &RunId, why: &'static str) -> Fate {
+/// The fate of a run that is kept for this reason.
+fn kept(run: &RunId, why: &'static str) -> Fate {
     Fate { run: run.clone(), keep: true, reasons: vec![why] }
 }
 
-/// How many days lose their only runs, and how many days have runs.
-fn lost_days(fates: &[Fate], runs: &[(RunId, Timestamp)], zone: &TimeZone) -> (usize, usize) {
+/// Counts the days that lose all of their runs, and the days that have runs.
+fn count_lost_days(fates: &[Fate], runs: &[(RunId, Timestamp)], zone: &TimeZone) -> (usize, usize) {
     let dates: HashMap<&RunId, Timestamp> = runs.iter().map(|(run, date)| (run, *date)).collect();
     let day =
         |fate: &Fate| dates.get(&fate.run).map(|date| date.to_zoned_datetime(zone.clone()).date());
@@ -194,8 +201,8 @@ fn lost_days(fates: &[Fate], runs: &[(RunId, Timestamp)], zone: &TimeZone) -> (u
     (days.len() - kept.len(), days.len())
 }
 
-/// The runs that never became complete and are old enough to go, and their snapshots.
-fn leftovers(catalog: &Catalog, now: Timestamp) -> (Vec<RunId>, Vec<String>) {
+/// The runs that never became complete and are old enough to be removed, and their snapshots.
+fn find_leftovers(catalog: &Catalog, now: Timestamp) -> (Vec<RunId>, Vec<String>) {
     let (mut runs, mut snapshots) = (Vec::new(), Vec::new());
     for (run, left) in &catalog.incomplete {
         if left.iter().all(|snapshot| now.duration_since(snapshot.time) > LEFTOVER_AGE) {
@@ -206,8 +213,8 @@ fn leftovers(catalog: &Catalog, now: Timestamp) -> (Vec<RunId>, Vec<String>) {
     (runs, snapshots)
 }
 
-/// The snapshots of complete runs that go, each run's manifest first.
-fn of_removed(catalog: &Catalog, fates: &[Fate]) -> Vec<String> {
+/// The snapshots of the complete runs that are removed, each run's manifest first.
+fn snapshots_of_removed(catalog: &Catalog, fates: &[Fate]) -> Vec<String> {
     let mut snapshots = Vec::new();
     for fate in fates.iter().filter(|fate| !fate.keep) {
         for run in catalog.complete.iter().filter(|run| run.manifest.id == fate.run) {
@@ -219,11 +226,11 @@ fn of_removed(catalog: &Catalog, fates: &[Fate]) -> Vec<String> {
     snapshots
 }
 
-/// Whether the clock seems to have jumped ahead between two runs, and more runs go for it than came
-/// since: by a policy that goes by time, everything before the jump is old. As many runs as must be
-/// left have to agree with the new time before it is believed. `runs` are in the order of their
-/// dates, and the policy removes `removed` of them.
-fn jumped(
+/// Whether the clock seems to have jumped ahead between two of the newest runs, so that the policy
+/// removes runs as too old that are not. Only jumps that cost more runs than have been made since
+/// count, and a jump is accepted once `least` runs have been made after it. `runs` are in the order
+/// of their dates, and the policy removes `removed` of them. Returns the reason in words.
+fn find_clock_jump(
     policy: &Retention,
     runs: &[(RunId, Timestamp)],
     zone: &TimeZone,
@@ -246,9 +253,9 @@ fn jumped(
     })
 }
 
-/// Removes what `plan` says, one snapshot after the other, and then the data that nothing needs any
-/// more. Killed at any point, it leaves runs that are whole or no longer listed. Asks `may` before
-/// each step, and waits `patience` for its turn.
+/// Removes the snapshots of `plan` one after the other, and then the data that no snapshot needs
+/// any more. If it is killed, every run is either whole or no longer listed. Calls `may` before
+/// each step, whose error stops it, and waits up to `patience` for the repository's lock.
 pub async fn apply(
     plan: &PrunePlan,
     engine: &dyn Engine,
@@ -267,12 +274,13 @@ pub async fn apply(
     if !plan.snapshots.is_empty() {
         notify::status("removing data that is no longer needed");
     }
-    // Also without snapshots to remove: what was marked yesterday is removed today.
+    // Even without snapshots to remove: data that an earlier prune has marked is deleted a day
+    // later.
     may().await?;
     engine.prune(patience)
 }
 
-/// The step that follows a complete run.
+/// The prune step, which follows a complete run.
 pub async fn prune(config: &Config) -> Result<()> {
     if Record::current(&RootDirectory::host())?
         .is_none_or(|record| record.outcome != Outcome::Complete)

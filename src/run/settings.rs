@@ -1,5 +1,5 @@
-//! Our own configuration, a part of each run: whoever has the repository and its password needs
-//! nothing else to set a new host up.
+//! Stores the configuration of gitlab-backup itself as a part of each run. With it, the repository
+//! and its password are enough to set up a new host.
 
 use std::path::{Path, PathBuf};
 
@@ -10,27 +10,27 @@ use crate::host::own;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::Part;
-use crate::stores::files;
-use crate::stores::files::permissions;
+use crate::stores::files::{self, permissions, record_left_out};
 
-/// The part that holds it.
+/// The name of the part.
 const SETTINGS: &str = "settings";
-/// Bytes of a file that is taken for configuration, at most.
+/// The largest file that is stored as configuration, bytes.
 const SIZE: u64 = 1 << 20;
 
-/// Stores the configuration's file and, where it lies in its own directory, what lies beside it.
-/// The secrets that it names are not in it: with the repository's password in the repository,
-/// nobody would miss the copy that has to be kept elsewhere until it is too late.
+/// Stores the configuration file and, if it is in the standard directory, the other files there.
+/// Secrets that the configuration names are left out: if the repository held its own password, an
+/// admin could overlook that a copy must be kept elsewhere.
 pub(crate) fn store(config: &Config, engine: &dyn Engine) -> Result<Part> {
-    files::store_live(config, engine, SETTINGS, &named(config)?)
+    files::store_live(config, engine, SETTINGS, &list_files(config)?)
 }
 
-fn named(config: &Config) -> Result<Vec<PathBuf>> {
+/// Lists the files to store, and records the entries of the directory that are left out.
+fn list_files(config: &Config) -> Result<Vec<PathBuf>> {
     let mut left_out = Vec::new();
-    // On NixOS it is a link into the store.
+    // On NixOS the configuration is a link into the Nix store.
     let source = own::canonical(&config.source)
         .with_context(|| format!("cannot find {}", config.source.display()))?;
-    let mut named = vec![source];
+    let mut files = vec![source];
     let directory = Path::new(paths::CONFIG).parent().unwrap_or(Path::new("/"));
     if config.source.parent() == Some(directory) {
         let secrets = permissions::secrets(config);
@@ -39,25 +39,25 @@ fn named(config: &Config) -> Result<Vec<PathBuf>> {
         {
             let entry = entry?;
             let (path, metadata) = (entry.path(), entry.metadata()?);
-            // A link to the configuration is none that is left out: what it leads to is there.
-            if secrets.contains(&&*path) || named.contains(&path) || path == config.source {
+            // `config.source` may be a link, whose target is in the list already.
+            if secrets.contains(&&*path) || files.contains(&path) || path == config.source {
                 continue;
             }
             let why = if metadata.is_dir() {
                 "is a directory".to_owned()
             } else if !metadata.is_file() {
-                // What it leads to may be a secret, which is kept apart on purpose.
+                // Links are not followed: the target may be a secret that is kept elsewhere.
                 "is no file".to_owned()
             } else if metadata.len() > SIZE {
                 format!("has more than {SIZE} bytes")
             } else {
-                named.push(path);
+                files.push(path);
                 continue;
             };
             left_out.push(format!("not among the settings: {}: it {why}", path.display()));
         }
-        named.sort();
-        files::record_left_out(left_out.iter())?;
+        files.sort();
+        record_left_out(left_out.iter())?;
     }
-    Ok(named)
+    Ok(files)
 }

@@ -1,4 +1,4 @@
-//! The staging area: empty when a run begins, gone when it ends.
+//! Creates the staging area at the start of a run, and removes it at the end.
 
 use std::path::Path;
 
@@ -10,25 +10,25 @@ use crate::host::own;
 use crate::paths;
 use crate::runs::record::write_json;
 
-/// Makes an empty staging area. What a run before a crash left there goes. Looks at the host for
-/// all that follow, who may see less of it; a configuration that cannot be used is for the executor
-/// to tell.
-pub fn begin(config: Result<Config>) -> Result<()> {
-    end()?;
+/// Creates an empty staging area. One that a crashed run has left is removed first. Also records
+/// what was found on the host, for units whose sandboxes hide some of it. An invalid configuration
+/// is not an error here: the executor reports it.
+pub fn create(config: Result<Config>) -> Result<()> {
+    remove()?;
     match config {
         Ok(config) => write_json(Path::new(paths::HOST), &config.found)?,
         Err(error) => tracing::debug!("{error:#}"),
     }
-    // Others may pass through: each unit's own directory in it is closed.
+    // Other accounts may traverse it. The directories of the units in it are closed to others.
     own::make_new(Path::new(paths::STAGING), 0o711)
 }
 
-/// Removes the staging area, and the repository's key with it.
-pub fn end() -> Result<()> {
+/// Removes the staging area and the cached key of the repository.
+pub fn remove() -> Result<()> {
     [paths::REPOSITORY_KEY, paths::STAGING].into_iter().try_for_each(|path| {
         match Directory::of(Path::new(path)) {
             Err(error) if beneath::is_missing(&error) => Ok(()),
-            // What is in it is other accounts': as deep as they like.
+            // Other accounts have written there, so the trees can be of any depth.
             place => place.and_then(|(directory, name)| directory.remove(&name)),
         }
     })

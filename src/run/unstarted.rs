@@ -1,5 +1,5 @@
-//! Starts that came to nothing before the executor could write a record: a broken configuration, a
-//! program that cannot be run, a staging area that cannot be made. Only systemd knows of them.
+//! Finds starts that failed before the executor wrote a record: an invalid configuration, a program
+//! that cannot be executed, a staging area that cannot be created. Only systemd knows about them.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -9,22 +9,22 @@ use crate::runs::{Kind, Record};
 use crate::systemd::{ActiveState, Manager, ServiceManager, last_lines};
 use crate::units::{Restore, Unit};
 
-/// Lines of the journal in which the last words are looked for.
+/// How many lines of the journal are searched for the last error.
 const LOG_LINES: usize = 15;
 
-/// A start without a record.
+/// A failed start without a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unstarted {
     /// The unit that failed.
     pub unit: String,
-    /// When it was started.
+    /// The time of the start.
     pub at: Timestamp,
-    /// Why it failed, in its own words where it had any.
+    /// Why it failed: the error that it logged, if any, or systemd's result.
     pub reason: String,
 }
 
-/// The last start, if it came to nothing and was after that of `last`. Forgotten with a reboot, as
-/// systemd forgets.
+/// Finds the last start, if it failed without a record and was later than that of `last`. systemd
+/// forgets it with a reboot.
 ///
 /// # Errors
 /// If systemd does not answer.
@@ -33,7 +33,7 @@ pub async fn unstarted(
     kind: Kind,
     last: Option<&Record>,
 ) -> Result<Option<Unstarted>> {
-    // What the executor requires fails first.
+    // The executor's unit requires the staging area, which therefore fails first.
     let units = match kind {
         Kind::Backup => [Unit::Staging, Unit::Run],
         Kind::Restore => [Restore::Staging.into(), Restore::Run.into()],
@@ -45,12 +45,12 @@ pub async fn unstarted(
         else {
             continue;
         };
-        // One that has a record tells more of itself.
+        // A later start that has a record is reported by that record.
         if last.is_some_and(|last| last.started >= at) {
             continue;
         }
         let failed = Failed::of(&state, 0);
-        let failed = failed.told(&last_lines(&state.name, at, LOG_LINES).await);
+        let failed = failed.with_log(&last_lines(&state.name, at, LOG_LINES).await);
         return Ok(Some(Unstarted { unit: state.name, at, reason: failed.reason }));
     }
     Ok(None)

@@ -1,4 +1,4 @@
-//! Whether a run could be restored: everything that can be found out without touching what is live.
+//! Verifies that a run can be restored, as far as that shows without touching live data.
 
 mod repository;
 
@@ -16,50 +16,51 @@ use crate::stores;
 pub use crate::stores::inspection::Depth;
 use crate::stores::inspection::Inspection;
 use crate::stores::inspection::scratch::Scratch;
-pub(crate) use repository::unchanged;
+pub(crate) use repository::ensure_unchanged;
 
-/// Verifies `run` in a directory of its own below `scratch`, and tells each finding as it comes.
+/// Verifies `run` in a new directory below `scratch`, and reports each finding at once.
 ///
 /// # Errors
-/// If there is no place to work in.
+/// If the scratch directory cannot be created or removed.
 pub async fn verify(
     config: &Config,
     engine: &dyn Engine,
     run: &CompleteRun,
     (depth, scratch): (Depth, &Path),
-    tell: &mut dyn FnMut(Finding),
+    report: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    tell(Finding::of("repository", repository::check(engine, depth.read_data)));
-    tell(repository::keys(engine));
-    // What was read of it once is kept, and would hide what has become of it since.
+    report(Finding::of("repository", repository::check(engine, depth.read_data)));
+    report(repository::check_keys(engine));
+    // Read the manifest from the repository: the cached copy would hide later damage.
     let id = &run.manifest.id;
     let stored = Catalog::read_afresh(engine, Whose::Run(id), id)
         .and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
     let manifest = stored.as_ref().unwrap_or(&run.manifest).clone();
-    tell(Finding::of("manifest", stored.map(|manifest| format!("written {}", manifest.finished))));
+    let written = stored.map(|manifest| format!("written {}", manifest.finished));
+    report(Finding::of("manifest", written));
     let user = match user::sandbox() {
         Ok(user) => user,
         Err(error) => {
-            tell(Finding::of("sandbox", Err(error)));
+            report(Finding::of("sandbox", Err(error)));
             return Ok(());
         }
     };
     if user.is_none() {
         let words = format!(
-            "only root can look at what others made as {}: it is looked at with your own rights",
+            "only root can run programs on untrusted data as {}: they run with your own rights",
             accounts::SANDBOX
         );
-        tell(Finding::warning("sandbox", words));
+        report(Finding::warning("sandbox", words));
     }
     let scratch = Scratch::new(scratch)?;
-    let mut inspection = Inspection { config, engine, depth, user, scratch, report: tell };
+    let mut inspection = Inspection { config, engine, depth, user, scratch, report };
     for part in &manifest.parts {
         let what = format!("part {}", part.name);
-        (inspection.report)(Finding::of(&what, repository::unchanged(run, part)));
+        (inspection.report)(Finding::of(&what, repository::ensure_unchanged(run, part)));
         let all = stores::all();
         let Some(store) = all.iter().find(|store| store.name() == part.name) else { continue };
         let place = inspection.scratch.create_place(&part.name)?;
-        // What is in it is other people's: it ends nothing but the look at itself.
+        // The data is untrusted: an error with one part must not stop the checks of the others.
         if let Err(error) = store.verify(&mut inspection, &manifest, part, &place).await {
             (inspection.report)(Finding::of(&what, Err(error)));
         }

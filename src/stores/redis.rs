@@ -1,15 +1,15 @@
-//! Redis: every instance forks while GitLab is down; what the fork writes is secured while GitLab
-//! is up again.
+//! The Redis store. Every instance forks in the window; the forks write their RDB files, and the
+//! files are copied, while GitLab is up again.
 
 mod bounded;
+pub(crate) mod connection;
 mod drill;
-pub(crate) mod files;
 pub(crate) mod process;
 pub(crate) mod rdb;
 pub(crate) mod remote;
 mod restore;
 pub(crate) mod save;
-pub(crate) mod server;
+pub(crate) mod server_files;
 mod store;
 mod verify;
 
@@ -19,15 +19,15 @@ use crate::config::{Config, Redis};
 use crate::finding::Finding;
 use crate::host::secret;
 use crate::systemd::notify;
-use server::Server;
+use connection::Connection;
 
 pub use save::save;
 pub use store::RedisStore;
 
-/// The part that holds the instances' files.
+/// The name of the part that holds the instances' RDB files.
 pub const REDIS: &str = "redis";
 
-/// Whether every instance can be reached and saved; changes nothing.
+/// Checks that every instance can be reached and saved. Changes nothing.
 pub async fn preflight(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for redis in &config.redis {
@@ -48,12 +48,12 @@ pub async fn preflight(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// One finding for each instance whose last save failed, and that cannot save now either: in the
-/// window it would be too late to learn that.
+/// Tries a save of every instance whose last save failed, before GitLab is stopped. An error for
+/// each whose save fails again.
 pub async fn trial(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for redis in &config.redis {
-        if let Err(error) = save::tried(redis).await {
+        if let Err(error) = save::retry_failed(redis).await {
             findings.push(Finding::of(
                 format!("redis {}", redis.name),
                 Err(error.context("it cannot be saved")),
@@ -63,45 +63,49 @@ pub async fn trial(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// What a server answers that takes no more writes because its last save failed
+/// The error code of a server that refuses writes because its last save failed
 /// (`stop-writes-on-bgsave-error`).
 const NO_WRITES: &str = "MISCONF";
 
-/// Whether its file can be read on this host, with its own rights. None written yet is one.
-async fn readable(server: &Server<'_>) -> Result<()> {
-    files::Files::of(server).await?.open().map(drop)
+/// Fails if the server's RDB file cannot be read on this host with the server's own rights. A file
+/// that does not exist yet is fine.
+async fn ensure_readable(server: &Connection<'_>) -> Result<()> {
+    server_files::ServerFiles::find(server).await?.open().map(drop)
 }
 
-/// What was seen, and what should be known.
+/// Checks one instance. Returns a line that describes it, and a warning if there is one.
 async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
-    let server = Server::connect(redis).await?;
-    match server.text(&["PING"]).await {
-        // A server whose last save failed says no to all that writes, and to this.
+    let server = Connection::connect(redis).await?;
+    match server.query_text(&["PING"]).await {
+        // Such a server refuses PING as well as writes, and is reachable.
         Err(error) if error.code() == Some(NO_WRITES) => {}
         answer => drop(answer.context("PING failed: check the user and password")?),
     }
     let info = server.info().await?;
     info.number("rdb_changes_since_last_save")?;
-    info.current()?;
+    info.ensure_current()?;
     let replica = info.master().map(|master| {
-        format!("it is a replica of {master}: what has not come from there yet is not saved, and a restore needs the master")
+        format!("it is a replica of {master}: data not yet replicated from there is not in the backup, and a restore needs the master")
     });
-    // The next one may do better; the run will see.
-    let failed = info.last_save().err().map(|error| format!("{error:#}"));
+    // Only a warning: the next save may succeed, and a run tries it before it stops GitLab.
+    let failed = info.ensure_last_save_succeeded().err().map(|error| format!("{error:#}"));
     let warning =
         [failed, replica].into_iter().flatten().reduce(|one, other| format!("{one}; {other}"));
-    match readable(&server).await {
+    match ensure_readable(&server).await {
         Err(error) => {
-            remote::program()
+            remote::redis_cli()
                 .with_context(|| format!("its file cannot be read here: {error:#}"))?;
-            remote::reaches(&server).await?;
+            remote::ensure_reachable(&server).await?;
         }
-        Ok(()) if server.knows("BGSAVE").await == Some(false) => {
+        Ok(()) if server.has_command("BGSAVE").await == Some(false) => {
             bail!(
-                "it has no BGSAVE, by which it is saved: the command is renamed (rename-command in its configuration): take that line out"
+                "it has no BGSAVE command, which a backup needs: remove 'rename-command BGSAVE' from its configuration"
             )
         }
         Ok(()) => {}
     }
-    Ok((format!("version {} at {}", info.version(), server::place(&redis.address)), warning))
+    Ok((
+        format!("version {} at {}", info.version(), connection::describe_address(&redis.address)),
+        warning,
+    ))
 }

@@ -1,5 +1,5 @@
-//! The repository itself: its structure or every byte, its keys, and whether it holds what the
-//! manifest vouches for.
+//! Checks the repository: its structure or all of its data, its keys, and that it still holds the
+//! snapshots that the manifest names.
 
 use anyhow::{Context, Result, ensure};
 
@@ -9,46 +9,47 @@ use crate::paths::RootDirectory;
 use crate::repository::Engine;
 use crate::runs::{Outcome, Part, Record};
 
-/// The engine's own check.
-pub(super) fn check(engine: &dyn Engine, data: bool) -> Result<String> {
+/// Runs the engine's own check: of every byte if `read_data`, else of the structure. If a run was
+/// in progress meanwhile and the check failed, it is repeated: the run may have replaced files that
+/// the check was about to read.
+pub(super) fn check(engine: &dyn Engine, read_data: bool) -> Result<String> {
     let before = Record::current(&RootDirectory::host())?;
-    let mut checked = engine.check(data);
-    let going_on = |record: &Option<Record>| {
+    let mut checked = engine.check(read_data);
+    let is_running = |record: &Option<Record>| {
         record.as_ref().is_some_and(|record| record.outcome == Outcome::Running)
     };
     let now = Record::current(&RootDirectory::host())?;
-    let beside = going_on(&before)
-        || going_on(&now)
+    let overlapped = is_running(&before)
+        || is_running(&now)
         || before.map(|record| record.id) != now.map(|record| record.id);
-    if beside && checked.is_err() {
-        // A run beside it may have replaced what was about to be read: what is wrong is so a second
-        // time.
-        checked = engine.check(data);
+    if overlapped && checked.is_err() {
+        checked = engine.check(read_data);
     }
-    let bytes =
-        if data { "every byte read" } else { "structure only; --read-data reads every byte" };
-    checked.map(|()| bytes.to_owned())
+    let extent =
+        if read_data { "every byte read" } else { "structure only; --read-data reads every byte" };
+    checked.map(|()| extent.to_owned())
 }
 
-/// Whether there is more than one.
-pub(super) fn keys(engine: &dyn Engine) -> Finding {
+/// Warns if the repository has only one key.
+pub(super) fn check_keys(engine: &dyn Engine) -> Finding {
     match engine.keys() {
         Ok(keys) if keys.len() == 1 => Finding::warning(
             "keys",
-            "only one: if its password is lost, everything is; 'gitlab-backup key add' makes another, to be kept elsewhere",
+            "only one key: losing its password loses every backup; add another with 'gitlab-backup key add' and keep it elsewhere",
         ),
         keys => Finding::of("keys", keys.map(|keys| format!("{} open the repository", keys.len()))),
     }
 }
 
-/// The snapshot is there, and is the one that the manifest vouches for.
-pub(crate) fn unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
+/// Fails unless the repository has the part's snapshot with the checksum that the manifest records.
+/// Returns a line for the report.
+pub(crate) fn ensure_unchanged(run: &CompleteRun, part: &Part) -> Result<String> {
     let snapshot = run.snapshots.iter().find(|snapshot| snapshot.id == part.snapshot);
     let snapshot = snapshot.with_context(|| format!("snapshot {} is gone", part.snapshot))?;
     let found = format!("{TREE}{}", snapshot.tree);
     ensure!(
         found == part.checksum,
-        "snapshot {} is another one than the manifest says ({found}, not {})",
+        "snapshot {} is not the one in the manifest ({found}, not {})",
         part.snapshot,
         part.checksum
     );

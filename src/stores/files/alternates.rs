@@ -29,7 +29,7 @@ pub fn parse(objects: &Path, content: &[u8], roots: &[PathBuf]) -> Result<Vec<Pa
     {
         ensure!(
             !line.starts_with(b"\"") && !line.contains(&0),
-            "its alternate {} is quoted, as GitLab writes none",
+            "its alternate {} is quoted or has a NUL byte, which GitLab never writes",
             text::bytes(line)
         );
         let store = normalised(&objects.join(OsStr::from_bytes(line)));
@@ -124,7 +124,7 @@ fn read_alternates(
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     ensure!(
         is_file,
-        "{} is no regular file: what the repository needs of others is not known",
+        "{} is not a regular file: cannot tell which objects of other repositories it needs",
         alternates.display()
     );
     parse(objects, &directory.read(alternates, LONGEST)?, roots)

@@ -45,8 +45,8 @@ pub fn store_files_and_dumps(config: &Config) -> Result<()> {
 }
 
 /// Records what is missing from files that the window stored live: directories that links lead to
-/// and no backup holds, and extended attributes that restic silently renames. The window has no time
-/// for this walk. A path that cannot be read now was stored all the same.
+/// and no backup holds, and extended attributes that restic silently renames. The window has no
+/// time for this walk. A path that cannot be read now was stored all the same.
 fn record_gaps_of_live_files(config: &Config) -> Result<()> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let walk = Walk::new(&exclude);

@@ -43,8 +43,8 @@ pub fn capture(config: &Config) -> Result<()> {
     view.save(Path::new(paths::FROZEN))
 }
 
-/// Walks the plan's paths and secures the content of changed files in one directory for each file
-/// system that can clone, and in one in the staging area for the others.
+/// Walks the plan's paths. The content of changed files is cloned to the directory that the plan
+/// names for the path; without one, it is copied to a directory in the staging area.
 fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();

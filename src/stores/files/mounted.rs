@@ -14,8 +14,8 @@ use crate::host::mounts::{self, Mount};
 
 /// The subject of the findings of this check.
 pub(super) const WHAT: &str = "mounts";
-/// How long a server has to answer. One across a network that has been idle for hours needs a second
-/// or two.
+/// How long a server has to answer. One across a network that has been idle for hours needs a
+/// second or two.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The types of file systems that depend on a server.
 const SERVED: [&str; 9] = ["fuse", "nfs", "nfs4", "cifs", "smb3", "ceph", "glusterfs", "9p", "afs"];
@@ -49,8 +49,8 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     silent.map(|(_, mount)| Finding::of(WHAT, Err(words(mount)))).collect()
 }
 
-/// Calls statvfs(3) in a new thread, because the call can hang for ever. The receiver gets a message
-/// when it returns, even with an error: the server has answered.
+/// Calls statvfs(3) in a new thread, because the call can hang for ever. The receiver gets a
+/// message when it returns, even with an error: the server has answered.
 fn call_statvfs(target: PathBuf) -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -60,7 +60,8 @@ fn call_statvfs(target: PathBuf) -> mpsc::Receiver<()> {
     receiver
 }
 
-/// Whether `findings` has an error of this check. If so, nothing may touch the files: it would hang.
+/// Whether `findings` has an error of this check. If so, nothing may touch the files: it would
+/// hang.
 pub fn is_among(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.what == WHAT)
 }

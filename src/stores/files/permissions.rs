@@ -49,7 +49,7 @@ fn changeable_repository(config: &Config) -> Option<String> {
     Some(format!("the repository: {error:#}"))
 }
 
-/// What is wrong with the secret at `path`, if another account can change or read it.
+/// A warning if another account can change or read the secret at `path`.
 fn exposed_secret(path: &Path) -> Option<String> {
     let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
     if let Err(error) = beneath::trusted(path) {

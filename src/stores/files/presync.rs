@@ -1,5 +1,5 @@
-//! The first pass: stores the files with GitLab up, so that the window has to capture only the files
-//! that changed since.
+//! The first pass: stores the files with GitLab up, so that the window has to capture only the
+//! files that changed since.
 
 use std::path::Path;
 use std::time::Instant;
@@ -34,8 +34,8 @@ pub struct Pass {
 
 impl Pass {
     /// Estimates the work of the window. `since` is the age of the last run in seconds. Files are
-    /// assumed to change at the same rate during the first pass as between that run and now; without
-    /// a last run, as many bytes as the first pass has added.
+    /// assumed to change at the same rate during the first pass as between that run and now;
+    /// without a last run, as many bytes as the first pass has added.
     pub fn estimate_window(&self, since: Option<f64>) -> Ahead {
         let share =
             since.filter(|since| *since > self.seconds).map_or(1.0, |since| self.seconds / since);
@@ -74,8 +74,8 @@ pub fn presync(config: &Config) -> Result<()> {
     write_json(Path::new(paths::PASS), &pass)
 }
 
-/// Stores the first pass, whose snapshot becomes the parent of the run's. Files may change while they
-/// are read.
+/// Stores the first pass, whose snapshot becomes the parent of the run's. Files may change while
+/// they are read.
 fn store(config: &Config, files: Files<'_>) -> Result<Stored> {
     let engine = open::in_run(config)?;
     let parents = [FILES, PRESYNC];

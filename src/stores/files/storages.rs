@@ -15,8 +15,8 @@ use crate::host::own;
 const WHAT: &str = "storages";
 
 /// A finding for each directory of GitLab's that no configured path covers, for each storage on
-/// another host, and for each configuration of GitLab that cannot be read. Empty if `[files] command`
-/// replaces the file store.
+/// another host, and for each configuration of GitLab that cannot be read. Empty if `[files]
+/// command` replaces the file store.
 pub fn findings(config: &Config) -> Vec<Finding> {
     if config.files.command.is_some() {
         return Vec::new();

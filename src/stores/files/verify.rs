@@ -41,8 +41,8 @@ pub(super) fn verify(inspection: &mut Inspection<'_>, part: &Part, place: &Path)
     checker.finish()
 }
 
-/// Checks that no name is taken for a hard link of a file on another file system, which would give it
-/// that file's content. `None` if the engine cannot tell.
+/// Checks that no name is taken for a hard link of a file on another file system, which would give
+/// it that file's content. `None` if the engine cannot tell.
 fn check_hard_links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
     let checked = match engine.count_false_links(&part.snapshot) {
         Ok(None) => return None,

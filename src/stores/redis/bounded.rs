@@ -1,5 +1,4 @@
-//! A connection on which no answer is longer than answers are: what a server sends is held in
-//! memory.
+//! Limits the size of each answer of a server, because answers are held in memory.
 
 use std::io;
 use std::pin::Pin;
@@ -9,10 +8,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Bytes of one answer, at most: INFO has some thousand.
+/// The largest answer, bytes. The one to INFO has some thousand.
 const ANSWER: u64 = 1 << 20;
 
-/// How much may still come.
+/// The bytes that may still be received. Shared by the stream and by the one who sends commands.
 #[derive(Debug, Clone)]
 pub(super) struct Allowance(Arc<AtomicU64>);
 
@@ -21,13 +20,13 @@ impl Allowance {
         Self(Arc::new(AtomicU64::new(ANSWER)))
     }
 
-    /// For the next answer.
+    /// Allows a full answer again. To be called before each command.
     pub(super) fn renew(&self) {
         self.0.store(ANSWER, Ordering::Relaxed);
     }
 }
 
-/// The connection.
+/// A stream that fails when the allowance is used up.
 pub(super) struct Bounded<S> {
     stream: S,
     left: Allowance,
@@ -47,14 +46,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Bounded<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let came = (buffer.filled().len() - before) as u64;
+        let received = (buffer.filled().len() - before) as u64;
         let left = self.left.0.load(Ordering::Relaxed);
-        if came > left {
+        if received > left {
             return Poll::Ready(Err(io::Error::other(format!(
                 "its answer has more than {ANSWER} bytes"
             ))));
         }
-        self.left.0.store(left - came, Ordering::Relaxed);
+        self.left.0.store(left - received, Ordering::Relaxed);
         read
     }
 }

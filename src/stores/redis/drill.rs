@@ -1,4 +1,5 @@
-//! Every Redis file of the run, loaded by a server of its own, and its keys counted.
+//! The drill: loads an RDB file of the run into a temporary server, and compares the number of
+//! keys.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::FileTypeExt;
@@ -7,9 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
+use super::connection::{Connection, Info};
 use super::rdb::Format;
 use super::remote;
-use super::server::{Info, Server as Connection};
 use super::verify::Keys;
 use crate::config::{Redis, RedisAddress};
 use crate::host::beneath::Directory;
@@ -19,8 +20,8 @@ use crate::stores::inspection::server::{Launch, ScratchServer, ensure_short};
 use crate::systemd::notify;
 use crate::values::Timespan;
 
-/// Loads `file`, which is moved away for it, and compares the number of keys with that of
-/// `redis-check-rdb`.
+/// Moves `file` to the directory of a temporary server, which loads it. Compares the number of keys
+/// with `expected`, which `redis-check-rdb` has counted.
 pub(super) async fn load(
     name: &str,
     file: &Path,
@@ -30,22 +31,22 @@ pub(super) async fn load(
     notify::status(&format!("loading the file of Redis {name} for the drill"));
     let programs = Format::at(file)?.programs("server");
     let program = remote::installed(&programs).with_context(|| {
-        format!("{} is not installed: install it, it need not run", programs.join(" or "))
+        format!("{} is not installed: install it (the service need not run)", programs.join(" or "))
     })?;
     let user = user::sandbox()?;
     let place = scratch.create_place_for(&format!("drill-redis-{name}"), user.as_ref())?;
     let socket = place.join("socket");
     ensure_short(&socket)?;
-    let (from, was) = Directory::of(file)?;
+    let (from, name_in_run) = Directory::of(file)?;
     let to = Directory::open(&place)?;
-    from.rename(&was, &to, OsStr::new("dump.rdb"))?;
-    // Before there is a server in it.
+    from.rename(&name_in_run, &to, OsStr::new("dump.rdb"))?;
+    // Change the owner before the server starts: afterwards it could put links there.
     give(&to, user.as_ref())?;
 
     let mut server = ScratchServer::start(
         &Launch { user: user.as_ref(), place: &place, signal: Signal::KILL },
         &program,
-        &words(&place, &socket),
+        &arguments(&place, &socket),
     )?;
     let redis = Redis {
         name: name.to_owned(),
@@ -57,7 +58,7 @@ pub(super) async fn load(
     };
     let loaded = server
         .wait_for_answer(async || {
-            // Nothing else is called: what lies under this name is the server's to say.
+            // The server is untrusted, and can put anything at this path.
             if !socket.symlink_metadata().is_ok_and(|found| found.file_type().is_socket()) {
                 return Ok(None);
             }
@@ -68,10 +69,10 @@ pub(super) async fn load(
     compare(&loaded, expected)
 }
 
-/// What the server is started with: it listens on a socket in its place, and writes nothing.
-fn words(place: &Path, socket: &Path) -> Vec<String> {
+/// The arguments of the server: it listens on a socket in its directory, and never saves.
+fn arguments(place: &Path, socket: &Path) -> Vec<String> {
     let [place, socket] = [place, socket].map(|path| path.to_string_lossy().into_owned());
-    let words = [
+    let arguments = [
         ["--port", "0"],
         ["--unixsocket", &socket],
         ["--unixsocketperm", "777"],
@@ -82,19 +83,20 @@ fn words(place: &Path, socket: &Path) -> Vec<String> {
         ["--daemonize", "no"],
         ["--logfile", ""],
     ];
-    words.concat().into_iter().map(str::to_owned).collect()
+    arguments.concat().into_iter().map(str::to_owned).collect()
 }
 
-/// Compares what the server has loaded with what redis-check-rdb has read.
+/// Compares the keys that the server has loaded with those that `redis-check-rdb` has counted.
+/// Returns a line for the report.
 fn compare(loaded: &Info, expected: Option<Keys>) -> Result<String> {
     let keys = loaded.keys();
     let Some(expected) = expected else { return Ok(format!("loaded, {keys} keys")) };
     let count = |field| loaded.number(field).ok().and_then(|count| u64::try_from(count).ok());
-    // The server drops keys that have expired; from 7.0 on it counts them.
+    // The server drops keys that have expired. Servers before 7.0 do not say how many.
     match (count("rdb_last_load_keys_loaded"), count("rdb_last_load_keys_expired")) {
-        (Some(seen), Some(dropped)) => {
+        (Some(seen), Some(expired)) => {
             ensure!(
-                seen + dropped == expected.read,
+                seen + expired == expected.read,
                 "{seen} keys were loaded, and redis-check-rdb reads {}",
                 expected.read
             );

@@ -1,5 +1,5 @@
-//! The process behind a server's address: asked of the kernel. What the server says of this host is
-//! a claim.
+//! Finds the process that listens at a server's address, by asking the kernel. What the server
+//! itself says about its process is not trusted.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -12,52 +12,54 @@ use tokio::net::UnixStream;
 use crate::config::RedisAddress;
 use crate::host::identity::Account;
 
-/// A process of this host.
+/// The process of a server on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Behind {
-    /// Its number; 0 if it is root's and cannot be told.
+pub struct ServerProcess {
+    /// Its PID; 0 if it runs as root and the PID cannot be found.
     pub pid: u32,
-    /// Whom it runs as.
+    /// The account that it runs as.
     pub account: Account,
 }
 
-impl Behind {
-    /// Whether a process of this number is seen to be the account's. A socket goes on naming who
-    /// began to listen, and the number of one that is gone may be anybody's.
-    pub fn is_seen(self) -> bool {
-        let found = || -> Result<bool> {
+impl ServerProcess {
+    /// Whether a process with this PID exists and runs as the account. A socket keeps the PID of
+    /// the process that called listen(2), which may have ended, and the kernel reuses PIDs.
+    pub fn is_alive(self) -> bool {
+        let matches = || -> Result<bool> {
             Ok(Process::new(i32::try_from(self.pid)?)?.status()?.euid == self.account.uid)
         };
-        found().unwrap_or(false)
+        matches().unwrap_or(false)
     }
 }
 
-/// The process that listens at a port of this host.
+/// Finds the process that listens at a TCP port of this host.
 ///
 /// # Errors
-/// If it is none of this host, or cannot be told.
-pub fn listening(address: &RedisAddress) -> Result<Behind> {
+/// If the address is on another host, or is a socket, or the process cannot be found.
+pub fn find_listener(address: &RedisAddress) -> Result<ServerProcess> {
     match address {
         RedisAddress::Unix(path) => {
-            bail!("the connection to {} tells who listens, and not its name", path.display())
+            bail!("only a connection shows which process listens at {}", path.display())
         }
-        RedisAddress::Tcp { host, port, .. } => of_port(host, *port),
+        RedisAddress::Tcp { host, port, .. } => find_port_listener(host, *port),
     }
 }
 
-/// unix(7), `SO_PEERCRED`: who called listen(2) for the socket that this is a connection to.
+/// The process that called listen(2) on the socket at the other end of `stream`: unix(7),
+/// `SO_PEERCRED`.
 ///
 /// # Errors
-/// If the kernel does not tell.
-pub fn of_peer(stream: &UnixStream) -> Result<Behind> {
+/// If the kernel does not know it.
+pub fn peer(stream: &UnixStream) -> Result<ServerProcess> {
     let peer = socket_peercred(stream).context("the kernel does not tell who listens")?;
     let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
     ensure!(pid > 1, "the kernel does not tell which process listens");
-    Ok(Behind { pid, account: Account { uid: peer.uid.as_raw(), gid: peer.gid.as_raw() } })
+    Ok(ServerProcess { pid, account: Account { uid: peer.uid.as_raw(), gid: peer.gid.as_raw() } })
 }
 
-/// proc(5), `/proc/net/tcp`: the socket that listens, and the process that has it open.
-fn of_port(host: &str, port: u16) -> Result<Behind> {
+/// Finds the socket that listens at the port, by proc(5), `/proc/net/tcp`, and the process that has
+/// it open.
+fn find_port_listener(host: &str, port: u16) -> Result<ServerProcess> {
     let addresses: Vec<IpAddr> = (host, port)
         .to_socket_addrs()
         .with_context(|| format!("cannot find {host}"))?
@@ -75,26 +77,26 @@ fn of_port(host: &str, port: u16) -> Result<Behind> {
     for process in all_processes().context("cannot list the processes of this host")?.flatten() {
         let Ok(status) = process.status() else { continue };
         let account = Account { uid: status.euid, gid: status.egid };
-        let its: Vec<u64> = listening
+        let inodes: Vec<u64> = listening
             .iter()
             .filter(|entry| entry.uid == account.uid)
             .map(|entry| entry.inode)
             .collect();
-        // What a process has open only its own user may look at.
-        if !its.is_empty() && account.act(|| Ok(has(&process, &its)))? {
-            return Ok(Behind { pid: u32::try_from(process.pid())?, account });
+        // Only the account of a process may list its open files.
+        if !inodes.is_empty() && account.act(|| Ok(has_open(&process, &inodes)))? {
+            return Ok(ServerProcess { pid: u32::try_from(process.pid())?, account });
         }
     }
-    // What a process of root's has open is not for a unit with fewer rights; what it says of itself
-    // is root's word.
+    // A unit without all of root's capabilities cannot list the open files of a root process. The
+    // PID that a root process reports can be trusted, so the caller asks the server instead.
     if listening.iter().all(|entry| entry.uid == 0) {
-        return Ok(Behind { pid: 0, account: Account { uid: 0, gid: 0 } });
+        return Ok(ServerProcess { pid: 0, account: Account { uid: 0, gid: 0 } });
     }
-    bail!("the process that listens at {host} port {port} cannot be told")
+    bail!("cannot find the process that listens at {host} port {port}")
 }
 
 /// Whether a process has one of these sockets open.
-fn has(process: &Process, inodes: &[u64]) -> bool {
+fn has_open(process: &Process, inodes: &[u64]) -> bool {
     let mut open = process.fd().into_iter().flatten().flatten();
     open.any(|open| matches!(open.target, FDTarget::Socket(inode) if inodes.contains(&inode)))
 }
@@ -111,26 +113,24 @@ mod tests {
 
     use super::*;
 
-    /// The number of this process is not that of one of another account's, and a number may be
-    /// nobody's.
     #[test]
-    fn a_number_that_has_come_to_somebody_else_is_told() {
+    fn a_pid_that_is_free_or_of_another_account_is_not_alive() {
         let account = Account {
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
         };
-        assert!(Behind { pid: std::process::id(), account }.is_seen());
+        assert!(ServerProcess { pid: std::process::id(), account }.is_alive());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         child.wait().unwrap();
-        assert!(!Behind { pid: child.id(), account }.is_seen());
+        assert!(!ServerProcess { pid: child.id(), account }.is_alive());
         // Process 1 is root's.
         let other = if account.uid == 0 { Account { uid: 65534, gid: 65534 } } else { account };
-        assert!(!Behind { pid: 1, account: other }.is_seen());
+        assert!(!ServerProcess { pid: 1, account: other }.is_alive());
     }
 
     #[tokio::test]
     async fn this_process_is_found_behind_its_own_sockets() {
-        let me = Behind {
+        let me = ServerProcess {
             pid: std::process::id(),
             account: Account {
                 uid: rustix::process::geteuid().as_raw(),
@@ -140,19 +140,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let _socket = UnixListener::bind(&path).unwrap();
-        assert_eq!(of_peer(&UnixStream::connect(&path).await.unwrap()).unwrap(), me);
-        assert!(listening(&RedisAddress::Unix(path)).is_err());
+        assert_eq!(peer(&UnixStream::connect(&path).await.unwrap()).unwrap(), me);
+        assert!(find_listener(&RedisAddress::Unix(path)).is_err());
         for host in ["127.0.0.1", "0.0.0.0"] {
             let port = TcpListener::bind((host, 0)).unwrap();
             let number = port.local_addr().unwrap().port();
             let address =
                 RedisAddress::Tcp { host: "127.0.0.1".to_owned(), port: number, tls: false };
-            assert_eq!(listening(&address).unwrap(), me);
+            assert_eq!(find_listener(&address).unwrap(), me);
             drop(port);
-            assert!(listening(&address).is_err());
+            assert!(find_listener(&address).is_err());
         }
         assert!(
-            listening(&RedisAddress::Tcp { host: "192.0.2.1".to_owned(), port: 1, tls: false })
+            find_listener(&RedisAddress::Tcp { host: "192.0.2.1".to_owned(), port: 1, tls: false })
                 .is_err()
         );
     }

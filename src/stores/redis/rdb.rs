@@ -1,4 +1,4 @@
-//! The start of an RDB file, as far as needed to tell which save it is of.
+//! Reads the header of an RDB file: its format, and the time of the save that wrote it.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,37 +7,28 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::host::beneath::Directory;
 
-/// The format's name and its version.
+/// The length of the magic, bytes: the format's name and its version.
 const MAGIC: u64 = 9;
-/// Opcode of a field of the header.
+/// The opcode before a field of the header.
 const AUX: u8 = 0xFA;
-/// More fields than any server writes.
+/// How many fields are read. No server writes as many.
 const FIELDS: usize = 64;
-/// Longer than any field that a server writes there.
+/// The longest field that is read, bytes. No server writes one as long.
 const LENGTH: u64 = 1 << 20;
 
-/// Whose format a file has. Valkey has had one of its own since version 9.
+/// The format of an RDB file. Valkey uses its own since version 9.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// Redis', and Valkey's before.
+    /// That of Redis, and of Valkey before version 9.
     Redis,
-    /// Valkey's.
+    /// That of Valkey since version 9.
     Valkey,
 }
 
 impl Format {
-    /// By the file's first bytes.
-    pub fn of(file: &mut impl Read) -> Result<Self> {
-        Self::by(&bytes(file, MAGIC).context("it is too short for an RDB file")?)
-    }
-
-    /// The same of a file that others may have made.
-    pub fn at(path: &Path) -> Result<Self> {
-        let (directory, name) = Directory::of(path)?;
-        Self::of(&mut directory.file(Path::new(&name))?).with_context(|| path.display().to_string())
-    }
-
-    fn by(magic: &[u8]) -> Result<Self> {
+    /// Reads the format from the file's first bytes.
+    pub fn read(file: &mut impl Read) -> Result<Self> {
+        let magic = bytes(file, MAGIC).context("it is too short for an RDB file")?;
         match magic {
             magic if magic.starts_with(b"REDIS") => Ok(Self::Redis),
             magic if magic.starts_with(b"VALKEY") => Ok(Self::Valkey),
@@ -45,7 +36,15 @@ impl Format {
         }
     }
 
-    /// What the servers that know the format call their program `tool`, the best first.
+    /// Reads the format of the file at `path`, which is opened without following links of others.
+    pub fn at(path: &Path) -> Result<Self> {
+        let (directory, name) = Directory::of(path)?;
+        Self::read(&mut directory.file(Path::new(&name))?)
+            .with_context(|| path.display().to_string())
+    }
+
+    /// The names under which servers that read the format install the program `tool`, the preferred
+    /// one first.
     pub fn programs(self, tool: &str) -> Vec<String> {
         let names: &[&str] = match self {
             Self::Redis => &["redis", "valkey"],
@@ -55,15 +54,17 @@ impl Format {
     }
 }
 
-/// Whether a check's own words mean that it does not know the file's format: that says nothing of
-/// the file.
-pub fn is_unknown(said: &str) -> bool {
-    ["Can't handle RDB format version", "Wrong signature"].iter().any(|words| said.contains(words))
+/// Whether the output of `redis-check-rdb` means that it does not know the format. Then it is too
+/// old to check the file, which may well be intact.
+pub fn is_unknown_format(output: &str) -> bool {
+    ["Can't handle RDB format version", "Wrong signature"]
+        .iter()
+        .any(|words| output.contains(words))
 }
 
-/// The server's time of the fork that wrote the file, in seconds since 1970.
-pub fn ctime(file: &mut impl Read) -> Result<i64> {
-    Format::of(file)?;
+/// Reads the time of the fork that wrote the file, by the server's clock, in seconds since 1970.
+pub fn read_ctime(file: &mut impl Read) -> Result<i64> {
+    Format::read(file)?;
     for _ in 0..FIELDS {
         if bytes(file, 1)? != [AUX] {
             break;
@@ -77,6 +78,7 @@ pub fn ctime(file: &mut impl Read) -> Result<i64> {
     bail!("its header has no ctime")
 }
 
+/// Reads exactly `length` bytes.
 fn bytes(file: &mut impl Read, length: u64) -> Result<Vec<u8>> {
     ensure!(length <= LENGTH, "its header is damaged");
     let mut bytes = Vec::new();
@@ -85,11 +87,12 @@ fn bytes(file: &mut impl Read, length: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Reads a little-endian integer of `length` bytes.
 fn integer(file: &mut impl Read, length: u64) -> Result<u64> {
     Ok(bytes(file, length)?.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
-/// A length-prefixed string, or an integer that stands for its digits.
+/// Reads a string: one with its length before it, or one that is stored as an integer.
 fn string(file: &mut impl Read) -> Result<Vec<u8>> {
     let first = integer(file, 1)? as u8;
     let low = u64::from(first & 0x3F);
@@ -121,13 +124,13 @@ mod tests {
     #[test]
     fn a_header_of_redis_7() {
         let file = b"REDIS0010\xfa\x09redis-ver\x067.0.15\xfa\x0aredis-bits\xc0\x40\xfa\x05ctime\xc2\x6d\x0c\xc7\x65\xfa";
-        assert_eq!(ctime(&mut file.as_slice()).unwrap(), 0x65c7_0c6d);
+        assert_eq!(read_ctime(&mut file.as_slice()).unwrap(), 0x65c7_0c6d);
     }
 
     #[test]
     fn ctime_as_digits() {
         assert_eq!(
-            ctime(&mut b"VALKEY080\xfa\x05ctime\x0a4000000000".as_slice()).unwrap(),
+            read_ctime(&mut b"VALKEY080\xfa\x05ctime\x0a4000000000".as_slice()).unwrap(),
             4_000_000_000
         );
     }
@@ -135,25 +138,25 @@ mod tests {
     #[test]
     fn a_format_has_programs_that_know_it() {
         assert_eq!(
-            Format::of(&mut &b"REDIS0011\xfa"[..]).unwrap().programs("check-rdb"),
+            Format::read(&mut &b"REDIS0011\xfa"[..]).unwrap().programs("check-rdb"),
             ["redis-check-rdb", "valkey-check-rdb"]
         );
         assert_eq!(
-            Format::of(&mut &b"VALKEY080\xfa"[..]).unwrap().programs("server"),
+            Format::read(&mut &b"VALKEY080\xfa"[..]).unwrap().programs("server"),
             ["valkey-server"]
         );
-        assert!(Format::of(&mut &b"GIF89a..."[..]).is_err());
+        assert!(Format::read(&mut &b"GIF89a..."[..]).is_err());
         for said in [
             "[offset 0] Checking RDB file x\n--- RDB ERROR DETECTED ---\n[offset 9] Can't handle RDB format version 80",
             "Wrong signature trying to load DB from file",
         ] {
-            assert!(is_unknown(said));
+            assert!(is_unknown_format(said));
         }
-        assert!(!is_unknown("[offset 107] RDB CRC error"));
+        assert!(!is_unknown_format("[offset 107] RDB CRC error"));
     }
 
     #[test]
-    fn what_is_not_one() {
+    fn a_damaged_header_is_refused() {
         for file in [
             &b""[..],
             b"REDIS",
@@ -162,7 +165,7 @@ mod tests {
             b"REDIS0010\xfa\x05ctime\xc2\x6d",
             b"REDIS0010\xfa\x80\xff\xff\xff\xff",
         ] {
-            assert!(ctime(&mut &file[..]).is_err(), "{file:?}");
+            assert!(read_ctime(&mut &file[..]).is_err(), "{file:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! An instance whose files are out of reach: `redis-cli --rdb` takes its memory over the
-//! replication protocol.
+//! Saves an instance whose files cannot be read on this host: `redis-cli --rdb` fetches its data
+//! over the replication protocol.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -11,36 +11,37 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use super::server::Server;
+use super::connection::Connection;
 use crate::config::RedisAddress;
 use crate::host::process;
 
-/// Where GitLab's own package keeps its programs.
+/// The programs of GitLab's Omnibus package.
 const OMNIBUS: &str = "/opt/gitlab/embedded/bin";
 
-/// A transfer under way.
+/// A running transfer.
 pub struct Transfer {
     child: Child,
     words: JoinHandle<String>,
 }
 
-/// The first of `names` that is installed.
+/// The first of the programs `names` that is installed.
 pub fn installed(names: &[impl AsRef<str>]) -> Option<PathBuf> {
     let directories = || [process::search_path(), vec![PathBuf::from(OMNIBUS)]].concat();
     names.iter().find_map(|name| process::find(name.as_ref(), directories()))
 }
 
-/// `redis-cli`.
-pub fn program() -> Result<PathBuf> {
+/// The path of `redis-cli`, or of Valkey's equivalent.
+pub fn redis_cli() -> Result<PathBuf> {
     installed(&["redis-cli", "valkey-cli"])
         .context("its files cannot be read from here (or CONFIG GET is forbidden), and redis-cli, which could fetch them, is not installed: install it")
 }
 
-/// `redis-cli` on its way to the same server, and what has to be there while it is started.
-fn client(server: &Server<'_>) -> Result<(Command, Option<OwnedFd>)> {
+/// A `redis-cli` command that connects to the same server. The descriptor, if there is one, must
+/// stay open until the command has been started.
+fn client(server: &Connection<'_>) -> Result<(Command, Option<OwnedFd>)> {
     let redis = server.redis;
-    let mut command = Command::new(program()?);
-    let (socket, path) = server.handed_on()?.unzip();
+    let mut command = Command::new(redis_cli()?);
+    let (socket, path) = server.share_socket()?.unzip();
     match &redis.address {
         RedisAddress::Unix(named) => {
             command.arg("-s").arg(path.as_ref().unwrap_or(named));
@@ -57,38 +58,38 @@ fn client(server: &Server<'_>) -> Result<(Command, Option<OwnedFd>)> {
     }
     command.env_remove("REDISCLI_AUTH");
     if let Some(password) = &server.password {
-        // Not in argv, which everybody can read.
+        // In the environment, because every account can read the arguments.
         command.env("REDISCLI_AUTH", password);
     }
     command.stdin(Stdio::null()).kill_on_drop(true);
     Ok((command, socket))
 }
 
-/// Whether `redis-cli` comes to the server: asked before it has to.
+/// Checks that `redis-cli` can connect to the server.
 ///
 /// # Errors
-/// With what it says.
-pub async fn reaches(server: &Server<'_>) -> Result<()> {
+/// If it cannot, with its output.
+pub async fn ensure_reachable(server: &Connection<'_>) -> Result<()> {
     let (mut command, socket) = client(server)?;
     let output = command.args(["-e", "PING"]).output().await.context("cannot run redis-cli")?;
     drop(socket);
-    let said = process::tail(&[output.stdout, output.stderr].concat());
+    let output = process::tail(&[output.stdout, output.stderr].concat());
     ensure!(
-        said.ends_with("PONG") || said.contains(super::NO_WRITES),
-        "redis-cli, which would fetch its memory, does not reach it: {said}"
+        output.ends_with("PONG") || output.contains(super::NO_WRITES),
+        "redis-cli, which would fetch its data, cannot connect: {output}"
     );
     Ok(())
 }
 
 impl Transfer {
-    /// Starts the transfer to `file`; returns when the server has forked. `redis-cli` itself writes
-    /// the file; nothing reads it before [`finish`](Self::finish) says that it is whole.
-    pub async fn start(server: &Server<'_>, file: &Path) -> Result<Self> {
+    /// Starts a transfer to `file`. Returns as soon as the server has forked. `redis-cli` itself writes
+    /// the file; nothing reads it before [`finish`](Self::finish) says that it is complete.
+    pub async fn start(server: &Connection<'_>, file: &Path) -> Result<Self> {
         let (mut command, socket) = client(server)?;
         command.arg("--rdb").arg(file);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().context("cannot run redis-cli")?;
-        // It has its own by now.
+        // The child has inherited its own descriptor.
         drop(socket);
         let words = process::drain(child.stderr.take());
         let mut transfer = Self { child, words };
@@ -107,7 +108,7 @@ impl Transfer {
         Ok(transfer)
     }
 
-    /// Waits for the end.
+    /// Waits until the transfer has ended.
     pub async fn finish(mut self) -> Result<()> {
         let status = self.child.wait().await.context("cannot wait for redis-cli")?;
         if status.success() { Ok(()) } else { Err(self.failure().await) }

@@ -1,5 +1,5 @@
-//! Redis' side of a restore: a server reads its file only when it starts, so its unit is stopped, the
-//! file put in place, and the unit started.
+//! Restores Redis: stops the unit of each server, replaces its file, and starts the unit, because a
+//! server reads its file only when it starts.
 
 mod plan;
 mod service;
@@ -24,7 +24,7 @@ use crate::systemd::{ServiceManager, notify};
 
 pub(super) use unit::units;
 
-/// The instances of a restore.
+/// The Redis side of a restore.
 pub(super) struct RedisRestoration<'a> {
     pub config: &'a Config,
 }
@@ -37,7 +37,8 @@ impl Restoration for RedisRestoration<'_> {
 
     async fn plan(&mut self, asked: &Asked<'_>, plan: &mut RestorePlan) -> Result<()> {
         plan.redis_part = Some(asked.part.clone());
-        plan.redis = plan::plan(self.config, asked.request, asked.manifest, asked.manager).await?;
+        plan.redis =
+            plan::plan_instances(self.config, asked.request, asked.manifest, asked.manager).await?;
         Ok(())
     }
 
@@ -79,11 +80,11 @@ impl Restoration for RedisRestoration<'_> {
 
     async fn put(&mut self, journal: &Journal, manager: &dyn ServiceManager) -> Result<()> {
         notify::status("putting Redis' files in place");
-        // Once more: a unit that wants it may have started it.
+        // Stop them again: a unit that wants one of them may have started it.
         service::stop(&journal.plan, manager).await?;
-        let down = HostClock.monotonic();
+        let stopped_at = HostClock.monotonic();
         moves::forward(&journal.redis_moves)?;
-        service::ensure_down(&journal.plan, manager, down).await?;
+        service::ensure_not_started(&journal.plan, manager, stopped_at).await?;
         service::start(self.config, &journal.plan, manager).await
     }
 
@@ -108,7 +109,7 @@ impl Restoration for RedisRestoration<'_> {
     }
 
     async fn unstage(&mut self, plan: &RestorePlan) -> Result<()> {
-        // One that cannot be removed does not keep the others.
+        // Try all of them, even if one cannot be removed.
         let removed = plan.redis.iter().map(|redis| {
             let account = redis.account;
             account.act(|| moves::unstage(&redis.places))

@@ -1,4 +1,4 @@
-//! Saves every instance at once. The window waits for the forks only.
+//! Saves all Redis instances in parallel. The window lasts until all have forked.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
-use super::files::Files;
+use super::connection::{Connection, Info};
 use super::rdb::{self, Format};
 use super::remote::{self, Transfer};
-use super::server::{Info, Server};
+use super::server_files::ServerFiles;
 use crate::config::{Config, Redis};
 use crate::host::beneath::Directory;
 use crate::host::confined::Confinement;
@@ -24,22 +24,23 @@ use crate::paths;
 use crate::runs::record::write_json;
 use crate::systemd::notify;
 
-/// How often an instance is asked how far it is.
+/// The interval at which the state of a save is polled.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What is in the directory, for the manifest.
+/// The content of `redis.json` in the staging area: the saved instances, for the manifest.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Saves {
     pub instances: Vec<Save>,
 }
 
+/// One saved instance.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Save {
     pub name: String,
     pub version: String,
     file: String,
     bytes: u64,
-    /// False where the file that was there already held everything.
+    /// Whether a new save was needed. If not, the server's existing file was copied.
     saved: bool,
 }
 
@@ -55,7 +56,7 @@ pub async fn save(config: &Config) -> Result<()> {
     }
     let saves = config.redis.iter().map(|redis| async {
         let limit = redis.timeout;
-        let saved = timeout(limit.duration(), instance(redis, &staging, &pending)).await;
+        let saved = timeout(limit.duration(), save_instance(redis, &staging, &pending)).await;
         saved
             .with_context(|| {
                 format!("not done after {limit}: see its own log, or raise its timeout")
@@ -68,11 +69,12 @@ pub async fn save(config: &Config) -> Result<()> {
     write_json(&staging.join("redis.json"), &Saves { instances })
 }
 
-/// How many instances have yet to fork.
+/// The number of instances that have not forked yet.
 struct Pending(Cell<usize>);
 
 impl Pending {
-    fn forked(&self) {
+    /// Counts one fork. After the last one, notifies systemd that the window may close.
+    fn count_fork(&self) {
         self.0.set(self.0.get().saturating_sub(1));
         match self.0.get() {
             0 => notify::ready("every Redis has forked, waiting for the files"),
@@ -81,28 +83,33 @@ impl Pending {
     }
 }
 
-async fn instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Save> {
-    let server = Server::connect(redis).await?;
+/// Saves one instance to `staging`, and checks the file.
+async fn save_instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Save> {
+    let server = Connection::connect(redis).await?;
     let name = format!("{}.rdb", redis.name);
     let target = staging.join(&name);
-    // What another attempt left.
+    // An earlier attempt may have left a file.
     own::remove(&target)?;
-    let info = idle(&server).await?;
-    info.current()?;
+    let info = wait_until_idle(&server).await?;
+    info.ensure_current()?;
     let saved = match local_files(&server).await {
-        Some(source) => local(&server, &info, &source, &target, pending).await?,
-        None => distant(&server, &target, pending).await?,
+        Some(source) => save_by_file(&server, &info, &source, &target, pending).await?,
+        None => {
+            save_by_replication(&server, &target, pending).await?;
+            true
+        }
     };
-    verify(redis, &target).await?;
+    check_file(redis, &target).await?;
     let bytes =
         target.metadata().with_context(|| format!("cannot read {}", target.display()))?.len();
     Ok(Save { name: redis.name.clone(), version: info.version(), file: name, bytes, saved })
 }
 
-/// Where the instance keeps its file, if that is on this machine and it can be read with the
-/// instance's own rights.
-async fn local_files(server: &Server<'_>) -> Option<Files> {
-    match async { Files::of(server).await.and_then(|files| files.open().map(|_| files)) }.await {
+/// The instance's files, if they are on this host and can be read with the instance's own rights.
+async fn local_files(server: &Connection<'_>) -> Option<ServerFiles> {
+    match async { ServerFiles::find(server).await.and_then(|files| files.open().map(|_| files)) }
+        .await
+    {
         Ok(files) => Some(files),
         Err(error) => {
             tracing::info!("Redis {}: fetched over its protocol: {error:#}", server.redis.name);
@@ -111,8 +118,8 @@ async fn local_files(server: &Server<'_>) -> Option<Files> {
     }
 }
 
-/// Waits until the instance has no child at work. The caller bounds the time.
-async fn idle(server: &Server<'_>) -> Result<Info> {
+/// Waits until the instance has no child process at work. The caller sets the timeout.
+async fn wait_until_idle(server: &Connection<'_>) -> Result<Info> {
     loop {
         let info = server.info().await?;
         if !info.is_busy() {
@@ -122,37 +129,39 @@ async fn idle(server: &Server<'_>) -> Result<Info> {
     }
 }
 
-/// Through the instance's own file. Whether a new save was needed.
-async fn local(
-    server: &Server<'_>,
+/// Copies the instance's own file, after a new save if the file does not hold all data. Returns
+/// whether a new save was needed.
+async fn save_by_file(
+    server: &Connection<'_>,
     info: &Info,
-    source: &Files,
+    source: &ServerFiles,
     target: &Path,
     pending: &Pending,
 ) -> Result<bool> {
-    if let Some((from, to)) = info.unchanged() {
-        match open(source, from, to) {
-            // Still so once it is open: then the open file is what the server holds.
-            Ok(file) if server.info().await?.unchanged() == Some((from, to)) => {
-                pending.forked();
+    if let Some((from, to)) = info.unchanged_since_save() {
+        match open_save(source, from, to) {
+            // Asked again after the file is open: if nothing has changed, the open file holds the
+            // server's current data.
+            Ok(file) if server.info().await?.unchanged_since_save() == Some((from, to)) => {
+                pending.count_fork();
                 copy(file, target).await?;
                 return Ok(false);
             }
             Ok(_) => {}
-            Err(error) => tracing::info!("Redis {}: saving anew: {error:#}", server.redis.name),
+            Err(error) => tracing::info!("Redis {}: a new save: {error:#}", server.redis.name),
         }
     }
-    let (from, to) = anew(server, || pending.forked()).await?;
-    copy(open(source, from, to)?, target).await?;
+    let (from, to) = run_bgsave(server, || pending.count_fork()).await?;
+    copy(open_save(source, from, to)?, target).await?;
     Ok(true)
 }
 
-/// Has the instance save into its own file; when that was begun, at the earliest and at the latest.
-/// Tells when it has forked.
-async fn anew(server: &Server<'_>, forked: impl FnOnce()) -> Result<(i64, i64)> {
+/// Makes the instance save into its own file, and waits for the end of the save. Calls `on_fork`
+/// when the instance has forked. Returns the earliest and the latest time at which the save began.
+async fn run_bgsave(server: &Connection<'_>, on_fork: impl FnOnce()) -> Result<(i64, i64)> {
     let requested = server.clock().await;
-    bgsave(server).await?;
-    forked();
+    start_bgsave(server).await?;
+    on_fork();
     let info = loop {
         let info = server.info().await?;
         if !info.is_saving() {
@@ -160,42 +169,46 @@ async fn anew(server: &Server<'_>, forked: impl FnOnce()) -> Result<(i64, i64)> 
         }
         sleep(POLL).await;
     };
-    info.last_save()?;
+    info.ensure_last_save_succeeded()?;
     let end = info.number("rdb_last_save_time")?;
     ensure!(end >= requested - 1, "its save ended without a new file: its own log says why");
     Ok((requested - 1, end))
 }
 
-/// Has an instance whose last save failed, and that will have to save in the window, do so while
-/// GitLab is up.
+/// Repeats the last save of an instance if that save failed, so that the cause shows while GitLab
+/// is up. An instance that is saved over the replication protocol writes no file, and is skipped.
 ///
 /// # Errors
-/// If that fails, too.
-pub(super) async fn tried(redis: &Redis) -> Result<()> {
-    let server = Server::connect(redis).await?;
-    if server.info().await?.last_save().is_ok() || local_files(&server).await.is_none() {
+/// If the save fails again.
+pub(super) async fn retry_failed(redis: &Redis) -> Result<()> {
+    let server = Connection::connect(redis).await?;
+    let succeeded = server.info().await?.ensure_last_save_succeeded().is_ok();
+    if succeeded || local_files(&server).await.is_none() {
         return Ok(());
     }
     let limit = redis.timeout;
-    let save = async { idle(&server).await.map(drop).and(anew(&server, || ()).await.map(drop)) };
+    let save = async {
+        wait_until_idle(&server).await.map(drop).and(run_bgsave(&server, || ()).await.map(drop))
+    };
     timeout(limit.duration(), save)
         .await
         .with_context(|| format!("not done after {limit}"))
         .flatten()
 }
 
-/// Makes the instance fork.
-async fn bgsave(server: &Server<'_>) -> Result<()> {
+/// Runs `BGSAVE`, whose answer means that the instance has forked. Waits and tries again while
+/// another child process is at work.
+async fn start_bgsave(server: &Connection<'_>) -> Result<()> {
     loop {
-        match server.text(&["BGSAVE"]).await {
+        match server.query_text(&["BGSAVE"]).await {
             Ok(reply) if reply.contains("started") => return Ok(()),
             Ok(reply) => bail!("BGSAVE was answered {reply:?}"),
             Err(error) => {
                 let words = error.to_string();
-                let under_way = ["in progress", "child process", "can't BGSAVE", "Background"]
+                let is_busy = ["in progress", "child process", "can't BGSAVE", "Background"]
                     .iter()
                     .any(|part| words.contains(part));
-                if !under_way {
+                if !is_busy {
                     return Err(error).context(
                         "BGSAVE was refused: the user needs +bgsave in its ACL and the command must not be renamed; \
                          if the fork failed, set vm.overcommit_memory=1 (sysctl) or add memory",
@@ -203,37 +216,40 @@ async fn bgsave(server: &Server<'_>) -> Result<()> {
                 }
             }
         }
-        idle(server).await?;
+        wait_until_idle(server).await?;
     }
 }
 
-/// Over the replication protocol; always a new save.
-async fn distant(server: &Server<'_>, target: &Path, pending: &Pending) -> Result<bool> {
+/// Saves the instance over the replication protocol.
+async fn save_by_replication(
+    server: &Connection<'_>,
+    target: &Path,
+    pending: &Pending,
+) -> Result<()> {
     let requested = server.clock().await;
     let transfer = Transfer::start(server, target).await?;
-    pending.forked();
+    pending.count_fork();
     transfer.finish().await?;
     let end = server.clock().await;
     let mut file =
         own::open(target).with_context(|| format!("cannot read {}", target.display()))?;
-    ours(&mut file, requested - 1, end)
-        .with_context(|| format!("{} is not the save asked for", target.display()))?;
-    file.sync_all().with_context(|| format!("cannot sync {}", target.display()))?;
-    Ok(true)
+    ensure_saved_between(&mut file, requested - 1, end)
+        .with_context(|| format!("{} is not the requested save", target.display()))?;
+    file.sync_all().with_context(|| format!("cannot sync {}", target.display()))
 }
 
-/// Opens the file, proven to be of a fork between `from` and `to`. What is opened stays, even if a
-/// later save takes its name.
-fn open(source: &Files, from: i64, to: i64) -> Result<File> {
+/// Opens the server's file, and checks that its save began between `from` and `to`. A later save
+/// creates a new file and does not change the open one.
+fn open_save(source: &ServerFiles, from: i64, to: i64) -> Result<File> {
     let mut file =
-        source.open()?.with_context(|| format!("{} is not there", source.path().display()))?;
-    ours(&mut file, from, to)
+        source.open()?.with_context(|| format!("{} is missing", source.path().display()))?;
+    ensure_saved_between(&mut file, from, to)
         .with_context(|| format!("{} is not the file of this save", source.path().display()))?;
     file.rewind()?;
     Ok(file)
 }
 
-/// Copies an open file on a thread of its own: the other instances may not have forked yet.
+/// Copies an open file on another thread, because the other instances may not have forked yet.
 ///
 /// Not by [`durable`](crate::host::durable): a retry removes an unfinished copy by its name, while
 /// a temporary file that a crash left in this directory would be stored with the dumps. Nothing
@@ -242,8 +258,7 @@ async fn copy(source: File, target: &Path) -> Result<()> {
     let path = target.to_owned();
     let copy = move || -> std::io::Result<()> {
         let copy = own::create(&path)?;
-        // It is the server's to write in: not more than it has on the disk, and not what it still
-        // appends.
+        // The server can still write to the file: copy no holes, and nothing that it appends now.
         holes::copy(&source, &copy, source.metadata()?.len())?;
         copy.sync_all()
     };
@@ -252,19 +267,19 @@ async fn copy(source: File, target: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", target.display()))
 }
 
-/// The file's own time of its fork tells whose it is.
-fn ours(file: &mut File, from: i64, to: i64) -> Result<()> {
-    let ctime = rdb::ctime(file)?;
+/// Fails unless the header of the file says that its save began between `from` and `to`.
+fn ensure_saved_between(file: &mut File, from: i64, to: i64) -> Result<()> {
+    let ctime = rdb::read_ctime(file)?;
     ensure!(
         (from..=to).contains(&ctime),
-        "it is of a save at {ctime}, and not between {from} and {to} (seconds since 1970)"
+        "its save began at {ctime}, and not between {from} and {to} (seconds since 1970)"
     );
     Ok(())
 }
 
-/// Has the file read through, where there is a program that can: as an account that owns nothing,
-/// for what is in it is the server's.
-async fn verify(redis: &Redis, file: &Path) -> Result<()> {
+/// Checks the whole file with `redis-check-rdb`, if it is installed. The file is untrusted, so the
+/// program runs confined, as the sandbox account.
+async fn check_file(redis: &Redis, file: &Path) -> Result<()> {
     let format = Format::at(file)?;
     let Some(program) = remote::installed(&format.programs("check-rdb")) else {
         return Ok(());
@@ -272,11 +287,11 @@ async fn verify(redis: &Redis, file: &Path) -> Result<()> {
     notify::status(&format!("checking the file of Redis {}", redis.name));
     let user = user::sandbox()?;
     Directory::of(file)?.0.lend(user.as_ref().map(|user| user.gid.as_raw()))?;
-    let desk = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let workspace = tempfile::tempdir().context("cannot create a temporary directory")?;
     if let Some(user) = &user {
-        Directory::open(desk.path())?.give(user.uid.as_raw(), user.gid.as_raw())?;
+        Directory::open(workspace.path())?.give(user.uid.as_raw(), user.gid.as_raw())?;
     }
-    let mut confinement = Confinement::new(user.as_ref(), desk.path());
+    let mut confinement = Confinement::new(user.as_ref(), workspace.path());
     confinement.readable.push(file.to_owned());
     let mut command = Command::from(confinement.command(&program));
     let output = command
@@ -286,7 +301,7 @@ async fn verify(redis: &Redis, file: &Path) -> Result<()> {
         .await
         .with_context(|| format!("cannot run {}", program.display()))?;
     let words = process::tail(&output.stdout);
-    if rdb::is_unknown(&words) {
+    if rdb::is_unknown_format(&words) {
         tracing::warn!(
             "Redis {}: {} is older than the server and cannot check its file",
             redis.name,

@@ -1,4 +1,4 @@
-//! Redis, as those who know no store by its name see it.
+//! The [`Store`] of Redis: the interface through which the manifest, verify and restore use it.
 
 use std::path::Path;
 

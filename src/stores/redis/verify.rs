@@ -1,5 +1,5 @@
-//! The files of a run's instances, read back by the program that knows their format, which is
-//! confined: they are other people's.
+//! Verifies the RDB files of a run with `redis-check-rdb`, which runs confined because the files
+//! are untrusted.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use crate::host::confined::{self, Confinement};
 use crate::runs::Part;
 use crate::stores::inspection::{Inspection, entries, patience};
 
-/// Reports on each instance's file, and on its drill.
+/// Reports a finding on the RDB file of each instance, and one on its drill if the depth asks for
+/// it.
 pub(super) async fn verify(
     inspection: &mut Inspection<'_>,
     part: &Part,
@@ -22,7 +23,7 @@ pub(super) async fn verify(
 ) -> Result<()> {
     inspection.extract(part, place)?;
     for (name, path) in instances(part, place)? {
-        let keys = keys(&path, inspection.user.as_ref());
+        let keys = count_keys(&path, inspection.user.as_ref());
         inspection.report(match &keys {
             Ok(Some(keys)) => Finding::of(
                 format!("redis {name}"),
@@ -30,7 +31,7 @@ pub(super) async fn verify(
             ),
             Ok(None) => Finding::warning(
                 format!("redis {name}"),
-                "its format is newer than the program here that could check it",
+                "cannot be checked: its format is newer than the redis-check-rdb of this host",
             ),
             Err(error) => Finding::of(format!("redis {name}"), Err(anyhow!("{error:#}"))),
         });
@@ -43,7 +44,7 @@ pub(super) async fn verify(
     Ok(())
 }
 
-/// The files of Redis instances: each instance's name and its file.
+/// The name of each instance in the part, and the path of its extracted file.
 fn instances(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
     let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let files = entries(part, place)?
@@ -52,17 +53,18 @@ fn instances(part: &Part, place: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(files.map(|(path, _)| (name(&path), path)).collect())
 }
 
-/// How many keys are in an RDB file.
+/// The number of keys in an RDB file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Keys {
     /// All of them.
     pub read: u64,
-    /// Those that a server may drop as it loads them: they have a time to live.
+    /// Those with a time to live. A server drops the expired ones when it loads the file.
     pub expires: u64,
 }
 
-/// Has `redis-check-rdb`, or Valkey's, read the whole file. None if it does not know the format.
-fn keys(path: &Path, user: Option<&User>) -> Result<Option<Keys>> {
+/// Runs `redis-check-rdb`, or Valkey's equivalent, which reads the whole file and counts its keys.
+/// `None` if the program is too old for the format.
+fn count_keys(path: &Path, user: Option<&User>) -> Result<Option<Keys>> {
     let programs = Format::at(path)?.programs("check-rdb");
     let program = remote::installed(&programs)
         .with_context(|| format!("{} is not installed", programs.join(" or ")))?;
@@ -72,20 +74,20 @@ fn keys(path: &Path, user: Option<&User>) -> Result<Option<Keys>> {
         .with_context(|| format!("cannot look at {}", path.display()))?
         .len();
     let mut command = Confinement::new(user, place).command(&program);
-    let said = match confined::run(command.arg(path), "redis-check-rdb", patience(bytes)) {
-        Err(error) if rdb::is_unknown(&format!("{error:#}")) => return Ok(None),
-        said => said?,
+    let output = match confined::run(command.arg(path), "redis-check-rdb", patience(bytes)) {
+        Err(error) if rdb::is_unknown_format(&format!("{error:#}")) => return Ok(None),
+        output => output?,
     };
-    Keys::parse(&said)
-        .with_context(|| format!("redis-check-rdb tells no number of keys of {}", path.display()))
+    Keys::parse(&output)
+        .with_context(|| format!("redis-check-rdb did not count the keys of {}", path.display()))
         .map(Some)
 }
 
 impl Keys {
-    /// From lines such as `[info] 5 keys read` and `[info] 2 expires`.
-    fn parse(said: &str) -> Option<Self> {
+    /// Parses lines such as `[info] 5 keys read` and `[info] 2 expires`.
+    fn parse(output: &str) -> Option<Self> {
         let number = |words: &str| {
-            said.lines().find_map(|line| {
+            output.lines().find_map(|line| {
                 line.strip_prefix("[info] ")?.strip_suffix(words)?.trim().parse::<u64>().ok()
             })
         };
@@ -98,9 +100,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_redis_check_rdb_says() {
-        let said = "[offset 107] \\o/ RDB looks OK! \\o/\n[info] 5 keys read\n[info] 2 expires\n[info] 1 already expired\n";
-        assert_eq!(Keys::parse(said), Some(Keys { read: 5, expires: 2 }));
+    fn keys_are_parsed_from_the_output_of_redis_check_rdb() {
+        let output = "[offset 107] \\o/ RDB looks OK! \\o/\n[info] 5 keys read\n[info] 2 expires\n[info] 1 already expired\n";
+        assert_eq!(Keys::parse(output), Some(Keys { read: 5, expires: 2 }));
         assert_eq!(Keys::parse("[offset 0] Checking RDB file x\n"), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Keeps the files that were on the host and are not in the run, in a directory that no later restore
-//! removes.
+//! Keeps the files that were on the host and are not in the run, in a directory that no later
+//! restore removes.
 
 use std::path::{Path, PathBuf};
 

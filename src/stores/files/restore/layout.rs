@@ -122,15 +122,15 @@ fn ensure_writable(base: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The nearest directory at or above `base`, within the mount, in which only root can rename; `base`
-/// if there is none.
+/// The nearest directory at or above `base`, within the mount, in which only root can rename;
+/// `base` if there is none.
 fn protected_ancestor(base: &Path, mount: &Path) -> PathBuf {
     let above = base.ancestors().take_while(|above| above.starts_with(mount));
     above.into_iter().find(|above| beneath::trusted(above).is_ok()).unwrap_or(base).to_owned()
 }
 
-/// `path`, or the first of `path-2`, `path-3`, … that does not exist. An earlier restore of the same
-/// run may have kept files under this name.
+/// `path`, or the first of `path-2`, `path-3`, … that does not exist. An earlier restore of the
+/// same run may have kept files under this name.
 fn unused_name(path: PathBuf) -> Result<PathBuf> {
     let numbered = (2..).map(|number| PathBuf::from(format!("{}-{number}", path.display())));
     for path in std::iter::once(path.clone()).chain(numbered) {

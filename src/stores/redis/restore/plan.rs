@@ -1,18 +1,19 @@
-//! Which instances of a run are restored, and what a server tells of itself while it still runs.
+//! Plans which instances are restored, and asks their servers for what a restore needs while they
+//! still run.
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::unit::{known, unit};
+use super::unit::{find_unit, unfinished_instances};
 use crate::config::{Config, Redis};
 use crate::paths::RootDirectory;
 use crate::runs::Manifest;
 use crate::runs::restore::{Places, Request, StagedRedis};
-use crate::stores::redis::files::{Files, plain, writable};
-use crate::stores::redis::server::{Server, place};
+use crate::stores::redis::connection::{Connection, describe_address};
+use crate::stores::redis::server_files::{ServerFiles, ensure_plain_name, ensure_writable};
 use crate::systemd::ServiceManager;
 
-/// Which instances of the run are restored.
-pub(super) async fn plan(
+/// Plans the restore of every instance of the run, except those that the request skips.
+pub(super) async fn plan_instances(
     config: &Config,
     request: &Request,
     manifest: &Manifest,
@@ -21,15 +22,15 @@ pub(super) async fn plan(
     let names = manifest.versions.iter().filter_map(|component| {
         Some((component.name.strip_prefix("redis-")?, component.version.as_str()))
     });
-    // A restore that died while it had a server down has found out what it takes.
-    let known = known(&RootDirectory::host())?;
+    // An interrupted restore may have left a server down. Its plan has what the server would say.
+    let known = unfinished_instances(&RootDirectory::host())?;
     let mut staged = Vec::new();
     let mut failures = Vec::new();
     for (name, version) in
         names.filter(|(name, _)| !request.skip_redis.iter().any(|skip| skip == name))
     {
         let found = match config.redis.iter().find(|redis| redis.name == name) {
-            Some(redis) => instance(redis, version, manager).await,
+            Some(redis) => plan_instance(redis, version, manager).await,
             None => Err(anyhow::anyhow!("it is in the run and not in [[redis]]")),
         };
         match found {
@@ -46,20 +47,23 @@ pub(super) async fn plan(
     Ok(staged)
 }
 
-/// What it takes to put a file of `version` in place of the server's own.
-async fn instance(
+/// Plans how to replace the server's file by one of a server of `version`.
+async fn plan_instance(
     redis: &Redis,
     version: &str,
     manager: &dyn ServiceManager,
 ) -> Result<StagedRedis> {
-    let server = Server::connect(redis).await?;
-    ensure_takes(&server, version).await?;
+    let server = Connection::connect(redis).await?;
+    ensure_accepts(&server, version).await?;
     let files = local_files(&server, redis).await?;
-    let unit = unit(redis, files.process, manager).await?;
+    let unit = find_unit(redis, files.process, manager).await?;
     let state = manager.state(&unit).await?;
-    ensure!(state.load == "loaded", "{unit} is not there: correct [[redis]] unit");
-    ensure!(!state.transient, "{unit} has no file, so it could not be started again: give it one");
-    let append_only = append_only(&server).await?;
+    ensure!(state.load == "loaded", "there is no unit {unit}: correct [[redis]] unit");
+    ensure!(
+        !state.transient,
+        "{unit} is transient, so it cannot be started again: create a unit file for it"
+    );
+    let append_only = append_only_names(&server).await?;
     let file = files.name.to_str().context("its file's name is not UTF-8")?.to_owned();
     let places = Places::planned(&files.directory)?;
     Ok(StagedRedis {
@@ -73,12 +77,13 @@ async fn instance(
     })
 }
 
-/// Fails if the server would not keep, or cannot read, a file of `version`.
-async fn ensure_takes(server: &Server<'_>, version: &str) -> Result<()> {
+/// Fails if the server cannot read a file of `version`, or would replace its data at once, as a
+/// replica does.
+async fn ensure_accepts(server: &Connection<'_>, version: &str) -> Result<()> {
     let info = server.info().await?;
     if let Some(master) = info.master() {
         bail!(
-            "it is a replica of {master}, whose data would be back at once: name the master in [[redis]] url, and restore there"
+            "it is a replica of {master}, which would replace the restored data at once: name the master in [[redis]] url, and restore there"
         );
     }
     let here = info.version();
@@ -89,39 +94,39 @@ async fn ensure_takes(server: &Server<'_>, version: &str) -> Result<()> {
     Ok(())
 }
 
-/// Where the server keeps its files, on this machine.
-async fn local_files(server: &Server<'_>, redis: &Redis) -> Result<Files> {
+/// The server's files, which must be on this host and writable.
+async fn local_files(server: &Connection<'_>, redis: &Redis) -> Result<ServerFiles> {
     ensure!(
         server.is_local(),
-        "it is at {}, and its files are not on this machine: a server takes a file only when it starts. 'restore --into DIR --only redis' lays the file \
-         out; put it in place as its dump.rdb there, while that server is stopped",
-        place(&redis.address)
+        "it is at {}, and its files are not on this host: a server reads its file only when it starts. 'restore --into DIR --only redis' extracts the \
+         file; stop that server and put the file in place of its dump.rdb",
+        describe_address(&redis.address)
     );
-    let files = Files::of(server).await.with_context(|| {
+    let files = ServerFiles::find(server).await.with_context(|| {
         format!(
-            "a server takes a file only when it starts, and that of {} cannot be put in place here. 'restore --into DIR --only redis' lays the file \
-             out; put it in place as its dump.rdb, while that server is stopped",
-            place(&redis.address)
+            "a server reads its file only when it starts, and that of {} cannot be put in place here. 'restore --into DIR --only redis' extracts the \
+             file; stop that server and put the file in place of its dump.rdb",
+            describe_address(&redis.address)
         )
     })?;
-    writable(&files.directory)?;
+    ensure_writable(&files.directory)?;
     Ok(files)
 }
 
-/// The names of the append-only directory (7.0 or newer) and file, if the server has them on.
-async fn append_only(server: &Server<'_>) -> Result<Option<(Option<String>, String)>> {
+/// The names of the append-only directory (7.0 or newer) and file, if the server uses them.
+async fn append_only_names(server: &Connection<'_>) -> Result<Option<(Option<String>, String)>> {
     if server.setting("appendonly").await.as_deref() != Some("yes") {
         return Ok(None);
     }
     let file =
-        server.setting("appendfilename").await.context("its appendfilename cannot be asked for")?;
+        server.setting("appendfilename").await.context("cannot read its setting appendfilename")?;
     let directory = server.setting("appenddirname").await;
     let names = [Some(&file), directory.as_ref()].into_iter().flatten();
-    names.into_iter().try_for_each(|name| plain(&name.into()))?;
+    names.into_iter().try_for_each(|name| ensure_plain_name(&name.into()))?;
     Ok(Some((directory, file)))
 }
 
-/// Major and minor version: a file is not read by an older one.
+/// Major and minor version. A server cannot read a file of a newer one.
 fn series(version: &str) -> (u32, u32) {
     let mut numbers = version.split('.').map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))

@@ -1,5 +1,5 @@
-//! A server reads its file only when it starts, and writes it when it stops: it is down while the
-//! file is replaced.
+//! Stops and starts the units of Redis servers. A server must be down while its file is replaced:
+//! it reads the file when it starts and writes it when it stops.
 
 use std::time::Duration;
 
@@ -8,16 +8,17 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Proxy, Redis};
 use crate::runs::restore::RestorePlan;
-use crate::stores::redis::server::Server;
+use crate::stores::redis::connection::Connection;
 use crate::systemd::{ActiveState, Mode, ServiceManager, notify};
 
+/// The poll interval.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long a server may take to stop: it may save first.
+/// How long a server may take to stop. It may save first.
 const STOP: Duration = Duration::from_secs(600);
 
-/// Fails with a server that somebody has started after `since`: it has read what was to be
-/// replaced, and writes it when it ends.
-pub(super) async fn ensure_down(
+/// Fails if a unit was started after `since` (monotonic, microseconds). Its server may have read
+/// the old file, and would overwrite the new one when it stops.
+pub(super) async fn ensure_not_started(
     plan: &RestorePlan,
     manager: &dyn ServiceManager,
     since: u64,
@@ -26,7 +27,7 @@ pub(super) async fn ensure_down(
         let state = manager.state(&redis.unit).await?;
         ensure!(
             state.is_settled() && state.inactive_exit < since,
-            "{} was started by somebody else while its file was replaced ('systemctl list-dependencies --reverse {}' tells what wants it)",
+            "{} was started by another unit or by hand while its file was replaced ('systemctl list-dependencies --reverse {}' shows which units want it)",
             redis.unit,
             redis.unit
         );
@@ -34,8 +35,8 @@ pub(super) async fn ensure_down(
     Ok(())
 }
 
-/// Stops the servers, and waits until they are down. One that somebody starts meanwhile is stopped
-/// again.
+/// Stops the units, and waits until they are down. A unit that is started in the meantime is
+/// stopped again.
 pub(super) async fn stop(plan: &RestorePlan, manager: &dyn ServiceManager) -> Result<()> {
     for redis in &plan.redis {
         notify::status(&format!("stopping {}", redis.unit));
@@ -54,8 +55,8 @@ pub(super) async fn stop(plan: &RestorePlan, manager: &dyn ServiceManager) -> Re
             }
             sleep(PAUSE).await;
         }
-        // Of a unit's own processes nothing is left then; a proxy says so of a service that may run
-        // on.
+        // When a native unit is down, its processes have ended. A failed proxy is different: the
+        // service behind it may still run.
         let failed = manager.state(&redis.unit).await?.active == ActiveState::Failed
             && redis.unit.starts_with(Proxy::PREFIX);
         ensure!(
@@ -68,7 +69,7 @@ pub(super) async fn stop(plan: &RestorePlan, manager: &dyn ServiceManager) -> Re
     Ok(())
 }
 
-/// Starts the servers, and waits until they answer with what they have read.
+/// Starts the units, and waits until every server has loaded its file.
 pub(super) async fn start(
     config: &Config,
     plan: &RestorePlan,
@@ -84,12 +85,12 @@ pub(super) async fn start(
             continue;
         };
         let deadline = Instant::now() + redis.timeout.duration();
-        while let Err(error) = loaded(redis).await {
+        while let Err(error) = ensure_loaded(redis).await {
             let state = manager.state(&staged.unit).await?;
             ensure!(
                 Instant::now() < deadline
                     && !(state.is_settled() && state.active == ActiveState::Failed),
-                "{} does not come back with its file: {error:#} (journalctl -u {})",
+                "{} did not start with the restored file: {error:#} (journalctl -u {})",
                 staged.unit,
                 staged.unit
             );
@@ -99,8 +100,9 @@ pub(super) async fn start(
     Ok(())
 }
 
-async fn loaded(redis: &Redis) -> Result<()> {
-    let info = Server::connect(redis).await?.info().await?;
+/// Fails if the server does not answer, or still loads its file.
+async fn ensure_loaded(redis: &Redis) -> Result<()> {
+    let info = Connection::connect(redis).await?.info().await?;
     ensure!(info.number("loading")? == 0, "it is loading");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Runs `git fsck` on one repository at a time. The repository is untrusted, so Git never reads it in
-//! place: a new one is assembled from its objects and references.
+//! Runs `git fsck` on one repository at a time. The repository is untrusted, so Git never reads it
+//! in place: a new one is assembled from its objects and references.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -60,7 +60,7 @@ const ENVIRONMENT: [(&str, &str); 8] = [
     ("GIT_PAGER", "cat"),
 ];
 
-/// Extracts repositories, assembles them anew and has Git check them.
+/// Extracts repositories, assembles new ones from their data, and runs `git fsck` on these.
 pub(in crate::stores::files) struct GitChecker<'a> {
     config: &'a Config,
     part: &'a Part,
@@ -201,9 +201,9 @@ impl<'a> GitChecker<'a> {
         command
     }
 
-    /// Reads and removes the alternates files of `objects`, which is `path` in the snapshot. Returns
-    /// the object directories that they name. Git must not follow them: a new file replaces them,
-    /// which names the extracted pools.
+    /// Reads and removes the alternates files of `objects`, which is `path` in the snapshot.
+    /// Returns the object directories that they name. Git must not follow them: a new file replaces
+    /// them, which names the extracted pools.
     fn take_alternates(&self, objects: &Directory, path: &Path) -> Result<Vec<PathBuf>> {
         if objects.look(Path::new("info"))?.is_none() {
             return Ok(Vec::new());
@@ -221,10 +221,10 @@ impl<'a> GitChecker<'a> {
         alternates::parse(path, &content, &self.part.paths)
     }
 
-    /// Extracts the object directories `alternates`, such as the pool of a fork, and those that these
-    /// need in turn. A pool that an earlier repository needed is still there. Returns their paths in
-    /// the workspace, and the bytes of those that were extracted now. `own` is the object directory
-    /// of the repository itself.
+    /// Extracts the object directories `alternates`, such as the pool of a fork, and those that
+    /// these need in turn. A pool that an earlier repository needed is still there. Returns their
+    /// paths in the workspace, and the bytes of those that were extracted now. `own` is the object
+    /// directory of the repository itself.
     fn extract_pools(
         &mut self,
         own: &Path,
@@ -254,25 +254,22 @@ impl<'a> GitChecker<'a> {
         Ok((places, bytes))
     }
 
-    /// Extracts the object directory `path` and moves it to the workspace. Returns its bytes as well.
+    /// Extracts the object directory `path` and moves it to the workspace. Returns its bytes as
+    /// well.
     fn extract_pool(&self, path: &Path) -> Result<(ObjectStore, u64)> {
         let extracted = self.extract(path)?;
         let above =
-            Directory::open(extracted.path().parent().context("it is no directory of objects")?)?;
+            Directory::open(extracted.path().parent().context("it has no parent directory")?)?;
         let name = OsString::from(format!("objects{}", self.stores.len()));
-        above.rename(
-            path.file_name().context("it is no directory of objects")?,
-            &self.workspace,
-            &name,
-        )?;
+        above.rename(path.file_name().context("it has no name")?, &self.workspace, &name)?;
         let objects = self.workspace.below(Path::new(&name))?;
         let alternates = self.take_alternates(&objects, path)?;
         let bytes = lend(&objects, self.user)?;
         Ok((ObjectStore { place: objects.path().to_owned(), alternates }, bytes))
     }
 
-    /// Reads the format settings of the original's configuration. Git parses the file, confined, on a
-    /// copy and without following its includes.
+    /// Reads the format settings of the original's configuration. Git parses the file, confined, on
+    /// a copy and without following its includes.
     fn read_configuration(&self, original: &Directory) -> Result<Configuration> {
         if original.look(Path::new("config"))?.is_none() {
             return Ok(Configuration::default());
