@@ -15,8 +15,6 @@ use crate::values::RunId;
 
 /// The part that holds the manifest.
 pub const MANIFEST: &str = "manifest";
-/// Where the manifest is in its snapshot.
-pub const MANIFEST_PATH: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
 
 /// The prefix of a part's checksum, before the hash over its content and metadata.
 pub const TREE: &str = "sha256-tree:";
@@ -309,7 +307,7 @@ fn read_manifest<'a>(
         Some(read) => read,
         None => reader.insert(engine.reader()?),
     };
-    let bytes = read(&snapshot.id, Path::new(MANIFEST_PATH))?;
+    let bytes = read(&snapshot.id, Path::new(paths::MANIFEST))?;
     let manifest = serde_json::from_slice(&bytes)
         .with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;
     check_manifest(&manifest, snapshot)?;

@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{beneath, mounts, own};
 use crate::monitoring::Monitoring;
-pub use crate::schema::Finding;
+pub use crate::schema::Problem;
 use crate::values::{SecretSource, Timespan, UnitName};
 
 pub use error::ConfigError;
-pub use found::Found;
+pub use found::HostFacts;
 use host::Host;
 pub use layout::{OMNIBUS, SUPERVISOR, is_recognised};
 
@@ -59,7 +59,7 @@ pub struct Config {
     /// The enabled `[[step]]`s, in the order of the file.
     pub steps: Vec<Step>,
     /// What the layout found on the host, for the helpers that cannot see all of it.
-    pub found: Found,
+    pub found: HostFacts,
 }
 
 impl Config {
@@ -107,7 +107,7 @@ impl Config {
         text: &str,
         source: &Path,
         host: &Host,
-        ignored: impl Fn(&Finding) -> bool,
+        ignored: impl Fn(&Problem) -> bool,
     ) -> Result<Self, ConfigError> {
         let absolute =
             std::path::absolute(source).map_err(|error| ConfigError::unreadable(source, &error))?;

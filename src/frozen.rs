@@ -16,5 +16,5 @@ pub use entry::{Attribute, Content, Entry, Extra, Stat, Time};
 pub use exclude::Exclude;
 pub use staging::{How, Staging, open, plan_clone_directory};
 pub use tree::{Entries, Tree};
-pub use view::{At, Devices, Root, View};
+pub use view::{At, Devices, View, ViewRoot};
 pub use walk::{Skipped, Walk, settled};

@@ -39,6 +39,10 @@ pub const MANIFESTS: &str = "/var/lib/gitlab-backup/manifests";
 /// The staging directory of dumps. The same path in every run, so that the repository finds the
 /// previous dumps as parent.
 pub const STAGING: &str = "/var/lib/gitlab-backup/staging";
+/// The records of the parts that the run has stored so far, for the manifest.
+pub const PARTS: &str = "/var/lib/gitlab-backup/staging/parts";
+/// The manifest, before it is stored.
+pub const MANIFEST: &str = "/var/lib/gitlab-backup/staging/parts/manifest/manifest.json";
 /// The complete run that was made last, whatever its date says.
 pub const NEWEST_RUN: &str = "/var/lib/gitlab-backup/newest.json";
 /// The current run, or the last one since boot.

@@ -17,7 +17,7 @@ pub(crate) type List = Field<Vec<Spanned<String>>>;
 
 /// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct Problem {
     /// Counted from 1; `None` for a problem of the whole file.
     pub line: Option<usize>,
     /// Counted from 1, in characters.
@@ -48,19 +48,22 @@ impl Section {
     }
 
     /// The position of a missing key: that of the table, if there is one.
-    pub(crate) fn place(&self, name: &str) -> Place {
-        Place { key: format!("{}.{name}", self.key), offset: self.offset }
+    pub(crate) fn place(&self, name: &str) -> KeyPlace {
+        KeyPlace { key: format!("{}.{name}", self.key), offset: self.offset }
     }
 
     /// The position of a key's value, or of the missing key.
-    pub(crate) fn field<T>(&self, name: &str, field: Option<&Spanned<T>>) -> Place {
-        Place { offset: field.map(|value| value.span().start).or(self.offset), ..self.place(name) }
+    pub(crate) fn field<T>(&self, name: &str, field: Option<&Spanned<T>>) -> KeyPlace {
+        KeyPlace {
+            offset: field.map(|value| value.span().start).or(self.offset),
+            ..self.place(name)
+        }
     }
 }
 
 /// A key and its position.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct KeyPlace {
     pub(crate) key: String,
     offset: Option<usize>,
 }
@@ -68,7 +71,7 @@ pub(crate) struct Place {
 /// Checks fields, and collects a finding for each value that it refuses.
 pub(crate) struct Checker<'a> {
     text: &'a str,
-    findings: Vec<Finding>,
+    findings: Vec<Problem>,
 }
 
 impl<'a> Checker<'a> {
@@ -78,7 +81,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The findings.
-    pub(crate) fn into_findings(self) -> Vec<Finding> {
+    pub(crate) fn into_findings(self) -> Vec<Problem> {
         self.findings
     }
 
@@ -94,9 +97,9 @@ impl<'a> Checker<'a> {
     }
 
     /// Records a finding.
-    pub(crate) fn refuse(&mut self, place: &Place, refusal: Refusal) {
+    pub(crate) fn refuse(&mut self, place: &KeyPlace, refusal: Refusal) {
         let (line, column) = place.offset.map(|offset| position(self.text, offset)).unzip();
-        self.findings.push(Finding {
+        self.findings.push(Problem {
             line,
             column,
             key: place.key.clone(),
@@ -131,8 +134,8 @@ impl<'a> Checker<'a> {
         name: &str,
         list: &List,
         rule: impl Fn(&String) -> Result<U, Refusal>,
-    ) -> Option<Vec<(Place, U)>> {
-        let mut taken: Vec<(Place, U)> = Vec::new();
+    ) -> Option<Vec<(KeyPlace, U)>> {
+        let mut taken: Vec<(KeyPlace, U)> = Vec::new();
         for (index, element) in list.as_ref()?.get_ref().iter().enumerate() {
             let place = section.field(&format!("{name}[{index}]"), Some(element));
             match rule(element.get_ref()) {

@@ -3,7 +3,6 @@
 
 pub mod extract;
 pub mod files;
-pub mod fssnapshot;
 pub mod inspection;
 pub(crate) mod leftover;
 mod moves;
@@ -14,7 +13,7 @@ pub mod space;
 mod store;
 
 pub use restoration::{Asked, Refused, Restoration};
-pub use store::{Captured, Store};
+pub use store::{Contribution, Store};
 
 /// The stores, in the order in which a restore puts them in place. PostgreSQL comes first: it is
 /// the only one in which other sessions can prevent that.

@@ -25,7 +25,7 @@ const PREFIX: &str = "gitlab-backup-";
 /// A kind of volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum VolumeKind {
     /// A btrfs subvolume.
     Btrfs,
     /// A logical volume, thin or classic.
@@ -34,7 +34,7 @@ pub enum Kind {
     Zfs,
 }
 
-impl Kind {
+impl VolumeKind {
     /// Every kind. The first that can snapshot a path is used.
     pub const ALL: [Self; 3] = [Self::Btrfs, Self::Zfs, Self::Lvm];
 
@@ -59,9 +59,9 @@ impl Kind {
 
 /// A snapshot, which may not exist yet or no longer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct VolumeSnapshot {
     /// The kind of its volume.
-    pub kind: Kind,
+    pub kind: VolumeKind,
     /// The volume, in the notation of its kind.
     pub origin: String,
     /// Its name, unique on the host.
@@ -72,7 +72,7 @@ pub struct Snapshot {
 
 /// Where a path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct VolumePlace {
     /// The volume, in the notation of its kind.
     pub origin: String,
     /// The path below the volume's own root.
@@ -83,37 +83,37 @@ pub struct Place {
 pub trait Volumes {
     /// The volume of `path`, which is below `mount`, or the reason why no snapshot of this kind is
     /// possible. Fails if that cannot be determined. Changes nothing.
-    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>>;
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<VolumePlace, String>>;
     /// Prepares a snapshot before the window.
-    fn prepare(&self, snapshot: &Snapshot) -> Result<()>;
+    fn prepare(&self, snapshot: &VolumeSnapshot) -> Result<()>;
     /// Creates it, as fast as possible, because GitLab is down.
-    fn take(&self, snapshot: &Snapshot) -> Result<()>;
-    /// Mounts it at its [`at`](Snapshot::at), after GitLab is up again.
-    fn mount(&self, snapshot: &Snapshot) -> Result<()>;
+    fn take(&self, snapshot: &VolumeSnapshot) -> Result<()>;
+    /// Mounts it at its [`at`](VolumeSnapshot::at), after GitLab is up again.
+    fn mount(&self, snapshot: &VolumeSnapshot) -> Result<()>;
     /// Fails if it has lost data since it was created.
-    fn ensure_intact(&self, snapshot: &Snapshot) -> Result<()>;
+    fn ensure_intact(&self, snapshot: &VolumeSnapshot) -> Result<()>;
     /// Unmounts and removes it, as far as it exists.
-    fn remove(&self, snapshot: &Snapshot) -> Result<()>;
-    /// The snapshots of earlier runs on the volumes below these mounts. Their [`at`](Snapshot::at)
+    fn remove(&self, snapshot: &VolumeSnapshot) -> Result<()>;
+    /// The snapshots of earlier runs on the volumes below these mounts. Their [`at`](VolumeSnapshot::at)
     /// is empty.
-    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>>;
+    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<VolumeSnapshot>>;
 }
 
 /// The operations on volumes of this kind. `lvm_size` is the size of a classic LVM snapshot, in the
 /// notation of lvcreate(8).
-pub fn volumes(kind: Kind, lvm_size: &str) -> Box<dyn Volumes> {
+pub fn volumes(kind: VolumeKind, lvm_size: &str) -> Box<dyn Volumes> {
     match kind {
-        Kind::Btrfs => Box::new(btrfs::Btrfs),
-        Kind::Lvm => Box::new(lvm::Lvm { size: lvm_size.to_owned() }),
-        Kind::Zfs => Box::new(zfs::Zfs::default()),
+        VolumeKind::Btrfs => Box::new(btrfs::Btrfs),
+        VolumeKind::Lvm => Box::new(lvm::Lvm { size: lvm_size.to_owned() }),
+        VolumeKind::Zfs => Box::new(zfs::Zfs::default()),
     }
 }
 
 /// The likely reason if a snapshot cannot be read, if the kind has one.
-pub fn unreadable(snapshot: &Snapshot) -> Option<String> {
+pub fn unreadable(snapshot: &VolumeSnapshot) -> Option<String> {
     match snapshot.kind {
-        Kind::Lvm => lvm::unreadable(snapshot),
-        Kind::Btrfs | Kind::Zfs => None,
+        VolumeKind::Lvm => lvm::unreadable(snapshot),
+        VolumeKind::Btrfs | VolumeKind::Zfs => None,
     }
 }
 

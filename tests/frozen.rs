@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use gitlab_backup::config::{EngineName, Repository};
 use gitlab_backup::frozen::{At, Content, Entry, Exclude, How, Staging, Time, View, Walk, settled};
-use gitlab_backup::host::beneath::{Directory, Held};
+use gitlab_backup::host::beneath::{Directory, KnownDirectory};
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Tolerance};
 use gitlab_backup::values::{RunId, SecretSource};
 
@@ -97,7 +97,7 @@ impl Lab {
 
     fn capture(&mut self, seen: View, how: How) -> (View, Staging) {
         self.rounds += 1;
-        let mut held = Held::planned(self.directory.path(), "staging-").unwrap();
+        let mut held = KnownDirectory::planned(self.directory.path(), "staging-").unwrap();
         held.make().unwrap();
         let staging = Staging::new(&held, how).unwrap();
         let exclude = Exclude::new(&[]).unwrap();
@@ -482,7 +482,7 @@ fn an_attribute_that_was_left_out_is_told_by_the_window() {
     let seen = lab.first_pass_settled(settled_now(), || ());
     fs::set_permissions(lab.root.join("changed"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::set_permissions(lab.root.join("changed"), fs::Permissions::from_mode(0o644)).unwrap();
-    let mut held = Held::planned(lab.directory.path(), "staging-").unwrap();
+    let mut held = KnownDirectory::planned(lab.directory.path(), "staging-").unwrap();
     held.make().unwrap();
     let staging = Staging::new(&held, How::Copy).unwrap();
     let exclude = Exclude::new(&[]).unwrap();

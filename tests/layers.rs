@@ -101,6 +101,22 @@ fn nothing_is_imported_from_a_layer_above() {
 }
 
 #[test]
+fn no_store_imports_another() {
+    const STORES: [&str; 3] = ["files", "postgresql", "redis"];
+    for store in STORES {
+        let mut found = vec![source(&format!("stores/{store}.rs"))];
+        files(&source(&format!("stores/{store}")), &mut found);
+        for path in found {
+            let text = fs::read_to_string(&path).unwrap();
+            for other in STORES.into_iter().filter(|other| *other != store) {
+                let imports = text.contains(&format!("stores::{other}"));
+                assert!(!imports, "{} imports stores::{other}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
 fn an_import_from_above_is_seen() {
     let layers = layers("```text\nsteps\nruns units\nhost values\n```\n");
     for (text, count) in [

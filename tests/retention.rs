@@ -8,8 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, MANIFEST_PATH, Whose};
+use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, Whose};
 use gitlab_backup::config::{EngineName, Repository as Settings, Retention};
+use gitlab_backup::paths;
 use gitlab_backup::repository::retention::decide;
 use gitlab_backup::repository::{self, Engine, Snapshot};
 use gitlab_backup::run::prune::{Doubt, apply, plan};
@@ -534,7 +535,7 @@ impl Year {
             host,
             &id,
             MANIFEST,
-            (MANIFEST_PATH, &manifest[..length.unwrap_or(manifest.len())]),
+            (paths::MANIFEST, &manifest[..length.unwrap_or(manifest.len())]),
             time,
         );
         id

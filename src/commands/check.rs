@@ -23,7 +23,7 @@ use crate::open;
 use crate::paths::RootDirectory;
 use crate::repository::Engine;
 use crate::run::preflight;
-use crate::runs::restore::Journal;
+use crate::runs::restore::RestoreJournal;
 use crate::say;
 use crate::stores::files::{links, mounted, object_storage, permissions};
 use crate::stores::{files, postgresql};
@@ -126,7 +126,7 @@ fn program_on_path() -> Finding {
 
 /// Reports a restore that was interrupted half way, unless one is running now.
 async fn half_restored() -> Option<Finding> {
-    let why = Journal::half_way(&RootDirectory::host())?;
+    let why = RestoreJournal::half_way(&RootDirectory::host())?;
     let manager = Manager::connect().await.ok()?;
     let running = !manager.state(&Unit::from(Restore::Run).to_string()).await.ok()?.is_settled();
     (!running).then(|| Finding::of("restore", Err(anyhow!("{why}"))))

@@ -31,7 +31,7 @@ pub(super) async fn follow(
         Kind::Backup => Unit::Run,
         Kind::Restore => Restore::Run.into(),
     };
-    let mut progress = Progress::new(kind);
+    let mut progress = FollowedRun::new(kind);
     loop {
         // Read the state before the record: an executor that has ended has written its record.
         let executor = manager.state(&unit.to_string()).await?;
@@ -78,7 +78,7 @@ pub(super) fn ensure_succeeded(what: &str, record: &Record) -> Result<()> {
 
 /// Shows the progress of a run: a single updated line on a terminal, otherwise a line for each
 /// change.
-struct Progress {
+struct FollowedRun {
     units: Vec<Unit>,
     bar: Option<ProgressBar>,
     last: String,
@@ -87,7 +87,7 @@ struct Progress {
     expected: bool,
 }
 
-impl Progress {
+impl FollowedRun {
     fn new(kind: Kind) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();

@@ -19,7 +19,8 @@ use crate::run::{calendar, manifest, preflight, prune, report, silence, staging}
 use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
-use crate::stores::{extract, files, fssnapshot, postgresql, redis};
+use crate::stores::files::fssnapshot;
+use crate::stores::{extract, files, postgresql, redis};
 use crate::systemd::{Manager, start_later};
 use crate::units::render::credential;
 

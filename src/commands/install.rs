@@ -20,7 +20,7 @@ use crate::paths::{self, RootDirectory};
 use crate::run::installed;
 use crate::run::preflight::SYSTEMD_MINIMUM;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Journal, left};
+use crate::runs::restore::{RestoreJournal, left};
 use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::render::HEADER;
 use crate::units::{self, Plan, Restore, Unit, UnitFile};
@@ -220,7 +220,7 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
     let manager = if args.root == Path::new("/") { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
         wait_until_idle(manager, (!args.wait).then_some(WAIT)).await?;
-        if let Some(why) = Journal::half_way(&RootDirectory::host()) {
+        if let Some(why) = RestoreJournal::half_way(&RootDirectory::host()) {
             bail!("{why}");
         }
         // Only the units of a restore can delete the data that it left beside the live data.

@@ -18,7 +18,7 @@ use crate::host::{self, remedy, text};
 use crate::open;
 use crate::paths::RootDirectory;
 use crate::repository::Engine;
-use crate::runs::restore::{Journal, Request, State, Turn, left};
+use crate::runs::restore::{Request, RestoreJournal, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};
 use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::{Restore, Unit};
@@ -162,7 +162,7 @@ fn ensure_contains(engine: &dyn Engine, manifest: &Manifest, path: &Path) -> Res
 
 /// Puts the old data back after a restore that was interrupted half way.
 async fn undo(config: &Config, args: &RestoreArgs) -> Result<()> {
-    let Some(journal) = Journal::load(&RootDirectory::host())? else {
+    let Some(journal) = RestoreJournal::load(&RootDirectory::host())? else {
         bail!("no restore ended half way: there is nothing to put back")
     };
     print_loss(&journal)?;
@@ -172,7 +172,7 @@ async fn undo(config: &Config, args: &RestoreArgs) -> Result<()> {
 
 /// Deletes the old data, which `--undo` was to put back.
 async fn keep(args: &RestoreArgs) -> Result<()> {
-    let journal = Journal::load(&RootDirectory::host())?
+    let journal = RestoreJournal::load(&RootDirectory::host())?
         .context("there is no restore to keep: no old data is left beside the live data")?;
     ensure!(
         journal.state.has_taken_place(),
@@ -186,7 +186,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
     let _turn = Turn::take()?
         .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
-    Journal::request_undo(&RootDirectory::host(), false)?;
+    RestoreJournal::request_undo(&RootDirectory::host(), false)?;
     let finish = Unit::from(Restore::Finish).to_string();
     manager.reset_failed(&finish).await?;
     manager.start(&finish, Mode::Replace).await?;
@@ -194,7 +194,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
         sleep(PAUSE).await;
     }
     ensure!(
-        Journal::load(&RootDirectory::host())?.is_none(),
+        RestoreJournal::load(&RootDirectory::host())?.is_none(),
         "the old data was not deleted: journalctl -u {finish}"
     );
     say!("the restored data is kept");
@@ -202,7 +202,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
 }
 
 /// Prints the data that is lost if the restore of `journal` is undone.
-fn print_loss(journal: &Journal) -> Result<()> {
+fn print_loss(journal: &RestoreJournal) -> Result<()> {
     journal.ensure_undoable()?;
     let plan = &journal.plan;
     let run = plan.run.as_ref().map_or("a run", RunId::as_str);
@@ -343,10 +343,10 @@ fn report(args: &RestoreArgs, record: &Record) -> Result<()> {
     for warning in &record.warnings {
         note!("note: {warning}");
     }
-    if let Some(why) = Journal::half_way(&RootDirectory::host()) {
+    if let Some(why) = RestoreJournal::half_way(&RootDirectory::host()) {
         note!("GITLAB IS DOWN: {why}");
     } else if args.undo
-        && Journal::load(&RootDirectory::host())?.is_some_and(|journal| journal.undo)
+        && RestoreJournal::load(&RootDirectory::host())?.is_some_and(|journal| journal.undo)
     {
         for line in left(&RootDirectory::host())? {
             note!("note: {line}");
@@ -403,7 +403,7 @@ fn busy(message: &str) -> anyhow::Error {
 /// first undoes the unfinished one, so that a restore of only some parts would lose the data that
 /// was written to the others since.
 async fn refuse_if_used(config: &Config, manager: &Manager, request: &Request) -> Result<()> {
-    let half_way = Journal::load(&RootDirectory::host())?
+    let half_way = RestoreJournal::load(&RootDirectory::host())?
         .is_some_and(|journal| journal.state == State::Switching);
     let mut running = Vec::new();
     for writer in config.gitlab.writers.iter().filter(|_| half_way) {

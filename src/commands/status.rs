@@ -14,7 +14,7 @@ use crate::exit::{Exit, UNIT_FAILED};
 use crate::host::{own, remedy, text};
 use crate::paths::RootDirectory;
 use crate::run::unstarted;
-use crate::runs::restore::{self, Journal};
+use crate::runs::restore::{self, RestoreJournal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
 use crate::systemd::{Manager, ServiceManager, UnitState};
 use crate::units::{Restore, Unit};
@@ -85,7 +85,7 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
         Err(error) => (None, Some(format!("{error:#}"))),
     };
     let verified = Verified::last()?;
-    let half_restored = Journal::half_way(root).filter(|_| !restoring);
+    let half_restored = RestoreJournal::half_way(root).filter(|_| !restoring);
     let facts = Facts {
         now,
         busy: running || restoring || is_running(manager, &Unit::Resume).await?,

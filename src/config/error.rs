@@ -4,18 +4,18 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::schema::Finding;
+use crate::schema::Problem;
 
 /// All errors of a configuration, in the order of the file; errors without a line come last. Never
 /// empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     source: PathBuf,
-    findings: Vec<Finding>,
+    findings: Vec<Problem>,
 }
 
 impl ConfigError {
-    pub(super) fn new(source: &Path, mut findings: Vec<Finding>) -> Self {
+    pub(super) fn new(source: &Path, mut findings: Vec<Problem>) -> Self {
         findings.sort_by_key(|finding| (finding.line.is_none(), finding.line, finding.column));
         Self { source: source.to_owned(), findings }
     }
@@ -37,7 +37,7 @@ impl ConfigError {
     pub(super) fn general(source: &Path, message: String, allowed: Option<String>) -> Self {
         Self {
             source: source.to_owned(),
-            findings: vec![Finding {
+            findings: vec![Problem {
                 line: None,
                 column: None,
                 key: String::new(),
@@ -53,7 +53,7 @@ impl ConfigError {
     }
 
     /// The findings, in the order of the file.
-    pub fn findings(&self) -> &[Finding] {
+    pub fn findings(&self) -> &[Problem] {
         &self.findings
     }
 }

@@ -35,7 +35,7 @@ pub(in crate::config) struct Defaults {
 /// a helper without capabilities sees none of the files in a home directory that is closed to
 /// others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct HostFacts {
     /// The layout's name.
     pub(in crate::config) layout: String,
     pub(in crate::config) defaults: Defaults,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::found::Found;
+use super::found::HostFacts;
 use crate::host::mounts::{self, Mount};
 use crate::host::own;
 
@@ -11,7 +11,7 @@ use crate::host::own;
 pub struct Host {
     root: PathBuf,
     /// What root found on the host, if this process cannot see all of it.
-    found: Option<Found>,
+    found: Option<HostFacts>,
 }
 
 impl Host {
@@ -21,12 +21,12 @@ impl Host {
     }
 
     /// The same host, with what root found on it before.
-    pub fn with_found(self, found: Option<Found>) -> Self {
+    pub fn with_found(self, found: Option<HostFacts>) -> Self {
         Self { found, ..self }
     }
 
     /// What root found on the host before.
-    pub(super) fn found(&self) -> Option<&Found> {
+    pub(super) fn found(&self) -> Option<&HostFacts> {
         self.found.as_ref()
     }
 

@@ -8,7 +8,7 @@ mod source;
 
 use std::path::PathBuf;
 
-use super::found::{Defaults, Found};
+use super::found::{Defaults, HostFacts};
 use super::host::Host;
 use super::unit_files::Units;
 
@@ -25,9 +25,9 @@ pub fn is_recognised(host: &Host) -> bool {
 
 /// The defaults of `layout` on `host`: those that root found before, or else those that this
 /// process finds.
-pub(super) fn found(layout: &dyn Layout, host: &Host, units: &Units) -> Found {
+pub(super) fn found(layout: &dyn Layout, host: &Host, units: &Units) -> HostFacts {
     let found = host.found().filter(|found| found.layout == layout.name()).cloned();
-    found.unwrap_or_else(|| Found {
+    found.unwrap_or_else(|| HostFacts {
         layout: layout.name().to_owned(),
         defaults: layout.defaults(host, units),
     })

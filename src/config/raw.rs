@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::monitoring;
 pub(super) use crate::schema::{Field, List};
-use crate::schema::{Finding, position};
+use crate::schema::{Problem, position};
 
 macro_rules! tables {
     ($($name:ident { $($field:ident: $type:ty,)* })*) => {
@@ -132,7 +132,7 @@ tables! {
 
 /// Parses `text`. Keys with an unknown name or a value of the wrong type are reported and left out,
 /// so that the rest can still be validated. With a syntax error, only that is reported.
-pub(super) fn read(text: &str) -> (Option<Raw>, Vec<Finding>) {
+pub(super) fn read(text: &str) -> (Option<Raw>, Vec<Problem>) {
     let (mut table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return (None, errors.iter().map(|error| finding(text, String::new(), error)).collect());
@@ -206,7 +206,7 @@ fn remove(table: &mut DeTable<'_>, path: &[Key]) -> bool {
 }
 
 /// Converts an error of serde, `…, expected …`: the second half says what is allowed.
-fn finding(text: &str, key: String, error: &toml::de::Error) -> Finding {
+fn finding(text: &str, key: String, error: &toml::de::Error) -> Problem {
     let (line, column) = error.span().map(|span| position(text, span.start)).unzip();
     let (message, allowed) = match error.message().split_once(", expected ") {
         Some((message, allowed)) => {
@@ -219,7 +219,7 @@ fn finding(text: &str, key: String, error: &toml::de::Error) -> Finding {
     } else {
         message.replace('`', "'")
     };
-    Finding { line, column, key, message, allowed }
+    Problem { line, column, key, message, allowed }
 }
 
 /// Replaces serde's names of types, which are Rust's, by words for TOML.

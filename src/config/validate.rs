@@ -23,12 +23,12 @@ use super::unit_files::Units;
 use super::{Config, Repository};
 use crate::monitoring;
 use crate::schema::rules::{self, Refusal};
-use crate::schema::{Checker, Field, Finding, Place, Section};
+use crate::schema::{Checker, Field, KeyPlace, Problem, Section};
 pub(super) use rules::path;
 
 /// Validates `raw`, which was parsed from `text`. The returned configuration is only usable if there
 /// are no findings: every refused value has a placeholder in it.
-pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Finding>) {
+pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Problem>) {
     let mut checker = Checker::new(text);
     let gitlab_section = Section::of("gitlab", raw.gitlab.as_ref());
     let files_section = Section::of("files", raw.files.as_ref());
@@ -94,7 +94,7 @@ fn redis_units(redis: &Field<Vec<Spanned<raw::Redis>>>) -> Vec<String> {
 /// Refuses a repository inside one of `paths` or around it.
 fn refuse_overlap(
     checker: &mut Checker,
-    location: &Place,
+    location: &KeyPlace,
     repository: &Repository,
     paths: &[PathBuf],
 ) {

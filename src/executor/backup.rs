@@ -14,7 +14,7 @@ use crate::run::manifest::read_parts;
 use crate::run::{Failed, credentials, silence};
 use crate::runs::budget::budget;
 use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, left};
+use crate::runs::restore::{RestoreJournal, left};
 use crate::runs::{Kind, Newest, Outcome, Record, paused};
 use crate::stores::files::{Pass, read_left_out};
 use crate::units::{Plan, Unit};
@@ -51,7 +51,7 @@ impl Backup<'_> {
     /// Completes what interrupted runs and restores have left unfinished.
     async fn finish_earlier_runs(&mut self) -> Result<()> {
         let Machine { manager, root, .. } = self.machine;
-        if let Some(why) = Journal::half_way(root) {
+        if let Some(why) = RestoreJournal::half_way(root) {
             bail!("{why}");
         }
         if paused::load(root)?.is_some() {

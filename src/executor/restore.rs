@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::host::own;
 use crate::machine::{Base, Machine};
 use crate::paths;
-use crate::runs::restore::{self, Journal, Request};
+use crate::runs::restore::{self, Request, RestoreJournal};
 use crate::runs::{Kind, Record, notes, paused};
 use crate::stores;
 use crate::systemd::{ServiceManager, UnitView};
@@ -57,7 +57,7 @@ async fn stages(
     match undo {
         false => {
             // A new restore cancels the undo of an earlier one.
-            Journal::request_undo(root, false)?;
+            RestoreJournal::request_undo(root, false)?;
             finish_earlier(machine).await?;
         }
         true => wait_for_finish(machine).await?,
@@ -65,7 +65,7 @@ async fn stages(
     stage::run_unit(machine, &Restore::Preflight.into()).await?;
     if undo {
         // Recorded, so that the undo can be repeated if it fails.
-        Journal::request_undo(root, true)?;
+        RestoreJournal::request_undo(root, true)?;
     }
 
     enter(base, record, Kind::Restore, "restore")?;
@@ -74,7 +74,7 @@ async fn stages(
     // The units that an unfinished restore keeps down. After a reboot only its journal has them.
     let kept_down = match paused::load(root)? {
         Some(paused) => paused,
-        None => Journal::load(root)?.map(|journal| journal.paused).unwrap_or_default(),
+        None => RestoreJournal::load(root)?.map(|journal| journal.paused).unwrap_or_default(),
     };
     let mut driven = Vec::new();
     for store in stores::all() {

@@ -34,7 +34,7 @@ impl Entry {
 pub enum Content {
     /// It has none.
     None,
-    /// Below its root's [`at`](super::Root::at).
+    /// Below its root's [`at`](super::ViewRoot::at).
     InPlace,
     /// In the repository: the first pass stored it, and the file is unchanged since.
     Seen,

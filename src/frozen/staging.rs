@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use rustix::fs::OFlags;
 
-use crate::host::beneath::{self, Directory, Held};
+use crate::host::beneath::{self, Directory, KnownDirectory};
 use crate::host::holes;
 use crate::values::RunId;
 
@@ -36,7 +36,7 @@ pub enum How {
 /// A directory of numbered files.
 pub struct Staging {
     directory: Directory,
-    held: Held,
+    held: KnownDirectory,
     how: How,
     /// The number of the next file.
     next: AtomicU64,
@@ -59,7 +59,7 @@ struct Secured {
 
 impl Staging {
     /// Uses an empty directory. Fails if it cannot be opened or is not the one that was created.
-    pub fn new(held: &Held, how: How) -> Result<Self> {
+    pub fn new(held: &KnownDirectory, how: How) -> Result<Self> {
         let directory = held.open()?;
         Ok(Self {
             directory,
@@ -73,7 +73,7 @@ impl Staging {
     }
 
     /// The directory.
-    pub fn held(&self) -> &Held {
+    pub fn held(&self) -> &KnownDirectory {
         &self.held
     }
 
@@ -193,7 +193,7 @@ pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> 
 /// `path` or in it.
 ///
 /// Fails if the file system cannot be examined.
-pub fn plan_clone_directory(path: &Path, run: &RunId) -> Result<Held> {
+pub fn plan_clone_directory(path: &Path, run: &RunId) -> Result<KnownDirectory> {
     let device = |path: &Path| rustix::fs::lstat(path).map(|stat| Stat::from(&stat).device);
     // The directories above the real path, not above links of root that lead to it.
     let (above, name) = At::itself(path).open()?;
@@ -206,7 +206,7 @@ pub fn plan_clone_directory(path: &Path, run: &RunId) -> Result<Held> {
         .collect();
     let ours = same.iter().find(|above| beneath::trusted(above).is_ok());
     let parent = ours.or(same.first()).copied().unwrap_or(path);
-    Held::planned(parent, &format!("{PREFIX}{run}-"))
+    KnownDirectory::planned(parent, &format!("{PREFIX}{run}-"))
 }
 
 /// Whether a name is that of a directory with clones.

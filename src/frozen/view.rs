@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::host::beneath::{Directory, Held};
+use crate::host::beneath::{Directory, KnownDirectory};
 use crate::host::{durable, own};
 
 use super::Tree;
@@ -19,18 +19,18 @@ use super::Tree;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// The paths, none inside another.
-    pub roots: Vec<Root>,
+    pub roots: Vec<ViewRoot>,
 }
 
 /// One path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Root {
+pub struct ViewRoot {
     /// The path under which it is stored, the same in every run.
     pub path: PathBuf,
     /// Where it is read: the path itself, or in a snapshot.
     pub at: At,
     /// The directory with its staged content.
-    pub staged: Option<Held>,
+    pub staged: Option<KnownDirectory>,
     /// The device number of the original. It is stored with hard links, and every snapshot has
     /// another one.
     pub device: u64,
@@ -46,7 +46,7 @@ pub struct Devices {
     original: u64,
 }
 
-impl Root {
+impl ViewRoot {
     /// The translation of device numbers below it.
     pub fn devices(&self) -> Result<Devices> {
         Ok(Devices { read: self.tree.first()?.stat.device, original: self.device })

@@ -23,7 +23,7 @@ use crate::host::{beneath, mounts, text};
 use super::entry::{Attribute, Content, Entry, Extra, Stat, Time};
 use super::staging::{self, Staging};
 use super::tree::{Listing, Tree};
-use super::{At, Exclude, Root};
+use super::{At, Exclude, ViewRoot};
 
 /// The minimum number of threads: a walk mostly waits for the disk.
 const THREADS: usize = 8;
@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
     ///
     /// Fails if the root itself cannot be read; anything else that cannot be read is
     /// [`skipped`](Self::skipped).
-    pub fn root(&self, path: &Path, at: &At, seen: Option<&Tree>) -> Result<Root> {
+    pub fn root(&self, path: &Path, at: &At, seen: Option<&Tree>) -> Result<ViewRoot> {
         let threads =
             std::thread::available_parallelism().map_or(THREADS, |count| count.get().max(THREADS));
         let pool = rayon::ThreadPoolBuilder::new()
@@ -154,7 +154,7 @@ impl<'a> Walk<'a> {
         tree.put(0, &own);
         let device = rustix::fs::lstat(path).map_or(stat.device, |stat| Stat::from(&stat).device);
         let staged = self.staging.map(|staging| staging.held().clone());
-        Ok(Root { path: path.to_owned(), at: at.clone(), staged, device, tree })
+        Ok(ViewRoot { path: path.to_owned(), at: at.clone(), staged, device, tree })
     }
 
     /// Takes the paths that were excluded so far; a directory stands for everything in it.

@@ -20,7 +20,7 @@ use crate::finding::Finding;
 use crate::host::{durable, own, remedy};
 use crate::paths::{self, RootDirectory};
 use crate::runs::record::{read_json, write_json};
-use crate::runs::restore::Journal;
+use crate::runs::restore::RestoreJournal;
 use crate::systemd::{ActiveState, Manager, Mode, ServiceManager};
 use crate::values::UnitName;
 use service::Standing;
@@ -178,7 +178,7 @@ pub async fn ensure_all_down(config: &Config) -> Result<()> {
 /// supervisor starts it.
 pub async fn keep_down(config: &Config) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
-    while let Some(why) = Journal::half_way(&RootDirectory::host()) {
+    while let Some(why) = RestoreJournal::half_way(&RootDirectory::host()) {
         for (proxy, answer) in proxies.iter().zip(service::answers(&proxies).await) {
             // A status command fails as long as the supervisor has not started.
             if matches!(answer, Ok((Standing::Up, _))) {

@@ -3,13 +3,13 @@
 use anyhow::Result;
 
 use crate::machine::Machine;
-use crate::runs::restore::Journal;
+use crate::runs::restore::RestoreJournal;
 use crate::units::{Restore, Unit};
 
 /// Called when GitLab has answered: starts the last step of a restore that is waiting for that.
 pub async fn finish_later(machine: Machine<'_>) -> Result<()> {
     let manager = machine.manager;
-    let waits = Journal::load(machine.root)?
+    let waits = RestoreJournal::load(machine.root)?
         .is_some_and(|journal| journal.state.has_taken_place() && !journal.undo);
     if !waits || !manager.state(&Unit::from(Restore::Run).to_string()).await?.is_settled() {
         return Ok(());

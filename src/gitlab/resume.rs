@@ -14,7 +14,7 @@ use crate::gitlab::readiness::{Answer, Readiness};
 use crate::gitlab::{freeze, restored};
 use crate::machine::{Base, Machine};
 use crate::runs::paused;
-use crate::runs::restore::Journal;
+use crate::runs::restore::RestoreJournal;
 use crate::systemd::{Mode, ServiceManager, notify};
 use crate::units::{Restore, Unit};
 
@@ -63,7 +63,7 @@ pub async fn resume<M: ServiceManager>(
     base: Base<'_>,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
-    if let Some(why) = Journal::half_way(base.root) {
+    if let Some(why) = RestoreJournal::half_way(base.root) {
         tracing::error!("{why}");
         notify::status(&why);
         return Ok(());

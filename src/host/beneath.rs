@@ -25,7 +25,7 @@ use rustix::io::Errno;
 
 use crate::host::durable::{self, Existing, Lifetime};
 
-pub use held::Held;
+pub use held::KnownDirectory;
 pub use lend::word;
 pub use open::{openat, trusted};
 

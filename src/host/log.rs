@@ -22,23 +22,23 @@ pub struct Log;
 
 /// Writes one event.
 #[derive(Debug, Clone, Copy)]
-pub struct Event {
+pub struct LogEvent {
     priority: &'static str,
 }
 
 impl MakeWriter<'_> for Log {
-    type Writer = Event;
+    type Writer = LogEvent;
 
-    fn make_writer(&self) -> Event {
-        Event { priority: priority(Level::INFO) }
+    fn make_writer(&self) -> LogEvent {
+        LogEvent { priority: priority(Level::INFO) }
     }
 
-    fn make_writer_for(&self, meta: &tracing::Metadata<'_>) -> Event {
-        Event { priority: priority(*meta.level()) }
+    fn make_writer_for(&self, meta: &tracing::Metadata<'_>) -> LogEvent {
+        LogEvent { priority: priority(*meta.level()) }
     }
 }
 
-impl Write for Event {
+impl Write for LogEvent {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         put(self.priority, &text::bytes(event.strip_suffix(b"\n").unwrap_or(event)));
         Ok(event.len())

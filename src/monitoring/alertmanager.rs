@@ -14,7 +14,7 @@ use crate::schema::{Checker, Field, List, Section};
 use crate::values::SecretSource;
 
 use super::endpoint::Endpoint;
-use super::http::{Answer, Server, secret_header};
+use super::http::{HttpAnswer, Server, secret_header};
 use super::{Monitoring, Secret, Silence, SilenceConfig, Span, System};
 
 /// The credential with the token or the password.
@@ -188,7 +188,7 @@ impl Alertmanager {
     }
 
     /// Sends a request, and fails unless the answer is a success.
-    async fn send(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
+    async fn send(&self, server: &Server, request: RequestBuilder) -> Result<HttpAnswer> {
         let request = self.authenticate(request)?;
         let answer = server.send(request).await?;
         answer.accepted().with_context(|| server.shown().to_owned())?;

@@ -15,7 +15,7 @@ use crate::schema::{Checker, Field, Section};
 use crate::values::SecretSource;
 
 use super::endpoint::{Endpoint, check_token};
-use super::http::{Answer, Server, secret_header};
+use super::http::{HttpAnswer, Server, secret_header};
 use super::{Monitoring, Secret, Silence, SilenceConfig, Span, System};
 
 /// The credential with the token.
@@ -90,7 +90,7 @@ struct Version {
 
 impl Broadcast {
     /// Sends a request with the token.
-    async fn send(&self, server: &Server, request: RequestBuilder) -> Result<Answer> {
+    async fn send(&self, server: &Server, request: RequestBuilder) -> Result<HttpAnswer> {
         let token = secret::read(&self.token, CREDENTIAL)?;
         let answer = server.send(request.header("PRIVATE-TOKEN", secret_header(&token)?)).await?;
         Ok(answer)
@@ -102,7 +102,7 @@ impl Broadcast {
         &self,
         server: &Server,
         request: RequestBuilder,
-    ) -> Result<Answer> {
+    ) -> Result<HttpAnswer> {
         let answer = self.send(server, request).await?;
         answer.accepted().with_context(|| {
             format!(

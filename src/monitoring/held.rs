@@ -16,7 +16,7 @@ use super::SilenceConfig;
 
 /// The silences of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Held {
+pub struct SilenceRecord {
     /// When they were requested, or last extended.
     pub begun: Timestamp,
     /// When they expire, as far as the system lets a silence expire.
@@ -24,14 +24,14 @@ pub struct Held {
     /// When the run ended.
     pub over: Option<Timestamp>,
     /// The silences.
-    pub silences: Vec<Entry>,
+    pub silences: Vec<SilenceEntry>,
     /// Those that did not take effect in time, as lines for the run's warnings.
     pub late: Vec<String>,
 }
 
 /// One silence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Entry {
+pub struct SilenceEntry {
     /// The system, and what it needs to end the silence.
     pub silence: SilenceConfig,
     /// The id that the system returned.
@@ -42,7 +42,7 @@ pub struct Entry {
     pub error: Option<String>,
 }
 
-impl Entry {
+impl SilenceEntry {
     /// A silence that has not been requested yet.
     pub fn new(silence: SilenceConfig) -> Self {
         Self { silence, id: None, begun: false, error: None }
@@ -54,7 +54,7 @@ impl Entry {
     }
 }
 
-impl Held {
+impl SilenceRecord {
     /// Reads the record; none if there is no silence to end.
     pub fn load() -> Result<Option<Self>> {
         read_json(Path::new(paths::SILENCES))

@@ -29,12 +29,12 @@ pub(super) struct Server {
 }
 
 /// The answer of a server.
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: StatusCode,
     pub(super) body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpAnswer {
     /// The start of the body, on one line.
     pub(super) fn excerpt(&self) -> String {
         let text: String = String::from_utf8_lossy(&self.body).chars().take(EXCERPT).collect();
@@ -98,7 +98,7 @@ impl Server {
 
     /// Sends a request and reads the whole answer, whatever its status. A server error, or too many
     /// requests, count as unreachable.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Answer> {
+    pub(super) async fn send(&self, request: RequestBuilder) -> Result<HttpAnswer> {
         let unreachable = |what: &str, error: reqwest::Error| {
             // Formatted with its causes: the innermost is the one that helps, such as
             // "certificate not valid for name".
@@ -115,7 +115,7 @@ impl Server {
             ensure!(body.len() + chunk.len() <= ANSWER_MAX, "{} answers without end", self.shown);
             body.extend_from_slice(&chunk);
         }
-        let answer = Answer { status, body };
+        let answer = HttpAnswer { status, body };
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return Err(Unreachable(format!(
                 "{} answers {status}: {}",

@@ -209,13 +209,13 @@ fn plain(error: Box<RusticError>) -> anyhow::Error {
 
 /// Collects a file of the repository in memory. Its size is limited, because others may be able to
 /// write to the repository.
-struct Bounded(Vec<u8>);
+struct BoundedBackend(Vec<u8>);
 
 /// The largest file that is read into memory, in bytes. A manifest has some hundred bytes for each
 /// part and for each path that was left out.
 const LARGEST_FILE: usize = 256 << 20;
 
-impl Write for Bounded {
+impl Write for BoundedBackend {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len().saturating_add(bytes.len()) > LARGEST_FILE {
             return Err(io::Error::new(
@@ -372,7 +372,7 @@ impl Engine for Builtin {
             let node = repository
                 .node_from_snapshot_path(&format!("{snapshot}:{}", path.display()), |_| true)
                 .map_err(plain)?;
-            let mut content = Bounded(Vec::new());
+            let mut content = BoundedBackend(Vec::new());
             repository.dump(&node, &mut content).map_err(plain)?;
             anyhow::Ok(content.0)
         };

@@ -46,7 +46,7 @@ pub(super) struct Restic {
 }
 
 #[derive(Deserialize)]
-struct Message {
+struct ResticMessage {
     message_type: String,
     #[serde(default)]
     bytes_done: u64,
@@ -90,7 +90,7 @@ struct RawKey {
 
 /// An entry of `restic ls`.
 #[derive(Deserialize)]
-struct Entry {
+struct ListedNode {
     path: PathBuf,
     #[serde(rename = "type")]
     kind: String,
@@ -188,7 +188,7 @@ impl Restic {
     }
 
     /// Calls `each` with every entry of a snapshot.
-    fn entries(&self, snapshot: &str, each: &mut dyn FnMut(Entry)) -> Result<()> {
+    fn entries(&self, snapshot: &str, each: &mut dyn FnMut(ListedNode)) -> Result<()> {
         let output = self.succeed(&["ls", "--json", "--no-lock", snapshot])?;
         // The first line describes the snapshot. restic replaces bytes that are not UTF-8.
         for line in output.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).skip(1) {
@@ -238,7 +238,8 @@ impl Restic {
             }
         }
         command.arg("--files-from-raw").arg(list.path());
-        let Backup { status, summary, complaints } = Backup::run(&mut command, progress)?;
+        let BackupSummary { status, summary, complaints } =
+            BackupSummary::run(&mut command, progress)?;
         let skipped = skipped(&complaints);
         if !status.success() && status.code() != Some(INCOMPLETE) {
             bail!(
@@ -302,15 +303,15 @@ impl Restic {
 }
 
 /// A `restic backup` that has ended.
-struct Backup {
+struct BackupSummary {
     status: ExitStatus,
     /// What it has stored, if it got that far.
-    summary: Option<Message>,
+    summary: Option<ResticMessage>,
     /// The lines on its stderr.
     complaints: Vec<String>,
 }
 
-impl Backup {
+impl BackupSummary {
     /// Runs the command to its end and reports its progress.
     fn run(command: &mut Command, progress: &dyn Progress) -> Result<Self> {
         let mut child = command
@@ -324,7 +325,7 @@ impl Backup {
         });
         let mut summary = None;
         for line in BufReader::new(child.stdout.take().context("restic has no stdout")?).lines() {
-            let Ok(message) = serde_json::from_str::<Message>(&line?) else { continue };
+            let Ok(message) = serde_json::from_str::<ResticMessage>(&line?) else { continue };
             match message.message_type.as_str() {
                 "status" => progress.bytes(message.bytes_done),
                 "summary" => summary = Some(message),

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::gitlab::readiness;
 use crate::paths::{self, RootDirectory};
 use crate::runs::notes::note;
-use crate::runs::restore::{Journal, Leftover, State, Thing};
+use crate::runs::restore::{Leftover, RestoreJournal, State, Thing};
 use crate::runs::{Kind, Record};
 use crate::stores::restoration;
 use crate::stores::{Restoration, leftover};
@@ -28,7 +28,7 @@ pub async fn finish(config: &Config) -> Result<()> {
     for leftover in Leftover::load(root)? {
         left.extend(retry_removal(&mut stores, leftover).await);
     }
-    let Some(mut journal) = Journal::load(root)? else { return Leftover::save(root, &left) };
+    let Some(mut journal) = RestoreJournal::load(root)? else { return Leftover::save(root, &left) };
     if journal.state == State::Staging {
         // The restore was interrupted while it was staging, for example by a reboot: nothing is
         // live.
@@ -52,12 +52,12 @@ pub async fn finish(config: &Config) -> Result<()> {
     left.iter().try_for_each(|leftover| note(leftover.to_string()))?;
     Leftover::save(root, &left)?;
     undo::remove_kept_list()?;
-    Journal::clear(root)
+    RestoreJournal::clear(root)
 }
 
 /// Fails if GitLab was started with the restored data and does not answer. The old data must stay
 /// until GitLab has answered once.
-async fn ensure_answers(config: &Config, journal: &Journal) -> Result<()> {
+async fn ensure_answers(config: &Config, journal: &RestoreJournal) -> Result<()> {
     let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched)
     else {
         return Ok(());

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::config::Config;
 use crate::paths::RootDirectory;
-use crate::runs::restore::Journal;
+use crate::runs::restore::RestoreJournal;
 use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::{Plan, Restore};
 
@@ -12,7 +12,7 @@ use crate::units::{Plan, Restore};
 /// so they are cancelled. This works even without a valid configuration, because the unit names the
 /// writers.
 pub async fn guard(writers: &[String], config: Result<Config>) -> Result<()> {
-    let Some(why) = Journal::half_way(&RootDirectory::host()) else { return Ok(()) };
+    let Some(why) = RestoreJournal::half_way(&RootDirectory::host()) else { return Ok(()) };
     tracing::error!("{why}");
     let manager = Manager::connect().await?;
     for writer in writers {

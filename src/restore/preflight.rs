@@ -12,7 +12,7 @@ use crate::paths::{self, RootDirectory};
 use crate::repository::Engine;
 use crate::run::{manifest, verify};
 use crate::runs::record::write_json;
-use crate::runs::restore::{Journal, Request, RestorePlan, State};
+use crate::runs::restore::{Request, RestoreJournal, RestorePlan, State};
 use crate::runs::{Manifest, Part};
 use crate::stores::space::Needed;
 use crate::stores::{self, Asked, Restoration, restoration};
@@ -32,7 +32,7 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
             plan
         }
         None => {
-            let journal = Journal::load(&RootDirectory::host())?
+            let journal = RestoreJournal::load(&RootDirectory::host())?
                 .context("no restore ended half way, so there is nothing to put back")?;
             if journal.state != State::Staging {
                 undo::ensure_possible(&mut stores, &journal).await?;

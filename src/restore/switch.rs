@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::undo;
 use crate::config::Config;
 use crate::paths::RootDirectory;
-use crate::runs::restore::{Journal, State};
+use crate::runs::restore::{RestoreJournal, State};
 use crate::stores::Restoration;
 use crate::stores::restoration::{self, plan};
 use crate::systemd::{Manager, ServiceManager, notify};
@@ -18,7 +18,7 @@ pub async fn switch(config: &Config) -> Result<()> {
     if plan()?.run.is_none() {
         return Ok(());
     }
-    let mut journal = Journal::load(&RootDirectory::host())?
+    let mut journal = RestoreJournal::load(&RootDirectory::host())?
         .context("nothing is staged: this helper is started by its unit only")?;
     let manager = Manager::connect().await?;
     let mut stores = restoration::all(config);
@@ -47,7 +47,7 @@ pub async fn switch(config: &Config) -> Result<()> {
 async fn replace(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,
-    journal: &mut Journal,
+    journal: &mut RestoreJournal,
 ) -> Result<()> {
     for store in &mut *stores {
         store.prepare(journal).await?;

@@ -11,7 +11,7 @@ use crate::paths::{self, RootDirectory};
 use crate::runs::notes::note;
 use crate::runs::paused;
 use crate::runs::record::write_json;
-use crate::runs::restore::{Journal, RestorePlan, State};
+use crate::runs::restore::{RestoreJournal, RestorePlan, State};
 use crate::stores::Restoration;
 use crate::stores::restoration::{self, plan};
 use crate::systemd::{Manager, ServiceManager, notify};
@@ -21,7 +21,7 @@ use crate::systemd::{Manager, ServiceManager, notify};
 pub async fn undo(config: &Config) -> Result<()> {
     let plan = plan()?;
     let mut stores = restoration::all(config);
-    if let Some(mut journal) = Journal::load(&RootDirectory::host())? {
+    if let Some(mut journal) = RestoreJournal::load(&RootDirectory::host())? {
         // The executor finishes a complete restore before it starts another.
         ensure!(
             plan.run.is_none() || !journal.state.has_taken_place(),
@@ -53,7 +53,7 @@ async fn begin(stores: &mut [Box<dyn Restoration + '_>], plan: RestorePlan) -> R
         store.remove_stale(&plan).await?;
     }
     let root = RootDirectory::host();
-    let mut journal = Journal {
+    let mut journal = RestoreJournal {
         state: State::Staging,
         started: Timestamp::now(),
         switched: None,
@@ -74,7 +74,7 @@ async fn begin(stores: &mut [Box<dyn Restoration + '_>], plan: RestorePlan) -> R
 /// Removes the staged data of a restore that has replaced nothing. A restore that has replaced some
 /// data is left to [`undo`] and [`super::finish`].
 pub async fn unstage(config: &Config) -> Result<()> {
-    let Some(mut journal) = Journal::load(&RootDirectory::host())? else { return Ok(()) };
+    let Some(mut journal) = RestoreJournal::load(&RootDirectory::host())? else { return Ok(()) };
     if journal.state != State::Staging {
         return Ok(());
     }
@@ -89,7 +89,7 @@ pub async fn unstage(config: &Config) -> Result<()> {
 pub(super) async fn put_back(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,
-    journal: &mut Journal,
+    journal: &mut RestoreJournal,
 ) -> Result<()> {
     if journal.state != State::Staging {
         ensure_possible(stores, journal).await?;
@@ -113,7 +113,7 @@ pub(super) async fn put_back(
 async fn call_back(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,
-    journal: &mut Journal,
+    journal: &mut RestoreJournal,
 ) -> Result<()> {
     let before = journal.state;
     journal.state = State::Switching;
@@ -138,7 +138,7 @@ async fn call_back(
 async fn start_servers(
     stores: &mut [Box<dyn Restoration + '_>],
     manager: &dyn ServiceManager,
-    journal: &Journal,
+    journal: &RestoreJournal,
 ) -> Result<()> {
     for store in stores {
         store.start_servers(&journal.plan, manager).await?;
@@ -152,7 +152,7 @@ async fn start_servers(
 /// If some of the old data is gone.
 pub(super) async fn ensure_possible(
     stores: &mut [Box<dyn Restoration + '_>],
-    journal: &Journal,
+    journal: &RestoreJournal,
 ) -> Result<()> {
     journal.ensure_undoable()?;
     for store in stores {
@@ -164,7 +164,7 @@ pub(super) async fn ensure_possible(
 /// Removes the staged data of every store, and then the journal.
 pub(super) async fn unstage_all(
     stores: &mut [Box<dyn Restoration + '_>],
-    journal: &Journal,
+    journal: &RestoreJournal,
 ) -> Result<()> {
     // Try all stores, even if one fails.
     let mut all = Vec::new();
@@ -173,7 +173,7 @@ pub(super) async fn unstage_all(
     }
     all.into_iter().collect::<Result<()>>()?;
     remove_kept_list()?;
-    Journal::clear(&RootDirectory::host())
+    RestoreJournal::clear(&RootDirectory::host())
 }
 
 /// Removes the list of the paths that are not in the run.

@@ -5,17 +5,17 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 
-use crate::catalog::{MANIFEST, MANIFEST_PATH};
+use crate::catalog::MANIFEST;
 use crate::config::Config;
 use crate::host::{self, beneath, own};
 use crate::open;
-use crate::paths::RootDirectory;
+use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Snapshot, patience};
 use crate::run::settings;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Newest, Part, Record};
 use crate::stores;
-use crate::stores::files::{self, PARTS, PRESYNC};
+use crate::stores::files::{self, PRESYNC};
 use crate::values::RunId;
 
 /// The file with GitLab's version, of each layout.
@@ -63,8 +63,8 @@ pub fn write(config: &Config) -> Result<()> {
         databases,
         after: newest_run(),
     };
-    write_json(Path::new(MANIFEST_PATH), &manifest)?;
-    files::store_live(config, &*engine, MANIFEST, &[MANIFEST_PATH.into()])?;
+    write_json(Path::new(paths::MANIFEST), &manifest)?;
+    files::store_live(config, &*engine, MANIFEST, &[paths::MANIFEST.into()])?;
     remove_first_passes(&*engine, &manifest.host)
 }
 
@@ -90,7 +90,7 @@ fn newest_run() -> Option<RunId> {
 /// Reads the recorded parts of the run in progress, sorted by name.
 pub fn read_parts(root: &RootDirectory) -> Result<Vec<Part>> {
     let mut parts: Vec<Part> = Vec::new();
-    let directory = root.at(PARTS);
+    let directory = root.at(paths::PARTS);
     let entries = own::entries(&directory);
     for entry in entries.with_context(|| format!("cannot read {}", directory.display()))? {
         let path = entry?.path();

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::config::Config;
-use crate::monitoring::held::{Entry, Held};
+use crate::monitoring::held::{SilenceEntry, SilenceRecord};
 use crate::monitoring::{Monitoring, OnError, Span, retry_unreachable};
 use crate::paths::RootDirectory;
 use crate::runs::{Outcome, Record};
@@ -28,14 +28,14 @@ const GIVE_UP: SignedDuration = SignedDuration::from_hours(24);
 /// more. Fails only if the record cannot be written: the executor finds in the record which
 /// silences failed, and decides.
 pub async fn begin(config: &Config) -> Result<()> {
-    let earlier = Held::load()?.map(|held| held.silences).unwrap_or_default();
+    let earlier = SilenceRecord::load()?.map(|held| held.silences).unwrap_or_default();
     let configured = &config.monitoring.silences;
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<SilenceEntry> = Vec::new();
     for silence in configured {
         let known = earlier.iter().find(|entry| entry.silence == *silence);
-        entries.push(known.cloned().unwrap_or_else(|| Entry::new(silence.clone())));
+        entries.push(known.cloned().unwrap_or_else(|| SilenceEntry::new(silence.clone())));
     }
-    let leftover: Vec<Entry> =
+    let leftover: Vec<SilenceEntry> =
         earlier.into_iter().filter(|entry| !configured.contains(&entry.silence)).collect();
     let mut held = new_record(config, entries);
     held.silences.extend(leftover.iter().cloned());
@@ -61,7 +61,7 @@ pub fn missing(config: &Config) -> Result<Vec<String>> {
     if config.monitoring.silences.is_empty() {
         return Ok(Vec::new());
     }
-    match Held::load()? {
+    match SilenceRecord::load()? {
         Some(held) => Ok(held.missing()),
         None => Ok(vec![format!(
             "the monitoring was not silenced: {} failed (do its token files exist?)",
@@ -74,9 +74,11 @@ pub fn missing(config: &Config) -> Result<Vec<String>> {
 /// they have taken effect, for `[monitoring] wait` at most.
 pub async fn ensure_in_effect(config: &Config) -> Result<()> {
     let monitoring = &config.monitoring;
-    let mut held = match Held::load()? {
+    let mut held = match SilenceRecord::load()? {
         Some(held) => held,
-        None => new_record(config, monitoring.silences.iter().cloned().map(Entry::new).collect()),
+        None => {
+            new_record(config, monitoring.silences.iter().cloned().map(SilenceEntry::new).collect())
+        }
     };
     if !is_bracket_active().await? {
         // Its failure has started the service that ends the silences, unless the record shows that
@@ -108,10 +110,10 @@ pub async fn ensure_in_effect(config: &Config) -> Result<()> {
 
 /// Polls the silences that have begun, for `limit` at most. Returns those that have not taken
 /// effect.
-async fn wait_until_in_effect(held: &Held, limit: Duration) -> Vec<&Entry> {
+async fn wait_until_in_effect(held: &SilenceRecord, limit: Duration) -> Vec<&SilenceEntry> {
     let since_begin = || Timestamp::now().duration_since(held.begun).unsigned_abs();
     let started = Instant::now();
-    let mut waiting: Vec<&Entry> =
+    let mut waiting: Vec<&SilenceEntry> =
         held.silences.iter().filter(|entry| entry.error.is_none()).collect();
     loop {
         let mut next = Vec::new();
@@ -141,7 +143,7 @@ async fn wait_until_in_effect(held: &Held, limit: Duration) -> Vec<&Entry> {
 /// The end of the bracket. Does not delay anything: a timer later ends the silences that have a
 /// grace period, and those that cannot be ended now. Does not read the configuration.
 pub async fn end() -> Result<()> {
-    let Some(mut held) = Held::load()? else { return Ok(()) };
+    let Some(mut held) = SilenceRecord::load()? else { return Ok(()) };
     // If the bracket ends because its start failed, the run continues: systemd retries the start
     // with each stage, and the timer's service waits for the end of the run.
     let continues = matches!(timeout(BUS, running_executor()).await, Ok(Ok(Some(_))));
@@ -153,7 +155,7 @@ pub async fn end() -> Result<()> {
     if continues {
         return Ok(());
     }
-    let (later, now): (Vec<Entry>, Vec<Entry>) =
+    let (later, now): (Vec<SilenceEntry>, Vec<SilenceEntry>) =
         held.silences.into_iter().partition(|entry| entry.silence.system().has_grace());
     held.silences = later;
     for entry in now {
@@ -166,7 +168,7 @@ pub async fn end() -> Result<()> {
 
 /// Ends the recorded silences. Fails if one remains, so that systemd starts the service again.
 pub async fn unsilence() -> Result<()> {
-    let Some(mut held) = Held::load()? else { return Ok(()) };
+    let Some(mut held) = SilenceRecord::load()? else { return Ok(()) };
     // The failed start of the bracket also starts this service, and then the run continues.
     if held.over.is_none()
         && let Some(executor) = running_executor().await?
@@ -217,10 +219,10 @@ async fn running_executor() -> Result<Option<Unit>> {
     Ok(None)
 }
 
-fn new_record(config: &Config, silences: Vec<Entry>) -> Held {
+fn new_record(config: &Config, silences: Vec<SilenceEntry>) -> SilenceRecord {
     let begun = Timestamp::now();
     let until = begun + needed_duration(config) + SLACK;
-    Held { begun, until, over: None, silences, late: Vec::new() }
+    SilenceRecord { begun, until, over: None, silences, late: Vec::new() }
 }
 
 /// How long a silence must last if the window opened now.
@@ -232,12 +234,12 @@ fn needed_duration(config: &Config) -> SignedDuration {
 
 /// Requests the recorded silences that are configured, all at the same time, and records the
 /// results.
-async fn request(config: &Config, held: &mut Held) -> Result<()> {
+async fn request(config: &Config, held: &mut SilenceRecord) -> Result<()> {
     let records = Record::all(&RootDirectory::host()).unwrap_or_default();
     let last = records.iter().find(|record| record.outcome == Outcome::Complete);
     let downtime = last.and_then(|record| record.downtime).map(|downtime| downtime.total());
     let span = Span { from: held.begun, until: held.until, downtime };
-    let configured: Vec<&mut Entry> = held
+    let configured: Vec<&mut SilenceEntry> = held
         .silences
         .iter_mut()
         .filter(|entry| config.monitoring.silences.contains(&entry.silence))
@@ -247,7 +249,7 @@ async fn request(config: &Config, held: &mut Held) -> Result<()> {
 }
 
 /// Begins or extends one silence, and notes the result in its entry.
-async fn request_one(entry: &mut Entry, span: &Span) {
+async fn request_one(entry: &mut SilenceEntry, span: &Span) {
     let system = entry.silence.system();
     match retry_unreachable(|| system.begin(span, entry.id.as_deref())).await {
         Ok(id) => {
@@ -262,7 +264,7 @@ async fn request_one(entry: &mut Entry, span: &Span) {
 }
 
 /// Ends one silence, and logs if that fails.
-async fn try_end(entry: &Entry) -> bool {
+async fn try_end(entry: &SilenceEntry) -> bool {
     match retry_unreachable(|| end_silence(entry)).await {
         Ok(()) => {
             tracing::info!(silence = entry.name(), "ended");
@@ -275,6 +277,6 @@ async fn try_end(entry: &Entry) -> bool {
     }
 }
 
-async fn end_silence(entry: &Entry) -> Result<()> {
+async fn end_silence(entry: &SilenceEntry) -> Result<()> {
     entry.silence.system().end(entry.id.as_deref()).await.context("cannot end the silence")
 }

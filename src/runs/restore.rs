@@ -2,7 +2,7 @@
 //! plan, and the journal of the replacement.
 //!
 //! A restore first extracts all new data beside the live data. Then it renames: the live data
-//! aside, the new data into place. The [`Journal`] lists these renames, so that an interrupted
+//! aside, the new data into place. The [`RestoreJournal`] lists these renames, so that an interrupted
 //! restore can be undone or repeated. Once all new data is in place, GitLab may have run with it:
 //! from then on, a restore is only undone by request.
 
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::host::beneath::Held;
+use crate::host::beneath::KnownDirectory;
 use crate::host::identity::Account;
 use crate::host::{durable, own};
 use crate::paths::{self, RootDirectory};
@@ -159,7 +159,7 @@ pub struct RestorePlan {
     /// The snapshot of the files, if any is restored.
     pub files: Option<String>,
     /// The paths to restore, by file system.
-    pub layouts: Vec<Layout>,
+    pub layouts: Vec<StagingLayout>,
     /// Configuration that is only extracted for comparison.
     pub beside: Option<Beside>,
 }
@@ -236,17 +236,17 @@ pub struct StagedRedis {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Places {
     /// For the new data, until it is renamed into place.
-    pub staged: Held,
+    pub staged: KnownDirectory,
     /// For the replaced data, until the restore is complete.
-    pub aside: Held,
+    pub aside: KnownDirectory,
 }
 
 impl Places {
     /// Chooses the names, in `directory`. Creates nothing.
     pub fn planned(directory: &Path) -> Result<Self> {
         Ok(Self {
-            staged: Held::planned(directory, ".gitlab-backup-restore-")?,
-            aside: Held::planned(directory, ".gitlab-backup-replaced-")?,
+            staged: KnownDirectory::planned(directory, ".gitlab-backup-restore-")?,
+            aside: KnownDirectory::planned(directory, ".gitlab-backup-replaced-")?,
         })
     }
 
@@ -259,7 +259,7 @@ impl Places {
 
 /// The paths of one file system that are restored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Layout {
+pub struct StagingLayout {
     /// The two directories on that file system.
     pub places: Places,
     /// The directory for files that the run does not contain. They are kept permanently.
@@ -335,7 +335,7 @@ impl State {
 
 /// The journal of a restore that has to be finished or undone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Journal {
+pub struct RestoreJournal {
     /// The progress.
     pub state: State,
     /// When the restore started.
@@ -356,7 +356,7 @@ pub struct Journal {
     pub redis_moves: Vec<Moves>,
 }
 
-impl Journal {
+impl RestoreJournal {
     /// Reads the journal; none if no restore is unfinished.
     pub fn load(root: &RootDirectory) -> Result<Option<Self>> {
         read_json(&root.at(paths::RESTORE_JOURNAL))
@@ -439,7 +439,7 @@ pub enum Thing {
     /// A directory.
     Directory {
         /// The directory.
-        held: Held,
+        held: KnownDirectory,
         /// The account that can remove it; none for root.
         account: Option<Account>,
     },
@@ -488,7 +488,7 @@ impl Leftover {
 /// Whether the last step of a restore is due.
 pub fn is_to_finish(root: &RootDirectory) -> bool {
     let due = || -> Result<bool> {
-        Ok(Journal::load(root)?
+        Ok(RestoreJournal::load(root)?
             .is_some_and(|journal| journal.state != State::Switching && !journal.undo)
             || !Leftover::load(root)?.is_empty())
     };
@@ -498,7 +498,8 @@ pub fn is_to_finish(root: &RootDirectory) -> bool {
 /// A line for each restore whose replaced data still exists, with what happens to that.
 pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
     let mut lines: Vec<String> = Leftover::load(root)?.iter().map(ToString::to_string).collect();
-    let Some(journal) = Journal::load(root)?.filter(|journal| journal.state != State::Switching)
+    let Some(journal) =
+        RestoreJournal::load(root)?.filter(|journal| journal.state != State::Switching)
     else {
         return Ok(lines);
     };
@@ -530,7 +531,7 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-impl Journal {
+impl RestoreJournal {
     /// The names of the replaced databases and directories.
     fn aside(&self) -> Vec<String> {
         let databases =

@@ -8,6 +8,7 @@
 pub mod alternates;
 mod archive;
 mod capture;
+pub mod fssnapshot;
 pub mod links;
 pub mod mounted;
 pub mod object_storage;
@@ -44,8 +45,6 @@ pub use restore::{stage_configuration, stage_files};
 pub use store::FileStore;
 pub use verify::{ensure_git_installed, fsck};
 
-/// The directory of the recorded parts, one JSON file each. The manifest is written from it.
-pub(crate) const PARTS: &str = "/var/lib/gitlab-backup/staging/parts";
 /// The name of the part that holds the files.
 pub const FILES: &str = "files";
 /// The name under which a first pass is stored. It is never part of a run.
@@ -162,7 +161,7 @@ fn is_recorded(name: &str) -> bool {
 
 /// The file that records the part `name`.
 fn part_record(name: &str) -> PathBuf {
-    Path::new(PARTS).join(format!("{name}.json"))
+    Path::new(paths::PARTS).join(format!("{name}.json"))
 }
 
 /// Shows the progress of a part in the unit's status (sd_notify(3) `STATUS=`), once a second.

@@ -1,12 +1,12 @@
 //! Removes the directories of a finished restore, and records those that cannot be removed.
 
-use crate::host::beneath::Held;
+use crate::host::beneath::KnownDirectory;
 use crate::host::identity::Account;
 use crate::runs::restore::{Leftover, Thing};
 
 /// Removes a directory with the rights of `account`, or of root if there is none. Returns it as a
 /// leftover if that fails.
-pub(super) fn remove(held: &Held, account: Option<Account>) -> Option<Leftover> {
+pub(super) fn remove(held: &KnownDirectory, account: Option<Account>) -> Option<Leftover> {
     let removed = match account {
         Some(account) => account.act(|| held.remove()),
         None => held.remove(),
@@ -17,7 +17,7 @@ pub(super) fn remove(held: &Held, account: Option<Account>) -> Option<Leftover> 
 
 /// Tries again to remove the leftover of an earlier restore. Returns it if it is still there.
 pub(crate) fn retry(
-    held: &Held,
+    held: &KnownDirectory,
     account: Option<Account>,
     leftover: &Leftover,
 ) -> Option<Leftover> {
@@ -30,10 +30,10 @@ pub(crate) fn retry(
 }
 
 /// Leaves a directory to the admin: it holds data that exists nowhere else.
-pub(super) fn keep(held: &Held, why: String) -> Leftover {
+pub(super) fn keep(held: &KnownDirectory, why: String) -> Leftover {
     Leftover { thing: directory(held, None), why, by_hand: true }
 }
 
-fn directory(held: &Held, account: Option<Account>) -> Thing {
+fn directory(held: &KnownDirectory, account: Option<Account>) -> Thing {
     Thing::Directory { held: held.clone(), account }
 }

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::FileType;
 
-use crate::host::beneath::{Directory, Held, is_missing};
-use crate::runs::restore::{Layout, Move, Moves, Places, Root};
+use crate::host::beneath::{Directory, KnownDirectory, is_missing};
+use crate::runs::restore::{Move, Moves, Places, Root, StagingLayout};
 
 use placing::Placing;
 
@@ -25,7 +25,7 @@ const LOST_FOUND: &str = "lost+found";
 ///
 /// # Errors
 /// If a path is not staged.
-pub(super) fn plan(layout: &Layout) -> Result<Moves> {
+pub(super) fn plan(layout: &StagingLayout) -> Result<Moves> {
     let staged = layout.places.staged.open()?;
     let mut steps = Vec::new();
     for root in &layout.roots {
@@ -219,7 +219,7 @@ fn make_parents(live: &Path, staged: &Directory, inside: &Path) -> Result<(Direc
 
 /// Gives the roots that are mount points, which are not renamed, the owner and mode that they had
 /// in the run.
-pub(super) fn adopt_mounts(layout: &Layout) -> Result<()> {
+pub(super) fn adopt_mounts(layout: &StagingLayout) -> Result<()> {
     let staged = layout.places.staged.open()?;
     for Root { path, .. } in layout.roots.iter().filter(|root| root.mount) {
         Directory::open(path)?.adopt(&staged.below(below(path))?)?;
@@ -229,7 +229,7 @@ pub(super) fn adopt_mounts(layout: &Layout) -> Result<()> {
 
 /// Lists the paths at or below `live` that the staged data does not have. A directory that is
 /// missing there is listed without its contents.
-pub(super) fn list_only_live(live: &Path, staged: &Held) -> Result<Vec<PathBuf>> {
+pub(super) fn list_only_live(live: &Path, staged: &KnownDirectory) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let Some((parent, name)) = parent(live)? else { return Ok(found) };
     let Some(stat) = parent.look(Path::new(&name))? else { return Ok(found) };

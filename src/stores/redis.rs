@@ -4,6 +4,7 @@
 mod bounded;
 pub(crate) mod connection;
 mod drill;
+mod keys;
 pub(crate) mod process;
 pub(crate) mod rdb;
 pub(crate) mod remote;

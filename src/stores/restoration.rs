@@ -17,7 +17,7 @@ use crate::host::secret;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::record::read_json;
-use crate::runs::restore::{Journal, Leftover, Request, RestorePlan};
+use crate::runs::restore::{Leftover, Request, RestoreJournal, RestorePlan};
 use crate::runs::{Manifest, Part};
 use crate::stores::space::Needed;
 use crate::systemd::ServiceManager;
@@ -95,14 +95,14 @@ pub trait Restoration {
     }
 
     /// Adds to the journal what [`put`](Self::put) is going to change. Changes no live data.
-    async fn prepare(&mut self, journal: &mut Journal) -> Result<()>;
+    async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()>;
 
     /// Puts the new data in place of the old data.
-    async fn put(&mut self, journal: &Journal, manager: &dyn ServiceManager) -> Result<()>;
+    async fn put(&mut self, journal: &RestoreJournal, manager: &dyn ServiceManager) -> Result<()>;
 
     /// Commits what [`put`](Self::put) has left in an open transaction. Called when
     /// [`put`](Self::put) has succeeded for every store.
-    async fn commit(&mut self, _journal: &Journal) -> Result<()> {
+    async fn commit(&mut self, _journal: &RestoreJournal) -> Result<()> {
         Ok(())
     }
 
@@ -113,22 +113,22 @@ pub trait Restoration {
     ///
     /// # Errors
     /// If some of the old data is gone.
-    async fn prove(&mut self, journal: &Journal) -> Result<()>;
+    async fn prove(&mut self, journal: &RestoreJournal) -> Result<()>;
 
     /// Removes old data that cannot be put back any more from the journal: a restore that is
     /// repeated does not need it. Returns the reason for each.
-    fn forgo(&self, _journal: &mut Journal) -> Vec<String> {
+    fn forgo(&self, _journal: &mut RestoreJournal) -> Vec<String> {
         Vec::new()
     }
 
     /// Puts the old data back where somebody else can prevent it, entirely or not at all. Called
     /// for every store before [`move_back`](Self::move_back) is called for any store.
-    async fn switch_back(&mut self, _journal: &Journal) -> Result<(), Refused> {
+    async fn switch_back(&mut self, _journal: &RestoreJournal) -> Result<(), Refused> {
         Ok(())
     }
 
     /// Puts the old data back by renames, which nobody else can prevent.
-    fn move_back(&self, _journal: &Journal) -> Result<()> {
+    fn move_back(&self, _journal: &RestoreJournal) -> Result<()> {
         Ok(())
     }
 
@@ -146,7 +146,7 @@ pub trait Restoration {
     async fn unstage(&mut self, plan: &RestorePlan) -> Result<()>;
 
     /// Removes the old data. Returns what could not be removed.
-    async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>>;
+    async fn finish(&mut self, journal: &RestoreJournal) -> Result<Vec<Leftover>>;
 
     /// Tries again to remove what an earlier [`finish`](Self::finish) left. Returns `None` if the
     /// leftover is not this store's, and `Some(None)` if it is removed now.

@@ -32,8 +32,8 @@ pub trait Store {
     }
 
     /// Reads from the staging directory what the manifest records about the capture.
-    fn captured(&self) -> Result<Captured> {
-        Ok(Captured::default())
+    fn captured(&self) -> Result<Contribution> {
+        Ok(Contribution::default())
     }
 
     /// Reads the store's part back, as thoroughly as the inspection's depth says, and reports each
@@ -60,7 +60,7 @@ pub trait Store {
 
 /// What a store's capture adds to the manifest.
 #[derive(Debug, Default)]
-pub struct Captured {
+pub struct Contribution {
     /// The servers and their versions.
     pub versions: Vec<Component>,
     /// The databases.

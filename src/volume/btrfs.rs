@@ -18,7 +18,7 @@ use crate::host::{own, process};
 use crate::paths;
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
+use super::{Mount, VolumeKind, VolumePlace, VolumeSnapshot, Volumes, has_our_name};
 
 /// The inode number of every subvolume's root (linux/btrfs_tree.h, BTRFS_FIRST_FREE_OBJECTID).
 const ROOT_INODE: u64 = 256;
@@ -36,7 +36,7 @@ struct Subvolume<'a> {
     path: &'a Path,
 }
 
-/// A subvolume in the notation of [`Snapshot::origin`].
+/// A subvolume in the notation of [`VolumeSnapshot::origin`].
 fn origin(device: &str, path: &Path) -> String {
     format!("{device}{SEPARATOR}{}", path.display())
 }
@@ -51,7 +51,7 @@ impl<'a> Subvolume<'a> {
 }
 
 impl Volumes for Btrfs {
-    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<VolumePlace, String>> {
         if mount.kind != "btrfs" {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
@@ -74,10 +74,10 @@ impl Volumes for Btrfs {
             )));
         }
         let inside = whole.strip_prefix(subvolume).unwrap_or(&whole).to_owned();
-        Ok(Ok(Place { origin: origin(&mount.source, subvolume), inside }))
+        Ok(Ok(VolumePlace { origin: origin(&mount.source, subvolume), inside }))
     }
 
-    fn prepare(&self, snapshot: &Snapshot) -> Result<()> {
+    fn prepare(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let top = Directory::open(&mounted_top(Subvolume::parse(&snapshot.origin)?.device)?)?;
         if snapshot_directory(&top)?.is_some() {
             return Ok(());
@@ -87,7 +87,7 @@ impl Volumes for Btrfs {
         })
     }
 
-    fn take(&self, snapshot: &Snapshot) -> Result<()> {
+    fn take(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let subvolume = Subvolume::parse(&snapshot.origin)?;
         let top = Directory::open(&mount_point(subvolume.device))?;
         let directory = snapshot_directory(&top)?
@@ -103,7 +103,7 @@ impl Volumes for Btrfs {
         process::run(&mut command).map(drop)
     }
 
-    fn mount(&self, snapshot: &Snapshot) -> Result<()> {
+    fn mount(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let device = Subvolume::parse(&snapshot.origin)?.device;
         let number = subvolume_number(&Directory::open(&mount_point(device))?, &snapshot.name)?;
         let number = number.with_context(|| {
@@ -120,11 +120,11 @@ impl Volumes for Btrfs {
         .map(drop)
     }
 
-    fn ensure_intact(&self, _: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, _: &VolumeSnapshot) -> Result<()> {
         Ok(())
     }
 
-    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         if snapshot.at.is_absolute() {
             unmount(&snapshot.at)?;
         }
@@ -155,7 +155,7 @@ impl Volumes for Btrfs {
         unmount(&path)
     }
 
-    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
+    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<VolumeSnapshot>> {
         let mut devices: Vec<&str> = mounts
             .iter()
             .filter(|mount| mount.kind == "btrfs")
@@ -174,8 +174,8 @@ impl Volumes for Btrfs {
             if names.is_empty() {
                 unmount(&path)?;
             }
-            let snapshot = |name| Snapshot {
-                kind: Kind::Btrfs,
+            let snapshot = |name| VolumeSnapshot {
+                kind: VolumeKind::Btrfs,
                 origin: origin(device, Path::new("")),
                 name,
                 at: PathBuf::new(),

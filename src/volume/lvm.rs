@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::host::{own, process};
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
+use super::{Mount, VolumeKind, VolumePlace, VolumeSnapshot, Volumes, has_our_name};
 
 /// The file systems whose snapshots can be mounted at the same time as the original.
 const FILES: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];
@@ -137,7 +137,7 @@ impl<'a> Origin<'a> {
 }
 
 impl Volumes for Lvm {
-    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<VolumePlace, String>> {
         if !mount.source.starts_with("/dev/") {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
@@ -176,10 +176,10 @@ impl Volumes for Lvm {
             thin: volume.is_thin(),
             files: &mount.kind,
         };
-        Ok(Ok(Place { origin: origin.text(), inside }))
+        Ok(Ok(VolumePlace { origin: origin.text(), inside }))
     }
 
-    fn prepare(&self, _: &Snapshot) -> Result<()> {
+    fn prepare(&self, _: &VolumeSnapshot) -> Result<()> {
         // For any snapshot, lvcreate runs modprobe(8), which the unit must not. The kernel loads the
         // module itself when it is asked for the version. The space of a classic snapshot could be
         // allocated now too, but converting it in the window takes longer than creating it there.
@@ -197,7 +197,7 @@ impl Volumes for Lvm {
         Ok(())
     }
 
-    fn take(&self, snapshot: &Snapshot) -> Result<()> {
+    fn take(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let origin = Origin::parse(&snapshot.origin)?;
         let mut command = lvm("lvcreate");
         command.args(["-qq", "--yes", "--snapshot", "--name", &snapshot.name, "--addtag", TAG]);
@@ -209,7 +209,7 @@ impl Volumes for Lvm {
         process::run(command.arg(format!("{}/{}", origin.group, origin.name))).map(drop)
     }
 
-    fn mount(&self, snapshot: &Snapshot) -> Result<()> {
+    fn mount(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let origin = Origin::parse(&snapshot.origin)?;
         if origin.thin {
             // A thin snapshot has a flag that prevents accidental activation.
@@ -240,12 +240,12 @@ impl Volumes for Lvm {
         process::run(&mut command).map(drop)
     }
 
-    fn ensure_intact(&self, snapshot: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let origin = Origin::parse(&snapshot.origin)?;
         ensure_intact(&list()?, &origin, snapshot, &self.size)
     }
 
-    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         unmount(&snapshot.at)?;
         let origin = Origin::parse(&snapshot.origin)?;
         let volumes = list()?;
@@ -279,7 +279,7 @@ impl Volumes for Lvm {
         .map(drop)
     }
 
-    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
+    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<VolumeSnapshot>> {
         if process::find("lvs", process::search_path()).is_none() {
             return Ok(Vec::new());
         }
@@ -314,10 +314,10 @@ fn list() -> Result<Vec<Volume>> {
 fn parse(json: &str) -> Result<Vec<Volume>> {
     #[derive(Deserialize)]
     struct Output {
-        report: Vec<Report>,
+        report: Vec<LvmReport>,
     }
     #[derive(Deserialize)]
-    struct Report {
+    struct LvmReport {
         #[serde(default)]
         lv: Vec<Volume>,
     }
@@ -344,7 +344,7 @@ fn of<'a>(volumes: &'a [Volume], source: &str) -> Option<&'a Volume> {
 }
 
 /// The likely reason why a classic snapshot cannot be read.
-pub(super) fn unreadable(snapshot: &Snapshot) -> Option<String> {
+pub(super) fn unreadable(snapshot: &VolumeSnapshot) -> Option<String> {
     let origin = Origin::parse(&snapshot.origin).ok().filter(|origin| !origin.thin)?;
     let (group, name) = (origin.group, origin.name);
     Some(format!(
@@ -355,7 +355,7 @@ pub(super) fn unreadable(snapshot: &Snapshot) -> Option<String> {
 fn ensure_intact(
     volumes: &[Volume],
     origin: &Origin,
-    snapshot: &Snapshot,
+    snapshot: &VolumeSnapshot,
     size: &str,
 ) -> Result<()> {
     let named = |name: &str| {
@@ -392,7 +392,7 @@ fn ensure_intact(
 
 /// The snapshots with the name and tag of this program, of mounted volumes only: a volume group that
 /// several hosts share has snapshots of other hosts too.
-fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<Snapshot> {
+fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<VolumeSnapshot> {
     let mut found = Vec::new();
     for mount in mounts {
         let Some(volume) = of(volumes, &mount.source) else { continue };
@@ -410,9 +410,9 @@ fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<Snapshot> {
         }
         .text();
         for left in volumes.iter().filter(left) {
-            if found.iter().all(|found: &Snapshot| found.name != left.name) {
-                found.push(Snapshot {
-                    kind: Kind::Lvm,
+            if found.iter().all(|found: &VolumeSnapshot| found.name != left.name) {
+                found.push(VolumeSnapshot {
+                    kind: VolumeKind::Lvm,
                     origin: origin.clone(),
                     name: left.name.clone(),
                     at: PathBuf::new(),
@@ -482,9 +482,9 @@ mod tests {
         }
     }
 
-    fn snapshot(origin: &str, name: &str) -> Snapshot {
-        Snapshot {
-            kind: Kind::Lvm,
+    fn snapshot(origin: &str, name: &str) -> VolumeSnapshot {
+        VolumeSnapshot {
+            kind: VolumeKind::Lvm,
             origin: origin.to_owned(),
             name: name.to_owned(),
             at: PathBuf::new(),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::host::{own, process};
 
 use super::unmount::unmount;
-use super::{Kind, Mount, Place, Snapshot, Volumes, has_our_name};
+use super::{Mount, VolumeKind, VolumePlace, VolumeSnapshot, Volumes, has_our_name};
 
 /// Datasets.
 #[derive(Default)]
@@ -65,12 +65,12 @@ impl Zfs {
     }
 }
 
-fn full(snapshot: &Snapshot) -> String {
+fn full(snapshot: &VolumeSnapshot) -> String {
     format!("{}@{}", snapshot.origin, snapshot.name)
 }
 
 impl Volumes for Zfs {
-    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<Place, String>> {
+    fn locate(&self, mount: &Mount, path: &Path) -> Result<Result<VolumePlace, String>> {
         if mount.kind != "zfs" {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
@@ -79,18 +79,18 @@ impl Volumes for Zfs {
         }
         let below = path.strip_prefix(&mount.target).context("the path is not below its mount")?;
         let inside = mount.root.strip_prefix("/").unwrap_or(&mount.root).join(below);
-        Ok(Ok(Place { origin: mount.source.clone(), inside }))
+        Ok(Ok(VolumePlace { origin: mount.source.clone(), inside }))
     }
 
-    fn prepare(&self, _: &Snapshot) -> Result<()> {
+    fn prepare(&self, _: &VolumeSnapshot) -> Result<()> {
         Ok(())
     }
 
-    fn take(&self, snapshot: &Snapshot) -> Result<()> {
+    fn take(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         process::run(self.command("zfs").args(["snapshot", &full(snapshot)])).map(drop)
     }
 
-    fn mount(&self, snapshot: &Snapshot) -> Result<()> {
+    fn mount(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         own::make(&snapshot.at)?;
         // Not through .zfs/snapshot: the kernel mounts and unmounts there automatically, outside of
         // the unit's mount namespace, and the dataset may hide it.
@@ -99,12 +99,12 @@ impl Volumes for Zfs {
             .map(drop)
     }
 
-    fn ensure_intact(&self, _: &Snapshot) -> Result<()> {
+    fn ensure_intact(&self, _: &VolumeSnapshot) -> Result<()> {
         // A full pool refuses new data and loses none.
         Ok(())
     }
 
-    fn remove(&self, snapshot: &Snapshot) -> Result<()> {
+    fn remove(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         // zfs(8) would also accept a list, a range, or a whole dataset.
         ensure!(
             has_our_name(&snapshot.name) && !snapshot.origin.contains('@'),
@@ -124,7 +124,7 @@ impl Volumes for Zfs {
         Ok(())
     }
 
-    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<Snapshot>> {
+    fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<VolumeSnapshot>> {
         let mut datasets: Vec<&str> = mounts
             .iter()
             .filter(|mount| mount.kind == "zfs")
@@ -135,8 +135,8 @@ impl Volumes for Zfs {
         datasets.dedup();
         let mut found = Vec::new();
         for dataset in datasets {
-            let snapshot = |name| Snapshot {
-                kind: Kind::Zfs,
+            let snapshot = |name| VolumeSnapshot {
+                kind: VolumeKind::Zfs,
                 origin: dataset.to_owned(),
                 name,
                 at: PathBuf::new(),
@@ -177,7 +177,7 @@ mod tests {
         };
         assert_eq!(
             place(&mount("tank/git")),
-            Ok(Place { origin: "tank/git".to_owned(), inside: "repositories".into() })
+            Ok(VolumePlace { origin: "tank/git".to_owned(), inside: "repositories".into() })
         );
         // A part of it, mounted with --bind.
         let part = Mount { root: "/data".into(), ..mount("tank/git") };
@@ -193,8 +193,8 @@ mod tests {
     fn with_a_fake_a_snapshot_is_made_mounted_found_and_removed_and_no_other() {
         let (zfs, state) = fake();
         let at = state.path().join("at");
-        let snapshot = Snapshot {
-            kind: Kind::Zfs,
+        let snapshot = VolumeSnapshot {
+            kind: VolumeKind::Zfs,
             origin: "tank/git".to_owned(),
             name: NAME.to_owned(),
             at: at.clone(),
@@ -211,7 +211,7 @@ mod tests {
         let left = zfs
             .leftovers(&[mount("tank/git"), mount("tank/git"), mount(&full(&snapshot))])
             .unwrap();
-        assert_eq!(left, [Snapshot { at: PathBuf::new(), ..snapshot.clone() }]);
+        assert_eq!(left, [VolumeSnapshot { at: PathBuf::new(), ..snapshot.clone() }]);
         zfs.remove(&snapshot).unwrap();
         zfs.remove(&snapshot).unwrap();
         assert_eq!(zfs.leftovers(&[mount("tank/git")]).unwrap(), []);
@@ -238,8 +238,8 @@ mod tests {
     #[test]
     fn what_is_gone_is_undone_and_what_is_not_ours_is_refused() {
         let (zfs, _state) = fake();
-        let snapshot = |origin: &str, name: &str| Snapshot {
-            kind: Kind::Zfs,
+        let snapshot = |origin: &str, name: &str| VolumeSnapshot {
+            kind: VolumeKind::Zfs,
             origin: origin.to_owned(),
             name: name.to_owned(),
             at: PathBuf::new(),

@@ -8,7 +8,7 @@ use gitlab_backup::executor;
 use gitlab_backup::gitlab::window;
 use gitlab_backup::machine::Base;
 use gitlab_backup::paths;
-use gitlab_backup::runs::restore::{Journal, Request, RestorePlan, State};
+use gitlab_backup::runs::restore::{Request, RestoreJournal, RestorePlan, State};
 use gitlab_backup::runs::{Kind, Record, paused};
 use jiff::Timestamp;
 
@@ -55,7 +55,7 @@ impl Host {
 
     /// How far the replacement is.
     pub fn replaced(&self) -> Option<State> {
-        Journal::load(&self.root).unwrap().map(|journal| journal.state)
+        RestoreJournal::load(&self.root).unwrap().map(|journal| journal.state)
     }
 }
 
@@ -86,7 +86,7 @@ impl Real {
             let work = work(process);
             async move {
                 ends_well(work.await)?;
-                let journal = Journal {
+                let journal = RestoreJournal {
                     state: State::Staging,
                     started: Timestamp::UNIX_EPOCH,
                     switched: None,
@@ -119,7 +119,7 @@ impl Real {
             let work = work(process);
             async move {
                 ends_well(work.await)?;
-                Journal::clear(&own.root)
+                RestoreJournal::clear(&own.root)
             }
         })
     }
@@ -127,20 +127,22 @@ impl Real {
     /// Removes what was staged, if nothing of it took its place.
     pub fn unstage_restore(self) -> Program {
         self.program(|own, _| async move {
-            match Journal::load(&own.root)? {
-                Some(journal) if journal.state == State::Staging => Journal::clear(&own.root),
+            match RestoreJournal::load(&own.root)? {
+                Some(journal) if journal.state == State::Staging => {
+                    RestoreJournal::clear(&own.root)
+                }
                 _ => Ok(()),
             }
         })
     }
 
     fn reached(&self, state: State) -> Result<()> {
-        let mut journal = Journal::load(&self.root)?.expect("undo has begun a journal");
+        let mut journal = RestoreJournal::load(&self.root)?.expect("undo has begun a journal");
         journal.state = state;
         self.save(&journal)
     }
 
-    fn save(&self, journal: &Journal) -> Result<()> {
+    fn save(&self, journal: &RestoreJournal) -> Result<()> {
         let directory: PathBuf = self.root.at(paths::RESTORE);
         std::fs::create_dir_all(directory)?;
         journal.save(&self.root)

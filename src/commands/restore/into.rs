@@ -166,7 +166,7 @@ fn extract_pools(
     config: &Config,
     part: &Part,
     target: &Directory,
-    first: alternates::Found,
+    first: alternates::FoundRepositories,
 ) -> Result<()> {
     let mut open = vec![first];
     let mut wrong = Vec::new();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::rules::{self, Refusal};
-use super::{Checker, Defaults, Place, Section};
+use super::{Checker, Defaults, KeyPlace, Section};
 use crate::config::raw::{self, Field};
 use crate::config::{EngineName, Files, Method};
 use crate::frozen::Exclude;
@@ -15,7 +15,7 @@ use crate::frozen::Exclude;
 const LVM_SNAPSHOT_SIZE: &str = "10%ORIGIN";
 
 /// The table of a `[[files.path]]`: its place, its path, and its method if it has one.
-type PathTable = (Place, PathBuf, Option<Method>);
+type PathTable = (KeyPlace, PathBuf, Option<Method>);
 
 pub(super) fn check(
     checker: &mut Checker,
@@ -79,7 +79,7 @@ pub(super) fn check(
 /// the layout that are.
 fn choose_configuration(
     checker: &mut Checker,
-    configured: Option<Vec<(Place, PathBuf)>>,
+    configured: Option<Vec<(KeyPlace, PathBuf)>>,
     paths: &[PathBuf],
     defaults: &Defaults,
 ) -> Vec<PathBuf> {
@@ -107,7 +107,7 @@ fn refuse_beside_command(
     checker: &mut Checker,
     section: &Section,
     raw: &raw::Files,
-    table: Option<Place>,
+    table: Option<KeyPlace>,
 ) {
     let given = raw.paths.as_ref().filter(|list| !list.get_ref().is_empty());
     let exclude = raw.exclude.as_ref().filter(|list| !list.get_ref().is_empty());
@@ -231,7 +231,7 @@ fn lvm_size(text: &str) -> Result<String, Refusal> {
 }
 
 /// Refuses paths inside another path: they would be saved and restored twice.
-fn refuse_nested(checker: &mut Checker, paths: &[(Place, PathBuf)]) {
+fn refuse_nested(checker: &mut Checker, paths: &[(KeyPlace, PathBuf)]) {
     for (place, path) in paths {
         if let Some((outer, around)) =
             paths.iter().find(|(_, other)| path != other && path.starts_with(other))
@@ -248,7 +248,11 @@ fn refuse_nested(checker: &mut Checker, paths: &[(Place, PathBuf)]) {
 }
 
 /// Refuses the first pattern that excludes the whole of a path that is to be saved.
-fn refuse_excluding_paths(checker: &mut Checker, exclude: &[(Place, String)], paths: &[PathBuf]) {
+fn refuse_excluding_paths(
+    checker: &mut Checker,
+    exclude: &[(KeyPlace, String)],
+    paths: &[PathBuf],
+) {
     let patterns: Vec<String> = exclude.iter().map(|(_, pattern)| pattern.clone()).collect();
     let leaves_out = |patterns: &[String], path: &PathBuf| {
         Exclude::new(patterns).is_ok_and(|exclude| exclude.leaves_out(path))

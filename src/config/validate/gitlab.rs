@@ -2,7 +2,7 @@
 
 use super::rules::{self, Refusal};
 use super::{Checker, Section, Units, proxy};
-use crate::config::found::{Defaults, Found};
+use crate::config::found::{Defaults, HostFacts};
 use crate::config::host::Host;
 use crate::config::layout::{self, LAYOUTS, Layout, SUPERVISOR};
 use crate::config::{Gitlab, Proxy, Quiesce, ReadinessUrl, raw};
@@ -23,7 +23,7 @@ pub(super) fn check(
     section: &Section,
     raw: raw::Gitlab,
     context: Context,
-) -> (Gitlab, Defaults, Found) {
+) -> (Gitlab, Defaults, HostFacts) {
     let layout = choose_layout(checker, section, &raw, context.units);
     let found =
         layout.map(|layout| layout::found(layout, context.host, context.units)).unwrap_or_default();

@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::rules::{self, Refusal};
-use super::{Checker, Defaults, Place, Section};
+use super::{Checker, Defaults, KeyPlace, Section};
 use crate::config::raw::{self, Field};
 use crate::config::{Redis, RedisAddress};
 use crate::values::Timespan;
@@ -33,7 +33,7 @@ pub(super) fn check(
         }];
     };
     let only = list.len() == 1;
-    let mut accepted: Vec<(Place, Redis)> = Vec::new();
+    let mut accepted: Vec<(KeyPlace, Redis)> = Vec::new();
     for (index, element) in list.into_iter().enumerate() {
         let section = Section::of(format!("redis[{index}]"), Some(&element));
         let raw = element.into_inner();

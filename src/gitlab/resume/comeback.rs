@@ -34,7 +34,7 @@ struct Attempts {
 }
 
 /// The state of a unit, as far as resume must act on it.
-enum Progress {
+enum UnitComeback {
     /// Runs.
     Up,
     /// Cannot run again. The reason, to be appended to "was running before".
@@ -115,25 +115,25 @@ impl<'a> Comeback<'a> {
             let unit = &paused.unit;
             let state = self.view.state(unit).await?;
             match self.progress(&state) {
-                Progress::Up => {
+                UnitComeback::Up => {
                     self.ran.insert(unit.clone());
                     self.gone.remove(unit);
                     continue;
                 }
-                Progress::Lost(why) => {
+                UnitComeback::Lost(why) => {
                     tracing::error!(unit, "was running before{why}");
                     self.forget(unit)?;
                     continue;
                 }
-                Progress::Changing => {}
-                Progress::Stopping => {
+                UnitComeback::Changing => {}
+                UnitComeback::Stopping => {
                     self.kill_if_stuck(unit).await?;
                     // systemd runs the start after the stop.
                     if self.tried(unit) == 0 {
                         self.start(&paused).await?;
                     }
                 }
-                Progress::Down => self.start(&paused).await?,
+                UnitComeback::Down => self.start(&paused).await?,
             }
             waiting.push(unit.clone());
         }
@@ -144,33 +144,35 @@ impl<'a> Comeback<'a> {
     }
 
     /// Decides what to do about a unit.
-    fn progress(&mut self, state: &UnitState) -> Progress {
+    fn progress(&mut self, state: &UnitState) -> UnitComeback {
         let unit = &state.name;
         let is_down = state.active.is_down();
         if is_down && ["not-found", "masked"].contains(&state.load.as_str()) {
-            return Progress::Lost(format!(
+            return UnitComeback::Lost(format!(
                 " and is {} now: it cannot be started again",
                 state.load
             ));
         }
         if let Some(why) = self.reason_to_give_up(state) {
-            return Progress::Lost(why);
+            return UnitComeback::Lost(why);
         }
         let progress = match state.active {
             // A job of a running unit may be a stop that waits for another unit.
             ActiveState::Active | ActiveState::Reloading if !state.has_job() => {
-                return Progress::Up;
+                return UnitComeback::Up;
             }
             // It has run since the window: an admin stops it, or systemd restarts it.
-            ActiveState::Deactivating if self.ran.contains(unit) => return Progress::Changing,
-            ActiveState::Deactivating => Progress::Stopping,
-            ActiveState::Active | ActiveState::Reloading if self.tried(unit) == 0 => Progress::Down,
-            ActiveState::Inactive | ActiveState::Failed if !state.has_job() => Progress::Down,
-            _ => Progress::Changing,
+            ActiveState::Deactivating if self.ran.contains(unit) => return UnitComeback::Changing,
+            ActiveState::Deactivating => UnitComeback::Stopping,
+            ActiveState::Active | ActiveState::Reloading if self.tried(unit) == 0 => {
+                UnitComeback::Down
+            }
+            ActiveState::Inactive | ActiveState::Failed if !state.has_job() => UnitComeback::Down,
+            _ => UnitComeback::Changing,
         };
         let is_undecided = self.cancelled.contains(unit) || is_down && self.may_be_admin_stop(unit);
         match progress {
-            Progress::Down if is_undecided => Progress::Changing,
+            UnitComeback::Down if is_undecided => UnitComeback::Changing,
             other => other,
         }
     }

@@ -14,16 +14,16 @@ use crate::host::random;
 /// A directory that this program has created. It is identified by its inode and not only by its
 /// name, because the owner of the parent directory can exchange it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct KnownDirectory {
     /// The path.
     pub path: PathBuf,
     /// The inode number; none before it is created.
     inode: Option<u64>,
 }
 
-impl Held {
+impl KnownDirectory {
     /// Chooses a name in `parent`: `prefix` and an unpredictable rest. Record it before
-    /// [`Held::make`], so that the directory can be found after a crash.
+    /// [`KnownDirectory::make`], so that the directory can be found after a crash.
     ///
     /// # Errors
     /// If the kernel provides no random bytes.

@@ -116,14 +116,14 @@ pub fn trusted(path: &Path) -> Result<()> {
 }
 
 /// An opened component of a path.
-struct Step {
+struct PathStep {
     fd: OwnedFd,
     stat: Stat,
     /// The first component so far that other users can change.
     foreign: Option<PathBuf>,
 }
 
-fn root() -> Result<Step> {
+fn root() -> Result<PathStep> {
     let fd = rustix::fs::openat(
         CWD,
         "/",
@@ -131,11 +131,11 @@ fn root() -> Result<Step> {
         Mode::empty(),
     )?;
     let stat = rustix::fs::fstat(&fd)?;
-    Ok(Step { fd, stat, foreign: None })
+    Ok(PathStep { fd, stat, foreign: None })
 }
 
 /// Opens `path`, one component at a time.
-fn walk(path: &Path) -> Result<Step> {
+fn walk(path: &Path) -> Result<PathStep> {
     let path = &std::path::absolute(path)?;
     let (mut here, mut above, mut shown) = (root()?, Vec::new(), PathBuf::from("/"));
     let mut names: Vec<OsString> = Vec::new();
@@ -178,7 +178,7 @@ fn walk(path: &Path) -> Result<Step> {
             || !ours(&stat)
             || (stat.st_mode & OTHERS != 0 && stat.st_mode & STICKY == 0);
         let foreign = here.foreign.clone().or_else(|| changeable.then(|| shown.clone()));
-        above.push(std::mem::replace(&mut here, Step { fd, stat, foreign }));
+        above.push(std::mem::replace(&mut here, PathStep { fd, stat, foreign }));
     }
     Ok(here)
 }

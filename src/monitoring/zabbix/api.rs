@@ -23,13 +23,13 @@ pub(super) struct Api {
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct ApiReply {
     result: Option<Value>,
-    error: Option<Refusal>,
+    error: Option<ApiError>,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct ApiError {
     code: i64,
     message: String,
     #[serde(default)]
@@ -89,7 +89,7 @@ impl Api {
             "{shown} answers {}: is that the URL of Zabbix' api_jsonrpc.php?",
             answer.status
         );
-        let reply: Reply = answer.json().with_context(|| {
+        let reply: ApiReply = answer.json().with_context(|| {
             format!("{shown} ({method}): is that the URL of Zabbix' api_jsonrpc.php?")
         })?;
         if let Some(error) = reply.error {

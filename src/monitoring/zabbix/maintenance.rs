@@ -47,7 +47,7 @@ struct Existing {
 }
 
 #[derive(Deserialize)]
-struct Host {
+struct ZabbixHost {
     hostid: String,
     host: String,
     #[serde(default)]
@@ -62,7 +62,7 @@ struct Group {
 
 /// The hosts and groups of the maintenance, as Zabbix knows them.
 struct Targets {
-    hosts: Vec<Host>,
+    hosts: Vec<ZabbixHost>,
     groups: Vec<Group>,
 }
 
@@ -184,7 +184,7 @@ impl Maintenance {
     async fn is_in_effect(&self) -> Result<bool> {
         let api = self.connect().await?;
         let targets = self.targets(&api).await?;
-        let mut hosts: Vec<Host> = Vec::new();
+        let mut hosts: Vec<ZabbixHost> = Vec::new();
         for (key, ids) in [
             ("hostids", targets.hosts.iter().map(|host| &host.hostid).collect::<Vec<_>>()),
             ("groupids", targets.groups.iter().map(|group| &group.groupid).collect()),
@@ -195,7 +195,7 @@ impl Maintenance {
             }
             let output = ["hostid", "host", "maintenance_status"];
             let params = json!({"output": output, key: ids, "monitored_hosts": true});
-            hosts.extend(typed::<Vec<Host>>(api.call("host.get", params).await?)?);
+            hosts.extend(typed::<Vec<ZabbixHost>>(api.call("host.get", params).await?)?);
         }
         Ok(hosts.iter().all(|host| host.maintenance_status == "1"))
     }

@@ -87,7 +87,7 @@ impl fmt::Display for Address {
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct TrapperReply {
     response: String,
     #[serde(default)]
     info: String,
@@ -257,7 +257,7 @@ async fn exchange(node: &Address, data: &serde_json::Value) -> Result<String> {
             return Err(Unreachable(format!("{node} did not answer within {TIMEOUT:?}")).into());
         }
     };
-    let reply: Reply = serde_json::from_slice(&reply)
+    let reply: TrapperReply = serde_json::from_slice(&reply)
         .with_context(|| format!("{node} answers, but not as a Zabbix server does"))?;
     ensure!(reply.response == "success", "{node} answers '{}': {}", reply.response, reply.info);
     Ok(reply.info)

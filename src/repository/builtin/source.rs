@@ -16,7 +16,7 @@ use rustic_core::{
 };
 
 use crate::frozen::{
-    self, At, Content, Devices, Entry, Exclude, Root, Skipped, Staging, Stat, Tree, View, Walk,
+    self, At, Content, Devices, Entry, Exclude, Skipped, Staging, Stat, Tree, View, ViewRoot, Walk,
 };
 use crate::host::beneath::Directory;
 use crate::repository::Files;
@@ -97,7 +97,7 @@ impl ReadSource for Source {
 
 /// The entries of each root in the order of a walk, after the directories above it.
 pub(super) struct Entries {
-    roots: std::vec::IntoIter<Root>,
+    roots: std::vec::IntoIter<ViewRoot>,
     /// The current root.
     reading: Option<Reading>,
     /// The directories above roots that have been returned or are pending.
@@ -116,7 +116,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(root: Root) -> Result<Self> {
+    fn of(root: ViewRoot) -> Result<Self> {
         let (place, devices) = (Arc::new(Place::of(&root)?), root.devices()?);
         Ok(Self { entries: root.tree.into_entries(&root.path), place, devices })
     }
@@ -124,7 +124,7 @@ impl Reading {
 
 impl Entries {
     /// Makes `root` the current one, after the directories above it.
-    fn enter(&mut self, root: Root) {
+    fn enter(&mut self, root: ViewRoot) {
         let above: Vec<PathBuf> = root
             .path
             .ancestors()
@@ -219,7 +219,7 @@ struct Place {
 }
 
 impl Place {
-    fn of(root: &Root) -> Result<Self> {
+    fn of(root: &ViewRoot) -> Result<Self> {
         let (directory, name) = root.at.open()?;
         let staged = root.staged.as_ref().map(|staged| staged.open()).transpose()?;
         Ok(Self { path: root.path.clone(), directory, name, staged })

@@ -63,7 +63,7 @@ fn normalised(path: &Path) -> PathBuf {
 
 /// The Git repositories in an extracted directory.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundRepositories {
     /// Their paths in the snapshot.
     pub repositories: Vec<PathBuf>,
     /// Object directories that they need and that are not extracted.
@@ -76,14 +76,18 @@ pub struct Found {
 ///
 /// # Errors
 /// If the extracted files cannot be read.
-pub fn find_repositories(top: &Directory, path: &Path, roots: &[PathBuf]) -> Result<Found> {
+pub fn find_repositories(
+    top: &Directory,
+    path: &Path,
+    roots: &[PathBuf],
+) -> Result<FoundRepositories> {
     let inside = |path: &Path| path.strip_prefix("/").unwrap_or(path).to_owned();
     let start = inside(path);
     let is_directory = top
         .look(&start)?
         .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
     let mut open: Vec<PathBuf> = is_directory.then_some(start).into_iter().collect();
-    let (mut found, mut wanted) = (Found::default(), BTreeSet::new());
+    let (mut found, mut wanted) = (FoundRepositories::default(), BTreeSet::new());
     while let Some(next) = open.pop() {
         let directory = top.below(&next)?;
         // All three names are needed: a group may be called 'objects'.

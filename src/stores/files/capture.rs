@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::Config;
 use crate::frozen::{At, Exclude, Staging, Tree, View, Walk};
-use crate::host::beneath::Held;
+use crate::host::beneath::KnownDirectory;
 use crate::host::limits;
 use crate::open;
 use crate::paths;
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, PARTS, record_part, record_skipped, store_live};
+use super::{CapturePlan, FILES, record_part, record_skipped, store_live};
 
 /// Captures the files in the window. Notifies systemd as soon as the window may close, and writes
 /// the view after that.
@@ -50,13 +50,13 @@ fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
     let mut view = View::default();
     let mut seen = load_first_pass(config)?;
     let mut stagings: BTreeMap<PathBuf, Staging> = BTreeMap::new();
-    let mut copies: Option<Held> = None;
+    let mut copies: Option<KnownDirectory> = None;
     let mut left_out = Vec::new();
     for (path, how, directory) in plan.walked_paths() {
         let held = match (directory, &copies) {
             (Some(held), _) | (None, Some(held)) => held.clone(),
             (None, None) => {
-                let mut new = Held::planned(Path::new(PARTS), "changed-")?;
+                let mut new = KnownDirectory::planned(Path::new(paths::PARTS), "changed-")?;
                 new.make()?;
                 copies.insert(new).clone()
             }

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, EngineName, Files, Method};
 use crate::finding::Finding;
 use crate::frozen::{self, At, How};
-use crate::host::beneath::{Directory, Held};
+use crate::host::beneath::{Directory, KnownDirectory};
 use crate::host::own;
 use crate::paths;
 use crate::runs::record::{read_json, write_json};
 use crate::values::RunId;
-use crate::volume::{self, Kind, Mount, Place, Snapshot};
+use crate::volume::{self, Mount, VolumeKind, VolumePlace, VolumeSnapshot};
 
 /// How the files are captured in one run.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -25,7 +25,7 @@ pub struct CapturePlan {
     pub captures: Vec<Capture>,
     /// The snapshots to take in the window. They are recorded before they are taken, so that they
     /// are removed even after a crash.
-    pub snapshots: Vec<Snapshot>,
+    pub snapshots: Vec<VolumeSnapshot>,
 }
 
 /// How one path is captured.
@@ -50,7 +50,7 @@ pub enum Way {
     },
     /// By clones (reflinks), in this directory, of the files that changed since the first pass; of
     /// all files if there was none.
-    Cloned(Held),
+    Cloned(KnownDirectory),
     /// By copies of the files that changed since the first pass.
     Copied,
     /// It is stored live, in the window.
@@ -67,7 +67,7 @@ impl CapturePlan {
 
     /// The paths that the window walks; how changed files are secured; and the directory for them,
     /// if it is not the one in the staging area.
-    pub fn walked_paths(&self) -> impl Iterator<Item = (&Path, How, Option<&Held>)> {
+    pub fn walked_paths(&self) -> impl Iterator<Item = (&Path, How, Option<&KnownDirectory>)> {
         self.captures.iter().filter_map(|capture| match &capture.way {
             Way::Cloned(directory) => Some((&*capture.path, How::Clone, Some(directory))),
             Way::Copied => Some((&*capture.path, How::Copy, None)),
@@ -76,7 +76,7 @@ impl CapturePlan {
     }
 
     /// The directories for clones, which are on GitLab's own file systems.
-    pub fn clone_directories(&self) -> Vec<Held> {
+    pub fn clone_directories(&self) -> Vec<KnownDirectory> {
         self.captures
             .iter()
             .filter_map(|capture| {
@@ -115,7 +115,7 @@ struct Choice {
 }
 
 enum Chosen {
-    Snapshot(Kind, Place),
+    Snapshot(VolumeKind, VolumePlace),
     Clone,
     Copy,
     Live,
@@ -171,7 +171,7 @@ fn remove_leftovers(config: &Config, mounts: &[Mount]) -> Result<()> {
         .filter_map(|path| volume::mount_of(mounts, path).ok().cloned())
         .collect();
     // Without configured snapshots, the unit has no right to mount, and there are no leftovers.
-    let kinds = Kind::ALL
+    let kinds = VolumeKind::ALL
         .into_iter()
         .filter(|kind| config.files.volumes && relevant.iter().any(|mount| kind.expected(mount)));
     for kind in kinds {
@@ -183,14 +183,14 @@ fn remove_leftovers(config: &Config, mounts: &[Mount]) -> Result<()> {
             tracing::warn!(snapshot = snapshot.name, "removed the snapshot of an earlier run");
         }
     }
-    remove_clones(&read_json::<Vec<Held>>(Path::new(paths::CLONES))?.unwrap_or_default())
+    remove_clones(&read_json::<Vec<KnownDirectory>>(Path::new(paths::CLONES))?.unwrap_or_default())
 }
 
 /// Removes the directories for clones, and then their record.
 ///
 /// # Errors
 /// If any cannot be removed. The error names each of them, and the record stays.
-pub fn remove_clones(clones: &[Held]) -> Result<()> {
+pub fn remove_clones(clones: &[KnownDirectory]) -> Result<()> {
     let mut failures = Vec::new();
     for held in clones {
         let existing = held.open_if_there();
@@ -209,7 +209,7 @@ pub fn remove_clones(clones: &[Held]) -> Result<()> {
 /// Turns the choices into a plan. Paths on the same volume share one snapshot.
 fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
     let mut plan = CapturePlan::default();
-    let mut numbers: BTreeMap<(Kind, &str), usize> = BTreeMap::new();
+    let mut numbers: BTreeMap<(VolumeKind, &str), usize> = BTreeMap::new();
     for Choice { path, method, .. } in choices {
         let way = match method {
             Chosen::Snapshot(kind, place) => {
@@ -217,7 +217,7 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
                     let number = plan.snapshots.len();
                     let name = volume::name(run, number);
                     let at = Path::new(paths::VOLUMES).join(&name);
-                    plan.snapshots.push(Snapshot {
+                    plan.snapshots.push(VolumeSnapshot {
                         kind: *kind,
                         origin: place.origin.clone(),
                         name,
@@ -305,13 +305,13 @@ fn find_snapshot(
     files: &Files,
     mounts: &[Mount],
     path: &Path,
-) -> Result<Result<(Kind, Place), String>> {
+) -> Result<Result<(VolumeKind, VolumePlace), String>> {
     let method = files.method(path);
-    let kinds: &[Kind] = match method {
-        Method::Auto => &Kind::ALL,
-        Method::Btrfs => &[Kind::Btrfs],
-        Method::Lvm => &[Kind::Lvm],
-        Method::Zfs => &[Kind::Zfs],
+    let kinds: &[VolumeKind] = match method {
+        Method::Auto => &VolumeKind::ALL,
+        Method::Btrfs => &[VolumeKind::Btrfs],
+        Method::Lvm => &[VolumeKind::Lvm],
+        Method::Zfs => &[VolumeKind::Zfs],
         Method::Reflink | Method::None => &[],
     };
     let mount = volume::mount_of(mounts, path)?;

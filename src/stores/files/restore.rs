@@ -16,7 +16,9 @@ use crate::repository::Engine;
 use crate::runs::Part;
 use crate::runs::notes::note;
 use crate::runs::record::read_json;
-use crate::runs::restore::{Beside, Journal, Layout, Leftover, Places, Request, RestorePlan};
+use crate::runs::restore::{
+    Beside, Leftover, Places, Request, RestoreJournal, RestorePlan, StagingLayout,
+};
 use crate::stores::restoration::{Asked, Restoration};
 use crate::stores::space::Needed;
 use crate::stores::{leftover, moves};
@@ -86,26 +88,26 @@ impl Restoration for FilesRestoration<'_> {
         plan.layouts.iter_mut().try_for_each(|layout| layout.places.make())
     }
 
-    async fn prepare(&mut self, journal: &mut Journal) -> Result<()> {
+    async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
         journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<_>>()?;
         Ok(())
     }
 
-    async fn put(&mut self, journal: &Journal, _: &dyn ServiceManager) -> Result<()> {
+    async fn put(&mut self, journal: &RestoreJournal, _: &dyn ServiceManager) -> Result<()> {
         notify::status("putting the files in place");
         moves::forward(&journal.moves)?;
         journal.plan.layouts.iter().try_for_each(moves::adopt_mounts)
     }
 
-    async fn prove(&mut self, journal: &Journal) -> Result<()> {
+    async fn prove(&mut self, journal: &RestoreJournal) -> Result<()> {
         moves::prove(&journal.moves)
     }
 
-    fn forgo(&self, journal: &mut Journal) -> Vec<String> {
+    fn forgo(&self, journal: &mut RestoreJournal) -> Vec<String> {
         moves::forgo(&mut journal.moves)
     }
 
-    fn move_back(&self, journal: &Journal) -> Result<()> {
+    fn move_back(&self, journal: &RestoreJournal) -> Result<()> {
         moves::backward(&journal.moves)
     }
 
@@ -116,7 +118,7 @@ impl Restoration for FilesRestoration<'_> {
         all.into_iter().collect()
     }
 
-    async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>> {
+    async fn finish(&mut self, journal: &RestoreJournal) -> Result<Vec<Leftover>> {
         let only_here: Vec<RawPath> =
             read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
         let mut left = Vec::new();
@@ -136,7 +138,7 @@ impl Restoration for FilesRestoration<'_> {
 
 /// Keeps the paths `here`, which are on this host and not in the run. If that fails, returns the
 /// directory with the old files, which must stay because of them.
-fn keep_only_here(layout: &Layout, here: &[&PathBuf]) -> Result<Option<Leftover>> {
+fn keep_only_here(layout: &StagingLayout, here: &[&PathBuf]) -> Result<Option<Leftover>> {
     match kept::keep(layout, here) {
         Ok(0) => Ok(None),
         Ok(count) => {

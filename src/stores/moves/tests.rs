@@ -5,7 +5,7 @@ use super::*;
 use crate::runs::restore::Places;
 
 /// Creates old and new data, and the layout to replace one by the other.
-fn place(mount: bool) -> (tempfile::TempDir, Layout) {
+fn place(mount: bool) -> (tempfile::TempDir, StagingLayout) {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let data = path("data");
@@ -15,7 +15,7 @@ fn place(mount: bool) -> (tempfile::TempDir, Layout) {
     }
     let mut places = Places::planned(directory.path()).unwrap();
     places.make().unwrap();
-    let layout = Layout {
+    let layout = StagingLayout {
         places,
         kept: path("kept"),
         roots: vec![
@@ -175,7 +175,7 @@ fn no_rename_follows_a_link_of_another_user() {
         chown(at("theirs"), Some(65534), None).unwrap();
     }
     let layout =
-        Layout { places, kept: at("kept"), roots: vec![Root { path: live, mount: false }] };
+        StagingLayout { places, kept: at("kept"), roots: vec![Root { path: live, mount: false }] };
     let moves = [plan(&layout).unwrap()];
     fs::rename(at("theirs/inner"), at("theirs/away")).unwrap();
     symlink(at("roots"), at("theirs/inner")).unwrap();

@@ -23,7 +23,7 @@ use super::programs::restore;
 use super::quoting::{identifier, literal};
 use super::sandbox;
 use super::session::Session;
-use super::toc::{self, Section, TocEntry};
+use super::toc::{self, TocEntry, TocSection};
 
 /// The kinds of entries that the superuser's session creates in their place in the order, because
 /// later entries may depend on them.
@@ -233,7 +233,7 @@ impl Loader<'_> {
         let now: Vec<&TocEntry> = entries
             .iter()
             .filter(|entry| {
-                entry.section == Section::PreData && !is_special(entry) && !comes_last(entry)
+                entry.section == TocSection::PreData && !is_special(entry) && !comes_last(entry)
             })
             .collect();
         create_all(&session, sandbox, (&now, name, dump, more), &mut async |_| Ok(())).await?;

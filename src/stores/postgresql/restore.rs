@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::paths;
 use crate::repository::Engine;
 use crate::runs::restore::{
-    Journal, Leftover, Numbers, Request, RestorePlan, StagedDatabase, Thing,
+    Leftover, Numbers, Request, RestoreJournal, RestorePlan, StagedDatabase, Thing,
 };
 use crate::stores::restoration::{Asked, Refused, Restoration};
 use crate::stores::space::Needed;
@@ -90,17 +90,17 @@ impl Restoration for PostgreSqlRestoration<'_> {
         dumps::extract(self.config, part, &[])
     }
 
-    async fn prepare(&mut self, journal: &mut Journal) -> Result<()> {
+    async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
         note::note_differences(self.config, &journal.plan).await?;
         self.exchange.record_numbers(&mut journal.plan).await
     }
 
-    async fn put(&mut self, journal: &Journal, _: &dyn ServiceManager) -> Result<()> {
+    async fn put(&mut self, journal: &RestoreJournal, _: &dyn ServiceManager) -> Result<()> {
         notify::status("putting the databases in place");
         self.exchange.put(&journal.plan).await
     }
 
-    async fn commit(&mut self, journal: &Journal) -> Result<()> {
+    async fn commit(&mut self, journal: &RestoreJournal) -> Result<()> {
         self.exchange.commit(&journal.plan).await
     }
 
@@ -108,12 +108,12 @@ impl Restoration for PostgreSqlRestoration<'_> {
         self.exchange.roll_back().await;
     }
 
-    async fn prove(&mut self, journal: &Journal) -> Result<()> {
+    async fn prove(&mut self, journal: &RestoreJournal) -> Result<()> {
         self.exchange.prove(journal).await
     }
 
     /// Sessions in the databases can prevent the renames.
-    async fn switch_back(&mut self, journal: &Journal) -> Result<(), Refused> {
+    async fn switch_back(&mut self, journal: &RestoreJournal) -> Result<(), Refused> {
         let before = match self.exchange.renames_back(journal).await {
             Ok(before) => before,
             Err(error) => return Err(Refused { error, untouched: true }),
@@ -128,7 +128,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
         removal::unstage(self.config, plan).await
     }
 
-    async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>> {
+    async fn finish(&mut self, journal: &RestoreJournal) -> Result<Vec<Leftover>> {
         let mut left = Vec::new();
         for StagedDatabase { replaced, numbers, .. } in &journal.plan.databases {
             // There was no such database before the restore.

@@ -13,7 +13,7 @@ use crate::paths;
 use crate::runs::record::read_json;
 use crate::runs::{Component, Manifest, Part};
 use crate::stores::inspection::Inspection;
-use crate::stores::{Captured, Restoration, Store};
+use crate::stores::{Contribution, Restoration, Store};
 
 /// The databases of `[postgresql]`.
 pub struct PostgreSql;
@@ -34,17 +34,17 @@ impl Store for PostgreSql {
         Vec::new()
     }
 
-    fn captured(&self) -> Result<Captured> {
+    fn captured(&self) -> Result<Contribution> {
         let path = Path::new(paths::STAGING).join("postgresql/postgresql.json");
         let Some(mut dumped) = read_json::<Dumped>(&path)? else {
-            return Ok(Captured::default());
+            return Ok(Contribution::default());
         };
         dumped.databases.iter_mut().for_each(|database| database.sequences.clear());
         let version = Component {
             name: POSTGRESQL.to_owned(),
             version: dumped.server_version.trim().to_owned(),
         };
-        Ok(Captured {
+        Ok(Contribution {
             versions: vec![version],
             databases: dumped.databases,
             left_out: dumped.left_out,

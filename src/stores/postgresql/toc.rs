@@ -21,7 +21,7 @@ const RELATION_KIND: (u8, u8) = (1, 16);
 
 /// The section of a dump in which an entry is restored, as in `pg_restore --section`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Section {
+pub(crate) enum TocSection {
     #[default]
     None,
     PreData,
@@ -42,7 +42,7 @@ pub(crate) struct TocEntry {
     /// The kind of the entry, such as `TABLE`, `TABLE DATA` or `ACL`.
     pub kind: String,
     /// When the entry is restored; `None` for an entry that is restored together with another.
-    pub section: Section,
+    pub section: TocSection,
     /// The statements that create the object.
     pub definition: String,
     /// The statement that drops the object.
@@ -68,7 +68,7 @@ pub(crate) fn read(directory: &Path) -> Result<Vec<TocEntry>> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Vec<TocEntry>> {
-    let mut reader = Reader { rest: bytes, integer: 0, is_utf8: true };
+    let mut reader = TocReader { rest: bytes, integer: 0, is_utf8: true };
     ensure!(reader.take(5)? == b"PGDMP", "the magic number is missing");
     let [major, minor, _, integer, _, _] = reader.array()?;
     let version = (major, minor);
@@ -101,7 +101,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<TocEntry>> {
     Ok(entries)
 }
 
-struct Reader<'a> {
+struct TocReader<'a> {
     /// The bytes that are not read yet.
     rest: &'a [u8],
     /// The size of a number without its sign, in bytes.
@@ -110,7 +110,7 @@ struct Reader<'a> {
     is_utf8: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> TocReader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8]> {
         let (taken, rest) =
             self.rest.split_at_checked(length).context("the file ends too early")?;
@@ -155,10 +155,10 @@ impl<'a> Reader<'a> {
         let tag = self.text()?.unwrap_or_default();
         let kind = self.text()?.unwrap_or_default();
         let section = match self.number()? {
-            2 => Section::PreData,
-            3 => Section::Data,
-            4 => Section::PostData,
-            _ => Section::None,
+            2 => TocSection::PreData,
+            3 => TocSection::Data,
+            4 => TocSection::PostData,
+            _ => TocSection::None,
         };
         let definition = self.text()?.unwrap_or_default();
         let drop = self.text()?.unwrap_or_default();
@@ -259,7 +259,7 @@ mod tests {
                 oid: 16386,
                 tag: "a\nb; TABLE DATA".to_owned(),
                 kind: "TABLE".to_owned(),
-                section: Section::PreData,
+                section: TocSection::PreData,
                 definition: "CREATE".to_owned(),
                 drop: "DROP".to_owned(),
                 schema: Some("public".to_owned()),

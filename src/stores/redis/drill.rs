@@ -9,9 +9,9 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::connection::{Connection, Info};
-use super::rdb::Format;
+use super::keys::Keys;
+use super::rdb::RdbFormat;
 use super::remote;
-use super::verify::Keys;
 use crate::config::{Redis, RedisAddress};
 use crate::host::beneath::Directory;
 use crate::host::user;
@@ -29,7 +29,7 @@ pub(super) async fn load(
     scratch: &Scratch,
 ) -> Result<String> {
     notify::status(&format!("loading the file of Redis {name} for the drill"));
-    let programs = Format::at(file)?.programs("server");
+    let programs = RdbFormat::at(file)?.programs("server");
     let program = remote::installed(&programs).with_context(|| {
         format!("{} is not installed: install it (the service need not run)", programs.join(" or "))
     })?;

@@ -18,14 +18,14 @@ const LENGTH: u64 = 1 << 20;
 
 /// The format of an RDB file. Valkey uses its own since version 9.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum RdbFormat {
     /// That of Redis, and of Valkey before version 9.
     Redis,
     /// That of Valkey since version 9.
     Valkey,
 }
 
-impl Format {
+impl RdbFormat {
     /// Reads the format from the file's first bytes.
     pub fn read(file: &mut impl Read) -> Result<Self> {
         let magic = bytes(file, MAGIC).context("it is too short for an RDB file")?;
@@ -64,7 +64,7 @@ pub fn is_unknown_format(output: &str) -> bool {
 
 /// Reads the time of the fork that wrote the file, by the server's clock, in seconds since 1970.
 pub fn read_ctime(file: &mut impl Read) -> Result<i64> {
-    Format::read(file)?;
+    RdbFormat::read(file)?;
     for _ in 0..FIELDS {
         if bytes(file, 1)? != [AUX] {
             break;
@@ -138,14 +138,14 @@ mod tests {
     #[test]
     fn a_format_has_programs_that_know_it() {
         assert_eq!(
-            Format::read(&mut &b"REDIS0011\xfa"[..]).unwrap().programs("check-rdb"),
+            RdbFormat::read(&mut &b"REDIS0011\xfa"[..]).unwrap().programs("check-rdb"),
             ["redis-check-rdb", "valkey-check-rdb"]
         );
         assert_eq!(
-            Format::read(&mut &b"VALKEY080\xfa"[..]).unwrap().programs("server"),
+            RdbFormat::read(&mut &b"VALKEY080\xfa"[..]).unwrap().programs("server"),
             ["valkey-server"]
         );
-        assert!(Format::read(&mut &b"GIF89a..."[..]).is_err());
+        assert!(RdbFormat::read(&mut &b"GIF89a..."[..]).is_err());
         for said in [
             "[offset 0] Checking RDB file x\n--- RDB ERROR DETECTED ---\n[offset 9] Can't handle RDB format version 80",
             "Wrong signature trying to load DB from file",

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::host::clock::{Clock, HostClock};
 use crate::paths;
 use crate::repository::Engine;
-use crate::runs::restore::{Journal, Leftover, Places, Request, RestorePlan};
+use crate::runs::restore::{Leftover, Places, Request, RestoreJournal, RestorePlan};
 use crate::stores::restoration::{Asked, Restoration, dump_directory, extract_part};
 use crate::stores::space::Needed;
 use crate::stores::{leftover, moves};
@@ -68,7 +68,7 @@ impl Restoration for RedisRestoration<'_> {
         service::stop(plan, manager).await
     }
 
-    async fn prepare(&mut self, journal: &mut Journal) -> Result<()> {
+    async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
         journal.redis_moves.clear();
         let Some(part) = &journal.plan.redis_part else { return Ok(()) };
         let dumps = dump_directory(part)?;
@@ -78,7 +78,7 @@ impl Restoration for RedisRestoration<'_> {
         Ok(())
     }
 
-    async fn put(&mut self, journal: &Journal, manager: &dyn ServiceManager) -> Result<()> {
+    async fn put(&mut self, journal: &RestoreJournal, manager: &dyn ServiceManager) -> Result<()> {
         notify::status("putting Redis' files in place");
         // Stop them again: a unit that wants one of them may have started it.
         service::stop(&journal.plan, manager).await?;
@@ -88,15 +88,15 @@ impl Restoration for RedisRestoration<'_> {
         service::start(self.config, &journal.plan, manager).await
     }
 
-    async fn prove(&mut self, journal: &Journal) -> Result<()> {
+    async fn prove(&mut self, journal: &RestoreJournal) -> Result<()> {
         moves::prove(&journal.redis_moves)
     }
 
-    fn forgo(&self, journal: &mut Journal) -> Vec<String> {
+    fn forgo(&self, journal: &mut RestoreJournal) -> Vec<String> {
         moves::forgo(&mut journal.redis_moves)
     }
 
-    fn move_back(&self, journal: &Journal) -> Result<()> {
+    fn move_back(&self, journal: &RestoreJournal) -> Result<()> {
         moves::backward(&journal.redis_moves)
     }
 
@@ -118,7 +118,7 @@ impl Restoration for RedisRestoration<'_> {
         all.into_iter().collect()
     }
 
-    async fn finish(&mut self, journal: &Journal) -> Result<Vec<Leftover>> {
+    async fn finish(&mut self, journal: &RestoreJournal) -> Result<Vec<Leftover>> {
         let mut left = Vec::new();
         for redis in &journal.plan.redis {
             let Places { staged, aside } = &redis.places;

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Info};
-use super::rdb::{self, Format};
+use super::rdb::{self, RdbFormat};
 use super::remote::{self, Transfer};
 use super::server_files::ServerFiles;
 use crate::config::{Config, Redis};
@@ -280,7 +280,7 @@ fn ensure_saved_between(file: &mut File, from: i64, to: i64) -> Result<()> {
 /// Checks the whole file with `redis-check-rdb`, if it is installed. The file is untrusted, so the
 /// program runs confined, as the sandbox account.
 async fn check_file(redis: &Redis, file: &Path) -> Result<()> {
-    let format = Format::at(file)?;
+    let format = RdbFormat::at(file)?;
     let Some(program) = remote::installed(&format.programs("check-rdb")) else {
         return Ok(());
     };

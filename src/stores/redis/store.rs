@@ -15,7 +15,7 @@ use crate::paths;
 use crate::runs::record::read_json;
 use crate::runs::{Component, Manifest, Part};
 use crate::stores::inspection::Inspection;
-use crate::stores::{Captured, Restoration, Store};
+use crate::stores::{Contribution, Restoration, Store};
 
 /// The instances of `[[redis]]`.
 pub struct RedisStore;
@@ -38,14 +38,14 @@ impl Store for RedisStore {
         trial(config).await
     }
 
-    fn captured(&self) -> Result<Captured> {
+    fn captured(&self) -> Result<Contribution> {
         let saves: Option<Saves> = read_json(&Path::new(paths::STAGING).join("redis/redis.json"))?;
         let instances = saves.into_iter().flat_map(|saves| saves.instances);
         let versions = instances.map(|instance| Component {
             name: format!("redis-{}", instance.name),
             version: instance.version.trim().to_owned(),
         });
-        Ok(Captured { versions: versions.collect(), ..Captured::default() })
+        Ok(Contribution { versions: versions.collect(), ..Contribution::default() })
     }
 
     async fn verify(

@@ -58,7 +58,7 @@ pub struct Pause {
 
 #[derive(Template)]
 #[template(path = "window.service")]
-pub struct Window {
+pub struct WindowService {
     pub description: &'static str,
     /// The units that the window stops; `None` if its helper freezes the writers instead.
     pub writers: Option<Text>,

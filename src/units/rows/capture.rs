@@ -7,7 +7,7 @@ use askama::Template;
 use crate::config::{Files, Quiesce, Stage};
 use crate::paths;
 use crate::units::Unit;
-use crate::units::render::kinds::{Pause, Window};
+use crate::units::render::kinds::{Pause, WindowService};
 use crate::units::render::step::StepService;
 use crate::units::render::{Renderer, Sandbox};
 use crate::units::row::{Row, Steps, When, always, captures_files, postgresql};
@@ -41,7 +41,7 @@ pub const WINDOW: Row = Row {
     text: |renderer, _| {
         let gitlab = &renderer.config.gitlab;
         let stops = gitlab.quiesce == Quiesce::Stop;
-        Window {
+        WindowService {
             description: "GitLab backup: GitLab is down",
             writers: stops.then(|| Text::names(gitlab.conflicting())),
             thaw: (!stops).then(|| renderer.helper(&["thaw"])),

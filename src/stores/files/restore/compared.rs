@@ -60,7 +60,7 @@ fn find_differences(root: &Path, staged: &Directory) -> Result<Vec<String>> {
         return Ok(vec![format!("{} is missing", root.display())]);
     }
     let (live, _) = Directory::of(root)?;
-    let mut open = vec![Pair { live, restored, names: vec![name.to_owned()].into_iter() }];
+    let mut open = vec![ComparedPair { live, restored, names: vec![name.to_owned()].into_iter() }];
     while let Some(pair) = open.last_mut() {
         let Some(name) = pair.names.next() else {
             open.pop();
@@ -94,13 +94,13 @@ impl Differences {
 }
 
 /// A live directory and its restored version, with the names that are not compared yet.
-struct Pair {
+struct ComparedPair {
     live: Directory,
     restored: Directory,
     names: std::vec::IntoIter<OsString>,
 }
 
-impl Pair {
+impl ComparedPair {
     /// Compares the two entries `name`. If both are directories, returns them as the next pair.
     fn compare(&self, name: &OsString, found: &mut Differences) -> Result<Option<Self>> {
         let path = Path::new(name);

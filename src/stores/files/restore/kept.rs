@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::host::beneath::Directory;
-use crate::runs::restore::Layout;
+use crate::runs::restore::StagingLayout;
 use crate::stores::moves;
 
 /// Moves the old files at `paths` to the directory in which they are kept. Returns how many of them
 /// are there now, with those that an interrupted restore has already moved.
-pub(super) fn keep(layout: &Layout, paths: &[&PathBuf]) -> Result<usize> {
+pub(super) fn keep(layout: &StagingLayout, paths: &[&PathBuf]) -> Result<usize> {
     let Some(aside) = layout.places.aside.open_if_there()?.filter(|_| !paths.is_empty()) else {
         return Ok(0);
     };

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, StatVfsMountFlags, StatxAttributes, StatxFlags};
 
 use crate::host::beneath::{self, Directory};
 use crate::host::{mounts, remedy};
-use crate::runs::restore::{Layout, Places, Root};
+use crate::runs::restore::{Places, Root, StagingLayout};
 use crate::stores::moves;
 use crate::values::RunId;
 
@@ -20,9 +20,9 @@ use crate::values::RunId;
 ///
 /// # Errors
 /// If a path cannot be replaced by a rename.
-pub(super) fn plan_layouts(paths: &[PathBuf], run: &RunId) -> Result<Vec<Layout>> {
+pub(super) fn plan_layouts(paths: &[PathBuf], run: &RunId) -> Result<Vec<StagingLayout>> {
     let mounts: Vec<PathBuf> = mounts::seen()?.into_iter().map(|mount| mount.target).collect();
-    let mut layouts: BTreeMap<(u64, PathBuf), Layout> = BTreeMap::new();
+    let mut layouts: BTreeMap<(u64, PathBuf), StagingLayout> = BTreeMap::new();
     for path in paths {
         let site = Site::find(path, &mounts)?;
         match layouts.entry((site.device, site.mount)) {
@@ -31,7 +31,7 @@ pub(super) fn plan_layouts(paths: &[PathBuf], run: &RunId) -> Result<Vec<Layout>
                 let base = site.base;
                 let kept = unused_name(base.join(format!("gitlab-backup-not-in-{run}")))?;
                 let (places, roots) = (Places::planned(&base)?, vec![site.root]);
-                vacant.insert(Layout { places, kept, roots });
+                vacant.insert(StagingLayout { places, kept, roots });
             }
         }
     }

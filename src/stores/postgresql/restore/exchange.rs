@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use crate::config::{Config, Postgresql};
 use crate::runs::notes::note;
-use crate::runs::restore::{Journal, Numbers, RestorePlan, StagedDatabase, State};
+use crate::runs::restore::{Numbers, RestoreJournal, RestorePlan, StagedDatabase, State};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::globals::{Globals, grant_default_privileges};
 use crate::stores::postgresql::quoting::identifier;
@@ -127,7 +127,7 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// If an old database is gone.
-    pub async fn prove(&mut self, journal: &Journal) -> Result<()> {
+    pub async fn prove(&mut self, journal: &RestoreJournal) -> Result<()> {
         let Some(session) = self.session(&journal.plan).await? else { return Ok(()) };
         plan_renames_back(&journal.plan, journal.state, &oids(session).await?)?;
         ensure_no_prepared(
@@ -146,14 +146,14 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     /// If an old database is gone, or the server cannot be reached.
-    pub async fn renames_back(&mut self, journal: &Journal) -> Result<Vec<String>> {
+    pub async fn renames_back(&mut self, journal: &RestoreJournal) -> Result<Vec<String>> {
         let Some(session) = self.session(&journal.plan).await? else { return Ok(Vec::new()) };
         plan_renames_back(&journal.plan, journal.state, &oids(session).await?)
     }
 
     /// Renames the databases back. If the connection is lost, checks whether the server has
     /// committed the renames, and repeats them if not.
-    pub async fn put_back(&mut self, journal: &Journal) -> Result<()> {
+    pub async fn put_back(&mut self, journal: &RestoreJournal) -> Result<()> {
         let until = Instant::now() + RETRY_FOR;
         loop {
             let statements = self.renames_back(journal).await?;

@@ -8,7 +8,7 @@ use super::databases::{ensure_no_prepared, list_marked, oids};
 use super::dumps::loading_user;
 use crate::config::Config;
 use crate::paths::RootDirectory;
-use crate::runs::restore::{Journal, Leftover, StagedDatabase, Thing};
+use crate::runs::restore::{Leftover, RestoreJournal, StagedDatabase, Thing};
 use crate::runs::{Database, Manifest, Part};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::sandbox;
@@ -119,7 +119,7 @@ fn choose_names(manifest: &Manifest) -> Result<Vec<StagedDatabase>> {
 /// Fails if there is a database with one of the names that no restore has created.
 async fn ensure_names_free(session: &Session, staged: &[StagedDatabase]) -> Result<()> {
     // The databases of an unfinished restore are removed before the names are used again.
-    let unfinished = Journal::load(&RootDirectory::host())?
+    let unfinished = RestoreJournal::load(&RootDirectory::host())?
         .map(|journal| journal.plan.databases)
         .unwrap_or_default();
     let is_unfinished = |name: &String| {

@@ -11,7 +11,7 @@ use crate::host::beneath::Directory;
 use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
 use crate::runs::notes::note;
-use crate::runs::restore::{Journal, StagedDatabase};
+use crate::runs::restore::{RestoreJournal, StagedDatabase};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::load::Loader;
 use crate::stores::postgresql::sandbox;
@@ -143,7 +143,7 @@ async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     if above.look(Path::new(&name))?.is_some() {
         above.remove(&name)?;
     }
-    match (sandbox::is_needed(session).await?, Journal::load(&RootDirectory::host())?) {
+    match (sandbox::is_needed(session).await?, RestoreJournal::load(&RootDirectory::host())?) {
         (false, _) => Ok(()),
         (true, None) => sandbox::drop_role(session).await,
         (true, Some(_)) => sandbox::lock_out(session).await,

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use crate::config::{Config, Proxy, Redis};
 use crate::machine::Machine;
 use crate::paths::RootDirectory;
-use crate::runs::restore::{Journal, StagedRedis};
+use crate::runs::restore::{RestoreJournal, StagedRedis};
 use crate::stores::redis::connection::Connection;
 use crate::stores::redis::process::ServerProcess;
 use crate::systemd::ServiceManager;
@@ -82,7 +82,7 @@ async fn ensure_main_process(
 
 /// The instances in the journal of an unfinished restore.
 pub(super) fn unfinished_instances(root: &RootDirectory) -> Result<Vec<StagedRedis>> {
-    Ok(Journal::load(root)?.map(|journal| journal.plan.redis).unwrap_or_default())
+    Ok(RestoreJournal::load(root)?.map(|journal| journal.plan.redis).unwrap_or_default())
 }
 
 /// The units of the configured instances, and of those of an unfinished restore. An instance whose

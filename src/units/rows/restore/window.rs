@@ -4,7 +4,7 @@ use askama::Template;
 
 use super::names;
 use crate::config::Stage;
-use crate::units::render::kinds::{Pause, StageTarget, Window};
+use crate::units::render::kinds::{Pause, StageTarget, WindowService};
 use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
@@ -44,7 +44,7 @@ pub const WINDOW: Row = Row {
     when: When::Around(Stage::Window),
     needed: always,
     text: |renderer, _| {
-        Window {
+        WindowService {
             description: "GitLab restore: GitLab is down",
             // A restore stops the writers even if a backup freezes them.
             writers: Some(Text::names(renderer.config.gitlab.conflicting())),

@@ -11,7 +11,7 @@ use crate::paths;
 use crate::runs::record::read_json;
 use crate::stores::files::{CapturePlan, remove_clones};
 use crate::systemd::notify;
-use crate::volume::{self, Snapshot};
+use crate::volume::{self, VolumeSnapshot};
 
 /// Takes all snapshots of the plan in parallel, notifies systemd that the window may close, and
 /// mounts the snapshots.
@@ -32,8 +32,8 @@ pub fn begin(config: &Config) -> Result<()> {
 /// Calls `action` for each snapshot, in a thread each. Returns the first error in the order of
 /// `snapshots`, when all threads have ended.
 fn in_parallel(
-    snapshots: &[Snapshot],
-    action: impl Fn(&Snapshot) -> Result<()> + Sync,
+    snapshots: &[VolumeSnapshot],
+    action: impl Fn(&VolumeSnapshot) -> Result<()> + Sync,
 ) -> Result<()> {
     let action = &action;
     thread::scope(|scope| {
