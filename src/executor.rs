@@ -35,7 +35,7 @@ pub use restore::restore;
 const LOG_LINES: usize = 15;
 
 /// Executes a backup. An error means that the run failed. The failure is in its record, unless
-/// `connect` failed: then [`conclude`] records it.
+/// `connect` failed: then [`conclude()`] records it.
 pub async fn execute<M: ServiceManager>(
     config: &Config,
     base: Base<'_>,

@@ -89,7 +89,7 @@ impl Reporter for Prometheus {
     }
 }
 
-/// The report in the text format, https://prometheus.io/docs/instrumenting/exposition_formats/.
+/// The report in the text format, <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 fn metrics(report: &Report) -> String {
     let mut text = String::new();
     let mut metric = |name: &str, help: &str, values: Vec<(String, f64)>| {

@@ -11,5 +11,5 @@ pub use maintenance::Maintenance;
 pub(super) use section::{Raw, check};
 pub use trapper::TrapperTls;
 
-/// The items that [`RunItems`] fills, as a template for Zabbix to import.
+/// The items that `RunItems` fills, as a template for Zabbix to import.
 pub const TEMPLATE: &str = include_str!("zabbix/template.yaml");

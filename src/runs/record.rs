@@ -221,7 +221,7 @@ impl Record {
         Ok(records)
     }
 
-    /// Removes the oldest records until [`KEPT`] are left.
+    /// Removes the oldest records until `KEPT` are left.
     pub fn prune(root: &RootDirectory) -> Result<()> {
         let runs = root.at(paths::RUNS);
         let entries =

@@ -46,7 +46,7 @@ impl Outside {
         Ok(())
     }
 
-    /// Adds the links in the directory `path`, to a depth of [`DEPTH`]. Directories below it that
+    /// Adds the links in the directory `path`, to a depth of `DEPTH`. Directories below it that
     /// cannot be read are passed over: other checks report them.
     fn walk(&mut self, path: &Path, exclude: &Exclude) -> Result<()> {
         let (above, name) = Directory::of(path)?;
@@ -109,7 +109,7 @@ impl Outside {
     }
 }
 
-/// Checks the configured directories, to a depth of [`DEPTH`], for links that lead outside.
+/// Checks the configured directories, to a depth of `DEPTH`, for links that lead outside.
 pub fn findings(config: &Config) -> Vec<Finding> {
     // A directory that cannot be read is an error of another check.
     let lines = walk_paths(config).unwrap_or_default();
