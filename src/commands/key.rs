@@ -113,8 +113,8 @@ fn add(engine: &dyn Engine, file: &Path) -> Result<()> {
     let closed = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0;
     ensure!(
         closed,
-        "{} is not yours alone: its owner, and everybody who can read it, could open every backup. \
-         'chown root' and 'chmod 600' it, or name another file",
+        "{} is not yours alone: its owner, and everybody who can read it, could open every \
+         backup. 'chown root' and 'chmod 600' it, or name another file",
         file.display()
     );
     ensure!(stat.st_size <= SIZE_MAX, "{} is too large for a password", file.display());
@@ -158,8 +158,8 @@ fn rotate(config: &Config, engine: &dyn Engine) -> Result<()> {
         .context("the new password does not open the repository: the old key was kept")?;
     engine.remove_key(&old.id)?;
     say!(
-        "{} has a new password, and the old one no longer opens the repository: keep a copy of the \
-         new one on another host",
+        "{} has a new password, and the old one no longer opens the repository: keep a copy of \
+         the new one on another host",
         path.display()
     );
     Ok(())

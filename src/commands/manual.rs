@@ -23,7 +23,8 @@ const FILES: [(&str, &str); 6] = [
     ),
     (
         paths::PASSWORD,
-        "The password of the repository, created by gitlab-backup install. Keep a copy on another host.",
+        "The password of the repository, created by gitlab-backup install. Keep a copy on another \
+         host.",
     ),
     ("/etc/systemd/system/gitlab-backup*", "The units, written by gitlab-backup install."),
     (paths::STATE, "The records of runs, cached manifests, and the staging directory of a run."),
@@ -37,7 +38,8 @@ const FILES: [(&str, &str); 6] = [
 /// The section ENVIRONMENT.
 const ENVIRONMENT: [(&str, &str); 1] = [(
     "GITLAB_BACKUP_LOG",
-    "The log filter, in the syntax of tracing_subscriber's EnvFilter. gitlab_backup=debug logs more; the default is gitlab_backup=info,error.",
+    "The log filter, in the syntax of tracing_subscriber's EnvFilter. gitlab_backup=debug logs \
+     more; the default is gitlab_backup=info,error.",
 )];
 
 const EXAMPLES: [(&str, &str); 5] = [
@@ -54,7 +56,8 @@ const EXAMPLES: [(&str, &str); 5] = [
     ("journalctl -p warning -u 'gitlab-backup*'", "Show warnings and errors of the units."),
 ];
 
-const SEE_ALSO: &str = "systemctl(1), journalctl(1), systemd.timer(5), systemd.time(7), pg_dump(1), redis-cli(1), restic(1), gitignore(5)";
+const SEE_ALSO: &str = "systemctl(1), journalctl(1), systemd.timer(5), systemd.time(7), \
+                        pg_dump(1), redis-cli(1), restic(1), gitignore(5)";
 
 /// Writes the man page of `program`, and one for each of its commands.
 ///

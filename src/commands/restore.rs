@@ -216,7 +216,8 @@ fn print_loss(journal: &RestoreJournal) -> Result<()> {
         }
         State::Switching => {
             say!(
-                "the restore of run {run} ended half way. If GitLab was started since {since}, what was written then is LOST:"
+                "the restore of run {run} ended half way. If GitLab was started since {since}, \
+                 what was written then is LOST:"
             )
         }
         State::Staging | State::Finishing => return Ok(()),
@@ -313,7 +314,8 @@ async fn start_and_follow(
     ensure!(
         last.as_ref().map(|record| (&record.id, record.started))
             == before.as_ref().map(|record| (&record.id, record.started)),
-        "another restore has ended meanwhile: nothing was done; see 'gitlab-backup status', then try again"
+        "another restore has ended meanwhile: nothing was done; see 'gitlab-backup status', then \
+         try again"
     );
     let undo = Request {
         run: None,

@@ -26,8 +26,8 @@ use crate::schema::rules::{self, Refusal};
 use crate::schema::{Checker, Field, KeyPlace, Problem, Section};
 pub(super) use rules::path;
 
-/// Validates `raw`, which was parsed from `text`. The returned configuration is only usable if there
-/// are no findings: every refused value has a placeholder in it.
+/// Validates `raw`, which was parsed from `text`. The returned configuration is only usable if
+/// there are no findings: every refused value has a placeholder in it.
 pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Config, Vec<Problem>) {
     let mut checker = Checker::new(text);
     let gitlab_section = Section::of("gitlab", raw.gitlab.as_ref());

@@ -174,7 +174,8 @@ impl Backup<'_> {
         tracing::info!(runs = budget.runs, entries = pass.entries, "{budget}");
         if budget.expected.total() > self.config.gitlab.max_downtime.duration().as_secs_f64() {
             let warning = format!(
-                "{budget}, which is longer than [gitlab] max-downtime allows: the run may be ended by it"
+                "{budget}, which is longer than [gitlab] max-downtime allows: the run may be \
+                 ended by it"
             );
             tracing::warn!("{warning}");
             record.warnings.push(warning);

@@ -109,7 +109,8 @@ async fn wait_for_jobs(
         };
         if started.elapsed() >= config.gitlab.settle.duration() {
             let reason = format!(
-                "is being started or stopped, and was for {} ([gitlab] settle): GitLab was not touched; 'systemctl list-jobs' tells what it waits for",
+                "is being started or stopped, and was for {} ([gitlab] settle): GitLab was not \
+                 touched; 'systemctl list-jobs' tells what it waits for",
                 config.gitlab.settle
             );
             return Err(Failed::new(busy, reason).into());

@@ -41,8 +41,8 @@ pub async fn conclude<M: ServiceManager>(
 }
 
 /// Stops the marks that a killed executor has left. An executor that was refused because of the
-/// other kind has set none: these are the other's, and without them GitLab would count as stopped by
-/// an admin.
+/// other kind has set none: these are the other's, and without them GitLab would count as stopped
+/// by an admin.
 async fn stop_marks<M: ServiceManager>(
     kind: Kind,
     connect: impl AsyncFnOnce() -> Result<M>,

@@ -143,7 +143,8 @@ impl Watch<'_> {
                 && (state.inactive_exit.max(state.inactive_enter) >= window.inactive_exit
                     || state.active == ActiveState::Deactivating)
             {
-                let reason = "was started, or ended while it was frozen, in the window: what was captured is not of one moment";
+                let reason = "was started, or ended while it was frozen, in the window: what was \
+                              captured is not of one moment";
                 return Failed::new(&state, reason).into();
             }
         }

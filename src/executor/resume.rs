@@ -62,7 +62,8 @@ pub(super) async fn wait(machine: Machine<'_>, config: &Config) -> Result<()> {
             let readiness = if config.gitlab.readiness.is_some() { " and answers" } else { "" };
             let status = machine.manager.state(&unit).await?.status_text;
             bail!(
-                "GitLab is not up{readiness} after {RESUME_PATIENCE:?} ({status}); {unit} goes on trying"
+                "GitLab is not up{readiness} after {RESUME_PATIENCE:?} ({status}); {unit} goes on \
+                 trying"
             );
         }
         view.wait_for_change().await?;

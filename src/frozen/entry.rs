@@ -103,8 +103,8 @@ impl Stat {
     }
 
     /// Whether this is the same file as `earlier`, unchanged. A modification time that was set back
-    /// does not deceive this, because the kernel sets the time of change; and another file under the
-    /// same name has another inode number.
+    /// does not deceive this, because the kernel sets the time of change; and another file under
+    /// the same name has another inode number.
     pub fn unchanged_since(&self, earlier: &Self) -> bool {
         self == earlier
     }

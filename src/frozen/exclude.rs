@@ -55,7 +55,8 @@ fn checked(pattern: &str) -> Result<String> {
         names.split('/').all(|name| !name.contains("**") || name == "**"),
         "has a '**' beside other characters: write '*'"
     );
-    // A pattern without '/' matches in any directory. The library would also count a '/' in a class.
+    // A pattern without '/' matches in any directory. The library would also count a '/' in a
+    // class.
     let anywhere =
         if names.trim_end_matches('/').contains('/') || names == "/" { "" } else { "**/" };
     let mut checked = format!("{negation}{anywhere}");
@@ -107,7 +108,8 @@ fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String> {
                 );
                 ensure!(
                     !(first..=last).contains(&'/'),
-                    "has a class with the range '{first}-{last}', in which '/' is: name its characters"
+                    "has a class with the range '{first}-{last}', in which '/' is: name its \
+                     characters"
                 );
                 ranges.extend([first, '-', last]);
             }

@@ -121,8 +121,8 @@ impl Staging {
         let source = open(directory, Path::new(name), stat)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let directory = self.numbered_directory(number / PER_DIRECTORY)?;
-        // Not by `durable`: millions of files, in the window. Only the frozen view, which is written
-        // when all of them are whole, names them, and they are worthless after a reboot.
+        // Not by `durable`: millions of files, in the window. Only the frozen view, which is
+        // written when all of them are whole, names them, and they are worthless after a reboot.
         let target = directory.create(OsStr::new(&number.to_string()), 0o600).map_err(to_io)?;
         let at = || directory.path().join(number.to_string()).display().to_string();
         let bytes = match self.how {
@@ -175,9 +175,9 @@ pub(super) fn to_io(error: anyhow::Error) -> io::Error {
     io::Error::other(format!("{error:#}"))
 }
 
-/// Opens a file beneath `directory` for reading, if it is the file of `stat`: the owner of a directory
-/// can put anything else under a name, for example a link to a file of others or a pipe that never
-/// ends.
+/// Opens a file beneath `directory` for reading, if it is the file of `stat`: the owner of a
+/// directory can put anything else under a name, for example a link to a file of others or a pipe
+/// that never ends.
 pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> {
     let file =
         beneath::openat(directory, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
@@ -188,8 +188,9 @@ pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> 
     Ok(file.into())
 }
 
-/// Plans a directory into which the content of `path` can be cloned for a run. It is on the same file
-/// system, in the nearest directory above `path` that only root can change; if there is none, beside
+/// Plans a directory into which the content of `path` can be cloned for a run. It is on the same
+/// file system, in the nearest directory above `path` that only root can change; if there is none,
+/// beside
 /// `path` or in it.
 ///
 /// Fails if the file system cannot be examined.

@@ -23,8 +23,8 @@ pub struct Tree {
     /// All listings, one after the other; [`saved`](Self::save) separately from the other fields.
     #[serde(skip)]
     packed: Vec<u8>,
-    /// The range of each listing in `packed`, by its number. The first has only the entry of the path
-    /// itself.
+    /// The range of each listing in `packed`, by its number. The first has only the entry of the
+    /// path itself.
     listings: Vec<Range<usize>>,
     /// The number of all entries.
     count: u64,
@@ -77,8 +77,8 @@ impl Tree {
         self.named(0)?.ahead()?.context("it is empty")
     }
 
-    /// The entries in the order of a walk: a directory, then its entries by name, each with everything
-    /// below it. `path` is the path of the first.
+    /// The entries in the order of a walk: a directory, then its entries by name, each with
+    /// everything below it. `path` is the path of the first.
     pub fn entries(&self, path: &Path) -> Entries<&Self> {
         Entries::of(self, path)
     }
@@ -284,8 +284,8 @@ mod tests {
         Entry { name: name.into(), stat, extra: None, content: Content::None, listing }
     }
 
-    /// Builds a tree of directories: the name, the number of the listing, and the names in it. An entry
-    /// is a directory if one of them has its name. The listings are added in this order.
+    /// Builds a tree of directories: the name, the number of the listing, and the names in it. An
+    /// entry is a directory if one of them has its name. The listings are added in this order.
     fn tree(directories: &[(&str, usize, &[&str])]) -> Tree {
         let mut tree = Tree::new();
         tree.listings.resize(directories.len(), 0..0);

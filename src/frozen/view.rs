@@ -54,8 +54,8 @@ impl ViewRoot {
 }
 
 impl Devices {
-    /// The number for a file that was read on `device`. The numbers of the snapshot and the original
-    /// are swapped and all others are kept, so different numbers always stay different.
+    /// The number for a file that was read on `device`. The numbers of the snapshot and the
+    /// original are swapped and all others are kept, so different numbers always stay different.
     pub fn original(self, device: u64) -> u64 {
         match device {
             device if device == self.read => self.original,
@@ -65,8 +65,8 @@ impl Devices {
     }
 }
 
-/// A path to read from: a directory that [`Directory::open`] accepts, and a path beneath it that leads
-/// through no link.
+/// A path to read from: a directory that [`Directory::open`] accepts, and a path beneath it that
+/// leads through no link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct At {
     /// The directory.

@@ -1,5 +1,5 @@
-//! The walk: reads the metadata of every entry below a root, in parallel. If an earlier walk exists,
-//! only entries that have changed since are read further.
+//! The walk: reads the metadata of every entry below a root, in parallel. If an earlier walk
+//! exists, only entries that have changed since are read further.
 //!
 //! If the file system cannot make a snapshot, this is the part of the capture that costs downtime:
 //! one stat(2) for each entry, and one pass over the names of each directory.
@@ -101,8 +101,8 @@ impl<'a> Walk<'a> {
     }
 
     /// For a walk while GitLab is up: a file that has changed after [`settled`] is recorded with a
-    /// time of change that it never had, so that it never counts as unchanged later, neither here nor
-    /// in the repository.
+    /// time of change that it never had, so that it never counts as unchanged later, neither here
+    /// nor in the repository.
     #[must_use]
     pub fn while_files_change(self, settled: Time) -> Self {
         Self { settled: Some(settled), ..self }
@@ -186,8 +186,8 @@ impl<'a> Walk<'a> {
         )
     }
 
-    /// Records the attributes of an entry that no backup can hold. Unchanged files are recorded too,
-    /// because the walk in the window reports those of the first pass.
+    /// Records the attributes of an entry that no backup can hold. Unchanged files are recorded
+    /// too, because the walk in the window reports those of the first pass.
     fn leave_attributes_out(&self, path: &Path, entry: &Entry) {
         let attributes = entry.extra.iter().flat_map(|extra| &extra.attributes);
         let mut unnamed = attributes.filter(|attribute| attribute.name().is_none());
@@ -428,8 +428,8 @@ fn extra(directory: &OwnedFd, name: &OsStr, kind: FileType) -> io::Result<Option
         }
         _ => None,
     };
-    // The system calls for attributes take no directory descriptor. This path leads through one, which
-    // nobody can replace.
+    // The system calls for attributes take no directory descriptor. This path leads through one,
+    // which nobody can replace.
     let at = Path::new("/proc/self/fd").join(directory.as_fd().as_raw_fd().to_string()).join(name);
     let mut attributes = Vec::new();
     let list = match xattr::list(&at) {

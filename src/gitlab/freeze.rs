@@ -28,7 +28,8 @@ pub fn ensure_possible(root: &RootDirectory) -> Result<()> {
         rustix::fs::statfs(root.at(paths::CGROUP)).context("cannot look at /sys/fs/cgroup")?;
     if found.f_type != CGROUP2 {
         bail!(
-            "quiesce = \"freeze\" needs the unified control group hierarchy (cgroup v2), and this host has version 1: use \"stop\""
+            "quiesce = \"freeze\" needs the unified control group hierarchy (cgroup v2), and this \
+             host has version 1: use \"stop\""
         );
     }
     Ok(())
@@ -45,8 +46,8 @@ pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
                 manager.state(unit.as_str()).await?.watchdog.filter(|watchdog| *watchdog < longest)
             {
                 let words = format!(
-                    "{unit} has WatchdogSec={}: frozen for longer it is ended and started again, and the run fails; a shorter [gitlab] \
-                    max-downtime would let it go before",
+                    "{unit} has WatchdogSec={}: frozen for longer it is ended and started again, \
+                     and the run fails; a shorter [gitlab] max-downtime would let it go before",
                     Timespan::from(watchdog)
                 );
                 findings.push(Finding::warning("freeze", words));

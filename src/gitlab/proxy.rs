@@ -64,7 +64,8 @@ fn find(config: Result<Config>, name: &str) -> Result<Proxy> {
             let kept: Option<Vec<Proxy>> = read_json(Path::new(paths::PROXIES))?;
             let Some(kept) = kept else { return Err(error) };
             tracing::error!(
-                "{error:#}: '{name}' is started and stopped as it was configured when the last run began"
+                "{error:#}: '{name}' is started and stopped as it was configured when the last \
+                 run began"
             );
             kept
         }
@@ -141,7 +142,8 @@ async fn adjust_units(
             let start_failed = *standing == Standing::Up && state.is_settled();
             if start_failed || since.elapsed() > FOLLOW {
                 bail!(
-                    "{unit} does not follow its service, which {standing}: it is {:?} (journalctl -u {unit})",
+                    "{unit} does not follow its service, which {standing}: it is {:?} (journalctl \
+                     -u {unit})",
                     state.active
                 );
             }
@@ -272,8 +274,9 @@ async fn find_health_check((engine, name): &(String, String)) -> Option<Finding>
         return None;
     }
     let words = format!(
-        "it has a health check, which finds GitLab unhealthy while it is stopped: what restarts unhealthy containers (Swarm, Kubernetes, autoheal) \
-         would break into the window; give the check more time than [gitlab] max-downtime, or switch it off ({said})"
+        "it has a health check, which finds GitLab unhealthy while it is stopped: what restarts \
+         unhealthy containers (Swarm, Kubernetes, autoheal) would break into the window; give the \
+         check more time than [gitlab] max-downtime, or switch it off ({said})"
     );
     Some(Finding::warning(format!("container {name}"), words))
 }

@@ -94,7 +94,8 @@ mod tests {
         answers(
             server,
             format!(
-                "HTTP/1.1 302 Found\r\nLocation: http://{there}/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                "HTTP/1.1 302 Found\r\nLocation: http://{there}/\r\nContent-Length: \
+                 0\r\nConnection: close\r\n\r\n"
             ),
         );
         let asked = answers(

@@ -51,8 +51,9 @@ pub async fn running(config: &Config, manager: &dyn ServiceManager) -> Result<Ve
         }
         if let Some(why) = reason(&state, &accounts) {
             found.push(format!(
-                "{name} runs and is not stopped for a backup ({why}): what it writes meanwhile may be torn; name it in [gitlab] writers with the \
-                 others, or in stays-up if it writes nothing that is backed up"
+                "{name} runs and is not stopped for a backup ({why}): what it writes meanwhile \
+                 may be torn; name it in [gitlab] writers with the others, or in stays-up if it \
+                 writes nothing that is backed up"
             ));
         }
     }
@@ -72,8 +73,9 @@ async fn triggers(
         for trigger in state.triggers().iter().filter(|trigger| !names.contains(trigger.as_str())) {
             if manager.state(trigger).await?.active.is_running() {
                 found.push(format!(
-                    "{trigger} starts {}, which is stopped for a backup: one that it starts meanwhile ends the window, and the run fails; name it \
-                     in [gitlab] writers with the others",
+                    "{trigger} starts {}, which is stopped for a backup: one that it starts \
+                     meanwhile ends the window, and the run fails; name it in [gitlab] writers \
+                     with the others",
                     state.name
                 ));
             }

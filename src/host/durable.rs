@@ -7,7 +7,8 @@
 //! module returns, the caller can remove what the new file replaces (an old password, a journal).
 //!
 //! [`write()`] and its variants take paths in directories that only root can change. In directories
-//! of other accounts, [`Directory`](super::beneath::Directory) does the same with an open directory.
+//! of other accounts, [`Directory`](super::beneath::Directory) does the same with an open
+//! directory.
 
 use std::ffi::OsStr;
 use std::fs::File;

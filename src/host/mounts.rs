@@ -166,9 +166,10 @@ mod tests {
     #[test]
     fn type_and_source_of_a_fuse_mount_are_not_trusted() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let lines = "30 20 253:0 / /home rw - ext4 /dev/mapper/vg0-lv0 rw\n\
-            31 30 0:40 / /home/git/repositories rw,nosuid - fuse./home/git/evil /dev/vg0/lv0 rw,user_id=1000\n\
-            32 30 0:41 / /home/git/other rw,nosuid - fuseblk.zfs /dev/mapper/vg0-lv0 rw,user_id=1000\n";
+        let lines = "30 20 253:0 / /home rw - ext4 /dev/mapper/vg0-lv0 rw\n31 30 0:40 / \
+                     /home/git/repositories rw,nosuid - fuse./home/git/evil /dev/vg0/lv0 \
+                     rw,user_id=1000\n32 30 0:41 / /home/git/other rw,nosuid - fuseblk.zfs \
+                     /dev/mapper/vg0-lv0 rw,user_id=1000\n";
         std::fs::write(file.path(), lines).unwrap();
         let seen = read(file.path()).unwrap();
         assert!(seen[0].is_volume() && seen[0].source == "/dev/mapper/vg0-lv0");

@@ -21,7 +21,8 @@ pub fn install() -> &'static str {
 pub fn unmask(unit: &str) -> String {
     match is_nixos() {
         true => format!(
-            "systemd.services, .timers or .targets has enable = false for it, or it was masked by hand: let it be, and '{}'",
+            "systemd.services, .timers or .targets has enable = false for it, or it was masked by \
+             hand: let it be, and '{}'",
             install()
         ),
         false => format!("'systemctl unmask {unit}', then '{}'", install()),

@@ -39,8 +39,8 @@ use super::{
 use links::Links;
 use source::{Skips, Source};
 
-/// The size of a pack file in bytes. It never grows, because the library's restore holds one pack in
-/// memory for each of its threads.
+/// The size of a pack file in bytes. It never grows, because the library's restore holds one pack
+/// in memory for each of its threads.
 const PACK_SIZE: u64 = 8 << 20;
 /// Temporary files of killed processes are removed when they are older than this.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 3600);
@@ -86,7 +86,8 @@ impl Builtin {
         let location = self.location.display();
         ensure!(local::exists(&self.location)?, "there is no repository at {location}");
         if let Some(key) = self.key.get().cloned().or_else(|| self.read_key_file()) {
-            // A key that does not open this repository belongs to another one. The password decides.
+            // A key that does not open this repository belongs to another one. The password
+            // decides.
             if let Ok(repository) =
                 self.repository(bars.clone())?.open(&Credentials::Masterkey(key.clone()))
             {
@@ -99,8 +100,8 @@ impl Builtin {
         Ok(repository)
     }
 
-    /// Opens the repository by its password. Only then does the library know which of the keys is in
-    /// use.
+    /// Opens the repository by its password. Only then does the library know which of the keys is
+    /// in use.
     fn open_by_password(&self, bars: impl ProgressBars + Clone) -> Result<Repository<OpenStatus>> {
         let opened = self.repository(bars.clone())?.open(&self.password()?);
         // Older versions of this program treated the blanks around the password as part of it.
@@ -111,7 +112,8 @@ impl Builtin {
                 if opened.is_ok() {
                     let file = self.password_file.display();
                     tracing::warn!(
-                        "the blanks around the password in {file} are a part of it, and restic does not read them: 'gitlab-backup key rotate'"
+                        "the blanks around the password in {file} are a part of it, and restic \
+                         does not read them: 'gitlab-backup key rotate'"
                     );
                 }
                 opened
@@ -121,7 +123,10 @@ impl Builtin {
         opened.map_err(|error| {
             let (location, password) = (self.location.display(), self.password_file.display());
             match error.is_incorrect_password() {
-                true => anyhow!("cannot open the repository at {location}: the password in {password} is not its own"),
+                true => anyhow!(
+                    "cannot open the repository at {location}: the password in {password} is not \
+                     its own"
+                ),
                 false => plain(error).context(format!("cannot open the repository at {location}")),
             }
         })

@@ -16,8 +16,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>> {
     parse(&text).with_context(|| format!("environment-file {}", path.display()))
 }
 
-/// Parses one variable on each line. `#` and `;` begin comments. Values are quoted as in a shell, but
-/// nothing in them is expanded.
+/// Parses one variable on each line. `#` and `;` begin comments. Values are quoted as in a shell,
+/// but nothing in them is expanded.
 fn parse(text: &str) -> Result<Vec<(String, String)>> {
     let mut variables = Vec::new();
     let mut rest = text.chars().peekable();

@@ -1,5 +1,5 @@
-//! Whether a directory of this host holds a repository, judged by the names in it. All engines share
-//! this.
+//! Whether a directory of this host holds a repository, judged by the names in it. All engines
+//! share this.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -22,7 +22,8 @@ pub(super) fn exists(directory: &Path) -> Result<bool> {
         Ok(found) => {
             ensure!(
                 found.len() > 0,
-                "{} is damaged: its file 'config' is empty; bring it back from a copy of the repository",
+                "{} is damaged: its file 'config' is empty; bring it back from a copy of the \
+                 repository",
                 directory.display()
             );
             return Ok(true);
@@ -36,7 +37,8 @@ pub(super) fn exists(directory: &Path) -> Result<bool> {
         DIRECTORIES.into_iter().filter(|name| own::is_directory(&directory.join(name))).collect();
     if !left.is_empty() {
         bail!(
-            "{} is a damaged repository: its file 'config' is gone, and {} there: remove nothing, and bring the file back from a copy of the repository",
+            "{} is a damaged repository: its file 'config' is gone, and {} there: remove nothing, \
+             and bring the file back from a copy of the repository",
             directory.display(),
             if left.len() == 1 {
                 format!("'{}' is", left[0])

@@ -25,14 +25,15 @@ const NO_REPOSITORY: i32 = 10;
 /// restic(1): wrong password.
 const WRONG_PASSWORD: i32 = 12;
 const WRONG_PASSWORD_WORDS: &str = "wrong password or no key found";
-/// How the error of a backend ends if there is no repository: of directories and SFTP, a REST server,
-/// S3. restic appends "Is there a repository at the following location?" to every error.
+/// How the error of a backend ends if there is no repository: of directories and SFTP, a REST
+/// server, S3. restic appends "Is there a repository at the following location?" to every error.
 const NONE: [&str; 4] =
     ["no such file or directory", "does not exist", "file does not exist", "NoSuchKey"];
 /// Words of a backend's error that mean that access is denied.
 const DENIED: [&str; 6] =
     ["401", "403", "Access Denied", "AccessDenied", "permission denied", "Forbidden"];
-/// restic's error if another restic has locked the repository. The exit code for this is new in 0.17,
+/// restic's error if another restic has locked the repository. The exit code for this is new in
+/// 0.17,
 /// `--retry-lock` in 0.16.
 const LOCKED_WORDS: &str = "repository is already locked";
 /// The pause between two attempts in that case.
@@ -156,8 +157,8 @@ impl Restic {
         anyhow!("'restic {word}' on {} failed: {}", self.location, words(&output.stderr))
     }
 
-    /// Whether a restore has failed only because it could not create devices, for which a unit lacks
-    /// the capability. Warns about each in that case.
+    /// Whether a restore has failed only because it could not create devices, for which a unit
+    /// lacks the capability. Warns about each in that case.
     fn only_devices_failed(&self, snapshot: &str, output: &[u8]) -> Result<bool> {
         let output = String::from_utf8_lossy(output);
         let failed: Vec<&str> =
@@ -225,7 +226,8 @@ impl Restic {
     fn store_now(&self, request: &StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {
         let Files::Live { paths, exclude } = &request.files else {
             bail!(
-                "restic reads files where they are, and these are kept elsewhere: use engine 'builtin'"
+                "restic reads files where they are, and these are kept elsewhere: use engine \
+                 'builtin'"
             );
         };
         let list = path_list(paths)?;
@@ -498,7 +500,8 @@ impl Engine for Restic {
             self.list(&[])?.into_iter().filter(|snapshot| snapshots.contains(&snapshot.id)).count();
         ensure!(
             left == 0,
-            "restic has removed nothing of {left} of {} snapshots in {}: the server does not let it (is it append-only?)",
+            "restic has removed nothing of {left} of {} snapshots in {}: the server does not let \
+             it (is it append-only?)",
             snapshots.len(),
             self.location
         );
@@ -544,9 +547,9 @@ fn is_none(words: &str) -> bool {
         && NONE.iter().any(|none| reason.trim_end_matches(['?', ';', ' ', '.']).ends_with(none))
 }
 
-/// The paths to leave out, one by one, because restic's patterns are not those of gitignore(5). Most
-/// are in a file, because the arguments of a command are limited. Paths that cannot be a line of
-/// that file are returned separately.
+/// The paths to leave out, one by one, because restic's patterns are not those of gitignore(5).
+/// Most are in a file, because the arguments of a command are limited. Paths that cannot be a line
+/// of that file are returned separately.
 fn excluded(
     paths: &[PathBuf],
     patterns: &[String],

@@ -39,8 +39,8 @@ pub async fn finish(config: &Config) -> Result<()> {
     ensure!(journal.state.has_taken_place(), "the restore is not complete: the old data is kept");
     ensure!(
         !journal.undo,
-        "an undo has been requested: the old data is kept until 'gitlab-backup restore --undo' has put it back, or 'gitlab-backup restore --keep' \
-         keeps the restored data instead"
+        "an undo has been requested: the old data is kept until 'gitlab-backup restore --undo' \
+         has put it back, or 'gitlab-backup restore --keep' keeps the restored data instead"
     );
     ensure_answers(config, &journal).await?;
     notify::status("removing the old data");
@@ -77,8 +77,8 @@ async fn ensure_answers(config: &Config, journal: &RestoreJournal) -> Result<()>
     }
     if let Err(error) = readiness::ask(url).await {
         bail!(
-            "GitLab does not answer with the restored data ({error:#}): the old data is kept until GitLab answers, and until then \
-             'gitlab-backup restore --undo' puts it back"
+            "GitLab does not answer with the restored data ({error:#}): the old data is kept \
+             until GitLab answers, and until then 'gitlab-backup restore --undo' puts it back"
         );
     }
     Ok(())

@@ -133,7 +133,8 @@ fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
     match (there, here.as_str()) {
         ("unknown", "unknown") => {
             tracing::warn!(
-                "cannot compare GitLab's versions: neither that of this host nor that of the run is known"
+                "cannot compare GitLab's versions: neither that of this host nor that of the run \
+                 is known"
             );
             None
         }

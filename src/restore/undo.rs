@@ -25,7 +25,8 @@ pub async fn undo(config: &Config) -> Result<()> {
         // The executor finishes a complete restore before it starts another.
         ensure!(
             plan.run.is_none() || !journal.state.has_taken_place(),
-            "the restore before this one is complete but not finished: 'gitlab-backup restore' or 'gitlab-backup run' finishes it first"
+            "the restore before this one is complete but not finished: 'gitlab-backup restore' or \
+             'gitlab-backup run' finishes it first"
         );
         tracing::warn!(run = ?journal.plan.run, state = ?journal.state, "putting back the data that an unfinished restore has replaced");
         notify::status("putting back the data that an unfinished restore has replaced");

@@ -47,10 +47,9 @@ impl Failed {
         let reason = match state.result.as_str() {
             "timeout" => "ran out of time".to_owned(),
             // The unit failed, but its main program did not exit with an error: it never ran.
-            "exit-code" if state.exit_status == 0 => {
-                "could not be started: a command before its program failed (ExecStartPre=)"
-                    .to_owned()
-            }
+            "exit-code" if state.exit_status == 0 => "could not be started: a command before its \
+                                                      program failed (ExecStartPre=)"
+                .to_owned(),
             "exit-code" => match systemd_exit_reason(state.exit_status) {
                 Some(why) => {
                     format!("could not be started: {why} (exit status {})", state.exit_status)
@@ -90,14 +89,17 @@ fn systemd_exit_reason(status: i32) -> Option<&'static str> {
         216 => Some("its group does not exist"),
         217 => Some("its user does not exist"),
         233 => Some(
-            "its directory below /run cannot be created: if it exists, it must belong to root and be no link",
+            "its directory below /run cannot be created: if it exists, it must belong to root and \
+             be no link",
         ),
         238 => Some(
-            "its directory below /var/lib/gitlab-backup cannot be created: if it exists, it must belong to root and be no link",
+            "its directory below /var/lib/gitlab-backup cannot be created: if it exists, it must \
+             belong to root and be no link",
         ),
         226 => Some("its sandbox cannot be set up"),
         243 => Some(
-            "one of its credentials is missing or cannot be decrypted ('gitlab-backup check' shows which)",
+            "one of its credentials is missing or cannot be decrypted ('gitlab-backup check' \
+             shows which)",
         ),
         _ => None,
     }

@@ -170,7 +170,8 @@ async fn ensure_unconditional(files: &[UnitFile]) -> Result<()> {
         if !others.is_empty() {
             let conditions = others.join(", ");
             bail!(
-                "{unit} has {conditions} by a drop-in: if that is not met, {so}. Remove it: 'systemctl cat {unit}' shows where it is"
+                "{unit} has {conditions} by a drop-in: if that is not met, {so}. Remove it: \
+                 'systemctl cat {unit}' shows where it is"
             );
         }
     }

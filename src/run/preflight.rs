@@ -69,7 +69,8 @@ async fn wait_for_answer(config: &Config) -> bool {
     while let Err(error) = readiness.ask().await {
         if started.elapsed() > ANSWER_PATIENCE {
             tracing::warn!(
-                "{error:#}: GitLab does not answer while it runs, so its answer is not waited for afterwards"
+                "{error:#}: GitLab does not answer while it runs, so its answer is not waited for \
+                 afterwards"
             );
             return false;
         }
@@ -162,7 +163,8 @@ fn ensure_state_directory() -> Result<()> {
     let is_other = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
     ensure!(
         !is_other,
-        "{} is not a directory, so systemd cannot start the units: to keep it on another disk, mount that disk there, or bind-mount a directory",
+        "{} is not a directory, so systemd cannot start the units: to keep it on another disk, \
+         mount that disk there, or bind-mount a directory",
         path.display()
     );
     Ok(())

@@ -80,7 +80,8 @@ impl PrunePlan {
             removed + kept
         );
         let agree = format!(
-            "'gitlab-backup prune --dry-run' shows which, 'gitlab-backup prune --yes-remove {removed}' removes them"
+            "'gitlab-backup prune --dry-run' shows which, 'gitlab-backup prune --yes-remove \
+             {removed}' removes them"
         );
         if let Some(why) = &self.clock {
             return Some(Doubt::Many(format!(
@@ -90,12 +91,14 @@ impl PrunePlan {
         // Not in the first days: with few runs, it is normal that the first ones are removed.
         if lost_days * 2 > days && removed + kept > 2 * least {
             return Some(Doubt::Many(format!(
-                "{words}, and {lost_days} of {days} days would lose all of their runs, so nothing is removed: {agree}"
+                "{words}, and {lost_days} of {days} days would lose all of their runs, so nothing \
+                 is removed: {agree}"
             )));
         }
         (kept < least).then(|| {
             Doubt::Few(format!(
-                "{words}, fewer than {least} ([retention] keep-min), so nothing is removed: {agree}"
+                "{words}, fewer than {least} ([retention] keep-min), so nothing is removed: \
+                 {agree}"
             ))
         })
     }
@@ -106,7 +109,8 @@ impl PrunePlan {
         match (self.doubt(), confirmed) {
             (_, Some(confirmed)) if confirmed != self.removed => {
                 bail!(
-                    "--yes-remove {confirmed}: the plan would remove {} complete runs, so nothing is removed ('gitlab-backup prune --dry-run')",
+                    "--yes-remove {confirmed}: the plan would remove {} complete runs, so nothing \
+                     is removed ('gitlab-backup prune --dry-run')",
                     self.removed
                 )
             }
@@ -170,12 +174,14 @@ impl Dated {
             });
             if is_ahead(started, now) {
                 tracing::warn!(
-                    "run {run} is dated in the future ({started}): it is kept, and does not count as one of the runs to keep"
+                    "run {run} is dated in the future ({started}): it is kept, and does not count \
+                     as one of the runs to keep"
                 );
                 dated.ahead.push(kept(run, "dated in the future"));
             } else if let Some(after) = after {
                 tracing::warn!(
-                    "run {run} is dated {started}, and came after run {after}: it is kept, and does not count as one of the runs to keep"
+                    "run {run} is dated {started}, and came after run {after}: it is kept, and \
+                     does not count as one of the runs to keep"
                 );
                 dated.behind.push(kept(run, "dated before a run that it came after"));
             } else {

@@ -55,8 +55,9 @@ impl Newest {
             None => "was stored, there as far as is known",
         };
         Some(format!(
-            "there is no repository at {location}, and run {} {stored}: is its file system mounted? If it is gone for good, or elsewhere on purpose, \
-             remove {}, and a new one is made",
+            "there is no repository at {location}, and run {} {stored}: is its file system \
+             mounted? If it is gone for good, or elsewhere on purpose, remove {}, and a new one \
+             is made",
             newest.run,
             paths::NEWEST_RUN
         ))

@@ -260,10 +260,12 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         // The first two must not simply be removed: they say which units are down, and what was
         // replaced.
         let advice = if path.ends_with(relative(paths::PAUSED)) {
-            "it names what of GitLab is down. Start GitLab ('gitlab-ctl start', or 'systemctl start' of its target and units), then remove it"
+            "it names what of GitLab is down. Start GitLab ('gitlab-ctl start', or 'systemctl \
+             start' of its target and units), then remove it"
         } else if path.ends_with(relative(paths::RESTORE_JOURNAL)) {
-            "it tells what of GitLab a restore has replaced. Look for databases and directories called '…_replaced_…', '.gitlab-backup-replaced-…': if \
-             there are any, GitLab may be half restored. Then move the file away, and restore a run as a whole"
+            "it tells what of GitLab a restore has replaced. Look for databases and directories \
+             called '…_replaced_…', '.gitlab-backup-replaced-…': if there are any, GitLab may be \
+             half restored. Then move the file away, and restore a run as a whole"
         } else {
             "remove it"
         };

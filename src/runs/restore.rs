@@ -2,9 +2,9 @@
 //! plan, and the journal of the replacement.
 //!
 //! A restore first extracts all new data beside the live data. Then it renames: the live data
-//! aside, the new data into place. The [`RestoreJournal`] lists these renames, so that an interrupted
-//! restore can be undone or repeated. Once all new data is in place, GitLab may have run with it:
-//! from then on, a restore is only undone by request.
+//! aside, the new data into place. The [`RestoreJournal`] lists these renames, so that an
+//! interrupted restore can be undone or repeated. Once all new data is in place, GitLab may have
+//! run with it: from then on, a restore is only undone by request.
 
 use std::fmt;
 use std::fs::File;
@@ -87,7 +87,8 @@ impl Request {
         if own::age(&path)? > LONGEST {
             own::remove(path)?;
             bail!(
-                "what was asked for was asked for long ago, by a command that did not come to its end: ask again by 'gitlab-backup restore'"
+                "what was asked for was asked for long ago, by a command that did not come to its \
+                 end: ask again by 'gitlab-backup restore'"
             );
         }
         durable::rename(&path, &root.at(paths::RESTORE_ASKED))?;
@@ -390,7 +391,8 @@ impl RestoreJournal {
     pub fn ensure_undoable(&self) -> Result<()> {
         ensure!(
             self.state != State::Finishing,
-            "what was there before is being removed, and cannot be put back any more: the next run or restore goes on with that"
+            "what was there before is being removed, and cannot be put back any more: the next \
+             run or restore goes on with that"
         );
         Ok(())
     }
@@ -402,13 +404,14 @@ impl RestoreJournal {
 
     /// Why GitLab must not run: if the restore is half done, or the journal cannot be read.
     pub fn half_way(root: &RootDirectory) -> Option<String> {
-        let words = "a restore ended half way: GitLab stays down until 'gitlab-backup restore' is done again, or 'gitlab-backup restore --undo' puts \
-                     back what was there before";
+        let words = "a restore ended half way: GitLab stays down until 'gitlab-backup restore' is \
+                     done again, or 'gitlab-backup restore --undo' puts back what was there before";
         match Self::load(root) {
             Ok(Some(Self { state: State::Switching, .. })) => Some(words.to_owned()),
             Ok(_) => None,
             Err(error) => Some(format!(
-                "it cannot be told whether a restore ended half way, and GitLab is not started: {error:#}"
+                "it cannot be told whether a restore ended half way, and GitLab is not started: \
+                 {error:#}"
             )),
         }
     }
@@ -505,7 +508,8 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
     };
     if journal.state == State::Staging {
         lines.push(
-            "a restore was cut off while it was laid out, and replaced nothing: what it left is removed by the next run or restore"
+            "a restore was cut off while it was laid out, and replaced nothing: what it left is \
+             removed by the next run or restore"
                 .to_owned(),
         );
         return Ok(lines);
@@ -515,17 +519,22 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
         let run = journal.plan.run.as_ref().map_or("a run", RunId::as_str);
         if journal.undo {
             lines.push(format!(
-                "run {run} is restored, and what was there before is wanted back, which has failed ({}): 'gitlab-backup restore --undo' tries again, \
-                 'gitlab-backup restore --keep' keeps what was restored",
+                "run {run} is restored, and what was there before is wanted back, which has \
+                 failed ({}): 'gitlab-backup restore --undo' tries again, 'gitlab-backup restore \
+                 --keep' keeps what was restored",
                 aside.join(", ")
             ));
             return Ok(lines);
         }
         lines.push(format!(
-            "run {run} is restored, and what was there before is still beside it ({}): it is removed as soon as GitLab answers, or by the \
-             first run after that{}",
+            "run {run} is restored, and what was there before is still beside it ({}): it is \
+             removed as soon as GitLab answers, or by the first run after that{}",
             aside.join(", "),
-            if journal.state == State::Switched { "; 'gitlab-backup restore --undo' puts it back" } else { "" }
+            if journal.state == State::Switched {
+                "; 'gitlab-backup restore --undo' puts it back"
+            } else {
+                ""
+            }
         ));
     }
     Ok(lines)

@@ -22,7 +22,8 @@ const ARGUMENT_MAX: usize = 128 * 1024 - 1;
 /// The maximum size of a command in bytes. Well below the limit of execve(2) with the smallest
 /// usual stack limit.
 const COMMAND_MAX: usize = 1024 * 1024;
-const ABSOLUTE: &str = "an absolute path without '..' and control characters, its last character no blank and no backslash";
+const ABSOLUTE: &str = "an absolute path without '..' and control characters, its last character \
+                        no blank and no backslash";
 
 const NONCHARACTER: &str =
     "has a code point in it that is no character (like U+FFFF), which systemd does not take";
@@ -97,7 +98,8 @@ pub(crate) fn credential(text: &str) -> Result<SecretSource, Refusal> {
 
 /// A calendar event in systemd's normal form.
 pub(crate) fn calendar(text: &str) -> Result<String, Refusal> {
-    let allowed = "a calendar event as in systemd.time(7), like '*-*-* 02:30:00' (try it with 'systemd-analyze calendar')";
+    let allowed = "a calendar event as in systemd.time(7), like '*-*-* 02:30:00' (try it with \
+                   'systemd-analyze calendar')";
     let calendar = text.parse::<Calendar>().map_err(|error| {
         Refusal::new(format!("'{text}' is not a calendar event: {error}"), allowed)
     })?;

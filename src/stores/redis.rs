@@ -86,7 +86,10 @@ async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
     info.number("rdb_changes_since_last_save")?;
     info.ensure_current()?;
     let replica = info.master().map(|master| {
-        format!("it is a replica of {master}: data not yet replicated from there is not in the backup, and a restore needs the master")
+        format!(
+            "it is a replica of {master}: data not yet replicated from there is not in the \
+             backup, and a restore needs the master"
+        )
     });
     // Only a warning: the next save may succeed, and a run tries it before it stops GitLab.
     let failed = info.ensure_last_save_succeeded().err().map(|error| format!("{error:#}"));
@@ -100,7 +103,8 @@ async fn check(redis: &Redis) -> Result<(String, Option<String>)> {
         }
         Ok(()) if server.has_command("BGSAVE").await == Some(false) => {
             bail!(
-                "it has no BGSAVE command, which a backup needs: remove 'rename-command BGSAVE' from its configuration"
+                "it has no BGSAVE command, which a backup needs: remove 'rename-command BGSAVE' \
+                 from its configuration"
             )
         }
         Ok(()) => {}

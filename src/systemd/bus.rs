@@ -44,12 +44,14 @@ impl Bus {
                         .context("cannot connect to the system bus (is dbus.service running?)");
                 }
                 Err(_) => bail!(
-                    "the system bus did not answer within {CALL_TIMEOUT:?} (is dbus.service running?)"
+                    "the system bus did not answer within {CALL_TIMEOUT:?} (is dbus.service \
+                     running?)"
                 ),
                 Ok(Err(error)) => {
                     if !has_warned && started.elapsed() > RECONNECT_WARNING {
                         tracing::warn!(
-                            "waiting for the system bus, {RECONNECT_PATIENCE:?} at most: {error} (is dbus.service running?)"
+                            "waiting for the system bus, {RECONNECT_PATIENCE:?} at most: {error} \
+                             (is dbus.service running?)"
                         );
                         has_warned = true;
                     }

@@ -43,7 +43,8 @@ impl FromStr for RunId {
         };
         ensure!(
             text.len() == 21 && text.bytes().enumerate().all(shape),
-            "'{text}' is not a run: expected something like 20261124T023000Z-8f3c (see 'gitlab-backup list')"
+            "'{text}' is not a run: expected something like 20261124T023000Z-8f3c (see \
+             'gitlab-backup list')"
         );
         Ok(Self(text.to_owned()))
     }

@@ -83,7 +83,10 @@ impl Volumes for Btrfs {
             return Ok(());
         }
         top.make(OsStr::new(DIRECTORY), 0o700).map(drop).with_context(|| {
-            format!("snapshots are created in {DIRECTORY} at the top of the file system, but what is there is no directory that root alone can change: remove it")
+            format!(
+                "snapshots are created in {DIRECTORY} at the top of the file system, but what is \
+                 there is no directory that root alone can change: remove it"
+            )
         })
     }
 
@@ -239,7 +242,8 @@ fn ensure_absent(top: &Path, name: &str) -> Result<()> {
     match moved {
         Some((_, path)) => {
             bail!(
-                "snapshot {name} was moved to {path} in the file system's top level: 'btrfs subvolume delete' removes it there"
+                "snapshot {name} was moved to {path} in the file system's top level: 'btrfs \
+                 subvolume delete' removes it there"
             )
         }
         None => Ok(()),
@@ -269,7 +273,8 @@ fn mounted_top(device: &str) -> Result<PathBuf> {
 
 /// The first subvolume below `path`, whose path in the top level is `whole`.
 fn nested(path: &Path, whole: &Path) -> Result<Option<String>> {
-    // A line is "ID 257 gen 9 top level 5 path home/git". Without `-o`, paths inside the subvolume of
+    // A line is "ID 257 gen 9 top level 5 path home/git". Without `-o`, paths inside the subvolume
+    // of
     // `path` would be relative to it.
     let listed = process::run(Command::new("btrfs").args(["subvolume", "list", "-o"]).arg(path))?;
     let below = |line: &str| {

@@ -16,8 +16,9 @@ const FILES: [&str; 4] = ["ext2", "ext3", "ext4", "xfs"];
 /// The tag of every snapshot that this program creates: the name alone does not prove it.
 const TAG: &str = "gitlab-backup";
 /// The queried fields of every logical volume, lvs(8). Yes or no is 1 or 0, and -1 if unknown.
-const FIELDS: &str = "vg_name,lv_name,lv_dm_path,origin,pool_lv,segtype,lv_attr,lv_tags,lv_size,vg_size,vg_free,data_percent,metadata_percent,\
-                      lv_health_status,lv_snapshot_invalid,lv_suspended";
+const FIELDS: &str = "vg_name,lv_name,lv_dm_path,origin,pool_lv,segtype,lv_attr,lv_tags,lv_size,\
+                      vg_size,vg_free,data_percent,metadata_percent,lv_health_status,\
+                      lv_snapshot_invalid,lv_suspended";
 
 /// Logical volumes.
 pub(super) struct Lvm {
@@ -95,7 +96,8 @@ impl Volume {
         let needed = needed(size, self)?;
         Ok((needed > self.group_free).then(|| {
             format!(
-                "its snapshot may need {}, but the volume group {} has only {} free (lvm-snapshot-size is {size})",
+                "its snapshot may need {}, but the volume group {} has only {} free \
+                 (lvm-snapshot-size is {size})",
                 mebibytes(needed),
                 self.group,
                 mebibytes(self.group_free)
@@ -142,12 +144,11 @@ impl Volumes for Lvm {
             return Ok(Err(format!("it is on {}", mount.kind)));
         }
         if mount.kind == "btrfs" {
-            // btrfs identifies devices by a UUID inside them, and would confuse the snapshot with the
-            // volume.
-            return Ok(Err(
-                "btrfs must not see a volume and its copy: use the snapshots of btrfs itself"
-                    .to_owned(),
-            ));
+            // btrfs identifies devices by a UUID inside them, and would confuse the snapshot with
+            // the volume.
+            return Ok(Err("btrfs must not see a volume and its copy: use the snapshots of \
+                           btrfs itself"
+                .to_owned()));
         }
         if !FILES.contains(&mount.kind.as_str()) {
             return Ok(Err(format!(
@@ -180,9 +181,10 @@ impl Volumes for Lvm {
     }
 
     fn prepare(&self, _: &VolumeSnapshot) -> Result<()> {
-        // For any snapshot, lvcreate runs modprobe(8), which the unit must not. The kernel loads the
-        // module itself when it is asked for the version. The space of a classic snapshot could be
-        // allocated now too, but converting it in the window takes longer than creating it there.
+        // For any snapshot, lvcreate runs modprobe(8), which the unit must not. The kernel loads
+        // the module itself when it is asked for the version. The space of a classic snapshot could
+        // be allocated now too, but converting it in the window takes longer than creating it
+        // there.
         let version = process::run(lvm("dmsetup").args(["target-version", "snapshot"]));
         if let Err(error) = version {
             // Old versions of dmsetup do not have this command.
@@ -191,7 +193,8 @@ impl Volumes for Lvm {
                 .any(|line| line.split_whitespace().next() == Some("snapshot"));
             ensure!(
                 available,
-                "the kernel cannot make snapshots of logical volumes: its module dm_snapshot is missing ({error:#})"
+                "the kernel cannot make snapshots of logical volumes: its module dm_snapshot is \
+                 missing ({error:#})"
             );
         }
         Ok(())
@@ -348,7 +351,8 @@ pub(super) fn unreadable(snapshot: &VolumeSnapshot) -> Option<String> {
     let origin = Origin::parse(&snapshot.origin).ok().filter(|origin| !origin.thin)?;
     let (group, name) = (origin.group, origin.name);
     Some(format!(
-        "the snapshot of {group}/{name} cannot be read: most likely it overflowed; increase files.lvm-snapshot-size"
+        "the snapshot of {group}/{name} cannot be read: most likely it overflowed; increase \
+         files.lvm-snapshot-size"
     ))
 }
 
@@ -373,7 +377,8 @@ fn ensure_intact(
         // An unknown state (-1) counts as invalid.
         ensure!(
             found.invalid == "0" && !found.is_full(),
-            "the snapshot of {}/{} overflowed: more was written to it during the backup than lvm-snapshot-size ({size}) holds; use a larger one",
+            "the snapshot of {}/{} overflowed: more was written to it during the backup than \
+             lvm-snapshot-size ({size}) holds; use a larger one",
             origin.group,
             origin.name
         );
@@ -390,8 +395,8 @@ fn ensure_intact(
     Ok(())
 }
 
-/// The snapshots with the name and tag of this program, of mounted volumes only: a volume group that
-/// several hosts share has snapshots of other hosts too.
+/// The snapshots with the name and tag of this program, of mounted volumes only: a volume group
+/// that several hosts share has snapshots of other hosts too.
 fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<VolumeSnapshot> {
     let mut found = Vec::new();
     for mount in mounts {
@@ -423,8 +428,8 @@ fn leftovers(volumes: &[Volume], mounts: &[Mount]) -> Vec<VolumeSnapshot> {
     found
 }
 
-/// The most bytes of the volume group that a snapshot of `volume` uses, for a size in the notation of
-/// lvcreate(8).
+/// The most bytes of the volume group that a snapshot of `volume` uses, for a size in the notation
+/// of lvcreate(8).
 fn needed(size: &str, volume: &Volume) -> Result<u64> {
     let parse = || {
         size.starts_with(|c: char| c.is_ascii_digit()).then_some(())?;
@@ -452,7 +457,12 @@ fn needed(size: &str, volume: &Volume) -> Result<u64> {
         };
         number.parse::<u64>().ok()?.checked_mul(1 << shift)
     };
-    parse().with_context(|| format!("lvm-snapshot-size: '{size}' is not a size as for lvcreate(8), such as \"10%ORIGIN\" or \"5G\""))
+    parse().with_context(|| {
+        format!(
+            "lvm-snapshot-size: '{size}' is not a size as for lvcreate(8), such as \"10%ORIGIN\" \
+             or \"5G\""
+        )
+    })
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -535,7 +545,8 @@ mod tests {
         let why = named(&mut volumes, "plain").refusal("5G").unwrap().unwrap();
         assert_eq!(
             why,
-            "its snapshot may need 5120 MiB, but the volume group vg has only 3600 MiB free (lvm-snapshot-size is 5G)"
+            "its snapshot may need 5120 MiB, but the volume group vg has only 3600 MiB free \
+             (lvm-snapshot-size is 5G)"
         );
         assert_eq!(named(&mut volumes, "thin").refusal("5G").unwrap(), None);
         assert!(named(&mut volumes, OURS[0]).refusal("5M").unwrap().is_some());

@@ -42,7 +42,8 @@ pub(super) fn create(
     }
     if let Some(directory) = held {
         bail!(
-            "{} is missing, and {} holds a repository: put your copy of its password back; a new one would not open it",
+            "{} is missing, and {} holds a repository: put your copy of its password back; a new \
+             one would not open it",
             path.display(),
             directory.display()
         );
@@ -50,7 +51,8 @@ pub(super) fn create(
     let created = remedy::passwords();
     ensure!(
         created.iter().any(|own| file == Path::new(own)),
-        "{} is missing, and [repository] password-file names it: create it. Without that key, a password is created in {}",
+        "{} is missing, and [repository] password-file names it: create it. Without that key, a \
+         password is created in {}",
         path.display(),
         created[0]
     );
@@ -58,7 +60,8 @@ pub(super) fn create(
     if live && repository.is_none() {
         open::ensure_none(&config.repository, &password).with_context(|| {
             format!(
-                "{} is missing, and a new password is created only for a new repository. If there is one at {} already, put your copy of its password back",
+                "{} is missing, and a new password is created only for a new repository. If there \
+                 is one at {} already, put your copy of its password back",
                 path.display(),
                 config.repository.location
             )
@@ -72,8 +75,8 @@ pub(super) fn create(
     durable::write(&path, 0o600, password)?;
     changes.add("created", &path);
     text::out(&format!(
-        "\n  ATTENTION: {} is the only key to all backups.\n  \
-         Keep a copy in another place, now: without it nothing can ever be restored.\n",
+        "\n  ATTENTION: {} is the only key to all backups.\n  Keep a copy in another place, now: \
+         without it nothing can ever be restored.\n",
         text::path(&path)
     ));
     Ok(())

@@ -128,7 +128,8 @@ fn complete_path(config: &Config, part: &Part, target: &Directory, path: &Path) 
         .find(|above| above.extension().is_some_and(|extension| extension == "git"))
     {
         note!(
-            "warning: this is a part of {}: Git needs the whole repository, and the object pools that it uses",
+            "warning: this is a part of {}: Git needs the whole repository, and the object pools \
+             that it uses",
             text::path(repository)
         );
     }

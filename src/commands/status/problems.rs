@@ -223,8 +223,9 @@ mod tests {
         let lines = problems(&facts);
         assert_eq!(
             lines[0],
-            "the last run did not start (2026-11-29 08:00:00 UTC, 60 min ago): gitlab-backup-run.service: could not be started: its program \
-             cannot be run (exit status 203) (journalctl -u gitlab-backup-run.service)"
+            "the last run did not start (2026-11-29 08:00:00 UTC, 60 min ago): \
+             gitlab-backup-run.service: could not be started: its program cannot be run (exit \
+             status 203) (journalctl -u gitlab-backup-run.service)"
         );
         assert!(
             lines[1].contains("gitlab-backup-run.timer is disabled")

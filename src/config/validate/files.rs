@@ -122,7 +122,8 @@ fn refuse_beside_command(
     for (name, place) in contradictions {
         if let Some(place) = place {
             let message = format!(
-                "contradicts files.command, which replaces the file backup that files.{name} is for"
+                "contradicts files.command, which replaces the file backup that files.{name} is \
+                 for"
             );
             checker.refuse(&place, Refusal::new(message, format!("files.{name} or files.command")));
         }

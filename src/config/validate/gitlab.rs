@@ -170,7 +170,8 @@ fn refuse_no_writers(
         Some(_) => "is empty: there would be nothing to stop".to_owned(),
         None => format!("is missing, and layout '{}' finds none on this host", layout.name()),
     };
-    let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \"gitlab-sidekiq.service\"], or [[gitlab.proxy]]";
+    let allowed = "the units that write GitLab's data, like [\"gitlab-puma.service\", \
+                   \"gitlab-sidekiq.service\"], or [[gitlab.proxy]]";
     checker.refuse(&section.field("writers", raw.writers.as_ref()), Refusal::new(message, allowed));
 }
 
@@ -193,7 +194,8 @@ fn choose_layout(
     let chosen = named.or_else(|| LAYOUTS.into_iter().find(|layout| layout.recognises(units)));
     if chosen.is_none() {
         let refusal = Refusal::new(
-            "no known layout of GitLab is on this host (looked for unit files such as gitlab-puma.service)",
+            "no known layout of GitLab is on this host (looked for unit files such as \
+             gitlab-puma.service)",
             "layout = \"custom\" with writers, the units that write GitLab's data",
         );
         checker.refuse(&section.field("layout", raw.layout.as_ref()), refusal);

@@ -113,7 +113,8 @@ fn os_user_of(
     rules::os_user(role)
         .map_err(|_| {
             let message = format!(
-                "is missing: the role '{role}' is not the name of an OS user that could connect to a socket"
+                "is missing: the role '{role}' is not the name of an OS user that could connect \
+                 to a socket"
             );
             let refusal = Refusal::new(message, "the OS user to connect as");
             checker.refuse(&section.place(key), refusal);

@@ -73,7 +73,8 @@ fn restic_location(text: &str) -> Result<String, Refusal> {
     let authority =
         text.split_once("://").and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
     if authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) {
-        let allowed = "the location without it, and environment-file with RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD";
+        let allowed = "the location without it, and environment-file with RESTIC_REST_USERNAME \
+                       and RESTIC_REST_PASSWORD";
         return Err(Refusal::new(
             "has a password in it, which would end up in units and logs",
             allowed,

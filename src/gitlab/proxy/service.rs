@@ -182,8 +182,9 @@ async fn query(proxy: &Proxy) -> Result<(Standing, String)> {
     match standing(status.code(), &text) {
         Some(standing) => Ok((standing, tail(text.as_bytes()))),
         None if status.success() && text.trim().is_empty() => bail!(
-            "the status of '{}' is not known: '{}' ended with {status} and without a word; 'gitlab-ctl status NAME' says nothing of a service that is \
-             disabled or not there: correct [[gitlab.proxy]], and let another command's status print a word, as 'echo up'",
+            "the status of '{}' is not known: '{}' ended with {status} and without a word; \
+             'gitlab-ctl status NAME' says nothing of a service that is disabled or not there: \
+             correct [[gitlab.proxy]], and let another command's status print a word, as 'echo up'",
             proxy.name,
             argv.join(" "),
         ),
@@ -278,7 +279,8 @@ mod tests {
                 && !many("/etc/init.d/gitlab status")
                 && !many("sv status")
         );
-        let sv = "run: /s/puma: (pid 8) 5s; run: log: (pid 7) 5s\ndown: /s/sidekiq: 3s, normally up\nfail: /s/x: unable to change to service directory";
+        let sv = "run: /s/puma: (pid 8) 5s; run: log: (pid 7) 5s\ndown: /s/sidekiq: 3s, normally \
+                  up\nfail: /s/x: unable to change to service directory";
         assert_eq!(find_report("/s/puma", sv).map(|report| report.0), Some(Standing::Up));
         assert_eq!(
             find_report("/s/sidekiq", sv),
@@ -289,7 +291,8 @@ mod tests {
             (find_report("/s/x", sv), find_report("/s/pum", sv), find_report("log", sv)),
             (None, None, None)
         );
-        let supervisor = "gitlab:puma    RUNNING   pid 39, uptime 0:00:05\nsidekiq  UNKNOWN\nsidekiq2   STOPPED   Not started";
+        let supervisor = "gitlab:puma    RUNNING   pid 39, uptime 0:00:05\nsidekiq  \
+                          UNKNOWN\nsidekiq2   STOPPED   Not started";
         assert_eq!(
             find_report("gitlab:puma", supervisor).map(|report| report.0),
             Some(Standing::Up)
@@ -315,7 +318,8 @@ mod tests {
             (0, "down: puma: 3s\nrun: sidekiq: (pid 9) 1s", up),
             (
                 1,
-                "down: puma: 3s\nfail: sidekiq: unable to change to service directory: file does not exist",
+                "down: puma: 3s\nfail: sidekiq: unable to change to service directory: file does \
+                 not exist",
                 unknown,
             ),
             (1, "fail: puma: runsv not running", unknown),
@@ -340,7 +344,8 @@ mod tests {
             (3, "GitLab is not running.", down),
             (
                 3,
-                "The GitLab Unicorn web server with pid 33 is running.\nThe GitLab Sidekiq job dispatcher is not running.",
+                "The GitLab Unicorn web server with pid 33 is running.\nThe GitLab Sidekiq job \
+                 dispatcher is not running.",
                 up,
             ),
             (1, "", unknown),

@@ -108,7 +108,8 @@ pub fn trusted(path: &Path) -> Result<()> {
     match found.foreign {
         None => Ok(()),
         Some(place) => bail!(
-            "others can change {}, and so what is read from {}: it must be root's, and not writable by its group or others (chown root, chmod go-w)",
+            "others can change {}, and so what is read from {}: it must be root's, and not \
+             writable by its group or others (chown root, chmod go-w)",
             place.display(),
             path.display()
         ),
@@ -166,7 +167,8 @@ fn walk(path: &Path) -> Result<PathStep> {
             ensure!(links <= LINKS, "it leads through more than {LINKS} links");
             ensure!(
                 !exchangeable && ours(&stat),
-                "{} is a link that others than root could have made, and is not followed: name what it leads to",
+                "{} is a link that others than root could have made, and is not followed: name \
+                 what it leads to",
                 shown.join(&name).display()
             );
             let target = rustix::fs::readlinkat(&fd, "", Vec::new())?;

@@ -105,7 +105,8 @@ impl Maintenance {
                 .collect();
             ensure!(
                 names.is_empty(),
-                "Zabbix has no {what} {} that this token may write (the technical name, as it is written there; read-write on its group)",
+                "Zabbix has no {what} {} that this token may write (the technical name, as it is \
+                 written there; read-write on its group)",
                 names.join(", ")
             );
             Ok(())
@@ -134,8 +135,8 @@ impl Maintenance {
         };
         ensure!(
             found.description.starts_with(&self.mark()),
-            "Zabbix has a maintenance '{name}' that gitlab-backup on this host did not make: it is left alone; choose another name \
-             ([monitoring.zabbix] name)"
+            "Zabbix has a maintenance '{name}' that gitlab-backup on this host did not make: it \
+             is left alone; choose another name ([monitoring.zabbix] name)"
         );
         Ok(Some(found.maintenanceid))
     }
@@ -221,7 +222,8 @@ impl Maintenance {
             _ => {}
         }
         Ok(format!(
-            "Zabbix {}; {} hosts and {} groups found; the token may write them and maintenances; the name '{}' is available",
+            "Zabbix {}; {} hosts and {} groups found; the token may write them and maintenances; \
+             the name '{}' is available",
             api.version(),
             targets.hosts.len(),
             targets.groups.len(),

@@ -179,7 +179,8 @@ impl Trapper {
                         count(&info, "processed") == Some(1) && count(&info, "failed") == Some(0);
                     ensure!(
                         accepted,
-                        "{node} did not take '{key}' of host '{}': {info} (is there such a trapper item, enabled, and does it allow this host?)",
+                        "{node} did not take '{key}' of host '{}': {info} (is there such a \
+                         trapper item, enabled, and does it allow this host?)",
                         self.host
                     );
                     tracing::debug!(%node, key, value, "sent");

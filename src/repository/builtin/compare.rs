@@ -46,8 +46,8 @@ impl Accounts {
     }
 }
 
-/// Fails with the first property that differs from the snapshot. The content was authenticated while
-/// it was read.
+/// Fails with the first property that differs from the snapshot. The content was authenticated
+/// while it was read.
 pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<()> {
     let found = path.symlink_metadata().context("it is missing")?;
     let kind = found.file_type();
@@ -91,8 +91,8 @@ pub(super) fn compare(path: &Path, node: &Node, accounts: &Accounts) -> Result<(
 /// How many attributes that differ are named; more are only counted.
 const NAMED: usize = 20;
 
-/// Extended attributes that differ from the snapshot. They are only a warning: a file system may not
-/// support them, and some need capabilities that this process lacks.
+/// Extended attributes that differ from the snapshot. They are only a warning: a file system may
+/// not support them, and some need capabilities that this process lacks.
 #[derive(Default)]
 pub(super) struct AttributeDifferences(Mutex<(Vec<String>, usize)>);
 

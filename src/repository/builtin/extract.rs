@@ -119,8 +119,8 @@ struct Listing<W> {
 }
 
 impl<'a, W: Fn() -> Result<Entries<'a>>> Listing<W> {
-    /// Walks to the end, so that every error in the listing is found. Holds the entries if there are
-    /// at most `most`.
+    /// Walks to the end, so that every error in the listing is found. Holds the entries if there
+    /// are at most `most`.
     fn of(most: usize, walk: W) -> Result<Self> {
         let mut held = Some(Vec::new());
         for entry in walk()? {

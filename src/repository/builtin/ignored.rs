@@ -1,5 +1,5 @@
-//! Errors that the library ignores: it reports some of them in its log only. They are collected here,
-//! and the files count as not read.
+//! Errors that the library ignores: it reports some of them in its log only. They are collected
+//! here, and the files count as not read.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -44,8 +44,8 @@ fn messages() -> MutexGuard<'static, Vec<String>> {
     MESSAGES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Collects the library's "ignoring error" messages while it lives. A process has one logger, so only
-/// one store at a time can collect.
+/// Collects the library's "ignoring error" messages while it lives. A process has one logger, so
+/// only one store at a time can collect.
 pub(super) struct Collection {
     _lock: MutexGuard<'static, ()>,
 }

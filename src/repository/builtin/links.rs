@@ -17,8 +17,8 @@ use super::node::Listed;
 pub(super) struct Links(RandomState);
 
 impl Links {
-    /// Returns `entry` with a device number that depends on its content, so that no name is linked to
-    /// a file with other content.
+    /// Returns `entry` with a device number that depends on its content, so that no name is linked
+    /// to a file with other content.
     pub(super) fn separate(&self, entry: RusticResult<Listed>) -> RusticResult<Listed> {
         let (path, mut node) = entry?;
         if let Some(file) = file(&node) {

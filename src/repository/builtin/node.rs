@@ -31,8 +31,8 @@ pub(super) struct Nodes {
 }
 
 impl Nodes {
-    /// The node of `entry`, which is on the host's `device`. Fails if the library does not accept its
-    /// attributes.
+    /// The node of `entry`, which is on the host's `device`. Fails if the library does not accept
+    /// its attributes.
     pub(super) fn node(&mut self, entry: &Entry, device: u64) -> Result<Node> {
         let stat = &entry.stat;
         let directory = stat.kind() == FileType::Directory;

@@ -1,7 +1,8 @@
 //! The files that the library stores: the roots of a view with everything below them, and the
 //! directories above, in the order in which the repository sorts.
 //!
-//! Every path that cannot be read is recorded, because the library continues as if it did not exist.
+//! Every path that cannot be read is recorded, because the library continues as if it did not
+//! exist.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -148,8 +149,8 @@ impl Entries {
     }
 }
 
-/// The entry of a directory above a root. If it is a link, the entry is its target, through which the
-/// root is found.
+/// The entry of a directory above a root. If it is a link, the entry is its target, through which
+/// the root is found.
 fn above(path: &Path) -> Result<Entry> {
     let stat =
         rustix::fs::stat(path).with_context(|| format!("{} cannot be read", path.display()))?;

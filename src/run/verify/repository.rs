@@ -35,7 +35,8 @@ pub(super) fn check_keys(engine: &dyn Engine) -> Finding {
     match engine.keys() {
         Ok(keys) if keys.len() == 1 => Finding::warning(
             "keys",
-            "only one key: losing its password loses every backup; add another with 'gitlab-backup key add' and keep it elsewhere",
+            "only one key: losing its password loses every backup; add another with \
+             'gitlab-backup key add' and keep it elsewhere",
         ),
         keys => Finding::of("keys", keys.map(|keys| format!("{} open the repository", keys.len()))),
     }

@@ -93,7 +93,8 @@ impl Outside {
         let line = |(real, (link, count)): (&PathBuf, &(PathBuf, usize))| {
             let links = if *count > 1 { format!(" ({count} links do)") } else { String::new() };
             format!(
-                "{} leads to {}{links}, and that directory is not in the backup: add it to [files] paths",
+                "{} leads to {}{links}, and that directory is not in the backup: add it to \
+                 [files] paths",
                 text::path(link),
                 text::path(real)
             )

@@ -40,7 +40,8 @@ pub fn findings(config: &Config) -> Vec<Finding> {
     });
     let words = |mount: Mount| {
         anyhow!(
-            "{} is a file system of type {} whose server has not answered for {} s: mount it again, or unmount it ('umount -l')",
+            "{} is a file system of type {} whose server has not answered for {} s: mount it \
+             again, or unmount it ('umount -l')",
             mount.target.display(),
             mount.kind,
             PATIENCE.as_secs()

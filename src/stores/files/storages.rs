@@ -68,7 +68,8 @@ fn unreadable(error: &anyhow::Error) -> Finding {
 
 fn computed_by_ruby(key: &str, rails: &Rails) -> Finding {
     let words = format!(
-        "{key} of {} is computed by Ruby (ERB): cannot check whether the backup holds all of GitLab's data",
+        "{key} of {} is computed by Ruby (ERB): cannot check whether the backup holds all of \
+         GitLab's data",
         rails.file.display()
     );
     Finding::warning(WHAT, words)
@@ -82,8 +83,10 @@ fn on_other_hosts(rails: &Rails, config: &Config) -> Vec<Finding> {
         .filter(|remote| !config.files.omit.contains(&remote.address))
         .map(|Remote { storage, address }| {
             let words = format!(
-                "GitLab keeps repositories of storage '{storage}' at {address} (repositories.storages.{storage}.gitaly_address of {}), which is not \
-                 this host, and no backup holds them: back them up there, and add that address to [files] omit",
+                "GitLab keeps repositories of storage '{storage}' at {address} \
+                 (repositories.storages.{storage}.gitaly_address of {}), which is not this host, \
+                 and no backup holds them: back them up there, and add that address to [files] \
+                 omit",
                 rails.file.display()
             );
             Finding::of(WHAT, Err(anyhow!(words)))
@@ -97,7 +100,8 @@ fn uncovered(declared: &Declared) -> Finding {
     let leads = real.map(|real| format!(", which is {}", real.display())).unwrap_or_default();
     let keeps = if *enabled { "keeps" } else { "no longer keeps, but may have kept," };
     let words = format!(
-        "GitLab {keeps} {what} in {}{leads} ({key} of {}), and no backup holds it: add it to [files] paths, or to [files] omit to leave it out",
+        "GitLab {keeps} {what} in {}{leads} ({key} of {}), and no backup holds it: add it to \
+         [files] paths, or to [files] omit to leave it out",
         path.display(),
         file.display()
     );

@@ -61,7 +61,8 @@ fn check_paths(config: &Config) -> Vec<Finding> {
             .map_err(|error| anyhow!("{}: {error}: correct [files] paths", path.display()))?;
         if metadata.is_symlink() {
             bail!(
-                "{} is a symbolic link, and a backup would hold only the link: name what it points to in [files] paths",
+                "{} is a symbolic link, and a backup would hold only the link: name what it \
+                 points to in [files] paths",
                 path.display()
             );
         }

@@ -48,8 +48,9 @@ fn check_hard_links(engine: &dyn Engine, part: &Part) -> Option<Finding> {
         Ok(None) => return None,
         Ok(Some(0)) => Ok("every name of a file leads to its content".to_owned()),
         Ok(Some(count)) => Err(anyhow!(
-            "{count} names are taken for another file, of another file system: 'restic restore' gives them its content, \
-            'gitlab-backup restore' with engine 'builtin' their own; the next run has them right"
+            "{count} names are taken for another file, of another file system: 'restic restore' \
+             gives them its content, 'gitlab-backup restore' with engine 'builtin' their own; the \
+             next run has them right"
         )),
         Err(error) => Err(error),
     };

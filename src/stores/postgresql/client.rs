@@ -29,8 +29,8 @@ pub(crate) const MAINTENANCE: &str = "template1";
 /// The comment that marks a database as created by a restore. A restore removes the comment when it
 /// puts the database in place, and sets it on an old database that it cannot drop.
 pub(crate) const RESTORE_MARK: &str = "laid out by gitlab-backup restore";
-/// The condition for databases of a restore; `$1` is [`RESTORE_MARK`]. It also checks the name, because the
-/// owner of any database can set the comment.
+/// The condition for databases of a restore; `$1` is [`RESTORE_MARK`]. It also checks the name,
+/// because the owner of any database can set the comment.
 const OF_RESTORE: &str = "datname ~ '_(restored|replaced)_[0-9]+(_rehearsed)?$' \
     AND coalesce(pg_catalog.shobj_description(oid, 'pg_database') = $1::text, false)";
 
@@ -67,8 +67,8 @@ impl Client {
         Self::new(&config.restoring())
     }
 
-    /// Like [`restoring`](Self::restoring), with the application name [`LOADING_APPLICATION`]: so the sessions
-    /// of a killed restore can be found.
+    /// Like [`restoring`](Self::restoring), with the application name [`LOADING_APPLICATION`]: so
+    /// the sessions of a killed restore can be found.
     pub fn loading(config: &Postgresql) -> Result<Self> {
         let mut client = Self::restoring(config)?;
         client.login.application = LOADING_APPLICATION;

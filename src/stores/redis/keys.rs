@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn keys_are_parsed_from_the_output_of_redis_check_rdb() {
-        let output = "[offset 107] \\o/ RDB looks OK! \\o/\n[info] 5 keys read\n[info] 2 expires\n[info] 1 already expired\n";
+        let output = "[offset 107] \\o/ RDB looks OK! \\o/\n[info] 5 keys read\n[info] 2 \
+                      expires\n[info] 1 already expired\n";
         assert_eq!(Keys::parse(output), Some(Keys { read: 5, expires: 2 }));
         assert_eq!(Keys::parse("[offset 0] Checking RDB file x\n"), None);
     }

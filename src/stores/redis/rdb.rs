@@ -147,7 +147,8 @@ mod tests {
         );
         assert!(RdbFormat::read(&mut &b"GIF89a..."[..]).is_err());
         for said in [
-            "[offset 0] Checking RDB file x\n--- RDB ERROR DETECTED ---\n[offset 9] Can't handle RDB format version 80",
+            "[offset 0] Checking RDB file x\n--- RDB ERROR DETECTED ---\n[offset 9] Can't handle \
+             RDB format version 80",
             "Wrong signature trying to load DB from file",
         ] {
             assert!(is_unknown_format(said));

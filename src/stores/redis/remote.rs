@@ -32,8 +32,10 @@ pub fn installed(names: &[impl AsRef<str>]) -> Option<PathBuf> {
 
 /// The path of `redis-cli`, or of Valkey's equivalent.
 pub fn redis_cli() -> Result<PathBuf> {
-    installed(&["redis-cli", "valkey-cli"])
-        .context("its files cannot be read from here (or CONFIG GET is forbidden), and redis-cli, which could fetch them, is not installed: install it")
+    installed(&["redis-cli", "valkey-cli"]).context(
+        "its files cannot be read from here (or CONFIG GET is forbidden), and redis-cli, which \
+         could fetch them, is not installed: install it",
+    )
 }
 
 /// A `redis-cli` command that connects to the same server. The descriptor, if there is one, must
@@ -82,8 +84,8 @@ pub async fn ensure_reachable(server: &Connection<'_>) -> Result<()> {
 }
 
 impl Transfer {
-    /// Starts a transfer to `file`. Returns as soon as the server has forked. `redis-cli` itself writes
-    /// the file; nothing reads it before [`finish`](Self::finish) says that it is complete.
+    /// Starts a transfer to `file`. Returns as soon as the server has forked. `redis-cli` itself
+    /// writes the file; nothing reads it before [`finish`](Self::finish) says that it is complete.
     pub async fn start(server: &Connection<'_>, file: &Path) -> Result<Self> {
         let (mut command, socket) = client(server)?;
         command.arg("--rdb").arg(file);
@@ -117,7 +119,8 @@ impl Transfer {
     async fn failure(self) -> Error {
         let words = self.words.await.unwrap_or_default();
         anyhow!(
-            "redis-cli --rdb failed: {words}\nthe user needs +psync, +sync and +replconf in its ACL"
+            "redis-cli --rdb failed: {words}\nthe user needs +psync, +sync and +replconf in its \
+             ACL"
         )
     }
 }

@@ -210,8 +210,9 @@ async fn start_bgsave(server: &Connection<'_>) -> Result<()> {
                     .any(|part| words.contains(part));
                 if !is_busy {
                     return Err(error).context(
-                        "BGSAVE was refused: the user needs +bgsave in its ACL and the command must not be renamed; \
-                         if the fork failed, set vm.overcommit_memory=1 (sysctl) or add memory",
+                        "BGSAVE was refused: the user needs +bgsave in its ACL and the command \
+                         must not be renamed; if the fork failed, set vm.overcommit_memory=1 \
+                         (sysctl) or add memory",
                     );
                 }
             }

@@ -84,8 +84,8 @@ pub fn open_own_directory(directory: &Path, account: Account) -> Result<Director
     let owner = open.stat()?.st_uid;
     ensure!(
         owner == account.uid,
-        "it says that its files are in {}, which belongs to user {owner} and not to the server's user {}: correct 'dir' in its configuration, or \
-         the owner of that directory",
+        "it says that its files are in {}, which belongs to user {owner} and not to the server's \
+         user {}: correct 'dir' in its configuration, or the owner of that directory",
         directory.display(),
         account.uid
     );
@@ -101,8 +101,8 @@ pub fn ensure_writable(directory: &Path) -> Result<()> {
         .with_context(|| format!("cannot look at {}", directory.display()))?;
     ensure!(
         !system.f_flag.contains(StatVfsMountFlags::RDONLY),
-        "{} is read-only for the units of a restore: add ReadWritePaths={0} in a drop-in for gitlab-backup-restore-switch.service and the other \
-         gitlab-backup-restore-*.service",
+        "{} is read-only for the units of a restore: add ReadWritePaths={0} in a drop-in for \
+         gitlab-backup-restore-switch.service and the other gitlab-backup-restore-*.service",
         directory.display()
     );
     Ok(())

@@ -1,4 +1,5 @@
-//! Verifies the RDB files of a run: reads each, and loads it into a server if the depth asks for it.
+//! Verifies the RDB files of a run: reads each, and loads it into a server if the depth asks for
+//! it.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,8 @@ use super::{Renderer, Sandbox, credential};
 
 /// For mount(2) and ioctl(2), for directories beside GitLab's, and for lvm, which locks its memory
 /// and raises its priority.
-const SNAPSHOTS: &str = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SYS_RESOURCE CAP_SYS_RAWIO";
+const SNAPSHOTS: &str = "CAP_SYS_ADMIN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER \
+                         CAP_IPC_LOCK CAP_SYS_NICE CAP_MKNOD CAP_SYS_RESOURCE CAP_SYS_RAWIO";
 
 /// For directories beside GitLab's, in directories of other users.
 const BESIDE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER";

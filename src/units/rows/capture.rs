@@ -16,7 +16,8 @@ use crate::values::Timespan;
 
 /// To connect to Redis' socket, to read dump.rdb as Redis' user, and to check it as an account that
 /// owns no files.
-const REDIS_RIGHTS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
+const REDIS_RIGHTS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_FOWNER CAP_FSETID \
+                            CAP_SETUID CAP_SETGID CAP_KILL";
 
 pub const PAUSE: Row = Row {
     name: "gitlab-backup-pause.service",

@@ -19,7 +19,8 @@ use crate::values::Timespan;
 const LONG: Timespan = Timespan::from_secs(7 * 24 * 3600);
 /// To rename directories, to restore their owners and modes, and to access servers' files as their
 /// users.
-const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN CAP_SETFCAP CAP_SETUID CAP_SETGID";
+const REPLACE: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_CHOWN \
+                       CAP_SETFCAP CAP_SETUID CAP_SETGID";
 /// The top-level directories that may contain a Redis' data. Only the running server knows its
 /// directory.
 const REDIS: [&str; 4] = ["/var", "/srv", "/opt", "/data"];

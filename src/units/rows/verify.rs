@@ -9,7 +9,8 @@ use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 
 /// To extract files of many users, and to check them as an unprivileged account.
-const RIGHTS: &str = "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_SETUID CAP_SETGID CAP_KILL";
+const RIGHTS: &str = "CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_CHOWN CAP_FOWNER CAP_FSETID \
+                      CAP_SETUID CAP_SETGID CAP_KILL";
 
 /// Reads the repository and never writes it.
 pub const SERVICE: Row = Row {

@@ -40,7 +40,8 @@ pub fn stage_configuration(config: &Config) -> Result<()> {
         if !differences.is_empty() {
             // The note names the files only: their content may be secret.
             note(format!(
-                "{} is not as in the run ({}); the run's version is in {} (compare with 'diff -r'; --with-config restores it)",
+                "{} is not as in the run ({}); the run's version is in {} (compare with 'diff \
+                 -r'; --with-config restores it)",
                 root.display(),
                 differences.join(", "),
                 beside.directory.join(moves::below(root)).display()

@@ -114,7 +114,8 @@ fn ensure_writable(base: &Path, path: &Path) -> Result<()> {
         rustix::fs::statvfs(base).with_context(|| format!("cannot look at {}", base.display()))?;
     ensure!(
         !system.f_flag.contains(StatVfsMountFlags::RDONLY),
-        "{} is read-only for the units of a restore, which cannot stage {} there: add that path to [files] paths, and run '{}'",
+        "{} is read-only for the units of a restore, which cannot stage {} there: add that path \
+         to [files] paths, and run '{}'",
         base.display(),
         path.display(),
         remedy::install()

@@ -83,7 +83,8 @@ async fn ensure_accepts(server: &Connection<'_>, version: &str) -> Result<()> {
     let info = server.info().await?;
     if let Some(master) = info.master() {
         bail!(
-            "it is a replica of {master}, which would replace the restored data at once: name the master in [[redis]] url, and restore there"
+            "it is a replica of {master}, which would replace the restored data at once: name the \
+             master in [[redis]] url, and restore there"
         );
     }
     let here = info.version();
@@ -98,14 +99,16 @@ async fn ensure_accepts(server: &Connection<'_>, version: &str) -> Result<()> {
 async fn local_files(server: &Connection<'_>, redis: &Redis) -> Result<ServerFiles> {
     ensure!(
         server.is_local(),
-        "it is at {}, and its files are not on this host: a server reads its file only when it starts. 'restore --into DIR --only redis' extracts the \
-         file; stop that server and put the file in place of its dump.rdb",
+        "it is at {}, and its files are not on this host: a server reads its file only when it \
+         starts. 'restore --into DIR --only redis' extracts the file; stop that server and put \
+         the file in place of its dump.rdb",
         describe_address(&redis.address)
     );
     let files = ServerFiles::find(server).await.with_context(|| {
         format!(
-            "a server reads its file only when it starts, and that of {} cannot be put in place here. 'restore --into DIR --only redis' extracts the \
-             file; stop that server and put the file in place of its dump.rdb",
+            "a server reads its file only when it starts, and that of {} cannot be put in place \
+             here. 'restore --into DIR --only redis' extracts the file; stop that server and put \
+             the file in place of its dump.rdb",
             describe_address(&redis.address)
         )
     })?;

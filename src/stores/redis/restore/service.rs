@@ -27,7 +27,8 @@ pub(super) async fn ensure_not_started(
         let state = manager.state(&redis.unit).await?;
         ensure!(
             state.is_settled() && state.inactive_exit < since,
-            "{} was started by another unit or by hand while its file was replaced ('systemctl list-dependencies --reverse {}' shows which units want it)",
+            "{} was started by another unit or by hand while its file was replaced ('systemctl \
+             list-dependencies --reverse {}' shows which units want it)",
             redis.unit,
             redis.unit
         );

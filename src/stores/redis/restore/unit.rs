@@ -66,7 +66,8 @@ async fn ensure_main_process(
     // The sandbox may hide the process from this unit, but systemd knows the unit's account.
     ensure!(
         process.pid == 0 || state.uid == Some(process.account.uid) || process.is_alive(),
-        "process {}, which began to listen there as user {}, has ended, or {unit} runs as another user: name the server's unit by [[redis]] unit",
+        "process {}, which began to listen there as user {}, has ended, or {unit} runs as another \
+         user: name the server's unit by [[redis]] unit",
         process.pid,
         process.account.uid
     );
@@ -74,7 +75,8 @@ async fn ensure_main_process(
     // PID 0 means that a root process reported its own PID, which can be trusted.
     ensure!(
         process.pid == 0 || process.pid == main,
-        "process {}, which listens there, is in {unit} and not its main process, which is {main}: name the server's unit by [[redis]] unit",
+        "process {}, which listens there, is in {unit} and not its main process, which is {main}: \
+         name the server's unit by [[redis]] unit",
         process.pid
     );
     Ok(())

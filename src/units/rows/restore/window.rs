@@ -29,7 +29,8 @@ pub const PAUSE: Row = Row {
     needed: always,
     text: |renderer, _| {
         Pause {
-            description: "GitLab restore: GitLab is paused and will be resumed unless it is half restored",
+            description: "GitLab restore: GitLab is paused and will be resumed unless it is half \
+                          restored",
             run: names([Restore::Run]),
             begin: renderer.pause(true),
             end: renderer.helper(&["unpause"]),
