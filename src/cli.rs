@@ -86,13 +86,15 @@ enum Command {
     /// GitLab is stopped, and everything is extracted beside the old data. Then renames put it in
     /// place. The old data is deleted when GitLab is ready again.
     Restore(restore::RestoreArgs),
-    /// Remove the runs that [retention] does not keep. Every complete backup does this too.
+    /// Remove the runs that [retention] does not keep. Every complete backup does this too, if the
+    /// configuration has that section.
     Prune {
         /// Remove nothing; print for each run whether it would be kept, and why.
         #[arg(long)]
         dry_run: bool,
-        /// Confirm the removal of N complete runs. Required if more than half of the runs would be
-        /// removed, or if fewer than keep-min would remain.
+        /// Confirm the removal of N complete runs. Required if more than half of the days would lose
+        /// all their runs, if the clock seems to have jumped, or if fewer than keep-min runs would
+        /// remain.
         #[arg(long, value_name = "N", conflicts_with = "dry_run")]
         yes_remove: Option<usize>,
         /// Print JSON.

@@ -15,7 +15,7 @@ mod stops;
 mod watch;
 mod window;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use jiff::Timestamp;
 
 use crate::config::Config;
@@ -111,7 +111,15 @@ fn run_id(started: Timestamp) -> RunId {
 /// Fails if the executor of the other kind is running. A backup and a restore share the window, the
 /// marks in it and the environment of their units: the second one must not touch any of them.
 async fn ensure_alone(manager: &dyn ServiceManager, kind: Kind) -> Result<()> {
-    let (other, why) = match kind {
+    match running_other(manager, kind).await? {
+        None => Ok(()),
+        Some(message) => bail!(message),
+    }
+}
+
+/// Why an executor of this kind must not run now, if that of the other kind is running.
+async fn running_other(manager: &dyn ServiceManager, kind: Kind) -> Result<Option<&'static str>> {
+    let (other, message) = match kind {
         Kind::Backup => (
             Unit::from(Restore::Run),
             "a restore is going on: there is nothing to back up before it is complete",
@@ -121,8 +129,8 @@ async fn ensure_alone(manager: &dyn ServiceManager, kind: Kind) -> Result<()> {
             "a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'",
         ),
     };
-    ensure!(manager.state(&other.to_string()).await?.is_settled(), why);
-    Ok(())
+    let is_running = !manager.state(&other.to_string()).await?.is_settled();
+    Ok(is_running.then_some(message))
 }
 
 /// Writes the environment that all units of the run read.

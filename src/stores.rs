@@ -1,5 +1,6 @@
-//! The places where GitLab keeps its data: one folder for each [`Store`]. A run, its manifest, a
-//! verify and a restore use the trait only, and do not know which stores there are.
+//! The places where GitLab keeps its data: one folder for each [`Store`]. The manifest, a verify and
+//! the steps of a restore use the trait only. The units that capture a store, and the fields of a
+//! restore's plan and journal, name it.
 
 pub mod extract;
 pub mod files;
@@ -19,4 +20,9 @@ pub use store::{Contribution, Store};
 /// the only one in which other sessions can prevent that.
 pub fn all() -> [&'static dyn Store; 3] {
     [&postgresql::PostgreSql, &redis::RedisStore, &files::FileStore]
+}
+
+/// The names of the stores whose capture is dumps in the staging directory.
+pub fn dumped() -> Vec<&'static str> {
+    all().into_iter().filter(|store| store.is_dumped()).map(|store| store.name()).collect()
 }

@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use clap::Parser;
+use gitlab_backup::cli::Cli;
 use gitlab_backup::config::Config;
 use gitlab_backup::config::host::Host;
 use gitlab_backup::units::graph::{Format, graph};
@@ -39,6 +41,35 @@ fn the_units_in_the_repository_are_those_of_the_default_configuration() {
         name.starts_with("gitlab-backup") && !name.ends_with(".conf")
     });
     assert_eq!(kept.count(), units.len(), "systemd/ holds units that generate does not print");
+}
+
+/// The words after the program in each `Exec…=` line of a unit that runs this program.
+fn helpers(unit: &UnitFile, program: &str) -> Vec<Vec<String>> {
+    let lines = unit.content.lines().filter_map(|line| {
+        let (key, command) = line.split_once('=')?;
+        key.starts_with("Exec").then(|| command.trim_start_matches([':', '+', '-', '!']))
+    });
+    lines
+        .map(|command| command.split('"').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>())
+        .filter(|words| words.first().is_some_and(|first| first == program))
+        .collect()
+}
+
+/// A unit whose helper does not exist would only fail on a host.
+#[test]
+fn every_helper_of_a_unit_is_one_of_the_program() {
+    let program = "/usr/local/bin/gitlab-backup";
+    let mut count = 0;
+    for text in ["", EVERYTHING] {
+        for unit in units(text, Path::new(program)) {
+            for words in helpers(&unit, program) {
+                let parsed = Cli::try_parse_from(&words);
+                assert!(parsed.is_ok(), "{}: {words:?}: {}", unit.name, parsed.unwrap_err());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 60, "only {count} commands were found");
 }
 
 #[test]

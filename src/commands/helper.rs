@@ -20,7 +20,7 @@ use crate::runs::Kind;
 use crate::runs::record::read_json;
 use crate::runs::restore::Request;
 use crate::stores::files::fssnapshot;
-use crate::stores::{extract, files, postgresql, redis};
+use crate::stores::{self, extract, files, postgresql, redis};
 use crate::systemd::{Manager, start_later};
 use crate::units::render::credential;
 
@@ -234,7 +234,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::FilesLive => files::capture(&config()?),
         Helper::Resume => resume::resume(&settings(file), Base::host(root), Manager::connect).await,
         Helper::Postgresql => postgresql::dump(&config()?).await,
-        Helper::Files => files::store_files_and_dumps(&config()?),
+        Helper::Files => files::store_files_and_dumps(&config()?, &stores::dumped()),
         Helper::Manifest => manifest::write(&config()?),
         Helper::Prune => prune::prune(&config()?).await,
         Helper::Verify => verify::newest(&config()?).await,

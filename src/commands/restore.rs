@@ -20,6 +20,7 @@ use crate::paths::RootDirectory;
 use crate::repository::Engine;
 use crate::runs::restore::{Request, RestoreJournal, State, Turn, left};
 use crate::runs::{Kind, Manifest, Record};
+use crate::stores;
 use crate::systemd::{Manager, Mode, ServiceManager};
 use crate::units::{Restore, Unit};
 use crate::values::RunId;
@@ -27,8 +28,11 @@ use crate::{note, say};
 
 use super::follow::{ensure_succeeded, follow};
 
-/// The values of `--only` for a restore in place.
-const PARTS: [&str; 4] = ["postgresql", "redis", "files", "config"];
+/// The values of `--only` for a restore in place: the stores, and the configuration, which is among
+/// the files.
+fn restorable_parts() -> Vec<&'static str> {
+    stores::all().into_iter().map(|store| store.name()).chain(["config"]).collect()
+}
 
 /// How long to wait for another command that still holds the turn after its restore has ended.
 const TURN: Duration = Duration::from_secs(10);
@@ -123,11 +127,12 @@ async fn in_place(
     manifest: &Manifest,
     args: &RestoreArgs,
 ) -> Result<()> {
-    if let Some(unknown) = args.only.iter().find(|name| !PARTS.contains(&name.as_str())) {
+    let parts = restorable_parts();
+    if let Some(unknown) = args.only.iter().find(|name| !parts.contains(&name.as_str())) {
         bail!(
             "'{unknown}' is not a part that can be restored in place: {}; --into DIR extracts any \
              part of a run into a directory",
-            PARTS.join(", ")
+            parts.join(", ")
         );
     }
     if let Some(path) = &args.path {
@@ -384,10 +389,7 @@ async fn take_turn(manager: &Manager) -> Result<Turn> {
 /// Fails if a backup or a restore is running.
 async fn refuse_if_busy(manager: &Manager) -> Result<()> {
     for (unit, message) in [
-        (
-            Unit::Run,
-            "a backup is going on: wait for it, or 'systemctl stop gitlab-backup-run.service'",
-        ),
+        (Unit::Run, "a backup is going on: wait for it, or 'systemctl stop gitlab-backup.target'"),
         (Restore::Run.into(), "a restore is going on: wait for it"),
     ] {
         if !manager.state(&unit.to_string()).await?.is_settled() {

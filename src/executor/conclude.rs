@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::timeout;
 
-use super::{ensure_alone, milestone, stops};
+use super::{milestone, running_other, stops};
 use crate::machine::Base;
 use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::ServiceManager;
@@ -48,9 +48,9 @@ async fn stop_marks<M: ServiceManager>(
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
     let manager = connect().await?;
-    match ensure_alone(&manager, kind).await {
-        Ok(()) => stops::stop_marks(&manager).await,
-        Err(_) => Ok(()),
+    match running_other(&manager, kind).await? {
+        None => stops::stop_marks(&manager).await,
+        Some(_) => Ok(()),
     }
 }
 

@@ -88,10 +88,10 @@ async fn stages(
     if record.downtime.is_none() {
         bail!(match undo {
             false => {
-                "everything is restored, but GitLab does not answer yet: when it does, what was \
-                 there before is removed; until then 'gitlab-backup restore --undo' puts it back"
+                "everything is restored, but GitLab does not answer yet: when it does, the old \
+                 data is removed; until then 'gitlab-backup restore --undo' puts it back"
             }
-            true => "what was there before is back, but GitLab does not answer",
+            true => "the old data is back, but GitLab does not answer",
         });
     }
     enter(base, record, Kind::Restore, "finish")?;

@@ -46,8 +46,8 @@ pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
                 manager.state(unit.as_str()).await?.watchdog.filter(|watchdog| *watchdog < longest)
             {
                 let words = format!(
-                    "{unit} has WatchdogSec={}: frozen for longer it is ended and started again, \
-                     and the run fails; a shorter [gitlab] max-downtime would let it go before",
+                    "{unit} has WatchdogSec={}: if it is frozen for longer, systemd kills and \
+                     restarts it, and the run fails; set a shorter [gitlab] max-downtime",
                     Timespan::from(watchdog)
                 );
                 findings.push(Finding::warning("freeze", words));
@@ -92,7 +92,9 @@ impl Frozen {
             ActiveState::Deactivating if now.result == "watchdog" => Some(format!(
                 "{unit} was frozen for longer than its WatchdogSec= allows, and systemd ends it"
             )),
-            ActiveState::Deactivating => Some(format!("{unit} was told to stop in the window")),
+            ActiveState::Deactivating => {
+                Some(format!("a stop of {unit} was requested in the window"))
+            }
             _ => Some(format!("{unit} was let go in the window")),
         }
     }

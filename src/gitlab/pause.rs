@@ -17,7 +17,7 @@ pub async fn begin<M: ServiceManager>(
 ) -> Result<()> {
     ensure!(
         paused::load(root)?.is_some(),
-        "what was running is not on record: this unit is started by {} only",
+        "the units that were running are not recorded: only {} starts this unit",
         Unit::Run
     );
     if alone.is_empty() {

@@ -170,7 +170,7 @@ pub async fn ensure_all_down(config: &Config) -> Result<()> {
         down.filter_map(|down| down.err().map(|error| format!("{error:#}"))).collect();
     ensure!(
         running.is_empty(),
-        "{}: it was started in the window, so nothing that came of it can be relied on",
+        "{}: it was started in the window, so the captured data is not reliable",
         running.join("; ")
     );
     Ok(())

@@ -15,7 +15,7 @@ pub async fn finish_later(machine: Machine<'_>) -> Result<()> {
         return Ok(());
     }
     let finish = Unit::from(Restore::Finish).to_string();
-    tracing::info!("GitLab runs with what was restored: what was there before is removed");
+    tracing::info!("GitLab runs with the restored data: removing the old data");
     manager.reset_failed(&finish).await?;
     manager.start_later(&finish).await
 }

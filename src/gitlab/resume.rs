@@ -79,7 +79,7 @@ pub async fn resume<M: ServiceManager>(
         tracing::error!("{error:#}");
     }
     let Some(units) = paused::load(machine.root)? else { return Ok(()) };
-    tracing::info!(units = units.len(), "starting again what was running");
+    tracing::info!(units = units.len(), "starting the paused units again");
     let mut comeback = Comeback::new(machine, settings.stop_grace, units).await?;
     while !comeback.start_missing().await? {
         comeback.wait_for_change().await?;

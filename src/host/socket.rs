@@ -43,7 +43,7 @@ pub async fn connect(
             return UnixStream::from_std(stream).context("cannot wait for a socket");
         }
         if Instant::now() >= deadline {
-            bail!("nobody takes connections at {}, for {patience:?}", path.display());
+            bail!("no process accepts connections at {}, for {patience:?}", path.display());
         }
         sleep(PAUSE).await;
     }

@@ -22,10 +22,7 @@ pub fn to_become(name: &str) -> Result<Option<User>> {
 /// The account for programs that read data of other users.
 pub fn sandbox() -> Result<Option<User>> {
     to_become(accounts::SANDBOX).with_context(|| {
-        format!(
-            "what comes from others is looked at as an account of its own: '{}' makes it",
-            remedy::install()
-        )
+        format!("the account for untrusted data is missing: '{}' creates it", remedy::install())
     })
 }
 

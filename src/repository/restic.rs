@@ -500,8 +500,8 @@ impl Engine for Restic {
             self.list(&[])?.into_iter().filter(|snapshot| snapshots.contains(&snapshot.id)).count();
         ensure!(
             left == 0,
-            "restic has removed nothing of {left} of {} snapshots in {}: the server does not let \
-             it (is it append-only?)",
+            "restic did not remove {left} of {} snapshots in {}: the server does not let it (is \
+             it append-only?)",
             snapshots.len(),
             self.location
         );

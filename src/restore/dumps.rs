@@ -6,9 +6,11 @@ use crate::config::Config;
 use crate::stores::restoration;
 use crate::systemd::notify;
 
-/// Extracts the dumps that the plan needs.
+/// Extracts the dumps that the plan needs, and gives them to the accounts that load them.
 pub fn extract_dumps(config: &Config) -> Result<()> {
     let plan = restoration::plan()?;
     notify::status("extracting the dumps");
-    restoration::all(config).iter().try_for_each(|store| store.extract_dumps(&plan))
+    let stores = restoration::all(config);
+    stores.iter().try_for_each(|store| store.extract_dumps(&plan))?;
+    stores.iter().try_for_each(|store| store.hand_over_dumps(&plan))
 }

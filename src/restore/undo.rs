@@ -119,18 +119,19 @@ async fn call_back(
     let before = journal.state;
     journal.state = State::Switching;
     journal.save(&RootDirectory::host())?;
-    let mut came_back = false;
+    let mut changed = false;
     for store in &mut *stores {
-        let Err(refused) = store.switch_back(journal).await else {
-            came_back = true;
-            continue;
-        };
-        if before.has_taken_place() && refused.untouched && !came_back {
-            journal.state = before;
-            journal.save(&RootDirectory::host())?;
-            start_servers(stores, manager, journal).await?;
+        match store.switch_back(journal).await {
+            Ok(this) => changed |= this,
+            Err(refused) => {
+                if before.has_taken_place() && refused.untouched && !changed {
+                    journal.state = before;
+                    journal.save(&RootDirectory::host())?;
+                    start_servers(stores, manager, journal).await?;
+                }
+                return Err(refused.error);
+            }
         }
-        return Err(refused.error);
     }
     Ok(())
 }

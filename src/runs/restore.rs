@@ -82,13 +82,13 @@ impl Request {
     pub fn take(root: &RootDirectory) -> Result<Self> {
         let path = root.at(paths::RESTORE_REQUEST);
         let request = read_json(&path)?
-            .context("nothing is asked for: a restore is started by 'gitlab-backup restore'")?;
+            .context("no restore was requested: start one with 'gitlab-backup restore'")?;
         // The command starts the executor right after the request, unless it was killed.
         if own::age(&path)? > LONGEST {
             own::remove(path)?;
             bail!(
-                "what was asked for was asked for long ago, by a command that did not come to its \
-                 end: ask again by 'gitlab-backup restore'"
+                "the request is too old: the command that wrote it was killed. Run 'gitlab-backup \
+                 restore' again"
             );
         }
         durable::rename(&path, &root.at(paths::RESTORE_ASKED))?;
@@ -114,7 +114,7 @@ impl Request {
         if let Some(unknown) = self.skip_redis.iter().find(|name| !servers.contains(&name.as_str()))
         {
             bail!(
-                "run {} has no Redis '{unknown}' that --skip-redis could spare: it has {}",
+                "run {} has no Redis '{unknown}' that --skip-redis could skip: it has {}",
                 manifest.id,
                 listed(&servers)
             );
@@ -123,7 +123,7 @@ impl Request {
         // The configuration is in part `files`.
         let part = |name: &str| if name == "config" { "files" } else { name }.to_owned();
         if let Some(unknown) = self.only.iter().find(|name| !parts.contains(&part(name).as_str())) {
-            bail!("run {} has no such part as '{unknown}': it has {}", manifest.id, listed(&parts));
+            bail!("run {} has no part '{unknown}': it has {}", manifest.id, listed(&parts));
         }
         Ok(())
     }
@@ -391,8 +391,8 @@ impl RestoreJournal {
     pub fn ensure_undoable(&self) -> Result<()> {
         ensure!(
             self.state != State::Finishing,
-            "what was there before is being removed, and cannot be put back any more: the next \
-             run or restore goes on with that"
+            "the old data is already being removed and cannot be put back: the next run or restore \
+             finishes the removal"
         );
         Ok(())
     }
@@ -405,13 +405,12 @@ impl RestoreJournal {
     /// Why GitLab must not run: if the restore is half done, or the journal cannot be read.
     pub fn half_way(root: &RootDirectory) -> Option<String> {
         let words = "a restore ended half way: GitLab stays down until 'gitlab-backup restore' is \
-                     done again, or 'gitlab-backup restore --undo' puts back what was there before";
+                     run again, or 'gitlab-backup restore --undo' puts the old data back";
         match Self::load(root) {
             Ok(Some(Self { state: State::Switching, .. })) => Some(words.to_owned()),
             Ok(_) => None,
             Err(error) => Some(format!(
-                "it cannot be told whether a restore ended half way, and GitLab is not started: \
-                 {error:#}"
+                "cannot tell whether a restore ended half way, so GitLab is not started: {error:#}"
             )),
         }
     }
@@ -455,11 +454,11 @@ impl fmt::Display for Leftover {
             Thing::Directory { held, .. } => write!(f, "{}", held.path.display())?,
         }
         let fate = if self.by_hand {
-            "move away what you need of it and remove it"
+            "copy what you need from it, then remove it"
         } else {
             "the next run or restore removes it"
         };
-        write!(f, " is left of a restore ({}): {fate}", self.why)
+        write!(f, " is left over from a restore ({}): {fate}", self.why)
     }
 }
 
@@ -470,9 +469,7 @@ impl Leftover {
         match read_json(&root.at(paths::RESTORE_LEFT)) {
             Ok(all) => Ok(all.unwrap_or_default()),
             Err(error) => {
-                tracing::warn!(
-                    "{error:#}; what restores have left beside what is live is not known any more"
-                );
+                tracing::warn!("{error:#}; the list of data left over from restores is lost");
                 Ok(Vec::new())
             }
         }
@@ -508,8 +505,8 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
     };
     if journal.state == State::Staging {
         lines.push(
-            "a restore was cut off while it was laid out, and replaced nothing: what it left is \
-             removed by the next run or restore"
+            "a restore was cut off while it was laid out, and replaced nothing: the next run or \
+             restore removes the extracted data"
                 .to_owned(),
         );
         return Ok(lines);
@@ -519,16 +516,15 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
         let run = journal.plan.run.as_ref().map_or("a run", RunId::as_str);
         if journal.undo {
             lines.push(format!(
-                "run {run} is restored, and what was there before is wanted back, which has \
-                 failed ({}): 'gitlab-backup restore --undo' tries again, 'gitlab-backup restore \
+                "run {run} is restored, and the old data is wanted back, which has failed ({}): \
+                 'gitlab-backup restore --undo' tries again, 'gitlab-backup restore \
                  --keep' keeps what was restored",
                 aside.join(", ")
             ));
             return Ok(lines);
         }
         lines.push(format!(
-            "run {run} is restored, and what was there before is still beside it ({}): it is \
-             removed as soon as GitLab answers, or by the first run after that{}",
+            "run {run} is restored, and the old data is still beside it ({}): it is removed as soon as GitLab answers, or by the first run after that{}",
             aside.join(", "),
             if journal.state == State::Switched {
                 "; 'gitlab-backup restore --undo' puts it back"

@@ -1,10 +1,15 @@
 //! The interface of a store in a restore.
 //!
-//! `src/restore/` calls it in this order: [`plan`](Restoration::plan) before GitLab is stopped;
-//! then the units of the stores stage the new data beside the old data; then, for every store,
-//! [`prepare`](Restoration::prepare), [`put`](Restoration::put) and
-//! [`commit`](Restoration::commit). If a step fails, all steps before it are undone. When GitLab
-//! answers, [`finish`](Restoration::finish) removes the old data.
+//! `src/restore/` calls the methods in the order in which they stand in [`Restoration`], each of
+//! them for every store before the next one:
+//!
+//! | when | methods |
+//! |---|---|
+//! | preflight, with GitLab up | `is_wanted`, `plan`, `space`, `rehearse` |
+//! | GitLab is down, nothing live is changed | `remove_stale`, `create_directories`, `extract_dumps`, `hand_over_dumps`; the stores' own units stage the new data |
+//! | the switch | `stop_servers`, `prepare`, `put`, `commit`; if one fails: `roll_back`, then the way back |
+//! | the way back | `prove`, `stop_servers`, `switch_back`, `move_back`, `start_servers`, `unstage` |
+//! | GitLab answers | `finish`, and `retry` for what an earlier `finish` could not remove |
 
 use std::path::{Path, PathBuf};
 
@@ -80,8 +85,14 @@ pub trait Restoration {
         Ok(())
     }
 
-    /// Extracts the dumps that the plan needs. A later unit loads them.
+    /// Extracts the dumps that the plan needs, below the same directory as the other stores.
     fn extract_dumps(&self, _plan: &RestorePlan) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives the extracted dumps to the account that loads them. Called when all stores have
+    /// extracted theirs: extracting sets the modes of the directories that they share.
+    fn hand_over_dumps(&self, _plan: &RestorePlan) -> Result<()> {
         Ok(())
     }
 
@@ -97,7 +108,8 @@ pub trait Restoration {
     /// Adds to the journal what [`put`](Self::put) is going to change. Changes no live data.
     async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()>;
 
-    /// Puts the new data in place of the old data.
+    /// Puts the new data in place of the old data, and starts the servers again that
+    /// [`stop_servers`](Self::stop_servers) stopped.
     async fn put(&mut self, journal: &RestoreJournal, manager: &dyn ServiceManager) -> Result<()>;
 
     /// Commits what [`put`](Self::put) has left in an open transaction. Called when
@@ -122,9 +134,10 @@ pub trait Restoration {
     }
 
     /// Puts the old data back where somebody else can prevent it, entirely or not at all. Called
-    /// for every store before [`move_back`](Self::move_back) is called for any store.
-    async fn switch_back(&mut self, _journal: &RestoreJournal) -> Result<(), Refused> {
-        Ok(())
+    /// for every store before [`move_back`](Self::move_back) is called for any store. Returns
+    /// whether it changed anything.
+    async fn switch_back(&mut self, _journal: &RestoreJournal) -> Result<bool, Refused> {
+        Ok(false)
     }
 
     /// Puts the old data back by renames, which nobody else can prevent.
@@ -132,8 +145,8 @@ pub trait Restoration {
         Ok(())
     }
 
-    /// Starts the servers that [`stop_servers`](Self::stop_servers) stopped, and waits until they
-    /// have read their data.
+    /// On the way back: starts the servers that [`stop_servers`](Self::stop_servers) stopped, and
+    /// waits until they have read their data.
     async fn start_servers(
         &mut self,
         _plan: &RestorePlan,

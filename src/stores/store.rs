@@ -22,6 +22,11 @@ pub trait Store {
     /// Whether the configuration backs this store up: then a run without its part is incomplete.
     fn is_backed_up(&self, config: &Config) -> bool;
 
+    /// Whether the store's capture is dumps in the directory of its name in the staging directory.
+    fn is_dumped(&self) -> bool {
+        true
+    }
+
     /// Checks as root whether the store can be captured. Changes nothing.
     async fn preflight(&self, config: &Config) -> Vec<Finding>;
 

@@ -225,7 +225,7 @@ impl ServiceManager for Manager {
         let program = std::env::current_exe().context("cannot find this program's own path")?;
         let program = program.to_str().context("the path of this program is not UTF-8")?;
         let argv = vec![program, "--version"];
-        let description = "GitLab backup: notices that a unit is stopped which is down";
+        let description = "GitLab backup: detects that a stopped unit is stopped again";
         self.bus
             .retry(&format!("start {name}"), async || {
                 let properties = [

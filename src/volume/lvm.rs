@@ -266,7 +266,7 @@ impl Volumes for Lvm {
         let Some(found) = named(&snapshot.name) else { return Ok(()) };
         ensure!(
             found.is_ours(),
-            "{}/{} is not ours, in spite of its name: it has no tag {TAG}; left alone",
+            "{}/{} was not created by gitlab-backup, in spite of its name: it has no tag {TAG}",
             found.group,
             found.name
         );

@@ -20,9 +20,13 @@ use super::{
     store_live, store_part,
 };
 
+/// The directory of the staging directory to which the commands of `[[step]]` write, and the part
+/// that holds it.
+const STEPS: &str = "steps";
+
 /// Stores the files, unless the window has stored them; then the dumps, and the files that the
-/// commands of `[[steps]]` wrote to the staging directory.
-pub fn store_files_and_dumps(config: &Config) -> Result<()> {
+/// commands of `[[step]]` wrote. `dumped` names the stores that dump into the staging directory.
+pub fn store_files_and_dumps(config: &Config, dumped: &[&str]) -> Result<()> {
     let mut engine = None;
     if config.files.command.is_none() && !is_recorded(FILES) {
         let engine = engine.insert(open::in_run(config)?);
@@ -30,7 +34,7 @@ pub fn store_files_and_dumps(config: &Config) -> Result<()> {
     } else if config.files.command.is_none() && CapturePlan::current()?.is_live() {
         record_gaps_of_live_files(config)?;
     }
-    for name in ["postgresql", "redis", "steps"] {
+    for name in dumped.iter().copied().chain([STEPS]) {
         let path = Path::new(paths::STAGING).join(name);
         if !holds_files(&path)? {
             continue;

@@ -23,6 +23,10 @@ impl Store for FileStore {
         FILES
     }
 
+    fn is_dumped(&self) -> bool {
+        false
+    }
+
     fn is_backed_up(&self, config: &Config) -> bool {
         config.files.command.is_none()
     }

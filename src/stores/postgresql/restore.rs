@@ -22,7 +22,7 @@ use crate::repository::Engine;
 use crate::runs::restore::{
     Leftover, Numbers, Request, RestoreJournal, RestorePlan, StagedDatabase, Thing,
 };
-use crate::stores::restoration::{Asked, Refused, Restoration};
+use crate::stores::restoration::{Asked, Refused, Restoration, extract_part};
 use crate::stores::space::Needed;
 use crate::systemd::{ServiceManager, notify};
 use exchange::Exchange;
@@ -33,11 +33,13 @@ pub use staged::load;
 pub(super) struct PostgreSqlRestoration<'a> {
     config: &'a Config,
     exchange: Exchange<'a>,
+    /// The renames that [`Restoration::prove`] found necessary.
+    renames_back: Vec<String>,
 }
 
 impl<'a> PostgreSqlRestoration<'a> {
     pub fn new(config: &'a Config) -> Self {
-        Self { config, exchange: Exchange::new(config) }
+        Self { config, exchange: Exchange::new(config), renames_back: Vec::new() }
     }
 
     /// Drops an old database. If that fails, marks it and returns it as a leftover.
@@ -87,7 +89,12 @@ impl Restoration for PostgreSqlRestoration<'_> {
 
     fn extract_dumps(&self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
-        dumps::extract(self.config, part, &[])
+        extract_part(self.config, part, &[])
+    }
+
+    fn hand_over_dumps(&self, plan: &RestorePlan) -> Result<()> {
+        let Some(part) = &plan.postgresql else { return Ok(()) };
+        dumps::give_access(self.config, part)
     }
 
     async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
@@ -109,18 +116,18 @@ impl Restoration for PostgreSqlRestoration<'_> {
     }
 
     async fn prove(&mut self, journal: &RestoreJournal) -> Result<()> {
-        self.exchange.prove(journal).await
+        self.renames_back = self.exchange.prove(journal).await?;
+        Ok(())
     }
 
     /// Sessions in the databases can prevent the renames.
-    async fn switch_back(&mut self, journal: &RestoreJournal) -> Result<(), Refused> {
-        let before = match self.exchange.renames_back(journal).await {
-            Ok(before) => before,
-            Err(error) => return Err(Refused { error, untouched: true }),
+    async fn switch_back(&mut self, journal: &RestoreJournal) -> Result<bool, Refused> {
+        let before = &self.renames_back;
+        let Err(error) = self.exchange.put_back(journal).await else {
+            return Ok(!before.is_empty());
         };
-        let Err(error) = self.exchange.put_back(journal).await else { return Ok(()) };
         // If the connection was lost, the server may have committed the renames.
-        let untouched = self.exchange.renames_back(journal).await.is_ok_and(|now| now == before);
+        let untouched = self.exchange.renames_back(journal).await.is_ok_and(|now| now == *before);
         Err(Refused { error, untouched })
     }
 

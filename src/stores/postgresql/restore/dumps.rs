@@ -33,7 +33,7 @@ pub(super) fn extract(config: &Config, part: &Part, paths: &[PathBuf]) -> Result
 }
 
 /// Gives the dumps to the account that loads them.
-fn give_access(config: &Config, part: &Part) -> Result<()> {
+pub(super) fn give_access(config: &Config, part: &Part) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let target = Path::new(paths::RESTORE_DUMPS);
     // Through a socket, the unit that loads the dumps runs as root, and lets the loading account
