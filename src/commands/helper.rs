@@ -207,8 +207,11 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Silence(Bracket::End) => silence::end().await,
         Helper::Silenced => silence::ensure_in_effect(&config()?).await,
         Helper::Unsilence => silence::unsilence().await,
-        Helper::Report(Bracket::Begin) => report::begin(&config()?).await,
-        Helper::Report(Bracket::End) => report::end(&config()?).await,
+        Helper::Report(Bracket::Begin) => {
+            report::report_start(&config()?).await;
+            Ok(())
+        }
+        Helper::Report(Bracket::End) => report::report_end(&config()?).await,
         Helper::Staging(Bracket::Begin) => staging::create(load_and_inspect(file)),
         Helper::Staging(Bracket::End) => staging::remove(),
         Helper::Preflight => preflight::preflight(&config()?).await,

@@ -86,30 +86,38 @@ impl Units {
     /// The sockets, timers and paths that can start one of `units`: each of the same stem, and each
     /// named `gitlab*` that triggers one of `units` or a unit that pulls one in.
     pub(super) fn triggers_of(&self, units: &[UnitName]) -> Vec<UnitName> {
-        let is_one = |name: &String| units.iter().any(|unit| unit.as_str() == name);
-        let starts_one =
-            |name: &String| is_one(name) || self.words(name, &STARTED_ALONG).iter().any(is_one);
-        let is_trigger = |name: &str| {
-            let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') else {
-                return false;
-            };
-            let same_stem = units
-                .iter()
-                .any(|unit| unit.as_str().rsplit_once('.').is_some_and(|(other, _)| other == stem));
-            let triggered = || {
-                [self.words(name, &["Service", "Unit"]), vec![format!("{stem}.service")]].concat()
-            };
-            same_stem || stem.starts_with("gitlab") && triggered().iter().any(starts_one)
-        };
         let unmasked = self.files.iter().filter(|(_, file)| file.is_some()).map(|(name, _)| name);
         unmasked
-            .filter(|name| is_trigger(name))
+            .filter(|name| self.is_trigger_of(name, units))
             .filter_map(|name| UnitName::new(name.as_str()).ok())
             .collect()
     }
 
-    /// The words in the values of `keys` in the unit file `name`.
-    fn words(&self, name: &str, keys: &[&str]) -> Vec<String> {
+    fn is_trigger_of(&self, name: &str, units: &[UnitName]) -> bool {
+        let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') else {
+            return false;
+        };
+        let has_same_stem = |unit: &UnitName| {
+            unit.as_str().rsplit_once('.').is_some_and(|(other, _)| other == stem)
+        };
+        if units.iter().any(has_same_stem) {
+            return true;
+        }
+        // Without Service= or Unit=, systemd starts the service of the same stem.
+        let mut triggered = self.listed_names(name, &["Service", "Unit"]);
+        triggered.push(format!("{stem}.service"));
+        stem.starts_with("gitlab")
+            && triggered.iter().any(|triggered| self.starts_one_of(triggered, units))
+    }
+
+    /// Whether the unit `name` is one of `units`, or pulls one of them in when it is started.
+    fn starts_one_of(&self, name: &str, units: &[UnitName]) -> bool {
+        let is_one = |name: &str| units.iter().any(|unit| unit.as_str() == name);
+        is_one(name) || self.listed_names(name, &STARTED_ALONG).iter().any(|name| is_one(name))
+    }
+
+    /// The names in the values of `keys` in the unit file `name`.
+    fn listed_names(&self, name: &str, keys: &[&str]) -> Vec<String> {
         self.values(name, keys)
             .iter()
             .flat_map(|value| value.split_whitespace())

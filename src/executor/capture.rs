@@ -135,7 +135,7 @@ async fn open(
 ) -> Result<Captured> {
     let manager = machine.manager;
     let since = machine.clock.monotonic();
-    let anchor = view.start(&window.target.to_string(), Mode::Replace).await?;
+    let target_job = view.start(&window.target.to_string(), Mode::Replace).await?;
     let driven = stop_closure(manager, &window.driven, &[])
         .await?
         .into_iter()
@@ -143,7 +143,7 @@ async fn open(
         .collect();
     view.watch(&closure);
     let mut watch =
-        Watch::new(config, machine, window, view, since, anchor, closure, driven, running);
+        Watch::new(config, machine, window, view, since, target_job, closure, driven, running);
     let captured = watch.until_end().await;
     stops::stop_marks(manager).await?;
     captured
@@ -220,7 +220,7 @@ impl Watch<'_> {
     async fn ensure_all_ran(&mut self) -> Result<()> {
         for member in &self.window.members {
             let state = self.view.state(&member.to_string()).await?;
-            if state.inactive_exit < self.since {
+            if !state.started_since(self.since) {
                 return Err(Failed::not_run(&state, "did not run in the window").into());
             }
         }

@@ -43,6 +43,7 @@ impl Watch<'_> {
         Ok(Failed::new(window, reason))
     }
 
+    /// The deadline, if it ended the window.
     async fn exceeded_deadline(&mut self) -> Result<Option<Failed>> {
         let Some(deadline) = &self.window.deadline else { return Ok(None) };
         let deadline = self.view.state(&deadline.to_string()).await?;
@@ -53,11 +54,12 @@ impl Watch<'_> {
         Ok(deadline.reached_since(self.since).then(|| Failed::new(&deadline, reason)))
     }
 
+    /// The first member that ran in this window and failed by itself.
     async fn failed_member(&mut self) -> Result<Option<Failed>> {
         for member in &self.window.members {
             let state = self.view.state(&member.to_string()).await?;
             // A member that was stopped together with the window is not the reason.
-            if state.inactive_exit >= self.since
+            if state.started_since(self.since)
                 && !self.was_stopped(&state.name)
                 && (state.active == ActiveState::Failed || state.result != "success")
             {
@@ -107,7 +109,7 @@ impl Watch<'_> {
             return Ok(None);
         }
         for writer in &self.config.gitlab.writers {
-            if self.view.state(writer.as_str()).await?.inactive_exit >= self.since {
+            if self.view.state(writer.as_str()).await?.started_since(self.since) {
                 return Ok(Some(writer.to_string()));
             }
         }

@@ -100,7 +100,7 @@ impl Running<'_> {
     fn failed_member<'a>(&self, states: &'a [UnitState]) -> Option<&'a UnitState> {
         let failed = || {
             states.iter().filter(|state| {
-                state.inactive_exit >= self.since && !state.succeeded_since(self.since)
+                state.started_since(self.since) && !state.succeeded_since(self.since)
             })
         };
         failed().find(|state| state.result != "start-limit-hit").or_else(|| failed().next())
@@ -112,7 +112,7 @@ impl Running<'_> {
     /// run those that have ended a second time.
     async fn start_missing(&mut self, states: &[UnitState]) -> Result<()> {
         let missing: Vec<&UnitState> =
-            states.iter().filter(|state| state.inactive_exit < self.since).collect();
+            states.iter().filter(|state| !state.started_since(self.since)).collect();
         // The unmet condition of a member may be older than this run. It counts after one start
         // here.
         let gave_up = |state: &&&UnitState| {

@@ -30,7 +30,7 @@ pub(super) struct Watch<'a> {
     jobs: BTreeMap<String, u32>,
     /// The id of the job that starts the target. Lower ids were queued before the window, higher
     /// ones with it or later.
-    anchor: u32,
+    target_job: u32,
     /// All units that the window stops.
     closure: Vec<String>,
     /// The units that members of the window stop, and those that systemd stops with them: a stop of
@@ -49,7 +49,7 @@ impl<'a> Watch<'a> {
         window: &'a Window,
         view: UnitView<'a>,
         since: u64,
-        anchor: u32,
+        target_job: u32,
         closure: Vec<String>,
         driven: Vec<String>,
         running: Vec<Paused>,
@@ -64,7 +64,7 @@ impl<'a> Watch<'a> {
             is_open: false,
             queued: Vec::new(),
             jobs: BTreeMap::new(),
-            anchor,
+            target_job,
             closure,
             driven,
             running,
@@ -77,7 +77,7 @@ impl<'a> Watch<'a> {
         while let Some(event) = self.view.job() {
             let (id, unit, result) = match event {
                 JobEvent::New { id, unit } => {
-                    if id > self.anchor {
+                    if id > self.target_job {
                         *self.jobs.entry(unit.clone()).or_default() += 1;
                         self.queued.push((id, unit));
                     }
@@ -86,9 +86,9 @@ impl<'a> Watch<'a> {
                 JobEvent::Removed { id, unit, result } => (id, unit, result),
             };
             // A start that was queued before the window and that the window has cancelled.
-            let is_new = self.closure.contains(&unit)
+            let is_unrecorded = self.closure.contains(&unit)
                 && !self.running.iter().any(|paused| paused.unit == unit);
-            if id < self.anchor && result == "canceled" && is_new {
+            if id < self.target_job && result == "canceled" && is_unrecorded {
                 tracing::info!(
                     unit,
                     "was being started when the window began: it is started afterwards"

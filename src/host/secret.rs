@@ -92,6 +92,7 @@ fn decrypt(path: &Path, name: &str) -> Result<PathBuf> {
         let mut memory = File::from(memfd_create(name, MemfdFlags::CLOEXEC)?);
         memory.set_permissions(Permissions::from_mode(0o400))?;
         memory.write_all(&output.stdout)?;
+        // Never closed: the path is valid as long as the descriptor is open.
         Ok(format!("/proc/{}/fd/{}", std::process::id(), memory.into_raw_fd()).into())
     };
     keep().context("cannot keep a decrypted credential in memory")

@@ -41,7 +41,7 @@ impl Failed {
 
     /// The failure of a unit that was to be started after `since` (monotonic, microseconds).
     pub fn of(state: &UnitState, since: u64) -> Self {
-        if state.inactive_exit < since {
+        if !state.started_since(since) {
             return Self::not_run(state, "was started and did not run");
         }
         let reason = match state.result.as_str() {

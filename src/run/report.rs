@@ -60,8 +60,8 @@ impl Delivery {
     }
 }
 
-/// Reports that a run has started, once. A failure is logged and otherwise ignored.
-pub async fn begin(config: &Config) -> Result<()> {
+/// Reports to every receiver that a run has started. A failure is logged and otherwise ignored.
+pub async fn report_start(config: &Config) {
     let notify = |report: &ReportConfig| {
         let report = report.clone();
         async move {
@@ -72,12 +72,11 @@ pub async fn begin(config: &Config) -> Result<()> {
         }
     };
     join_all(config.monitoring.reports.iter().map(notify)).await;
-    Ok(())
 }
 
 /// Reports the run that ended last. If that has been reported already, the report is about a run
 /// that systemd could not start.
-pub async fn end(config: &Config) -> Result<()> {
+pub async fn report_end(config: &Config) -> Result<()> {
     let mut delivery = Delivery::load()?;
     match unreported(&delivery)? {
         Some(run) => delivery.restart(config, Some(run))?,

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::BinaryBytes;
 use nix::unistd::User;
 use rustix::process::Signal;
@@ -66,15 +66,16 @@ pub(super) async fn restore(
     scratch: &Scratch,
     report: &mut dyn FnMut(Finding),
 ) -> Result<()> {
+    // A run without databases has nothing to restore.
     let Some(directory) = dumps.first().and_then(|(_, path)| path.parent()) else { return Ok(()) };
-    let record: Result<Option<Dumped>> = read_json(&directory.join("postgresql.json"));
-    let globals = record.map(|record| record.and_then(|record| record.globals));
-    let started = match &globals {
-        Ok(globals) => start_server(config, manifest, globals.as_ref(), scratch).await,
-        Err(error) => Err(anyhow!("{error:#}")),
+    let started = async {
+        let record: Option<Dumped> = read_json(&directory.join("postgresql.json"))?;
+        let globals = record.and_then(|record| record.globals);
+        let server = start_server(config, manifest, globals.as_ref(), scratch).await?;
+        Ok((server, globals))
     };
-    let server = match started {
-        Ok(server) => server,
+    let (server, globals) = match started.await {
+        Ok(started) => started,
         Err(error) => {
             report(Finding::of("drill postgresql", Err(error)));
             return Ok(());
@@ -82,7 +83,7 @@ pub(super) async fn restore(
     };
     let admin = Client::new(&server.config)?;
     let session = admin.connect(MAINTENANCE).await?;
-    let result = match globals.ok().flatten() {
+    let result = match globals {
         Some(globals) => create_globals(&session, &globals, &server).await,
         None => create_owners(&session, dumps).await,
     };

@@ -39,9 +39,9 @@ const EXCLUSIVE_LOCKS: &str = "SELECT DISTINCT c.relname::text || ' (session ' |
     AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
 const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_database_size(pg_catalog.current_database())";
 /// GitLab is down while the tables are locked, so the wait for a lock is short.
-const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+const SET_LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
 /// For the statements after the window.
-const NO_LOCK_TIMEOUT: &str = "SET lock_timeout = 0";
+const RESET_LOCK_TIMEOUT: &str = "SET lock_timeout = 0";
 /// The values of the sequences. Snapshots do not include sequences, so pg_dump writes their values
 /// at the time of the dump. Sequences that were never used have no value, and are left to pg_dump.
 const SEQUENCES: &str = "SELECT pg_catalog.format('%I.%I', schemaname, sequencename), last_value \
@@ -131,14 +131,14 @@ async fn is_window_open() -> Result<bool> {
 /// snapshot end with the session in the returned value.
 pub(super) async fn export(client: &Client, name: String) -> Result<SnapshotHolder> {
     let session = client.connect(&name).await?;
-    session.run(LOCK_TIMEOUT).await?;
+    session.run(SET_LOCK_TIMEOUT).await?;
     let (tables, snapshot, bytes) = lock_and_export(&session, &name).await?;
     let sequences = read_sequences(&session, &name).await?;
     let oids: Vec<u32> = tables.keys().copied().collect();
     let nodes = session.rows(NODES, &[&oids]).await?;
     let nodes =
         nodes.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_>>()?;
-    session.run(NO_LOCK_TIMEOUT).await?;
+    session.run(RESET_LOCK_TIMEOUT).await?;
     let pid = session.value("SELECT pg_catalog.pg_backend_pid()", &[]).await?;
     let bytes = u64::try_from(bytes).context("a database's size is a number")?;
     Ok(SnapshotHolder {
