@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 mod quick_repository;
+mod sizes;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,6 +22,7 @@ use rustic_core::{
     BackupOptions, Credentials, ReadSource, ReadSourceEntry, Repository, RepositoryOptions,
     RusticResult, SnapshotOptions,
 };
+use sizes::size;
 
 type Content = Cursor<Vec<u8>>;
 
@@ -251,7 +253,8 @@ fn a_tree_is_as_deep_as_a_path_is_long_and_as_wide_as_it_likes() {
     let found = Command::new("find").arg(place.path("a/b/c/target")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout).lines().count(), room / 2 + 1);
 
-    let wide: Vec<_> = (0..50_000)
+    let many = size(5_000, 50_000);
+    let wide: Vec<_> = (0..many)
         .map(|number| format!("{number:06}"))
         .map(|name| at(&format!("/{name}"), node(name.as_bytes(), NodeType::Dir)))
         .collect();
@@ -259,7 +262,7 @@ fn a_tree_is_as_deep_as_a_path_is_long_and_as_wide_as_it_likes() {
     let mut count = 0;
     engine.list(&snapshot, &mut |_, _| count += 1).unwrap();
     engine.extract(&snapshot, &place.path("wide"), &[]).unwrap();
-    assert_eq!((count, fs::read_dir(place.path("wide")).unwrap().count()), (50_000, 50_000));
+    assert_eq!((count, fs::read_dir(place.path("wide")).unwrap().count()), (many, many));
 }
 
 /// Runs of old have one number for all file systems below a path: what is two files there must not

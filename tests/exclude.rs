@@ -2,6 +2,8 @@
 //! check-ignore`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
+mod sizes;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +17,7 @@ use gitlab_backup::frozen::Exclude;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use sizes::size;
 
 /// What names and patterns are made of.
 const NAMES: [&str; 16] = [
@@ -187,10 +190,14 @@ fn judge(cases: u32) -> [u32; 2] {
 #[test]
 fn what_is_left_out_is_what_git_would_ignore() {
     // On two cores at once.
+    let cases = u32::try_from(size(500, 5_000)).unwrap();
     let [one, two] = std::thread::scope(|scope| {
-        let other = scope.spawn(|| judge(5_000));
-        [judge(5_000), other.join().unwrap()]
+        let other = scope.spawn(|| judge(cases));
+        [judge(cases), other.join().unwrap()]
     });
     let (all, some) = (one[0] + two[0], one[1] + two[1]);
-    assert!(all >= 10_000 && some > all / 2, "{all} judged, and in {some} git ignores something");
+    assert!(
+        all >= 2 * cases && some > all / 2,
+        "{all} judged, and in {some} git ignores something"
+    );
 }

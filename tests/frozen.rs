@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 mod quick_repository;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,6 +18,7 @@ use gitlab_backup::frozen::{At, Content, Entry, Exclude, How, Staging, Time, Vie
 use gitlab_backup::host::beneath::{Directory, KnownDirectory};
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Tolerance};
 use gitlab_backup::values::{RunId, SecretSource};
+use sizes::size;
 
 struct Silent;
 
@@ -320,7 +322,7 @@ fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
 /// of change.
 #[test]
 fn a_change_within_one_tick_of_the_clock_is_found() {
-    for round in 0..20 {
+    for round in 0..size(5, 20) {
         let mut lab = Lab::new();
         let path = lab.root.join("file");
         fs::write(&path, "first").unwrap();
@@ -581,12 +583,13 @@ fn what_takes_the_place_of_a_staging_area_is_not_read() {
 
 /// A million entries are no more than their memory.
 #[test]
-fn a_million_entries_are_walked_and_read_again() {
+fn many_entries_are_walked_and_read_again() {
+    let files = size(500, 10_000);
     let lab = Lab::new();
     let open = Directory::open(&lab.root).unwrap();
     for directory in 0..100 {
         let inside = open.make(OsStr::new(&directory.to_string()), 0o755).unwrap();
-        for file in 0..10_000 {
+        for file in 0..files {
             // A hard link is an entry like any other, and quick to make.
             match file {
                 0 => drop(inside.create(OsStr::new("0"), 0o644).unwrap()),
@@ -603,10 +606,13 @@ fn a_million_entries_are_walked_and_read_again() {
     }
     let exclude = Exclude::new(&[]).unwrap();
     let root = Walk::new(&exclude).root(&lab.root, &At::itself(&lab.root), None).unwrap();
-    assert_eq!(root.tree.count(), 1_000_101);
+    assert_eq!(root.tree.count(), u64::try_from(100 * files + 101).unwrap());
     let view = View { roots: vec![root] };
     let path = lab.directory.path().join("view");
     view.save(&path).unwrap();
-    assert_eq!(View::load(&path).unwrap().unwrap().roots[0].tree.count(), 1_000_101);
+    assert_eq!(
+        View::load(&path).unwrap().unwrap().roots[0].tree.count(),
+        u64::try_from(100 * files + 101).unwrap()
+    );
     Directory::open(lab.directory.path()).unwrap().remove(OsStr::new("root")).unwrap();
 }

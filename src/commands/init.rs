@@ -198,18 +198,7 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
         Some(config) => known_gitlab(&mut out, &config.gitlab),
         None => scripted_gitlab(&mut out, &scripts),
     }
-    match readiness {
-        Some(url) => line(
-            &mut out,
-            "readiness-url",
-            &quoted(url),
-            "answered just now; a run waits until GitLab is ready",
-        ),
-        None => out.push_str(
-            "# readiness-url = \"http://127.0.0.1:8080/-/readiness\"   # no URL answered just \
-             now; if set, a run waits until GitLab is ready\n",
-        ),
-    }
+    readiness_url(&mut out, readiness);
     if known.is_none() {
         scripted_proxies(&mut out, &scripts);
     }
@@ -235,6 +224,22 @@ fn describe(host: &Host, readiness: Option<&str>, role: bool) -> Result<String> 
     Config::parse(&out, name, host)
         .context("the generated configuration for this host is invalid")?;
     Ok(out)
+}
+
+/// `readiness-url`, as a comment if no URL answered.
+fn readiness_url(out: &mut String, answered: Option<&str>) {
+    match answered {
+        Some(url) => line(
+            out,
+            "readiness-url",
+            &quoted(url),
+            "answered just now; a run waits until GitLab is ready",
+        ),
+        None => out.push_str(
+            "# readiness-url = \"http://127.0.0.1:8080/-/readiness\"   # no URL answered just \
+             now; if set, a run waits until GitLab is ready\n",
+        ),
+    }
 }
 
 /// `[gitlab]` for a host with a known layout.

@@ -107,7 +107,7 @@ mod tests {
         let (first, held) = connect_to_named(&path, Duration::from_secs(5)).await.unwrap();
         assert_eq!(first.peer_cred().unwrap().pid(), i32::try_from(std::process::id()).ok());
         let error = connect(&path, None, Duration::from_millis(200)).await.unwrap_err();
-        assert!(format!("{error:#}").contains("nobody takes connections"), "{error:#}");
+        assert!(format!("{error:#}").contains("no process accepts connections"), "{error:#}");
         // A new socket with the same name is not the one that was opened.
         std::fs::rename(&path, place.path().join("elsewhere")).unwrap();
         drop(UnixListener::bind(&path).unwrap());

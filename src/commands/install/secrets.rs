@@ -1,6 +1,6 @@
 //! The repository's directory and password, which are created once.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -40,22 +40,7 @@ pub(super) fn create(
     if path.exists() {
         return Ok(());
     }
-    if let Some(directory) = held {
-        bail!(
-            "{} is missing, and {} holds a repository: put your copy of its password back; a new \
-             one would not open it",
-            path.display(),
-            directory.display()
-        );
-    }
-    let created = remedy::passwords();
-    ensure!(
-        created.iter().any(|own| file == Path::new(own)),
-        "{} is missing, and [repository] password-file names it: create it. Without that key, a \
-         password is created in {}",
-        path.display(),
-        created[0]
-    );
+    ensure_creatable(&path, file, held.map(PathBuf::as_path))?;
     let password = format!("{}\n", random::hex(32)?);
     if live && repository.is_none() {
         open::ensure_none(&config.repository, &password).with_context(|| {
@@ -79,5 +64,28 @@ pub(super) fn create(
          without it nothing can ever be restored.\n",
         text::path(&path)
     ));
+    Ok(())
+}
+
+/// Fails if the password `file`, which is missing at `path`, must not be created: because the
+/// directory `held` holds a repository that a new one would not open, or because an admin names the
+/// file.
+fn ensure_creatable(path: &Path, file: &Path, held: Option<&Path>) -> Result<()> {
+    if let Some(directory) = held {
+        bail!(
+            "{} is missing, and {} holds a repository: put your copy of its password back; a new \
+             one would not open it",
+            path.display(),
+            directory.display()
+        );
+    }
+    let created = remedy::passwords();
+    ensure!(
+        created.iter().any(|own| file == Path::new(own)),
+        "{} is missing, and [repository] password-file names it: create it. Without that key, a \
+         password is created in {}",
+        path.display(),
+        created[0]
+    );
     Ok(())
 }
