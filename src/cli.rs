@@ -92,9 +92,9 @@ enum Command {
         /// Remove nothing; print for each run whether it would be kept, and why.
         #[arg(long)]
         dry_run: bool,
-        /// Confirm the removal of N complete runs. Required if more than half of the days would lose
-        /// all their runs, if the clock seems to have jumped, or if fewer than keep-min runs would
-        /// remain.
+        /// Confirm the removal of N complete runs. Required if more than half of the days would
+        /// lose all their runs, if the clock seems to have jumped, or if fewer than keep-min runs
+        /// would remain.
         #[arg(long, value_name = "N", conflicts_with = "dry_run")]
         yes_remove: Option<usize>,
         /// Print JSON.

@@ -1,6 +1,6 @@
-//! The places where GitLab keeps its data: one folder for each [`Store`]. The manifest, a verify and
-//! the steps of a restore use the trait only. The units that capture a store, and the fields of a
-//! restore's plan and journal, name it.
+//! The places where GitLab keeps its data: one folder for each [`Store`]. The manifest, a verify
+//! and the steps of a restore use the trait only. The units that capture a store, and the fields of
+//! a restore's plan and journal, name it.
 
 pub mod extract;
 pub mod files;

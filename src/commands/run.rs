@@ -1,5 +1,5 @@
-//! `run`: starts a backup and follows it. systemd runs the backup, so that interrupting this command
-//! does not interrupt the backup.
+//! `run`: starts a backup and follows it. systemd runs the backup, so that interrupting this
+//! command does not interrupt the backup.
 
 use anyhow::{Result, bail};
 

@@ -123,8 +123,8 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Checks that the databases can be put back. Changes nothing. Returns the renames that would do
-    /// it.
+    /// Checks that the databases can be put back. Changes nothing. Returns the renames that would
+    /// do it.
     ///
     /// # Errors
     /// If an old database is gone.
