@@ -45,17 +45,17 @@ pub enum Helper {
     },
     /// gitlab-backup-silence.service
     #[command(subcommand)]
-    Silence(Bracket),
+    Silence(BracketCommand),
     /// gitlab-backup-silenced.service
     Silenced,
     /// gitlab-backup-unsilence.service
     Unsilence,
     /// gitlab-backup-report-start.service and gitlab-backup-report.service
     #[command(subcommand)]
-    Report(Bracket),
+    Report(BracketCommand),
     /// gitlab-backup-staging.service
     #[command(subcommand)]
-    Staging(Bracket),
+    Staging(BracketCommand),
     /// gitlab-backup-preflight.service
     Preflight,
     /// gitlab-backup-preflight-postgresql.service
@@ -68,7 +68,7 @@ pub enum Helper {
     Presync,
     /// gitlab-backup-fssnapshot.service
     #[command(subcommand)]
-    Fssnapshot(Bracket),
+    Fssnapshot(BracketCommand),
     /// gitlab-backup-pause.service
     Pause {
         /// Stop this unit without its dependents.
@@ -87,10 +87,10 @@ pub enum Helper {
     Thaw,
     /// gitlab-backup-proxy-NAME.service
     #[command(subcommand)]
-    Proxy(Proxy),
+    Proxy(ProxyCommand),
     /// gitlab-backup-proxies.service
     #[command(subcommand)]
-    Proxies(Bracket),
+    Proxies(BracketCommand),
     /// gitlab-backup-proxies-down.service
     ProxiesDown,
     /// gitlab-backup-pgsnapshot.service
@@ -172,7 +172,7 @@ pub enum Restore {
 
 /// The two commands of a proxy.
 #[derive(Debug, Clone, Subcommand)]
-pub enum Proxy {
+pub enum ProxyCommand {
     /// ExecStart=
     Start {
         /// `[[gitlab.proxy]] name`
@@ -187,7 +187,7 @@ pub enum Proxy {
 
 /// The two commands of a bracket.
 #[derive(Debug, Clone, Copy, Subcommand)]
-pub enum Bracket {
+pub enum BracketCommand {
     /// ExecStart=
     Begin,
     /// ExecStopPost=
@@ -203,34 +203,34 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Execute => executor::execute(&config()?, Base::host(root), Manager::connect).await,
         Helper::Conclude { report } => conclude(Kind::Backup, report).await,
         Helper::Calendar { calendars } => calendar::reset_changed_timers(calendars),
-        Helper::Silence(Bracket::Begin) => silence::begin(&config()?).await,
-        Helper::Silence(Bracket::End) => silence::end().await,
+        Helper::Silence(BracketCommand::Begin) => silence::begin(&config()?).await,
+        Helper::Silence(BracketCommand::End) => silence::end().await,
         Helper::Silenced => silence::ensure_in_effect(&config()?).await,
         Helper::Unsilence => silence::unsilence().await,
-        Helper::Report(Bracket::Begin) => {
+        Helper::Report(BracketCommand::Begin) => {
             report::report_start(&config()?).await;
             Ok(())
         }
-        Helper::Report(Bracket::End) => report::report_end(&config()?).await,
-        Helper::Staging(Bracket::Begin) => staging::create(load_and_inspect(file)),
-        Helper::Staging(Bracket::End) => staging::remove(),
+        Helper::Report(BracketCommand::End) => report::report_end(&config()?).await,
+        Helper::Staging(BracketCommand::Begin) => staging::create(load_and_inspect(file)),
+        Helper::Staging(BracketCommand::End) => staging::remove(),
         Helper::Preflight => preflight::preflight(&config()?).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
         Helper::CheckPostgresql => check_postgresql(&config()?).await,
         Helper::Fsplan => files::plan_capture(&config()?),
         Helper::Presync => files::presync(&config()?),
-        Helper::Fssnapshot(Bracket::Begin) => fssnapshot::begin(&config()?),
-        Helper::Fssnapshot(Bracket::End) => fssnapshot::end(),
+        Helper::Fssnapshot(BracketCommand::Begin) => fssnapshot::begin(&config()?),
+        Helper::Fssnapshot(BracketCommand::End) => fssnapshot::end(),
         Helper::Pause { alone } => pause::begin(&alone, root, Manager::connect).await,
         Helper::Unpause => pause::end(start_unit_later).await,
         Helper::Window { stopped } => open_window(&config()?, stopped).await,
         // Do not connect to D-Bus without need: at a shutdown it may be down already.
         Helper::Thaw if !freeze::is_on_record(root) => Ok(()),
         Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
-        Helper::Proxy(Proxy::Start { name }) => proxy::start(config(), &name).await,
-        Helper::Proxy(Proxy::Stop { name }) => proxy::stop(config(), &name).await,
-        Helper::Proxies(Bracket::Begin) => proxy::adopt(&config()?).await,
-        Helper::Proxies(Bracket::End) => proxy::end_adoption(),
+        Helper::Proxy(ProxyCommand::Start { name }) => proxy::start(config(), &name).await,
+        Helper::Proxy(ProxyCommand::Stop { name }) => proxy::stop(config(), &name).await,
+        Helper::Proxies(BracketCommand::Begin) => proxy::adopt(&config()?).await,
+        Helper::Proxies(BracketCommand::End) => proxy::end_adoption(),
         Helper::ProxiesDown => proxy::ensure_all_down(&config()?).await,
         Helper::Pgsnapshot => postgresql::hold(&config()?).await,
         Helper::Redis => redis::save(&config()?).await,
