@@ -33,13 +33,11 @@ pub use staged::load;
 pub(super) struct PostgreSqlRestoration<'a> {
     config: &'a Config,
     exchange: Exchange<'a>,
-    /// The renames that [`Restoration::prove`] found necessary.
-    renames_back: Vec<String>,
 }
 
 impl<'a> PostgreSqlRestoration<'a> {
     pub fn new(config: &'a Config) -> Self {
-        Self { config, exchange: Exchange::new(config), renames_back: Vec::new() }
+        Self { config, exchange: Exchange::new(config) }
     }
 
     /// Drops an old database. If that fails, marks it and returns it as a leftover.
@@ -116,18 +114,21 @@ impl Restoration for PostgreSqlRestoration<'_> {
     }
 
     async fn prove(&mut self, journal: &RestoreJournal) -> Result<()> {
-        self.renames_back = self.exchange.prove(journal).await?;
-        Ok(())
+        self.exchange.prove(journal).await
     }
 
     /// Sessions in the databases can prevent the renames.
     async fn switch_back(&mut self, journal: &RestoreJournal) -> Result<bool, Refused> {
-        let before = &self.renames_back;
+        // If the server cannot even be asked, nothing was renamed.
+        let before = match self.exchange.renames_back(journal).await {
+            Ok(before) => before,
+            Err(error) => return Err(Refused { error, untouched: true }),
+        };
         let Err(error) = self.exchange.put_back(journal).await else {
             return Ok(!before.is_empty());
         };
         // If the connection was lost, the server may have committed the renames.
-        let untouched = self.exchange.renames_back(journal).await.is_ok_and(|now| now == *before);
+        let untouched = self.exchange.renames_back(journal).await.is_ok_and(|now| now == before);
         Err(Refused { error, untouched })
     }
 

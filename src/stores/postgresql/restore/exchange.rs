@@ -123,14 +123,13 @@ impl<'a> Exchange<'a> {
         Ok(())
     }
 
-    /// Checks that the databases can be put back. Changes nothing. Returns the renames that would
-    /// do it.
+    /// Checks that the databases can be put back. Changes nothing.
     ///
     /// # Errors
     /// If an old database is gone.
-    pub async fn prove(&mut self, journal: &RestoreJournal) -> Result<Vec<String>> {
-        let Some(session) = self.session(&journal.plan).await? else { return Ok(Vec::new()) };
-        let renames = plan_renames_back(&journal.plan, journal.state, &oids(session).await?)?;
+    pub async fn prove(&mut self, journal: &RestoreJournal) -> Result<()> {
+        let Some(session) = self.session(&journal.plan).await? else { return Ok(()) };
+        plan_renames_back(&journal.plan, journal.state, &oids(session).await?)?;
         ensure_no_prepared(
             session,
             journal
@@ -139,8 +138,7 @@ impl<'a> Exchange<'a> {
                 .iter()
                 .flat_map(|database| [&database.database.name, &database.replaced]),
         )
-        .await?;
-        Ok(renames)
+        .await
     }
 
     /// Returns the renames that put the databases back, depending on the databases that the server
