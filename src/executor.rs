@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use crate::config::Config;
 use crate::host::{durable, own, text};
 use crate::machine::Base;
-use crate::paths::{self, RootDirectory};
+use crate::paths;
 use crate::run::Failed;
 use crate::runs::{Failure, Kind, Outcome, Record};
 use crate::systemd::{ServiceManager, notify};
@@ -45,8 +45,7 @@ pub async fn execute<M: ServiceManager>(
     milestone::begun(base.journal, Kind::Backup, &record);
     let manager = connect().await?;
     let result = async {
-        ensure_alone(&manager, Kind::Backup).await?;
-        write_environment(base.root, &record)?;
+        claim_window(base, &manager, &record, Kind::Backup).await?;
         backup::stages(config, base, base.with(&manager), &mut record).await
     };
     let result = result.await;
@@ -108,13 +107,21 @@ fn run_id(started: Timestamp) -> RunId {
     RunId::new(started, u16::try_from(std::process::id() & 0xffff).unwrap_or(0))
 }
 
-/// Fails if the executor of the other kind is running. A backup and a restore share the window, the
-/// marks in it and the environment of their units: the second one must not touch any of them.
-async fn ensure_alone(manager: &dyn ServiceManager, kind: Kind) -> Result<()> {
-    match running_other(manager, kind).await? {
-        None => Ok(()),
-        Some(message) => bail!(message),
+/// Writes the environment that all units of the run read. Fails if the executor of the other kind is
+/// running: a backup and a restore share the window, the marks in it and this environment, and the
+/// second one must not touch any of them.
+async fn claim_window(
+    base: Base<'_>,
+    manager: &dyn ServiceManager,
+    record: &Record,
+    kind: Kind,
+) -> Result<()> {
+    if let Some(message) = running_other(manager, kind).await? {
+        bail!(message);
     }
+    let environment =
+        format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
+    durable::write(&base.root.at(paths::ENVIRONMENT), 0o600, environment)
 }
 
 /// Why an executor of this kind must not run now, if that of the other kind is running.
@@ -131,13 +138,6 @@ async fn running_other(manager: &dyn ServiceManager, kind: Kind) -> Result<Optio
     };
     let is_running = !manager.state(&other.to_string()).await?.is_settled();
     Ok(is_running.then_some(message))
-}
-
-/// Writes the environment that all units of the run read.
-fn write_environment(root: &RootDirectory, record: &Record) -> Result<()> {
-    let environment =
-        format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
-    durable::write(&root.at(paths::ENVIRONMENT), 0o600, environment)
 }
 
 /// Records that the run enters `stage`, and announces it.

@@ -154,7 +154,7 @@ async fn in_place(
 
 /// Fails unless the files of the run contain `path`.
 fn ensure_contains(engine: &dyn Engine, manifest: &Manifest, path: &Path) -> Result<()> {
-    let files = manifest.parts.iter().find(|part| part.name == "files");
+    let files = manifest.part("files");
     let files = files.filter(|files| files.paths.iter().any(|root| path.starts_with(root)));
     let files = files.with_context(|| {
         format!("{} is not among the files of run {}", text::path(path), manifest.id)

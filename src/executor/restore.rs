@@ -4,10 +4,7 @@
 use anyhow::{Result, bail};
 
 use super::window::Window;
-use super::{
-    capture, ensure_alone, enter, milestone, record_result, resume, run_id, stage,
-    write_environment,
-};
+use super::{capture, claim_window, enter, milestone, record_result, resume, run_id, stage};
 use crate::config::Config;
 use crate::host::own;
 use crate::machine::{Base, Machine};
@@ -36,8 +33,7 @@ pub async fn restore<M: ServiceManager>(
     milestone::begun(base.journal, Kind::Restore, &record);
     let manager = connect().await?;
     let result = async {
-        ensure_alone(&manager, Kind::Restore).await?;
-        write_environment(root, &record)?;
+        claim_window(base, &manager, &record, Kind::Restore).await?;
         stages(config, base, base.with(&manager), &mut record, request.run.is_none()).await
     };
     let result = result.await;

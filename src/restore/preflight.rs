@@ -98,7 +98,7 @@ fn find_part<'a>(
     request: &Request,
     findings: &mut Findings,
 ) -> Option<&'a Part> {
-    let found = run.manifest.parts.iter().find(|part| part.name == name);
+    let found = run.manifest.part(name);
     match found {
         Some(part) => findings.add(name, verify::ensure_unchanged(run, part).map(drop)),
         None if request.only.iter().any(|only| only == name) => {
@@ -124,11 +124,7 @@ fn ensure_same_version(manifest: &Manifest, request: &Request) -> Result<()> {
 /// The difference between the installed version of GitLab and the run's, if there is one. The
 /// version includes the edition (`-ee`).
 fn gitlab_mismatch(manifest: &Manifest) -> Option<String> {
-    let there = manifest
-        .versions
-        .iter()
-        .find(|component| component.name == "gitlab")
-        .map_or("unknown", |gitlab| &gitlab.version);
+    let there = manifest.version("gitlab").unwrap_or("unknown");
     let here = manifest::gitlab_version();
     match (there, here.as_str()) {
         ("unknown", "unknown") => {

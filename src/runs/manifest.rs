@@ -44,6 +44,19 @@ pub struct Manifest {
     pub after: Option<RunId>,
 }
 
+impl Manifest {
+    /// The version of a program in the run, if it is recorded.
+    pub fn version(&self, program: &str) -> Option<&str> {
+        let component = self.versions.iter().find(|component| component.name == program);
+        component.map(|component| component.version.as_str())
+    }
+
+    /// The part of this name, if the run has it.
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+}
+
 /// One database of PostgreSQL: what its dump does not contain, and statistics to verify it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Database {

@@ -1,7 +1,7 @@
 //! The interface of a store in a restore.
 //!
-//! `src/restore/` calls the methods in the order in which they stand in [`Restoration`], each of
-//! them for every store before the next one:
+//! `src/restore/` calls the methods of [`Restoration`] in this order, each of them for every store
+//! before the next one:
 //!
 //! | when | methods |
 //! |---|---|

@@ -25,7 +25,7 @@ use crate::stores::postgresql::load::{Loader, Moment};
 use crate::stores::postgresql::quoting::{identifier, literal};
 use crate::stores::postgresql::session::Session;
 use crate::stores::postgresql::versions::{DEBIAN, major, versions};
-use crate::stores::postgresql::{Dumped, sandbox, toc};
+use crate::stores::postgresql::{Dumped, POSTGRESQL, sandbox, toc};
 use crate::systemd::notify;
 
 use crate::values::Timespan;
@@ -126,11 +126,7 @@ async fn start_server(
 ) -> Result<DrillServer> {
     let configured = config.postgresql.as_ref();
     ensure_room(manifest, scratch)?;
-    let version = manifest
-        .versions
-        .iter()
-        .find(|component| component.name == "postgresql")
-        .and_then(|found| major(&found.version));
+    let version = manifest.version(POSTGRESQL).and_then(major);
     let programs = find_programs(
         configured.and_then(|postgresql| postgresql.bin_dir.as_deref()),
         version.unwrap_or(0),

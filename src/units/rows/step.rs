@@ -18,7 +18,7 @@ pub const STEP: Row = Row {
         let named = |step: &&Step| matches!(unit, Unit::Step(name) if *name == step.name);
         match renderer.config.steps.iter().find(named) {
             Some(step) => service(renderer, step).render(),
-            None => Ok(String::new()),
+            None => Err(askama::Error::custom(format!("{unit} is not configured"))),
         }
     },
 };

@@ -11,9 +11,9 @@ use crate::paths::RootDirectory;
 use crate::runs::restore::{Leftover, RestoreJournal, StagedDatabase, Thing};
 use crate::runs::{Database, Manifest, Part};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
-use crate::stores::postgresql::sandbox;
 use crate::stores::postgresql::session::Session;
 use crate::stores::postgresql::versions::major;
+use crate::stores::postgresql::{POSTGRESQL, sandbox};
 
 /// How many characters of a database's name the name of the staged database starts with. PostgreSQL
 /// allows 63 in all.
@@ -65,11 +65,7 @@ async fn ensure_programs(client: &Client) -> Result<()> {
 /// Fails if the run is of a newer server than this one.
 fn ensure_new_enough(session: &Session, manifest: &Manifest) -> Result<()> {
     let here = session.major;
-    let there = manifest
-        .versions
-        .iter()
-        .find(|component| component.name == "postgresql")
-        .and_then(|component| major(&component.version));
+    let there = manifest.version(POSTGRESQL).and_then(major);
     if let Some(there) = there.filter(|there| *there > here) {
         bail!(
             "the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it"
