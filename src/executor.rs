@@ -107,9 +107,9 @@ fn run_id(started: Timestamp) -> RunId {
     RunId::new(started, u16::try_from(std::process::id() & 0xffff).unwrap_or(0))
 }
 
-/// Writes the environment that all units of the run read. Fails if the executor of the other kind is
-/// running: a backup and a restore share the window, the marks in it and this environment, and the
-/// second one must not touch any of them.
+/// Writes the environment that all units of the run read. Fails if the executor of the other kind
+/// is running: a backup and a restore share the window, the marks in it and this environment, and
+/// the second one must not touch any of them.
 async fn claim_window(
     base: Base<'_>,
     manager: &dyn ServiceManager,
