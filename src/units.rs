@@ -8,7 +8,6 @@ pub mod plan;
 pub mod render;
 mod row;
 mod rows;
-mod table;
 pub mod text;
 mod unit;
 

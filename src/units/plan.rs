@@ -45,9 +45,10 @@ impl<'a> Plan<'a> {
         self.needed(Unit::FsSnapshot).is_some()
     }
 
-    /// The timers with a calendar.
+    /// The timers with a calendar: those that are no part of a run.
     pub fn timers(&self) -> Vec<Unit> {
-        [Unit::Timer, Unit::VerifyTimer].into_iter().filter_map(|unit| self.needed(unit)).collect()
+        let free = self.units_at(When::Start).chain(self.units_at(When::Alone));
+        free.filter(|unit| unit.row().name.ends_with(".timer")).collect()
     }
 
     /// Every unit, in the order of a run; those independent of runs are last.

@@ -1,25 +1,42 @@
-//! The list of all units. `rows/` describes each of them.
+//! The list of all units. A unit is added by one line here, with its row, which says everything else
+//! (`rows/`).
 
+use std::fmt;
+
+use super::row::Row;
+use super::rows::{capture, deadline, entry, monitoring, prepare, proxies, restore, stages};
+use super::rows::{step, store, verify};
 use crate::config::Stage;
 
-/// Defines an enumeration of units, and `PLAIN`, its variants without fields in the order of a run.
-/// Every variant is part of the plans that need it.
+/// Defines an enumeration of units, the row of each, and `PLAIN`, the variants without fields in the
+/// order of a run. Every variant is part of the plans that need it.
 macro_rules! units {
     (
         $(#[$about:meta])*
         $kind:ident {
-            $($(#[$plain_about:meta])* $plain:ident,)*
-            $(; $($(#[$named_about:meta])* $named:ident($given:ty),)*)?
+            $($(#[$plain_about:meta])* $plain:ident => $row:expr,)*
+            $(; $(
+                $(#[$named_about:meta])*
+                $named:ident($given:ident: $type:ty) => $named_row:expr,
+            )*)?
         }
     ) => {
         $(#[$about])*
         pub enum $kind {
             $($(#[$plain_about])* $plain,)*
-            $($($(#[$named_about])* $named($given),)*)?
+            $($($(#[$named_about])* $named($type),)*)?
         }
 
         impl $kind {
             pub(super) const PLAIN: &[Self] = &[$(Self::$plain),*];
+
+            /// The description of the unit.
+            pub(super) fn row(&self) -> &'static Row {
+                match self {
+                    $(Self::$plain => &$row,)*
+                    $($(Self::$named($given) => $named_row,)*)?
+                }
+            }
         }
     };
 }
@@ -29,79 +46,79 @@ units! {
     #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
     Unit {
         /// Starts the target on schedule.
-        Timer,
+        Timer => entry::TIMER,
         /// Started before the timers: keeps a changed calendar from starting runs for times before
         /// the change.
-        Calendar,
+        Calendar => entry::CALENDAR,
         /// The entry: started by the timer and by admins.
-        Target,
+        Target => entry::TARGET,
         /// The executor. Not `gitlab-backup.service`: NixOS and Arch have a unit of that name.
-        Run,
+        Run => entry::RUN,
         /// Bracket around the run: creates and removes the staging directory.
-        Staging,
+        Staging => entry::STAGING,
         /// Bracket around the run: silences the monitoring.
-        Silence,
+        Silence => monitoring::SILENCE,
         /// Reports the start of a run.
-        ReportStart,
+        ReportStart => monitoring::REPORT_START,
         /// Step: synchronises the proxy units with their services.
-        Proxies,
+        Proxies => proxies::PROXIES,
         /// Step: checks everything that can be checked before GitLab is stopped.
-        Preflight,
+        Preflight => prepare::PREFLIGHT,
         /// Step: the preflight checks that must run as PostgreSQL's OS user.
-        PreflightPostgresql,
+        PreflightPostgresql => prepare::PREFLIGHT_POSTGRESQL,
         /// Step: decides how each path is captured, and removes leftovers of a crash.
-        FsPlan,
+        FsPlan => prepare::FSPLAN,
         /// Step: the first pass of the file backup, while GitLab is up.
-        Presync,
+        Presync => prepare::PRESYNC,
         /// Step: waits until the silences have taken effect.
-        Silenced,
+        Silenced => monitoring::SILENCED,
         /// Bracket: its end starts GitLab again.
-        Pause,
+        Pause => capture::PAUSE,
         /// Bracket: GitLab is down.
-        Window,
+        Window => capture::WINDOW,
         /// Limits the downtime.
-        DeadlineTimer,
+        DeadlineTimer => deadline::TIMER,
         /// Started by the deadline timer: conflicts with the window, so that the window ends.
-        DeadlineTarget,
+        DeadlineTarget => deadline::TARGET,
         /// Bracket: holds an exported snapshot of every database.
-        PgSnapshot,
+        PgSnapshot => capture::PGSNAPSHOT,
         /// Step in the window: saves Redis. Ready at the fork; ends when every file is copied.
-        Redis,
+        Redis => capture::REDIS,
         /// Bracket: the snapshots of the file systems.
-        FsSnapshot,
+        FsSnapshot => capture::FSSNAPSHOT,
         /// Step in the window: captures the files for which there are no snapshots.
-        FilesLive,
+        FilesLive => capture::FILES_LIVE,
         /// The last step in the window: checks that no proxied service was started.
-        ProxiesDown,
+        ProxiesDown => proxies::DOWN,
         /// Step: starts GitLab's units again.
-        Resume,
+        Resume => capture::RESUME,
         /// Step: dumps the databases from the held snapshots.
-        Postgresql,
+        Postgresql => store::POSTGRESQL,
         /// Step: stores the files and the dumps in the repository.
-        Files,
+        Files => store::FILES,
         /// Step: stores the manifest, which makes the run complete.
-        Manifest,
+        Manifest => store::MANIFEST,
         /// Step: applies the retention after a complete run.
-        Prune,
+        Prune => store::PRUNE,
         /// Ends the silences after the grace period.
-        UnsilenceTimer,
+        UnsilenceTimer => monitoring::UNSILENCE_TIMER,
         /// Ends the silences.
-        Unsilence,
+        Unsilence => monitoring::UNSILENCE,
         /// Reports the result of a run.
-        Report,
+        Report => monitoring::REPORT,
         /// Verifies the newest run. Independent of runs.
-        Verify,
+        Verify => verify::SERVICE,
         /// Starts the verification on schedule.
-        VerifyTimer,
+        VerifyTimer => verify::TIMER,
         ;
         /// The target of a stage.
-        Stage(Stage),
+        Stage(stage: Stage) => stages::row(*stage),
         /// The proxy unit of a `[[gitlab.proxy]]`, by its name.
-        Proxy(String),
+        Proxy(_name: String) => &proxies::PROXY,
         /// The unit of a `[[step]]`, by its name.
-        Step(String),
+        Step(_name: String) => &step::STEP,
         /// A unit of a restore.
-        Restore(Restore),
+        Restore(unit: Restore) => unit.row(),
     }
 }
 
@@ -110,42 +127,52 @@ units! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
     Restore {
         /// The entry: started by `gitlab-backup restore`.
-        Target,
+        Target => restore::entry::TARGET,
         /// The executor.
-        Run,
+        Run => restore::entry::RUN,
         /// Bracket around the restore: its end removes extracted data that was not put in place.
-        Staging,
+        Staging => restore::entry::STAGING,
         /// Step: checks everything that can be checked before GitLab is stopped.
-        Preflight,
+        Preflight => restore::entry::PREFLIGHT,
         /// The target of the steps in the window.
-        Apply,
+        Apply => restore::window::APPLY,
         /// Bracket: its end starts GitLab again, unless GitLab is half restored.
-        Pause,
+        Pause => restore::window::PAUSE,
         /// Bracket: GitLab is down.
-        Window,
+        Window => restore::window::WINDOW,
         /// Step: undoes an unfinished restore.
-        Undo,
+        Undo => restore::replace::UNDO,
         /// Step: extracts the dumps.
-        Dumps,
+        Dumps => restore::extract::DUMPS,
         /// Step: loads the dumps beside the old databases.
-        Postgresql,
+        Postgresql => restore::extract::POSTGRESQL,
         /// Step: extracts the files beside the old ones.
-        Files,
+        Files => restore::extract::FILES,
         /// Step: checks that no proxied service was started.
-        ProxiesDown,
+        ProxiesDown => restore::replace::PROXIES_DOWN,
         /// Step: puts the restored data in place.
-        Switch,
+        Switch => restore::replace::SWITCH,
         /// Step: deletes the old data.
-        Finish,
+        Finish => restore::replace::FINISH,
         /// At boot: keeps a half-restored GitLab from being started.
-        Guard,
+        Guard => restore::guard::GUARD,
         /// The same for services that systemd does not manage.
-        KeepDown,
+        KeepDown => restore::guard::KEEP_DOWN,
     }
 }
 
 impl From<Restore> for Unit {
     fn from(unit: Restore) -> Self {
         Self::Restore(unit)
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.row().name;
+        match self {
+            Self::Step(given) | Self::Proxy(given) => f.write_str(&name.replace("{}", given)),
+            _ => f.write_str(name),
+        }
     }
 }

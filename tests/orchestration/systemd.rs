@@ -22,7 +22,7 @@ use gitlab_backup::systemd::{
     ActiveState, Event, Events, JobEvent, Mode, ServiceManager, Summary, UnitState,
 };
 use jiff::Timestamp;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use self::jobs::Job;
@@ -48,6 +48,8 @@ pub struct State {
     listeners: Vec<UnboundedSender<Event>>,
     /// Whether no events are sent.
     is_mute: bool,
+    /// How late the events arrive.
+    lateness: Duration,
     began: Instant,
     /// Units that may have become unneeded.
     unneeded: VecDeque<String>,
@@ -68,6 +70,7 @@ impl Systemd {
                 next_job: 1,
                 listeners: Vec::new(),
                 is_mute: false,
+                lateness: Duration::ZERO,
                 began: Instant::now(),
                 unneeded: VecDeque::new(),
                 bound: VecDeque::new(),
@@ -108,6 +111,12 @@ impl Systemd {
     /// Sends no events from now on.
     pub fn mute(&self) {
         self.with(|state| state.is_mute = true);
+    }
+
+    /// Delays the events of the connections that are opened from now on. The states that are read
+    /// are the current ones.
+    pub fn delays_events(&self, by: Duration) {
+        self.with(|state| state.lateness = by);
     }
 
     /// Simulates that the connection was lost and restored.
@@ -502,9 +511,29 @@ impl ServiceManager for Systemd {
     async fn events(&self) -> Result<Events> {
         self.count_call();
         let (sender, events) = Events::channel();
+        let lateness = self.0.borrow().lateness;
+        let sender = if lateness.is_zero() { sender } else { delayed(sender, lateness) };
         self.0.borrow_mut().listeners.push(sender);
         Ok(events)
     }
+}
+
+/// A sender whose events arrive at `receiver` later, in their order.
+fn delayed(receiver: UnboundedSender<Event>, by: Duration) -> UnboundedSender<Event> {
+    let (sender, mut events) = unbounded_channel();
+    let (due_sender, mut due_events) = unbounded_channel();
+    tokio::task::spawn_local(async move {
+        while let Some(event) = events.recv().await {
+            let _ = due_sender.send((Instant::now() + by, event));
+        }
+    });
+    tokio::task::spawn_local(async move {
+        while let Some((due, event)) = due_events.recv().await {
+            tokio::time::sleep_until(due).await;
+            let _ = receiver.send(event);
+        }
+    });
+    sender
 }
 
 impl Systemd {

@@ -67,7 +67,8 @@ pub(in crate::monitoring) fn check(
         refuse_without_trapper(checker, section, &raw);
         return;
     }
-    if let Some(field) = raw.data_collection.as_ref().filter(|field| !*field.get_ref()) {
+    let collects = raw.data_collection.as_ref().filter(|_| raw.api.is_some());
+    if let Some(field) = collects.filter(|field| !*field.get_ref()) {
         let message =
             "contradicts trapper: Zabbix silently drops the values of a host in such a maintenance";
         checker.refuse(
@@ -101,8 +102,11 @@ fn refuse_without_api(checker: &mut Checker, section: &Section, raw: &Raw) {
     };
     refuse("token-file", &raw.token_file);
     refuse("token-credential", &raw.token_credential);
+    refuse("ca-file", &raw.ca_file);
+    refuse("proxy", &raw.proxy);
     refuse("name", &raw.name);
     refuse_unused(checker, section, "groups", raw.groups.as_ref(), "api");
+    refuse_unused(checker, section, "data-collection", raw.data_collection.as_ref(), "api");
     refuse_unused(checker, section, "tags", raw.tags.as_ref(), "api");
 }
 
@@ -113,7 +117,12 @@ fn refuse_without_trapper(checker: &mut Checker, section: &Section, raw: &Raw) {
     };
     refuse("trapper-host", &raw.trapper_host);
     refuse("psk-identity", &raw.psk_identity);
+    refuse("psk-file", &raw.psk_file);
+    refuse("psk-credential", &raw.psk_credential);
+    refuse("tls-ca-file", &raw.tls_ca_file);
     refuse("tls-certificate-file", &raw.tls_certificate_file);
+    refuse("tls-key-file", &raw.tls_key_file);
+    refuse("tls-key-credential", &raw.tls_key_credential);
     refuse_unused(checker, section, "trapper-items", raw.trapper_items.as_ref(), "trapper");
     refuse_unused(checker, section, "trapper-report", raw.trapper_report.as_ref(), "trapper");
 }

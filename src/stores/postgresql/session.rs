@@ -269,8 +269,8 @@ impl Session {
         let set = "SELECT pg_catalog.set_config('statement_timeout', $1::text, false)";
         self.value::<String>(set, &[&BARRIER_TIMEOUT]).await?;
         let result = self.run(sql).await;
-        self.value::<String>(set, &[&"0"]).await?;
-        let Err(error) = result else { return Ok(()) };
+        let reset = self.value::<String>(set, &[&"0"]).await;
+        let Err(error) = result else { return reset.map(drop) };
         if code(&error) != Some(&SqlState::QUERY_CANCELED) {
             return Err(error);
         }

@@ -9,7 +9,17 @@ use crate::units::render::kinds::StageTarget;
 use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 
-pub const PREPARE: Row = Row {
+/// The row of the target of a stage.
+pub fn row(stage: Stage) -> &'static Row {
+    match stage {
+        Stage::Prepare => &PREPARE,
+        Stage::Window => &CAPTURE,
+        Stage::Store => &STORE,
+        Stage::Finish => &FINISH,
+    }
+}
+
+const PREPARE: Row = Row {
     name: "gitlab-backup-prepare.target",
     when: When::Around(Stage::Prepare),
     needed: always,
@@ -18,7 +28,7 @@ pub const PREPARE: Row = Row {
     },
 };
 
-pub const CAPTURE: Row = Row {
+const CAPTURE: Row = Row {
     name: "gitlab-backup-capture.target",
     when: When::Around(Stage::Window),
     needed: always,
@@ -27,7 +37,7 @@ pub const CAPTURE: Row = Row {
     },
 };
 
-pub const STORE: Row = Row {
+const STORE: Row = Row {
     name: "gitlab-backup-store.target",
     when: When::Around(Stage::Store),
     needed: always,
@@ -36,7 +46,7 @@ pub const STORE: Row = Row {
     },
 };
 
-pub const FINISH: Row = Row {
+const FINISH: Row = Row {
     name: "gitlab-backup-finish.target",
     when: When::Around(Stage::Finish),
     needed: always,

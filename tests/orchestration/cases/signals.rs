@@ -25,7 +25,28 @@ async fn lost_in(stage: &str) {
     host.assert_back(&[]);
 }
 
+/// An admin's stop of these units, while Puma is starting, is seen in their states before the
+/// signals of its jobs arrive. All units except `down` come back.
+async fn stopped_before_the_signals(stopped: &[&str], down: &[&str]) {
+    let host = in_stage("window").await;
+    host.systemd.delays_events(Duration::from_millis(1200));
+    host.takes(PUMA, 8.0);
+    host.wait_until(|host| host.systemd.is_active(SIDEKIQ) && host.systemd.sub(PUMA) == "start")
+        .await;
+    // The signals of the starts have arrived.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    for unit in stopped {
+        host.systemd.admin_stops(unit);
+    }
+    host.end().await;
+    host.assert_back(down);
+}
+
 cases! {
+    all_is_stopped_before_the_signals: stopped_before_the_signals(&[GITLAB], &ALL);
+    puma_is_stopped_before_the_signals: stopped_before_the_signals(&[PUMA], &[PUMA]);
+    workhorse_is_stopped_before_the_signals: stopped_before_the_signals(&[WORKHORSE], &[WORKHORSE]);
+    sidekiq_is_stopped_before_the_signals: stopped_before_the_signals(&[SIDEKIQ], &[SIDEKIQ]);
     no_signals_from_prepare_on: silent_from("prepare");
     no_signals_from_the_window_on: silent_from("window");
     no_signals_from_store_on: silent_from("store");
