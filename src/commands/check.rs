@@ -73,12 +73,12 @@ async fn findings(config: &Config) -> Vec<Finding> {
             timers(config).await.unwrap_or_else(|error| vec![Finding::of("timer", Err(error))]),
         );
         findings.extend(
-            strangers::findings(config)
+            strangers::findings(config, Manager::connect)
                 .await
                 .unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]),
         );
         findings.extend(
-            freeze::findings(config)
+            freeze::findings(config, Manager::connect)
                 .await
                 .unwrap_or_else(|error| vec![Finding::of("freeze", Err(error))]),
         );

@@ -227,10 +227,12 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         // Do not connect to D-Bus without need: at a shutdown it may be down already.
         Helper::Thaw if !freeze::is_on_record(root) => Ok(()),
         Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
-        Helper::Proxy(ProxyCommand::Start { name }) => proxy::start(config(), &name).await,
-        Helper::Proxy(ProxyCommand::Stop { name }) => proxy::stop(config(), &name).await,
-        Helper::Proxies(BracketCommand::Begin) => proxy::adopt(&config()?).await,
-        Helper::Proxies(BracketCommand::End) => proxy::end_adoption(),
+        Helper::Proxy(ProxyCommand::Start { name }) => proxy::start(config(), root, &name).await,
+        Helper::Proxy(ProxyCommand::Stop { name }) => proxy::stop(config(), root, &name).await,
+        Helper::Proxies(BracketCommand::Begin) => {
+            proxy::adopt(&config()?, root, Manager::connect).await
+        }
+        Helper::Proxies(BracketCommand::End) => proxy::end_adoption(root),
         Helper::ProxiesDown => proxy::ensure_all_down(&config()?).await,
         Helper::Pgsnapshot => postgresql::hold(&config()?).await,
         Helper::Redis => redis::save(&config()?).await,
@@ -282,7 +284,7 @@ async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
         Restore::Switch => restore::switch(&config?).await,
         Restore::Finish => restore::finish(&config?).await,
         Restore::Guard { writers } => restore::guard(&writers, config).await,
-        Restore::KeepDown => proxy::keep_down(&config?).await,
+        Restore::KeepDown => proxy::keep_down(&config?, root).await,
     }
 }
 
