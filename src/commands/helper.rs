@@ -203,10 +203,16 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Execute => executor::execute(&config()?, Base::host(root), Manager::connect).await,
         Helper::Conclude { report } => conclude(Kind::Backup, report).await,
         Helper::Calendar { calendars } => calendar::reset_changed_timers(calendars),
-        Helper::Silence(BracketCommand::Begin) => silence::begin(&config()?).await,
-        Helper::Silence(BracketCommand::End) => silence::end().await,
-        Helper::Silenced => silence::ensure_in_effect(&config()?).await,
-        Helper::Unsilence => silence::unsilence().await,
+        Helper::Silence(BracketCommand::Begin) => {
+            silence::begin(&config()?, Base::host(root)).await
+        }
+        Helper::Silence(BracketCommand::End) => {
+            silence::end(Base::host(root), Manager::connect, start_unit_later).await
+        }
+        Helper::Silenced => {
+            silence::ensure_in_effect(&config()?, Base::host(root), Manager::connect).await
+        }
+        Helper::Unsilence => silence::unsilence(Base::host(root), Manager::connect).await,
         Helper::Report(BracketCommand::Begin) => {
             report::report_start(&config()?).await;
             Ok(())

@@ -1,6 +1,7 @@
 //! `list` and `show`: the runs in the repository.
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 
 use crate::catalog::{self, Catalog, Whose};
 use crate::config::Config;
@@ -85,7 +86,8 @@ fn print_table(runs: &[Manifest]) {
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
     let catalog =
         config.and_then(|config| Catalog::read(&*open::required(&config)?, Whose::Run(id)));
-    let record = Record::all(&RootDirectory::host())?.into_iter().find(|record| record.id == *id);
+    let records = Record::all(&RootDirectory::host(), Timestamp::now())?;
+    let record = records.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
         (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
             (Ok(run), record) => {

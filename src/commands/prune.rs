@@ -67,7 +67,7 @@ async fn ensure_safe() -> Result<()> {
             return Err(Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into());
         }
     }
-    if let Some(last) = Record::all(&RootDirectory::host())?
+    if let Some(last) = Record::all(&RootDirectory::host(), Timestamp::now())?
         .first()
         .filter(|last| last.outcome != Outcome::Complete)
     {

@@ -78,7 +78,7 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
     let root = &RootDirectory::host();
     let executor = manager.state(&Unit::Run.to_string()).await?;
     let running = !executor.is_settled();
-    let records = Record::all(root)?;
+    let records = Record::all(root, now)?;
     let timer = manager.state(&Unit::Timer.to_string()).await?;
     let (paused, unknown_paused) = match paused::load(root) {
         Ok(paused) => (paused, None),

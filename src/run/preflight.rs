@@ -185,7 +185,7 @@ fn prepare_repository(config: &Config) -> Result<String> {
     // Wait for other processes now, and not in the window. A prune that begins later sees this run
     // and waits.
     engine.wait_for_lock(patience::LONG)?;
-    if Record::all(&RootDirectory::host())?
+    if Record::all(&RootDirectory::host(), jiff::Timestamp::now())?
         .iter()
         .find(|record| record.finished.is_some())
         .is_some_and(|last| last.outcome != Outcome::Complete)

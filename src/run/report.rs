@@ -111,7 +111,7 @@ fn unreported(delivery: &Delivery) -> Result<Option<RunId>> {
 /// The report about the run that `delivery` is about.
 async fn compose(delivery: &Delivery) -> Result<Report> {
     let unit = Unit::Run.to_string();
-    let records = Record::all(&RootDirectory::host())?;
+    let records = Record::all(&RootDirectory::host(), Timestamp::now())?;
     let last_complete = records
         .iter()
         .find(|record| record.outcome == Outcome::Complete)
