@@ -274,22 +274,28 @@ async fn open_window(config: &Config, stopped: bool) -> Result<()> {
 /// Runs one helper of a restore.
 async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
     let root = &RootDirectory::host();
+    let base = Base::host(root);
     match step {
-        Restore::Execute => executor::restore(&config?, Base::host(root), Manager::connect).await,
+        Restore::Execute => executor::restore(&config?, base, Manager::connect).await,
         Restore::Conclude => conclude(Kind::Restore, false).await,
-        Restore::Begin => config.and_then(|_| restore::begin()),
-        Restore::Unstage => restore::unstage(&config?).await,
-        Restore::Preflight => restore::preflight(&config?, &Request::asked(root)?).await,
-        Restore::Undo => restore::undo(&config?).await,
-        Restore::Dumps => restore::extract_dumps(&config?),
-        Restore::Postgresql => postgresql::load(&config?).await,
+        Restore::Begin => config.and_then(|_| restore::begin(root)),
+        Restore::Unstage => restore::unstage(&config?, base, Manager::connect).await,
+        Restore::Preflight => {
+            restore::preflight(&config?, &Request::asked(root)?, root, Manager::connect).await
+        }
+        Restore::Undo => restore::undo(&config?, base, Manager::connect).await,
+        Restore::Dumps => restore::extract_dumps(&config?, root),
+        Restore::Postgresql => postgresql::load(&config?, root).await,
         Restore::Files => {
             let config = config?;
-            files::stage_configuration(&config).and_then(|()| files::stage_files(&config))
+            files::stage_configuration(&config, root)?;
+            files::stage_files(&config, root)
         }
-        Restore::Switch => restore::switch(&config?).await,
-        Restore::Finish => restore::finish(&config?).await,
-        Restore::Guard { writers } => restore::guard(&writers, config).await,
+        Restore::Switch => restore::switch(&config?, base, Manager::connect).await,
+        Restore::Finish => restore::finish(&config?, root).await,
+        Restore::Guard { writers } => {
+            restore::guard(&writers, config, root, Manager::connect).await
+        }
         Restore::KeepDown => proxy::keep_down(&config?, root).await,
     }
 }

@@ -10,6 +10,7 @@ use super::inspection::Inspection;
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::machine::Machine;
+use crate::paths::RootDirectory;
 use crate::runs::{Component, Database, Manifest, Part};
 
 /// A place where GitLab keeps data. The units of a store capture its data; everything else that a
@@ -60,7 +61,11 @@ pub trait Store {
     }
 
     /// The store's side of a restore.
-    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a>;
+    fn restoration<'a>(
+        &self,
+        config: &'a Config,
+        root: &'a RootDirectory,
+    ) -> Box<dyn Restoration + 'a>;
 }
 
 /// What a store's capture adds to the manifest.

@@ -11,7 +11,7 @@ use super::{REDIS, preflight, trial, verify};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::machine::Machine;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::read_json;
 use crate::runs::{Component, Manifest, Part};
 use crate::stores::inspection::Inspection;
@@ -62,7 +62,11 @@ impl Store for RedisStore {
         units(config, machine).await
     }
 
-    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {
-        Box::new(RedisRestoration { config })
+    fn restoration<'a>(
+        &self,
+        config: &'a Config,
+        root: &'a RootDirectory,
+    ) -> Box<dyn Restoration + 'a> {
+        Box::new(RedisRestoration { config, root })
     }
 }
