@@ -198,6 +198,7 @@ pub enum BracketCommand {
 /// must not keep GitLab down.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     let root = &RootDirectory::host();
+    let base = Base::host(root);
     let config = || load(file);
     match helper {
         Helper::Execute => executor::execute(&config()?, Base::host(root), Manager::connect).await,
@@ -223,8 +224,8 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Preflight => preflight::preflight(&config()?).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
         Helper::CheckPostgresql => check_postgresql(&config()?).await,
-        Helper::Fsplan => files::plan_capture(&config()?),
-        Helper::Presync => files::presync(&config()?),
+        Helper::Fsplan => files::plan_capture(&config()?, root),
+        Helper::Presync => files::presync(&config()?, base),
         Helper::Fssnapshot(BracketCommand::Begin) => fssnapshot::begin(&config()?),
         Helper::Fssnapshot(BracketCommand::End) => fssnapshot::end(),
         Helper::Pause { alone } => pause::begin(&alone, root, Manager::connect).await,
@@ -240,13 +241,13 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         }
         Helper::Proxies(BracketCommand::End) => proxy::end_adoption(root),
         Helper::ProxiesDown => proxy::ensure_all_down(&config()?).await,
-        Helper::Pgsnapshot => postgresql::hold(&config()?).await,
-        Helper::Redis => redis::save(&config()?).await,
-        Helper::FilesLive => files::capture(&config()?),
+        Helper::Pgsnapshot => postgresql::hold(&config()?, Manager::connect).await,
+        Helper::Redis => redis::save(&config()?, base.clock).await,
+        Helper::FilesLive => files::capture(&config()?, root),
         Helper::Resume => resume::resume(&settings(file), Base::host(root), Manager::connect).await,
         Helper::Postgresql => postgresql::dump(&config()?).await,
-        Helper::Files => files::store_files_and_dumps(&config()?, &stores::dumped()),
-        Helper::Manifest => manifest::write(&config()?),
+        Helper::Files => files::store_files_and_dumps(&config()?, root, &stores::dumped()),
+        Helper::Manifest => manifest::write(&config()?, base),
         Helper::Prune => prune::prune(&config()?).await,
         Helper::Verify => verify::newest(&config()?).await,
         Helper::Restore(step) => self::restore(config(), step).await,

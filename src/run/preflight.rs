@@ -38,7 +38,7 @@ const READINESS: &str = "readiness";
 pub async fn preflight(config: &Config) -> Result<()> {
     let mut findings = host(config).await;
     for store in stores::all() {
-        findings.extend(store.trial(config).await);
+        findings.extend(store.trial(config, &crate::host::clock::HostClock).await);
     }
     findings.push(Finding::of("repository", prepare_repository(config)));
     conclude(&findings)?;

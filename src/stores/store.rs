@@ -9,6 +9,7 @@ use super::Restoration;
 use super::inspection::Inspection;
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::host::clock::Clock;
 use crate::machine::Machine;
 use crate::paths::RootDirectory;
 use crate::runs::{Component, Database, Manifest, Part};
@@ -33,7 +34,7 @@ pub trait Store {
 
     /// Checks by trying: creates something and removes it again. A run does this before it stops
     /// GitLab; `gitlab-backup check` does not.
-    async fn trial(&self, _config: &Config) -> Vec<Finding> {
+    async fn trial(&self, _config: &Config, _clock: &dyn Clock) -> Vec<Finding> {
         Vec::new()
     }
 

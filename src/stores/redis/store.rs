@@ -10,6 +10,7 @@ use super::save::Saves;
 use super::{REDIS, preflight, trial, verify};
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::host::clock::Clock;
 use crate::machine::Machine;
 use crate::paths::{self, RootDirectory};
 use crate::runs::record::read_json;
@@ -34,8 +35,8 @@ impl Store for RedisStore {
         preflight(config).await
     }
 
-    async fn trial(&self, config: &Config) -> Vec<Finding> {
-        trial(config).await
+    async fn trial(&self, config: &Config, clock: &dyn Clock) -> Vec<Finding> {
+        trial(config, clock).await
     }
 
     fn captured(&self) -> Result<Contribution> {
