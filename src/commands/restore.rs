@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::BinaryBytes;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::catalog::{Catalog, Whose};
@@ -99,18 +100,19 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.undo {
         return undo(config, args).await;
     }
-    for line in left(&RootDirectory::host())? {
+    let root = &RootDirectory::host();
+    for line in left(root)? {
         note!("note: {line}");
     }
-    let engine = open::required(config)?;
+    let engine = open::required(config, root)?;
     let whose = Whose::asked(args.host.as_deref(), args.run.as_ref());
-    let mut catalog = Catalog::read(&*engine, whose)?;
+    let mut catalog = Catalog::read(&*engine, whose, root)?;
     if let Some(id) =
         args.run.clone().or_else(|| catalog.complete.last().map(|run| run.manifest.id.clone()))
     {
-        catalog = Catalog::read_afresh(&*engine, whose, &id)?;
+        catalog = Catalog::read_afresh(&*engine, whose, root, &id)?;
     }
-    let manifest = &catalog.pick(args.run.as_ref())?.manifest;
+    let manifest = &catalog.pick(args.run.as_ref(), Timestamp::now())?.manifest;
     if !args.skip_redis.is_empty() {
         Request { only: Vec::new(), ..request(manifest, args) }.check_names(manifest)?;
     }

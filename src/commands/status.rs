@@ -16,7 +16,7 @@ use crate::paths::RootDirectory;
 use crate::run::unstarted;
 use crate::runs::restore::{self, RestoreJournal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
-use crate::systemd::{Manager, ServiceManager, UnitState};
+use crate::systemd::{HostJournal, Manager, ServiceManager, UnitState};
 use crate::units::{Restore, Unit};
 
 use problems::{Facts, TimerState};
@@ -90,7 +90,7 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
         now,
         busy: running || restoring || is_running(manager, &Unit::Resume).await?,
         running,
-        unstarted: unstarted(manager, Kind::Backup, records.first()).await?,
+        unstarted: unstarted(manager, &HostJournal, Kind::Backup, records.first()).await?,
         timer: timer_state(manager, &timer).await,
         masked: (executor.load == "masked").then_some(executor.name),
         last: records.first(),

@@ -30,7 +30,7 @@ pub async fn preflight<M: ServiceManager>(
     let mut stores = restoration::all(config, root);
     let plan = match &request.run {
         Some(run) => {
-            let plan = plan(config, &mut stores, (request, run), connect).await?;
+            let plan = plan(config, &mut stores, (request, run), root, connect).await?;
             for store in &mut stores {
                 store.rehearse(&plan).await?;
             }
@@ -53,11 +53,12 @@ async fn plan<M: ServiceManager>(
     config: &Config,
     stores: &mut [Box<dyn Restoration + '_>],
     (request, run): (&Request, &RunId),
+    root: &RootDirectory,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<RestorePlan> {
     let engine = open::in_run(config)?;
-    let catalog = Catalog::read_afresh(&*engine, Whose::Run(run), run)?;
-    let run = catalog.pick(Some(run))?;
+    let catalog = Catalog::read_afresh(&*engine, Whose::Run(run), root, run)?;
+    let run = catalog.find(run)?;
     let manifest = &run.manifest;
     let mut findings = Findings::default();
     findings.add("names", request.check_names(manifest));
