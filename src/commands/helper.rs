@@ -203,7 +203,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     match helper {
         Helper::Execute => executor::execute(&config()?, base, connect).await,
         Helper::Conclude { report } => conclude(Kind::Backup, report).await,
-        Helper::Calendar { calendars } => calendar::reset_changed_timers(calendars),
+        Helper::Calendar { calendars } => calendar::reset_changed_timers(calendars, root),
         Helper::Silence(BracketCommand::Begin) => silence::begin(&config()?, base).await,
         Helper::Silence(BracketCommand::End) => silence::end(base, connect, start_unit_later).await,
         Helper::Silenced => silence::ensure_in_effect(&config()?, base, connect).await,
@@ -213,8 +213,8 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
             Ok(())
         }
         Helper::Report(BracketCommand::End) => report::report_end(&config()?, base, connect).await,
-        Helper::Staging(BracketCommand::Begin) => staging::create(load_and_inspect(file)),
-        Helper::Staging(BracketCommand::End) => staging::remove(),
+        Helper::Staging(BracketCommand::Begin) => staging::create(load_and_inspect(file), root),
+        Helper::Staging(BracketCommand::End) => staging::remove(root),
         Helper::Preflight => preflight::preflight(&config()?, base, connect).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
         Helper::CheckPostgresql => check_postgresql(&config()?).await,

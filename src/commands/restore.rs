@@ -190,7 +190,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
         confirm("Delete the data from before the restore")?;
     }
     let manager = Manager::connect().await?;
-    let _turn = Turn::take()?
+    let _turn = Turn::take(&RootDirectory::host())?
         .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
     RestoreJournal::request_undo(&RootDirectory::host(), false)?;
@@ -376,7 +376,7 @@ fn report(args: &RestoreArgs, record: &Record) -> Result<()> {
 async fn take_turn(manager: &Manager) -> Result<Turn> {
     let started = Instant::now();
     loop {
-        let turn = Turn::take()?;
+        let turn = Turn::take(&RootDirectory::host())?;
         refuse_if_busy(manager).await?;
         match turn {
             Some(turn) => return Ok(turn),

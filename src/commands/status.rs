@@ -84,7 +84,7 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
         Ok(paused) => (paused, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
-    let verified = Verified::last()?;
+    let verified = Verified::last(root)?;
     let half_restored = RestoreJournal::half_way(root).filter(|_| !restoring);
     let facts = Facts {
         now,
@@ -111,7 +111,7 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
         half_restored,
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
         verified,
-        drilled: Verified::last_drill()?,
+        drilled: Verified::last_drill(root)?,
     })
 }
 

@@ -135,7 +135,7 @@ async fn verify_and_record(
     record.wrong = wrong;
     // A user who can read the repository may not be allowed to write the record.
     if (asked.is_none() || record.run.is_some())
-        && let Err(error) = record.save()
+        && let Err(error) = record.save(&RootDirectory::host())
     {
         tracing::warn!("{error:#}: 'gitlab-backup status' will not show this verification");
     }
@@ -167,7 +167,7 @@ async fn verify_run(
     if run.manifest.host == host::name() {
         record.run = Some(run.manifest.id.clone());
         // `status` shows the record without an end if the verification is cut off.
-        let _ = record.save();
+        let _ = record.save(root);
     }
     verify::verify(config, root, &*engine, run, (depth, scratch), report).await
 }

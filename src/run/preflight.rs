@@ -112,7 +112,8 @@ pub async fn host<M: ServiceManager>(
     if !mounted::is_among(&findings) {
         findings.extend(check_commands(config));
     }
-    findings.extend(ensure_state_directory().err().map(|error| Finding::of("state", Err(error))));
+    findings
+        .extend(ensure_state_directory(root).err().map(|error| Finding::of("state", Err(error))));
     findings.extend(
         open::ensure_apart(config).err().map(|error| Finding::of("repository", Err(error))),
     );
@@ -171,8 +172,8 @@ fn check_commands(config: &Config) -> Vec<Finding> {
 
 /// Fails if the state directory exists and is not a directory. systemd creates it
 /// (`StateDirectory=`), and does not start a unit for which it is a link.
-fn ensure_state_directory() -> Result<()> {
-    let path = Path::new(paths::STATE);
+fn ensure_state_directory(root: &RootDirectory) -> Result<()> {
+    let path = root.at(paths::STATE);
     let is_other = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
     ensure!(
         !is_other,
