@@ -348,7 +348,11 @@ fn the_newest_is_the_one_that_came_last() {
     let of_the_future = ahead.manifest.id.clone();
     let mut all = three;
     all.push(ahead);
-    assert_eq!(named(&catalog(all)), last);
+    let all = catalog(all);
+    assert_eq!(named(&all), last);
+    // Its time comes.
+    let then = Timestamp::now() + SignedDuration::from_hours(11 * 365 * 24);
+    assert_eq!(all.pick(None, then).unwrap().manifest.id, of_the_future);
     // A clock that is behind knows no better.
     assert_eq!(
         named(&catalog(vec![complete(
