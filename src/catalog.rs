@@ -70,19 +70,19 @@ pub struct CompleteRun {
 impl Catalog {
     /// Reads the catalog from the repository. Fails if that cannot be read; a damaged manifest is
     /// not a failure.
-    pub fn read(engine: &dyn Engine, whose: Whose<'_>) -> Result<Self> {
-        Self::load(engine, whose, Path::new(paths::MANIFESTS), |_| false)
+    pub fn read(engine: &dyn Engine, whose: Whose<'_>, root: &RootDirectory) -> Result<Self> {
+        Self::load(engine, whose, root, |_| false)
     }
 
     /// Like [`Catalog::read`], but reads the manifest of `run` from the repository even if it is
     /// cached.
-    pub fn read_afresh(engine: &dyn Engine, whose: Whose<'_>, run: &RunId) -> Result<Self> {
-        Self::load(engine, whose, Path::new(paths::MANIFESTS), |other| other == run)
-    }
-
-    /// Like [`Catalog::read`], with another directory for the cache.
-    pub fn read_with(engine: &dyn Engine, whose: Whose<'_>, cache: &Path) -> Result<Self> {
-        Self::load(engine, whose, cache, |_| false)
+    pub fn read_afresh(
+        engine: &dyn Engine,
+        whose: Whose<'_>,
+        root: &RootDirectory,
+        run: &RunId,
+    ) -> Result<Self> {
+        Self::load(engine, whose, root, |other| other == run)
     }
 
     /// The runs that have a manifest and cannot be restored, and why.
@@ -98,17 +98,15 @@ impl Catalog {
             .then(|| format!("runs of other hosts are here too: {} (--host)", others.join(", ")))
     }
 
-    /// The complete runs that have a date in the future.
-    pub fn ahead(&self) -> impl Iterator<Item = &CompleteRun> {
-        let now = Timestamp::now();
+    /// The complete runs that are dated after `now`.
+    pub fn ahead(&self, now: Timestamp) -> impl Iterator<Item = &CompleteRun> {
         self.complete.iter().filter(move |run| is_ahead(run.manifest.started, now))
     }
 
-    /// The newest complete run. Runs with a date in the future do not count, unless all have one:
-    /// then the clock is wrong now. A run whose manifest says that it came after another is newer
-    /// than that one, even if its date is earlier.
-    pub fn newest(&self) -> Option<&CompleteRun> {
-        let now = Timestamp::now();
+    /// The newest complete run. Runs that are dated after `now` do not count, unless all are: then
+    /// the clock is wrong now. A run whose manifest says that it came after another is newer than
+    /// that one, even if its date is earlier.
+    pub fn newest(&self, now: Timestamp) -> Option<&CompleteRun> {
         let dated: Vec<&CompleteRun> =
             self.complete.iter().filter(|run| !is_ahead(run.manifest.started, now)).collect();
         let mut newest = *dated.last().or(self.complete.last().as_ref())?;
@@ -123,33 +121,34 @@ impl Catalog {
         Some(newest)
     }
 
-    /// The complete run with this ID, or the newest.
-    pub fn pick(&self, id: Option<&RunId>) -> Result<&CompleteRun> {
-        let Some(id) = id else {
-            let newest = self.newest();
-            if let Some(newest) = newest {
-                for run in self.ahead().filter(|run| run.manifest.id != newest.manifest.id) {
-                    tracing::warn!("{}; {} counts as the newest", ahead(run), newest.manifest.id);
-                }
+    /// The complete run with this ID, or the newest at the time `now`.
+    pub fn pick(&self, id: Option<&RunId>, now: Timestamp) -> Result<&CompleteRun> {
+        if let Some(id) = id {
+            return self.find(id);
+        }
+        let newest = self.newest(now);
+        if let Some(newest) = newest {
+            for run in self.ahead(now).filter(|run| run.manifest.id != newest.manifest.id) {
+                tracing::warn!("{}; {} counts as the newest", ahead(run), newest.manifest.id);
             }
-            if let Some((run, why)) = self.unusable().max_by_key(|(run, _)| run) {
-                ensure!(
-                    newest.is_some(),
-                    "there is no complete run that can be used; run {run}: {why}"
-                );
-                if newest.is_some_and(|newest| newest.manifest.id < *run) {
-                    tracing::warn!("run {run} is newer and cannot be used: {why}");
-                }
+        }
+        if let Some((run, why)) = self.unusable().max_by_key(|(run, _)| run) {
+            ensure!(
+                newest.is_some(),
+                "there is no complete run that can be used; run {run}: {why}"
+            );
+            if newest.is_some_and(|newest| newest.manifest.id < *run) {
+                tracing::warn!("run {run} is newer and cannot be used: {why}");
             }
-            return newest.with_context(|| {
-                let others =
-                    self.of_others().map_or_else(String::new, |others| format!("; {others}"));
-                format!(
-                    "there is no complete run of host '{}' in the repository{others}",
-                    self.host
-                )
-            });
-        };
+        }
+        newest.with_context(|| {
+            let others = self.of_others().map_or_else(String::new, |others| format!("; {others}"));
+            format!("there is no complete run of host '{}' in the repository{others}", self.host)
+        })
+    }
+
+    /// The complete run with this ID.
+    pub fn find(&self, id: &RunId) -> Result<&CompleteRun> {
         if let Some((_, why)) = self.unusable().find(|(run, _)| run == id) {
             bail!("run {id} cannot be used: {why}");
         }
@@ -160,10 +159,11 @@ impl Catalog {
     fn load(
         engine: &dyn Engine,
         whose: Whose<'_>,
-        cache: &Path,
+        root: &RootDirectory,
         afresh: impl Fn(&RunId) -> bool,
     ) -> Result<Self> {
         let all = engine.snapshots()?;
+        let cache = &root.at(paths::MANIFESTS);
         clean_cache(cache, &all);
         let own = host::name();
         let host = match whose {
@@ -189,7 +189,7 @@ impl Catalog {
                 .filter(|snapshot| snapshot.part == MANIFEST)
                 .max_by_key(|snapshot| snapshot.time)
             else {
-                match lost_its_manifest(&catalog.host, &run) {
+                match lost_its_manifest(&catalog.host, &run, root) {
                     Some(why) => catalog.broken.push((run, why)),
                     None => catalog.incomplete.push((run, snapshots)),
                 }
@@ -217,11 +217,11 @@ pub fn ahead(run: &CompleteRun) -> String {
 
 /// An error message if a run without a manifest is not a failed one: the record on this host says
 /// that it was complete and has not been removed.
-fn lost_its_manifest(host: &str, run: &RunId) -> Option<String> {
+fn lost_its_manifest(host: &str, run: &RunId, root: &RootDirectory) -> Option<String> {
     if host != host::name() {
         return None;
     }
-    let record = Record::of(&RootDirectory::host(), run).ok().flatten()?;
+    let record = Record::of(root, run).ok().flatten()?;
     (record.outcome == Outcome::Complete && record.removed.is_none()).then(|| {
         format!(
             "part '{MANIFEST}' of run {run} is gone (if that was meant, remove {}/{run}.json, and \

@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use crate::config::{Config, Repository};
 use crate::host::{mounts, own, remedy, secret};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::repository::{self, Engine};
 use crate::runs::Newest;
 use crate::units::render::credential;
@@ -30,7 +30,7 @@ pub fn outside(config: &Config) -> Result<Box<dyn Engine>> {
 ///
 /// # Errors
 /// If that cannot be determined, or if the repository cannot be opened.
-pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
+pub fn existing(config: &Config, root: &RootDirectory) -> Result<Option<Box<dyn Engine>>> {
     // A missing or empty directory is recognized without the password. A directory that cannot be
     // read may hold a repository.
     let vacant = |directory: &Path| match own::entries(directory) {
@@ -38,21 +38,21 @@ pub fn existing(config: &Config) -> Result<Option<Box<dyn Engine>>> {
         Err(error) => error.kind() == ErrorKind::NotFound,
     };
     if config.repository.directory().is_some_and(vacant) {
-        return match Newest::lost(&config.repository.location) {
+        return match Newest::lost(root, &config.repository.location) {
             Some(words) => bail!("{words}"),
             None => Ok(None),
         };
     }
     let engine = outside(config)?;
-    Ok(exists(config, &*engine)?.then_some(engine))
+    Ok(exists(config, root, &*engine)?.then_some(engine))
 }
 
 /// Opens the repository for a command that needs one.
 ///
 /// # Errors
 /// If there is none, or if that cannot be determined.
-pub fn required(config: &Config) -> Result<Box<dyn Engine>> {
-    existing(config)?.with_context(|| {
+pub fn required(config: &Config, root: &RootDirectory) -> Result<Box<dyn Engine>> {
+    existing(config, root)?.with_context(|| {
         format!(
             "there is no repository at {} yet: the first run creates it",
             config.repository.location
@@ -65,11 +65,11 @@ pub fn required(config: &Config) -> Result<Box<dyn Engine>> {
 /// # Errors
 /// If there is none although this host has stored runs in it: it is not mounted, or lost. If the
 /// directory has other files, or if it cannot be examined.
-pub fn exists(config: &Config, engine: &dyn Engine) -> Result<bool> {
+pub fn exists(config: &Config, root: &RootDirectory, engine: &dyn Engine) -> Result<bool> {
     if engine.exists()? {
         return Ok(true);
     }
-    if let Some(words) = Newest::lost(&config.repository.location) {
+    if let Some(words) = Newest::lost(root, &config.repository.location) {
         bail!("{words}");
     }
     engine.ensure_vacant()?;
@@ -81,12 +81,12 @@ pub fn exists(config: &Config, engine: &dyn Engine) -> Result<bool> {
 ///
 /// # Errors
 /// If there is or was a repository, or if that cannot be determined.
-pub fn ensure_none(place: &Repository, new_password: &str) -> Result<()> {
+pub fn ensure_none(place: &Repository, root: &RootDirectory, new_password: &str) -> Result<()> {
     let mut file = NamedTempFile::new().context("cannot create a temporary file")?;
     file.write_all(new_password.as_bytes())?;
     let engine = repository::open(place, file.path(), environment(place)?.as_deref(), None)?;
     ensure!(!engine.exists()?, "there is a repository at {}", place.location);
-    match Newest::lost(&place.location) {
+    match Newest::lost(root, &place.location) {
         Some(words) => bail!("{words}"),
         None => Ok(()),
     }

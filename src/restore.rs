@@ -12,7 +12,7 @@ mod undo;
 use anyhow::Result;
 
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 
 pub use dumps::extract_dumps;
 pub use finish::finish;
@@ -22,6 +22,6 @@ pub use switch::switch;
 pub use undo::{undo, unstage};
 
 /// Creates the directory of the journal, which survives a crash of the restore and a reboot.
-pub fn begin() -> Result<()> {
-    own::make_closed(paths::RESTORE)
+pub fn begin(root: &RootDirectory) -> Result<()> {
+    own::make_closed(root.at(paths::RESTORE))
 }

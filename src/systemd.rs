@@ -22,7 +22,7 @@ pub use closure::{
     Paused, STARTED_ALONG, STOP_MARKS, running, stop_closure, stop_mark, stopped_along,
 };
 pub use events::{Event, Events, JobEvent};
-pub use journal::{HostJournal, Journal, Level, last_lines};
+pub use journal::{HostJournal, Journal, Level};
 pub use later::start_later;
 pub use manager::Manager;
 pub use origin::origin;

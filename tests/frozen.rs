@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use gitlab_backup::config::{EngineName, Repository};
 use gitlab_backup::frozen::{At, Content, Entry, Exclude, How, Staging, Time, View, Walk, settled};
 use gitlab_backup::host::beneath::{Directory, KnownDirectory};
+use gitlab_backup::host::clock::HostClock;
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Tolerance};
 use gitlab_backup::values::{RunId, SecretSource};
 use sizes::size;
@@ -74,7 +75,7 @@ impl Lab {
 
     /// The first pass, with `meanwhile` between its look and its reading.
     fn first_pass(&self, meanwhile: impl FnOnce()) -> View {
-        self.first_pass_settled(settled(&self.root).unwrap(), meanwhile)
+        self.first_pass_settled(settled(&self.root, &HostClock).unwrap(), meanwhile)
     }
 
     fn first_pass_settled(&self, settled: Time, meanwhile: impl FnOnce()) -> View {

@@ -1,5 +1,6 @@
 //! Imports point one way. The layers are the list in src/README.md, from the top down: a module
-//! uses what stands on lines below its own.
+//! uses what stands on lines below its own. And only the commands name the host: all other code
+//! takes the root directory, the clock and the service manager as parameters.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -97,6 +98,70 @@ fn nothing_is_imported_from_a_layer_above() {
             let problems = climbing(module, &fs::read_to_string(&path).unwrap(), &layers);
             assert!(problems.is_empty(), "{}: {}", path.display(), problems.join(", "));
         }
+    }
+}
+
+/// What names the host: its root directory, its clock, its journal and its service manager.
+const HOST: [&str; 8] = [
+    "RootDirectory::host",
+    "Timestamp::now",
+    "SystemTime::now",
+    "HostClock",
+    "HostJournal",
+    "Manager::connect",
+    "Base::host",
+    // The function, which connects itself; not the method of a service manager.
+    " start_later(",
+];
+
+/// What may name it: the commands, which pass it on, and its definitions.
+const NAMES_THE_HOST: [&str; 5] =
+    ["commands/", "main.rs", "host/clock.rs", "machine.rs", "systemd"];
+
+/// The lines of `text` that name the host, with their numbers. The tests at its end may.
+fn naming_the_host(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    let lines = (1..).zip(code.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"));
+    let named = lines.filter_map(|(number, line)| {
+        let name = HOST.into_iter().find(|name| line.contains(name))?;
+        Some(format!("line {number}: {name}"))
+    });
+    named.collect()
+}
+
+#[test]
+fn only_the_commands_name_the_host() {
+    let mut found = Vec::new();
+    files(&source(""), &mut found);
+    let mut problems = Vec::new();
+    for path in found {
+        let name = path.strip_prefix(source("")).unwrap().to_str().unwrap().to_owned();
+        // A file of tests, such as stores/moves/tests.rs, may as well.
+        let may = name.ends_with("/tests.rs")
+            || NAMES_THE_HOST.iter().any(|allowed| name.starts_with(allowed));
+        if !may {
+            let lines = naming_the_host(&fs::read_to_string(&path).unwrap());
+            problems.extend(lines.into_iter().map(|line| format!("src/{name}, {line}")));
+        }
+    }
+    assert!(
+        problems.is_empty(),
+        "take the root directory, the clock or the service manager as a parameter \
+         (src/machine.rs): {}",
+        problems.join("; ")
+    );
+}
+
+#[test]
+fn a_name_of_the_host_is_seen() {
+    for (text, count) in [
+        ("let root = &RootDirectory::host();\n", 1),
+        ("fn f() {\n    (Timestamp::now(), std::time::SystemTime::now())\n}\nManager::connect", 2),
+        ("let finished = record.finished.unwrap_or_else(Timestamp::now);\n", 1),
+        ("/// As [`Manager::connect`].\nfn f(root: &RootDirectory, now: Timestamp) {}\n", 0),
+        ("fn f() {}\n\n#[cfg(test)]\nmod tests {\n    Base::host(root)\n}\n", 0),
+    ] {
+        assert_eq!(naming_the_host(text).len(), count, "{text}");
     }
 }
 

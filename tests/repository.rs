@@ -16,8 +16,10 @@ use std::process::Command;
 
 use gitlab_backup::config::{EngineName, Repository};
 use gitlab_backup::open;
+use gitlab_backup::paths::RootDirectory;
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Stored, Tolerance};
 use gitlab_backup::values::{RunId, SecretSource};
+use jiff::Timestamp;
 
 const BOTH: [EngineName; 2] = [EngineName::Builtin, EngineName::Restic];
 
@@ -549,7 +551,7 @@ fn a_killed_store_is_taken_up_again() {
         fs::write(path, "half").unwrap();
     }
     run("touch", &["-d", "2 days ago", leftover.to_str().unwrap()]);
-    engine.recover().unwrap();
+    engine.recover(Timestamp::now()).unwrap();
     assert_eq!((leftover.exists(), young.exists()), (false, true));
     fs::remove_file(young).unwrap();
     let again = store(&*engine, &root);
@@ -738,11 +740,12 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
 fn a_new_password_is_for_a_place_where_nothing_is() {
     let place = Place::new();
     place.made(EngineName::Restic);
+    let root = RootDirectory::new(place.path("root"));
     let ensure_none = |location: String| {
         let password = SecretSource::File(place.path("password"));
         let config =
             Repository { engine: EngineName::Restic, location, password, environment_file: None };
-        open::ensure_none(&config, "new\n").map_err(|error| format!("{error:#}"))
+        open::ensure_none(&config, &root, "new\n").map_err(|error| format!("{error:#}"))
     };
     let at = |path: &str| format!("rest:http://{}/", Server::new(place.path(path), None).address);
     ensure_none(at("nothing")).unwrap();

@@ -11,7 +11,8 @@ use std::process::Command;
 
 use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, Whose};
 use gitlab_backup::config::{EngineName, Repository as Settings, Retention};
-use gitlab_backup::paths;
+use gitlab_backup::machine::Base;
+use gitlab_backup::paths::{self, RootDirectory};
 use gitlab_backup::repository::retention::decide;
 use gitlab_backup::repository::{self, Engine, Snapshot};
 use gitlab_backup::run::prune::{Doubt, apply, plan};
@@ -337,7 +338,8 @@ fn most_runs_go_only_if_somebody_agrees() {
 /// The newest is not the one that is dated in the future, and may be one that is dated too early.
 #[test]
 fn the_newest_is_the_one_that_came_last() {
-    let named = |catalog: &Catalog| catalog.pick(None).unwrap().manifest.id.clone();
+    let named =
+        |catalog: &Catalog| catalog.pick(None, Timestamp::now()).unwrap().manifest.id.clone();
     let times = nights();
     let three: Vec<CompleteRun> = times[..3].iter().map(|time| complete(*time)).collect();
     let last = three[2].manifest.id.clone();
@@ -346,7 +348,11 @@ fn the_newest_is_the_one_that_came_last() {
     let of_the_future = ahead.manifest.id.clone();
     let mut all = three;
     all.push(ahead);
-    assert_eq!(named(&catalog(all)), last);
+    let all = catalog(all);
+    assert_eq!(named(&all), last);
+    // Its time comes.
+    let then = Timestamp::now() + SignedDuration::from_hours(11 * 365 * 24);
+    assert_eq!(all.pick(None, then).unwrap().manifest.id, of_the_future);
     // A clock that is behind knows no better.
     assert_eq!(
         named(&catalog(vec![complete(
@@ -480,7 +486,12 @@ impl Year {
     }
 
     fn catalog_of(&self, whose: Whose<'_>) -> Catalog {
-        Catalog::read_with(&*self.engine(), whose, &self.path("cache")).unwrap()
+        Catalog::read(&*self.engine(), whose, &self.root()).unwrap()
+    }
+
+    /// The root directory, with the cached manifests and the records.
+    fn root(&self) -> RootDirectory {
+        RootDirectory::new(self.path("root"))
     }
 
     /// Stores `content` as one part of the run that started at `time`.
@@ -579,7 +590,9 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
         catalog.damaged.first()
     );
     let planned = plan(&policy, &catalog, Timestamp::now()).unwrap();
-    apply(&planned, &*year.engine(), PATIENCE, async || Ok(())).await.unwrap();
+    apply(&planned, &*year.engine(), Base::host(&year.root()), PATIENCE, async || Ok(()))
+        .await
+        .unwrap();
     // A policy of restic's is for each group of snapshots: here for each part of the runs.
     for part in [PARTS[0], PARTS[1], MANIFEST] {
         restic(
@@ -637,14 +650,19 @@ async fn each_host_has_its_own_runs() {
         times[0],
     );
     let catalog = year.catalog();
-    assert_eq!(catalog.pick(None).unwrap().manifest.id, ours[2]);
-    assert!(catalog.pick(Some(&theirs[2])).is_err());
+    assert_eq!(catalog.pick(None, Timestamp::now()).unwrap().manifest.id, ours[2]);
+    assert!(catalog.find(&theirs[2]).is_err());
     assert!(catalog.of_others().unwrap().contains("3 of 'staging'"), "{:?}", catalog.of_others());
     assert_eq!(
-        year.catalog_of(Whose::Run(&theirs[0])).pick(Some(&theirs[0])).unwrap().manifest.host,
+        year.catalog_of(Whose::Run(&theirs[0])).find(&theirs[0]).unwrap().manifest.host,
         "staging"
     );
-    let none = year.catalog_of(Whose::Host("nobody")).pick(None).map(drop).unwrap_err().to_string();
+    let none = year
+        .catalog_of(Whose::Host("nobody"))
+        .pick(None, Timestamp::now())
+        .map(drop)
+        .unwrap_err()
+        .to_string();
     assert!(
         none.contains("no complete run of host 'nobody'")
             && none.contains("3 of 'lab', 3 of 'staging'"),
@@ -654,14 +672,16 @@ async fn each_host_has_its_own_runs() {
     year.run_of("staging", ours[0].clone(), times[0], None);
     year.run_of("third", ours[0].clone(), times[0], None);
     assert!(
-        Catalog::read_with(&*year.engine(), Whose::Run(&ours[0]), &year.path("cache"))
+        Catalog::read(&*year.engine(), Whose::Run(&ours[0]), &year.root())
             .unwrap_err()
             .to_string()
             .contains("--host")
     );
     let policy = Retention { keep_last: Some(1), ..Retention::default() };
     let planned = plan(&policy, &year.catalog(), Timestamp::now()).unwrap();
-    apply(&planned, &*year.engine(), PATIENCE, async || Ok(())).await.unwrap();
+    apply(&planned, &*year.engine(), Base::host(&year.root()), PATIENCE, async || Ok(()))
+        .await
+        .unwrap();
     let kept = |host: &str| {
         year.catalog_of(Whose::Host(host))
             .complete
@@ -723,10 +743,8 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
         environment_file: None,
     };
     let engine = repository::open(&settings, &password, None, None).unwrap();
-    whole(
-        &Catalog::read_with(&*engine, Whose::Host(HOST), &year.path("cache-of-copy")).unwrap(),
-        &*engine,
-    );
+    let root = RootDirectory::new(year.path("root-of-copy"));
+    whole(&Catalog::read(&*engine, Whose::Host(HOST), &root).unwrap(), &*engine);
     // What was rewritten, and what is gone, is named; the others stay as they are.
     let id = |run: usize, part: usize| {
         year.catalog().complete[run].manifest.parts[part].snapshot.clone()
@@ -740,9 +758,7 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
         matches!(broken[..], [one, two] if one.contains("was rewritten") && two.contains("'postgresql'") && two.contains("is gone")),
         "{broken:?}"
     );
-    assert!(
-        catalog.pick(Some(&runs[0])).map(drop).unwrap_err().to_string().contains("was rewritten")
-    );
+    assert!(catalog.find(&runs[0]).map(drop).unwrap_err().to_string().contains("was rewritten"));
     assert_eq!(catalog.complete.len(), 2);
     let planned =
         plan(&Retention { keep_last: Some(1), ..Retention::default() }, &catalog, Timestamp::now())

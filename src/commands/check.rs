@@ -66,19 +66,19 @@ async fn findings(config: &Config) -> Vec<Finding> {
     findings.extend(permissions::findings(config));
     findings.extend(accounts(config));
     findings.extend(half_restored().await);
-    let preflight = preflight::host(config).await;
+    let preflight = preflight::host(config, &RootDirectory::host(), Manager::connect).await;
     // Each check that needs D-Bus would wait for the same timeout.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
         findings.extend(
             timers(config).await.unwrap_or_else(|error| vec![Finding::of("timer", Err(error))]),
         );
         findings.extend(
-            strangers::findings(config)
+            strangers::findings(config, Manager::connect)
                 .await
                 .unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]),
         );
         findings.extend(
-            freeze::findings(config)
+            freeze::findings(config, Manager::connect)
                 .await
                 .unwrap_or_else(|error| vec![Finding::of("freeze", Err(error))]),
         );
@@ -258,7 +258,7 @@ fn repository(config: &Config) -> Vec<Finding> {
     }
     let check = || {
         let engine = open::outside(config)?;
-        if !open::exists(config, &*engine)? {
+        if !open::exists(config, &RootDirectory::host(), &*engine)? {
             open::check_password(config)?;
             return Ok(vec![Finding::warning(
                 "repository",

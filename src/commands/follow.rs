@@ -14,7 +14,7 @@ use crate::note;
 use crate::paths::RootDirectory;
 use crate::run::unstarted;
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::{Manager, ServiceManager};
+use crate::systemd::{HostJournal, Manager, ServiceManager};
 use crate::units::{Restore, Unit};
 
 /// Poll interval.
@@ -55,9 +55,8 @@ pub(super) async fn follow(
 
 /// The error for an executor that ended without a record.
 async fn not_started(manager: &Manager, kind: Kind, executor: &str) -> Result<Exit> {
-    let why = match unstarted(manager, kind, Record::last(&RootDirectory::host(), kind)?.as_ref())
-        .await?
-    {
+    let last = Record::last(&RootDirectory::host(), kind)?;
+    let why = match unstarted(manager, &HostJournal, kind, last.as_ref()).await? {
         Some(why) => format!("{}: {} (journalctl -u {})", why.unit, why.reason, why.unit),
         None => "see 'journalctl -b -u \"gitlab-backup*\"'".to_owned(),
     };

@@ -198,48 +198,49 @@ pub enum BracketCommand {
 /// must not keep GitLab down.
 pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
     let root = &RootDirectory::host();
+    let (base, connect) = (Base::host(root), Manager::connect);
     let config = || load(file);
     match helper {
-        Helper::Execute => executor::execute(&config()?, Base::host(root), Manager::connect).await,
+        Helper::Execute => executor::execute(&config()?, base, connect).await,
         Helper::Conclude { report } => conclude(Kind::Backup, report).await,
-        Helper::Calendar { calendars } => calendar::reset_changed_timers(calendars),
-        Helper::Silence(BracketCommand::Begin) => silence::begin(&config()?).await,
-        Helper::Silence(BracketCommand::End) => silence::end().await,
-        Helper::Silenced => silence::ensure_in_effect(&config()?).await,
-        Helper::Unsilence => silence::unsilence().await,
+        Helper::Calendar { calendars } => calendar::reset_changed_timers(calendars, root),
+        Helper::Silence(BracketCommand::Begin) => silence::begin(&config()?, base).await,
+        Helper::Silence(BracketCommand::End) => silence::end(base, connect, start_unit_later).await,
+        Helper::Silenced => silence::ensure_in_effect(&config()?, base, connect).await,
+        Helper::Unsilence => silence::unsilence(base, connect).await,
         Helper::Report(BracketCommand::Begin) => {
             report::report_start(&config()?).await;
             Ok(())
         }
-        Helper::Report(BracketCommand::End) => report::report_end(&config()?).await,
-        Helper::Staging(BracketCommand::Begin) => staging::create(load_and_inspect(file)),
-        Helper::Staging(BracketCommand::End) => staging::remove(),
-        Helper::Preflight => preflight::preflight(&config()?).await,
+        Helper::Report(BracketCommand::End) => report::report_end(&config()?, base, connect).await,
+        Helper::Staging(BracketCommand::Begin) => staging::create(load_and_inspect(file), root),
+        Helper::Staging(BracketCommand::End) => staging::remove(root),
+        Helper::Preflight => preflight::preflight(&config()?, base, connect).await,
         Helper::PreflightPostgresql => postgresql::preflight(&config()?).await,
         Helper::CheckPostgresql => check_postgresql(&config()?).await,
-        Helper::Fsplan => files::plan_capture(&config()?),
-        Helper::Presync => files::presync(&config()?),
+        Helper::Fsplan => files::plan_capture(&config()?, root),
+        Helper::Presync => files::presync(&config()?, base),
         Helper::Fssnapshot(BracketCommand::Begin) => fssnapshot::begin(&config()?),
         Helper::Fssnapshot(BracketCommand::End) => fssnapshot::end(),
-        Helper::Pause { alone } => pause::begin(&alone, root, Manager::connect).await,
+        Helper::Pause { alone } => pause::begin(&alone, root, connect).await,
         Helper::Unpause => pause::end(start_unit_later).await,
         Helper::Window { stopped } => open_window(&config()?, stopped).await,
         // Do not connect to D-Bus without need: at a shutdown it may be down already.
         Helper::Thaw if !freeze::is_on_record(root) => Ok(()),
         Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
-        Helper::Proxy(ProxyCommand::Start { name }) => proxy::start(config(), &name).await,
-        Helper::Proxy(ProxyCommand::Stop { name }) => proxy::stop(config(), &name).await,
-        Helper::Proxies(BracketCommand::Begin) => proxy::adopt(&config()?).await,
-        Helper::Proxies(BracketCommand::End) => proxy::end_adoption(),
+        Helper::Proxy(ProxyCommand::Start { name }) => proxy::start(config(), root, &name).await,
+        Helper::Proxy(ProxyCommand::Stop { name }) => proxy::stop(config(), root, &name).await,
+        Helper::Proxies(BracketCommand::Begin) => proxy::adopt(&config()?, root, connect).await,
+        Helper::Proxies(BracketCommand::End) => proxy::end_adoption(root),
         Helper::ProxiesDown => proxy::ensure_all_down(&config()?).await,
-        Helper::Pgsnapshot => postgresql::hold(&config()?).await,
-        Helper::Redis => redis::save(&config()?).await,
-        Helper::FilesLive => files::capture(&config()?),
-        Helper::Resume => resume::resume(&settings(file), Base::host(root), Manager::connect).await,
+        Helper::Pgsnapshot => postgresql::hold(&config()?, connect).await,
+        Helper::Redis => redis::save(&config()?, base.clock).await,
+        Helper::FilesLive => files::capture(&config()?, root),
+        Helper::Resume => resume::resume(&settings(file), base, connect).await,
         Helper::Postgresql => postgresql::dump(&config()?).await,
-        Helper::Files => files::store_files_and_dumps(&config()?, &stores::dumped()),
-        Helper::Manifest => manifest::write(&config()?),
-        Helper::Prune => prune::prune(&config()?).await,
+        Helper::Files => files::store_files_and_dumps(&config()?, root, &stores::dumped()),
+        Helper::Manifest => manifest::write(&config()?, base),
+        Helper::Prune => prune::prune(&config()?, base).await,
         Helper::Verify => verify::newest(&config()?).await,
         Helper::Restore(step) => self::restore(config(), step).await,
         Helper::Secrets => install::create_secrets(&config()?),
@@ -266,23 +267,27 @@ async fn open_window(config: &Config, stopped: bool) -> Result<()> {
 /// Runs one helper of a restore.
 async fn restore(config: Result<Config>, step: Restore) -> Result<()> {
     let root = &RootDirectory::host();
+    let (base, connect) = (Base::host(root), Manager::connect);
     match step {
-        Restore::Execute => executor::restore(&config?, Base::host(root), Manager::connect).await,
+        Restore::Execute => executor::restore(&config?, base, connect).await,
         Restore::Conclude => conclude(Kind::Restore, false).await,
-        Restore::Begin => config.and_then(|_| restore::begin()),
-        Restore::Unstage => restore::unstage(&config?).await,
-        Restore::Preflight => restore::preflight(&config?, &Request::asked(root)?).await,
-        Restore::Undo => restore::undo(&config?).await,
-        Restore::Dumps => restore::extract_dumps(&config?),
-        Restore::Postgresql => postgresql::load(&config?).await,
+        Restore::Begin => config.and_then(|_| restore::begin(root)),
+        Restore::Unstage => restore::unstage(&config?, base, connect).await,
+        Restore::Preflight => {
+            restore::preflight(&config?, &Request::asked(root)?, root, connect).await
+        }
+        Restore::Undo => restore::undo(&config?, base, connect).await,
+        Restore::Dumps => restore::extract_dumps(&config?, root),
+        Restore::Postgresql => postgresql::load(&config?, root).await,
         Restore::Files => {
             let config = config?;
-            files::stage_configuration(&config).and_then(|()| files::stage_files(&config))
+            files::stage_configuration(&config, root)?;
+            files::stage_files(&config, root)
         }
-        Restore::Switch => restore::switch(&config?).await,
-        Restore::Finish => restore::finish(&config?).await,
-        Restore::Guard { writers } => restore::guard(&writers, config).await,
-        Restore::KeepDown => proxy::keep_down(&config?).await,
+        Restore::Switch => restore::switch(&config?, base, connect).await,
+        Restore::Finish => restore::finish(&config?, root).await,
+        Restore::Guard { writers } => restore::guard(&writers, config, root, connect).await,
+        Restore::KeepDown => proxy::keep_down(&config?, root).await,
     }
 }
 

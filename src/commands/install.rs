@@ -386,7 +386,7 @@ async fn release_proxies(
         .into_iter()
         .filter(|name| name.starts_with(Proxy::PREFIX) && unwanted(name));
     let units: Vec<UnitName> = ours.filter_map(|name| UnitName::new(name).ok()).collect();
-    proxy::detach(manager, &units).await
+    proxy::detach(manager, &RootDirectory::host(), &units).await
 }
 
 /// Writes one unit file atomically, unless it is up to date.

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::{durable, random, text};
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::repository::{Engine, Key};
 use crate::say;
 use crate::values::SecretSource;
@@ -43,7 +44,7 @@ pub enum KeyCommand {
 
 /// Runs a subcommand.
 pub fn key(config: &Config, command: &KeyCommand) -> Result<()> {
-    let engine = open::required(config)?;
+    let engine = open::required(config, &RootDirectory::host())?;
     match command {
         KeyCommand::Show { json } => show(&engine.keys()?, *json),
         KeyCommand::Add { new_password_file } => add(&*engine, new_password_file),

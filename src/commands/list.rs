@@ -1,6 +1,7 @@
 //! `list` and `show`: the runs in the repository.
 
 use anyhow::{Result, bail};
+use jiff::Timestamp;
 
 use crate::catalog::{self, Catalog, Whose};
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::{note, say};
 
 /// Prints the complete runs, oldest first.
 pub fn list(config: &Config, host: Option<&str>, json: bool) -> Result<()> {
-    let Some(engine) = open::existing(config)? else {
+    let Some(engine) = open::existing(config, &RootDirectory::host())? else {
         match json {
             true => text::out("[]"),
             false => say!(
@@ -83,11 +84,13 @@ fn print_table(runs: &[Manifest]) {
 
 /// Prints one run: its manifest, or the record of a failed run.
 pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
-    let catalog =
-        config.and_then(|config| Catalog::read(&*open::required(&config)?, Whose::Run(id)));
-    let record = Record::all(&RootDirectory::host())?.into_iter().find(|record| record.id == *id);
+    let root = &RootDirectory::host();
+    let catalog = config
+        .and_then(|config| Catalog::read(&*open::required(&config, root)?, Whose::Run(id), root));
+    let records = Record::all(root, Timestamp::now())?;
+    let record = records.into_iter().find(|record| record.id == *id);
     let found = match (&catalog, record) {
-        (Ok(catalog), record) => match (catalog.pick(Some(id)), record) {
+        (Ok(catalog), record) => match (catalog.find(id), record) {
             (Ok(run), record) => {
                 let mut found = serde_json::to_value(&run.manifest)?;
                 // The manifest was written before the run ended, so it lacks later warnings.
@@ -150,11 +153,11 @@ fn complete_runs(
     engine: &dyn Engine,
     host: Option<&str>,
 ) -> Result<(Vec<Manifest>, Option<String>)> {
-    let catalog = Catalog::read(engine, Whose::asked(host, None))?;
+    let catalog = Catalog::read(engine, Whose::asked(host, None), &RootDirectory::host())?;
     for (_, why) in catalog.unusable() {
         tracing::error!("{why}: it cannot be restored as a whole");
     }
-    for run in catalog.ahead() {
+    for run in catalog.ahead(Timestamp::now()) {
         tracing::warn!("{}: it is not taken for the newest", catalog::ahead(run));
     }
     let other_hosts = catalog.of_others();

@@ -8,6 +8,7 @@ use crate::catalog::{Catalog, Whose};
 use crate::config::Config;
 use crate::exit::{ALREADY_RUNNING, Exit};
 use crate::host::text;
+use crate::machine::Base;
 use crate::open;
 use crate::paths::RootDirectory;
 use crate::repository::patience;
@@ -36,14 +37,16 @@ pub async fn prune(
     if !dry_run {
         ensure_safe().await?;
     }
-    let engine = open::required(config)?;
-    let catalog = Catalog::read(&*engine, Whose::Own)?;
-    let plan = plan(&config.retention, &catalog, Timestamp::now())?;
+    let root = &RootDirectory::host();
+    let base = Base::host(root);
+    let engine = open::required(config, root)?;
+    let catalog = Catalog::read(&*engine, Whose::Own, root)?;
+    let plan = plan(&config.retention, &catalog, base.clock.now())?;
     if !dry_run {
         plan.ensure_confirmed(yes_remove)?;
         // A run that has started meanwhile has priority: it must not wait for the repository while
         // GitLab is down.
-        apply(&plan, &*engine, patience::NONE, ensure_safe).await?;
+        apply(&plan, &*engine, base, patience::NONE, ensure_safe).await?;
     }
     print(&plan, dry_run, json)?;
     if let Some(others) = catalog.of_others() {
@@ -67,7 +70,7 @@ async fn ensure_safe() -> Result<()> {
             return Err(Exit { code: ALREADY_RUNNING, message: message.to_owned() }.into());
         }
     }
-    if let Some(last) = Record::all(&RootDirectory::host())?
+    if let Some(last) = Record::all(&RootDirectory::host(), Timestamp::now())?
         .first()
         .filter(|last| last.outcome != Outcome::Complete)
     {

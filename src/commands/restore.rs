@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use indicatif::BinaryBytes;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use crate::catalog::{Catalog, Whose};
@@ -99,18 +100,19 @@ pub async fn restore(config: &Config, args: &RestoreArgs) -> Result<()> {
     if args.undo {
         return undo(config, args).await;
     }
-    for line in left(&RootDirectory::host())? {
+    let root = &RootDirectory::host();
+    for line in left(root)? {
         note!("note: {line}");
     }
-    let engine = open::required(config)?;
+    let engine = open::required(config, root)?;
     let whose = Whose::asked(args.host.as_deref(), args.run.as_ref());
-    let mut catalog = Catalog::read(&*engine, whose)?;
+    let mut catalog = Catalog::read(&*engine, whose, root)?;
     if let Some(id) =
         args.run.clone().or_else(|| catalog.complete.last().map(|run| run.manifest.id.clone()))
     {
-        catalog = Catalog::read_afresh(&*engine, whose, &id)?;
+        catalog = Catalog::read_afresh(&*engine, whose, root, &id)?;
     }
-    let manifest = &catalog.pick(args.run.as_ref())?.manifest;
+    let manifest = &catalog.pick(args.run.as_ref(), Timestamp::now())?.manifest;
     if !args.skip_redis.is_empty() {
         Request { only: Vec::new(), ..request(manifest, args) }.check_names(manifest)?;
     }
@@ -188,7 +190,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
         confirm("Delete the data from before the restore")?;
     }
     let manager = Manager::connect().await?;
-    let _turn = Turn::take()?
+    let _turn = Turn::take(&RootDirectory::host())?
         .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
     RestoreJournal::request_undo(&RootDirectory::host(), false)?;
@@ -374,7 +376,7 @@ fn report(args: &RestoreArgs, record: &Record) -> Result<()> {
 async fn take_turn(manager: &Manager) -> Result<Turn> {
     let started = Instant::now();
     loop {
-        let turn = Turn::take()?;
+        let turn = Turn::take(&RootDirectory::host())?;
         refuse_if_busy(manager).await?;
         match turn {
             Some(turn) => return Ok(turn),

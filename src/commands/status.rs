@@ -16,7 +16,7 @@ use crate::paths::RootDirectory;
 use crate::run::unstarted;
 use crate::runs::restore::{self, RestoreJournal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
-use crate::systemd::{Manager, ServiceManager, UnitState};
+use crate::systemd::{HostJournal, Manager, ServiceManager, UnitState};
 use crate::units::{Restore, Unit};
 
 use problems::{Facts, TimerState};
@@ -78,19 +78,19 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
     let root = &RootDirectory::host();
     let executor = manager.state(&Unit::Run.to_string()).await?;
     let running = !executor.is_settled();
-    let records = Record::all(root)?;
+    let records = Record::all(root, now)?;
     let timer = manager.state(&Unit::Timer.to_string()).await?;
     let (paused, unknown_paused) = match paused::load(root) {
         Ok(paused) => (paused, None),
         Err(error) => (None, Some(format!("{error:#}"))),
     };
-    let verified = Verified::last()?;
+    let verified = Verified::last(root)?;
     let half_restored = RestoreJournal::half_way(root).filter(|_| !restoring);
     let facts = Facts {
         now,
         busy: running || restoring || is_running(manager, &Unit::Resume).await?,
         running,
-        unstarted: unstarted(manager, Kind::Backup, records.first()).await?,
+        unstarted: unstarted(manager, &HostJournal, Kind::Backup, records.first()).await?,
         timer: timer_state(manager, &timer).await,
         masked: (executor.load == "masked").then_some(executor.name),
         last: records.first(),
@@ -111,7 +111,7 @@ async fn collect(manager: &Manager, now: Timestamp, restoring: bool) -> Result<S
         half_restored,
         timer: if timer.load == "loaded" { timer.sub } else { timer.load },
         verified,
-        drilled: Verified::last_drill()?,
+        drilled: Verified::last_drill(root)?,
     })
 }
 

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::finding::{Finding, conclude};
 use crate::host::{self, text};
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::run::verify::{self, Depth};
 use crate::runs::Verified;
 use crate::say;
@@ -134,7 +135,7 @@ async fn verify_and_record(
     record.wrong = wrong;
     // A user who can read the repository may not be allowed to write the record.
     if (asked.is_none() || record.run.is_some())
-        && let Err(error) = record.save()
+        && let Err(error) = record.save(&RootDirectory::host())
     {
         tracing::warn!("{error:#}: 'gitlab-backup status' will not show this verification");
     }
@@ -153,19 +154,20 @@ async fn verify_run(
     record: &mut Verified,
     report: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    let engine = open::required(config)?;
-    let catalog = Catalog::read(&*engine, Whose::asked(of_host, id))?;
+    let root = &RootDirectory::host();
+    let engine = open::required(config, root)?;
+    let catalog = Catalog::read(&*engine, Whose::asked(of_host, id), root)?;
     if id.is_none() {
         // A damaged run may be newer than the one that is verified.
         catalog.unusable().for_each(|(run, why)| {
             report(Finding::of(format!("run {run}"), Err(anyhow::anyhow!("{why}"))))
         });
     }
-    let run = catalog.pick(id)?;
+    let run = catalog.pick(id, Timestamp::now())?;
     if run.manifest.host == host::name() {
         record.run = Some(run.manifest.id.clone());
         // `status` shows the record without an end if the verification is cut off.
-        let _ = record.save();
+        let _ = record.save(root);
     }
-    verify::verify(config, &*engine, run, (depth, scratch), report).await
+    verify::verify(config, root, &*engine, run, (depth, scratch), report).await
 }

@@ -74,7 +74,7 @@ impl Backup<'_> {
         self.enter("prepare")?;
         open::check_password_file(self.config)?;
         credentials::ensure_files_exist(self.config)?;
-        if let Some(reason) = silence::reason_to_abort(self.config)? {
+        if let Some(reason) = silence::reason_to_abort(self.config, self.base.root)? {
             return Err(
                 Failed { unit: Unit::Silence.to_string(), reason, has_exited: false }.into()
             );
@@ -92,7 +92,7 @@ impl Backup<'_> {
             }
             prepared => prepared?,
         }
-        self.record.warnings.extend(silence::missing(self.config)?);
+        self.record.warnings.extend(silence::missing(self.config, self.base.root)?);
         self.announce_downtime()
     }
 
@@ -156,7 +156,7 @@ impl Backup<'_> {
     /// Announces how long GitLab will probably be down.
     fn announce_downtime(&mut self) -> Result<()> {
         let record = &mut *self.record;
-        let records: Vec<Record> = Record::all(self.machine.root)?
+        let records: Vec<Record> = Record::all(self.base.root, self.base.clock.now())?
             .into_iter()
             .filter(|other| other.id != record.id)
             .collect();

@@ -11,13 +11,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rayon::Scope;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
+use crate::host::clock::Clock;
 use crate::host::{beneath, mounts, text};
 
 use super::entry::{Attribute, Content, Entry, Extra, Stat, Time};
@@ -70,20 +71,14 @@ pub struct Walk<'a> {
 /// existing memory mapping updates the time stamps again.
 ///
 /// Fails if the file system cannot be synced.
-pub fn settled(path: &Path) -> Result<Time> {
+pub fn settled(path: &Path, clock: &dyn Clock) -> Result<Time> {
     let (directory, name) = At::itself(path).open()?;
     let file = beneath::openat(&directory, Path::new(&name), OFlags::RDONLY | OFlags::NONBLOCK);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     rustix::fs::syncfs(&file)
         .with_context(|| format!("cannot write the file system of {} out", path.display()))?;
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default()
-        .saturating_sub(CLOCK);
-    Ok(Time {
-        seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-        nanoseconds: i32::try_from(now.subsec_nanos()).unwrap_or(0),
-    })
+    let settled = clock.now() - CLOCK;
+    Ok(Time { seconds: settled.as_second(), nanoseconds: settled.subsec_nanosecond() })
 }
 
 impl<'a> Walk<'a> {

@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::paths::{self, RootDirectory};
 use crate::runs::paused;
 use crate::runs::record::{read_json, write_json};
-use crate::systemd::{ActiveState, Manager, Paused, ServiceManager, UnitState};
+use crate::systemd::{ActiveState, Paused, ServiceManager, UnitState};
 use crate::values::Timespan;
 
 /// statfs(2): the unified control group hierarchy.
@@ -36,10 +36,13 @@ pub fn ensure_possible(root: &RootDirectory) -> Result<()> {
 }
 
 /// Warnings about the writers whose watchdog expires if they are frozen for `max-downtime`.
-pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
+pub async fn findings<M: ServiceManager>(
+    config: &Config,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     if config.gitlab.quiesce == Quiesce::Freeze {
-        let manager = Manager::connect().await?;
+        let manager = connect().await?;
         let longest = config.gitlab.max_downtime.duration();
         for unit in &config.gitlab.writers {
             if let Some(watchdog) =

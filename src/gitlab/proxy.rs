@@ -21,7 +21,7 @@ use crate::host::{durable, own, remedy};
 use crate::paths::{self, RootDirectory};
 use crate::runs::record::{read_json, write_json};
 use crate::runs::restore::RestoreJournal;
-use crate::systemd::{ActiveState, Manager, Mode, ServiceManager};
+use crate::systemd::{ActiveState, Mode, ServiceManager};
 use crate::values::UnitName;
 use service::Standing;
 
@@ -36,9 +36,9 @@ const VALUED: [&str; 7] =
 
 /// `ExecStart=` of a proxy: starts the service, even if it seems to run, because a stop may be in
 /// progress.
-pub async fn start(config: Result<Config>, name: &str) -> Result<()> {
-    let proxy = find(config, name)?;
-    if is_adopting() {
+pub async fn start(config: Result<Config>, root: &RootDirectory, name: &str) -> Result<()> {
+    let proxy = find(config, root, name)?;
+    if is_adopting(root) {
         // Adopting a service never starts it.
         return service::ensure_standing(&proxy, Standing::Up).await;
     }
@@ -47,21 +47,21 @@ pub async fn start(config: Result<Config>, name: &str) -> Result<()> {
 
 /// `ExecStop=` of a proxy: stops the service. Fails if its status command then still reports it as
 /// running.
-pub async fn stop(config: Result<Config>, name: &str) -> Result<()> {
-    if is_adopting() {
+pub async fn stop(config: Result<Config>, root: &RootDirectory, name: &str) -> Result<()> {
+    if is_adopting(root) {
         return Ok(());
     }
-    let proxy = find(config, name)?;
+    let proxy = find(config, root, name)?;
     service::run_until(&proxy, &proxy.stop, Standing::Down).await
 }
 
 /// The proxy `name` as configured. If the configuration cannot be read any more, the proxy as it
 /// was when the last run began, so that GitLab can be started.
-fn find(config: Result<Config>, name: &str) -> Result<Proxy> {
+fn find(config: Result<Config>, root: &RootDirectory, name: &str) -> Result<Proxy> {
     let proxies = match config {
         Ok(config) => config.gitlab.proxies,
         Err(error) => {
-            let kept: Option<Vec<Proxy>> = read_json(Path::new(paths::PROXIES))?;
+            let kept: Option<Vec<Proxy>> = read_json(&root.at(paths::PROXIES))?;
             let Some(kept) = kept else { return Err(error) };
             tracing::error!(
                 "{error:#}: '{name}' is started and stopped as it was configured when the last \
@@ -78,37 +78,45 @@ fn find(config: Result<Config>, name: &str) -> Result<Proxy> {
 
 /// Queries every service and adjusts the units to match, without touching the services. Fails if
 /// the status of one is unknown.
-pub async fn adopt(config: &Config) -> Result<()> {
+pub async fn adopt<M: ServiceManager>(
+    config: &Config,
+    root: &RootDirectory,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
     let proxies = &config.gitlab.proxies;
-    write_json(Path::new(paths::PROXIES), proxies)?;
+    write_json(&root.at(paths::PROXIES), proxies)?;
     let mut standings = Vec::new();
     for (proxy, standing) in proxies.iter().zip(query_all(proxies).await) {
         standings.push((proxy.unit(), standing?));
     }
-    durable::write(Path::new(paths::ADOPTING), 0o600, "")?;
-    let adopted = adjust_units(&Manager::connect().await?, &standings).await;
-    adopted.and(end_adoption())
+    durable::write(&root.at(paths::ADOPTING), 0o600, "")?;
+    let adopted = adjust_units(&connect().await?, &standings).await;
+    adopted.and(end_adoption(root))
 }
 
 /// Ends the adoption; also `ExecStopPost=` of the unit that adopts, in case [`adopt`] was killed.
-pub fn end_adoption() -> Result<()> {
-    own::remove(paths::ADOPTING)
+pub fn end_adoption(root: &RootDirectory) -> Result<()> {
+    own::remove(root.at(paths::ADOPTING))
 }
 
 /// Stops units that are about to be removed, without stopping their services.
-pub async fn detach(manager: &dyn ServiceManager, units: &[UnitName]) -> Result<()> {
+pub async fn detach(
+    manager: &dyn ServiceManager,
+    root: &RootDirectory,
+    units: &[UnitName],
+) -> Result<()> {
     if units.is_empty() {
         return Ok(());
     }
-    own::make(paths::RUNTIME)?;
-    durable::write(Path::new(paths::ADOPTING), 0o600, "")?;
+    own::make(root.at(paths::RUNTIME))?;
+    durable::write(&root.at(paths::ADOPTING), 0o600, "")?;
     let standings: Vec<_> = units.iter().map(|unit| (unit.clone(), Standing::Down)).collect();
     let detached = adjust_units(manager, &standings).await;
-    detached.and(end_adoption())
+    detached.and(end_adoption(root))
 }
 
-fn is_adopting() -> bool {
-    Path::new(paths::ADOPTING).exists()
+fn is_adopting(root: &RootDirectory) -> bool {
+    root.at(paths::ADOPTING).exists()
 }
 
 /// Starts the units whose service is up and stops the others, and waits for the results.
@@ -178,9 +186,9 @@ pub async fn ensure_all_down(config: &Config) -> Result<()> {
 
 /// Stops every service that comes up while GitLab is half restored: after a reboot, its own
 /// supervisor starts it.
-pub async fn keep_down(config: &Config) -> Result<()> {
+pub async fn keep_down(config: &Config, root: &RootDirectory) -> Result<()> {
     let proxies: Vec<&Proxy> = config.gitlab.writing_proxies().collect();
-    while let Some(why) = RestoreJournal::half_way(&RootDirectory::host()) {
+    while let Some(why) = RestoreJournal::half_way(root) {
         for (proxy, answer) in proxies.iter().zip(service::answers(&proxies).await) {
             // A status command fails as long as the supervisor has not started.
             if matches!(answer, Ok((Standing::Up, _))) {

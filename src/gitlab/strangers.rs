@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::config::{Config, OMNIBUS, SUPERVISOR};
 use crate::finding::Finding;
 use crate::host::own;
-use crate::systemd::{Manager, ServiceManager, UnitState, stop_closure};
+use crate::systemd::{ServiceManager, UnitState, stop_closure};
 use crate::values::UnitName;
 
 /// Prefixes of units that may run during a backup: this program's, gitlab-runner (writes nothing
@@ -100,8 +100,11 @@ fn accounts(config: &Config, stopped: &[UnitState]) -> BTreeSet<u32> {
 }
 
 /// For `check`: the same as findings.
-pub async fn findings(config: &Config) -> Result<Vec<Finding>> {
-    let found = running(config, &Manager::connect().await?).await?;
+pub async fn findings<M: ServiceManager>(
+    config: &Config,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<Vec<Finding>> {
+    let found = running(config, &connect().await?).await?;
     Ok(found.into_iter().map(|words| Finding::warning("gitlab", words)).collect())
 }
 

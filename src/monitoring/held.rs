@@ -2,14 +2,12 @@
 //! the run and a reboot. It contains what is needed to end each silence even if the configuration
 //! has changed, and no secret.
 
-use std::path::Path;
-
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::{read_json, write_json};
 
 use super::SilenceConfig;
@@ -56,16 +54,14 @@ impl SilenceEntry {
 
 impl SilenceRecord {
     /// Reads the record; none if there is no silence to end.
-    pub fn load() -> Result<Option<Self>> {
-        read_json(Path::new(paths::SILENCES))
+    pub fn load(root: &RootDirectory) -> Result<Option<Self>> {
+        read_json(&root.at(paths::SILENCES))
     }
 
     /// Writes the record, or removes it if there is no silence to end.
-    pub fn save(&self) -> Result<()> {
-        if !self.silences.is_empty() {
-            return write_json(Path::new(paths::SILENCES), self);
-        }
-        own::remove(paths::SILENCES)
+    pub fn save(&self, root: &RootDirectory) -> Result<()> {
+        let path = root.at(paths::SILENCES);
+        if self.silences.is_empty() { own::remove(path) } else { write_json(&path, self) }
     }
 
     /// The silences that failed or did not take effect in time, each with the reason.

@@ -47,10 +47,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report of a run that ended. `log` is the end of the executor's log, for a failure that
-    /// has no log of its own.
-    pub fn of(record: &Record, log: Vec<String>, last_complete: Option<Timestamp>) -> Self {
-        let finished = record.finished.unwrap_or_else(Timestamp::now);
+    /// The report of a run that ended, `now` if no end is on record. `log` is the end of the
+    /// executor's log, for a failure that has no log of its own.
+    pub fn of(
+        record: &Record,
+        log: Vec<String>,
+        last_complete: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Self {
+        let finished = record.finished.unwrap_or(now);
         let failure = record.failure.as_ref();
         Self {
             run: Some(record.id.clone()),
@@ -85,6 +90,7 @@ impl Report {
         reason: Option<String>,
         log: Vec<String>,
         last_complete: Option<Timestamp>,
+        now: Timestamp,
     ) -> Self {
         Self {
             run: None,
@@ -93,7 +99,7 @@ impl Report {
             outcome: Outcome::Failed,
             stage: None,
             started: None,
-            finished: Timestamp::now(),
+            finished: now,
             duration_seconds: None,
             downtime_seconds: None,
             downtime_longer_than: None,
@@ -160,7 +166,7 @@ mod tests {
     fn a_complete_run_whose_last_step_failed_is_neither_well_nor_failed() {
         let started: Timestamp = "2026-11-24T02:30:00Z".parse().unwrap();
         let mut record = Record::begin(RunId::new(started, 1), started);
-        let report = |record: &Record| Report::of(record, vec!["a line".to_owned()], None);
+        let report = |record: &Record| Report::of(record, vec!["a line".to_owned()], None, started);
         record.outcome = Outcome::Complete;
         assert_eq!((report(&record).status(), report(&record).bytes()), (0, Some(0)));
         record.failure =
@@ -176,6 +182,6 @@ mod tests {
             (report(&record).status(), report(&record).outcome, report(&record).bytes()),
             (2, Outcome::Failed, None)
         );
-        assert_eq!(Report::not_started("x.service", None, Vec::new(), None).status(), 2);
+        assert_eq!(Report::not_started("x.service", None, Vec::new(), None, started).status(), 2);
     }
 }

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use jiff::Timestamp;
 use rustic_backend::BackendOptions;
 use rustic_core::repofile::{MasterKey, SnapshotFile};
 use rustic_core::{
@@ -277,12 +278,12 @@ impl Engine for Builtin {
         self.lock(patience).map(drop)
     }
 
-    fn recover(&self) -> Result<()> {
+    fn recover(&self, now: Timestamp) -> Result<()> {
         let repository = self.open(Hidden)?;
         let _lock = self.lock(patience::LONG)?;
         // Adds packs that were written but not yet listed in an index.
         repository.repair_index(&RepairIndexOptions::default(), false).map_err(plain)?;
-        remove_leftovers(&self.location, SystemTime::now() - LEFTOVER_AGE)
+        remove_leftovers(&self.location, SystemTime::try_from(now)? - LEFTOVER_AGE)
     }
 
     fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored> {

@@ -24,9 +24,9 @@ pub trait Engine {
     /// Waits until no other process holds the write lock; fails after `patience`. Readers do not
     /// count.
     fn wait_for_lock(&self, patience: Duration) -> Result<()>;
-    /// Repairs what a killed process has left incomplete. Can take long: never call it in the
-    /// window.
-    fn recover(&self) -> Result<()>;
+    /// Repairs what a killed process has left incomplete; files that are old at the time `now` are
+    /// removed. Can take long: never call it in the window.
+    fn recover(&self, now: Timestamp) -> Result<()>;
     /// Stores `request`'s files as one snapshot.
     fn store(&self, request: StoreRequest<'_>, progress: &dyn Progress) -> Result<Stored>;
     /// Every snapshot that this program has created.

@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::frozen::{At, Exclude, Skipped, Walk};
@@ -419,7 +420,7 @@ impl Engine for Restic {
         self.retry_while_locked(patience, || self.succeed(&["cat", "config"])).map(drop)
     }
 
-    fn recover(&self) -> Result<()> {
+    fn recover(&self, _: Timestamp) -> Result<()> {
         // Removes only the locks of processes that no longer run.
         self.succeed(&["unlock"]).map(drop)
     }

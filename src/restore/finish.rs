@@ -1,8 +1,6 @@
 //! The last step of a restore: once GitLab answers, removes the old data, except files that are not
 //! in the run.
 
-use std::path::Path;
-
 use anyhow::{Result, bail, ensure};
 
 use super::undo;
@@ -21,9 +19,8 @@ use crate::systemd::notify;
 ///
 /// # Errors
 /// If the restore is not complete, an undo was requested, or GitLab does not answer.
-pub async fn finish(config: &Config) -> Result<()> {
-    let root = &RootDirectory::host();
-    let mut stores = restoration::all(config);
+pub async fn finish(config: &Config, root: &RootDirectory) -> Result<()> {
+    let mut stores = restoration::all(config, root);
     let mut left = Vec::new();
     for leftover in Leftover::load(root)? {
         left.extend(retry_removal(&mut stores, leftover).await);
@@ -34,7 +31,7 @@ pub async fn finish(config: &Config) -> Result<()> {
         // live.
         notify::status("removing what an interrupted restore has staged");
         Leftover::save(root, &left)?;
-        return undo::unstage_all(&mut stores, &journal).await;
+        return undo::unstage_all(&mut stores, &journal, root).await;
     }
     ensure!(journal.state.has_taken_place(), "the restore is not complete: the old data is kept");
     ensure!(
@@ -42,30 +39,34 @@ pub async fn finish(config: &Config) -> Result<()> {
         "an undo has been requested: the old data is kept until 'gitlab-backup restore --undo' \
          has put it back, or 'gitlab-backup restore --keep' keeps the restored data instead"
     );
-    ensure_answers(config, &journal).await?;
+    ensure_answers(config, &journal, root).await?;
     notify::status("removing the old data");
     journal.state = State::Finishing;
     journal.save(root)?;
     for store in stores.iter_mut().rev() {
         left.extend(store.finish(&journal).await?);
     }
-    left.iter().try_for_each(|leftover| note(leftover.to_string()))?;
+    left.iter().try_for_each(|leftover| note(root, leftover.to_string()))?;
     Leftover::save(root, &left)?;
-    undo::remove_kept_list()?;
+    undo::remove_kept_list(root)?;
     RestoreJournal::clear(root)
 }
 
 /// Fails if GitLab was started with the restored data and does not answer. The old data must stay
 /// until GitLab has answered once.
-async fn ensure_answers(config: &Config, journal: &RestoreJournal) -> Result<()> {
+async fn ensure_answers(
+    config: &Config,
+    journal: &RestoreJournal,
+    root: &RootDirectory,
+) -> Result<()> {
     let Some(url) = config.gitlab.readiness.as_ref().filter(|_| journal.state == State::Switched)
     else {
         return Ok(());
     };
     // A record without an end belongs to a running restore only if the request is there, which a
     // reboot removes. Otherwise that restore was killed.
-    let has_request = Path::new(paths::RESTORE_ASKED).exists();
-    let running = Record::last(&RootDirectory::host(), Kind::Restore)?
+    let has_request = root.at(paths::RESTORE_ASKED).exists();
+    let running = Record::last(root, Kind::Restore)?
         .filter(|record| has_request && record.finished.is_none());
     // Another restore begins, so the restored data is given up, and GitLab may never answer with
     // it.

@@ -5,16 +5,21 @@ use anyhow::Result;
 use crate::config::Config;
 use crate::paths::RootDirectory;
 use crate::runs::restore::RestoreJournal;
-use crate::systemd::{Manager, Mode, ServiceManager};
+use crate::systemd::{Mode, ServiceManager};
 use crate::units::{Plan, Restore};
 
 /// If a restore ended half way, stops every writer. Their start jobs are ordered after this unit,
 /// so they are cancelled. This works even without a valid configuration, because the unit names the
 /// writers.
-pub async fn guard(writers: &[String], config: Result<Config>) -> Result<()> {
-    let Some(why) = RestoreJournal::half_way(&RootDirectory::host()) else { return Ok(()) };
+pub async fn guard<M: ServiceManager>(
+    writers: &[String],
+    config: Result<Config>,
+    root: &RootDirectory,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    let Some(why) = RestoreJournal::half_way(root) else { return Ok(()) };
     tracing::error!("{why}");
-    let manager = Manager::connect().await?;
+    let manager = connect().await?;
     for writer in writers {
         manager.stop(writer, Mode::Replace).await?;
     }

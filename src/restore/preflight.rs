@@ -16,23 +16,28 @@ use crate::runs::restore::{Request, RestoreJournal, RestorePlan, State};
 use crate::runs::{Manifest, Part};
 use crate::stores::space::Needed;
 use crate::stores::{self, Asked, Restoration, restoration};
-use crate::systemd::Manager;
+use crate::systemd::ServiceManager;
 use crate::values::RunId;
 
 /// Checks the request, and writes the plan for the units that follow. For an undo, checks that the
 /// old data can be put back.
-pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
-    let mut stores = restoration::all(config);
+pub async fn preflight<M: ServiceManager>(
+    config: &Config,
+    request: &Request,
+    root: &RootDirectory,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    let mut stores = restoration::all(config, root);
     let plan = match &request.run {
         Some(run) => {
-            let plan = plan(config, &mut stores, request, run).await?;
+            let plan = plan(config, &mut stores, (request, run), root, connect).await?;
             for store in &mut stores {
                 store.rehearse(&plan).await?;
             }
             plan
         }
         None => {
-            let journal = RestoreJournal::load(&RootDirectory::host())?
+            let journal = RestoreJournal::load(root)?
                 .context("no restore ended half way, so there is nothing to put back")?;
             if journal.state != State::Staging {
                 undo::ensure_possible(&mut stores, &journal).await?;
@@ -40,25 +45,26 @@ pub async fn preflight(config: &Config, request: &Request) -> Result<()> {
             RestorePlan::of(None)
         }
     };
-    write_json(Path::new(paths::RESTORE_PLAN), &plan)
+    write_json(&root.at(paths::RESTORE_PLAN), &plan)
 }
 
 /// Asks every store to plan its side of the restore.
-async fn plan(
+async fn plan<M: ServiceManager>(
     config: &Config,
     stores: &mut [Box<dyn Restoration + '_>],
-    request: &Request,
-    run: &RunId,
+    (request, run): (&Request, &RunId),
+    root: &RootDirectory,
+    connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<RestorePlan> {
     let engine = open::in_run(config)?;
-    let catalog = Catalog::read_afresh(&*engine, Whose::Run(run), run)?;
-    let run = catalog.pick(Some(run))?;
+    let catalog = Catalog::read_afresh(&*engine, Whose::Run(run), root, run)?;
+    let run = catalog.find(run)?;
     let manifest = &run.manifest;
     let mut findings = Findings::default();
     findings.add("names", request.check_names(manifest));
     findings.add("gitlab", ensure_same_version(manifest, request));
     let mut plan = RestorePlan::of(Some(manifest.id.clone()));
-    let manager = Manager::connect().await?;
+    let manager = connect().await?;
     for (store, side) in stores::all().into_iter().zip(&mut *stores) {
         if !side.is_wanted(request) {
             continue;

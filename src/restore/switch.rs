@@ -2,32 +2,36 @@
 //! renames and the databases by their names, so it takes moments for any amount of data.
 
 use anyhow::{Context, Result};
-use jiff::Timestamp;
 
 use super::undo;
 use crate::config::Config;
-use crate::paths::RootDirectory;
+use crate::machine::{Base, Machine};
 use crate::runs::restore::{RestoreJournal, State};
 use crate::stores::Restoration;
 use crate::stores::restoration::{self, plan};
-use crate::systemd::{Manager, ServiceManager, notify};
+use crate::systemd::{ServiceManager, notify};
 
 /// Replaces the live data of all stores. After an error, the old data is put back at once. If it is
 /// killed, the journal keeps GitLab down until an undo or another restore.
-pub async fn switch(config: &Config) -> Result<()> {
-    if plan()?.run.is_none() {
+pub async fn switch<M: ServiceManager>(
+    config: &Config,
+    base: Base<'_>,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    if plan(base.root)?.run.is_none() {
         return Ok(());
     }
-    let mut journal = RestoreJournal::load(&RootDirectory::host())?
+    let mut journal = RestoreJournal::load(base.root)?
         .context("nothing is staged: this helper is started by its unit only")?;
-    let manager = Manager::connect().await?;
-    let mut stores = restoration::all(config);
+    let manager = connect().await?;
+    let machine = base.with(&manager);
+    let mut stores = restoration::all(config, base.root);
     // The journal still says that nothing is replaced. If a stop fails, the undo starts the servers
     // again.
     for store in &mut stores {
-        store.stop_servers(&journal.plan, &manager).await?;
+        store.stop_servers(&journal.plan, machine).await?;
     }
-    match replace(&mut stores, &manager, &mut journal).await {
+    match replace(&mut stores, machine, &mut journal).await {
         Ok(()) => Ok(()),
         Err(error) => {
             tracing::error!("{error:#}: putting back the old data");
@@ -35,7 +39,7 @@ pub async fn switch(config: &Config) -> Result<()> {
             for store in &mut stores {
                 store.roll_back().await;
             }
-            undo::put_back(&mut stores, &manager, &mut journal)
+            undo::put_back(&mut stores, machine, &mut journal)
                 .await
                 .with_context(|| format!("{error:#}; and the old data cannot be put back"))?;
             Err(error.context("nothing has changed: the old data is in place"))
@@ -46,7 +50,7 @@ pub async fn switch(config: &Config) -> Result<()> {
 /// Replaces the data, and records each state in the journal before it is reached.
 async fn replace(
     stores: &mut [Box<dyn Restoration + '_>],
-    manager: &dyn ServiceManager,
+    machine: Machine<'_>,
     journal: &mut RestoreJournal,
 ) -> Result<()> {
     for store in &mut *stores {
@@ -54,16 +58,16 @@ async fn replace(
     }
     rustix::fs::sync();
     journal.state = State::Switching;
-    journal.save(&RootDirectory::host())?;
+    journal.save(machine.root)?;
 
     for store in &mut *stores {
-        store.put(journal, manager).await?;
+        store.put(journal, machine).await?;
     }
     for store in &mut *stores {
         store.commit(journal).await?;
     }
     rustix::fs::sync();
     journal.state = State::Switched;
-    journal.switched = Some(Timestamp::now());
-    journal.save(&RootDirectory::host())
+    journal.switched = Some(machine.clock.now());
+    journal.save(machine.root)
 }

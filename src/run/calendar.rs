@@ -3,12 +3,11 @@
 //! missed run and starts it, which may be in working hours.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::{read_json, write_json};
 
 /// Resets every timer whose calendar has changed or is new: its next run is the next time of the
@@ -16,8 +15,8 @@ use crate::runs::record::{read_json, write_json};
 ///
 /// # Errors
 /// If a timer's stamp file cannot be removed, or the record of the calendars cannot be written.
-pub fn reset_changed_timers(calendars: Vec<(String, String)>) -> Result<()> {
-    let place = Path::new(paths::CALENDARS);
+pub fn reset_changed_timers(calendars: Vec<(String, String)>, root: &RootDirectory) -> Result<()> {
+    let place = &root.at(paths::CALENDARS);
     let known: BTreeMap<String, String> = read_json(place)
         .unwrap_or_else(|error| {
             tracing::warn!("{error:#}");
@@ -27,7 +26,7 @@ pub fn reset_changed_timers(calendars: Vec<(String, String)>) -> Result<()> {
     for (timer, calendar) in &calendars {
         if known.get(timer) != Some(calendar) {
             // As 'systemctl clean --what=state' does. The start of the timer creates a new stamp.
-            let stamp = Path::new(paths::TIMERS).join(format!("stamp-{timer}"));
+            let stamp = root.at(paths::TIMERS).join(format!("stamp-{timer}"));
             own::remove(&stamp).with_context(|| format!("cannot remove {}", stamp.display()))?;
             tracing::info!("{timer} has a new calendar, {calendar}: no missed run is made up for");
         }

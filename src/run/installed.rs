@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::{own, process, remedy};
-use crate::systemd::{Manager, ServiceManager};
+use crate::systemd::ServiceManager;
 use crate::units::render::HEADER;
 use crate::units::{self, Restore, Unit, UnitFile};
 
@@ -24,11 +24,11 @@ const WHAT: &str = "units";
 
 /// Compares the installed units with those that the configuration needs, and asks systemd whether
 /// it has read them.
-pub async fn check(config: &Config) -> Finding {
-    compare(config).await.unwrap_or_else(|error| Finding::of(WHAT, Err(error)))
+pub async fn check(config: &Config, manager: &dyn ServiceManager) -> Finding {
+    compare(config, manager).await.unwrap_or_else(|error| Finding::of(WHAT, Err(error)))
 }
 
-async fn compare(config: &Config) -> Result<Finding> {
+async fn compare(config: &Config, manager: &dyn ServiceManager) -> Result<Finding> {
     let files = generate_expected(config)?;
     let directory = Path::new(DIRECTORY);
     if !files.iter().any(|file| directory.join(&file.name).exists()) {
@@ -51,8 +51,8 @@ async fn compare(config: &Config) -> Result<Finding> {
         name_some(&differing),
         remedy::install()
     );
-    ensure_unconditional(&files).await?;
-    let outdated = find_outdated(&files).await?;
+    ensure_unconditional(&files, manager).await?;
+    let outdated = find_outdated(&files, manager).await?;
     Ok(if !outdated.is_empty() {
         // Only a warning: a run does not need a drop-in that systemd has not read yet.
         let words = format!(
@@ -140,8 +140,7 @@ pub fn list_installed(directory: &Path) -> Result<Vec<String>> {
 }
 
 /// The units whose files or drop-ins have changed since systemd read them.
-async fn find_outdated(files: &[UnitFile]) -> Result<Vec<String>> {
-    let manager = Manager::connect().await?;
+async fn find_outdated(files: &[UnitFile], manager: &dyn ServiceManager) -> Result<Vec<String>> {
     let mut outdated = Vec::new();
     for file in files {
         if manager.state(&file.name).await?.needs_reload {
@@ -154,8 +153,7 @@ async fn find_outdated(files: &[UnitFile]) -> Result<Vec<String>> {
 /// Fails if a drop-in adds a condition to a unit that starts a run or starts GitLab after it: if
 /// the condition is not met, systemd skips the unit without an error. A condition on any other unit
 /// fails the run.
-async fn ensure_unconditional(files: &[UnitFile]) -> Result<()> {
-    let manager = Manager::connect().await?;
+async fn ensure_unconditional(files: &[UnitFile], manager: &dyn ServiceManager) -> Result<()> {
     let needed = [
         (Unit::Resume, "nothing starts GitLab again"),
         (Unit::Staging, "no run starts, and nothing is reported"),

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
 
 use crate::catalog::MANIFEST;
 use crate::config::Config;
 use crate::host::{self, beneath, own};
+use crate::machine::Base;
 use crate::open;
 use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Snapshot, patience};
@@ -15,7 +15,7 @@ use crate::run::settings;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Newest, Part, Record};
 use crate::stores;
-use crate::stores::files::{self, PRESYNC};
+use crate::stores::files::{self, PRESYNC, Target};
 use crate::values::RunId;
 
 /// The file with GitLab's version, of each layout.
@@ -27,12 +27,14 @@ const VERSION_SIZE: u64 = 4096;
 
 /// Stores the settings, checks that every part of the run is recorded, and stores the manifest.
 /// Then removes the first pass, whose data the run now holds.
-pub fn write(config: &Config) -> Result<()> {
-    let record = Record::current(&RootDirectory::host())?
+pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
+    let Base { clock, root, .. } = base;
+    let record = Record::current(root)?
         .context("no run is going on: this helper is started by its unit only")?;
     let engine = open::in_run(config)?;
-    files::record_part(&settings::store(config, &*engine)?)?;
-    let parts = read_parts(&RootDirectory::host())?;
+    let target = Target { engine: &*engine, root };
+    files::record_part(root, &settings::store(config, target)?)?;
+    let parts = read_parts(root)?;
     let mut versions = vec![
         component("gitlab-backup", env!("CARGO_PKG_VERSION")),
         component("gitlab", &gitlab_version()),
@@ -45,7 +47,7 @@ pub fn write(config: &Config) -> Result<()> {
             "part '{name}' is missing: the run is not complete"
         );
         let captured = store.captured()?;
-        files::record_left_out(captured.left_out.iter())?;
+        files::record_left_out(root, captured.left_out.iter())?;
         versions.extend(captured.versions);
         databases.extend(captured.databases);
     }
@@ -53,7 +55,7 @@ pub fn write(config: &Config) -> Result<()> {
         id: record.id.clone(),
         host: host::name(),
         started: record.started,
-        finished: Timestamp::now(),
+        finished: clock.now(),
         complete: true,
         downtime_seconds: record.downtime.map(|downtime| downtime.total()),
         downtime: record.downtime,
@@ -61,10 +63,10 @@ pub fn write(config: &Config) -> Result<()> {
         versions,
         parts,
         databases,
-        after: newest_run(),
+        after: newest_run(root),
     };
     write_json(Path::new(paths::MANIFEST), &manifest)?;
-    files::store_live(config, &*engine, MANIFEST, &[paths::MANIFEST.into()])?;
+    files::store_live(config, target, MANIFEST, &[paths::MANIFEST.into()])?;
     remove_first_passes(&*engine, &manifest.host)
 }
 
@@ -79,8 +81,8 @@ fn remove_first_passes(engine: &dyn Engine, host: &str) -> Result<()> {
 
 /// The newest complete run before this one. The manifest names it to record the order of runs, so
 /// an unreadable record is only a warning.
-fn newest_run() -> Option<RunId> {
-    let newest = Newest::load(&RootDirectory::host()).unwrap_or_else(|error| {
+fn newest_run(root: &RootDirectory) -> Option<RunId> {
+    let newest = Newest::load(root).unwrap_or_else(|error| {
         tracing::warn!("{error:#}");
         None
     });

@@ -11,6 +11,7 @@ use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, Verdict, conclude};
 use crate::gitlab::freeze;
 use crate::gitlab::readiness::{self, Answer, Readiness};
+use crate::machine::Base;
 use crate::open;
 use crate::paths::{self, RootDirectory};
 use crate::repository::patience;
@@ -18,7 +19,7 @@ use crate::run::installed;
 use crate::runs::{Outcome, Record, paused};
 use crate::stores;
 use crate::stores::files::mounted;
-use crate::systemd::{Manager, ServiceManager};
+use crate::systemd::ServiceManager;
 
 /// The oldest version of systemd that has the features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -35,23 +36,27 @@ const READINESS: &str = "readiness";
 ///
 /// # Errors
 /// If a run could not succeed, with every reason.
-pub async fn preflight(config: &Config) -> Result<()> {
-    let mut findings = host(config).await;
+pub async fn preflight<M: ServiceManager>(
+    config: &Config,
+    base: Base<'_>,
+    connect: impl AsyncFn() -> Result<M>,
+) -> Result<()> {
+    let mut findings = host(config, base.root, &connect).await;
     for store in stores::all() {
-        findings.extend(store.trial(config).await);
+        findings.extend(store.trial(config, base.clock).await);
     }
-    findings.push(Finding::of("repository", prepare_repository(config)));
+    findings.push(Finding::of("repository", prepare_repository(config, base)));
     conclude(&findings)?;
     let unanswered = findings
         .iter()
         .any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
     let answered = !unanswered || wait_for_answer(config).await;
-    paused::record_answer(&RootDirectory::host(), answered, &running_writers(config).await?)
+    let running = running_writers(config, &connect().await?).await?;
+    paused::record_answer(base.root, answered, &running)
 }
 
 /// The writers that are running.
-async fn running_writers(config: &Config) -> Result<Vec<String>> {
-    let manager = Manager::connect().await?;
+async fn running_writers(config: &Config, manager: &dyn ServiceManager) -> Result<Vec<String>> {
     let mut running = Vec::new();
     for writer in &config.gitlab.writers {
         let state = manager.state(writer.as_str()).await?;
@@ -81,8 +86,15 @@ async fn wait_for_answer(config: &Config) -> bool {
 
 /// Checks everything except the repository, which a run creates or repairs, and PostgreSQL, which
 /// only accepts its own account. Changes nothing.
-pub async fn host(config: &Config) -> Vec<Finding> {
-    let mut findings = check_units(config).await;
+pub async fn host<M: ServiceManager>(
+    config: &Config,
+    root: &RootDirectory,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Vec<Finding> {
+    let mut findings = match connect().await {
+        Ok(manager) => check_units(config, root, &manager).await,
+        Err(error) => vec![Finding::of("systemd", Err(error))],
+    };
     if let Some(url) = &config.gitlab.readiness {
         // Only a warning: GitLab may be down for maintenance, and can be backed up all the same.
         findings.push(match readiness::ask(url).await {
@@ -100,7 +112,8 @@ pub async fn host(config: &Config) -> Vec<Finding> {
     if !mounted::is_among(&findings) {
         findings.extend(check_commands(config));
     }
-    findings.extend(ensure_state_directory().err().map(|error| Finding::of("state", Err(error))));
+    findings
+        .extend(ensure_state_directory(root).err().map(|error| Finding::of("state", Err(error))));
     findings.extend(
         open::ensure_apart(config).err().map(|error| Finding::of("repository", Err(error))),
     );
@@ -108,11 +121,11 @@ pub async fn host(config: &Config) -> Vec<Finding> {
 }
 
 /// Checks systemd's version, the installed units, and that the writers exist.
-async fn check_units(config: &Config) -> Vec<Finding> {
-    let manager = match Manager::connect().await {
-        Ok(manager) => manager,
-        Err(error) => return vec![Finding::of("systemd", Err(error))],
-    };
+async fn check_units(
+    config: &Config,
+    root: &RootDirectory,
+    manager: &dyn ServiceManager,
+) -> Vec<Finding> {
     let version = async {
         let version = manager.version().await?;
         if version < SYSTEMD_MINIMUM {
@@ -120,7 +133,8 @@ async fn check_units(config: &Config) -> Vec<Finding> {
         }
         Ok(format!("version {version}"))
     };
-    let mut findings = vec![Finding::of("systemd", version.await), installed::check(config).await];
+    let version = Finding::of("systemd", version.await);
+    let mut findings = vec![version, installed::check(config, manager).await];
     let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {
@@ -133,7 +147,7 @@ async fn check_units(config: &Config) -> Vec<Finding> {
         }
     }
     if config.gitlab.quiesce == Quiesce::Freeze {
-        missing.extend(freeze::ensure_possible(&RootDirectory::host()).err());
+        missing.extend(freeze::ensure_possible(root).err());
     }
     let seen = format!("{} units that are stopped for a backup", config.gitlab.writers.len());
     findings.extend(Finding::each_or("gitlab", missing, seen));
@@ -158,8 +172,8 @@ fn check_commands(config: &Config) -> Vec<Finding> {
 
 /// Fails if the state directory exists and is not a directory. systemd creates it
 /// (`StateDirectory=`), and does not start a unit for which it is a link.
-fn ensure_state_directory() -> Result<()> {
-    let path = Path::new(paths::STATE);
+fn ensure_state_directory(root: &RootDirectory) -> Result<()> {
+    let path = root.at(paths::STATE);
     let is_other = path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
     ensure!(
         !is_other,
@@ -172,10 +186,11 @@ fn ensure_state_directory() -> Result<()> {
 
 /// Opens the repository, or creates it if there has never been one. Repairs what a failed run may
 /// have left in it.
-fn prepare_repository(config: &Config) -> Result<String> {
+fn prepare_repository(config: &Config, base: Base<'_>) -> Result<String> {
+    let Base { clock, root, .. } = base;
     let engine = open::in_run(config)?;
     let location = &config.repository.location;
-    open::exists(config, &*engine)?;
+    open::exists(config, root, &*engine)?;
     // `init` also opens an existing repository. Opening it twice would cost a second key
     // derivation, half a second.
     if engine.init()? {
@@ -185,13 +200,13 @@ fn prepare_repository(config: &Config) -> Result<String> {
     // Wait for other processes now, and not in the window. A prune that begins later sees this run
     // and waits.
     engine.wait_for_lock(patience::LONG)?;
-    if Record::all(&RootDirectory::host())?
+    if Record::all(root, clock.now())?
         .iter()
         .find(|record| record.finished.is_some())
         .is_some_and(|last| last.outcome != Outcome::Complete)
     {
         tracing::info!("the last run failed: repairing what it may have left in the repository");
-        engine.recover()?;
+        engine.recover(clock.now())?;
     }
     Ok(format!("opens at {location}"))
 }

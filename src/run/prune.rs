@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::{Catalog, MANIFEST, Whose};
 use crate::config::{Config, Retention};
+use crate::machine::Base;
 use crate::open;
-use crate::paths::RootDirectory;
 use crate::repository::retention::{self, Fate};
 use crate::repository::{Engine, Snapshot, patience};
 use crate::runs::record::{CLOCK, is_ahead};
@@ -265,12 +265,13 @@ fn find_clock_jump(
 pub async fn apply(
     plan: &PrunePlan,
     engine: &dyn Engine,
+    base: Base<'_>,
     patience: Duration,
     mut may: impl AsyncFnMut() -> Result<()>,
 ) -> Result<()> {
     may().await?;
     for fate in plan.fates.iter().filter(|fate| !fate.keep) {
-        Record::remove(&RootDirectory::host(), &fate.run, Timestamp::now())?;
+        Record::remove(base.root, &fate.run, base.clock.now())?;
     }
     for (done, snapshot) in plan.snapshots.iter().enumerate() {
         notify::status(&format!("removing {done} of {} snapshots", plan.snapshots.len()));
@@ -287,21 +288,21 @@ pub async fn apply(
 }
 
 /// The prune step, which follows a complete run.
-pub async fn prune(config: &Config) -> Result<()> {
-    if Record::current(&RootDirectory::host())?
-        .is_none_or(|record| record.outcome != Outcome::Complete)
-    {
+pub async fn prune(config: &Config, base: Base<'_>) -> Result<()> {
+    let Base { clock, root, .. } = base;
+    if Record::current(root)?.is_none_or(|record| record.outcome != Outcome::Complete) {
         bail!("the run is not complete: nothing is pruned");
     }
     let engine = open::in_run(config)?;
-    let plan = plan(&config.retention, &Catalog::read(&*engine, Whose::Own)?, Timestamp::now())?;
+    let catalog = Catalog::read(&*engine, Whose::Own, root)?;
+    let plan = plan(&config.retention, &catalog, clock.now())?;
     match plan.doubt() {
         Some(Doubt::Many(words)) => bail!("{words}"),
         Some(Doubt::Few(words)) => {
             tracing::info!("{words}");
             return Ok(());
         }
-        None => apply(&plan, &*engine, patience::LONG, async || Ok(())).await?,
+        None => apply(&plan, &*engine, base, patience::LONG, async || Ok(())).await?,
     }
     let kept = plan.fates.iter().filter(|fate| fate.keep).count();
     tracing::info!(

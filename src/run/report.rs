@@ -1,8 +1,6 @@
 //! Reports how a run went, whatever its outcome. systemd starts this when the executor has ended.
 //! Unreachable receivers are retried for a quarter of an hour; nothing waits for them.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -10,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, sleep};
 
 use crate::config::Config;
+use crate::machine::Base;
 use crate::monitoring::{Report, ReportConfig, retry_unreachable};
 use crate::paths::{self, RootDirectory};
 use crate::run::unstarted;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::{Manager, last_lines};
+use crate::systemd::ServiceManager;
 use crate::units::Unit;
 use crate::values::RunId;
 
@@ -41,22 +40,22 @@ struct Delivery {
 }
 
 impl Delivery {
-    fn load() -> Result<Self> {
-        Ok(read_json(Path::new(paths::TOLD))?.unwrap_or_default())
+    fn load(root: &RootDirectory) -> Result<Self> {
+        Ok(read_json(&root.at(paths::TOLD))?.unwrap_or_default())
     }
 
-    fn save(&self) -> Result<()> {
-        write_json(Path::new(paths::TOLD), self)
+    fn save(&self, root: &RootDirectory) -> Result<()> {
+        write_json(&root.at(paths::TOLD), self)
     }
 
     /// Begins a new report, of which no receiver has been notified: about the end of `run`, or
     /// without one about a run that never started.
-    fn restart(&mut self, config: &Config, run: Option<RunId>) -> Result<()> {
+    fn restart(&mut self, config: &Config, root: &RootDirectory, run: Option<RunId>) -> Result<()> {
         self.not_started = run.is_none();
         self.run = run.or(self.run.take());
         let receivers = config.monitoring.reports.iter();
         self.pending = receivers.map(|report| report.system().name().to_owned()).collect();
-        self.save()
+        self.save(root)
     }
 }
 
@@ -76,21 +75,26 @@ pub async fn report_start(config: &Config) {
 
 /// Reports the run that ended last. If that has been reported already, the report is about a run
 /// that systemd could not start.
-pub async fn report_end(config: &Config) -> Result<()> {
-    let mut delivery = Delivery::load()?;
-    match unreported(&delivery)? {
-        Some(run) => delivery.restart(config, Some(run))?,
-        None if delivery.pending.is_empty() => delivery.restart(config, None)?,
+pub async fn report_end<M: ServiceManager>(
+    config: &Config,
+    base: Base<'_>,
+    connect: impl AsyncFn() -> Result<M>,
+) -> Result<()> {
+    let root = base.root;
+    let mut delivery = Delivery::load(root)?;
+    match unreported(&delivery, root)? {
+        Some(run) => delivery.restart(config, root, Some(run))?,
+        None if delivery.pending.is_empty() => delivery.restart(config, root, None)?,
         None => tracing::info!("continuing the report of an earlier attempt"),
     }
     let mut pauses = PAUSES.into_iter();
     loop {
-        let report = compose(&delivery).await?;
-        deliver(config, &report, &mut delivery).await?;
+        let report = compose(&delivery, base, &connect).await?;
+        deliver(config, &report, &mut delivery, root).await?;
         // Another run may have ended in the meantime. systemd does not start a service twice, so
         // this process has to report that run as well.
-        if let Some(run) = unreported(&delivery)? {
-            delivery.restart(config, Some(run))?;
+        if let Some(run) = unreported(&delivery, root)? {
+            delivery.restart(config, root, Some(run))?;
             pauses = PAUSES.into_iter();
             continue;
         }
@@ -103,15 +107,20 @@ pub async fn report_end(config: &Config) -> Result<()> {
 }
 
 /// The run that ended last, if it is not the one that was reported last.
-fn unreported(delivery: &Delivery) -> Result<Option<RunId>> {
-    let ended = Record::current(&RootDirectory::host())?.filter(|record| record.finished.is_some());
+fn unreported(delivery: &Delivery, root: &RootDirectory) -> Result<Option<RunId>> {
+    let ended = Record::current(root)?.filter(|record| record.finished.is_some());
     Ok(ended.map(|record| record.id).filter(|run| delivery.run.as_ref() != Some(run)))
 }
 
 /// The report about the run that `delivery` is about.
-async fn compose(delivery: &Delivery) -> Result<Report> {
+async fn compose<M: ServiceManager>(
+    delivery: &Delivery,
+    base: Base<'_>,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<Report> {
+    let Base { clock, journal, root } = base;
     let unit = Unit::Run.to_string();
-    let records = Record::all(&RootDirectory::host())?;
+    let records = Record::all(root, clock.now())?;
     let last_complete = records
         .iter()
         .find(|record| record.outcome == Outcome::Complete)
@@ -120,22 +129,26 @@ async fn compose(delivery: &Delivery) -> Result<Report> {
         .iter()
         .find(|record| Some(&record.id) == delivery.run.as_ref() && !delivery.not_started);
     if let Some(record) = reported {
-        let log = last_lines(&unit, record.started, LOG_LINES).await;
-        return Ok(Report::of(record, log, last_complete));
+        let log = journal.last_lines(&unit, record.started, LOG_LINES).await;
+        return Ok(Report::of(record, log, last_complete, clock.now()));
     }
     // One of the units before the executor failed, and the executor did not start.
     let since = records.first().and_then(|record| record.finished).unwrap_or(Timestamp::UNIX_EPOCH);
-    let log = last_lines("gitlab-backup*", since, LOG_LINES).await;
-    let failed = unstarted(&Manager::connect().await?, Kind::Backup, records.first()).await?;
-    Ok(match failed {
-        Some(failed) => Report::not_started(&failed.unit, Some(failed.reason), log, last_complete),
-        None => Report::not_started(&unit, None, log, last_complete),
-    })
+    let log = journal.last_lines("gitlab-backup*", since, LOG_LINES).await;
+    let manager = connect().await?;
+    let failed = unstarted(&manager, journal, Kind::Backup, records.first()).await?;
+    let (unit, reason) = failed.map_or((unit, None), |failed| (failed.unit, Some(failed.reason)));
+    Ok(Report::not_started(&unit, reason, log, last_complete, clock.now()))
 }
 
 /// Sends the report to all pending receivers, at the same time, and records which are still
 /// pending.
-async fn deliver(config: &Config, report: &Report, delivery: &mut Delivery) -> Result<()> {
+async fn deliver(
+    config: &Config,
+    report: &Report,
+    delivery: &mut Delivery,
+    root: &RootDirectory,
+) -> Result<()> {
     let systems = config.monitoring.reports.iter().map(ReportConfig::system);
     let pending =
         systems.filter(|system| delivery.pending.iter().any(|name| name == system.name()));
@@ -153,5 +166,5 @@ async fn deliver(config: &Config, report: &Report, delivery: &mut Delivery) -> R
             }
         }
     }
-    delivery.save()
+    delivery.save(root)
 }

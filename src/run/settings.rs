@@ -7,10 +7,9 @@ use anyhow::{Context, Result};
 
 use crate::config::Config;
 use crate::host::own;
-use crate::paths;
-use crate::repository::Engine;
+use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
-use crate::stores::files::{self, permissions, record_left_out};
+use crate::stores::files::{self, Target, permissions, record_left_out};
 
 /// The name of the part.
 const SETTINGS: &str = "settings";
@@ -20,12 +19,12 @@ const SIZE: u64 = 1 << 20;
 /// Stores the configuration file and, if it is in the standard directory, the other files there.
 /// Secrets that the configuration names are left out: if the repository held its own password, an
 /// admin could overlook that a copy must be kept elsewhere.
-pub(crate) fn store(config: &Config, engine: &dyn Engine) -> Result<Part> {
-    files::store_live(config, engine, SETTINGS, &list_files(config)?)
+pub(crate) fn store(config: &Config, target: Target<'_>) -> Result<Part> {
+    files::store_live(config, target, SETTINGS, &list_files(config, target.root)?)
 }
 
 /// Lists the files to store, and records the entries of the directory that are left out.
-fn list_files(config: &Config) -> Result<Vec<PathBuf>> {
+fn list_files(config: &Config, root: &RootDirectory) -> Result<Vec<PathBuf>> {
     let mut left_out = Vec::new();
     // On NixOS the configuration is a link into the Nix store.
     let source = own::canonical(&config.source)
@@ -57,7 +56,7 @@ fn list_files(config: &Config) -> Result<Vec<PathBuf>> {
             left_out.push(format!("not among the settings: {}: it {why}", path.display()));
         }
         files.sort();
-        record_left_out(left_out.iter())?;
+        record_left_out(root, left_out.iter())?;
     }
     Ok(files)
 }

@@ -8,11 +8,13 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::config::Config;
+use crate::host::clock::Clock;
+use crate::machine::Base;
 use crate::monitoring::held::{SilenceEntry, SilenceRecord};
 use crate::monitoring::{Monitoring, OnError, Span, retry_unreachable};
 use crate::paths::RootDirectory;
 use crate::runs::{Outcome, Record};
-use crate::systemd::{Manager, ServiceManager, notify, start_later};
+use crate::systemd::{ServiceManager, notify};
 use crate::units::{Restore, Unit};
 
 /// How long a silence lasts beyond the downtime and the grace period if nothing ends it.
@@ -27,8 +29,9 @@ const GIVE_UP: SignedDuration = SignedDuration::from_hours(24);
 /// Begins every configured silence, and ends those of an earlier run that are not configured any
 /// more. Fails only if the record cannot be written: the executor finds in the record which
 /// silences failed, and decides.
-pub async fn begin(config: &Config) -> Result<()> {
-    let earlier = SilenceRecord::load()?.map(|held| held.silences).unwrap_or_default();
+pub async fn begin(config: &Config, base: Base<'_>) -> Result<()> {
+    let Base { clock, root, .. } = base;
+    let earlier = SilenceRecord::load(root)?.map(|held| held.silences).unwrap_or_default();
     let configured = &config.monitoring.silences;
     let mut entries: Vec<SilenceEntry> = Vec::new();
     for silence in configured {
@@ -37,31 +40,31 @@ pub async fn begin(config: &Config) -> Result<()> {
     }
     let leftover: Vec<SilenceEntry> =
         earlier.into_iter().filter(|entry| !configured.contains(&entry.silence)).collect();
-    let mut held = new_record(config, entries);
+    let mut held = new_record(config, entries, clock.now());
     held.silences.extend(leftover.iter().cloned());
-    held.save()?;
+    held.save(root)?;
     let ended = join_all(leftover.iter().map(try_end)).await;
     for (entry, _) in leftover.iter().zip(ended).filter(|(_, ended)| *ended) {
         held.silences.retain(|other| other.silence != entry.silence);
     }
-    request(config, &mut held).await?;
+    request(config, base, &mut held).await?;
     notify::status("the monitoring is silenced");
     Ok(())
 }
 
 /// Why the run must end before GitLab is stopped: with `on-error = "abort"`, a missing silence.
-pub fn reason_to_abort(config: &Config) -> Result<Option<String>> {
-    let missing = missing(config)?;
+pub fn reason_to_abort(config: &Config, root: &RootDirectory) -> Result<Option<String>> {
+    let missing = missing(config, root)?;
     let abort = config.monitoring.on_error == OnError::Abort && !missing.is_empty();
     Ok(abort.then(|| format!("{} ([monitoring] on-error = \"abort\")", missing.join("; "))))
 }
 
 /// The configured silences that the run does not have, each with the reason.
-pub fn missing(config: &Config) -> Result<Vec<String>> {
+pub fn missing(config: &Config, root: &RootDirectory) -> Result<Vec<String>> {
     if config.monitoring.silences.is_empty() {
         return Ok(Vec::new());
     }
-    match SilenceRecord::load()? {
+    match SilenceRecord::load(root)? {
         Some(held) => Ok(held.missing()),
         None => Ok(vec![format!(
             "the monitoring was not silenced: {} failed (do its token files exist?)",
@@ -72,32 +75,36 @@ pub fn missing(config: &Config) -> Result<Vec<String>> {
 
 /// The last step before the window: extends the silences until after the window, and waits until
 /// they have taken effect, for `[monitoring] wait` at most.
-pub async fn ensure_in_effect(config: &Config) -> Result<()> {
+pub async fn ensure_in_effect<M: ServiceManager>(
+    config: &Config,
+    base: Base<'_>,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    let Base { clock, root, .. } = base;
     let monitoring = &config.monitoring;
-    let mut held = match SilenceRecord::load()? {
-        Some(held) => held,
-        None => {
-            new_record(config, monitoring.silences.iter().cloned().map(SilenceEntry::new).collect())
-        }
-    };
-    if !is_bracket_active().await? {
+    let mut held = SilenceRecord::load(root)?.unwrap_or_else(|| {
+        let entries = monitoring.silences.iter().cloned().map(SilenceEntry::new).collect();
+        new_record(config, entries, clock.now())
+    });
+    let manager = connect().await?;
+    if !manager.state(&Unit::Silence.to_string()).await?.active.is_running() {
         // Its failure has started the service that ends the silences, unless the record shows that
         // the run continues.
         held.over = None;
-        held.save()?;
-        start_later(&Unit::UnsilenceTimer.to_string()).await?;
+        held.save(root)?;
+        manager.start_later(&Unit::UnsilenceTimer.to_string()).await?;
     }
-    let needed = Timestamp::now() + needed_duration(config);
+    let needed = clock.now() + needed_duration(config);
     let missing = held.silences.iter().any(|entry| entry.error.is_some() || !entry.begun);
     if missing || held.until < needed {
         held.until = needed + SLACK;
-        held.begun = Timestamp::now();
-        request(config, &mut held).await?;
+        held.begun = clock.now();
+        request(config, base, &mut held).await?;
     }
-    if let Some(reason) = reason_to_abort(config)? {
+    if let Some(reason) = reason_to_abort(config, root)? {
         bail!("{reason}");
     }
-    let late = wait_until_in_effect(&held, monitoring.wait.duration()).await;
+    let late = wait_until_in_effect(&held, monitoring.wait.duration(), clock).await;
     held.late = late
         .iter()
         .map(|entry| format!("{}: not in effect after {}", entry.name(), monitoring.wait))
@@ -105,13 +112,17 @@ pub async fn ensure_in_effect(config: &Config) -> Result<()> {
     for line in &held.late {
         tracing::warn!("{line}: the backup continues");
     }
-    held.save()
+    held.save(root)
 }
 
 /// Polls the silences that have begun, for `limit` at most. Returns those that have not taken
 /// effect.
-async fn wait_until_in_effect(held: &SilenceRecord, limit: Duration) -> Vec<&SilenceEntry> {
-    let since_begin = || Timestamp::now().duration_since(held.begun).unsigned_abs();
+async fn wait_until_in_effect<'a>(
+    held: &'a SilenceRecord,
+    limit: Duration,
+    clock: &dyn Clock,
+) -> Vec<&'a SilenceEntry> {
+    let since_begin = || clock.now().duration_since(held.begun).unsigned_abs();
     let started = Instant::now();
     let mut waiting: Vec<&SilenceEntry> =
         held.silences.iter().filter(|entry| entry.error.is_none()).collect();
@@ -141,17 +152,23 @@ async fn wait_until_in_effect(held: &SilenceRecord, limit: Duration) -> Vec<&Sil
 }
 
 /// The end of the bracket. Does not delay anything: a timer later ends the silences that have a
-/// grace period, and those that cannot be ended now. Does not read the configuration.
-pub async fn end() -> Result<()> {
-    let Some(mut held) = SilenceRecord::load()? else { return Ok(()) };
+/// grace period, and those that cannot be ended now; `later` queues its start. Does not read the
+/// configuration.
+pub async fn end<M: ServiceManager>(
+    base: Base<'_>,
+    connect: impl AsyncFnOnce() -> Result<M>,
+    later: impl AsyncFnOnce(String) -> Result<()>,
+) -> Result<()> {
+    let Base { clock, root, .. } = base;
+    let Some(mut held) = SilenceRecord::load(root)? else { return Ok(()) };
     // If the bracket ends because its start failed, the run continues: systemd retries the start
     // with each stage, and the timer's service waits for the end of the run.
-    let continues = matches!(timeout(BUS, running_executor()).await, Ok(Ok(Some(_))));
+    let continues = matches!(timeout(BUS, running_executor(connect)).await, Ok(Ok(Some(_))));
     if !continues {
-        held.over = Some(Timestamp::now());
-        held.save()?;
+        held.over = Some(clock.now());
+        held.save(root)?;
     }
-    start_later(&Unit::UnsilenceTimer.to_string()).await?;
+    later(Unit::UnsilenceTimer.to_string()).await?;
     if continues {
         return Ok(());
     }
@@ -163,15 +180,19 @@ pub async fn end() -> Result<()> {
             held.silences.push(entry);
         }
     }
-    held.save()
+    held.save(root)
 }
 
 /// Ends the recorded silences. Fails if one remains, so that systemd starts the service again.
-pub async fn unsilence() -> Result<()> {
-    let Some(mut held) = SilenceRecord::load()? else { return Ok(()) };
+pub async fn unsilence<M: ServiceManager>(
+    base: Base<'_>,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
+    let Base { clock, root, .. } = base;
+    let Some(mut held) = SilenceRecord::load(root)? else { return Ok(()) };
     // The failed start of the bracket also starts this service, and then the run continues.
     if held.over.is_none()
-        && let Some(executor) = running_executor().await?
+        && let Some(executor) = running_executor(connect).await?
     {
         bail!("{executor} is still running: trying again when it has ended");
     }
@@ -186,7 +207,7 @@ pub async fn unsilence() -> Result<()> {
             Err(error) if !entry.begun => {
                 tracing::info!(silence = name, "had not begun, no need to end it: {error:#}");
             }
-            Err(error) if Timestamp::now().duration_since(over) > GIVE_UP => {
+            Err(error) if clock.now().duration_since(over) > GIVE_UP => {
                 tracing::error!(silence = name, "could not be ended within a day: {error:#}");
             }
             Err(error) => {
@@ -196,21 +217,18 @@ pub async fn unsilence() -> Result<()> {
         }
     }
     held.silences = remaining;
-    held.save()?;
+    held.save(root)?;
     if errors.is_empty() {
         return Ok(());
     }
     bail!("could not end all silences, will retry: {}", errors.join("; "))
 }
 
-async fn is_bracket_active() -> Result<bool> {
-    let state = Manager::connect().await?.state(&Unit::Silence.to_string()).await?;
-    Ok(state.active.is_running())
-}
-
 /// The executor, of a backup or of a restore, that is running.
-async fn running_executor() -> Result<Option<Unit>> {
-    let manager = Manager::connect().await?;
+async fn running_executor<M: ServiceManager>(
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<Option<Unit>> {
+    let manager = connect().await?;
     for executor in [Unit::Run, Restore::Run.into()] {
         if !manager.state(&executor.to_string()).await?.is_settled() {
             return Ok(Some(executor));
@@ -219,8 +237,7 @@ async fn running_executor() -> Result<Option<Unit>> {
     Ok(None)
 }
 
-fn new_record(config: &Config, silences: Vec<SilenceEntry>) -> SilenceRecord {
-    let begun = Timestamp::now();
+fn new_record(config: &Config, silences: Vec<SilenceEntry>, begun: Timestamp) -> SilenceRecord {
     let until = begun + needed_duration(config) + SLACK;
     SilenceRecord { begun, until, over: None, silences, late: Vec::new() }
 }
@@ -234,8 +251,8 @@ fn needed_duration(config: &Config) -> SignedDuration {
 
 /// Requests the recorded silences that are configured, all at the same time, and records the
 /// results.
-async fn request(config: &Config, held: &mut SilenceRecord) -> Result<()> {
-    let records = Record::all(&RootDirectory::host()).unwrap_or_default();
+async fn request(config: &Config, base: Base<'_>, held: &mut SilenceRecord) -> Result<()> {
+    let records = Record::all(base.root, base.clock.now()).unwrap_or_default();
     let last = records.iter().find(|record| record.outcome == Outcome::Complete);
     let downtime = last.and_then(|record| record.downtime).map(|downtime| downtime.total());
     let span = Span { from: held.begun, until: held.until, downtime };
@@ -245,7 +262,7 @@ async fn request(config: &Config, held: &mut SilenceRecord) -> Result<()> {
         .filter(|entry| config.monitoring.silences.contains(&entry.silence))
         .collect();
     join_all(configured.into_iter().map(|entry| request_one(entry, &span))).await;
-    held.save()
+    held.save(base.root)
 }
 
 /// Begins or extends one silence, and notes the result in its entry.

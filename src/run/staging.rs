@@ -1,32 +1,30 @@
 //! Creates the staging area at the start of a run, and removes it at the end.
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use crate::config::Config;
 use crate::host::beneath::{self, Directory};
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::write_json;
 
 /// Creates an empty staging area. One that a crashed run has left is removed first. Also records
 /// what was found on the host, for units whose sandboxes hide some of it. An invalid configuration
 /// is not an error here: the executor reports it.
-pub fn create(config: Result<Config>) -> Result<()> {
-    remove()?;
+pub fn create(config: Result<Config>, root: &RootDirectory) -> Result<()> {
+    remove(root)?;
     match config {
-        Ok(config) => write_json(Path::new(paths::HOST), &config.found)?,
+        Ok(config) => write_json(&root.at(paths::HOST), &config.found)?,
         Err(error) => tracing::debug!("{error:#}"),
     }
     // Other accounts may traverse it. The directories of the units in it are closed to others.
-    own::make_new(Path::new(paths::STAGING), 0o711)
+    own::make_new(&root.at(paths::STAGING), 0o711)
 }
 
 /// Removes the staging area and the cached key of the repository.
-pub fn remove() -> Result<()> {
+pub fn remove(root: &RootDirectory) -> Result<()> {
     [paths::REPOSITORY_KEY, paths::STAGING].into_iter().try_for_each(|path| {
-        match Directory::of(Path::new(path)) {
+        match Directory::of(&root.at(path)) {
             Err(error) if beneath::is_missing(&error) => Ok(()),
             // Other accounts have written there, so the trees can be of any depth.
             place => place.and_then(|(directory, name)| directory.remove(&name)),

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::run::Failed;
 use crate::runs::{Kind, Record};
-use crate::systemd::{ActiveState, Manager, ServiceManager, last_lines};
+use crate::systemd::{ActiveState, Journal, ServiceManager};
 use crate::units::{Restore, Unit};
 
 /// How many lines of the journal are searched for the last error.
@@ -29,7 +29,8 @@ pub struct Unstarted {
 /// # Errors
 /// If systemd does not answer.
 pub async fn unstarted(
-    manager: &Manager,
+    manager: &dyn ServiceManager,
+    journal: &dyn Journal,
     kind: Kind,
     last: Option<&Record>,
 ) -> Result<Option<Unstarted>> {
@@ -50,7 +51,7 @@ pub async fn unstarted(
             continue;
         }
         let failed = Failed::of(&state, 0);
-        let failed = failed.with_log(&last_lines(&state.name, at, LOG_LINES).await);
+        let failed = failed.with_log(&journal.last_lines(&state.name, at, LOG_LINES).await);
         return Ok(Some(Unstarted { unit: state.name, at, reason: failed.reason }));
     }
     Ok(None)

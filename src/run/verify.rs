@@ -11,6 +11,7 @@ use crate::catalog::{Catalog, CompleteRun, Whose};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::user;
+use crate::paths::RootDirectory;
 use crate::repository::Engine;
 use crate::stores;
 pub use crate::stores::inspection::Depth;
@@ -24,17 +25,18 @@ pub(crate) use repository::ensure_unchanged;
 /// If the scratch directory cannot be created or removed.
 pub async fn verify(
     config: &Config,
+    root: &RootDirectory,
     engine: &dyn Engine,
     run: &CompleteRun,
     (depth, scratch): (Depth, &Path),
     report: &mut dyn FnMut(Finding),
 ) -> Result<()> {
-    report(Finding::of("repository", repository::check(engine, depth.read_data)));
+    report(Finding::of("repository", repository::check(engine, root, depth.read_data)));
     report(repository::check_keys(engine));
     // Read the manifest from the repository: the cached copy would hide later damage.
     let id = &run.manifest.id;
-    let stored = Catalog::read_afresh(engine, Whose::Run(id), id)
-        .and_then(|catalog| Ok(catalog.pick(Some(id))?.manifest.clone()));
+    let stored = Catalog::read_afresh(engine, Whose::Run(id), root, id)
+        .and_then(|catalog| Ok(catalog.find(id)?.manifest.clone()));
     let manifest = stored.as_ref().unwrap_or(&run.manifest).clone();
     let written = stored.map(|manifest| format!("written {}", manifest.finished));
     report(Finding::of("manifest", written));

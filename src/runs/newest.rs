@@ -48,8 +48,8 @@ impl Newest {
 
     /// The error if there is no repository at `location` although a run was stored there; none if
     /// no run is known to have been stored there.
-    pub fn lost(location: &str) -> Option<String> {
-        let newest = Self::load(&RootDirectory::host()).ok().flatten()?;
+    pub fn lost(root: &RootDirectory, location: &str) -> Option<String> {
+        let newest = Self::load(root).ok().flatten()?;
         let stored = match &newest.location {
             Some(of_then) => (of_then == location).then_some("was stored there")?,
             None => "was stored, there as far as is known",

@@ -1,7 +1,5 @@
 //! What the admin should know when a restore is done.
 
-use std::path::Path;
-
 use anyhow::Result;
 
 use super::record::{read_json, write_json};
@@ -13,9 +11,9 @@ pub fn notes(root: &RootDirectory) -> Result<Vec<String>> {
 }
 
 /// Adds one, and logs it as a warning.
-pub fn note(text: String) -> Result<()> {
+pub fn note(root: &RootDirectory, text: String) -> Result<()> {
     tracing::warn!("{text}");
-    let mut all = notes(&RootDirectory::host())?;
+    let mut all = notes(root)?;
     all.push(text);
-    write_json(Path::new(paths::RESTORE_NOTES), &all)
+    write_json(&root.at(paths::RESTORE_NOTES), &all)
 }

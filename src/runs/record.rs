@@ -192,9 +192,9 @@ impl Record {
         }
     }
 
-    /// All records, newest first; records dated in the future come last. Warns about a record that
+    /// All records, newest first; records dated after `now` come last. Warns about a record that
     /// cannot be read, and leaves it out.
-    pub fn all(root: &RootDirectory) -> Result<Vec<Self>> {
+    pub fn all(root: &RootDirectory, now: Timestamp) -> Result<Vec<Self>> {
         let mut records = Vec::new();
         let entries = match own::entries(root.at(paths::RUNS)) {
             Ok(entries) => entries,
@@ -214,7 +214,6 @@ impl Record {
                 Err(error) => tracing::warn!("{error:#}"),
             }
         }
-        let now = Timestamp::now();
         records.sort_by(|a: &Self, b: &Self| {
             is_ahead(a.started, now).cmp(&is_ahead(b.started, now)).then_with(|| b.id.cmp(&a.id))
         });

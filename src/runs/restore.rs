@@ -51,8 +51,8 @@ pub struct Turn(#[expect(dead_code, reason = "it is held")] File);
 
 impl Turn {
     /// Takes the lock; none if another process holds it.
-    pub fn take() -> Result<Option<Self>> {
-        let path = Path::new(paths::RESTORE_TURN);
+    pub fn take(root: &RootDirectory) -> Result<Option<Self>> {
+        let path = &root.at(paths::RESTORE_TURN);
         own::make(path.parent().context("a file has a directory")?)?;
         let file =
             own::closed(path).with_context(|| format!("cannot create {}", path.display()))?;

@@ -1,14 +1,12 @@
 //! The result of the last verify. It is written at the start and at the end, so that an interrupted
 //! verify does not look like a success.
 
-use std::path::Path;
-
 use anyhow::Result;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::finding::Finding;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::values::RunId;
 
 use super::record::{read_json, write_json};
@@ -34,20 +32,20 @@ pub struct Verified {
 
 impl Verified {
     /// The last verify, also one that is running; none if there never was one.
-    pub fn last() -> Result<Option<Self>> {
-        read_json(Path::new(paths::VERIFIED))
+    pub fn last(root: &RootDirectory) -> Result<Option<Self>> {
+        read_json(&root.at(paths::VERIFIED))
     }
 
     /// The last verify with a drill that ended.
-    pub fn last_drill() -> Result<Option<Self>> {
-        read_json(Path::new(paths::DRILLED))
+    pub fn last_drill(root: &RootDirectory) -> Result<Option<Self>> {
+        read_json(&root.at(paths::DRILLED))
     }
 
     /// Writes the result.
-    pub fn save(&self) -> Result<()> {
+    pub fn save(&self, root: &RootDirectory) -> Result<()> {
         if self.drill && self.finished.is_some() {
-            write_json(Path::new(paths::DRILLED), self)?;
+            write_json(&root.at(paths::DRILLED), self)?;
         }
-        write_json(Path::new(paths::VERIFIED), self)
+        write_json(&root.at(paths::VERIFIED), self)
     }
 }

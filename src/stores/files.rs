@@ -20,7 +20,7 @@ pub mod storages;
 mod store;
 mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -50,9 +50,18 @@ pub const FILES: &str = "files";
 /// The name under which a first pass is stored. It is never part of a run.
 pub const PRESYNC: &str = "presync";
 
+/// Where a part of the run in progress is stored, and where that is recorded.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    /// The repository.
+    pub engine: &'a dyn Engine,
+    /// The root directory.
+    pub root: &'a RootDirectory,
+}
+
 /// The id of the run in progress.
-fn current_run() -> Result<RunId> {
-    Ok(Record::current(&RootDirectory::host())?
+fn current_run(root: &RootDirectory) -> Result<RunId> {
+    Ok(Record::current(root)?
         .context("no run is going on: this helper is started by its unit only")?
         .id)
 }
@@ -60,7 +69,7 @@ fn current_run() -> Result<RunId> {
 /// Stores the live files at `paths` as part `name` of the run in progress.
 pub(crate) fn store_live(
     config: &Config,
-    engine: &dyn Engine,
+    target: Target<'_>,
     name: &str,
     paths: &[PathBuf],
 ) -> Result<Part> {
@@ -69,21 +78,22 @@ pub(crate) fn store_live(
         FILES => (&config.files.exclude, patience::SHORT),
         _ => (&[], patience::LONG),
     };
-    store_part(engine, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience)
+    store_part(target, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience)
         .map(|(part, _)| part)
 }
 
 /// Stores `files` as part `name` of the run in progress, and records the paths that the engine had
 /// to leave out. `parents` are the parts whose latest snapshots can be the parent of this one.
 fn store_part(
-    engine: &dyn Engine,
+    target: Target<'_>,
     name: &str,
     parents: &[&str],
     files: Files<'_>,
     tolerance: Tolerance,
     patience: Duration,
 ) -> Result<(Part, Stored)> {
-    let run = current_run()?;
+    let Target { engine, root } = target;
+    let run = current_run(root)?;
     let host = host::name();
     let paths = files.paths();
     let request =
@@ -96,7 +106,7 @@ fn store_part(
     }
     // The first pass is not part of the run: the window sees the same paths again.
     if name != PRESYNC {
-        record_skipped(&stored.left_out)?;
+        record_skipped(root, &stored.left_out)?;
     }
     tracing::info!(
         part = name,
@@ -122,26 +132,29 @@ fn store_part(
 const NAMED: usize = 20;
 
 /// Records the paths that could not be stored, for the run's warnings.
-fn record_skipped(skipped: &[Skipped]) -> Result<()> {
+fn record_skipped(root: &RootDirectory, skipped: &[Skipped]) -> Result<()> {
     let mut lines: Vec<String> =
         skipped.iter().take(NAMED).map(|skipped| format!("left out: {skipped}")).collect();
     if skipped.len() > NAMED {
         lines.push(format!("left out: {} more such paths", skipped.len() - NAMED));
     }
-    record_left_out(lines.iter())
+    record_left_out(root, lines.iter())
 }
 
 /// Adds lines to the record of what the run in progress leaves out, each line once. They become
 /// the run's warnings.
-pub(crate) fn record_left_out<'a>(new: impl Iterator<Item = &'a String>) -> Result<()> {
-    let mut lines = read_left_out(&RootDirectory::host())?;
+pub(crate) fn record_left_out<'a>(
+    root: &RootDirectory,
+    new: impl Iterator<Item = &'a String>,
+) -> Result<()> {
+    let mut lines = read_left_out(root)?;
     let before = lines.len();
     for line in new {
         if !lines.contains(line) {
             lines.push(line.clone());
         }
     }
-    if lines.len() == before { Ok(()) } else { write_json(Path::new(paths::LEFT_OUT), &lines) }
+    if lines.len() == before { Ok(()) } else { write_json(&root.at(paths::LEFT_OUT), &lines) }
 }
 
 /// Reads the record of what the run in progress leaves out.
@@ -150,18 +163,18 @@ pub fn read_left_out(root: &RootDirectory) -> Result<Vec<String>> {
 }
 
 /// Records that a part is stored. The manifest lists the recorded parts.
-pub(crate) fn record_part(part: &Part) -> Result<()> {
-    write_json(&part_record(&part.name), part)
+pub(crate) fn record_part(root: &RootDirectory, part: &Part) -> Result<()> {
+    write_json(&part_record(root, &part.name), part)
 }
 
 /// Whether the part `name` is stored: by the window, or by an earlier attempt of this unit.
-fn is_recorded(name: &str) -> bool {
-    part_record(name).exists()
+fn is_recorded(root: &RootDirectory, name: &str) -> bool {
+    part_record(root, name).exists()
 }
 
 /// The file that records the part `name`.
-fn part_record(name: &str) -> PathBuf {
-    Path::new(paths::PARTS).join(format!("{name}.json"))
+fn part_record(root: &RootDirectory, name: &str) -> PathBuf {
+    root.at(paths::PARTS).join(format!("{name}.json"))
 }
 
 /// Shows the progress of a part in the unit's status (sd_notify(3) `STATUS=`), once a second.

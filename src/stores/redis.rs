@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::{Config, Redis};
 use crate::finding::Finding;
+use crate::host::clock::Clock;
 use crate::host::secret;
 use crate::systemd::notify;
 use connection::Connection;
@@ -51,10 +52,10 @@ pub async fn preflight(config: &Config) -> Vec<Finding> {
 
 /// Tries a save of every instance whose last save failed, before GitLab is stopped. An error for
 /// each whose save fails again.
-pub async fn trial(config: &Config) -> Vec<Finding> {
+pub async fn trial(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
     let mut findings = Vec::new();
     for redis in &config.redis {
-        if let Err(error) = save::retry_failed(redis).await {
+        if let Err(error) = save::retry_failed(redis, clock).await {
             findings.push(Finding::of(
                 format!("redis {}", redis.name),
                 Err(error.context("it cannot be saved")),

@@ -19,7 +19,8 @@ use async_trait::async_trait;
 use super::{extract, moves};
 use crate::config::Config;
 use crate::host::secret;
-use crate::paths;
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
 use crate::repository::Engine;
 use crate::runs::record::read_json;
 use crate::runs::restore::{Leftover, Request, RestoreJournal, RestorePlan};
@@ -97,11 +98,7 @@ pub trait Restoration {
     }
 
     /// Stops the servers that use the old data.
-    async fn stop_servers(
-        &mut self,
-        _plan: &RestorePlan,
-        _manager: &dyn ServiceManager,
-    ) -> Result<()> {
+    async fn stop_servers(&mut self, _plan: &RestorePlan, _machine: Machine<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -110,7 +107,7 @@ pub trait Restoration {
 
     /// Puts the new data in place of the old data, and starts the servers again that
     /// [`stop_servers`](Self::stop_servers) stopped.
-    async fn put(&mut self, journal: &RestoreJournal, manager: &dyn ServiceManager) -> Result<()>;
+    async fn put(&mut self, journal: &RestoreJournal, machine: Machine<'_>) -> Result<()>;
 
     /// Commits what [`put`](Self::put) has left in an open transaction. Called when
     /// [`put`](Self::put) has succeeded for every store.
@@ -147,11 +144,7 @@ pub trait Restoration {
 
     /// On the way back: starts the servers that [`stop_servers`](Self::stop_servers) stopped, and
     /// waits until they have read their data.
-    async fn start_servers(
-        &mut self,
-        _plan: &RestorePlan,
-        _manager: &dyn ServiceManager,
-    ) -> Result<()> {
+    async fn start_servers(&mut self, _plan: &RestorePlan, _machine: Machine<'_>) -> Result<()> {
         Ok(())
     }
 
@@ -169,14 +162,14 @@ pub trait Restoration {
 }
 
 /// Every store's side of a restore, in the order in which their data is put in place.
-pub fn all(config: &Config) -> Vec<Box<dyn Restoration + '_>> {
-    super::all().map(|store| store.restoration(config)).into()
+pub fn all<'a>(config: &'a Config, root: &'a RootDirectory) -> Vec<Box<dyn Restoration + 'a>> {
+    super::all().map(|store| store.restoration(config, root)).into()
 }
 
 /// Reads the plan of the running restore. Units that do not run as root get it as a credential.
-pub fn plan() -> Result<RestorePlan> {
+pub fn plan(root: &RootDirectory) -> Result<RestorePlan> {
     let path =
-        secret::given(credential::RESTORE_PLAN).unwrap_or_else(|| paths::RESTORE_PLAN.into());
+        secret::given(credential::RESTORE_PLAN).unwrap_or_else(|| root.at(paths::RESTORE_PLAN));
     read_json(&path)?.context("nothing is planned: this helper is started by its unit only")
 }
 

@@ -9,7 +9,9 @@ use super::Restoration;
 use super::inspection::Inspection;
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::host::clock::Clock;
 use crate::machine::Machine;
+use crate::paths::RootDirectory;
 use crate::runs::{Component, Database, Manifest, Part};
 
 /// A place where GitLab keeps data. The units of a store capture its data; everything else that a
@@ -32,7 +34,7 @@ pub trait Store {
 
     /// Checks by trying: creates something and removes it again. A run does this before it stops
     /// GitLab; `gitlab-backup check` does not.
-    async fn trial(&self, _config: &Config) -> Vec<Finding> {
+    async fn trial(&self, _config: &Config, _clock: &dyn Clock) -> Vec<Finding> {
         Vec::new()
     }
 
@@ -60,7 +62,11 @@ pub trait Store {
     }
 
     /// The store's side of a restore.
-    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a>;
+    fn restoration<'a>(
+        &self,
+        config: &'a Config,
+        root: &'a RootDirectory,
+    ) -> Box<dyn Restoration + 'a>;
 }
 
 /// What a store's capture adds to the manifest.

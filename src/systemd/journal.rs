@@ -50,8 +50,7 @@ impl Journal for HostJournal {
     }
 }
 
-/// As [`Journal::last_lines`], of this host.
-pub async fn last_lines(unit: &str, since: Timestamp, count: usize) -> Vec<String> {
+async fn last_lines(unit: &str, since: Timestamp, count: usize) -> Vec<String> {
     // Wait until journald has written the messages that it has received.
     let _ = timeout(
         PATIENCE,

@@ -34,20 +34,6 @@ impl Manager {
         Ok(Self { bus: Bus::connect().await?, seen: Mutex::default() })
     }
 
-    /// systemd's version, the number alone.
-    pub async fn version(&self) -> Result<u32> {
-        let text = self
-            .bus
-            .retry("read systemd's version", async || self.bus.proxy().await?.version().await)
-            .await?;
-        let digits: String = text
-            .chars()
-            .skip_while(|c| !c.is_ascii_digit())
-            .take_while(char::is_ascii_digit)
-            .collect();
-        digits.parse().with_context(|| format!("systemd's version '{text}' has no number"))
-    }
-
     /// `daemon-reload`.
     pub async fn reload(&self) -> Result<()> {
         let call = async { self.bus.proxy().await?.reload().await };
@@ -141,6 +127,19 @@ impl Manager {
 
 #[async_trait(?Send)]
 impl ServiceManager for Manager {
+    async fn version(&self) -> Result<u32> {
+        let text = self
+            .bus
+            .retry("read systemd's version", async || self.bus.proxy().await?.version().await)
+            .await?;
+        let digits: String = text
+            .chars()
+            .skip_while(|c| !c.is_ascii_digit())
+            .take_while(char::is_ascii_digit)
+            .collect();
+        digits.parse().with_context(|| format!("systemd's version '{text}' has no number"))
+    }
+
     async fn start(&self, unit: &str, mode: Mode) -> Result<u32> {
         let before = self.read(unit).await?;
         let mut is_repeated = false;

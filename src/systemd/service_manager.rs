@@ -42,6 +42,9 @@ pub struct Summary {
 /// unreachable.
 #[async_trait(?Send)]
 pub trait ServiceManager {
+    /// systemd's version, the number alone.
+    async fn version(&self) -> Result<u32>;
+
     /// Queues a start. Returns the id of the job, 0 if the answer was lost.
     async fn start(&self, unit: &str, mode: Mode) -> Result<u32>;
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gitlab_backup::frozen::{At, Exclude, View, Walk, settled};
+use gitlab_backup::host::clock::HostClock;
 use rayon::prelude::*;
 
 fn walk(directory: &Path) -> usize {
@@ -37,7 +38,7 @@ fn main() {
     rayon::ThreadPoolBuilder::new().num_threads(8).build_global().unwrap();
     let exclude = Exclude::new(&[]).unwrap();
     let first = Walk::new(&exclude)
-        .while_files_change(settled(root).unwrap())
+        .while_files_change(settled(root, &HostClock).unwrap())
         .root(root, &At::itself(root), None)
         .unwrap();
     let directory = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ mod comeback;
 mod executor;
 mod restore;
 mod signals;
+mod silence;
 mod stop;
 mod unit;
 
@@ -13,6 +14,9 @@ macro_rules! cases {
     ($($name:ident: $case:expr;)*) => { $(#[test] fn $name() { crate::play($case); })* };
 }
 pub(crate) use cases;
+
+use gitlab_backup::machine::Base;
+use gitlab_backup::systemd::ServiceManager;
 
 use crate::host::*;
 

@@ -120,7 +120,7 @@ fn plan(lines: &str) -> Arc<Planned> {
 /// The simulated host.
 pub struct Host {
     pub systemd: Systemd,
-    config: Arc<Config>,
+    pub config: Arc<Config>,
     /// Removed with the host.
     _place: Rc<TempDir>,
     pub root: Rc<RootDirectory>,
@@ -168,6 +168,12 @@ impl Host {
         let script = Script::new(self.simulated(name, &file));
         self.systemd.add(name, file, script);
         self.systemd.admin_starts(name);
+    }
+
+    /// Calls `work` with the host's clock and root directory.
+    pub async fn with_base<T>(&self, work: impl AsyncFnOnce(Base<'_>) -> T) -> T {
+        let (clock, journal) = (PausedClock::of(&self.systemd), Silent);
+        work(Base { clock: &clock, journal: &journal, root: &self.root }).await
     }
 
     /// The path of a file of the host.

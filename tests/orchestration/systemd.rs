@@ -409,6 +409,10 @@ impl ServiceManager for Systemd {
         self.with(|state| state.enqueue(unit, JobType::Start, mode))
     }
 
+    async fn version(&self) -> Result<u32> {
+        Ok(257)
+    }
+
     async fn start_later(&self, unit: &str) -> Result<()> {
         self.start(unit, Mode::Replace).await.map(drop)
     }

@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::config::host::Host;
 use crate::host::{durable, own, random, remedy, text};
 use crate::open;
+use crate::paths::RootDirectory;
 use crate::runs::Newest;
 use crate::values::SecretSource;
 
@@ -28,7 +29,9 @@ pub(super) fn create(
     let repository = config.repository.directory().map(|directory| host.path(directory));
     let held = repository.as_ref().filter(|directory| directory.join("config").exists());
     let vacant = repository.is_some() && held.is_none();
-    if let Some(words) = Newest::lost(&config.repository.location).filter(|_| live && vacant) {
+    let root = &RootDirectory::host();
+    let lost = Newest::lost(root, &config.repository.location);
+    if let Some(words) = lost.filter(|_| live && vacant) {
         bail!("{words}");
     }
     if let Some(directory) = repository.as_ref().filter(|directory| !directory.exists()) {
@@ -43,7 +46,7 @@ pub(super) fn create(
     ensure_creatable(&path, file, held.map(PathBuf::as_path))?;
     let password = format!("{}\n", random::hex(32)?);
     if live && repository.is_none() {
-        open::ensure_none(&config.repository, &password).with_context(|| {
+        open::ensure_none(&config.repository, root, &password).with_context(|| {
             format!(
                 "{} is missing, and a new password is created only for a new repository. If there \
                  is one at {} already, put your copy of its password back",

@@ -12,13 +12,13 @@ use crate::runs::{Outcome, Part, Record};
 /// Runs the engine's own check: of every byte if `read_data`, else of the structure. If a run was
 /// in progress meanwhile and the check failed, it is repeated: the run may have replaced files that
 /// the check was about to read.
-pub(super) fn check(engine: &dyn Engine, read_data: bool) -> Result<String> {
-    let before = Record::current(&RootDirectory::host())?;
+pub(super) fn check(engine: &dyn Engine, root: &RootDirectory, read_data: bool) -> Result<String> {
+    let before = Record::current(root)?;
     let mut checked = engine.check(read_data);
     let is_running = |record: &Option<Record>| {
         record.as_ref().is_some_and(|record| record.outcome == Outcome::Running)
     };
-    let now = Record::current(&RootDirectory::host())?;
+    let now = Record::current(root)?;
     let overlapped = is_running(&before)
         || is_running(&now)
         || before.map(|record| record.id) != now.map(|record| record.id);

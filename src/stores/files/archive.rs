@@ -9,15 +9,15 @@ use crate::config::{Config, EngineName};
 use crate::frozen::{At, Exclude, Skipped, View, Walk};
 use crate::host::beneath::Directory;
 use crate::open;
-use crate::paths;
-use crate::repository::{Engine, Files, Tolerance, patience};
+use crate::paths::{self, RootDirectory};
+use crate::repository::{Files, Tolerance, patience};
 use crate::stores::files::links::Outside;
 use crate::systemd::notify;
 use crate::volume;
 
 use super::{
-    CapturePlan, FILES, PRESYNC, Way, is_recorded, record_left_out, record_part, record_skipped,
-    store_live, store_part,
+    CapturePlan, FILES, PRESYNC, Target, Way, is_recorded, record_left_out, record_part,
+    record_skipped, store_live, store_part,
 };
 
 /// The directory of the staging directory to which the commands of `[[step]]` write, and the part
@@ -26,13 +26,13 @@ const STEPS: &str = "steps";
 
 /// Stores the files, unless the window has stored them; then the dumps, and the files that the
 /// commands of `[[step]]` wrote. `dumped` names the stores that dump into the staging directory.
-pub fn store_files_and_dumps(config: &Config, dumped: &[&str]) -> Result<()> {
+pub fn store_files_and_dumps(config: &Config, root: &RootDirectory, dumped: &[&str]) -> Result<()> {
     let mut engine = None;
-    if config.files.command.is_none() && !is_recorded(FILES) {
+    if config.files.command.is_none() && !is_recorded(root, FILES) {
         let engine = engine.insert(open::in_run(config)?);
-        store_view(config, &**engine)?;
+        store_view(config, Target { engine: &**engine, root })?;
     } else if config.files.command.is_none() && CapturePlan::current()?.is_live() {
-        record_gaps_of_live_files(config)?;
+        record_gaps_of_live_files(config, root)?;
     }
     for name in dumped.iter().copied().chain([STEPS]) {
         let path = Path::new(paths::STAGING).join(name);
@@ -43,7 +43,7 @@ pub fn store_files_and_dumps(config: &Config, dumped: &[&str]) -> Result<()> {
             engine = Some(open::in_run(config)?);
         }
         let Some(engine) = &engine else { continue };
-        record_part(&store_live(config, &**engine, name, &[path])?)?;
+        record_part(root, &store_live(config, Target { engine: &**engine, root }, name, &[path])?)?;
     }
     Ok(())
 }
@@ -51,13 +51,13 @@ pub fn store_files_and_dumps(config: &Config, dumped: &[&str]) -> Result<()> {
 /// Records what is missing from files that the window stored live: directories that links lead to
 /// and no backup holds, and extended attributes that restic silently renames. The window has no
 /// time for this walk. A path that cannot be read now was stored all the same.
-fn record_gaps_of_live_files(config: &Config) -> Result<()> {
+fn record_gaps_of_live_files(config: &Config, root: &RootDirectory) -> Result<()> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let walk = Walk::new(&exclude);
     let mut view = View::default();
     for path in &config.files.paths {
         match walk.root(path, &At::itself(path), None) {
-            Ok(root) => view.roots.push(root),
+            Ok(found) => view.roots.push(found),
             Err(error) => {
                 tracing::warn!("cannot check what is left out of {}: {error:#}", path.display())
             }
@@ -66,26 +66,27 @@ fn record_gaps_of_live_files(config: &Config) -> Result<()> {
     if config.repository.engine == EngineName::Restic {
         // The built-in engine leaves the same attributes out.
         let renamed = |skipped: &Skipped| format!("kept under another name by restic: {skipped}");
-        record_left_out(walk.attributes_left_out().iter().map(renamed).collect::<Vec<_>>().iter())?;
+        let renamed: Vec<String> = walk.attributes_left_out().iter().map(renamed).collect();
+        record_left_out(root, renamed.iter())?;
     }
-    record_links_outside(config, &view)
+    record_links_outside(config, root, &view)
 }
 
 /// Records the links in `view` that lead to directories in no backup.
-fn record_links_outside(config: &Config, view: &View) -> Result<()> {
+fn record_links_outside(config: &Config, root: &RootDirectory, view: &View) -> Result<()> {
     let mut outside = Outside::new(&config.files);
     outside.add_links_of(view)?;
-    record_left_out(outside.describe().iter())
+    record_left_out(root, outside.describe().iter())
 }
 
 /// Stores the frozen view as the files' part. If a snapshot turns out to be damaged afterwards, the
 /// stored part is forgotten again.
-fn store_view(config: &Config, engine: &dyn Engine) -> Result<()> {
+fn store_view(config: &Config, target: Target<'_>) -> Result<()> {
     let plan = CapturePlan::current()?;
-    let view = complete_view(config, &plan)?;
-    record_links_outside(config, &view)?;
+    let view = complete_view(config, target.root, &plan)?;
+    record_links_outside(config, target.root, &view)?;
     let stored = store_part(
-        engine,
+        target,
         FILES,
         parents(config, &plan),
         Files::Frozen(view),
@@ -97,14 +98,14 @@ fn store_view(config: &Config, engine: &dyn Engine) -> Result<()> {
         volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).ensure_intact(snapshot)
     });
     if let Err(error) = intact {
-        engine.forget(&[part.snapshot], patience::LONG)?;
+        target.engine.forget(&[part.snapshot], patience::LONG)?;
         return Err(error);
     }
-    record_part(&part)
+    record_part(target.root, &part)
 }
 
 /// The view that the window wrote, completed by a walk of the mounted snapshots.
-fn complete_view(config: &Config, plan: &CapturePlan) -> Result<View> {
+fn complete_view(config: &Config, root: &RootDirectory, plan: &CapturePlan) -> Result<View> {
     let mut view = View::default();
     if plan.walked_paths().next().is_some() {
         view = View::load(Path::new(paths::FROZEN))?
@@ -119,16 +120,16 @@ fn complete_view(config: &Config, plan: &CapturePlan) -> Result<View> {
             .with_context(|| format!("the plan has no snapshot {number}"))?;
         notify::status(&format!("looking at {} in {}", capture.path.display(), snapshot.name));
         let walk = Walk::new(&exclude);
-        let root = walk.root(
+        let found = walk.root(
             &capture.path,
             &At { directory: snapshot.at.clone(), inside: inside.clone() },
             None,
         );
-        view.roots.push(root.map_err(|error| with_likely_reason(error, plan))?);
+        view.roots.push(found.map_err(|error| with_likely_reason(error, plan))?);
         if let Some(skipped) = walk.skipped().first() {
             return Err(with_likely_reason(anyhow!("{skipped}"), plan));
         }
-        record_skipped(&walk.left_out())?;
+        record_skipped(root, &walk.left_out())?;
     }
     Ok(view)
 }

@@ -12,26 +12,27 @@ use crate::frozen::{At, Exclude, Staging, Tree, View, Walk};
 use crate::host::beneath::KnownDirectory;
 use crate::host::limits;
 use crate::open;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, record_part, record_skipped, store_live};
+use super::{CapturePlan, FILES, Target, record_part, record_skipped, store_live};
 
 /// Captures the files in the window. Notifies systemd as soon as the window may close, and writes
 /// the view after that.
 ///
 /// # Errors
 /// If anything cannot be read: a capture is complete or has failed.
-pub fn capture(config: &Config) -> Result<()> {
+pub fn capture(config: &Config, root: &RootDirectory) -> Result<()> {
     let plan = CapturePlan::current()?;
     if plan.is_live() {
         let engine = open::in_run(config)?;
-        record_part(&store_live(config, &*engine, FILES, &config.files.paths)?)?;
+        let target = Target { engine: &*engine, root };
+        record_part(root, &store_live(config, target, FILES, &config.files.paths)?)?;
         notify::ready("stored");
         return Ok(());
     }
     let started = Instant::now();
-    let view = walk(config, &plan)?;
+    let view = walk(config, root, &plan)?;
     notify::ready("captured");
     let entries: u64 = view.roots.iter().map(|root| root.tree.count()).sum();
     tracing::info!(
@@ -45,7 +46,7 @@ pub fn capture(config: &Config) -> Result<()> {
 
 /// Walks the plan's paths. The content of changed files is cloned to the directory that the plan
 /// names for the path; without one, it is copied to a directory in the staging area.
-fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
+fn walk(config: &Config, root: &RootDirectory, plan: &CapturePlan) -> Result<View> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
     let mut seen = load_first_pass(config)?;
@@ -75,7 +76,7 @@ fn walk(config: &Config, plan: &CapturePlan) -> Result<View> {
         }
         left_out.extend(walk.left_out());
     }
-    record_skipped(&left_out)?;
+    record_skipped(root, &left_out)?;
     for (directory, staging) in &stagings {
         let (files, bytes) = staging.content();
         tracing::info!(directory = %directory.display(), files, bytes, "changed since the first pass");

@@ -13,7 +13,7 @@ use crate::finding::Finding;
 use crate::frozen::{self, At, How};
 use crate::host::beneath::{Directory, KnownDirectory};
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::{read_json, write_json};
 use crate::values::RunId;
 use crate::volume::{self, Mount, VolumeKind, VolumePlace, VolumeSnapshot};
@@ -126,8 +126,8 @@ enum Chosen {
 ///
 /// # Errors
 /// If a path cannot be captured by the configured method.
-pub fn plan_capture(config: &Config) -> Result<()> {
-    let run = super::current_run()?;
+pub fn plan_capture(config: &Config, root: &RootDirectory) -> Result<()> {
+    let run = super::current_run(root)?;
     let mounts = volume::mounts()?;
     remove_leftovers(config, &mounts)?;
     let choices = choose(config, &mounts).into_iter().collect::<Result<Vec<_>>>()?;

@@ -10,14 +10,15 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::frozen::{At, Exclude, View, Walk, settled};
 use crate::host::limits;
+use crate::machine::Base;
 use crate::open;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::repository::{Files, Stored, Tolerance, patience};
 use crate::runs::budget::Ahead;
 use crate::runs::record::write_json;
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, PRESYNC, store_part};
+use super::{CapturePlan, FILES, PRESYNC, Target, store_part};
 
 /// The measurements of a first pass, from which the length of the window is estimated.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -51,18 +52,18 @@ impl Pass {
 
 /// Stores the first pass. Then flushes every file system, so that a snapshot in the window does not
 /// wait for dirty pages.
-pub fn presync(config: &Config) -> Result<()> {
+pub fn presync(config: &Config, base: Base<'_>) -> Result<()> {
     let plan = CapturePlan::current()?;
     let started = Instant::now();
     let mut pass = Pass::default();
     if plan.is_live() {
         let files = Files::Live { paths: &config.files.paths, exclude: &config.files.exclude };
-        pass.bytes_added = store(config, files)?.bytes_added;
+        pass.bytes_added = store(config, base.root, files)?.bytes_added;
     } else if plan.walked_paths().next().is_some() {
-        pass = walk_and_store(config, &plan)?;
+        pass = walk_and_store(config, base, &plan)?;
     }
     for capture in &plan.captures {
-        settled(&capture.path)?;
+        settled(&capture.path, base.clock)?;
     }
     pass.seconds = started.elapsed().as_secs_f64();
     tracing::info!(
@@ -71,30 +72,30 @@ pub fn presync(config: &Config) -> Result<()> {
         memory_mib = limits::peak(),
         "first pass"
     );
-    write_json(Path::new(paths::PASS), &pass)
+    write_json(&base.root.at(paths::PASS), &pass)
 }
 
 /// Stores the first pass, whose snapshot becomes the parent of the run's. Files may change while
 /// they are read.
-fn store(config: &Config, files: Files<'_>) -> Result<Stored> {
+fn store(config: &Config, root: &RootDirectory, files: Files<'_>) -> Result<Stored> {
     let engine = open::in_run(config)?;
-    let parents = [FILES, PRESYNC];
+    let (target, parents) = (Target { engine: &*engine, root }, [FILES, PRESYNC]);
     let (_, stored) =
-        store_part(&*engine, PRESYNC, &parents, files, Tolerance::Changing, patience::LONG)?;
+        store_part(target, PRESYNC, &parents, files, Tolerance::Changing, patience::LONG)?;
     Ok(stored)
 }
 
 /// Walks and stores the plan's paths, and records what it saw of each entry. The window takes an
 /// entry for unchanged if it still looks as recorded, so entries that could not be stored are taken
 /// out of the record.
-fn walk_and_store(config: &Config, plan: &CapturePlan) -> Result<Pass> {
+fn walk_and_store(config: &Config, base: Base<'_>, plan: &CapturePlan) -> Result<Pass> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
     let mut skipped = Vec::new();
     let mut walk_seconds = 0.0;
     for (path, ..) in plan.walked_paths() {
         notify::status(&format!("looking at {}", path.display()));
-        let walk = Walk::new(&exclude).while_files_change(settled(path)?);
+        let walk = Walk::new(&exclude).while_files_change(settled(path, base.clock)?);
         let started = Instant::now();
         view.roots.push(walk.root(path, &At::itself(path), None)?);
         walk_seconds += started.elapsed().as_secs_f64();
@@ -102,7 +103,7 @@ fn walk_and_store(config: &Config, plan: &CapturePlan) -> Result<Pass> {
     }
     let entries = view.roots.iter().map(|root| root.tree.count()).sum();
     view.save(Path::new(paths::SEEN))?;
-    let stored = store(config, Files::Frozen(view))?;
+    let stored = store(config, base.root, Files::Frozen(view))?;
     skipped.extend(stored.skipped);
     if let Some(unnamed) = skipped.iter().find(|skipped| skipped.path.as_os_str().is_empty()) {
         bail!("the first pass failed: cannot tell which file was not stored: {unnamed}");

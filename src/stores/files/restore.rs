@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 
 use crate::config::Config;
-use crate::paths;
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
 use crate::repository::Engine;
 use crate::runs::Part;
 use crate::runs::notes::note;
@@ -22,7 +23,7 @@ use crate::runs::restore::{
 use crate::stores::restoration::{Asked, Restoration};
 use crate::stores::space::Needed;
 use crate::stores::{leftover, moves};
-use crate::systemd::{ServiceManager, notify};
+use crate::systemd::notify;
 use crate::values::{RawPath, RunId};
 
 pub use compared::stage_configuration;
@@ -31,6 +32,7 @@ pub use staged::stage_files;
 /// The files' side of a restore.
 pub(super) struct FilesRestoration<'a> {
     pub config: &'a Config,
+    pub root: &'a RootDirectory,
 }
 
 #[async_trait(?Send)]
@@ -93,7 +95,7 @@ impl Restoration for FilesRestoration<'_> {
         Ok(())
     }
 
-    async fn put(&mut self, journal: &RestoreJournal, _: &dyn ServiceManager) -> Result<()> {
+    async fn put(&mut self, journal: &RestoreJournal, _: Machine<'_>) -> Result<()> {
         notify::status("putting the files in place");
         moves::forward(&journal.moves)?;
         journal.plan.layouts.iter().try_for_each(moves::adopt_mounts)
@@ -120,7 +122,7 @@ impl Restoration for FilesRestoration<'_> {
 
     async fn finish(&mut self, journal: &RestoreJournal) -> Result<Vec<Leftover>> {
         let only_here: Vec<RawPath> =
-            read_json(Path::new(paths::RESTORE_KEPT))?.unwrap_or_default();
+            read_json(&self.root.at(paths::RESTORE_KEPT))?.unwrap_or_default();
         let mut left = Vec::new();
         for layout in &journal.plan.layouts {
             let here: Vec<&PathBuf> = only_here
@@ -129,7 +131,8 @@ impl Restoration for FilesRestoration<'_> {
                 .filter(|path| layout.roots.iter().any(|root| path.starts_with(&root.path)))
                 .collect();
             let Places { staged, aside } = &layout.places;
-            left.extend(keep_only_here(layout, &here)?.or_else(|| leftover::remove(aside, None)));
+            let kept = keep_only_here(self.root, layout, &here)?;
+            left.extend(kept.or_else(|| leftover::remove(aside, None)));
             left.extend(leftover::remove(staged, None));
         }
         Ok(left)
@@ -138,14 +141,19 @@ impl Restoration for FilesRestoration<'_> {
 
 /// Keeps the paths `here`, which are on this host and not in the run. If that fails, returns the
 /// directory with the old files, which must stay because of them.
-fn keep_only_here(layout: &StagingLayout, here: &[&PathBuf]) -> Result<Option<Leftover>> {
+fn keep_only_here(
+    root: &RootDirectory,
+    layout: &StagingLayout,
+    here: &[&PathBuf],
+) -> Result<Option<Leftover>> {
     match kept::keep(layout, here) {
         Ok(0) => Ok(None),
         Ok(count) => {
-            note(format!(
+            let words = format!(
                 "{count} paths that were here and are not in the run are kept in {}",
                 layout.kept.display()
-            ))?;
+            );
+            note(root, words)?;
             Ok(None)
         }
         Err(error) => {

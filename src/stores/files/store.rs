@@ -10,6 +10,7 @@ use super::{FILES, mounted, storages, verify};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::frozen::At;
+use crate::paths::RootDirectory;
 use crate::runs::{Manifest, Part};
 use crate::stores::inspection::Inspection;
 use crate::stores::{Restoration, Store};
@@ -52,8 +53,12 @@ impl Store for FileStore {
         verify::verify(inspection, part, place)
     }
 
-    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {
-        Box::new(FilesRestoration { config })
+    fn restoration<'a>(
+        &self,
+        config: &'a Config,
+        root: &'a RootDirectory,
+    ) -> Box<dyn Restoration + 'a> {
+        Box::new(FilesRestoration { config, root })
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_postgres::error::SqlState;
 use crate::config::Config;
 use crate::paths;
 use crate::runs::record::write_json;
-use crate::systemd::{Manager, ServiceManager, notify};
+use crate::systemd::{ServiceManager, notify};
 use crate::units::Unit;
 
 use super::client::Client;
@@ -54,11 +54,14 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 ///
 /// Outside the window it holds nothing: systemd also starts this unit when a unit that requires the
 /// dump is retried, and a snapshot from then would not match the other stores.
-pub async fn hold(config: &Config) -> Result<()> {
+pub async fn hold<M: ServiceManager>(
+    config: &Config,
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let mut stop = signal(SignalKind::terminate())?;
     let client = Arc::new(Client::new(postgresql)?);
-    let (databases, is_open) = tokio::try_join!(client.databases(), is_window_open())?;
+    let (databases, is_open) = tokio::try_join!(client.databases(), is_window_open(connect))?;
     if !is_open {
         notify::ready("holding nothing: the window is over");
         stop.recv().await;
@@ -123,8 +126,10 @@ async fn ensure_none_lost(holders: &mut [SnapshotHolder]) -> Result<()> {
     Ok(())
 }
 
-async fn is_window_open() -> Result<bool> {
-    Ok(Manager::connect().await?.state(&Unit::Window.to_string()).await?.active.is_running())
+async fn is_window_open<M: ServiceManager>(
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<bool> {
+    Ok(connect().await?.state(&Unit::Window.to_string()).await?.active.is_running())
 }
 
 /// Locks the tables of a database, exports a snapshot, and reads its sequences. The locks and the

@@ -17,14 +17,15 @@ use async_trait::async_trait;
 
 use super::POSTGRESQL;
 use crate::config::Config;
-use crate::paths;
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
 use crate::repository::Engine;
 use crate::runs::restore::{
     Leftover, Numbers, Request, RestoreJournal, RestorePlan, StagedDatabase, Thing,
 };
 use crate::stores::restoration::{Asked, Refused, Restoration, extract_part};
 use crate::stores::space::Needed;
-use crate::systemd::{ServiceManager, notify};
+use crate::systemd::notify;
 use exchange::Exchange;
 
 pub use staged::load;
@@ -32,12 +33,13 @@ pub use staged::load;
 /// The restore of the databases.
 pub(super) struct PostgreSqlRestoration<'a> {
     config: &'a Config,
+    root: &'a RootDirectory,
     exchange: Exchange<'a>,
 }
 
 impl<'a> PostgreSqlRestoration<'a> {
-    pub fn new(config: &'a Config) -> Self {
-        Self { config, exchange: Exchange::new(config) }
+    pub fn new(config: &'a Config, root: &'a RootDirectory) -> Self {
+        Self { config, root, exchange: Exchange::new(config, root) }
     }
 
     /// Drops an old database. If that fails, marks it and returns it as a leftover.
@@ -59,13 +61,13 @@ impl Restoration for PostgreSqlRestoration<'_> {
 
     async fn plan(&mut self, asked: &Asked<'_>, plan: &mut RestorePlan) -> Result<()> {
         plan.postgresql = Some(asked.part.clone());
-        plan.databases = plan::plan(self.config, asked.manifest, asked.part).await?;
+        plan.databases = plan::plan(self.config, self.root, asked).await?;
         Ok(())
     }
 
     async fn rehearse(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
-        rehearsal::rehearse(self.config, part, &plan.databases).await.context(POSTGRESQL)
+        rehearsal::rehearse(self.config, self.root, part, &plan.databases).await.context(POSTGRESQL)
     }
 
     /// Adds the space for the dumps only: the file system of the databases may be on another host.
@@ -96,11 +98,11 @@ impl Restoration for PostgreSqlRestoration<'_> {
     }
 
     async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
-        note::note_differences(self.config, &journal.plan).await?;
+        note::note_differences(self.config, self.root, &journal.plan).await?;
         self.exchange.record_numbers(&mut journal.plan).await
     }
 
-    async fn put(&mut self, journal: &RestoreJournal, _: &dyn ServiceManager) -> Result<()> {
+    async fn put(&mut self, journal: &RestoreJournal, _: Machine<'_>) -> Result<()> {
         notify::status("putting the databases in place");
         self.exchange.put(&journal.plan).await
     }

@@ -9,7 +9,7 @@ use super::restore::PostgreSqlRestoration;
 use super::{Dumped, POSTGRESQL, verify};
 use crate::config::Config;
 use crate::finding::Finding;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::read_json;
 use crate::runs::{Component, Manifest, Part};
 use crate::stores::inspection::Inspection;
@@ -61,7 +61,11 @@ impl Store for PostgreSql {
         verify::verify(inspection, manifest, part, place).await
     }
 
-    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {
-        Box::new(PostgreSqlRestoration::new(config))
+    fn restoration<'a>(
+        &self,
+        config: &'a Config,
+        root: &'a RootDirectory,
+    ) -> Box<dyn Restoration + 'a> {
+        Box::new(PostgreSqlRestoration::new(config, root))
     }
 }

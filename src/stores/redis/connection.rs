@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::{Redis, RedisAddress};
+use crate::host::clock::Clock;
 use crate::host::{secret, socket, tls};
 use crate::units::render::credential;
 
@@ -129,12 +130,12 @@ impl<'a> Connection<'a> {
     }
 
     /// The time by the server's clock, which its files are stamped with, in seconds since 1970; the
-    /// time of this host if the user may not ask.
-    pub async fn clock(&self) -> i64 {
+    /// time of this `host` if the user may not ask.
+    pub async fn time(&self, host: &dyn Clock) -> i64 {
         self.allowance.renew();
         let answer: Result<(i64, i64), _> =
             ::redis::cmd("TIME").query_async(&mut self.connection.clone()).await;
-        answer.map_or_else(|_| jiff::Timestamp::now().as_second(), |(seconds, _)| seconds)
+        answer.map_or_else(|_| host.now().as_second(), |(seconds, _)| seconds)
     }
 
     /// Whether the address is on this host, so that the server's files may be, too.

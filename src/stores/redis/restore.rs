@@ -13,20 +13,21 @@ use async_trait::async_trait;
 
 use super::REDIS;
 use crate::config::Config;
-use crate::host::clock::{Clock, HostClock};
-use crate::paths;
+use crate::machine::Machine;
+use crate::paths::{self, RootDirectory};
 use crate::repository::Engine;
 use crate::runs::restore::{Leftover, Places, Request, RestoreJournal, RestorePlan};
 use crate::stores::restoration::{Asked, Restoration, dump_directory, extract_part};
 use crate::stores::space::Needed;
 use crate::stores::{leftover, moves};
-use crate::systemd::{ServiceManager, notify};
+use crate::systemd::notify;
 
 pub(super) use unit::units;
 
 /// The Redis side of a restore.
 pub(super) struct RedisRestoration<'a> {
     pub config: &'a Config,
+    pub root: &'a RootDirectory,
 }
 
 #[async_trait(?Send)]
@@ -37,8 +38,7 @@ impl Restoration for RedisRestoration<'_> {
 
     async fn plan(&mut self, asked: &Asked<'_>, plan: &mut RestorePlan) -> Result<()> {
         plan.redis_part = Some(asked.part.clone());
-        plan.redis =
-            plan::plan_instances(self.config, asked.request, asked.manifest, asked.manager).await?;
+        plan.redis = plan::plan_instances(self.config, self.root, asked).await?;
         Ok(())
     }
 
@@ -60,12 +60,8 @@ impl Restoration for RedisRestoration<'_> {
         extract_part(self.config, part, &[])
     }
 
-    async fn stop_servers(
-        &mut self,
-        plan: &RestorePlan,
-        manager: &dyn ServiceManager,
-    ) -> Result<()> {
-        service::stop(plan, manager).await
+    async fn stop_servers(&mut self, plan: &RestorePlan, machine: Machine<'_>) -> Result<()> {
+        service::stop(plan, machine.manager).await
     }
 
     async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
@@ -78,11 +74,12 @@ impl Restoration for RedisRestoration<'_> {
         Ok(())
     }
 
-    async fn put(&mut self, journal: &RestoreJournal, manager: &dyn ServiceManager) -> Result<()> {
+    async fn put(&mut self, journal: &RestoreJournal, machine: Machine<'_>) -> Result<()> {
+        let Machine { manager, clock, .. } = machine;
         notify::status("putting Redis' files in place");
         // Stop them again: a unit that wants one of them may have started it.
         service::stop(&journal.plan, manager).await?;
-        let stopped_at = HostClock.monotonic();
+        let stopped_at = clock.monotonic();
         moves::forward(&journal.redis_moves)?;
         service::ensure_not_started(&journal.plan, manager, stopped_at).await?;
         service::start(self.config, &journal.plan, manager).await
@@ -100,12 +97,8 @@ impl Restoration for RedisRestoration<'_> {
         moves::backward(&journal.redis_moves)
     }
 
-    async fn start_servers(
-        &mut self,
-        plan: &RestorePlan,
-        manager: &dyn ServiceManager,
-    ) -> Result<()> {
-        service::start(self.config, plan, manager).await
+    async fn start_servers(&mut self, plan: &RestorePlan, machine: Machine<'_>) -> Result<()> {
+        service::start(self.config, plan, machine.manager).await
     }
 
     async fn unstage(&mut self, plan: &RestorePlan) -> Result<()> {

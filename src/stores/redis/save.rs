@@ -18,6 +18,7 @@ use super::remote::{self, Transfer};
 use super::server_files::ServerFiles;
 use crate::config::{Config, Redis};
 use crate::host::beneath::Directory;
+use crate::host::clock::Clock;
 use crate::host::confined::Confinement;
 use crate::host::{holes, own, process, user};
 use crate::paths;
@@ -45,7 +46,7 @@ pub(super) struct Save {
 }
 
 /// Saves every instance into the staging area.
-pub async fn save(config: &Config) -> Result<()> {
+pub async fn save(config: &Config, clock: &dyn Clock) -> Result<()> {
     let staging = Path::new(paths::STAGING).join("redis");
     own::make(&staging)?;
     let pending = Pending(Cell::new(config.redis.len()));
@@ -56,7 +57,8 @@ pub async fn save(config: &Config) -> Result<()> {
     }
     let saves = config.redis.iter().map(|redis| async {
         let limit = redis.timeout;
-        let saved = timeout(limit.duration(), save_instance(redis, &staging, &pending)).await;
+        let saved =
+            timeout(limit.duration(), save_instance(redis, &staging, &pending, clock)).await;
         saved
             .with_context(|| {
                 format!("not done after {limit}: see its own log, or raise its timeout")
@@ -84,7 +86,12 @@ impl Pending {
 }
 
 /// Saves one instance to `staging`, and checks the file.
-async fn save_instance(redis: &Redis, staging: &Path, pending: &Pending) -> Result<Save> {
+async fn save_instance(
+    redis: &Redis,
+    staging: &Path,
+    pending: &Pending,
+    clock: &dyn Clock,
+) -> Result<Save> {
     let server = Connection::connect(redis).await?;
     let name = format!("{}.rdb", redis.name);
     let target = staging.join(&name);
@@ -93,9 +100,9 @@ async fn save_instance(redis: &Redis, staging: &Path, pending: &Pending) -> Resu
     let info = wait_until_idle(&server).await?;
     info.ensure_current()?;
     let saved = match local_files(&server).await {
-        Some(source) => save_by_file(&server, &info, &source, &target, pending).await?,
+        Some(source) => save_by_file(&server, (&info, &source), &target, pending, clock).await?,
         None => {
-            save_by_replication(&server, &target, pending).await?;
+            save_by_replication(&server, &target, pending, clock).await?;
             true
         }
     };
@@ -133,10 +140,10 @@ async fn wait_until_idle(server: &Connection<'_>) -> Result<Info> {
 /// whether a new save was needed.
 async fn save_by_file(
     server: &Connection<'_>,
-    info: &Info,
-    source: &ServerFiles,
+    (info, source): (&Info, &ServerFiles),
     target: &Path,
     pending: &Pending,
+    clock: &dyn Clock,
 ) -> Result<bool> {
     if let Some((from, to)) = info.unchanged_since_save() {
         match open_save(source, from, to) {
@@ -151,15 +158,19 @@ async fn save_by_file(
             Err(error) => tracing::info!("Redis {}: a new save: {error:#}", server.redis.name),
         }
     }
-    let (from, to) = run_bgsave(server, || pending.count_fork()).await?;
+    let (from, to) = run_bgsave(server, clock, || pending.count_fork()).await?;
     copy(open_save(source, from, to)?, target).await?;
     Ok(true)
 }
 
 /// Makes the instance save into its own file, and waits for the end of the save. Calls `on_fork`
 /// when the instance has forked. Returns the earliest and the latest time at which the save began.
-async fn run_bgsave(server: &Connection<'_>, on_fork: impl FnOnce()) -> Result<(i64, i64)> {
-    let requested = server.clock().await;
+async fn run_bgsave(
+    server: &Connection<'_>,
+    clock: &dyn Clock,
+    on_fork: impl FnOnce(),
+) -> Result<(i64, i64)> {
+    let requested = server.time(clock).await;
     start_bgsave(server).await?;
     on_fork();
     let info = loop {
@@ -180,7 +191,7 @@ async fn run_bgsave(server: &Connection<'_>, on_fork: impl FnOnce()) -> Result<(
 ///
 /// # Errors
 /// If the save fails again.
-pub(super) async fn retry_failed(redis: &Redis) -> Result<()> {
+pub(super) async fn retry_failed(redis: &Redis, clock: &dyn Clock) -> Result<()> {
     let server = Connection::connect(redis).await?;
     let succeeded = server.info().await?.ensure_last_save_succeeded().is_ok();
     if succeeded || local_files(&server).await.is_none() {
@@ -188,7 +199,8 @@ pub(super) async fn retry_failed(redis: &Redis) -> Result<()> {
     }
     let limit = redis.timeout;
     let save = async {
-        wait_until_idle(&server).await.map(drop).and(run_bgsave(&server, || ()).await.map(drop))
+        let idle = wait_until_idle(&server).await.map(drop);
+        idle.and(run_bgsave(&server, clock, || ()).await.map(drop))
     };
     timeout(limit.duration(), save)
         .await
@@ -226,12 +238,13 @@ async fn save_by_replication(
     server: &Connection<'_>,
     target: &Path,
     pending: &Pending,
+    clock: &dyn Clock,
 ) -> Result<()> {
-    let requested = server.clock().await;
+    let requested = server.time(clock).await;
     let transfer = Transfer::start(server, target).await?;
     pending.count_fork();
     transfer.finish().await?;
-    let end = server.clock().await;
+    let end = server.time(clock).await;
     let mut file =
         own::open(target).with_context(|| format!("cannot read {}", target.display()))?;
     ensure_saved_between(&mut file, requested - 1, end)

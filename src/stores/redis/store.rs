@@ -10,8 +10,9 @@ use super::save::Saves;
 use super::{REDIS, preflight, trial, verify};
 use crate::config::Config;
 use crate::finding::Finding;
+use crate::host::clock::Clock;
 use crate::machine::Machine;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::read_json;
 use crate::runs::{Component, Manifest, Part};
 use crate::stores::inspection::Inspection;
@@ -34,8 +35,8 @@ impl Store for RedisStore {
         preflight(config).await
     }
 
-    async fn trial(&self, config: &Config) -> Vec<Finding> {
-        trial(config).await
+    async fn trial(&self, config: &Config, clock: &dyn Clock) -> Vec<Finding> {
+        trial(config, clock).await
     }
 
     fn captured(&self) -> Result<Contribution> {
@@ -62,7 +63,11 @@ impl Store for RedisStore {
         units(config, machine).await
     }
 
-    fn restoration<'a>(&self, config: &'a Config) -> Box<dyn Restoration + 'a> {
-        Box::new(RedisRestoration { config })
+    fn restoration<'a>(
+        &self,
+        config: &'a Config,
+        root: &'a RootDirectory,
+    ) -> Box<dyn Restoration + 'a> {
+        Box::new(RedisRestoration { config, root })
     }
 }

@@ -13,7 +13,7 @@ use rustix::fs::FileType;
 use super::staged::extract;
 use crate::config::Config;
 use crate::host::beneath::Directory;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::notes::note;
 use crate::stores::moves;
 use crate::stores::restoration::plan;
@@ -23,8 +23,8 @@ const NAMED: usize = 50;
 
 /// Extracts the configuration that the restore does not replace, and notes each path whose live
 /// version differs.
-pub fn stage_configuration(config: &Config) -> Result<()> {
-    let plan = plan()?;
+pub fn stage_configuration(config: &Config, root: &RootDirectory) -> Result<()> {
+    let plan = plan(root)?;
     let (Some(snapshot), Some(beside)) = (&plan.files, &plan.beside) else { return Ok(()) };
     let (state, name) = (
         Directory::open(Path::new(paths::STATE))?,
@@ -35,17 +35,18 @@ pub fn stage_configuration(config: &Config) -> Result<()> {
     above.remove(run)?;
     let staged = above.make(run, 0o700)?;
     extract(config, snapshot, &staged, beside.roots.clone())?;
-    for root in &beside.roots {
-        let differences = find_differences(root, &staged)?;
+    for path in &beside.roots {
+        let differences = find_differences(path, &staged)?;
         if !differences.is_empty() {
             // The note names the files only: their content may be secret.
-            note(format!(
+            let words = format!(
                 "{} is not as in the run ({}); the run's version is in {} (compare with 'diff \
                  -r'; --with-config restores it)",
-                root.display(),
+                path.display(),
                 differences.join(", "),
-                beside.directory.join(moves::below(root)).display()
-            ))?;
+                beside.directory.join(moves::below(path)).display()
+            );
+            note(root, words)?;
         }
     }
     Ok(())

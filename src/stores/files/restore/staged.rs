@@ -1,12 +1,12 @@
 //! Extracts the files of the run to the staging directories of the plan.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::config::Config;
 use crate::host::beneath::Directory;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::write_json;
 use crate::systemd::notify;
 use crate::values::RawPath;
@@ -16,8 +16,8 @@ use crate::stores::{extract, moves};
 
 /// Extracts every path of the plan, and records the live paths that are not in the run: the end of
 /// the restore keeps them.
-pub fn stage_files(config: &Config) -> Result<()> {
-    let plan = plan()?;
+pub fn stage_files(config: &Config, root: &RootDirectory) -> Result<()> {
+    let plan = plan(root)?;
     let Some(snapshot) = &plan.files else { return Ok(()) };
     let mut only_here: Vec<PathBuf> = Vec::new();
     for layout in &plan.layouts {
@@ -44,7 +44,7 @@ pub fn stage_files(config: &Config) -> Result<()> {
     };
     only_here.retain(|path| !is_own_directory(path));
     let only_here: Vec<RawPath> = only_here.into_iter().map(RawPath).collect();
-    write_json(Path::new(paths::RESTORE_KEPT), &only_here)
+    write_json(&root.at(paths::RESTORE_KEPT), &only_here)
 }
 
 /// Extracts `paths` of the snapshot to the directory `staged`.

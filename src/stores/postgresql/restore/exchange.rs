@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::sleep;
 
 use crate::config::{Config, Postgresql};
+use crate::paths::RootDirectory;
 use crate::runs::notes::note;
 use crate::runs::restore::{Numbers, RestoreJournal, RestorePlan, StagedDatabase, State};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
@@ -30,12 +31,13 @@ const LOCAL: &str = "SET LOCAL synchronous_commit TO local";
 /// too many connections, a new one may fail.
 pub(super) struct Exchange<'a> {
     postgresql: Option<&'a Postgresql>,
+    root: &'a RootDirectory,
     session: Option<Session>,
 }
 
 impl<'a> Exchange<'a> {
-    pub fn new(config: &'a Config) -> Self {
-        Self { postgresql: config.postgresql.as_ref(), session: None }
+    pub fn new(config: &'a Config, root: &'a RootDirectory) -> Self {
+        Self { postgresql: config.postgresql.as_ref(), root, session: None }
     }
 
     /// Returns the session, and opens one if there is none. `None` if no databases are restored.
@@ -88,6 +90,7 @@ impl<'a> Exchange<'a> {
     /// sessions can change the new databases.
     pub async fn commit(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
+        let root = self.root;
         let globals = read_record(part)?.globals;
         let Some(session) = self.session.as_ref().filter(|_| !plan.databases.is_empty()) else {
             return Ok(());
@@ -117,7 +120,7 @@ impl<'a> Exchange<'a> {
         }
         if let (Some(globals), Some(session)) = (globals, self.session(plan).await?) {
             for database in &plan.databases {
-                restore_properties(session, &globals, database).await;
+                restore_properties(session, &globals, database, root).await;
             }
         }
         Ok(())
@@ -177,7 +180,12 @@ impl<'a> Exchange<'a> {
 
 /// Restores the settings, privileges and template flag of a database that is in place. Notes what
 /// fails: that is no reason to undo the restore.
-async fn restore_properties(session: &Session, globals: &Globals, database: &StagedDatabase) {
+async fn restore_properties(
+    session: &Session,
+    globals: &Globals,
+    database: &StagedDatabase,
+    root: &RootDirectory,
+) {
     let name = &database.database.name;
     let mut failed = globals.restore_properties(session, name).await.unwrap_or_else(|error| {
         vec![format!("the settings and privileges of database '{name}' are incomplete: {error:#}")]
@@ -189,7 +197,7 @@ async fn restore_properties(session: &Session, globals: &Globals, database: &Sta
         failed.push(format!("database '{name}' is not a template any more: {error:#}"));
     }
     for failure in failed {
-        if let Err(error) = note(failure) {
+        if let Err(error) = note(root, failure) {
             tracing::warn!("{error:#}");
         }
     }

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::dumps::read_record;
 use crate::config::Config;
+use crate::paths::RootDirectory;
 use crate::runs::notes::note;
 use crate::runs::restore::RestorePlan;
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
@@ -13,15 +14,20 @@ use crate::stores::postgresql::quoting::identifier;
 const GLOBALS: &str = "globals.sql";
 
 /// Notes the tablespaces that this server does not have, and what the run of an old version lacks.
-pub(super) async fn note_differences(config: &Config, plan: &RestorePlan) -> Result<()> {
+pub(super) async fn note_differences(
+    config: &Config,
+    root: &RootDirectory,
+    plan: &RestorePlan,
+) -> Result<()> {
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else {
         return Ok(());
     };
     let Some(globals) = read_record(part)?.globals else {
-        return note(format!(
+        let words = format!(
             "this run was made by an older gitlab-backup: missing roles, and the settings and privileges of the databases, are not restored; they \
              are in the file {GLOBALS} beside the dumps ('restore --into DIR --only postgresql' extracts it)"
-        ));
+        );
+        return note(root, words);
     };
     let session = Client::restoring(postgresql)?.connect_ending_blockers(MAINTENANCE).await?;
     let missing: Vec<String> =
@@ -29,8 +35,9 @@ pub(super) async fn note_differences(config: &Config, plan: &RestorePlan) -> Res
     if missing.is_empty() {
         return Ok(());
     }
-    note(format!(
+    let words = format!(
         "this server has no tablespace {}: everything is in the default tablespace of its database ('ALTER TABLE … SET TABLESPACE' moves it)",
         missing.join(", ")
-    ))
+    );
+    note(root, words)
 }

@@ -9,11 +9,12 @@ use super::dumps::loading_user;
 use crate::config::Config;
 use crate::paths::RootDirectory;
 use crate::runs::restore::{Leftover, RestoreJournal, StagedDatabase, Thing};
-use crate::runs::{Database, Manifest, Part};
+use crate::runs::{Database, Manifest};
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
 use crate::stores::postgresql::session::Session;
 use crate::stores::postgresql::versions::major;
 use crate::stores::postgresql::{POSTGRESQL, sandbox};
+use crate::stores::restoration::Asked;
 
 /// How many characters of a database's name the name of the staged database starts with. PostgreSQL
 /// allows 63 in all.
@@ -23,9 +24,10 @@ const NAME_MAX: usize = 40;
 /// staged and of the replaced databases.
 pub(super) async fn plan(
     config: &Config,
-    manifest: &Manifest,
-    part: &Part,
+    root: &RootDirectory,
+    asked: &Asked<'_>,
 ) -> Result<Vec<StagedDatabase>> {
+    let Asked { manifest, part, .. } = *asked;
     let postgresql = config
         .postgresql
         .as_ref()
@@ -42,8 +44,8 @@ pub(super) async fn plan(
     ensure_new_enough(&session, manifest)?;
     let names = manifest.databases.iter().map(|database| &database.name);
     ensure_no_prepared(&session, names).await?;
-    let staged = choose_names(manifest)?;
-    ensure_names_free(&session, &staged).await?;
+    let staged = choose_names(manifest, root)?;
+    ensure_names_free(&session, &staged, root).await?;
     if sandbox::is_needed(&session).await? {
         sandbox::ensure_can_connect(&client, &session, loading_user(postgresql)).await?;
     }
@@ -76,8 +78,8 @@ fn ensure_new_enough(session: &Session, manifest: &Manifest) -> Result<()> {
 
 /// Chooses names for the staged and the replaced databases that are different from each other, and
 /// from those of databases that an earlier restore could not drop.
-fn choose_names(manifest: &Manifest) -> Result<Vec<StagedDatabase>> {
-    let leftovers = Leftover::load(&RootDirectory::host())?;
+fn choose_names(manifest: &Manifest, root: &RootDirectory) -> Result<Vec<StagedDatabase>> {
+    let leftovers = Leftover::load(root)?;
     let is_leftover = |name: &String| {
         leftovers
             .iter()
@@ -113,11 +115,14 @@ fn choose_names(manifest: &Manifest) -> Result<Vec<StagedDatabase>> {
 }
 
 /// Fails if there is a database with one of the names that no restore has created.
-async fn ensure_names_free(session: &Session, staged: &[StagedDatabase]) -> Result<()> {
+async fn ensure_names_free(
+    session: &Session,
+    staged: &[StagedDatabase],
+    root: &RootDirectory,
+) -> Result<()> {
     // The databases of an unfinished restore are removed before the names are used again.
-    let unfinished = RestoreJournal::load(&RootDirectory::host())?
-        .map(|journal| journal.plan.databases)
-        .unwrap_or_default();
+    let unfinished =
+        RestoreJournal::load(root)?.map(|journal| journal.plan.databases).unwrap_or_default();
     let is_unfinished = |name: &String| {
         unfinished.iter().any(|database| [&database.staged, &database.replaced].contains(&name))
     };

@@ -45,6 +45,7 @@ const EXCESS_RIGHTS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN L
 /// If the server refuses a statement. The error quotes the server's message.
 pub(super) async fn rehearse(
     config: &Config,
+    root: &RootDirectory,
     part: &Part,
     planned: &[StagedDatabase],
 ) -> Result<()> {
@@ -54,15 +55,21 @@ pub(super) async fn rehearse(
     notify::status("rehearsing the load of the databases, without their data");
     let admin = Client::loading(postgresql)?;
     let session = admin.connect_ending_blockers(MAINTENANCE).await?;
-    check_role(&admin, &session, planned).await?;
+    check_role(&admin, &session, planned, root).await?;
     let result = create_all(config, postgresql, part, planned, (&admin, &session)).await;
-    let cleared = clear(planned, &session).await.context("cannot clean up after the rehearsal");
+    let cleared =
+        clear(planned, &session, root).await.context("cannot clean up after the rehearsal");
     result.and(cleared)
 }
 
 /// Fails if the role cannot create databases, or cannot replace one of the planned ones. Notes
 /// rights that it should not have.
-async fn check_role(admin: &Client, session: &Session, planned: &[StagedDatabase]) -> Result<()> {
+async fn check_role(
+    admin: &Client,
+    session: &Session,
+    planned: &[StagedDatabase],
+    root: &RootDirectory,
+) -> Result<()> {
     let live: Vec<&str> = planned.iter().map(|database| database.database.name.as_str()).collect();
     let foreign: Vec<String> = session.column(OF_OTHERS, &[&live]).await?;
     ensure!(
@@ -77,12 +84,13 @@ async fn check_role(admin: &Client, session: &Session, planned: &[StagedDatabase
     );
     let excess: Vec<String> = session.column(EXCESS_RIGHTS, &[]).await?;
     if !excess.is_empty() {
-        note(format!(
+        let words = format!(
             "role '{}' is not a superuser and loads the dumps itself, so code of the databases has its rights ({}): name a role in [postgresql] restore-user \
              that has CREATEDB and is a member of the databases' owners, and nothing more",
             admin.login.config.user,
             excess.join(", ")
-        ))?;
+        );
+        note(root, words)?;
     }
     Ok(())
 }
@@ -135,7 +143,7 @@ async fn create_all(
 
 /// Removes the temporary databases, the extracted dumps, and the role, if no unfinished restore
 /// needs the role.
-async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
+async fn clear(planned: &[StagedDatabase], session: &Session, root: &RootDirectory) -> Result<()> {
     for database in planned {
         drop_marked(session, &rehearsal_name(database)).await?;
     }
@@ -143,7 +151,7 @@ async fn clear(planned: &[StagedDatabase], session: &Session) -> Result<()> {
     if above.look(Path::new(&name))?.is_some() {
         above.remove(&name)?;
     }
-    match (sandbox::is_needed(session).await?, RestoreJournal::load(&RootDirectory::host())?) {
+    match (sandbox::is_needed(session).await?, RestoreJournal::load(root)?) {
         (false, _) => Ok(()),
         (true, None) => sandbox::drop_role(session).await,
         (true, Some(_)) => sandbox::lock_out(session).await,

@@ -10,6 +10,7 @@ use tokio::time::interval;
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::process;
+use crate::paths::RootDirectory;
 use crate::runs::Database;
 use crate::runs::restore::StagedDatabase;
 use crate::stores::postgresql::client::{Client, MAINTENANCE};
@@ -26,8 +27,8 @@ use super::dumps::{loading_user, read_record};
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Creates the missing roles, and loads each database under its temporary name.
-pub async fn load(config: &Config) -> Result<()> {
-    let plan = plan()?;
+pub async fn load(config: &Config, root: &RootDirectory) -> Result<()> {
+    let plan = plan(root)?;
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else {
         return Ok(());
     };

@@ -6,24 +6,24 @@ use anyhow::{Context, Result, bail, ensure};
 use super::unit::{find_unit, unfinished_instances};
 use crate::config::{Config, Redis};
 use crate::paths::RootDirectory;
-use crate::runs::Manifest;
-use crate::runs::restore::{Places, Request, StagedRedis};
+use crate::runs::restore::{Places, StagedRedis};
 use crate::stores::redis::connection::{Connection, describe_address};
 use crate::stores::redis::server_files::{ServerFiles, ensure_plain_name, ensure_writable};
+use crate::stores::restoration::Asked;
 use crate::systemd::ServiceManager;
 
 /// Plans the restore of every instance of the run, except those that the request skips.
 pub(super) async fn plan_instances(
     config: &Config,
-    request: &Request,
-    manifest: &Manifest,
-    manager: &dyn ServiceManager,
+    root: &RootDirectory,
+    asked: &Asked<'_>,
 ) -> Result<Vec<StagedRedis>> {
+    let Asked { request, manifest, manager, .. } = *asked;
     let names = manifest.versions.iter().filter_map(|component| {
         Some((component.name.strip_prefix("redis-")?, component.version.as_str()))
     });
     // An interrupted restore may have left a server down. Its plan has what the server would say.
-    let known = unfinished_instances(&RootDirectory::host())?;
+    let known = unfinished_instances(root)?;
     let mut staged = Vec::new();
     let mut failures = Vec::new();
     for (name, version) in
