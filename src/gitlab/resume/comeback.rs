@@ -29,8 +29,8 @@ struct Attempts {
     count: u32,
     /// The earliest time of the next attempt.
     next: Instant,
-    /// The job of the last attempt.
-    job: u32,
+    /// The job of the last attempt, until its end is known.
+    job: Option<u32>,
 }
 
 /// The state of a unit, as far as resume must act on it.
@@ -58,7 +58,7 @@ pub(super) struct Comeback<'a> {
     stopping: HashMap<String, Instant>,
     /// The units that have run since: a later stop is not part of the window.
     ran: HashSet<String>,
-    /// The units of `ran` that are down again, since when.
+    /// The units that were started and are down again, since when.
     gone: HashMap<String, Instant>,
     /// The units whose start was cancelled. Whether they were stopped or restarted shows when they
     /// are settled.
@@ -170,9 +170,12 @@ impl<'a> Comeback<'a> {
             ActiveState::Inactive | ActiveState::Failed if !state.has_job() => UnitComeback::Down,
             _ => UnitComeback::Changing,
         };
-        let is_undecided = self.cancelled.contains(unit) || is_down && self.may_be_admin_stop(unit);
         match progress {
-            UnitComeback::Down if is_undecided => UnitComeback::Changing,
+            UnitComeback::Down
+                if self.cancelled.contains(unit) || is_down && self.may_be_admin_stop(unit) =>
+            {
+                UnitComeback::Changing
+            }
             other => other,
         }
     }
@@ -194,10 +197,12 @@ impl<'a> Comeback<'a> {
         })
     }
 
-    /// Whether a unit that has run went down so recently that the signal of an admin's stop may
-    /// still arrive.
+    /// Whether a unit that has run, or whose start has ended unnoticed, went down so recently that
+    /// the signal of an admin's stop may still arrive: a state may be read before the signals of the
+    /// jobs that led to it.
     fn may_be_admin_stop(&mut self, unit: &str) -> bool {
-        if !self.ran.contains(unit) {
+        let has_open_job = self.attempts.get(unit).is_some_and(|attempts| attempts.job.is_some());
+        if !has_open_job && !self.ran.contains(unit) {
             return false;
         }
         let since = *self.gone.entry(unit.to_owned()).or_insert_with(Instant::now);
@@ -220,12 +225,13 @@ impl<'a> Comeback<'a> {
             return Ok(());
         }
         let job = match self.queue_start(paused).await {
-            Ok(job) => job,
+            Ok(job) => Some(job),
             Err(error) => {
                 tracing::warn!(unit, attempt, "{error:#}");
-                0
+                None
             }
         };
+        self.gone.remove(unit);
         let delay = (RETRY_FIRST * 2u32.saturating_pow(attempt)).min(RETRY_MOST);
         let attempts = Attempts { count: attempt + 1, next: Instant::now() + delay, job };
         self.attempts.insert(unit.clone(), attempts);
@@ -267,7 +273,7 @@ impl<'a> Comeback<'a> {
             if !self.units.iter().any(|paused| paused.unit == unit) {
                 continue;
             }
-            let is_own = self.attempts.get(&unit).is_some_and(|attempts| attempts.job == id);
+            let is_own = self.end_attempt(&unit, id);
             match result.as_str() {
                 "canceled" if is_own => drop(self.cancelled.insert(unit)),
                 "done" => self.handle_done(&unit, is_own).await?,
@@ -285,6 +291,12 @@ impl<'a> Comeback<'a> {
             self.cancelled.remove(&unit);
         }
         Ok(())
+    }
+
+    /// Notes that a job has ended. Returns whether it was the last attempt to start the unit.
+    fn end_attempt(&mut self, unit: &str, job: u32) -> bool {
+        let attempts = self.attempts.get_mut(unit);
+        attempts.is_some_and(|attempts| attempts.job.take_if(|own| *own == job).is_some())
     }
 
     /// Handles a successful job: the start by resume, or another job, such as an admin's stop.
