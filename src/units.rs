@@ -8,6 +8,7 @@ pub mod plan;
 pub mod render;
 mod row;
 mod rows;
+mod table;
 pub mod text;
 mod unit;
 
