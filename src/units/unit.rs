@@ -1,5 +1,5 @@
-//! The list of all units. A unit is added by one line here, with its row, which says everything else
-//! (`rows/`).
+//! The list of all units. A unit is added by one line here, with its row, which says everything
+//! else (`rows/`).
 
 use crate::config::Stage;
 

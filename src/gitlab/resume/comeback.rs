@@ -198,8 +198,8 @@ impl<'a> Comeback<'a> {
     }
 
     /// Whether a unit that has run, or whose start has ended unnoticed, went down so recently that
-    /// the signal of an admin's stop may still arrive: a state may be read before the signals of the
-    /// jobs that led to it.
+    /// the signal of an admin's stop may still arrive: a state may be read before the signals of
+    /// the jobs that led to it.
     fn may_be_admin_stop(&mut self, unit: &str) -> bool {
         let has_open_job = self.attempts.get(unit).is_some_and(|attempts| attempts.job.is_some());
         if !has_open_job && !self.ran.contains(unit) {
