@@ -1,12 +1,16 @@
 //! The program as it is called, on a tree of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
+mod quick_repository;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
 use assert_cmd::Command;
+use gitlab_backup::config::EngineName;
+use quick_repository::PASSWORD;
 use tempfile::TempDir;
 
 /// A host's tree with the units of a source installation and this configuration.
@@ -161,7 +165,7 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
         path("password")
     );
     fs::write(path("config.toml"), config).unwrap();
-    fs::write(path("password"), "old\n").unwrap();
+    fs::write(path("password"), PASSWORD).unwrap();
     let call = |words: &[&str]| {
         Command::cargo_bin("gitlab-backup")
             .unwrap()
@@ -179,7 +183,7 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
             .env("RESTIC_PASSWORD", password);
         command.output().unwrap().status.success()
     };
-    assert!(restic("old", &["init"]));
+    quick_repository::create(EngineName::Restic, &place.path().join("repository"));
     let only = call(&["show"]);
     assert!(String::from_utf8_lossy(&only.stdout).contains("the only key"), "{only:?}");
     assert!(call(&["add", "--new-password-file", &path("spare")]).status.success());
@@ -204,10 +208,10 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
     assert!(rotated.status.success(), "{rotated:?}");
     let new = fs::read_to_string(path("password")).unwrap();
     assert!(
-        new.trim() != "old"
+        new.trim() != PASSWORD
             && restic(new.trim(), &["cat", "config"])
             && restic(spare.trim(), &["cat", "config"])
-            && !restic("old", &["cat", "config"])
+            && !restic(PASSWORD, &["cat", "config"])
     );
     let shown = String::from_utf8(call(&["show"]).stdout).unwrap();
     let id = |mark: &str| {

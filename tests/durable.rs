@@ -3,9 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)] // tests
 
+mod quick_repository;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use gitlab_backup::config::EngineName;
+use quick_repository::PASSWORD;
 
 /// The calls with which a program creates, renames, removes and syncs files, in their order.
 struct Calls(Vec<String>);
@@ -142,14 +147,8 @@ fn a_new_key_is_on_disk_before_the_old_one_is_removed() {
     let at = |name: &str| place.path().join(name);
     let repository = at("repository");
     fs::write(at("config.toml"), configuration(&repository, &at("password"))).unwrap();
-    fs::write(at("password"), "old\n").unwrap();
-    let made = Command::new("restic")
-        .args(["--no-cache", "init"])
-        .env("RESTIC_REPOSITORY", &repository)
-        .env("RESTIC_PASSWORD", "old")
-        .output()
-        .expect("restic cannot be run");
-    assert!(made.status.success(), "{made:?}");
+    fs::write(at("password"), PASSWORD).unwrap();
+    quick_repository::create(EngineName::Restic, &repository);
     let config = at("config.toml").display().to_string();
 
     let spare = at("spare").display().to_string();

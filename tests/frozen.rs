@@ -288,23 +288,23 @@ fn nothing_fools_it() {
 /// names is copied once.
 #[test]
 fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
-    const SIZE: u64 = 64 << 20;
+    let length = (size(16, 64) << 20) as u64;
     let mut lab = Lab::new();
     old(&lab.root.join("settled"), "settled");
     let seen = lab.first_pass(|| {});
     let (first, second) = (lab.root.join("first"), lab.root.join("second"));
     let file = File::create(&first).unwrap();
-    file.set_len(SIZE).unwrap();
-    file.write_all_at(&[b'x'; 4096], SIZE / 2).unwrap();
+    file.set_len(length).unwrap();
+    file.write_all_at(&[b'x'; 4096], length / 2).unwrap();
     file.sync_all().unwrap();
     fs::hard_link(&first, &second).unwrap();
     let ends = lab.root.join("ends");
     let file = File::create(&ends).unwrap();
-    file.set_len(SIZE).unwrap();
+    file.set_len(length).unwrap();
     file.write_all_at(b"begin", 0).unwrap();
-    file.write_all_at(b"end", SIZE - 3).unwrap();
+    file.write_all_at(b"end", length - 3).unwrap();
     file.sync_all().unwrap();
-    File::create(lab.root.join("hole")).unwrap().set_len(SIZE).unwrap();
+    File::create(lab.root.join("hole")).unwrap().set_len(length).unwrap();
     let on_disk: u64 = [&first, &ends, &lab.root.join("settled")]
         .iter()
         .map(|path| path.metadata().unwrap().blocks() * 512)
@@ -444,7 +444,9 @@ fn a_view_is_the_same_when_it_is_read_again() {
 fn a_directory_of_any_depth_is_captured() {
     let mut lab = Lab::new();
     let mut here = Directory::open(&lab.root).unwrap();
-    for level in 0..1700 {
+    // A path may be 4,095 bytes long.
+    let levels = size(1100, 1700);
+    for level in 0..levels {
         here.create(OsStr::new("f"), 0o644).unwrap();
         if level % 10 == 0 {
             here.make(OsStr::new("z"), 0o755).unwrap();
@@ -453,17 +455,17 @@ fn a_directory_of_any_depth_is_captured() {
     }
     drop(here);
     let seen = lab.first_pass_settled(settled_now(), || ());
-    assert_eq!(seen.roots[0].tree.count(), 1 + 1700 * 2 + 170);
+    assert_eq!(seen.roots[0].tree.count(), 1 + levels * 2 + levels / 10);
     let (view, _staging) = lab.capture(seen, How::Copy);
-    let deepest: PathBuf = (0..1699).map(|_| "d").chain(["f"]).collect();
+    let deepest: PathBuf = (1..levels).map(|_| "d").chain(["f"]).collect();
     assert_eq!(view.roots[0].tree.get(&deepest).unwrap().unwrap().content, Content::Seen);
     let path = lab.directory.path().join("view");
     view.save(&path).unwrap();
     assert_eq!(View::load(&path).unwrap().unwrap(), view);
     let stored = lab.store("files", &["presync"], view, Tolerance::None).unwrap();
     let mut files = 0;
-    lab.engine.list(&stored.snapshot, &mut |_, size| files += u32::from(size.is_some())).unwrap();
-    assert_eq!(files, 1700);
+    lab.engine.list(&stored.snapshot, &mut |_, size| files += usize::from(size.is_some())).unwrap();
+    assert_eq!(files, levels);
     let target = tempfile::tempdir_in(lab.directory.path()).unwrap();
     lab.engine.extract(&stored.snapshot, target.path(), &[]).unwrap();
     let laid = target.path().join(lab.root.strip_prefix("/").unwrap());
@@ -515,7 +517,7 @@ fn what_is_too_deep_for_a_path_is_left_out_and_told() {
     let lab = Lab::new();
     old(&lab.root.join("beside"), "content");
     let mut here = Directory::open(&lab.root).unwrap();
-    for _ in 0..3000 {
+    for _ in 0..size(1100, 3000) {
         here = here.make(OsStr::new("deep"), 0o755).unwrap();
         here.create(OsStr::new("file"), 0o644).unwrap();
     }

@@ -4,7 +4,7 @@
 
 mod quick_repository;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -753,6 +753,46 @@ fn a_new_password_is_for_a_place_where_nothing_is() {
     assert!(error.contains("is the password its own?"), "{error}");
     let error = ensure_none("rest:http://127.0.0.1:1/".to_owned()).unwrap_err();
     assert!(error.contains("it cannot be reached"), "{error}");
+}
+
+/// What the tests copy is what the engines create: the same files and directories, with the same
+/// modes. `UPDATE_REPOSITORIES=1` records it again.
+#[test]
+fn a_quick_repository_is_like_one_that_the_engine_creates() {
+    let entries = |place: &Place| -> BTreeSet<(PathBuf, u32)> {
+        let root = place.path("repository");
+        let entries = inventory_of(&root, Path::new(""));
+        let key = |path: &Path| path.parent() == Some(Path::new("keys"));
+        let named = |path: PathBuf| if key(&path) { "keys/KEY".into() } else { path };
+        entries.into_iter().map(|(path, mode)| (named(path), mode)).collect()
+    };
+    for name in BOTH {
+        let (quick, real) = (Place::new(), Place::new());
+        real.made_with_real_key(name);
+        let expected = entries(&real);
+        if std::env::var_os("UPDATE_REPOSITORIES").is_some() {
+            quick_repository::record(name, &real.path("repository"));
+        }
+        quick.made(name).probe().unwrap();
+        let actual = entries(&quick);
+        let differing: Vec<_> = actual.symmetric_difference(&expected).collect();
+        assert!(differing.is_empty(), "{name:?}: {differing:?}");
+    }
+}
+
+/// The paths below `root` and their modes.
+fn inventory_of(root: &Path, below: &Path) -> Vec<(PathBuf, u32)> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(root.join(below)).unwrap() {
+        let entry = entry.unwrap();
+        let path = below.join(entry.file_name());
+        let metadata = entry.metadata().unwrap();
+        if metadata.is_dir() {
+            entries.extend(inventory_of(root, &path));
+        }
+        entries.push((path, metadata.mode()));
+    }
+    entries
 }
 
 /// A directory with keys and data is no place for a new repository, and none to be emptied.

@@ -18,8 +18,8 @@ use crate::host::process;
 
 /// How long a server may take until it answers: it may have to read a large file first.
 const START_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long a server may take to end before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take to end before it is killed. Shorter in the test that waits for it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// Between two looks at a server that is starting or stopping.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How many bytes at the end of a server's log are read.
