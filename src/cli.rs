@@ -45,7 +45,7 @@ enum Command {
     /// Write the units, reload systemd, and enable and start the timer. Can be repeated.
     Install(install::InstallArgs),
     /// Remove what install wrote. The configuration, the password and the repository stay.
-    Uninstall(install::Place),
+    Uninstall(install::Installation),
     /// Start a backup, or join the running one, and follow it to its end.
     Run {
         /// Start a backup and return. Fails with exit code 4 if one is running.
@@ -185,11 +185,11 @@ async fn dispatch(cli: Cli) -> Result<()> {
         }
         Command::Generate(args) => generate::generate(&load(&slash)?, &args),
         Command::Install(args) => {
-            let source = Host::new(&args.place.root).path(&file);
-            let config = Config::load(&source, &Host::new(&args.place.root))?;
+            let source = Host::new(&args.installation.root).path(&file);
+            let config = Config::load(&source, &Host::new(&args.installation.root))?;
             install::install(Config { source: file, ..config }, &args).await
         }
-        Command::Uninstall(place) => install::uninstall(&place).await,
+        Command::Uninstall(installation) => install::uninstall(&installation).await,
         Command::Run { no_wait, json } => run::run(no_wait, json).await,
         Command::Status { json } => status::status(json).await,
         Command::List { host, json } => list::list(&for_repository()?, host.as_deref(), json),

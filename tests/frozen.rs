@@ -455,7 +455,8 @@ fn a_directory_of_any_depth_is_captured() {
     }
     drop(here);
     let seen = lab.first_pass_settled(settled_now(), || ());
-    assert_eq!(seen.roots[0].tree.count(), 1 + levels * 2 + levels / 10);
+    let entries = 1 + levels * 2 + levels / 10;
+    assert_eq!(seen.roots[0].tree.count(), entries as u64);
     let (view, _staging) = lab.capture(seen, How::Copy);
     let deepest: PathBuf = (1..levels).map(|_| "d").chain(["f"]).collect();
     assert_eq!(view.roots[0].tree.get(&deepest).unwrap().unwrap().content, Content::Seen);

@@ -42,7 +42,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Where and when units are installed or removed: the options of `uninstall`.
 #[derive(Debug, Args)]
-pub struct Place {
+pub struct Installation {
     /// Use DIR as the root directory, and do not contact the running systemd.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
@@ -51,7 +51,7 @@ pub struct Place {
     pub wait: bool,
 }
 
-impl Place {
+impl Installation {
     /// Whether this is the running host.
     fn is_live(&self) -> bool {
         self.root == Path::new("/")
@@ -63,7 +63,7 @@ impl Place {
 pub struct InstallArgs {
     /// The root directory, and whether to wait.
     #[command(flatten)]
-    pub place: Place,
+    pub installation: Installation,
     /// Do not enable or start the timer.
     #[arg(long)]
     pub no_enable: bool,
@@ -86,7 +86,7 @@ impl Changes {
 /// Writes the units that `config` needs, removes those that it no longer needs, and enables the
 /// timers.
 pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
-    let live = args.place.is_live();
+    let live = args.installation.is_live();
     ensure!(!live || !remedy::is_nixos(), "{}", NIXOS);
     let manager = if live { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
@@ -94,14 +94,14 @@ pub async fn install(config: Config, args: &InstallArgs) -> Result<()> {
     }
     let program = program(args.program.as_deref())?;
     let files = units::generate(&config, &program)?;
-    let host = Host::new(&args.place.root);
+    let host = Host::new(&args.installation.root);
     let directory = host.path(installed::DIRECTORY);
     own::make(&directory)?;
     ensure_replaceable(&directory, &files)?;
     if let Some(manager) = &manager
         && !installed::find_differing(&directory, &files)?.is_empty()
     {
-        wait_until_idle(manager, (!args.place.wait).then_some(WAIT)).await?;
+        wait_until_idle(manager, (!args.installation.wait).then_some(WAIT)).await?;
     }
     let timers: Vec<String> = Plan::new(&config).timers().iter().map(ToString::to_string).collect();
     let known: Vec<&String> =
@@ -231,12 +231,12 @@ async fn enable(
 }
 
 /// Removes what `install` wrote, except the password and the repository.
-pub async fn uninstall(place: &Place) -> Result<()> {
-    ensure!(!place.is_live() || !remedy::is_nixos(), "{}", NIXOS);
-    let directory = Host::new(&place.root).path(installed::DIRECTORY);
-    let manager = if place.is_live() { Some(Manager::connect().await?) } else { None };
+pub async fn uninstall(installation: &Installation) -> Result<()> {
+    ensure!(!installation.is_live() || !remedy::is_nixos(), "{}", NIXOS);
+    let directory = Host::new(&installation.root).path(installed::DIRECTORY);
+    let manager = if installation.is_live() { Some(Manager::connect().await?) } else { None };
     if let Some(manager) = &manager {
-        wait_until_idle(manager, (!place.wait).then_some(WAIT)).await?;
+        wait_until_idle(manager, (!installation.wait).then_some(WAIT)).await?;
         if let Some(why) = RestoreJournal::half_way(&RootDirectory::host()) {
             bail!("{why}");
         }
@@ -253,8 +253,8 @@ pub async fn uninstall(place: &Place) -> Result<()> {
     let mut changes = Changes::default();
     remove(&directory, |_| true, &mut changes)?;
     // A later installation starts with its own calendars.
-    own::remove(Host::new(&place.root).path(paths::CALENDARS))?;
-    let sysusers = Host::new(&place.root).path(SYSUSERS);
+    own::remove(Host::new(&installation.root).path(paths::CALENDARS))?;
+    let sysusers = Host::new(&installation.root).path(SYSUSERS);
     if sysusers.exists() && installed::is_ours(&sysusers) {
         own::remove(&sysusers)?;
         changes.add("removed", &sysusers);

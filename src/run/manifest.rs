@@ -15,7 +15,7 @@ use crate::run::settings;
 use crate::runs::record::{read_json, write_json};
 use crate::runs::{Component, Manifest, Newest, Part, Record};
 use crate::stores;
-use crate::stores::files::{self, PRESYNC, Target};
+use crate::stores::files::{self, PRESYNC, PartDestination};
 use crate::values::RunId;
 
 /// The file with GitLab's version, of each layout.
@@ -32,8 +32,8 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
     let record = Record::current(root)?
         .context("no run is going on: this helper is started by its unit only")?;
     let engine = open::in_run(config)?;
-    let target = Target { engine: &*engine, root };
-    files::record_part(root, &settings::store(config, target)?)?;
+    let destination = PartDestination { engine: &*engine, root };
+    files::record_part(root, &settings::store(config, destination)?)?;
     let parts = read_parts(root)?;
     let mut versions = vec![
         component("gitlab-backup", env!("CARGO_PKG_VERSION")),
@@ -66,7 +66,7 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
         after: newest_run(root),
     };
     write_json(Path::new(paths::MANIFEST), &manifest)?;
-    files::store_live(config, target, MANIFEST, &[paths::MANIFEST.into()])?;
+    files::store_live(config, destination, MANIFEST, &[paths::MANIFEST.into()])?;
     remove_first_passes(&*engine, &manifest.host)
 }
 

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::host::own;
 use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
-use crate::stores::files::{self, Target, permissions, record_left_out};
+use crate::stores::files::{self, PartDestination, permissions, record_left_out};
 
 /// The name of the part.
 const SETTINGS: &str = "settings";
@@ -19,8 +19,8 @@ const SIZE: u64 = 1 << 20;
 /// Stores the configuration file and, if it is in the standard directory, the other files there.
 /// Secrets that the configuration names are left out: if the repository held its own password, an
 /// admin could overlook that a copy must be kept elsewhere.
-pub(crate) fn store(config: &Config, target: Target<'_>) -> Result<Part> {
-    files::store_live(config, target, SETTINGS, &list_files(config, target.root)?)
+pub(crate) fn store(config: &Config, destination: PartDestination<'_>) -> Result<Part> {
+    files::store_live(config, destination, SETTINGS, &list_files(config, destination.root)?)
 }
 
 /// Lists the files to store, and records the entries of the directory that are left out.

@@ -52,7 +52,7 @@ pub const PRESYNC: &str = "presync";
 
 /// Where a part of the run in progress is stored, and where that is recorded.
 #[derive(Clone, Copy)]
-pub(crate) struct Target<'a> {
+pub(crate) struct PartDestination<'a> {
     /// The repository.
     pub engine: &'a dyn Engine,
     /// The root directory.
@@ -69,7 +69,7 @@ fn current_run(root: &RootDirectory) -> Result<RunId> {
 /// Stores the live files at `paths` as part `name` of the run in progress.
 pub(crate) fn store_live(
     config: &Config,
-    target: Target<'_>,
+    destination: PartDestination<'_>,
     name: &str,
     paths: &[PathBuf],
 ) -> Result<Part> {
@@ -78,21 +78,28 @@ pub(crate) fn store_live(
         FILES => (&config.files.exclude, patience::SHORT),
         _ => (&[], patience::LONG),
     };
-    store_part(target, name, &[name], Files::Live { paths, exclude }, Tolerance::None, patience)
-        .map(|(part, _)| part)
+    store_part(
+        destination,
+        name,
+        &[name],
+        Files::Live { paths, exclude },
+        Tolerance::None,
+        patience,
+    )
+    .map(|(part, _)| part)
 }
 
 /// Stores `files` as part `name` of the run in progress, and records the paths that the engine had
 /// to leave out. `parents` are the parts whose latest snapshots can be the parent of this one.
 fn store_part(
-    target: Target<'_>,
+    destination: PartDestination<'_>,
     name: &str,
     parents: &[&str],
     files: Files<'_>,
     tolerance: Tolerance,
     patience: Duration,
 ) -> Result<(Part, Stored)> {
-    let Target { engine, root } = target;
+    let PartDestination { engine, root } = destination;
     let run = current_run(root)?;
     let host = host::name();
     let paths = files.paths();

@@ -16,7 +16,7 @@ use crate::systemd::notify;
 use crate::volume;
 
 use super::{
-    CapturePlan, FILES, PRESYNC, Target, Way, is_recorded, record_left_out, record_part,
+    CapturePlan, FILES, PRESYNC, PartDestination, Way, is_recorded, record_left_out, record_part,
     record_skipped, store_live, store_part,
 };
 
@@ -30,7 +30,7 @@ pub fn store_files_and_dumps(config: &Config, root: &RootDirectory, dumped: &[&s
     let mut engine = None;
     if config.files.command.is_none() && !is_recorded(root, FILES) {
         let engine = engine.insert(open::in_run(config)?);
-        store_view(config, Target { engine: &**engine, root })?;
+        store_view(config, PartDestination { engine: &**engine, root })?;
     } else if config.files.command.is_none() && CapturePlan::current()?.is_live() {
         record_gaps_of_live_files(config, root)?;
     }
@@ -43,7 +43,10 @@ pub fn store_files_and_dumps(config: &Config, root: &RootDirectory, dumped: &[&s
             engine = Some(open::in_run(config)?);
         }
         let Some(engine) = &engine else { continue };
-        record_part(root, &store_live(config, Target { engine: &**engine, root }, name, &[path])?)?;
+        record_part(
+            root,
+            &store_live(config, PartDestination { engine: &**engine, root }, name, &[path])?,
+        )?;
     }
     Ok(())
 }
@@ -81,12 +84,12 @@ fn record_links_outside(config: &Config, root: &RootDirectory, view: &View) -> R
 
 /// Stores the frozen view as the files' part. If a snapshot turns out to be damaged afterwards, the
 /// stored part is forgotten again.
-fn store_view(config: &Config, target: Target<'_>) -> Result<()> {
+fn store_view(config: &Config, destination: PartDestination<'_>) -> Result<()> {
     let plan = CapturePlan::current()?;
-    let view = complete_view(config, target.root, &plan)?;
-    record_links_outside(config, target.root, &view)?;
+    let view = complete_view(config, destination.root, &plan)?;
+    record_links_outside(config, destination.root, &view)?;
     let stored = store_part(
-        target,
+        destination,
         FILES,
         parents(config, &plan),
         Files::Frozen(view),
@@ -98,10 +101,10 @@ fn store_view(config: &Config, target: Target<'_>) -> Result<()> {
         volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).ensure_intact(snapshot)
     });
     if let Err(error) = intact {
-        target.engine.forget(&[part.snapshot], patience::LONG)?;
+        destination.engine.forget(&[part.snapshot], patience::LONG)?;
         return Err(error);
     }
-    record_part(target.root, &part)
+    record_part(destination.root, &part)
 }
 
 /// The view that the window wrote, completed by a walk of the mounted snapshots.

@@ -15,7 +15,7 @@ use crate::open;
 use crate::paths::{self, RootDirectory};
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, Target, record_part, record_skipped, store_live};
+use super::{CapturePlan, FILES, PartDestination, record_part, record_skipped, store_live};
 
 /// Captures the files in the window. Notifies systemd as soon as the window may close, and writes
 /// the view after that.
@@ -26,8 +26,8 @@ pub fn capture(config: &Config, root: &RootDirectory) -> Result<()> {
     let plan = CapturePlan::current()?;
     if plan.is_live() {
         let engine = open::in_run(config)?;
-        let target = Target { engine: &*engine, root };
-        record_part(root, &store_live(config, target, FILES, &config.files.paths)?)?;
+        let destination = PartDestination { engine: &*engine, root };
+        record_part(root, &store_live(config, destination, FILES, &config.files.paths)?)?;
         notify::ready("stored");
         return Ok(());
     }

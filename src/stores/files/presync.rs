@@ -18,7 +18,7 @@ use crate::runs::budget::Ahead;
 use crate::runs::record::write_json;
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, PRESYNC, Target, store_part};
+use super::{CapturePlan, FILES, PRESYNC, PartDestination, store_part};
 
 /// The measurements of a first pass, from which the length of the window is estimated.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -79,9 +79,9 @@ pub fn presync(config: &Config, base: Base<'_>) -> Result<()> {
 /// they are read.
 fn store(config: &Config, root: &RootDirectory, files: Files<'_>) -> Result<Stored> {
     let engine = open::in_run(config)?;
-    let (target, parents) = (Target { engine: &*engine, root }, [FILES, PRESYNC]);
+    let (destination, parents) = (PartDestination { engine: &*engine, root }, [FILES, PRESYNC]);
     let (_, stored) =
-        store_part(target, PRESYNC, &parents, files, Tolerance::Changing, patience::LONG)?;
+        store_part(destination, PRESYNC, &parents, files, Tolerance::Changing, patience::LONG)?;
     Ok(stored)
 }
 
