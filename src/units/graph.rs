@@ -9,7 +9,10 @@ use anyhow::Result;
 
 use crate::config::{Config, Stage};
 
-use super::{Plan, Unit, UnitFile, generate};
+use super::{Plan, UnitFile, generate};
+
+/// The target that stops the whole system.
+const SHUTDOWN: &str = "shutdown.target";
 
 /// The language of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +75,8 @@ pub fn graph(config: &Config, program: &Path, format: Format) -> Result<String> 
     })
 }
 
-/// The clusters: a run, each of its stages, a restore, and last the units of GitLab and the system.
+/// The clusters: a run, each of its stages, what is independent of runs, a restore, and last the
+/// units of GitLab and the system.
 fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
     let plan = Plan::new(config);
     let stages = [
@@ -83,13 +87,13 @@ fn clusters(config: &Config, files: &[UnitFile]) -> Vec<(String, Vec<String>)> {
     ];
     let mut clusters: Vec<(String, Vec<String>)> = Vec::new();
     for (stage, name) in stages {
-        let members = plan.members(stage);
-        if !members.is_empty() {
-            let units =
-                [Unit::Stage(stage)].into_iter().chain(members).map(|unit| unit.to_string());
-            clusters.push((name.to_owned(), units.collect()));
+        let units: Vec<String> = plan.stage(stage).iter().map(ToString::to_string).collect();
+        if !units.is_empty() {
+            clusters.push((name.to_owned(), units));
         }
     }
+    let alone: Vec<String> = plan.alone().map(|unit| unit.to_string()).collect();
+    clusters.push(("independent of runs".to_owned(), alone));
     let known: BTreeSet<String> = clusters.iter().flat_map(|(_, units)| units.clone()).collect();
     let rest = || files.iter().map(|file| file.name.clone()).filter(|name| !known.contains(name));
     let is_restore = |name: &String| name.starts_with("gitlab-backup-restore");
@@ -109,7 +113,9 @@ fn ties(file: &UnitFile) -> Vec<(String, String, Tie)> {
     for (tie, directive, ..) in Tie::ALL {
         let values =
             file.content.lines().filter_map(|line| line.strip_prefix(directive)?.strip_prefix('='));
-        for name in values.flat_map(str::split_whitespace) {
+        // Every unit conflicts with a shutdown, usually without saying so.
+        let others = values.flat_map(str::split_whitespace).filter(|name| *name != SHUTDOWN);
+        for name in others {
             if !found.iter().any(|(_, to, _)| to == name) {
                 found.push((file.name.clone(), name.to_owned(), tie));
             }

@@ -47,7 +47,7 @@ impl<'a> Plan<'a> {
 
     /// The timers with a calendar: those that are no part of a run.
     pub fn timers(&self) -> Vec<Unit> {
-        let free = self.units_at(When::Start).chain(self.units_at(When::Alone));
+        let free = self.units_at(When::Start).chain(self.alone());
         free.filter(|unit| unit.row().name.ends_with(".timer")).collect()
     }
 
@@ -62,13 +62,13 @@ impl<'a> Plan<'a> {
             .chain(stages)
             .chain(self.units_at(When::End))
             .chain(restore)
-            .chain(self.units_at(When::Alone))
+            .chain(self.alone())
             .collect()
     }
 
     /// The target of `stage` and all units that belong to the stage; empty if the run has no such
     /// stage.
-    fn stage(&self, stage: Stage) -> Vec<Unit> {
+    pub(super) fn stage(&self, stage: Stage) -> Vec<Unit> {
         let members = self.members(stage);
         if members.is_empty() {
             return members;
@@ -79,6 +79,11 @@ impl<'a> Plan<'a> {
             .chain(members)
             .chain(self.units_at(When::Behind(stage)))
             .collect()
+    }
+
+    /// The units that are independent of runs.
+    pub(super) fn alone(&self) -> impl Iterator<Item = Unit> {
+        self.units_at(When::Alone)
     }
 
     /// The steps in the window of a restore, each after those that it is ordered after.

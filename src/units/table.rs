@@ -39,7 +39,10 @@ impl fmt::Display for Unit {
         let name = self.row().name;
         match self {
             Self::Step(given) | Self::Proxy(given) => f.write_str(&name.replace("{}", given)),
-            _ => f.write_str(name),
+            _ => {
+                debug_assert!(!name.contains("{}"), "{name} is the name of several units");
+                f.write_str(name)
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use self::jobs::Job;
 pub use self::jobs::Type as JobType;
 use self::unit::{DEPENDENCIES, Unit};
-pub use self::unit::{File, Process, Program, Script, program};
+pub use self::unit::{File, Process, Program, Script, Type, program};
 
 /// The initial CLOCK_MONOTONIC, because 0 means never.
 const UPTIME: u64 = 1_000_000;

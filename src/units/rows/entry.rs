@@ -32,7 +32,7 @@ pub const CALENDAR: Row = Row {
     needed: always,
     text: |renderer, _| {
         Calendar {
-            exec: calendar_command(renderer),
+            exec: calendar_command(renderer)?,
             sandbox: Sandbox { bus: false, ..renderer.sandbox("") },
         }
         .render()
@@ -47,16 +47,20 @@ struct Calendar {
 }
 
 /// The command line with the calendar of each timer.
-fn calendar_command(renderer: &Renderer<'_>) -> Text {
+fn calendar_command(renderer: &Renderer<'_>) -> askama::Result<Text> {
     let config = renderer.config;
-    let of = |timer: &Unit| match timer {
-        Unit::VerifyTimer => config.verify.calendar.as_deref().unwrap_or_default(),
-        _ => config.schedule.calendar.as_str(),
-    };
-    let timers = renderer.plan.timers();
-    let words: Vec<String> = timers.iter().map(|timer| format!("{timer}={}", of(timer))).collect();
-    let words = ["calendar"].into_iter().chain(words.iter().map(String::as_str));
-    renderer.helper(&words.collect::<Vec<_>>())
+    let mut words = vec!["calendar".to_owned()];
+    for timer in renderer.plan.timers() {
+        let calendar = match timer {
+            Unit::Timer => Some(config.schedule.calendar.as_str()),
+            Unit::VerifyTimer => config.verify.calendar.as_deref(),
+            _ => None,
+        };
+        let calendar =
+            calendar.ok_or_else(|| askama::Error::custom(format!("{timer} has no calendar")))?;
+        words.push(format!("{timer}={calendar}"));
+    }
+    Ok(renderer.helper(&words.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 pub const TARGET: Row = Row {

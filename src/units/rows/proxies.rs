@@ -26,7 +26,7 @@ pub const PROXY: Row = Row {
         let named = |proxy: &&Proxy| matches!(unit, Unit::Proxy(name) if *name == proxy.name);
         match renderer.config.gitlab.proxies.iter().find(named) {
             Some(proxy) => service(renderer, proxy).render(),
-            None => Ok(String::new()),
+            None => Err(askama::Error::custom(format!("{unit} is not configured"))),
         }
     },
 };

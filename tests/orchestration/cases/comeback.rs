@@ -71,6 +71,20 @@ cases! {
             host.assert_back(&[]);
         }
     };
+    a_slow_start_of_a_unit_that_was_down_at_any_time: async {
+        for delay in 0..60 {
+            let host = Host::new("").await;
+            host.systemd.admin_stops(SIDEKIQ);
+            host.wait_until(|host| !host.systemd.is_active(SIDEKIQ)).await;
+            host.takes(SIDEKIQ, 3.0);
+            host.begin();
+            tokio::time::sleep(Duration::from_millis(29 * delay)).await;
+            host.systemd.admin_starts(SIDEKIQ);
+            host.end().await;
+            host.wait_until(|host| host.systemd.is_active(SIDEKIQ)).await;
+            host.assert_back(&[]);
+        }
+    };
     a_start_that_takes_too_long_leaves_gitlab_alone: async {
         let host = Host::new("[gitlab]\nsettle = \"1s\"\n").await;
         host.takes(PUMA, 20.0);
@@ -137,7 +151,9 @@ cases! {
     a_unit_ends_by_itself_each_time: async {
         let host = Host::new("").await;
         host.systemd.script(MAILROOM, |script| script.main = crate::systemd::program(|_| async { 0 }));
-        host.systemd.file(MAILROOM, |file| file.restart = (false, false));
+        host.systemd.file(MAILROOM, |file| {
+            (file.restart, file.kind) = ((false, false), crate::systemd::Type::Oneshot);
+        });
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
         host.assert_back(&[MAILROOM]);
