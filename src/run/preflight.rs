@@ -188,7 +188,7 @@ fn ensure_state_directory(root: &RootDirectory) -> Result<()> {
 /// have left in it.
 fn prepare_repository(config: &Config, base: Base<'_>) -> Result<String> {
     let Base { clock, root, .. } = base;
-    let engine = open::in_run(config)?;
+    let engine = open::in_run(config, root)?;
     let location = &config.repository.location;
     open::exists(config, root, &*engine)?;
     // `init` also opens an existing repository. Opening it twice would cost a second key
