@@ -134,7 +134,7 @@ async fn check_units(
         Ok(format!("version {version}"))
     };
     let version = Finding::of("systemd", version.await);
-    let mut findings = vec![version, installed::check(config, manager).await];
+    let mut findings = vec![version, installed::check(config, root, manager).await];
     let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {
