@@ -101,7 +101,7 @@ pub trait Volumes {
 }
 
 /// The operations on volumes of this kind. `lvm_size` is the size of a classic LVM snapshot, in the
-/// notation of lvcreate(8).
+/// notation of lvcreate(8). The mount points are below `root`.
 pub fn volumes(kind: VolumeKind, lvm_size: &str, root: &RootDirectory) -> Box<dyn Volumes> {
     match kind {
         VolumeKind::Btrfs => Box::new(btrfs::Btrfs { mounts: root.at(paths::VOLUMES) }),
