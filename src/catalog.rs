@@ -226,7 +226,7 @@ fn lost_its_manifest(host: &str, run: &RunId, root: &RootDirectory) -> Option<St
         format!(
             "part '{MANIFEST}' of run {run} is gone (if that was meant, remove {}/{run}.json, and \
              the next prune removes what is left)",
-            paths::RUNS
+            root.at(paths::RUNS).display()
         )
     })
 }
@@ -308,6 +308,7 @@ fn read_manifest<'a>(
         Some(read) => read,
         None => reader.insert(engine.reader()?),
     };
+    // A path in the snapshot, not of this host.
     let bytes = read(&snapshot.id, Path::new(paths::MANIFEST))?;
     let manifest = serde_json::from_slice(&bytes)
         .with_context(|| format!("the manifest of run {} is damaged", snapshot.run))?;

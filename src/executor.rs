@@ -119,8 +119,9 @@ async fn claim_window(
     if let Some(message) = running_other(manager, kind).await? {
         bail!(message);
     }
+    let dumps = base.root.at(paths::STAGING);
     let environment =
-        format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, paths::STAGING);
+        format!("GITLAB_BACKUP_RUN_ID={}\nGITLAB_BACKUP_DUMPS={}\n", record.id, dumps.display());
     durable::write(&base.root.at(paths::ENVIRONMENT), 0o600, environment)
 }
 

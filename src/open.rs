@@ -16,8 +16,8 @@ use crate::units::render::credential;
 use crate::values::SecretSource;
 
 /// Opens the repository for a unit of a run. The key is kept for the later units of the run.
-pub(crate) fn in_run(config: &Config) -> Result<Box<dyn Engine>> {
-    open(config, Some(Path::new(paths::REPOSITORY_KEY)))
+pub(crate) fn in_run(config: &Config, root: &RootDirectory) -> Result<Box<dyn Engine>> {
+    open(config, Some(&root.at(paths::REPOSITORY_KEY)))
 }
 
 /// Opens the repository for a command. Nothing is kept.

@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::host::mounts;
+use crate::paths::{self, RootDirectory};
 use crate::values::RunId;
 
 pub use crate::host::mounts::{Mount, seen as mounts};
@@ -100,10 +101,10 @@ pub trait Volumes {
 }
 
 /// The operations on volumes of this kind. `lvm_size` is the size of a classic LVM snapshot, in the
-/// notation of lvcreate(8).
-pub fn volumes(kind: VolumeKind, lvm_size: &str) -> Box<dyn Volumes> {
+/// notation of lvcreate(8). The mount points are below `root`.
+pub fn volumes(kind: VolumeKind, lvm_size: &str, root: &RootDirectory) -> Box<dyn Volumes> {
     match kind {
-        VolumeKind::Btrfs => Box::new(btrfs::Btrfs),
+        VolumeKind::Btrfs => Box::new(btrfs::Btrfs { mounts: root.at(paths::VOLUMES) }),
         VolumeKind::Lvm => Box::new(lvm::Lvm { size: lvm_size.to_owned() }),
         VolumeKind::Zfs => Box::new(zfs::Zfs::default()),
     }

@@ -1,6 +1,7 @@
 //! Imports point one way. The layers are the list in src/README.md, from the top down: a module
 //! uses what stands on lines below its own. And only the commands name the host: all other code
-//! takes the root directory, the clock and the service manager as parameters.
+//! takes the root directory, the clock and the service manager as parameters, and the program's own
+//! files lie below that root directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -118,29 +119,92 @@ const HOST: [&str; 8] = [
 const NAMES_THE_HOST: [&str; 5] =
     ["commands/", "main.rs", "host/clock.rs", "machine.rs", "systemd"];
 
+/// The code of `text`: without comments and without the tests at its end. Its lines keep their
+/// numbers.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
+    let lines = code.lines().map(|line| match line.trim_start().starts_with("//") {
+        true => "",
+        false => line,
+    });
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 /// The lines of `text` that name the host, with their numbers. The tests at its end may.
 fn naming_the_host(text: &str) -> Vec<String> {
-    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
-    let lines = (1..).zip(code.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"));
-    let named = lines.filter_map(|(number, line)| {
+    let code = code(text);
+    let named = (1..).zip(code.lines()).filter_map(|(number, line)| {
         let name = HOST.into_iter().find(|name| line.contains(name))?;
         Some(format!("line {number}: {name}"))
     });
     named.collect()
 }
 
-#[test]
-fn only_the_commands_name_the_host() {
+/// The code that may use a path of `paths.rs` as it is, and not below a root directory.
+const NOT_BELOW_THE_ROOT: [(&str, &str); 10] = [
+    // A path in a snapshot of the repository: the same for every host and root directory.
+    ("catalog.rs", "Path::new(paths::MANIFEST)"),
+    ("run/manifest.rs", "&[paths::MANIFEST.into()]"),
+    // What an option or a key of the configuration is if it is not given. The commands open it.
+    ("cli.rs", "default_value = paths::CONFIG"),
+    ("config/validate/repository.rs", "SecretSource::File(PathBuf::from(paths::PASSWORD))"),
+    // Compared with what the configuration says, and opened by nobody.
+    ("host/remedy.rs", "&[paths::PASSWORD_ON_NIXOS]"),
+    ("host/remedy.rs", "&[paths::PASSWORD, paths::PASSWORD_ON_NIXOS]"),
+    ("host/secret.rs", "use crate::paths::TMP;"),
+    // Compared with the end of a path, which is below any root directory.
+    ("runs/record.rs", "relative(paths::STATE)"),
+    ("runs/record.rs", "relative(paths::PAUSED)"),
+    ("runs/record.rs", "relative(paths::RESTORE_JOURNAL)"),
+];
+
+/// The directories of the program's own files. Only `paths.rs` spells them.
+const OWN: [&str; 3] = ["\"/var/lib/gitlab-backup", "\"/run/gitlab-backup", "\"/etc/gitlab-backup"];
+
+/// The paths of the program's own files in `text` that do not go through `RootDirectory::at`, with
+/// their lines.
+fn beside_the_root(text: &str) -> Vec<String> {
+    let code = code(text);
+    let line = |at: usize| code[..at].matches('\n').count() + 1;
+    let mut found = Vec::new();
+    for (at, module) in code.match_indices("paths::") {
+        let (before, rest) = (&code[..at], &code[at + module.len()..]);
+        // The names that are imported, or the one that is used.
+        let names = match rest.strip_prefix('{') {
+            Some(group) => group.split('}').next().unwrap_or_default(),
+            None => rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap(),
+        };
+        let before = before.trim_end_matches("crate::").trim_end();
+        let names = names.split(',').map(str::trim).filter(|name| {
+            // The constants are paths; the others are `RootDirectory` and `self`.
+            !name.is_empty() && !name.contains(char::is_lowercase) && !before.ends_with(".at(")
+        });
+        found.extend(names.map(|name| format!("line {}: paths::{name}", line(at))));
+    }
+    for own in OWN {
+        found.extend(code.match_indices(own).map(|(at, _)| format!("line {}: {own}", line(at))));
+    }
+    found
+}
+
+/// The files of the program, except those of tests, such as stores/moves/tests.rs: the path below
+/// `src` of each, and its text.
+fn sources() -> Vec<(String, String)> {
     let mut found = Vec::new();
     files(&source(""), &mut found);
-    let mut problems = Vec::new();
-    for path in found {
+    let named = found.into_iter().map(|path| {
         let name = path.strip_prefix(source("")).unwrap().to_str().unwrap().to_owned();
-        // A file of tests, such as stores/moves/tests.rs, may as well.
-        let may = name.ends_with("/tests.rs")
-            || NAMES_THE_HOST.iter().any(|allowed| name.starts_with(allowed));
-        if !may {
-            let lines = naming_the_host(&fs::read_to_string(&path).unwrap());
+        (name, fs::read_to_string(&path).unwrap())
+    });
+    named.filter(|(name, _)| !name.ends_with("/tests.rs")).collect()
+}
+
+#[test]
+fn only_the_commands_name_the_host() {
+    let mut problems = Vec::new();
+    for (name, text) in sources() {
+        if !NAMES_THE_HOST.iter().any(|allowed| name.starts_with(allowed)) {
+            let lines = naming_the_host(&text);
             problems.extend(lines.into_iter().map(|line| format!("src/{name}, {line}")));
         }
     }
@@ -148,6 +212,28 @@ fn only_the_commands_name_the_host() {
         problems.is_empty(),
         "take the root directory, the clock or the service manager as a parameter \
          (src/machine.rs): {}",
+        problems.join("; ")
+    );
+}
+
+#[test]
+fn own_files_are_below_the_root_directory() {
+    // The units name the files for systemd, which has no other root directory.
+    const AS_ON_THE_HOST: [&str; 3] = ["commands/", "units", "paths.rs"];
+    let mut problems = Vec::new();
+    for (name, mut text) in sources() {
+        for (_, allowed) in NOT_BELOW_THE_ROOT.iter().filter(|(file, _)| *file == name) {
+            assert!(text.contains(allowed), "src/{name} has no {allowed} any more: unlist it");
+            text = text.replacen(allowed, "", 1);
+        }
+        if !AS_ON_THE_HOST.iter().any(|allowed| name.starts_with(allowed)) {
+            let lines = beside_the_root(&text);
+            problems.extend(lines.into_iter().map(|line| format!("src/{name}, {line}")));
+        }
+    }
+    assert!(
+        problems.is_empty(),
+        "name a file of this program by root.at(paths::NAME) (src/paths.rs): {}",
         problems.join("; ")
     );
 }
@@ -162,6 +248,24 @@ fn a_name_of_the_host_is_seen() {
         ("fn f() {}\n\n#[cfg(test)]\nmod tests {\n    Base::host(root)\n}\n", 0),
     ] {
         assert_eq!(naming_the_host(text).len(), count, "{text}");
+    }
+}
+
+#[test]
+fn a_file_beside_the_root_directory_is_seen() {
+    for (text, count) in [
+        ("write_json(Path::new(paths::FREEZE), &plan)?;\n", 1),
+        ("own::remove(paths::CLONES)\n", 1),
+        ("View::load(\n    crate::paths::SEEN.as_ref(),\n)\n", 1),
+        ("for path in [paths::STAGING, paths::REPOSITORY_KEY] {}\n", 2),
+        ("use crate::paths::SEEN;\n", 1),
+        ("use crate::paths::{self, FROZEN, RootDirectory, SEEN};\n", 2),
+        ("own::remove(\"/run/gitlab-backup/freeze.json\")\n", 1),
+        ("use crate::paths::{self, RootDirectory};\nuse crate::paths::RootDirectory;\n", 0),
+        ("base.root.at(paths::PASS);\nroot\n    .at(\n        crate::paths::PARTS,\n    )\n", 0),
+        ("// As in paths::SEEN.\n\n#[cfg(test)]\nmod tests {\n    paths::SEEN\n}\n", 0),
+    ] {
+        assert_eq!(beside_the_root(text).len(), count, "{text}");
     }
 }
 

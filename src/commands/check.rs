@@ -66,7 +66,8 @@ async fn findings(config: &Config) -> Vec<Finding> {
     findings.extend(permissions::findings(config));
     findings.extend(accounts(config));
     findings.extend(half_restored().await);
-    let preflight = preflight::host(config, &RootDirectory::host(), Manager::connect).await;
+    let root = &RootDirectory::host();
+    let preflight = preflight::host(config, root, Manager::connect).await;
     // Each check that needs D-Bus would wait for the same timeout.
     if !preflight.iter().any(|finding| finding.what == "systemd" && finding.is_wrong()) {
         findings.extend(
@@ -85,7 +86,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
     }
     if !mounted::is_among(&preflight) {
         findings.extend(links::findings(config));
-        findings.extend(files::explain_capture(config));
+        findings.extend(files::explain_capture(config, root));
     }
     findings.extend(preflight);
     findings.extend(proxy::findings(config).await);

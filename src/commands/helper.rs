@@ -220,8 +220,8 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::CheckPostgresql => check_postgresql(&config()?).await,
         Helper::Fsplan => files::plan_capture(&config()?, root),
         Helper::Presync => files::presync(&config()?, base),
-        Helper::Fssnapshot(BracketCommand::Begin) => fssnapshot::begin(&config()?),
-        Helper::Fssnapshot(BracketCommand::End) => fssnapshot::end(),
+        Helper::Fssnapshot(BracketCommand::Begin) => fssnapshot::begin(&config()?, root),
+        Helper::Fssnapshot(BracketCommand::End) => fssnapshot::end(root),
         Helper::Pause { alone } => pause::begin(&alone, root, connect).await,
         Helper::Unpause => pause::end(start_unit_later).await,
         Helper::Window { stopped } => open_window(&config()?, stopped).await,
@@ -233,11 +233,11 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Proxies(BracketCommand::Begin) => proxy::adopt(&config()?, root, connect).await,
         Helper::Proxies(BracketCommand::End) => proxy::end_adoption(root),
         Helper::ProxiesDown => proxy::ensure_all_down(&config()?).await,
-        Helper::Pgsnapshot => postgresql::hold(&config()?, connect).await,
-        Helper::Redis => redis::save(&config()?, base.clock).await,
+        Helper::Pgsnapshot => postgresql::hold(&config()?, root, connect).await,
+        Helper::Redis => redis::save(&config()?, base).await,
         Helper::FilesLive => files::capture(&config()?, root),
         Helper::Resume => resume::resume(&settings(file), base, connect).await,
-        Helper::Postgresql => postgresql::dump(&config()?).await,
+        Helper::Postgresql => postgresql::dump(&config()?, root).await,
         Helper::Files => files::store_files_and_dumps(&config()?, root, &stores::dumped()),
         Helper::Manifest => manifest::write(&config()?, base),
         Helper::Prune => prune::prune(&config()?, base).await,
@@ -248,7 +248,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Extract { snapshot, target, paths } => {
             // `restore --into` also works on a host without GitLab.
             let config = Config::load_for_repository(&source(file), &Host::new("/"))?;
-            extract::extract(&config, &snapshot, &target, &paths)
+            extract::extract(&config, root, &snapshot, &target, &paths)
         }
         Helper::Confine(_) => bail!("'confine' must be handled before the runtime is started"),
     }

@@ -133,7 +133,7 @@ impl Watch<'_> {
     pub(super) async fn started_within(&mut self, window: &UnitState, unit: &str) -> anyhow::Error {
         // The job of the start may be among the signals not handled yet.
         let _ = self.handle_jobs().await;
-        let origin = origin(self.machine.manager, unit, &self.queued).await;
+        let origin = origin(self.machine.manager, self.machine.root, unit, &self.queued).await;
         let reason = format!("{unit} was started{origin} in the window, which closed it");
         Failed::new(window, reason).into()
     }

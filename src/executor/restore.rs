@@ -27,8 +27,8 @@ pub async fn restore<M: ServiceManager>(
     let started = clock.now();
     let mut record = Record::begin(request.run.clone().unwrap_or_else(|| run_id(started)), started);
     record.save(root, Kind::Restore)?;
-    for stale in [paths::RESTORE_NOTES, paths::RESTORE_PLAN] {
-        own::remove(root.at(stale))?;
+    for stale in [root.at(paths::RESTORE_NOTES), root.at(paths::RESTORE_PLAN)] {
+        own::remove(stale)?;
     }
     milestone::begun(base.journal, Kind::Restore, &record);
     let manager = connect().await?;

@@ -62,13 +62,12 @@ fn processes(root: &RootDirectory, group: &str) -> Vec<String> {
     if group.is_empty() {
         return Vec::new();
     }
-    [paths::CGROUP, "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
+    let all = root.at(paths::CGROUP);
+    [all.clone(), all.join("systemd"), all.join("unified")]
         .iter()
         .filter_map(|hierarchy| {
-            own::read_text(
-                root.at(hierarchy).join(group.trim_start_matches('/')).join("cgroup.procs"),
-            )
-            .ok()
+            let group = hierarchy.join(group.trim_start_matches('/'));
+            own::read_text(group.join("cgroup.procs")).ok()
         })
         .flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>())
         .collect()

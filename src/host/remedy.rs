@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::paths;
 
-/// The file that exists on NixOS only.
+/// The file that exists on NixOS only. Looked for at the real host, see src/README.md.
 const NIXOS: &str = "/etc/NIXOS";
 
 /// Whether this is NixOS.

@@ -56,7 +56,7 @@ async fn plan<M: ServiceManager>(
     root: &RootDirectory,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<RestorePlan> {
-    let engine = open::in_run(config)?;
+    let engine = open::in_run(config, root)?;
     let catalog = Catalog::read_afresh(&*engine, Whose::Run(run), root, run)?;
     let run = catalog.find(run)?;
     let manifest = &run.manifest;

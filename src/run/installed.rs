@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::config::Config;
 use crate::finding::Finding;
 use crate::host::{own, process, remedy};
+use crate::paths::RootDirectory;
 use crate::systemd::ServiceManager;
 use crate::units::render::HEADER;
 use crate::units::{self, Restore, Unit, UnitFile};
@@ -24,13 +25,17 @@ const WHAT: &str = "units";
 
 /// Compares the installed units with those that the configuration needs, and asks systemd whether
 /// it has read them.
-pub async fn check(config: &Config, manager: &dyn ServiceManager) -> Finding {
-    compare(config, manager).await.unwrap_or_else(|error| Finding::of(WHAT, Err(error)))
+pub async fn check(config: &Config, root: &RootDirectory, manager: &dyn ServiceManager) -> Finding {
+    compare(config, root, manager).await.unwrap_or_else(|error| Finding::of(WHAT, Err(error)))
 }
 
-async fn compare(config: &Config, manager: &dyn ServiceManager) -> Result<Finding> {
-    let files = generate_expected(config)?;
-    let directory = Path::new(DIRECTORY);
+async fn compare(
+    config: &Config,
+    root: &RootDirectory,
+    manager: &dyn ServiceManager,
+) -> Result<Finding> {
+    let directory = &root.at(DIRECTORY);
+    let files = generate_expected(config, directory)?;
     if !files.iter().any(|file| directory.join(&file.name).exists()) {
         let words = format!("they are not installed: '{}'", remedy::install());
         return Ok(Finding::warning(WHAT, words));
@@ -64,35 +69,35 @@ async fn compare(config: &Config, manager: &dyn ServiceManager) -> Result<Findin
         let words = format!("masked, and so not started: {}", dispensable.join(" "));
         Finding::warning(WHAT, words)
     } else {
-        Finding::of(WHAT, Ok(format!("{} in {DIRECTORY}", files.len())))
+        Finding::of(WHAT, Ok(format!("{} in {}", files.len(), directory.display())))
     })
 }
 
 /// Generates the units that the configuration needs. Paths of the configuration and of this program
-/// are written as in the installed units if they lead to the same files.
-fn generate_expected(config: &Config) -> Result<Vec<UnitFile>> {
+/// are written as in the units in `directory` if they lead to the same files.
+fn generate_expected(config: &Config, directory: &Path) -> Result<Vec<UnitFile>> {
     // On NixOS the configuration in /etc is a link, and the units name the target of the link.
     let resolved = config.source.canonicalize().map(|source| Config { source, ..config.clone() });
-    let config =
-        resolved.as_ref().ok().filter(|resolved| is_named_by_units(resolved)).unwrap_or(config);
+    let named = |resolved: &&Config| is_named_by_units(resolved, directory);
+    let config = resolved.as_ref().ok().filter(named).unwrap_or(config);
     let this_program = std::env::current_exe().context("cannot find this program's own path")?;
     // The units may call a link to this program, or a wrapper of it.
-    let installed = program_of_units().filter(|program| process::is_own(program));
+    let installed = program_of_units(directory).filter(|program| process::is_own(program));
     units::generate(config, &installed.unwrap_or(this_program))
 }
 
 /// The program that the installed units call.
-fn program_of_units() -> Option<PathBuf> {
-    let content = own::read_text(Path::new(DIRECTORY).join(Unit::Run.to_string())).ok()?;
+fn program_of_units(directory: &Path) -> Option<PathBuf> {
+    let content = own::read_text(directory.join(Unit::Run.to_string())).ok()?;
     let words = content.lines().find_map(|line| line.strip_prefix("ExecStart="))?;
     let program = words.trim_start_matches([':', '"']).split(['"', ' ']).next()?;
     Some(program.into())
 }
 
 /// Whether the installed units name this configuration file.
-fn is_named_by_units(config: &Config) -> bool {
+fn is_named_by_units(config: &Config, directory: &Path) -> bool {
     let source = config.source.to_string_lossy();
-    let run = Path::new(DIRECTORY).join(Unit::Run.to_string());
+    let run = directory.join(Unit::Run.to_string());
     own::read_text(run).is_ok_and(|content| content.contains(&format!("\"{source}\"")))
 }
 

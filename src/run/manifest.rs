@@ -31,7 +31,7 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
     let Base { clock, root, .. } = base;
     let record = Record::current(root)?
         .context("no run is going on: this helper is started by its unit only")?;
-    let engine = open::in_run(config)?;
+    let engine = open::in_run(config, root)?;
     let destination = PartDestination { engine: &*engine, root };
     files::record_part(root, &settings::store(config, destination)?)?;
     let parts = read_parts(root)?;
@@ -46,7 +46,7 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
             parts.iter().any(|part| part.name == name),
             "part '{name}' is missing: the run is not complete"
         );
-        let captured = store.captured()?;
+        let captured = store.captured(root)?;
         files::record_left_out(root, captured.left_out.iter())?;
         versions.extend(captured.versions);
         databases.extend(captured.databases);
@@ -65,7 +65,8 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
         databases,
         after: newest_run(root),
     };
-    write_json(Path::new(paths::MANIFEST), &manifest)?;
+    write_json(&root.at(paths::MANIFEST), &manifest)?;
+    // Also its path in the snapshot, where the catalog reads it: not below the root directory.
     files::store_live(config, destination, MANIFEST, &[paths::MANIFEST.into()])?;
     remove_first_passes(&*engine, &manifest.host)
 }

@@ -134,7 +134,7 @@ async fn check_units(
         Ok(format!("version {version}"))
     };
     let version = Finding::of("systemd", version.await);
-    let mut findings = vec![version, installed::check(config, manager).await];
+    let mut findings = vec![version, installed::check(config, root, manager).await];
     let mut missing = Vec::new();
     for writer in &config.gitlab.writers {
         match manager.state(writer.as_str()).await {
@@ -188,7 +188,7 @@ fn ensure_state_directory(root: &RootDirectory) -> Result<()> {
 /// have left in it.
 fn prepare_repository(config: &Config, base: Base<'_>) -> Result<String> {
     let Base { clock, root, .. } = base;
-    let engine = open::in_run(config)?;
+    let engine = open::in_run(config, root)?;
     let location = &config.repository.location;
     open::exists(config, root, &*engine)?;
     // `init` also opens an existing repository. Opening it twice would cost a second key

@@ -293,7 +293,7 @@ pub async fn prune(config: &Config, base: Base<'_>) -> Result<()> {
     if Record::current(root)?.is_none_or(|record| record.outcome != Outcome::Complete) {
         bail!("the run is not complete: nothing is pruned");
     }
-    let engine = open::in_run(config)?;
+    let engine = open::in_run(config, root)?;
     let catalog = Catalog::read(&*engine, Whose::Own, root)?;
     let plan = plan(&config.retention, &catalog, clock.now())?;
     match plan.doubt() {

@@ -30,7 +30,8 @@ fn list_files(config: &Config, root: &RootDirectory) -> Result<Vec<PathBuf>> {
     let source = own::canonical(&config.source)
         .with_context(|| format!("cannot find {}", config.source.display()))?;
     let mut files = vec![source];
-    let directory = Path::new(paths::CONFIG).parent().unwrap_or(Path::new("/"));
+    let standard = root.at(paths::CONFIG);
+    let directory = standard.parent().unwrap_or(Path::new("/"));
     if config.source.parent() == Some(directory) {
         let secrets = permissions::secrets(config);
         for entry in own::entries(directory)

@@ -23,11 +23,10 @@ pub fn create(config: Result<Config>, root: &RootDirectory) -> Result<()> {
 
 /// Removes the staging area and the cached key of the repository.
 pub fn remove(root: &RootDirectory) -> Result<()> {
-    [paths::REPOSITORY_KEY, paths::STAGING].into_iter().try_for_each(|path| {
-        match Directory::of(&root.at(path)) {
-            Err(error) if beneath::is_missing(&error) => Ok(()),
-            // Other accounts have written there, so the trees can be of any depth.
-            place => place.and_then(|(directory, name)| directory.remove(&name)),
-        }
+    let own = [root.at(paths::REPOSITORY_KEY), root.at(paths::STAGING)];
+    own.iter().try_for_each(|path| match Directory::of(path) {
+        Err(error) if beneath::is_missing(&error) => Ok(()),
+        // Other accounts have written there, so the trees can be of any depth.
+        place => place.and_then(|(directory, name)| directory.remove(&name)),
     })
 }

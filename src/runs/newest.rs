@@ -59,7 +59,7 @@ impl Newest {
              mounted? If it is gone for good, or elsewhere on purpose, remove {}, and a new one \
              is made",
             newest.run,
-            paths::NEWEST_RUN
+            root.at(paths::NEWEST_RUN).display()
         ))
     }
 }

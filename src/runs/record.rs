@@ -196,12 +196,13 @@ impl Record {
     /// cannot be read, and leaves it out.
     pub fn all(root: &RootDirectory, now: Timestamp) -> Result<Vec<Self>> {
         let mut records = Vec::new();
-        let entries = match own::entries(root.at(paths::RUNS)) {
+        let directory = root.at(paths::RUNS);
+        let entries = match own::entries(&directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(records),
             Err(error) => {
                 return Err(error)
-                    .with_context(|| format!("cannot list {} (as root?)", paths::RUNS));
+                    .with_context(|| format!("cannot list {} (as root?)", directory.display()));
             }
         };
         for entry in entries {

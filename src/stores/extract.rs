@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::config::Config;
 use crate::host::process;
 use crate::open;
+use crate::paths::RootDirectory;
 
 /// Extracts `paths` of `snapshot` (everything if there are none) below `target`, in a child
 /// process.
@@ -31,10 +32,16 @@ pub fn in_child(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf
 }
 
 /// Extracts in this process: this is what the child of [`in_child`] runs.
-pub fn extract(config: &Config, snapshot: &str, target: &Path, paths: &[PathBuf]) -> Result<()> {
+pub fn extract(
+    config: &Config,
+    root: &RootDirectory,
+    snapshot: &str,
+    target: &Path,
+    paths: &[PathBuf],
+) -> Result<()> {
     // The units of a run share a key: deriving it from the password takes half a second each time.
     let engine = if std::env::var_os("GITLAB_BACKUP_RUN_ID").is_some() {
-        open::in_run(config)?
+        open::in_run(config, root)?
     } else {
         open::outside(config)?
     };

@@ -25,11 +25,11 @@ mod verify;
 pub(crate) mod versions;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::Database;
 
 use globals::Globals;
@@ -77,10 +77,15 @@ struct SnapshotHolder {
     database: HeldSnapshot,
 }
 
+/// The file with the exported snapshots.
+fn snapshots_path(root: &RootDirectory) -> PathBuf {
+    root.at(paths::PGSNAPSHOT).join("snapshots.json")
+}
+
 /// The file that [`dump`] writes when a database is completely dumped. It holds what the manifest
 /// records about the database.
-fn record_path(database: &str) -> PathBuf {
-    Path::new(paths::PGSNAPSHOT).join(format!("{}.json", file_name(database)))
+fn record_path(root: &RootDirectory, database: &str) -> PathBuf {
+    root.at(paths::PGSNAPSHOT).join(format!("{}.json", file_name(database)))
 }
 
 /// A database's name as a file name: special characters are percent-encoded.

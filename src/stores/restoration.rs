@@ -174,16 +174,21 @@ pub fn plan(root: &RootDirectory) -> Result<RestorePlan> {
 }
 
 /// Where [`extract_part`] puts the directory of a part of dumps, which has only one.
-pub(super) fn dump_directory(part: &Part) -> Result<PathBuf> {
+pub(super) fn dump_directory(root: &RootDirectory, part: &Part) -> Result<PathBuf> {
     let path = part
         .paths
         .first()
         .with_context(|| format!("part '{}' of the run has no path", part.name))?;
-    Ok(Path::new(paths::RESTORE_DUMPS).join(moves::below(path)))
+    Ok(root.at(paths::RESTORE_DUMPS).join(moves::below(path)))
 }
 
 /// Extracts `paths` of a part of dumps; the whole part if `paths` is empty.
-pub(super) fn extract_part(config: &Config, part: &Part, paths: &[PathBuf]) -> Result<()> {
-    extract::in_child(config, &part.snapshot, Path::new(paths::RESTORE_DUMPS), paths)
+pub(super) fn extract_part(
+    config: &Config,
+    root: &RootDirectory,
+    part: &Part,
+    paths: &[PathBuf],
+) -> Result<()> {
+    extract::in_child(config, &part.snapshot, &root.at(paths::RESTORE_DUMPS), paths)
         .with_context(|| format!("cannot extract part '{}'", part.name))
 }

@@ -39,7 +39,7 @@ pub trait Store {
     }
 
     /// Reads from the staging directory what the manifest records about the capture.
-    fn captured(&self) -> Result<Contribution> {
+    fn captured(&self, _root: &RootDirectory) -> Result<Contribution> {
         Ok(Contribution::default())
     }
 

@@ -10,6 +10,7 @@ use rustix::fs::{major, minor};
 use super::ServiceManager;
 use super::closure::STARTED_WITH;
 use crate::host::own;
+use crate::paths::RootDirectory;
 
 /// The most units that the search visits. A host has some hundred, and few pull in one unit.
 const MOST: usize = 200;
@@ -21,7 +22,12 @@ const SWITCH: &str = "/run/nixos/switch-to-configuration.lock";
 ///
 /// `queued` are the ids and units of the recent jobs. The job that was requested has a lower id
 /// than those that it pulled in.
-pub async fn origin(manager: &dyn ServiceManager, unit: &str, queued: &[(u32, String)]) -> String {
+pub async fn origin(
+    manager: &dyn ServiceManager,
+    root: &RootDirectory,
+    unit: &str,
+    queued: &[(u32, String)],
+) -> String {
     let mut text = String::new();
     let own =
         queued.iter().rev().find(|(_, queued)| queued == unit).map_or(u32::MAX, |(id, _)| *id);
@@ -37,7 +43,7 @@ pub async fn origin(manager: &dyn ServiceManager, unit: &str, queued: &[(u32, St
     {
         text = format!("{text} by {trigger}");
     }
-    if is_locked(Path::new(SWITCH)) {
+    if is_locked(&root.at(SWITCH)) {
         format!("{text} while a switch of NixOS went on")
     } else {
         text
@@ -67,7 +73,8 @@ async fn requested_unit(
 }
 
 /// Whether a process holds the lock of `file`, flock(2). Does not try to lock it: a switch that
-/// begins at that moment would fail.
+/// begins at that moment would fail. The kernel lists the locks of every file in /proc/locks, by
+/// the inode, so this works below any root directory.
 fn is_locked(file: &Path) -> bool {
     let Ok(file) = own::metadata(file) else { return false };
     let at = (major(file.st_dev()), minor(file.st_dev()), file.st_ino());

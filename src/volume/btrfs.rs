@@ -15,7 +15,6 @@ use rustix::fs::FileType;
 
 use crate::host::beneath::Directory;
 use crate::host::{own, process};
-use crate::paths;
 
 use super::unmount::unmount;
 use super::{Mount, VolumeKind, VolumePlace, VolumeSnapshot, Volumes, has_our_name};
@@ -28,7 +27,10 @@ const DIRECTORY: &str = ".gitlab-backup";
 /// Separates device and path in an origin: no path contains it.
 const SEPARATOR: char = '\0';
 
-pub(super) struct Btrfs;
+pub(super) struct Btrfs {
+    /// The directory with the mount points of the top levels.
+    pub mounts: PathBuf,
+}
 
 /// A subvolume: its file system's device, and its path in the top level.
 struct Subvolume<'a> {
@@ -47,6 +49,30 @@ impl<'a> Subvolume<'a> {
         let parts = origin.split_once(SEPARATOR).or_else(|| origin.split_once(':'));
         let (device, path) = parts.with_context(|| format!("'{origin}' names no subvolume"))?;
         Ok(Self { device, path: Path::new(path) })
+    }
+}
+
+impl Btrfs {
+    /// The mount point for the top level of the file system on `device`.
+    fn mount_point(&self, device: &str) -> PathBuf {
+        self.mounts.join(device.trim_start_matches('/').replace('/', "-"))
+    }
+
+    /// Mounts the top level of the file system on `device`, unless it is mounted, and returns
+    /// where.
+    fn mounted_top(&self, device: &str) -> Result<PathBuf> {
+        let top = self.mount_point(device);
+        if top.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_INODE) {
+            return Ok(top);
+        }
+        own::make_closed(&top)?;
+        process::run(
+            Command::new("mount")
+                .args(["-t", "btrfs", "-o", "subvolid=5,noatime"])
+                .arg(device)
+                .arg(&top),
+        )?;
+        Ok(top)
     }
 }
 
@@ -78,7 +104,7 @@ impl Volumes for Btrfs {
     }
 
     fn prepare(&self, snapshot: &VolumeSnapshot) -> Result<()> {
-        let top = Directory::open(&mounted_top(Subvolume::parse(&snapshot.origin)?.device)?)?;
+        let top = Directory::open(&self.mounted_top(Subvolume::parse(&snapshot.origin)?.device)?)?;
         if snapshot_directory(&top)?.is_some() {
             return Ok(());
         }
@@ -92,7 +118,7 @@ impl Volumes for Btrfs {
 
     fn take(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let subvolume = Subvolume::parse(&snapshot.origin)?;
-        let top = Directory::open(&mount_point(subvolume.device))?;
+        let top = Directory::open(&self.mount_point(subvolume.device))?;
         let directory = snapshot_directory(&top)?
             .with_context(|| format!("{DIRECTORY} is gone from the file system's top level"))?;
         let mut command = Command::new("btrfs");
@@ -108,7 +134,8 @@ impl Volumes for Btrfs {
 
     fn mount(&self, snapshot: &VolumeSnapshot) -> Result<()> {
         let device = Subvolume::parse(&snapshot.origin)?.device;
-        let number = subvolume_number(&Directory::open(&mount_point(device))?, &snapshot.name)?;
+        let number =
+            subvolume_number(&Directory::open(&self.mount_point(device))?, &snapshot.name)?;
         let number = number.with_context(|| {
             format!("snapshot {} is gone from {DIRECTORY} in {device}'s top level", snapshot.name)
         })?;
@@ -132,7 +159,7 @@ impl Volumes for Btrfs {
             unmount(&snapshot.at)?;
         }
         let device = Subvolume::parse(&snapshot.origin)?.device;
-        let path = mounted_top(device)?;
+        let path = self.mounted_top(device)?;
         let top = Directory::open(&path)?;
         match subvolume_number(&top, &snapshot.name)? {
             Some(number) => {
@@ -169,7 +196,7 @@ impl Volumes for Btrfs {
         let mut found = Vec::new();
         for device in devices {
             // Mounts the top level, unless it is mounted already.
-            let path = mounted_top(device)?;
+            let path = self.mounted_top(device)?;
             let names = match snapshot_directory(&Directory::open(&path)?)? {
                 Some(directory) => snapshot_names(&directory)?,
                 None => Vec::new(),
@@ -248,27 +275,6 @@ fn ensure_absent(top: &Path, name: &str) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// The mount point for the top level of the file system on `device`.
-fn mount_point(device: &str) -> PathBuf {
-    Path::new(paths::VOLUMES).join(device.trim_start_matches('/').replace('/', "-"))
-}
-
-/// Mounts the top level of the file system on `device`, unless it is mounted, and returns where.
-fn mounted_top(device: &str) -> Result<PathBuf> {
-    let top = mount_point(device);
-    if top.metadata().is_ok_and(|metadata| metadata.ino() == ROOT_INODE) {
-        return Ok(top);
-    }
-    own::make_closed(&top)?;
-    process::run(
-        Command::new("mount")
-            .args(["-t", "btrfs", "-o", "subvolid=5,noatime"])
-            .arg(device)
-            .arg(&top),
-    )?;
-    Ok(top)
 }
 
 /// The first subvolume below `path`, whose path in the top level is `whole`.

@@ -29,18 +29,18 @@ const STEPS: &str = "steps";
 pub fn store_files_and_dumps(config: &Config, root: &RootDirectory, dumped: &[&str]) -> Result<()> {
     let mut engine = None;
     if config.files.command.is_none() && !is_recorded(root, FILES) {
-        let engine = engine.insert(open::in_run(config)?);
+        let engine = engine.insert(open::in_run(config, root)?);
         store_view(config, PartDestination { engine: &**engine, root })?;
-    } else if config.files.command.is_none() && CapturePlan::current()?.is_live() {
+    } else if config.files.command.is_none() && CapturePlan::current(root)?.is_live() {
         record_gaps_of_live_files(config, root)?;
     }
     for name in dumped.iter().copied().chain([STEPS]) {
-        let path = Path::new(paths::STAGING).join(name);
+        let path = root.at(paths::STAGING).join(name);
         if !holds_files(&path)? {
             continue;
         }
         if engine.is_none() {
-            engine = Some(open::in_run(config)?);
+            engine = Some(open::in_run(config, root)?);
         }
         let Some(engine) = &engine else { continue };
         record_part(
@@ -85,7 +85,7 @@ fn record_links_outside(config: &Config, root: &RootDirectory, view: &View) -> R
 /// Stores the frozen view as the files' part. If a snapshot turns out to be damaged afterwards, the
 /// stored part is forgotten again.
 fn store_view(config: &Config, destination: PartDestination<'_>) -> Result<()> {
-    let plan = CapturePlan::current()?;
+    let plan = CapturePlan::current(destination.root)?;
     let view = complete_view(config, destination.root, &plan)?;
     record_links_outside(config, destination.root, &view)?;
     let stored = store_part(
@@ -98,7 +98,8 @@ fn store_view(config: &Config, destination: PartDestination<'_>) -> Result<()> {
     );
     let (part, _) = stored.map_err(|error| with_likely_reason(error, &plan))?;
     let intact = plan.snapshots.iter().try_for_each(|snapshot| {
-        volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).ensure_intact(snapshot)
+        let size = &config.files.lvm_snapshot_size;
+        volume::volumes(snapshot.kind, size, destination.root).ensure_intact(snapshot)
     });
     if let Err(error) = intact {
         destination.engine.forget(&[part.snapshot], patience::LONG)?;
@@ -111,8 +112,9 @@ fn store_view(config: &Config, destination: PartDestination<'_>) -> Result<()> {
 fn complete_view(config: &Config, root: &RootDirectory, plan: &CapturePlan) -> Result<View> {
     let mut view = View::default();
     if plan.walked_paths().next().is_some() {
-        view = View::load(Path::new(paths::FROZEN))?
-            .with_context(|| format!("{} is missing: the capture failed", paths::FROZEN))?;
+        let frozen = root.at(paths::FROZEN);
+        view = View::load(&frozen)?
+            .with_context(|| format!("{} is missing: the capture failed", frozen.display()))?;
     }
     let exclude = Exclude::new(&config.files.exclude)?;
     for capture in &plan.captures {

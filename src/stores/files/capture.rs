@@ -2,7 +2,7 @@
 //! clones or copies the files that changed since the first pass.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -23,9 +23,9 @@ use super::{CapturePlan, FILES, PartDestination, record_part, record_skipped, st
 /// # Errors
 /// If anything cannot be read: a capture is complete or has failed.
 pub fn capture(config: &Config, root: &RootDirectory) -> Result<()> {
-    let plan = CapturePlan::current()?;
+    let plan = CapturePlan::current(root)?;
     if plan.is_live() {
-        let engine = open::in_run(config)?;
+        let engine = open::in_run(config, root)?;
         let destination = PartDestination { engine: &*engine, root };
         record_part(root, &store_live(config, destination, FILES, &config.files.paths)?)?;
         notify::ready("stored");
@@ -41,7 +41,7 @@ pub fn capture(config: &Config, root: &RootDirectory) -> Result<()> {
         memory_mib = limits::peak(),
         "captured"
     );
-    view.save(Path::new(paths::FROZEN))
+    view.save(&root.at(paths::FROZEN))
 }
 
 /// Walks the plan's paths. The content of changed files is cloned to the directory that the plan
@@ -49,7 +49,7 @@ pub fn capture(config: &Config, root: &RootDirectory) -> Result<()> {
 fn walk(config: &Config, root: &RootDirectory, plan: &CapturePlan) -> Result<View> {
     let exclude = Exclude::new(&config.files.exclude)?;
     let mut view = View::default();
-    let mut seen = load_first_pass(config)?;
+    let mut seen = load_first_pass(config, root)?;
     let mut stagings: BTreeMap<PathBuf, Staging> = BTreeMap::new();
     let mut copies: Option<KnownDirectory> = None;
     let mut left_out = Vec::new();
@@ -57,7 +57,7 @@ fn walk(config: &Config, root: &RootDirectory, plan: &CapturePlan) -> Result<Vie
         let held = match (directory, &copies) {
             (Some(held), _) | (None, Some(held)) => held.clone(),
             (None, None) => {
-                let mut new = KnownDirectory::planned(Path::new(paths::PARTS), "changed-")?;
+                let mut new = KnownDirectory::planned(&root.at(paths::PARTS), "changed-")?;
                 new.make()?;
                 copies.insert(new).clone()
             }
@@ -85,10 +85,10 @@ fn walk(config: &Config, root: &RootDirectory, plan: &CapturePlan) -> Result<Vie
 }
 
 /// Loads the trees that the first pass saw, by path. Empty if there was no first pass.
-fn load_first_pass(config: &Config) -> Result<BTreeMap<PathBuf, Tree>> {
+fn load_first_pass(config: &Config, root: &RootDirectory) -> Result<BTreeMap<PathBuf, Tree>> {
     if !config.files.presync {
         return Ok(BTreeMap::new());
     }
-    let view = View::load(Path::new(paths::SEEN))?.unwrap_or_default();
+    let view = View::load(&root.at(paths::SEEN))?.unwrap_or_default();
     Ok(view.roots.into_iter().map(|root| (root.path, root.tree)).collect())
 }

@@ -1,13 +1,12 @@
 //! The bracket of the file system snapshots: taken in the window, removed at the end of the run.
 
-use std::path::Path;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::config::Config;
 use crate::host::own;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::record::read_json;
 use crate::stores::files::{CapturePlan, remove_clones};
 use crate::systemd::notify;
@@ -15,16 +14,16 @@ use crate::volume::{self, VolumeSnapshot};
 
 /// Takes all snapshots of the plan in parallel, notifies systemd that the window may close, and
 /// mounts the snapshots.
-pub fn begin(config: &Config) -> Result<()> {
-    let plan = CapturePlan::current()?;
+pub fn begin(config: &Config, root: &RootDirectory) -> Result<()> {
+    let plan = CapturePlan::current(root)?;
     let size = config.files.lvm_snapshot_size.as_str();
     in_parallel(&plan.snapshots, |snapshot| {
-        let taken = volume::volumes(snapshot.kind, size).take(snapshot);
+        let taken = volume::volumes(snapshot.kind, size, root).take(snapshot);
         taken.with_context(|| format!("cannot take a snapshot of {}", snapshot.origin))
     })?;
     notify::ready("all snapshots are taken");
     in_parallel(&plan.snapshots, |snapshot| {
-        let mounted = volume::volumes(snapshot.kind, size).mount(snapshot);
+        let mounted = volume::volumes(snapshot.kind, size, root).mount(snapshot);
         mounted.with_context(|| format!("cannot mount the snapshot of {}", snapshot.origin))
     })
 }
@@ -47,22 +46,23 @@ fn in_parallel(
 
 /// Removes the snapshots and the clones, whether or not they were completed. Does not read the
 /// configuration: snapshots must be removed even if the file has become invalid since.
-pub fn end() -> Result<()> {
-    let Some(plan) = read_json::<CapturePlan>(Path::new(paths::FREEZE))? else { return Ok(()) };
+pub fn end(root: &RootDirectory) -> Result<()> {
+    let record = root.at(paths::FREEZE);
+    let Some(plan) = read_json::<CapturePlan>(&record)? else { return Ok(()) };
     let mut failures = Vec::new();
     for snapshot in &plan.snapshots {
         // The size only matters when a snapshot is taken.
-        if let Err(error) = volume::volumes(snapshot.kind, "").remove(snapshot) {
+        if let Err(error) = volume::volumes(snapshot.kind, "", root).remove(snapshot) {
             failures.push(format!(
                 "cannot remove snapshot {} of {}: {error:#}",
                 snapshot.name, snapshot.origin
             ));
         }
     }
-    failures
-        .extend(remove_clones(&plan.clone_directories()).err().map(|error| format!("{error:#}")));
+    let clones = remove_clones(root, &plan.clone_directories());
+    failures.extend(clones.err().map(|error| format!("{error:#}")));
     if failures.is_empty() {
-        return own::remove(paths::FREEZE);
+        return own::remove(record);
     }
     Err(anyhow!("{}", failures.join("; ")).context("the next run tries again"))
 }

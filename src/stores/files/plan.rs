@@ -59,9 +59,10 @@ pub enum Way {
 
 impl CapturePlan {
     /// Reads the plan of the run in progress.
-    pub fn current() -> Result<Self> {
-        read_json(Path::new(paths::FREEZE))?.with_context(|| {
-            format!("the capture of the files is not planned: {} is missing", paths::FREEZE)
+    pub fn current(root: &RootDirectory) -> Result<Self> {
+        let record = root.at(paths::FREEZE);
+        read_json(&record)?.with_context(|| {
+            format!("the capture of the files is not planned: {} is missing", record.display())
         })
     }
 
@@ -87,8 +88,8 @@ impl CapturePlan {
 
     /// Creates the directories for clones. They are recorded first, so that the next run removes
     /// them if this one crashes, and once more with their inode numbers.
-    fn create_clone_directories(&mut self) -> Result<()> {
-        let record = Path::new(paths::CLONES);
+    fn create_clone_directories(&mut self, root: &RootDirectory) -> Result<()> {
+        let record = &root.at(paths::CLONES);
         if self.clone_directories().is_empty() {
             return Ok(());
         }
@@ -129,27 +130,27 @@ enum Chosen {
 pub fn plan_capture(config: &Config, root: &RootDirectory) -> Result<()> {
     let run = super::current_run(root)?;
     let mounts = volume::mounts()?;
-    remove_leftovers(config, &mounts)?;
-    let choices = choose(config, &mounts).into_iter().collect::<Result<Vec<_>>>()?;
-    let mut plan = plan(&run, &choices)?;
-    plan.create_clone_directories()?;
-    write_json(Path::new(paths::FREEZE), &plan)?;
+    remove_leftovers(config, root, &mounts)?;
+    let choices = choose(config, root, &mounts).into_iter().collect::<Result<Vec<_>>>()?;
+    let mut plan = plan(root, &run, &choices)?;
+    plan.create_clone_directories(root)?;
+    write_json(&root.at(paths::FREEZE), &plan)?;
     for choice in &choices {
         tracing::info!(path = %choice.path.display(), "{}", choice.why);
     }
     for snapshot in &plan.snapshots {
-        volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size).prepare(snapshot)?;
+        volume::volumes(snapshot.kind, &config.files.lvm_snapshot_size, root).prepare(snapshot)?;
     }
     Ok(())
 }
 
 /// Reports how each path would be captured, for `check`. Changes nothing.
-pub fn explain_capture(config: &Config) -> Vec<Finding> {
+pub fn explain_capture(config: &Config, root: &RootDirectory) -> Vec<Finding> {
     if config.files.paths.is_empty() {
         return Vec::new();
     }
     match volume::mounts() {
-        Ok(mounts) => choose(config, &mounts)
+        Ok(mounts) => choose(config, root, &mounts)
             .into_iter()
             .map(|choice| match choice {
                 Ok(Choice { path, why, .. }) => {
@@ -163,7 +164,7 @@ pub fn explain_capture(config: &Config) -> Vec<Finding> {
 }
 
 /// Removes the snapshots, which are found by their names, and the clones of a run that crashed.
-fn remove_leftovers(config: &Config, mounts: &[Mount]) -> Result<()> {
+fn remove_leftovers(config: &Config, root: &RootDirectory, mounts: &[Mount]) -> Result<()> {
     let relevant: Vec<Mount> = config
         .files
         .paths
@@ -175,7 +176,7 @@ fn remove_leftovers(config: &Config, mounts: &[Mount]) -> Result<()> {
         .into_iter()
         .filter(|kind| config.files.volumes && relevant.iter().any(|mount| kind.expected(mount)));
     for kind in kinds {
-        let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size);
+        let volumes = volume::volumes(kind, &config.files.lvm_snapshot_size, root);
         for snapshot in volumes.leftovers(&relevant)? {
             volumes.remove(&snapshot).with_context(|| {
                 format!("cannot remove the snapshot {} of an earlier run", snapshot.name)
@@ -183,14 +184,15 @@ fn remove_leftovers(config: &Config, mounts: &[Mount]) -> Result<()> {
             tracing::warn!(snapshot = snapshot.name, "removed the snapshot of an earlier run");
         }
     }
-    remove_clones(&read_json::<Vec<KnownDirectory>>(Path::new(paths::CLONES))?.unwrap_or_default())
+    let clones: Option<Vec<KnownDirectory>> = read_json(&root.at(paths::CLONES))?;
+    remove_clones(root, &clones.unwrap_or_default())
 }
 
 /// Removes the directories for clones, and then their record.
 ///
 /// # Errors
 /// If any cannot be removed. The error names each of them, and the record stays.
-pub fn remove_clones(clones: &[KnownDirectory]) -> Result<()> {
+pub fn remove_clones(root: &RootDirectory, clones: &[KnownDirectory]) -> Result<()> {
     let mut failures = Vec::new();
     for held in clones {
         let existing = held.open_if_there();
@@ -203,11 +205,11 @@ pub fn remove_clones(clones: &[KnownDirectory]) -> Result<()> {
     if !failures.is_empty() {
         bail!("{}", failures.join("; "));
     }
-    own::remove(paths::CLONES)
+    own::remove(root.at(paths::CLONES))
 }
 
 /// Turns the choices into a plan. Paths on the same volume share one snapshot.
-fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
+fn plan(root: &RootDirectory, run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
     let mut plan = CapturePlan::default();
     let mut numbers: BTreeMap<(VolumeKind, &str), usize> = BTreeMap::new();
     for Choice { path, method, .. } in choices {
@@ -216,7 +218,7 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
                 let number = *numbers.entry((*kind, &place.origin)).or_insert_with(|| {
                     let number = plan.snapshots.len();
                     let name = volume::name(run, number);
-                    let at = Path::new(paths::VOLUMES).join(&name);
+                    let at = root.at(paths::VOLUMES).join(&name);
                     plan.snapshots.push(VolumeSnapshot {
                         kind: *kind,
                         origin: place.origin.clone(),
@@ -237,9 +239,9 @@ fn plan(run: &RunId, choices: &[Choice]) -> Result<CapturePlan> {
 }
 
 /// Chooses the method for every path, in the configuration's order.
-fn choose(config: &Config, mounts: &[Mount]) -> Vec<Result<Choice>> {
+fn choose(config: &Config, root: &RootDirectory, mounts: &[Mount]) -> Vec<Result<Choice>> {
     let mut choices: Vec<Result<Choice>> =
-        config.files.paths.iter().map(|path| choose_for(config, mounts, path)).collect();
+        config.files.paths.iter().map(|path| choose_for(config, root, mounts, path)).collect();
     // The files are one part, stored as one snapshot in the repository. So if one path must be
     // stored in the window, all of them must.
     let live = choices
@@ -258,7 +260,12 @@ fn choose(config: &Config, mounts: &[Mount]) -> Vec<Result<Choice>> {
 
 /// Chooses the fastest method that the configuration allows and the file system of `path` supports:
 /// a snapshot, clones, copies of changed files, and last a live store in the window.
-fn choose_for(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> {
+fn choose_for(
+    config: &Config,
+    root: &RootDirectory,
+    mounts: &[Mount],
+    path: &Path,
+) -> Result<Choice> {
     let files = &config.files;
     let method = files.method(path);
     let choose = |method, why: String| Ok(Choice { path: path.to_owned(), method, why });
@@ -266,7 +273,7 @@ fn choose_for(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> 
         let why = "stored in the window: restic reads files where they are";
         return choose(Chosen::Live, why.to_owned());
     }
-    let why_not = match find_snapshot(files, mounts, path)? {
+    let why_not = match find_snapshot(files, root, mounts, path)? {
         Ok((kind, place)) => {
             return choose(
                 Chosen::Snapshot(kind, place),
@@ -303,6 +310,7 @@ fn choose_for(config: &Config, mounts: &[Mount], path: &Path) -> Result<Choice> 
 /// Finds the volume that a snapshot of `path` would be taken of, or the reasons why none can be.
 fn find_snapshot(
     files: &Files,
+    root: &RootDirectory,
     mounts: &[Mount],
     path: &Path,
 ) -> Result<Result<(VolumeKind, VolumePlace), String>> {
@@ -326,7 +334,7 @@ fn find_snapshot(
             ));
             break;
         }
-        match volume::volumes(*kind, &files.lvm_snapshot_size).locate(mount, path)? {
+        match volume::volumes(*kind, &files.lvm_snapshot_size, root).locate(mount, path)? {
             Ok(place) => return Ok(Ok((*kind, place))),
             Err(reason) => why_not.push(format!("no snapshot of a {}: {reason}", kind.noun())),
         }

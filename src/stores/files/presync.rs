@@ -1,7 +1,6 @@
 //! The first pass: stores the files with GitLab up, so that the window has to capture only the
 //! files that changed since.
 
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -53,7 +52,7 @@ impl Pass {
 /// Stores the first pass. Then flushes every file system, so that a snapshot in the window does not
 /// wait for dirty pages.
 pub fn presync(config: &Config, base: Base<'_>) -> Result<()> {
-    let plan = CapturePlan::current()?;
+    let plan = CapturePlan::current(base.root)?;
     let started = Instant::now();
     let mut pass = Pass::default();
     if plan.is_live() {
@@ -78,7 +77,7 @@ pub fn presync(config: &Config, base: Base<'_>) -> Result<()> {
 /// Stores the first pass, whose snapshot becomes the parent of the run's. Files may change while
 /// they are read.
 fn store(config: &Config, root: &RootDirectory, files: Files<'_>) -> Result<Stored> {
-    let engine = open::in_run(config)?;
+    let engine = open::in_run(config, root)?;
     let (destination, parents) = (PartDestination { engine: &*engine, root }, [FILES, PRESYNC]);
     let (_, stored) =
         store_part(destination, PRESYNC, &parents, files, Tolerance::Changing, patience::LONG)?;
@@ -102,18 +101,19 @@ fn walk_and_store(config: &Config, base: Base<'_>, plan: &CapturePlan) -> Result
         skipped.extend(walk.skipped());
     }
     let entries = view.roots.iter().map(|root| root.tree.count()).sum();
-    view.save(Path::new(paths::SEEN))?;
+    let record = base.root.at(paths::SEEN);
+    view.save(&record)?;
     let stored = store(config, base.root, Files::Frozen(view))?;
     skipped.extend(stored.skipped);
     if let Some(unnamed) = skipped.iter().find(|skipped| skipped.path.as_os_str().is_empty()) {
         bail!("the first pass failed: cannot tell which file was not stored: {unnamed}");
     }
     if !skipped.is_empty() {
-        let Some(mut seen) = View::load(Path::new(paths::SEEN))? else {
-            bail!("{} is missing: another process has removed it", paths::SEEN)
+        let Some(mut seen) = View::load(&record)? else {
+            bail!("{} is missing: another process has removed it", record.display())
         };
         seen.forget(skipped.iter().map(|skipped| skipped.path.as_path()))?;
-        seen.save(Path::new(paths::SEEN))?;
+        seen.save(&record)?;
     }
     Ok(Pass { entries, walk: walk_seconds, bytes_added: stored.bytes_added, ..Pass::default() })
 }

@@ -45,7 +45,8 @@ impl Restoration for FilesRestoration<'_> {
         let (replaced, compared) = choose_paths(self.config, asked.request, asked.part);
         let run = &asked.manifest.id;
         plan.files = Some(asked.part.snapshot.clone());
-        plan.beside = (!compared.is_empty()).then(|| stage_for_comparison(run, compared));
+        plan.beside =
+            (!compared.is_empty()).then(|| stage_for_comparison(self.root, run, compared));
         plan.layouts = layout::plan_layouts(&replaced, run)?;
         Ok(())
     }
@@ -184,6 +185,6 @@ fn choose_paths(config: &Config, request: &Request, files: &Part) -> (Vec<PathBu
 }
 
 /// The plan to extract the configuration `roots` below `/var/lib/gitlab-backup/restored/RUN`.
-fn stage_for_comparison(run: &RunId, roots: Vec<PathBuf>) -> Beside {
-    Beside { directory: Path::new(paths::RESTORED_CONFIGURATION).join(run.as_str()), roots }
+fn stage_for_comparison(root: &RootDirectory, run: &RunId, roots: Vec<PathBuf>) -> Beside {
+    Beside { directory: root.at(paths::RESTORED_CONFIGURATION).join(run.as_str()), roots }
 }

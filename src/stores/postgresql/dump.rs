@@ -13,7 +13,7 @@ use tokio::time::interval;
 use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::host::{own, process};
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::Database;
 use crate::runs::record::{read_json, write_json};
 use crate::systemd::notify;
@@ -24,7 +24,7 @@ use super::hold::NODES;
 use super::quoting::{dbname, literal};
 use super::session::Session;
 use super::toc;
-use super::{Dumped, HeldSnapshot, HeldSnapshots, file_name, record_path};
+use super::{Dumped, HeldSnapshot, HeldSnapshots, file_name, record_path, snapshots_path};
 
 /// The properties of a database that are not in its dump. As JSON, because the columns of
 /// pg_database depend on the server's version.
@@ -42,17 +42,17 @@ const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.reln
 
 /// Dumps into the staging directory: each database into a directory of its own, and the roles,
 /// settings and privileges of the server.
-pub async fn dump(config: &Config) -> Result<()> {
+pub async fn dump(config: &Config, root: &RootDirectory) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
     let client = Client::new(postgresql)?;
-    let staging = Path::new(paths::STAGING).join("postgresql");
+    let staging = root.at(paths::STAGING).join("postgresql");
     let result_file = staging.join("postgresql.json");
     // This file is written last. If it exists, the dump is complete: systemd starts this unit again
     // when a unit that requires it is retried.
     if result_file.exists() {
         return Ok(());
     }
-    let held = read_json(&Path::new(paths::PGSNAPSHOT).join("snapshots.json"))?;
+    let held = read_json(&snapshots_path(root))?;
     let held: HeldSnapshots = held.context(
         "the snapshots of the window are gone, and new ones would not match the other stores",
     )?;
@@ -73,14 +73,14 @@ pub async fn dump(config: &Config) -> Result<()> {
     for database in &held.databases {
         // An earlier attempt of this run finished this dump. pg_dump itself writes its files; this
         // record, which is written when they are complete, makes them a dump.
-        if let Some(complete) = read_json(&record_path(&database.name))? {
+        if let Some(complete) = read_json(&record_path(root, &database.name))? {
             dumped.databases.push(complete);
             continue;
         }
         let directory = file_name(&database.name);
         staging_directory.remove(OsStr::new(&directory))?;
         let complete = dump_database(&client, database, &staging, directory).await?;
-        write_json(&record_path(&database.name), &complete)?;
+        write_json(&record_path(root, &database.name), &complete)?;
         dumped.databases.push(complete);
     }
     write_json(&result_file, &dumped)

@@ -2,7 +2,6 @@
 //! dumped.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use tokio::time::sleep;
 use tokio_postgres::error::SqlState;
 
 use crate::config::Config;
-use crate::paths;
+use crate::paths::RootDirectory;
 use crate::runs::record::write_json;
 use crate::systemd::{ServiceManager, notify};
 use crate::units::Unit;
@@ -21,7 +20,7 @@ use crate::units::Unit;
 use super::client::Client;
 use super::queue::LockWaiters;
 use super::session::{self, Session};
-use super::{HeldSnapshot, HeldSnapshots, SnapshotHolder, record_path};
+use super::{HeldSnapshot, HeldSnapshots, SnapshotHolder, record_path, snapshots_path};
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The tables to lock before the snapshot is taken: TRUNCATE and statements that rewrite a table
@@ -56,6 +55,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// dump is retried, and a snapshot from then would not match the other stores.
 pub async fn hold<M: ServiceManager>(
     config: &Config,
+    root: &RootDirectory,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
@@ -75,7 +75,7 @@ pub async fn hold<M: ServiceManager>(
             .unwrap_or_default(),
         databases: holders.iter().map(|holder| holder.database.clone()).collect(),
     };
-    write_json(&Path::new(paths::PGSNAPSHOT).join("snapshots.json"), &held)?;
+    write_json(&snapshots_path(root), &held)?;
     let (watch, _) = client.connect_anywhere().await?;
     notify::ready(&format!("holding a snapshot of {} databases", held.databases.len()));
     let mut waiters = LockWaiters::new(postgresql.ddl_wait.duration());
@@ -86,7 +86,7 @@ pub async fn hold<M: ServiceManager>(
         }
         ensure_none_lost(&mut holders).await?;
         // Release the locks of a database as soon as it is dumped.
-        holders.retain(|holder| !record_path(&holder.database.name).exists());
+        holders.retain(|holder| !record_path(root, &holder.database.name).exists());
         waiters.check(&watch, &holders).await?;
     }
 }

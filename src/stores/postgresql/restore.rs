@@ -79,7 +79,7 @@ impl Restoration for PostgreSqlRestoration<'_> {
         needed: &mut Needed,
     ) -> Result<()> {
         let dumps = plan.postgresql.as_ref().map_or(0, |part| part.bytes);
-        needed.add(Path::new(paths::STATE), dumps);
+        needed.add(&self.root.at(paths::STATE), dumps);
         Ok(())
     }
 
@@ -89,12 +89,12 @@ impl Restoration for PostgreSqlRestoration<'_> {
 
     fn extract_dumps(&self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
-        extract_part(self.config, part, &[])
+        extract_part(self.config, self.root, part, &[])
     }
 
     fn hand_over_dumps(&self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
-        dumps::give_access(self.config, part)
+        dumps::give_access(self.config, self.root, part)
     }
 
     async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {

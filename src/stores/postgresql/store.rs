@@ -34,8 +34,8 @@ impl Store for PostgreSql {
         Vec::new()
     }
 
-    fn captured(&self) -> Result<Contribution> {
-        let path = Path::new(paths::STAGING).join("postgresql/postgresql.json");
+    fn captured(&self, root: &RootDirectory) -> Result<Contribution> {
+        let path = root.at(paths::STAGING).join("postgresql/postgresql.json");
         let Some(mut dumped) = read_json::<Dumped>(&path)? else {
             return Ok(Contribution::default());
         };

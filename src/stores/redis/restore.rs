@@ -50,14 +50,14 @@ impl Restoration for RedisRestoration<'_> {
         needed: &mut Needed,
     ) -> Result<()> {
         let Some(part) = &plan.redis_part else { return Ok(()) };
-        needed.add(Path::new(paths::STATE), part.bytes);
+        needed.add(&self.root.at(paths::STATE), part.bytes);
         plan.redis.iter().for_each(|redis| needed.add(&redis.directory, part.bytes));
         Ok(())
     }
 
     fn extract_dumps(&self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.redis_part else { return Ok(()) };
-        extract_part(self.config, part, &[])
+        extract_part(self.config, self.root, part, &[])
     }
 
     async fn stop_servers(&mut self, plan: &RestorePlan, machine: Machine<'_>) -> Result<()> {
@@ -67,7 +67,7 @@ impl Restoration for RedisRestoration<'_> {
     async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
         journal.redis_moves.clear();
         let Some(part) = &journal.plan.redis_part else { return Ok(()) };
-        let dumps = dump_directory(part)?;
+        let dumps = dump_directory(self.root, part)?;
         for instance in &mut journal.plan.redis {
             journal.redis_moves.push(staged::stage(instance, &dumps)?);
         }

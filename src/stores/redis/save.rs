@@ -21,6 +21,7 @@ use crate::host::beneath::Directory;
 use crate::host::clock::Clock;
 use crate::host::confined::Confinement;
 use crate::host::{holes, own, process, user};
+use crate::machine::Base;
 use crate::paths;
 use crate::runs::record::write_json;
 use crate::systemd::notify;
@@ -46,8 +47,9 @@ pub(super) struct Save {
 }
 
 /// Saves every instance into the staging area.
-pub async fn save(config: &Config, clock: &dyn Clock) -> Result<()> {
-    let staging = Path::new(paths::STAGING).join("redis");
+pub async fn save(config: &Config, base: Base<'_>) -> Result<()> {
+    let Base { clock, root, .. } = base;
+    let staging = root.at(paths::STAGING).join("redis");
     own::make(&staging)?;
     let pending = Pending(Cell::new(config.redis.len()));
     if config.redis.is_empty() {

@@ -39,8 +39,8 @@ impl Store for RedisStore {
         trial(config, clock).await
     }
 
-    fn captured(&self) -> Result<Contribution> {
-        let saves: Option<Saves> = read_json(&Path::new(paths::STAGING).join("redis/redis.json"))?;
+    fn captured(&self, root: &RootDirectory) -> Result<Contribution> {
+        let saves: Option<Saves> = read_json(&root.at(paths::STAGING).join("redis/redis.json"))?;
         let instances = saves.into_iter().flat_map(|saves| saves.instances);
         let versions = instances.map(|instance| Component {
             name: format!("redis-{}", instance.name),

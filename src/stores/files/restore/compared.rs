@@ -26,12 +26,9 @@ const NAMED: usize = 50;
 pub fn stage_configuration(config: &Config, root: &RootDirectory) -> Result<()> {
     let plan = plan(root)?;
     let (Some(snapshot), Some(beside)) = (&plan.files, &plan.beside) else { return Ok(()) };
-    let (state, name) = (
-        Directory::open(Path::new(paths::STATE))?,
-        Path::new(paths::RESTORED_CONFIGURATION).strip_prefix(paths::STATE)?,
-    );
-    let (above, run) =
-        (state.make_all(name, None)?, beside.directory.file_name().context("a run has a name")?);
+    let (state, all) = (root.at(paths::STATE), root.at(paths::RESTORED_CONFIGURATION));
+    let above = Directory::open(&state)?.make_all(all.strip_prefix(&state)?, None)?;
+    let run = beside.directory.file_name().context("a run has a name")?;
     above.remove(run)?;
     let staged = above.make(run, 0o700)?;
     extract(config, snapshot, &staged, beside.roots.clone())?;

@@ -1,6 +1,6 @@
 //! Extracts the dumps of a run from the repository, and gives access to them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
@@ -8,7 +8,7 @@ use crate::accounts;
 use crate::config::{Config, Postgresql};
 use crate::host::beneath::Directory;
 use crate::host::user;
-use crate::paths;
+use crate::paths::{self, RootDirectory};
 use crate::runs::Part;
 use crate::runs::record::read_json;
 use crate::stores::postgresql::Dumped;
@@ -20,22 +20,27 @@ pub(super) fn loading_user(postgresql: &Postgresql) -> &str {
 }
 
 /// Reads `postgresql.json` of the extracted dumps.
-pub(super) fn read_record(part: &Part) -> Result<Dumped> {
-    read_json(&dump_directory(part)?.join("postgresql.json"))?
+pub(super) fn read_record(root: &RootDirectory, part: &Part) -> Result<Dumped> {
+    read_json(&dump_directory(root, part)?.join("postgresql.json"))?
         .context("the dumps have no postgresql.json")
 }
 
 /// Extracts `paths` of the part (the whole part if there are none), and gives access to the account
 /// that loads them.
-pub(super) fn extract(config: &Config, part: &Part, paths: &[PathBuf]) -> Result<()> {
-    extract_part(config, part, paths)?;
-    give_access(config, part)
+pub(super) fn extract(
+    config: &Config,
+    root: &RootDirectory,
+    part: &Part,
+    paths: &[PathBuf],
+) -> Result<()> {
+    extract_part(config, root, part, paths)?;
+    give_access(config, root, part)
 }
 
 /// Gives the dumps to the account that loads them.
-pub(super) fn give_access(config: &Config, part: &Part) -> Result<()> {
+pub(super) fn give_access(config: &Config, root: &RootDirectory, part: &Part) -> Result<()> {
     let Some(postgresql) = &config.postgresql else { return Ok(()) };
-    let target = Path::new(paths::RESTORE_DUMPS);
+    let target = &root.at(paths::RESTORE_DUMPS);
     // Through a socket, the unit that loads the dumps runs as root, and lets the loading account
     // read each dump. Through a host name, the unit runs as `restore_os_user`.
     let (uid, gid) = match postgresql.by_socket() {
@@ -46,7 +51,7 @@ pub(super) fn give_access(config: &Config, part: &Part) -> Result<()> {
             user.map_or((0, 0), |user| (user.uid.as_raw(), user.gid.as_raw()))
         }
     };
-    let directory = dump_directory(part)?;
+    let directory = dump_directory(root, part)?;
     let inside = directory
         .strip_prefix(target)
         .with_context(|| format!("the dumps are not in {}", target.display()))?;

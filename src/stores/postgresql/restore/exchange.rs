@@ -91,7 +91,7 @@ impl<'a> Exchange<'a> {
     pub async fn commit(&mut self, plan: &RestorePlan) -> Result<()> {
         let Some(part) = &plan.postgresql else { return Ok(()) };
         let root = self.root;
-        let globals = read_record(part)?.globals;
+        let globals = read_record(root, part)?.globals;
         let Some(session) = self.session.as_ref().filter(|_| !plan.databases.is_empty()) else {
             return Ok(());
         };

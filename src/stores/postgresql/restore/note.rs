@@ -22,7 +22,7 @@ pub(super) async fn note_differences(
     let (Some(part), Some(postgresql)) = (&plan.postgresql, &config.postgresql) else {
         return Ok(());
     };
-    let Some(globals) = read_record(part)?.globals else {
+    let Some(globals) = read_record(root, part)?.globals else {
         let words = format!(
             "this run was made by an older gitlab-backup: missing roles, and the settings and privileges of the databases, are not restored; they \
              are in the file {GLOBALS} beside the dumps ('restore --into DIR --only postgresql' extracts it)"

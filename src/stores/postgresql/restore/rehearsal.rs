@@ -56,7 +56,7 @@ pub(super) async fn rehearse(
     let admin = Client::loading(postgresql)?;
     let session = admin.connect_ending_blockers(MAINTENANCE).await?;
     check_role(&admin, &session, planned, root).await?;
-    let result = create_all(config, postgresql, part, planned, (&admin, &session)).await;
+    let result = create_all(config, root, postgresql, part, planned, (&admin, &session)).await;
     let cleared =
         clear(planned, &session, root).await.context("cannot clean up after the rehearsal");
     result.and(cleared)
@@ -98,6 +98,7 @@ async fn check_role(
 /// Creates a temporary database for each planned one, with its objects but without the data.
 async fn create_all(
     config: &Config,
+    root: &RootDirectory,
     postgresql: &Postgresql,
     part: &Part,
     planned: &[StagedDatabase],
@@ -108,15 +109,15 @@ async fn create_all(
     for database in planned {
         wanted.push(database.database.dump_in(directory)?.join("toc.dat"));
     }
-    dumps::extract(config, part, &wanted)?;
-    let record = read_record(part)?;
+    dumps::extract(config, root, part, &wanted)?;
+    let record = read_record(root, part)?;
     let is_needed = sandbox::is_needed(session).await?;
     // Without the sandbox, pg_restore gives the objects to their owners, which must exist.
     if let Some(globals) = record.globals.as_ref().filter(|_| !is_needed) {
         globals.create_missing_roles(session).await.context(REMEDY)?;
     }
     let options = pg_restore_options(&record, session).await?;
-    let dumps = dump_directory(part)?;
+    let dumps = dump_directory(root, part)?;
     let account = loading_user(postgresql);
     for database in planned {
         let sandbox = match is_needed {
@@ -147,7 +148,7 @@ async fn clear(planned: &[StagedDatabase], session: &Session, root: &RootDirecto
     for database in planned {
         drop_marked(session, &rehearsal_name(database)).await?;
     }
-    let (above, name) = Directory::of(Path::new(paths::RESTORE_DUMPS))?;
+    let (above, name) = Directory::of(&root.at(paths::RESTORE_DUMPS))?;
     if above.look(Path::new(&name))?.is_some() {
         above.remove(&name)?;
     }

@@ -34,8 +34,8 @@ pub async fn load(config: &Config, root: &RootDirectory) -> Result<()> {
     };
     let admin = Client::loading(postgresql)?;
     let session = admin.connect_ending_blockers(MAINTENANCE).await?;
-    let dumps = dump_directory(part)?;
-    let record = read_record(part)?;
+    let dumps = dump_directory(root, part)?;
+    let record = read_record(root, part)?;
     if let Some(globals) = &record.globals {
         let (created, failed) = globals.create_missing_roles(&session).await?;
         created.iter().for_each(|role| tracing::info!(role, "created a missing role"));
