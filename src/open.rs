@@ -125,7 +125,7 @@ fn ensure_password_exists(config: &Config) -> Result<()> {
         repository.filter(|_| secret::given(credential::REPOSITORY).is_none() && !path.exists())
     {
         bail!(
-            "{} is not there, and {} holds a repository: put your copy back",
+            "{} does not exist, and {} holds a repository: put your copy back",
             path.display(),
             directory.display()
         );

@@ -93,7 +93,7 @@ pub const RESTORE_RECORD: &str = "/var/lib/gitlab-backup/restore/record.json";
 /// The files on the host that the run does not contain.
 pub const RESTORE_KEPT: &str = "/var/lib/gitlab-backup/restore/kept.json";
 /// Locked by the command that requested a restore, until the restore has ended.
-pub const RESTORE_TURN: &str = "/run/gitlab-backup/restore.lock";
+pub const RESTORE_LOCK: &str = "/run/gitlab-backup/restore.lock";
 /// The request that no restore has picked up yet.
 pub const RESTORE_REQUEST: &str = "/run/gitlab-backup/restore-request.json";
 /// The request of the running restore.
@@ -124,4 +124,4 @@ pub const TIMERS: &str = "/var/lib/systemd/timers";
 /// The silences to end; outlasts a reboot.
 pub const SILENCES: &str = "/var/lib/gitlab-backup/silences.json";
 /// Which reports were delivered.
-pub const TOLD: &str = "/var/lib/gitlab-backup/told.json";
+pub const REPORTED: &str = "/var/lib/gitlab-backup/told.json";

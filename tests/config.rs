@@ -542,7 +542,7 @@ fn a_missing_file_is_named_with_the_option_that_names_another() {
         .to_string();
     assert_eq!(
         error,
-        "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; --config FILE names another"
+        "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; --config FILE selects another one"
     );
 }
 

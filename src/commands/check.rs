@@ -54,7 +54,11 @@ pub async fn check(config: Result<Config>, json: bool) -> Result<()> {
     let count = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
     let (errors, warnings) = (count(Verdict::Wrong), count(Verdict::Warning));
     if errors > 0 {
-        bail!("check failed: {errors} errors, {warnings} warnings");
+        let number = |count: usize, of: &str| match count {
+            1 => format!("1 {of}"),
+            _ => format!("{count} {of}s"),
+        };
+        bail!("check failed: {}, {}", number(errors, "error"), number(warnings, "warning"));
     }
     Ok(())
 }

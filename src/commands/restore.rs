@@ -19,7 +19,7 @@ use crate::host::{self, remedy, text};
 use crate::open;
 use crate::paths::RootDirectory;
 use crate::repository::Engine;
-use crate::runs::restore::{Request, RestoreJournal, State, Turn, left};
+use crate::runs::restore::{Request, RestoreJournal, RestoreLock, State, left};
 use crate::runs::{Kind, Manifest, Record};
 use crate::stores;
 use crate::systemd::{Manager, Mode, ServiceManager};
@@ -35,7 +35,7 @@ fn restorable_parts() -> Vec<&'static str> {
     stores::all().into_iter().map(|store| store.name()).chain(["config"]).collect()
 }
 
-/// How long to wait for another command that still holds the turn after its restore has ended.
+/// How long to wait for another command that still holds the lock after its restore has ended.
 const TURN: Duration = Duration::from_secs(10);
 /// Poll interval.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -190,7 +190,7 @@ async fn keep(args: &RestoreArgs) -> Result<()> {
         confirm("Delete the data from before the restore")?;
     }
     let manager = Manager::connect().await?;
-    let _turn = Turn::take(&RootDirectory::host())?
+    let _lock = RestoreLock::take(&RootDirectory::host())?
         .ok_or_else(|| busy("another 'gitlab-backup restore' is at work: wait for it"))?;
     refuse_if_busy(&manager).await?;
     RestoreJournal::request_undo(&RootDirectory::host(), false)?;
@@ -316,7 +316,7 @@ async fn start_and_follow(
     if !args.yes {
         confirm(&format!("GitLab is stopped during the restore. {what}"))?;
     }
-    let turn = take_turn(&manager).await?;
+    let lock = lock_restore(&manager).await?;
     let last = Record::last(&RootDirectory::host(), Kind::Restore)?;
     ensure!(
         last.as_ref().map(|record| (&record.id, record.started))
@@ -334,13 +334,13 @@ async fn start_and_follow(
     };
     manager.keep(&executor).await?;
     manager.reset_failed(&executor).await?;
-    request.unwrap_or(undo).leave(&RootDirectory::host(), &turn)?;
+    request.unwrap_or(undo).leave(&RootDirectory::host(), &lock)?;
     let followed = async {
         manager.start(&Unit::from(Restore::Target).to_string(), Mode::Replace).await?;
         follow(&manager, Kind::Restore, before.as_ref()).await
     };
     let followed = followed.await;
-    Request::withdraw(&RootDirectory::host(), &turn)?;
+    Request::withdraw(&RootDirectory::host(), &lock)?;
     report(args, &followed?)
 }
 
@@ -370,16 +370,16 @@ fn report(args: &RestoreArgs, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Takes the turn to request a restore, unless a backup or a restore is running: another command
+/// Takes the lock to request a restore, unless a backup or a restore is running: another command
 /// may have started one while this one waited for confirmation. A command that follows a restore
-/// holds the turn until shortly after its end.
-async fn take_turn(manager: &Manager) -> Result<Turn> {
+/// holds the lock until shortly after its end.
+async fn lock_restore(manager: &Manager) -> Result<RestoreLock> {
     let started = Instant::now();
     loop {
-        let turn = Turn::take(&RootDirectory::host())?;
+        let lock = RestoreLock::take(&RootDirectory::host())?;
         refuse_if_busy(manager).await?;
-        match turn {
-            Some(turn) => return Ok(turn),
+        match lock {
+            Some(lock) => return Ok(lock),
             None if started.elapsed() > TURN => {
                 return Err(busy("another restore has been requested: wait for it"));
             }

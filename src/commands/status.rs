@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::host::{own, remedy, text};
-use crate::paths::RootDirectory;
+use crate::paths::{self, RootDirectory};
 use crate::run::unstarted;
 use crate::runs::restore::{self, RestoreJournal};
 use crate::runs::{Kind, Outcome, Record, Verified, paused};
@@ -22,7 +22,6 @@ use crate::units::{Restore, Unit};
 use problems::{Facts, TimerState};
 
 /// The directory of systemd's stamp files for timers, systemd.timer(5) `Persistent=`.
-const STAMPS: &str = "/var/lib/systemd/timers";
 /// The longest time between the creation of a stamp file and the first setting of its date.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -134,7 +133,7 @@ async fn timer_state(manager: &Manager, timer: &UnitState) -> TimerState {
 /// Whether the timer ever started its unit, by its stamp file. systemd creates the stamp when a
 /// `Persistent=` timer is first activated, and after a reboot reads it as the last trigger.
 fn has_triggered(timer: &str) -> bool {
-    let Ok(stamp) = own::metadata(Path::new(STAMPS).join(format!("stamp-{timer}"))) else {
+    let Ok(stamp) = own::metadata(Path::new(paths::TIMERS).join(format!("stamp-{timer}"))) else {
         return true;
     };
     // Some file systems do not record the time of creation.

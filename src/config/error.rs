@@ -29,7 +29,7 @@ impl ConfigError {
         Self::general(
             source,
             message,
-            Some("a readable TOML file; --config FILE names another".to_owned()),
+            Some("a readable TOML file; --config FILE selects another one".to_owned()),
         )
     }
 

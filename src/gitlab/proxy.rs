@@ -215,7 +215,7 @@ pub async fn findings(config: &Config) -> Vec<Finding> {
         findings.push(match (missing, standing) {
             (Some(argv), _) => Finding::of(
                 what,
-                Err(anyhow!("{} is not there: correct [[gitlab.proxy]]", argv[0])),
+                Err(anyhow!("{} does not exist: correct [[gitlab.proxy]]", argv[0])),
             ),
             (None, Ok(Standing::Up)) => Finding::of(what, Ok("runs".to_owned())),
             (None, Ok(Standing::Down)) => {

@@ -35,13 +35,13 @@ pub struct Settings {
     /// `[gitlab] stop-grace`
     pub stop_grace: Duration,
     /// With `quiesce = "freeze"` no unit has to be started, but resume waits for the answer.
-    pub freezes: bool,
+    pub was_frozen: bool,
 }
 
 impl Default for Settings {
     /// The settings if the configuration cannot be read: that must not keep GitLab down.
     fn default() -> Self {
-        Self { readiness: None, stop_grace: Duration::from_secs(10), freezes: false }
+        Self { readiness: None, stop_grace: Duration::from_secs(10), was_frozen: false }
     }
 }
 
@@ -51,7 +51,7 @@ impl From<&Gitlab> for Settings {
         Self {
             readiness: gitlab.readiness.as_ref().map(answer),
             stop_grace: gitlab.stop_grace.duration(),
-            freezes: gitlab.quiesce == Quiesce::Freeze,
+            was_frozen: gitlab.quiesce == Quiesce::Freeze,
         }
     }
 }
@@ -108,7 +108,7 @@ async fn wait_for_answer(
     machine: Machine<'_>,
     comeback: &mut Comeback<'_>,
 ) -> Result<bool> {
-    if !settings.freezes && comeback.units().is_empty() {
+    if !settings.was_frozen && comeback.units().is_empty() {
         return Ok(true);
     }
     let started = Instant::now();
@@ -124,10 +124,10 @@ async fn wait_for_answer(
             Err(error) => error,
         };
         let missing = paused::missing(machine.root, comeback.units());
-        let any = settings.freezes || !comeback.units().is_empty();
+        let any = settings.was_frozen || !comeback.units().is_empty();
         if !any || !missing.is_empty() && started.elapsed() > INCOMPLETE_PATIENCE {
             let missing = missing.join(", ");
-            let why = if settings.freezes {
+            let why = if settings.was_frozen {
                 "were frozen and are not any more"
             } else {
                 "ran before and were stopped meanwhile"

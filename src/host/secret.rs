@@ -58,12 +58,12 @@ fn place(source: &SecretSource) -> Result<PathBuf> {
             if remedy::passwords().iter().any(|own| path == Path::new(own)) =>
         {
             bail!(
-                "{} is not there: '{}' makes it where the repository is new",
+                "{} does not exist: '{}' creates it for a new repository",
                 path.display(),
                 remedy::password()
             )
         }
-        SecretSource::File(path) => bail!("{} is not there", path.display()),
+        SecretSource::File(path) => bail!("{} does not exist", path.display()),
         SecretSource::Credential(name) => stored(&STORES, name),
         SecretSource::Encrypted(name) => stored(&ENCRYPTED_STORES, name),
     }

@@ -98,7 +98,7 @@ impl System for Command {
         let program = self.program().unwrap_or_default();
         let result = match Path::new(program).is_file() {
             true => Ok(format!("{program} is there")),
-            false => Err(anyhow!("{program} is not there")),
+            false => Err(anyhow!("{program} does not exist")),
         };
         ready(result).boxed_local()
     }

@@ -135,7 +135,7 @@ impl Hook {
         let server = self.server()?;
         let answer = server.send(server.client().get(server.root())).await?;
         Ok(format!(
-            "{} is there (answers {}); whether the URL is right shows with the next run",
+            "{} answers with status {}; only a report can show whether the whole URL is right",
             server.shown(),
             answer.status
         ))

@@ -37,7 +37,7 @@ pub fn ensure_files_exist(config: &Config) -> Result<()> {
         match path.metadata() {
             _ if is_hidden(path) => {}
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!("{} is not there: {section} {key} names it", path.display())
+                bail!("{} does not exist: {section} {key} names it", path.display())
             }
             Ok(metadata) if metadata.is_dir() => {
                 bail!("{} is a directory: {section} {key} names it", path.display())

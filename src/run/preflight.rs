@@ -101,7 +101,7 @@ pub async fn host<M: ServiceManager>(
             Ok(()) => Finding::of(READINESS, Ok("GitLab answers".to_owned())),
             Err(error) => Finding::warning(
                 READINESS,
-                format!("{error:#}: a run goes on, and does not wait for this answer at its end"),
+                format!("{error:#}: a run does not need this answer, and does not wait for it at its end"),
             ),
         });
     }
@@ -165,7 +165,7 @@ fn check_commands(config: &Config) -> Vec<Finding> {
     let missing = programs
         .iter()
         .filter(|program| !Path::new(program).is_file())
-        .map(|program| anyhow!("{program} is not there"))
+        .map(|program| anyhow!("{program} does not exist"))
         .collect();
     Finding::each_or("own commands", missing, format!("{} programs", programs.len()))
 }

@@ -41,11 +41,11 @@ struct Delivery {
 
 impl Delivery {
     fn load(root: &RootDirectory) -> Result<Self> {
-        Ok(read_json(&root.at(paths::TOLD))?.unwrap_or_default())
+        Ok(read_json(&root.at(paths::REPORTED))?.unwrap_or_default())
     }
 
     fn save(&self, root: &RootDirectory) -> Result<()> {
-        write_json(&root.at(paths::TOLD), self)
+        write_json(&root.at(paths::REPORTED), self)
     }
 
     /// Begins a new report, of which no receiver has been notified: about the end of `run`, or

@@ -102,7 +102,7 @@ impl Database {
     pub fn dump_in(&self, dumps: &Path) -> Result<PathBuf> {
         ensure!(
             beneath::is_name(self.directory.as_ref()),
-            "the dump of database '{}' is said to lie in '{}'",
+            "the manifest names an invalid directory for the dump of database '{}': '{}'",
             self.name,
             self.directory
         );

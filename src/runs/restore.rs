@@ -47,12 +47,12 @@ pub struct Request {
 }
 
 /// The lock on requests for a restore. Released when this value is dropped or the process ends.
-pub struct Turn(#[expect(dead_code, reason = "it is held")] File);
+pub struct RestoreLock(#[expect(dead_code, reason = "it is held")] File);
 
-impl Turn {
+impl RestoreLock {
     /// Takes the lock; none if another process holds it.
     pub fn take(root: &RootDirectory) -> Result<Option<Self>> {
-        let path = &root.at(paths::RESTORE_TURN);
+        let path = &root.at(paths::RESTORE_LOCK);
         own::make(path.parent().context("a file has a directory")?)?;
         let file =
             own::closed(path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -66,12 +66,12 @@ impl Turn {
 
 impl Request {
     /// Writes the request for the executor.
-    pub fn leave(&self, root: &RootDirectory, _: &Turn) -> Result<()> {
+    pub fn leave(&self, root: &RootDirectory, _: &RestoreLock) -> Result<()> {
         write_json(&root.at(paths::RESTORE_REQUEST), self)
     }
 
     /// Removes a request that no executor has picked up, so that it is not executed later.
-    pub fn withdraw(root: &RootDirectory, _: &Turn) -> Result<()> {
+    pub fn withdraw(root: &RootDirectory, _: &RestoreLock) -> Result<()> {
         own::remove(root.at(paths::RESTORE_REQUEST))
     }
 
@@ -505,7 +505,7 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
     };
     if journal.state == State::Staging {
         lines.push(
-            "a restore was cut off while it was laid out, and replaced nothing: the next run or \
+            "a restore was interrupted while it extracted data, and replaced nothing: the next run or \
              restore removes the extracted data"
                 .to_owned(),
         );

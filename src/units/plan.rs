@@ -75,7 +75,7 @@ impl<'a> Plan<'a> {
         }
         [Unit::Stage(stage)]
             .into_iter()
-            .chain(self.units_at(When::Around(stage)))
+            .chain(self.units_at(When::PulledIn(stage)))
             .chain(members)
             .chain(self.units_at(When::Behind(stage)))
             .collect()

@@ -24,7 +24,7 @@ pub enum When {
     /// Started by the target of a stage, before or after the configured steps of that stage.
     Member(Stage, Steps),
     /// Pulled in by a member of a stage, or the stage's target itself.
-    Around(Stage),
+    PulledIn(Stage),
     /// Started at the end of a stage.
     Behind(Stage),
     /// After a run.

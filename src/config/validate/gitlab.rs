@@ -226,7 +226,7 @@ fn readiness(text: &str) -> Result<ReadinessUrl, Refusal> {
     }
     match reqwest::Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() => {
-            refuse("is not asked over HTTP")
+            refuse("is not a URL of HTTP")
         }
         Ok(url) if !url.username().is_empty() || url.password().is_some() => {
             refuse("has a user in it: readiness needs none")

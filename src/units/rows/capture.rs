@@ -21,7 +21,7 @@ const REDIS_RIGHTS: &str = "CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_CHOWN CAP_F
 
 pub const PAUSE: Row = Row {
     name: "gitlab-backup-pause.service",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         Pause {
@@ -37,7 +37,7 @@ pub const PAUSE: Row = Row {
 
 pub const WINDOW: Row = Row {
     name: "gitlab-backup-window.service",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         let gitlab = &renderer.config.gitlab;

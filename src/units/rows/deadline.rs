@@ -8,7 +8,7 @@ use crate::units::text::Text;
 
 pub const TIMER: Row = Row {
     name: "gitlab-backup-deadline.timer",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         DeadlineTimer { max_downtime: Text::plain(renderer.config.gitlab.max_downtime) }.render()
@@ -23,7 +23,7 @@ struct DeadlineTimer {
 
 pub const TARGET: Row = Row {
     name: "gitlab-backup-deadline.target",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |_, _| DeadlineTarget.render(),
 };

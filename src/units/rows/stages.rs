@@ -21,7 +21,7 @@ pub fn row(stage: Stage) -> &'static Row {
 
 const PREPARE: Row = Row {
     name: "gitlab-backup-prepare.target",
-    when: When::Around(Stage::Prepare),
+    when: When::PulledIn(Stage::Prepare),
     needed: always,
     text: |renderer, _| {
         target(renderer, Stage::Prepare, "GitLab backup: prepare stage, GitLab is up")
@@ -30,7 +30,7 @@ const PREPARE: Row = Row {
 
 const CAPTURE: Row = Row {
     name: "gitlab-backup-capture.target",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         target(renderer, Stage::Window, "GitLab backup: capture stage, GitLab is down")
@@ -39,7 +39,7 @@ const CAPTURE: Row = Row {
 
 const STORE: Row = Row {
     name: "gitlab-backup-store.target",
-    when: When::Around(Stage::Store),
+    when: When::PulledIn(Stage::Store),
     needed: always,
     text: |renderer, _| {
         target(renderer, Stage::Store, "GitLab backup: store stage, GitLab is up again")
@@ -48,7 +48,7 @@ const STORE: Row = Row {
 
 const FINISH: Row = Row {
     name: "gitlab-backup-finish.target",
-    when: When::Around(Stage::Finish),
+    when: When::PulledIn(Stage::Finish),
     needed: always,
     text: |renderer, _| {
         target(renderer, Stage::Finish, "GitLab backup: finish stage, the run is complete")

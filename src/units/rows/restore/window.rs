@@ -11,7 +11,7 @@ use crate::units::{Restore, Unit};
 
 pub const APPLY: Row = Row {
     name: "gitlab-backup-restore-apply.target",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         StageTarget {
@@ -25,7 +25,7 @@ pub const APPLY: Row = Row {
 
 pub const PAUSE: Row = Row {
     name: "gitlab-backup-restore-pause.service",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         Pause {
@@ -42,7 +42,7 @@ pub const PAUSE: Row = Row {
 
 pub const WINDOW: Row = Row {
     name: "gitlab-backup-restore-window.service",
-    when: When::Around(Stage::Window),
+    when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         WindowService {
