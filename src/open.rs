@@ -104,7 +104,8 @@ pub fn lost_with_a_reboot(place: &Repository, directory: &Path) -> Option<String
     (outlives && own::is_in_memory(directory)).then(|| {
         format!(
             "{} is in memory (tmpfs) and gone after a reboot, and the repository cannot be \
-             opened without it: put that directory on a disk, or name another [repository] password-file",
+             opened without it: put that directory on a disk, or name another [repository] \
+             password-file",
             directory.display()
         )
     })

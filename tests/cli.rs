@@ -135,7 +135,8 @@ fn a_file_that_is_not_ours_is_never_touched() {
 #[test]
 fn a_bad_configuration_is_told_in_full_and_nothing_is_written() {
     let root = host(
-        "[gitlab]\nwriter = []\n[postgresql]\nport = \"x\"\n[schedule]\ncalendar = \"every full moon\"\n",
+        "[gitlab]\nwriter = []\n[postgresql]\nport = \"x\"\n[schedule]\ncalendar = \"every full \
+         moon\"\n",
     );
     let output = call(root.path(), &["install"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -160,7 +161,8 @@ fn a_rotated_key_opens_and_the_old_one_does_not() {
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = |name: &str| place.path().join(name).display().to_string();
     let config = format!(
-        "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
+        "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = \
+         [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
         path("repository"),
         path("password")
     );
@@ -368,7 +370,11 @@ fn the_completions_are_scripts_that_bash_reads() {
     }
     let completed = std::process::Command::new("bash")
         .arg("-c")
-        .arg("source <(\"$0\" generate --completion bash) && COMP_WORDS=(gitlab-backup res) COMP_CWORD=1 && _gitlab__backup gitlab-backup res gitlab-backup && echo \"${COMPREPLY[@]}\"")
+        .arg(
+            "source <(\"$0\" generate --completion bash) && COMP_WORDS=(gitlab-backup res) \
+              COMP_CWORD=1 && _gitlab__backup gitlab-backup res gitlab-backup && \
+              echo \"${COMPREPLY[@]}\"",
+        )
         .arg(assert_cmd::cargo::cargo_bin("gitlab-backup"))
         .output()
         .unwrap();

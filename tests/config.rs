@@ -31,7 +31,8 @@ fn source_tree() -> tempfile::TempDir {
         "/usr/lib/systemd/system/gitlab-sidekiq.service",
         "/lib/systemd/system/gitlab.target",
         "/lib/systemd/system/gitlab-puma.socket",
-        "/lib/systemd/system/gitlab-nightly.timer=[Timer]\nOnCalendar=daily\nUnit = gitlab-sidekiq.service\n",
+        "/lib/systemd/system/gitlab-nightly.timer=[Timer]\nOnCalendar=daily\nUnit = \
+         gitlab-sidekiq.service\n",
         "/lib/systemd/system/gitlab-unrelated.timer=[Timer]\nUnit=gitlab-report.service\n",
         "/lib/systemd/system/other.timer=[Timer]\nUnit=gitlab-puma.service\n",
         "/lib/systemd/system/nginx.service",
@@ -198,7 +199,9 @@ fn omnibus_tree() -> tempfile::TempDir {
         "/usr/lib/systemd/system/gitlab-runsvdir.service",
         "/opt/gitlab/embedded/bin/sv",
         "/opt/gitlab/etc/gitlab-psql-rc=psql_user='gitlab-psql'\npsql_host='/var/opt/gitlab/pg'\npsql_port='5433'\n",
-        "/var/opt/gitlab/gitaly/config.toml=[[storage]]\nname = 'a'\npath = '/srv/a'\n[[storage]]\nname = 'b'\npath = '/srv/b'\n[hooks]\ncustom_hooks_dir = '/srv/a/hooks'\n",
+        "/var/opt/gitlab/gitaly/config.toml=[[storage]]\nname = 'a'\npath = \
+         '/srv/a'\n[[storage]]\nname = 'b'\npath = '/srv/b'\n[hooks]\ncustom_hooks_dir = \
+         '/srv/a/hooks'\n",
         "/srv/a/hooks/pre-receive",
         "/srv/b/x",
         "/var/opt/gitlab/gitlab-rails/shared/artifacts/1",
@@ -277,8 +280,11 @@ fn an_omnibus_package_has_its_writers_behind_proxies_and_its_databases_left_up()
 #[test]
 fn what_is_said_of_an_omnibus_package_comes_before_what_it_has() {
     let root = omnibus_tree();
-    let own = "[gitlab]\nstays-up = [\"gitlab-backup-proxy-gitaly.service\"]\n[[gitlab.proxy]]\nname = \"puma\"\nstart = [\"/bin/x\"]\nstop = [\"/bin/x\"]\nstatus = [\"/bin/x\"]\n\
-               [[redis]]\nurl = \"unix:///var/opt/gitlab/redis/redis.socket\"\n[postgresql]\nhost = \"/srv/pg\"\n";
+    let own = "[gitlab]\nstays-up = \
+               [\"gitlab-backup-proxy-gitaly.service\"]\n[[gitlab.proxy]]\nname = \"puma\"\nstart \
+               = [\"/bin/x\"]\nstop = [\"/bin/x\"]\nstatus = [\"/bin/x\"]\n\
+               [[redis]]\nurl = \"unix:///var/opt/gitlab/redis/redis.socket\"\n[postgresql]\nhost \
+               = \"/srv/pg\"\n";
     let config = parse(own, root.path()).unwrap();
     assert_eq!(
         writers(&config),
@@ -542,7 +548,8 @@ fn a_missing_file_is_named_with_the_option_that_names_another() {
         .to_string();
     assert_eq!(
         error,
-        "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; --config FILE selects another one"
+        "/nonexistent/config.toml: there is no such file; allowed: a readable TOML file; --config \
+         FILE selects another one"
     );
 }
 

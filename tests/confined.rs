@@ -61,7 +61,8 @@ fn it_is_another_account_without_rights() {
     let output = shell(
         place.path(),
         "none",
-        "id -u; id -G; umask; grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs|Seccomp):' /proc/self/status || cat /proc/self/status",
+        "id -u; id -G; umask; grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs|Seccomp):' \
+         /proc/self/status || cat /proc/self/status",
     );
     let said = words(&output);
     // /proc is out of sight where the kernel has Landlock.
@@ -75,7 +76,8 @@ fn it_is_another_account_without_rights() {
     let python = python(
         place.path(),
         "none",
-        "import ctypes; l = ctypes.CDLL(None); print(l.prctl(39, 0, 0, 0, 0), l.prctl(21, 0, 0, 0, 0), l.getsid(0) == __import__('os').getpid())",
+        "import ctypes; l = ctypes.CDLL(None); print(l.prctl(39, 0, 0, 0, 0), l.prctl(21, 0, 0, 0, \
+         0), l.getsid(0) == __import__('os').getpid())",
     );
     assert!(words(&python).starts_with("1 "), "no new privileges: {}", words(&python));
     assert!(words(&python).trim().ends_with("True"), "a session of its own: {}", words(&python));
@@ -89,7 +91,8 @@ fn it_sees_neither_others_files_nor_ours() {
     fs::write(&secret, "secret").unwrap();
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o666)).unwrap();
     let script = format!(
-        "ls /root; cat /etc/shadow; cat {0}; ls {1}; echo x > {1}/new; ls /home; echo written > here && cat here",
+        "ls /root; cat /etc/shadow; cat {0}; ls {1}; echo x > {1}/new; ls /home; echo written > \
+         here && cat here",
         secret.display(),
         other.path().display()
     );
@@ -119,7 +122,8 @@ fn it_reaches_neither_the_network_nor_a_socket() {
     fs::set_permissions(place.path().join("bus"), fs::Permissions::from_mode(0o777)).unwrap();
     let script = |family: &str, kind: &str, then: &str| {
         format!(
-            "import socket\ntry:\n s = socket.socket(socket.{family}, socket.{kind})\n {then}\n print('reached')\nexcept OSError as e: print('refused', e)"
+            "import socket\ntry:\n s = socket.socket(socket.{family}, socket.{kind})\n {then}\n \
+             print('reached')\nexcept OSError as e: print('refused', e)"
         )
     };
     for (family, kind) in [
@@ -160,7 +164,8 @@ fn system_calls_that_reach_others_are_refused() {
     let place = place();
     let script = "import ctypes, os
 l = ctypes.CDLL(None, use_errno=True)
-for name, call in [('unshare', (272, 0x10000000)), ('io_uring', (425, 1, 0)), ('ptrace', (101, 0, 0, 0, 0)), ('keyctl', (250, 0, -3, 0)), ('clone3', (435, 0, 0))]:
+for name, call in [('unshare', (272, 0x10000000)), ('io_uring', (425, 1, 0)), ('ptrace', (101, 0, \
+0, 0, 0)), ('keyctl', (250, 0, -3, 0)), ('clone3', (435, 0, 0))]:
     print(name, l.syscall(*call), ctypes.get_errno())
 print('forked', os.waitpid(os.fork() or os._exit(7), 0)[1] >> 8)";
     let said = words(&python(place.path(), "none", script));
@@ -183,7 +188,8 @@ fn it_has_none_of_our_open_files() {
     let program = env!("CARGO_BIN_EXE_gitlab-backup");
     let account = if root() { "--user 65534 --group 65534" } else { "" };
     let script = format!(
-        "exec 7<{}; exec {program} helper confine --parent {} --signal 9 --sockets none --write {} {account} -- /bin/sh -c 'cat <&7'",
+        "exec 7<{}; exec {program} helper confine --parent {} --signal 9 --sockets none --write {} \
+         {account} -- /bin/sh -c 'cat <&7'",
         secret.display(),
         std::process::id(),
         place.path().display()
@@ -218,7 +224,8 @@ fn it_ends_with_its_parent_and_does_not_begin_without() {
     let asleep = seconds(1000);
     let confine = |parent: &str| {
         format!(
-            "{program} helper confine --parent {parent} --signal 9 --sockets none --write {} {account} -- /bin/sleep {asleep}",
+            "{program} helper confine --parent {parent} --signal 9 --sockets none --write {} \
+             {account} -- /bin/sleep {asleep}",
             place.path().display()
         )
     };
@@ -249,7 +256,8 @@ fn it_ends_with_its_parent_and_does_not_begin_without() {
 fn what_it_has_started_ends_with_it_if_root_confines_it() {
     let (place, asleep) = (place(), seconds(2000));
     let script = format!(
-        "setsid sleep {asleep} >/dev/null 2>&1 </dev/null & (setsid sh -c 'sleep {asleep} & wait' >/dev/null 2>&1 &) ; sleep 0.3; exit 7"
+        "setsid sleep {asleep} >/dev/null 2>&1 </dev/null & (setsid sh -c 'sleep {asleep} & wait' \
+         >/dev/null 2>&1 &) ; sleep 0.3; exit 7"
     );
     let output = shell(place.path(), "none", &script);
     assert_eq!(output.status.code(), Some(7), "{}", words(&output));
@@ -274,7 +282,8 @@ fn what_it_has_started_ends_with_it_if_root_confines_it() {
 fn it_cannot_give_up_being_ended_if_root_confines_it() {
     let (place, asleep) = (place(), seconds(3000));
     let script = format!(
-        "import ctypes, os; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); os.execv('/bin/sleep', ['sleep', '{asleep}'])"
+        "import ctypes, os; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); os.execv('/bin/sleep', \
+         ['sleep', '{asleep}'])"
     );
     let mut outside = confined(place.path(), "none", &["python3", "-c", &script])
         .stdout(Stdio::null())

@@ -135,7 +135,8 @@ fn number_of(durable: &[(PathBuf, usize)], path: &Path) -> usize {
 /// A configuration of this repository and password.
 fn configuration(repository: &Path, password: &Path) -> String {
     format!(
-        "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
+        "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = \
+         [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
         repository.display(),
         password.display()
     )

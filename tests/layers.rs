@@ -293,7 +293,8 @@ fn an_import_from_above_is_seen() {
         ("use crate::{host::own, units};\n", 1),
         ("use crate::units::{self, Unit};\nfn f() -> crate::steps::Failed { }\n", 2),
         (
-            "use crate::runs::Record;\nuse crate::{host::{own, text}, values};\nfn f() { say!(\"x\") }\n",
+            "use crate::runs::Record;\nuse crate::{host::{own, text}, values};\nfn f() { \
+             say!(\"x\") }\n",
             0,
         ),
         ("pub(crate::steps) fn f() {}", 0),

@@ -37,7 +37,8 @@ impl System {
     /// services.gitlab-backup.
     fn new(settings: &str, more: &str) -> Self {
         let module = format!(
-            "{{ services.gitlab-backup = {{ enable = true; settings = {{ {settings} }}; }}; {more} }}"
+            "{{ services.gitlab-backup = {{ enable = true; settings = {{ {settings} }}; }}; {more} \
+             }}"
         );
         Self::of(&module)
     }
@@ -215,7 +216,8 @@ fn a_location_is_all_that_must_be_said() {
 
     // Encrypted, they may lie in the store.
     let more = format!(
-        "{GITLAB} services.gitlab-backup.credentials.\"gitlab.repository\" = \"/nix/store/x-gitlab.repository\";"
+        "{GITLAB} services.gitlab-backup.credentials.\"gitlab.repository\" \
+         = \"/nix/store/x-gitlab.repository\";"
     );
     let credential =
         System::new("repository.password-credential = \"encrypted:gitlab.repository\";", &more);
@@ -357,9 +359,11 @@ fn settings_of_every_type_come_through_unharmed() {
         list
     });
     let settings = format!(
-        "files.paths = [ {0} ]; files.exclude = [ \"*.tmp\" ]; files.presync = false; postgresql.jobs = 7; gitlab.max-downtime = \"1h 5min\";
+        "files.paths = [ {0} ]; files.exclude = [ \"*.tmp\" ]; files.presync = false; \
+         postgresql.jobs = 7; gitlab.max-downtime = \"1h 5min\";
          repository.location = {1}; repository.password-file = {0}; redis = [ ];
-         step = [ {{ name = \"odd\"; stage = \"finish\"; command = [ \"/bin/true\" {list} ]; description = {2}; }} {{ name = \"off\"; stage = \"store\"; \
+         step = [ {{ name = \"odd\"; stage = \"finish\"; command = [ \"/bin/true\" {list} ]; \
+         description = {2}; }} {{ name = \"off\"; stage = \"store\"; \
          command = [ {0} ]; enable = false; }} ];",
         nix(file),
         nix(&format!("{file}/backup").replace("/srv/", "/mnt/")),
@@ -381,7 +385,13 @@ fn settings_of_every_type_come_through_unharmed() {
     // What systemd makes of it is for the lab; here, it is what the program makes of the same
     // strings in a TOML of another writer.
     let unit = std::fs::read_to_string(directory.join("gitlab-backup-step-odd.service")).unwrap();
-    assert!(unit.contains(" \"100 %%n %%%% %%\" \"$HOME ${HOME} $$\" \"it's \\\"quoted\\\"\" \"back\\\\slash \\\\n\" "), "{unit}");
+    assert!(
+        unit.contains(
+            " \"100 %%n %%%% %%\" \"$HOME ${HOME} \
+                           $$\" \"it's \\\"quoted\\\"\" \"back\\\\slash \\\\n\" "
+        ),
+        "{unit}"
+    );
     assert!(unit.contains(" \"line\\nbreak\" "), "{unit}");
 }
 
@@ -397,7 +407,8 @@ fn what_the_program_refuses_fails_the_build() {
             "repository.location: '/a\\nb' has a control character in it",
         ),
         (
-            "step = [ { name = \"x\"; stage = \"store\"; command = [ \"/x\" ]; description = \"a\\nb\"; } ];",
+            "step = [ { name = \"x\"; stage = \"store\"; command = [ \"/x\" ]; description \
+             = \"a\\nb\"; } ];",
             "step[0].description: has a control",
         ),
         ("schedule.calender = \"daily\";", "schedule.calender: there is no such key"),
@@ -430,7 +441,8 @@ fn what_the_program_refuses_fails_the_build() {
         ),
     ] {
         let module = format!(
-            "{{ services.gitlab-backup = {{ enable = true; settings.{key} = {value}; }}; {GITLAB} }}"
+            "{{ services.gitlab-backup = {{ enable = true; settings.{key} = {value}; }}; {GITLAB} \
+             }}"
         );
         std::fs::write(&host, module).unwrap();
         let output = Command::new(here("tests/nix/evaluate")).arg(&host).output().unwrap();
@@ -473,15 +485,18 @@ fn what_cannot_work_is_said_in_sentences() {
     for (settings, more) in [
         (
             "postgresql.password-credential = \"pg\";",
-            "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; databasePasswordFile = \"/run/keys/db\"; };",
+            "services.gitlab = { enable = true; databaseHost = \"db.example.com\"; \
+             databasePasswordFile = \"/run/keys/db\"; };",
         ),
         ("postgresql = { host = \"10.0.0.1\"; password-credential = \"pg\"; };", GITLAB),
         (
-            "monitoring.webhook = { url = \"https://h\"; ca-file = \"/nix/store/x-certificate\"; };",
+            "monitoring.webhook = { url = \"https://h\"; ca-file = \"/nix/store/x-certificate\"; \
+             };",
             GITLAB,
         ),
         (
-            "gitlab = { layout = \"custom\"; writers = [ \"gitlab.service\" ]; }; files.paths = [ \"/srv/git\" ];",
+            "gitlab = { layout = \"custom\"; writers = [ \"gitlab.service\" ]; }; files.paths = \
+             [ \"/srv/git\" ];",
             "",
         ),
     ] {
@@ -506,7 +521,8 @@ fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
     assert_eq!(package["tests"], serde_json::json!(names));
     // With what installShellFiles has played: everything that is given to it is there.
     let place = tempfile::tempdir().unwrap();
-    let played = "installManPage() { ls -- \"$@\"; }; installShellCompletion() { for word; do case $word in /*) grep -q restore \"$word\" || exit 1;; esac; done; }";
+    let played = "installManPage() { ls -- \"$@\"; }; installShellCompletion() { for word; do case \
+                  $word in /*) grep -q restore \"$word\" || exit 1;; esac; done; }";
     let script =
         format!("set -euo pipefail; {played}\n{}", package["postInstall"].as_str().unwrap());
     let mut install = Command::new("bash");

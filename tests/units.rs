@@ -509,7 +509,8 @@ fn without_volumes_no_unit_may_mount() {
 
 #[test]
 fn what_is_stopped_alone_is_stopped_by_the_pause_and_not_by_a_conflict() {
-    let alone = "files.paths = [\"/srv/git\"]\n[gitlab]\nlayout = \"nixos\"\nwriters = [\"gitlab.service\", \"gitaly.service\"]";
+    let alone = "files.paths = [\"/srv/git\"]\n[gitlab]\nlayout = \"nixos\"\nwriters = \
+                 [\"gitlab.service\", \"gitaly.service\"]";
     for (text, stops, waits) in [
         (alone.to_owned(), true, true),
         (format!("{alone}\nquiesce = \"freeze\""), false, false),

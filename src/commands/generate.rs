@@ -26,13 +26,25 @@ pub struct GenerateArgs {
     #[arg(long, conflicts_with_all = ["output", "program"])]
     pub zabbix_template: bool,
     /// Print the completion script for SHELL.
-    #[arg(long, value_name = "SHELL", conflicts_with_all = ["output", "program", "zabbix_template"])]
+    #[arg(
+        long,
+        value_name = "SHELL",
+        conflicts_with_all = ["output", "program", "zabbix_template"]
+    )]
     pub completion: Option<Shell>,
     /// Print a graph of the units by stage, with their dependencies.
-    #[arg(long, value_name = "FORMAT", conflicts_with_all = ["output", "zabbix_template", "completion", "man"])]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        conflicts_with_all = ["output", "zabbix_template", "completion", "man"]
+    )]
     pub graph: Option<Drawing>,
     /// Write the man pages into DIR: gitlab-backup(8), and one for each command.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "program", "zabbix_template", "completion"])]
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["output", "program", "zabbix_template", "completion"]
+    )]
     pub man: Option<PathBuf>,
 }
 

@@ -69,10 +69,16 @@ pub struct RestoreArgs {
     #[arg(long, value_name = "NAME")]
     skip_redis: Vec<String>,
     /// Undo a restore that was interrupted half way: put the old data back.
-    #[arg(long, conflicts_with_all = ["run", "host", "into", "only", "path", "with_config"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["run", "host", "into", "only", "path", "with_config"]
+    )]
     undo: bool,
     /// Keep the restored data after a failed --undo, and delete the old data.
-    #[arg(long, conflicts_with_all = ["run", "host", "into", "only", "path", "with_config", "undo", "dry_run"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["run", "host", "into", "only", "path", "with_config", "undo", "dry_run"]
+    )]
     keep: bool,
     /// Do nothing; print what would be restored.
     #[arg(long)]

@@ -115,7 +115,10 @@ impl Rails {
         }
         let Some(text) = read_text(host, &file)? else { return Ok(None) };
         // Ruby's YAML parser uses the last of two equal keys.
-        let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins, with_snippet: false };
+        let options = serde_saphyr::options! {
+            duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+            with_snippet: false
+        };
         let parsed: File = serde_saphyr::from_str_with_options(&text, options)
             .with_context(|| format!("{} cannot be understood", file.display()))?;
         Ok(Some(Self { file, production: parsed.production, root }))
@@ -387,10 +390,14 @@ mod tests {
 
     #[test]
     fn every_storage_and_every_kind_is_found() {
-        let yml = "production: &base\n  gitlab: {host: x}\n  repositories:\n    storages: # several\n      default:\n        path: /home/git/repositories/\n      \
-                   fast:\n        path: /mnt/fast\n      remote:\n        gitaly_address: tcp://x:1\n  shared:\n    # path: /mnt/no\n  lfs:\n    enabled: true\n    \
-                   storage_path: /mnt/lfs\n  uploads:\n    storage_path: /mnt/public\n  gitlab_ci:\n    builds_path: builds/\n  artifacts:\n    path: /mnt/a\n    \
-                   object_store:\n      enabled: true\n  pages:\n    path: /mnt/pages\n    local_store:\n      path: /mnt/served\n  encrypted_settings:\n    \
+        let yml = "production: &base\n  gitlab: {host: x}\n  repositories:\n    storages: # \
+                   several\n      default:\n        path: /home/git/repositories/\n      \
+                   fast:\n        path: /mnt/fast\n      remote:\n        gitaly_address: \
+                   tcp://x:1\n  shared:\n    # path: /mnt/no\n  lfs:\n    enabled: true\n    \
+                   storage_path: /mnt/lfs\n  uploads:\n    storage_path: /mnt/public\n  \
+                   gitlab_ci:\n    builds_path: builds/\n  artifacts:\n    path: /mnt/a\n    \
+                   object_store:\n      enabled: true\n  pages:\n    path: /mnt/pages\n    \
+                   local_store:\n      path: /mnt/served\n  encrypted_settings:\n    \
                    path: /mnt/encrypted\ntest:\n  <<: *base\n";
         let found = declared(yml);
         let expected = [
@@ -423,8 +430,10 @@ mod tests {
 
     #[test]
     fn disabled_computed_and_object_storage_directories_are_not_required() {
-        let yml = "production:\n  registry:\n    enabled: false\n    path: /mnt/registry\n  object_store:\n    enabled: true\n    objects:\n      pages:\n        \
-                   enabled: false\n  lfs:\n    storage_path: /mnt/lfs\n  pages:\n    path: /mnt/pages\n  shared:\n    path: <%= ENV['X'] %>\n";
+        let yml = "production:\n  registry:\n    enabled: false\n    path: /mnt/registry\n  \
+                   object_store:\n    enabled: true\n    objects:\n      pages:\n        \
+                   enabled: false\n  lfs:\n    storage_path: /mnt/lfs\n  pages:\n    path: \
+                   /mnt/pages\n  shared:\n    path: <%= ENV['X'] %>\n";
         let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", yml)]);
         let rails = rails(&host, &[]).pop().unwrap().unwrap();
         let found: Vec<_> =
@@ -451,7 +460,8 @@ mod tests {
             ("tcp://[2001:db8::1]:8075", false),
         ] {
             let yml = format!(
-                "production:\n  repositories:\n    storages:\n      default:\n        gitaly_address: {address}\n"
+                "production:\n  repositories:\n    storages:\n      default:\n        \
+                 gitaly_address: {address}\n"
             );
             let (_root, host) = host(&[("home/git/gitlab/config/gitlab.yml", &yml)]);
             let rails = rails(&host, &[]).pop().unwrap().unwrap();
@@ -477,8 +487,11 @@ mod tests {
             let rails = rails(&host, &[]).pop().unwrap().unwrap();
             rails.in_object_storage().into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
-        let by_kind = "production: &base\n  gitlab:\n    host: x\n  artifacts:\n    enabled: true\n    object_store:\n      enabled: false\n      # enabled: true\n  \
-                       lfs:\n    object_store:\n      enabled: true # since 2020\n      connection:\n        enabled: true\n  uploads:\n    object_store: {\"enabled\": true}\n  \
+        let by_kind = "production: &base\n  gitlab:\n    host: x\n  artifacts:\n    enabled: \
+                       true\n    object_store:\n      enabled: false\n      # enabled: true\n  \
+                       lfs:\n    object_store:\n      enabled: true # since 2020\n      \
+                       connection:\n        enabled: true\n  uploads:\n    object_store: \
+                       {\"enabled\": true}\n  \
                        packages:\n    enabled: true\n";
         assert_eq!(kinds(by_kind), ["lfs", "uploads"]);
         assert_eq!(
@@ -517,7 +530,8 @@ mod tests {
     #[test]
     fn gitaly_is_found_by_the_file_that_its_unit_names() {
         let unit = "[Service]\nExecStart=/nix/store/x/bin/gitaly /nix/store/x-gitaly.toml\n";
-        let toml = "socket_path = \"/x\"\n[[storage]]\nname = \"default\"\npath = \"/srv/r\"\n[[storage]]\nname = \"b\"\npath = \"/srv/b\"\n";
+        let toml = "socket_path = \"/x\"\n[[storage]]\nname = \"default\"\npath \
+                    = \"/srv/r\"\n[[storage]]\nname = \"b\"\npath = \"/srv/b\"\n";
         let (_root, host) =
             host(&[("etc/systemd/system/gitaly.service", unit), ("nix/store/x-gitaly.toml", toml)]);
         let found: Vec<Declared> =

@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn a_mount_may_have_any_name_and_no_source() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let lines = b"30 20 0:40 /a\\040b /srv/x\\011\xff rw shared:1 master:2 - tmpfs  rw\n31 20 0:41 / /y rw - tmpfs none rw\nnonsense\n\
+        let lines = b"30 20 0:40 /a\\040b /srv/x\\011\xff rw shared:1 master:2 - tmpfs  rw\n31 20 \
+                      0:41 / /y rw - tmpfs none rw\nnonsense\n\
             32 20 0:42 / /a\\134b\\9 rw - nfs4 host:/\xe9 rw\n";
         std::fs::write(file.path(), lines).unwrap();
         let seen = read(file.path()).unwrap();

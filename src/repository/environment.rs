@@ -111,7 +111,9 @@ mod tests {
     /// What systemd 252 reads from the same lines: `systemd-run --property=EnvironmentFile=… env`.
     #[test]
     fn values_are_read_as_systemd_reads_them() {
-        let text = "# a comment\n; another\n\nPLAIN=a b # c  \n  INDENTED = x\nSINGLE='a \"b\\n $c'\nDOUBLE=\"a \\\"b\\\" \\n \\$c\"\nBOTH=a'b c'\"d\"\nPARTS='a b' \"c\"\nESCAPED=a\\ b\\\nc\nEMPTY=\nCRLF=v\r\n\
+        let text = "# a comment\n; another\n\nPLAIN=a b # c  \n  INDENTED = x\nSINGLE='a \"b\\n \
+                    $c'\nDOUBLE=\"a \\\"b\\\" \\n \\$c\"\nBOTH=a'b c'\"d\"\nPARTS='a \
+                    b' \"c\"\nESCAPED=a\\ b\\\nc\nEMPTY=\nCRLF=v\r\n\
                     LINES='1\n2'\nLAST=\"x\"";
         let variables = parse(text).unwrap();
         let expected = [

@@ -101,7 +101,10 @@ pub async fn host<M: ServiceManager>(
             Ok(()) => Finding::of(READINESS, Ok("GitLab answers".to_owned())),
             Err(error) => Finding::warning(
                 READINESS,
-                format!("{error:#}: a run does not need this answer, and does not wait for it at its end"),
+                format!(
+                    "{error:#}: a run does not need this answer, and does not wait for it at \
+                         its end"
+                ),
             ),
         });
     }

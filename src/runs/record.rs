@@ -260,7 +260,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         // The first two must not simply be removed: they say which units are down, and what was
         // replaced.
         let advice = if path.ends_with(relative(paths::PAUSED)) {
-            "it names the units of GitLab that are down. Start GitLab ('gitlab-ctl start', or 'systemctl \
+            "it names the units of GitLab that are down. Start GitLab ('gitlab-ctl start', or \
+             'systemctl \
              start' of its target and units), then remove it"
         } else if path.ends_with(relative(paths::RESTORE_JOURNAL)) {
             "it lists the data that a restore has replaced. Look for databases and directories \

@@ -505,7 +505,8 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
     };
     if journal.state == State::Staging {
         lines.push(
-            "a restore was interrupted while it extracted data, and replaced nothing: the next run or \
+            "a restore was interrupted while it extracted data, and replaced nothing: the next run \
+             or \
              restore removes the extracted data"
                 .to_owned(),
         );
@@ -524,7 +525,8 @@ pub fn left(root: &RootDirectory) -> Result<Vec<String>> {
             return Ok(lines);
         }
         lines.push(format!(
-            "run {run} is restored, and the old data is still beside it ({}): it is removed as soon as GitLab answers, or by the first run after that{}",
+            "run {run} is restored, and the old data is still beside it ({}): it is removed as \
+             soon as GitLab answers, or by the first run after that{}",
             aside.join(", "),
             if journal.state == State::Switched {
                 "; 'gitlab-backup restore --undo' puts it back"

@@ -249,7 +249,9 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 80, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn agrees_with_systemd(text in "([+]?[0-9]{0,4}(\\.[0-9]{0,8})? ?(s|sec|min|m|M|month|ms|us|h|hr|hours|d|w|y|x|)? ?){1,3}") {
+        fn agrees_with_systemd(text in "([+]?[0-9]{0,4}(\\.[0-9]{0,8})? \
+                                        ?(s|sec|min|m|M|month|ms|us|h|hr|hours|d|w|y|x|)? \
+                                        ?){1,3}") {
             prop_assert_eq!(timespan_parses(&text), systemd_parses(&text));
         }
 

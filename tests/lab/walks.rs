@@ -54,7 +54,8 @@ fn main() {
         drop(Walk::new(&exclude).root(root, &At::itself(root), seen.pop().as_ref()).unwrap())
     });
     println!(
-        "{entries} entries: a bare parallel stat walk {bare:.3} s; the window's walk {ours:.3} s, {:.2} times; reading what the first pass saw {reading:.3} s",
+        "{entries} entries: a bare parallel stat walk {bare:.3} s; the window's walk {ours:.3} s, \
+         {:.2} times; reading what the first pass saw {reading:.3} s",
         ours / bare
     );
 }

@@ -46,7 +46,8 @@ pub const ALL: [&str; 6] = [GITLAB, PUMA, SIDEKIQ, WORKHORSE, GITALY, MAILROOM];
 const UNITS: [(&str, &str); 6] = [
     (
         GITLAB,
-        "Wants=gitlab-puma.service gitlab-sidekiq.service gitlab-workhorse.service gitlab-gitaly.service gitlab-mailroom.service",
+        "Wants=gitlab-puma.service gitlab-sidekiq.service gitlab-workhorse.service \
+         gitlab-gitaly.service gitlab-mailroom.service",
     ),
     (
         PUMA,

@@ -90,11 +90,19 @@ impl Maintenance {
         let mut targets = Targets { hosts: Vec::new(), groups: Vec::new() };
         // To Zabbix, an empty filter matches everything.
         if !self.hosts.is_empty() {
-            let params = json!({"output": ["hostid", "host"], "filter": {"host": self.hosts}, "editable": true});
+            let params = json!({
+                "output": ["hostid", "host"],
+                "filter": {"host": self.hosts},
+                "editable": true,
+            });
             targets.hosts = typed(api.call("host.get", params).await?)?;
         }
         if !self.groups.is_empty() {
-            let params = json!({"output": ["groupid", "name"], "filter": {"name": self.groups}, "editable": true});
+            let params = json!({
+                "output": ["groupid", "name"],
+                "filter": {"name": self.groups},
+                "editable": true,
+            });
             targets.groups = typed(api.call("hostgroup.get", params).await?)?;
         }
         let missing = |what: &str, wanted: &[String], found: Vec<&str>| {
@@ -127,7 +135,10 @@ impl Maintenance {
     /// The id of the maintenance, if it exists. Fails if this host has not created it.
     async fn find(&self, api: &Api) -> Result<Option<String>> {
         let name = self.title();
-        let params = json!({"output": ["maintenanceid", "name", "description"], "filter": {"name": [&name]}});
+        let params = json!({
+            "output": ["maintenanceid", "name", "description"],
+            "filter": {"name": [&name]},
+        });
         let Some(found) =
             typed::<Vec<Existing>>(api.call("maintenance.get", params).await?)?.into_iter().next()
         else {
@@ -153,7 +164,8 @@ impl Maintenance {
             targets.groups.iter().map(|group| json!({"groupid": group.groupid})).collect();
         let mut params = json!({
             "maintenance_type": u8::from(!self.data_collection),
-            "description": format!("{} Ends with the backup, or else at the time that it has.", self.mark()),
+            "description": format!("{} Ends with the backup, or else at the time that it \
+                                    has.", self.mark()),
             "active_since": since,
             "active_till": till,
             "hosts": hosts,

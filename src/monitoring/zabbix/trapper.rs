@@ -168,7 +168,10 @@ impl Trapper {
         for node in nodes {
             let info = match &self.tls {
                 None => {
-                    let data = json!({"request": "sender data", "data": [{"host": self.host, "key": key, "value": value}]});
+                    let data = json!({
+                        "request": "sender data",
+                        "data": [{"host": self.host, "key": key, "value": value}],
+                    });
                     exchange(node, &data).await
                 }
                 Some(tls) => run_sender(tls, node, [&self.host, key, value]).await,

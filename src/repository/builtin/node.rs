@@ -117,7 +117,10 @@ fn attributes<T: DeserializeOwned + Default>(entry: &Entry) -> Result<T> {
     let list: Vec<_> = extra
         .attributes
         .iter()
-        .filter_map(|attribute| Some(json!({ "name": attribute.name()?, "value": BASE64_STANDARD.encode(&attribute.value) })))
+        .filter_map(|attribute| {
+            let value = BASE64_STANDARD.encode(&attribute.value);
+            Some(json!({ "name": attribute.name()?, "value": value }))
+        })
         .collect();
     serde_json::from_value(list.into()).context("the extended attributes cannot be stored")
 }

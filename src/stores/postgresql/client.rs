@@ -199,7 +199,8 @@ impl Client {
             return Ok(names.clone());
         }
         let sql = format!(
-            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND {NOT_TEMPLATE} AND datconnlimit <> -2 AND NOT ({OF_RESTORE}) \
+            "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND \
+             {NOT_TEMPLATE} AND datconnlimit <> -2 AND NOT ({OF_RESTORE}) \
              ORDER BY datname"
         );
         self.connect_anywhere().await?.0.column(&sql, &[&RESTORE_MARK]).await
@@ -225,17 +226,20 @@ impl Client {
         }
         let sql = format!(
             "SELECT datname::text, datconnlimit = -2 FROM pg_catalog.pg_database \
-             WHERE (datconnlimit = -2 OR NOT datallowconn AND {NOT_TEMPLATE}) AND NOT ({OF_RESTORE}) ORDER BY datname"
+             WHERE (datconnlimit = -2 OR NOT datallowconn AND {NOT_TEMPLATE}) AND NOT \
+             ({OF_RESTORE}) ORDER BY datname"
         );
         let rows = self.connect_anywhere().await?.0.rows(&sql, &[&RESTORE_MARK]).await?;
         let describe = |row: &tokio_postgres::Row| -> Result<String> {
             let (name, is_half_dropped): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
             Ok(match is_half_dropped {
                 true => format!(
-                    "left out: database '{name}', of which a DROP DATABASE was interrupted (datconnlimit -2): drop it, since it allows no connections any more"
+                    "left out: database '{name}', of which a DROP DATABASE was interrupted \
+                     (datconnlimit -2): drop it, since it allows no connections any more"
                 ),
                 false => format!(
-                    "left out: database '{name}', which allows no connections: ALTER DATABASE … ALLOW_CONNECTIONS true, or drop it, or list the databases to back up \
+                    "left out: database '{name}', which allows no connections: ALTER DATABASE … \
+                     ALLOW_CONNECTIONS true, or drop it, or list the databases to back up \
                      in [postgresql] databases"
                 ),
             })

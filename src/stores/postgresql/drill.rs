@@ -33,13 +33,17 @@ use crate::values::Timespan;
 /// The bootstrap superuser of the throwaway server, if that of the backed up server is unknown.
 const SUPERUSER: &str = "postgres";
 const PORT: u16 = 5432;
-const TABLES: &str = "SELECT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
+const TABLES: &str = "SELECT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', \
+                      n.nspname, c.relname) \
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE \
+    c.relkind IN ('r', 'm')";
 /// The configuration tables of extensions. A dump has only the rows that the extension itself does
 /// not create.
-const OF_EXTENSIONS: &str = "SELECT DISTINCT n.nspname::text, c.relname::text, pg_catalog.format('%I.%I', n.nspname, c.relname) \
+const OF_EXTENSIONS: &str = "SELECT DISTINCT n.nspname::text, c.relname::text, \
+                             pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS kept (oid) \
-    JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'";
+    JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = \
+    c.relnamespace WHERE c.relkind = 'r'";
 /// How many tables that differ are named in a finding.
 const MAX_DIFFERENCES: usize = 5;
 /// The settings of the throwaway server: fast instead of durable, and without network.
@@ -221,11 +225,13 @@ fn find_programs(configured: Option<&Path>, version: u32) -> Result<PathBuf> {
         Some((major, directory)) if major >= version => Ok(directory),
         Some((major, _)) => {
             bail!(
-                "the run is of PostgreSQL {version}, and the newest server on this host is {major}: install the server of version {version}, which need not run"
+                "the run is of PostgreSQL {version}, and the newest server on this host is \
+                 {major}: install the server of version {version}, which need not run"
             )
         }
         None => bail!(
-            "there are no programs of a PostgreSQL server on this host (initdb, postgres): install them, or name their directory in [postgresql] bin-dir"
+            "there are no programs of a PostgreSQL server on this host (initdb, postgres): install \
+             them, or name their directory in [postgresql] bin-dir"
         ),
     }
 }

@@ -28,17 +28,24 @@ use super::{Dumped, HeldSnapshot, HeldSnapshots, file_name, record_path, snapsho
 
 /// The properties of a database that are not in its dump. As JSON, because the columns of
 /// pg_database depend on the server's version.
-const PROPERTIES: &str = "SELECT pg_catalog.jsonb_build_object('name', datname, 'directory', '', 'owner', pg_catalog.pg_get_userbyid(datdba), \
-    'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype, 'provider', to_jsonb(d)->>'datlocprovider', \
-    'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0, 'template', datistemplate, 'tablespace', \
-    (SELECT t.spcname FROM pg_catalog.pg_tablespace t WHERE t.oid OPERATOR(pg_catalog.=) d.dattablespace AND t.spcname OPERATOR(pg_catalog.<>) 'pg_default'))::text \
+const PROPERTIES: &str = "SELECT pg_catalog.jsonb_build_object('name', datname, 'directory', '', \
+                          'owner', pg_catalog.pg_get_userbyid(datdba), \
+    'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', \
+    datctype, 'provider', to_jsonb(d)->>'datlocprovider', \
+    'locale', coalesce(to_jsonb(d)->>'daticulocale', to_jsonb(d)->>'datlocale'), 'bytes', 0, \
+    'template', datistemplate, 'tablespace', \
+    (SELECT t.spcname FROM pg_catalog.pg_tablespace t WHERE t.oid OPERATOR(pg_catalog.=) \
+    d.dattablespace AND t.spcname OPERATOR(pg_catalog.<>) 'pg_default'))::text \
     FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()";
 /// The encoding of the dump, which does not depend on the owner's settings. The server cannot
 /// convert two of its encodings to UTF-8.
-const ENCODING: &str = "SELECT CASE WHEN e IN ('SQL_ASCII', 'MULE_INTERNAL') THEN e ELSE 'UTF8' END \
-    FROM (SELECT pg_catalog.pg_encoding_to_char(encoding)::text AS e FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) d";
+const ENCODING: &str = "SELECT CASE WHEN e IN ('SQL_ASCII', 'MULE_INTERNAL') THEN e ELSE 'UTF8' \
+                        END \
+    FROM (SELECT pg_catalog.pg_encoding_to_char(encoding)::text AS e FROM pg_catalog.pg_database \
+    WHERE datname = pg_catalog.current_database()) d";
 const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
-    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm')";
+    FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE \
+    c.relkind IN ('r', 'm')";
 
 /// Dumps into the staging directory: each database into a directory of its own, and the roles,
 /// settings and privileges of the server.
@@ -123,7 +130,8 @@ async fn ensure_not_rewritten(session: &Session, database: &HeldSnapshot) -> Res
             let name: String =
                 session.value("SELECT ($1::oid)::pg_catalog.regclass::text", &[&number]).await?;
             bail!(
-                "table {name} of database '{}' was emptied or rewritten while it was dumped: its rows are not in the dump",
+                "table {name} of database '{}' was emptied or rewritten while it was dumped: its \
+                 rows are not in the dump",
                 database.name
             );
         }
@@ -156,8 +164,8 @@ async fn run_pg_dump(
         tokio::select! {
             ended = &mut end => break ended?,
             _ = tick.tick() => {
-                let text = format!("dumping {} {} of {}", database.name, BinaryBytes(size(path)), BinaryBytes(database.bytes));
-                notify::status(&text);
+                let (done, all) = (BinaryBytes(size(path)), BinaryBytes(database.bytes));
+                notify::status(&format!("dumping {} {done} of {all}", database.name));
             }
         }
     };

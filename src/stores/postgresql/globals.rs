@@ -90,29 +90,44 @@ pub(crate) struct Privilege {
 }
 
 /// `%` stands for the column with the password, `@` for the catalog.
-const ROLES: &str = "SELECT coalesce(json_agg(json_build_object('name', r.rolname, 'superuser', r.rolsuper, 'inherit', r.rolinherit, \
-    'create_role', r.rolcreaterole, 'create_db', r.rolcreatedb, 'login', r.rolcanlogin, 'replication', r.rolreplication, \
-    'bypass_rls', r.rolbypassrls, 'connection_limit', r.rolconnlimit, 'valid_until', r.rolvaliduntil::text, \
-    'comment', pg_catalog.shobj_description(r.oid, 'pg_authid'), 'password', %) ORDER BY r.rolname), '[]')::text \
+const ROLES: &str = "SELECT coalesce(json_agg(json_build_object('name', r.rolname, 'superuser', \
+                     r.rolsuper, 'inherit', r.rolinherit, \
+    'create_role', r.rolcreaterole, 'create_db', r.rolcreatedb, 'login', r.rolcanlogin, \
+    'replication', r.rolreplication, \
+    'bypass_rls', r.rolbypassrls, 'connection_limit', r.rolconnlimit, 'valid_until', \
+    r.rolvaliduntil::text, \
+    'comment', pg_catalog.shobj_description(r.oid, 'pg_authid'), 'password', %) ORDER BY \
+    r.rolname), '[]')::text \
     FROM pg_catalog.@ r WHERE r.rolname !~ '^pg_'";
 const PASSWORDS: &str = "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')";
 const FIRST: &str = "SELECT rolname::text FROM pg_catalog.pg_roles WHERE oid = 10";
 /// Converts the row to JSON, because newer servers have more columns.
-const MEMBERSHIPS: &str = "SELECT coalesce(json_agg(json_build_object('role', r.rolname, 'member', m.rolname, 'grantor', g.rolname, \
-    'admin', a.admin_option, 'inherit', to_jsonb(a)->'inherit_option', 'set', to_jsonb(a)->'set_option') ORDER BY r.rolname, m.rolname), '[]')::text \
-    FROM pg_catalog.pg_auth_members a JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
+const MEMBERSHIPS: &str = "SELECT coalesce(json_agg(json_build_object('role', r.rolname, 'member', \
+                           m.rolname, 'grantor', g.rolname, \
+    'admin', a.admin_option, 'inherit', to_jsonb(a)->'inherit_option', 'set', \
+    to_jsonb(a)->'set_option') ORDER BY r.rolname, m.rolname), '[]')::text \
+    FROM pg_catalog.pg_auth_members a JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN \
+    pg_catalog.pg_roles m ON m.oid = a.member \
     LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantor";
-const SETTINGS: &str = "SELECT coalesce(json_agg(json_build_object('role', r.rolname, 'database', d.datname, 'values', s.setconfig) \
-    ORDER BY d.datname, r.rolname), '[]')::text FROM pg_catalog.pg_db_role_setting s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
+const SETTINGS: &str = "SELECT coalesce(json_agg(json_build_object('role', r.rolname, 'database', \
+                        d.datname, 'values', s.setconfig) \
+    ORDER BY d.datname, r.rolname), '[]')::text FROM pg_catalog.pg_db_role_setting s LEFT JOIN \
+    pg_catalog.pg_roles r ON r.oid = s.setrole \
     LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase \
     WHERE (s.setrole = 0 OR r.oid IS NOT NULL) AND (s.setdatabase = 0 OR d.oid IS NOT NULL)";
-const TABLESPACES: &str = "SELECT coalesce(json_agg(json_build_object('name', spcname, 'owner', pg_catalog.pg_get_userbyid(spcowner), \
-    'location', pg_catalog.pg_tablespace_location(oid)) ORDER BY spcname), '[]')::text FROM pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'";
-const DATABASES: &str = "SELECT coalesce(json_agg(json_build_object('name', d.datname, 'connection_limit', d.datconnlimit, \
-    'comment', pg_catalog.shobj_description(d.oid, 'pg_database'), 'privileges', CASE WHEN d.datacl IS NOT NULL THEN \
+const TABLESPACES: &str = "SELECT coalesce(json_agg(json_build_object('name', spcname, 'owner', \
+                           pg_catalog.pg_get_userbyid(spcowner), \
+    'location', pg_catalog.pg_tablespace_location(oid)) ORDER BY spcname), '[]')::text FROM \
+    pg_catalog.pg_tablespace WHERE spcname !~ '^pg_'";
+const DATABASES: &str = "SELECT coalesce(json_agg(json_build_object('name', d.datname, \
+                         'connection_limit', d.datconnlimit, \
+    'comment', pg_catalog.shobj_description(d.oid, 'pg_database'), 'privileges', CASE WHEN \
+    d.datacl IS NOT NULL THEN \
     (SELECT coalesce(json_agg(json_build_object('grantor', pg_catalog.pg_get_userbyid(x.grantor), \
-    'grantee', CASE WHEN x.grantee <> 0 THEN pg_catalog.pg_get_userbyid(x.grantee) END, 'privilege', x.privilege_type, 'grantable', x.is_grantable) \
-    ORDER BY x.ordinality), '[]') FROM pg_catalog.aclexplode(d.datacl) WITH ORDINALITY x) END) ORDER BY d.datname), '[]')::text \
+    'grantee', CASE WHEN x.grantee <> 0 THEN pg_catalog.pg_get_userbyid(x.grantee) END, \
+    'privilege', x.privilege_type, 'grantable', x.is_grantable) \
+    ORDER BY x.ordinality), '[]') FROM pg_catalog.aclexplode(d.datacl) WITH ORDINALITY x) END) \
+    ORDER BY d.datname), '[]')::text \
     FROM pg_catalog.pg_database d WHERE d.datname = ANY($1)";
 
 impl Globals {
@@ -285,7 +300,8 @@ impl Globals {
                 }
                 Some(role) => {
                     failed.push(format!(
-                        "the settings of role '{role}' in database '{name}' are missing: the role does not exist"
+                        "the settings of role '{role}' in database '{name}' are missing: the role \
+                         does not exist"
                     ));
                     continue;
                 }
@@ -309,7 +325,8 @@ async fn privilege_statements(
     existing: &BTreeSet<String>,
 ) -> Result<(Vec<String>, Vec<String>)> {
     let database = identifier(name);
-    let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE datname = $1::text";
+    let sql = "SELECT pg_catalog.pg_get_userbyid(datdba)::text FROM pg_catalog.pg_database WHERE \
+               datname = $1::text";
     let owner: String = session.value(sql, &[&name]).await?;
     // Revoke the default privileges first: if they were revoked, they are not in the list.
     let mut statements: Vec<String> = ["PUBLIC".to_owned(), identifier(&owner)]

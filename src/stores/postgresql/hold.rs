@@ -27,16 +27,22 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// remove its rows from every snapshot.
 const TABLES: &str = "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) \
     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_' ORDER BY c.oid";
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname <> \
+    'information_schema' AND n.nspname !~ '^pg_' ORDER BY c.oid";
 /// How often to try again if tables are created or dropped between the list and the snapshot.
 const TRIES: u32 = 5;
 /// The file node of each table. A statement that empties or rewrites a table changes it.
-pub(super) const NODES: &str = "SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid = ANY($1)";
+pub(super) const NODES: &str = "SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) FROM \
+                                pg_catalog.pg_class c WHERE c.relkind = 'r' AND c.oid = ANY($1)";
 /// The sessions that have an exclusive lock on a table.
-const EXCLUSIVE_LOCKS: &str = "SELECT DISTINCT c.relname::text || ' (session ' || l.pid || ', ' || l.mode || ')' FROM pg_catalog.pg_locks l \
-    JOIN pg_catalog.pg_class c ON c.oid = l.relation WHERE l.granted AND l.mode = 'AccessExclusiveLock' AND l.locktype = 'relation' \
-    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())";
-const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.pg_database_size(pg_catalog.current_database())";
+const EXCLUSIVE_LOCKS: &str = "SELECT DISTINCT c.relname::text || ' (session ' || l.pid || ', ' || \
+                               l.mode || ')' FROM pg_catalog.pg_locks l \
+    JOIN pg_catalog.pg_class c ON c.oid = l.relation WHERE l.granted AND l.mode = \
+    'AccessExclusiveLock' AND l.locktype = 'relation' \
+    AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = \
+    pg_catalog.current_database())";
+const EXPORT: &str = "SELECT pg_catalog.pg_export_snapshot(), \
+                      pg_catalog.pg_database_size(pg_catalog.current_database())";
 /// GitLab is down while the tables are locked, so the wait for a lock is short.
 const SET_LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
 /// For the statements after the window.
@@ -205,7 +211,8 @@ async fn explain_lock_error(session: &Session, name: &str, error: anyhow::Error)
             let lockers: Vec<String> =
                 session.column(EXCLUSIVE_LOCKS, &[]).await.unwrap_or_default();
             format!(
-                "a table of database '{name}' is locked for longer than GitLab may be down for it, by an open transaction such as that of an ALTER TABLE: {}. \
+                "a table of database '{name}' is locked for longer than GitLab may be down for it, \
+                 by an open transaction such as that of an ALTER TABLE: {}. \
                  Wait for its end, or end it",
                 if lockers.is_empty() {
                     "look for it in pg_locks".to_owned()
@@ -216,7 +223,8 @@ async fn explain_lock_error(session: &Session, name: &str, error: anyhow::Error)
         }
         Some(&SqlState::OUT_OF_MEMORY) => {
             format!(
-                "the server has no room for a lock on every table of database '{name}': raise max_locks_per_transaction and restart the server"
+                "the server has no room for a lock on every table of database '{name}': raise \
+                 max_locks_per_transaction and restart the server"
             )
         }
         _ => format!("cannot lock the tables of database '{name}'"),
@@ -229,8 +237,10 @@ async fn read_sequences(session: &Session, name: &str) -> Result<BTreeMap<String
         Err(error) if session::code(&error) == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
             return Err(error).with_context(|| {
                 format!(
-                    "a sequence of database '{name}' is locked for longer than GitLab may be down for it, by an open transaction such as that of an \
-                     ALTER SEQUENCE: look for it in pg_locks (mode ShareRowExclusiveLock or higher) and pg_stat_activity (state 'idle in transaction'), \
+                    "a sequence of database '{name}' is locked for longer than GitLab may be down \
+                     for it, by an open transaction such as that of an \
+                     ALTER SEQUENCE: look for it in pg_locks (mode ShareRowExclusiveLock or \
+                     higher) and pg_stat_activity (state 'idle in transaction'), \
                      and end it"
                 )
             });

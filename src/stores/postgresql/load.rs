@@ -144,7 +144,11 @@ impl Loader<'_> {
         if let Some(tablespace) = &like.tablespace {
             let existing: Vec<String> = self
                 .session
-                .column("SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname = $1::text::name", &[tablespace])
+                .column(
+                    "SELECT spcname::text FROM pg_catalog.pg_tablespace WHERE spcname = \
+                         $1::text::name",
+                    &[tablespace],
+                )
                 .await?;
             if !existing.is_empty() {
                 write!(sql, " TABLESPACE {}", identifier(tablespace))?;
@@ -335,13 +339,16 @@ async fn recreate_function(session: &Session, entry: &TocEntry) -> Result<()> {
         .with_context(|| format!("cannot create {} again", describe(entry)))?;
     // The table of contents has the function's name without the schema, and the types of its
     // arguments. A function that was not found here would keep its privileges, so that is an error.
-    let found = "SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace \
-        WHERE n.nspname = $1::text AND p.proname::text || '(' || pg_catalog.oidvectortypes(p.proargtypes) || ')' = $2::text";
+    let found = "SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = \
+                 p.pronamespace \
+        WHERE n.nspname = $1::text AND p.proname::text || '(' || \
+        pg_catalog.oidvectortypes(p.proargtypes) || ')' = $2::text";
     let found: Vec<u32> = session.column(found, &[&entry.schema, &entry.tag]).await?;
     let &[oid] = found.as_slice() else {
         bail!("{} exists {} times", describe(entry), found.len())
     };
-    let grantees = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) a \
+    let grantees = "SELECT DISTINCT r.rolname::text FROM pg_catalog.pg_proc p CROSS JOIN LATERAL \
+                    pg_catalog.aclexplode(p.proacl) a \
         JOIN pg_catalog.pg_roles r ON r.oid = a.grantee WHERE p.oid = $1";
     let grantees: Vec<String> = session.column(grantees, &[&oid]).await?;
     for object in owned_objects(entry)? {

@@ -78,7 +78,8 @@ async fn check_programs(postgresql: &Postgresql, server: u32) -> Result<String> 
         let version = programs::version(&client, program, server).await?;
         ensure!(
             version >= server,
-            "{program} {version} is older than the server ({server}): name the directory of the server's programs in [postgresql] bin-dir"
+            "{program} {version} is older than the server ({server}): name the directory of the \
+             server's programs in [postgresql] bin-dir"
         );
     }
     Ok(format!("version {}", programs::check_round_trip(&client, server).await?))

@@ -142,7 +142,10 @@ pub(super) async fn check_round_trip(client: &Client, server: u32) -> Result<u32
     ensure!(ended.status.success(), "pg_dump of {}: {}", client.login.describe(&place), ended.said);
     // An empty list: objects that belong to no schema are in the dump, and must not be created.
     restore(client, server, &place, &dump, &["--use-list=/dev/null"]).await.with_context(|| {
-        format!("a run could not be restored by the programs that are here: install PostgreSQL's client programs of version {server}, or name them by [postgresql] bin-dir")
+        format!(
+            "a run could not be restored by the programs that are here: install PostgreSQL's \
+                 client programs of version {server}, or name them by [postgresql] bin-dir"
+        )
     })?;
     version(client, "pg_dump", server).await
 }
@@ -163,15 +166,19 @@ mod tests {
 
     #[test]
     fn only_errors_about_newer_settings_are_ignored() {
-        let one = "pg_restore: error: could not execute query: FEHLER:  unbekannter Parameter\nCommand was: SET transaction_timeout = 0;\n\n";
+        let one = "pg_restore: error: could not execute query: FEHLER:  unbekannter \
+                   Parameter\nCommand was: SET transaction_timeout = 0;\n\n";
         let end = "pg_restore: warning: errors ignored on restore: 2";
         assert!(settings(&format!("{one}{one}{end}"), 15, false));
         assert!(!settings(&format!("{one}{end}"), 17, false), "this server has the setting");
         assert!(!settings(&format!("{one}{end}"), 15, true), "the output is cut");
         for other in [
-            "pg_restore: error: could not execute query: ERROR:  no\nCommand was: SET default_tablespace = fast;\n\n",
-            "pg_restore: error: COPY failed for table \"a\": ERROR:  x\nCommand was: SET transaction_timeout = 0;\n",
-            "pg_restore: error: could not execute query: ERROR:  x\nCommand was: SET transaction_timeout = 0;\nCommand was: CREATE TABLE a ();\n",
+            "pg_restore: error: could not execute query: ERROR:  no\nCommand was: SET \
+             default_tablespace = fast;\n\n",
+            "pg_restore: error: COPY failed for table \"a\": ERROR:  x\nCommand was: SET \
+             transaction_timeout = 0;\n",
+            "pg_restore: error: could not execute query: ERROR:  x\nCommand was: SET \
+             transaction_timeout = 0;\nCommand was: CREATE TABLE a ();\n",
             "something else\n",
         ] {
             assert!(!settings(&format!("{other}{one}{end}"), 15, false), "{other}");

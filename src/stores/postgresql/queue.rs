@@ -10,9 +10,12 @@ use anyhow::{Result, bail};
 use super::SnapshotHolder;
 use super::session::Session;
 
-const WAITING: &str = "SELECT l.pid, l.relation, l.mode, b.pid, coalesce(a.usename::text, '?'), pg_catalog.left(coalesce(a.query, ''), 200) \
-    FROM pg_catalog.pg_locks l CROSS JOIN LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid) \
-    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE NOT l.granted AND l.locktype = 'relation' AND b.pid = ANY($1)";
+const WAITING: &str = "SELECT l.pid, l.relation, l.mode, b.pid, coalesce(a.usename::text, '?'), \
+                       pg_catalog.left(coalesce(a.query, ''), 200) \
+    FROM pg_catalog.pg_locks l CROSS JOIN LATERAL \
+    pg_catalog.unnest(pg_catalog.pg_blocking_pids(l.pid)) AS b (pid) \
+    LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid WHERE NOT l.granted AND l.locktype = \
+    'relation' AND b.pid = ANY($1)";
 
 /// The sessions that wait for a lock of this run.
 pub(super) struct LockWaiters {
@@ -45,8 +48,10 @@ impl LockWaiters {
             if now.duration_since(start) >= self.limit {
                 let table = holder.tables.get(&relation).map_or("?", String::as_str);
                 bail!(
-                    "session {pid} of '{user}' has waited for {} s ([postgresql] ddl-wait) to change table {table} of database '{}' ({mode}), which is not \
-                     dumped yet: releasing the lock, so this run cannot be completed. The waiting statement: {statement}",
+                    "session {pid} of '{user}' has waited for {} s ([postgresql] ddl-wait) to \
+                     change table {table} of database '{}' ({mode}), which is not \
+                     dumped yet: releasing the lock, so this run cannot be completed. The waiting \
+                     statement: {statement}",
                     self.limit.as_secs(),
                     holder.database.name
                 );

@@ -19,7 +19,8 @@ const SINCE: u32 = 14;
 /// The statements that give the role its rights. The last one lets it read large objects, which
 /// `pg_read_all_data` does not include.
 const STATEMENTS: [&str; 3] = [
-    "ALTER ROLE \"gitlab-backup\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS INHERIT",
+    "ALTER ROLE \"gitlab-backup\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION \
+     BYPASSRLS INHERIT",
     "GRANT pg_read_all_data, pg_read_all_settings, pg_read_all_stats TO \"gitlab-backup\"",
     "ALTER ROLE \"gitlab-backup\" SET lo_compat_privileges = on",
 ];
@@ -32,14 +33,16 @@ const STATEMENTS: [&str; 3] = [
 pub async fn create(config: &Postgresql) -> Result<Vec<String>> {
     ensure!(
         config.by_socket(),
-        "the role can only be created through a socket: {} is a host, create the role there by hand (README, 'A role of its own')",
+        "the role can only be created through a socket: {} is a host, create the role there by \
+         hand (README, 'A role of its own')",
         config.host
     );
     let admin = Client::restoring(config)?;
     let session = admin.connect(MAINTENANCE).await?;
     ensure!(
         session.major >= SINCE,
-        "PostgreSQL {} cannot have a role that only reads (it needs version {SINCE}): back it up with a superuser",
+        "PostgreSQL {} cannot have a role that only reads (it needs version {SINCE}): back it up \
+         with a superuser",
         session.major
     );
     let exists: bool = session
@@ -53,7 +56,8 @@ pub async fn create(config: &Postgresql) -> Result<Vec<String>> {
     // Every role may connect to a database, unless that privilege was revoked from PUBLIC.
     let sql = format!(
         "SELECT datname::text FROM pg_catalog.pg_database WHERE datallowconn AND {NOT_TEMPLATE} \
-         AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl, pg_catalog.acldefault('d', datdba))) x \
+         AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(coalesce(datacl, \
+         pg_catalog.acldefault('d', datdba))) x \
          WHERE x.grantee = 0 AND x.privilege_type = 'CONNECT') ORDER BY datname"
     );
     for database in session.column::<String>(&sql, &[]).await? {
@@ -82,7 +86,8 @@ pub(super) async fn finding(config: &Postgresql, session: &Session) -> Option<Fi
         Finding::warning(
             "postgresql role",
             format!(
-                "'{}' is a superuser, and a backup only reads: 'gitlab-backup init --role' creates a role that only reads (README, 'A role of its own')",
+                "'{}' is a superuser, and a backup only reads: 'gitlab-backup init --role' creates \
+                 a role that only reads (README, 'A role of its own')",
                 config.user
             ),
         )

@@ -34,14 +34,21 @@ const MEMBERS: &str = "SELECT r.oid FROM pg_catalog.pg_roles r \
     WHERE NOT r.rolsuper AND pg_catalog.pg_has_role(r.oid, $1::text::name, 'MEMBER')";
 const SESSIONS: &str =
     "SELECT pid FROM pg_catalog.pg_stat_activity WHERE usesysid = ANY($1::oid[])";
-const END: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
-const LEFT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = $1::text OR pid = ANY($2::int4[])";
-const END_OTHERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
-    JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid WHERE a.datname = pg_catalog.current_database() AND NOT r.rolsuper";
-const OWNED: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_shdepend s JOIN pg_catalog.pg_database d ON d.oid = s.dbid \
-    JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+const END: &str = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+                   WHERE usename = $1::text OR pid = ANY($2::int4[])";
+const LEFT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usename = \
+                    $1::text OR pid = ANY($2::int4[])";
+const END_OTHERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM \
+                          pg_catalog.pg_stat_activity a \
+    JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid WHERE a.datname = \
+    pg_catalog.current_database() AND NOT r.rolsuper";
+const OWNED: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_shdepend s JOIN \
+                     pg_catalog.pg_database d ON d.oid = s.dbid \
+    JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid AND s.refclassid = \
+    'pg_catalog.pg_authid'::pg_catalog.regclass \
     WHERE d.datname = pg_catalog.current_database() AND r.rolname = $1::text AND s.deptype = 'o'";
-const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catalog.pg_auth_members a \
+const MEMBERSHIPS: &str = "SELECT r.rolname::text, m.rolname::text FROM pg_catalog.pg_auth_members \
+                           a \
     JOIN pg_catalog.pg_roles r ON r.oid = a.roleid JOIN pg_catalog.pg_roles m ON m.oid = a.member \
     WHERE r.rolname = $1::text OR m.rolname = $1::text";
 
@@ -68,7 +75,8 @@ pub(crate) async fn create(admin: &Client, session: &Session, os_user: &str) -> 
     let word = if exists { "ALTER" } else { "CREATE" };
     let role = identifier(NAME);
     let sql = format!(
-        "{word} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT CONNECTION LIMIT -1 PASSWORD {hash} \
+        "{word} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS \
+         INHERIT CONNECTION LIMIT -1 PASSWORD {hash} \
          VALID UNTIL 'infinity'"
     );
     session
@@ -154,23 +162,31 @@ impl Guard {
             CREATE FUNCTION {name}.guard () RETURNS event_trigger LANGUAGE plpgsql AS $guard$
             DECLARE context text; BEGIN
               IF pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) {own} THEN RETURN; END IF;
-              IF session_user OPERATOR(pg_catalog.<>) {role}::pg_catalog.name OR current_user OPERATOR(pg_catalog.<>) session_user THEN
+              IF session_user OPERATOR(pg_catalog.<>) {role}::pg_catalog.name OR current_user \
+              OPERATOR(pg_catalog.<>) session_user THEN
                 RAISE EXCEPTION '% by another session, while the database is loaded', tg_tag;
               END IF;
               GET DIAGNOSTICS context = PG_CONTEXT;
               IF pg_catalog.strpos(context, E'\n') OPERATOR(pg_catalog.>) 0
-                OR pg_catalog.current_query() OPERATOR(pg_catalog.~*) '^[[:space:]]*(copy|insert|select|with|update|delete|analyze|vacuum)[[:space:]]' THEN
-                RAISE EXCEPTION '% by code of the database, while it is loaded', tg_tag USING DETAIL = context;
+                OR pg_catalog.current_query() OPERATOR(pg_catalog.~*) \
+                '^[[:space:]]*(copy|insert|select|with|update|delete|analyze|vacuum)[[:space:]]' \
+                THEN
+                RAISE EXCEPTION '% by code of the database, while it is loaded', tg_tag USING \
+                DETAIL = context;
               END IF;
               IF pg_catalog.current_setting('search_path') OPERATOR(pg_catalog.<>) ''
-                OR pg_catalog.current_setting('standard_conforming_strings') OPERATOR(pg_catalog.<>) 'on'
+                OR pg_catalog.current_setting('standard_conforming_strings') \
+                OPERATOR(pg_catalog.<>) 'on'
                 OR pg_catalog.current_setting('transform_null_equals') OPERATOR(pg_catalog.<>) 'off'
                 OR pg_catalog.current_setting('array_nulls') OPERATOR(pg_catalog.<>) 'on'
                 OR pg_catalog.current_setting('IntervalStyle') OPERATOR(pg_catalog.<>) 'postgres'
-                OR pg_catalog.strpos(pg_catalog.current_setting('DateStyle'), 'ISO') OPERATOR(pg_catalog.<>) 1
+                OR pg_catalog.strpos(pg_catalog.current_setting('DateStyle'), 'ISO') \
+                OPERATOR(pg_catalog.<>) 1
                 OR pg_catalog.current_setting('client_encoding')
-                  OPERATOR(pg_catalog.=) ANY (ARRAY['BIG5', 'GB18030', 'GBK', 'JOHAB', 'SHIFT_JIS_2004', 'SJIS', 'UHC']) THEN
-                RAISE EXCEPTION '% under settings of code of the database, while it is loaded', tg_tag;
+                  OPERATOR(pg_catalog.=) ANY (ARRAY['BIG5', 'GB18030', 'GBK', 'JOHAB', \
+                  'SHIFT_JIS_2004', 'SJIS', 'UHC']) THEN
+                RAISE EXCEPTION '% under settings of code of the database, while it is loaded', \
+                tg_tag;
               END IF;
             END $guard$;
             CREATE EVENT TRIGGER {name} ON ddl_command_start EXECUTE PROCEDURE {name}.guard ();"
@@ -218,11 +234,14 @@ pub(crate) async fn open_for_role(session: &Session, database: &str) -> Result<(
 
 /// Lets the role fill the configuration tables of extensions, whose rows are in the dump.
 pub(crate) async fn grant_extension_rights(session: &Session) -> Result<()> {
-    let sql = "SELECT pg_catalog.format(CASE c.relkind WHEN 'S' THEN 'GRANT SELECT, UPDATE ON SEQUENCE %I.%I TO %I' \
+    let sql = "SELECT pg_catalog.format(CASE c.relkind WHEN 'S' THEN 'GRANT SELECT, UPDATE ON \
+               SEQUENCE %I.%I TO %I' \
             ELSE 'GRANT SELECT, INSERT ON TABLE %I.%I TO %I' END, n.nspname, c.relname, $1::text), \
             pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, $1::text) \
-        FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS kept (oid) \
-        JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+        FROM pg_catalog.pg_extension e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS kept \
+        (oid) \
+        JOIN pg_catalog.pg_class c ON c.oid = kept.oid JOIN pg_catalog.pg_namespace n ON n.oid = \
+        c.relnamespace \
         WHERE c.relkind IN ('r', 'p', 'S')";
     for row in session.rows(sql, &[&NAME]).await? {
         let statements: [String; 2] = [row.try_get(0)?, row.try_get(1)?];
@@ -294,13 +313,18 @@ pub(crate) async fn ensure_can_connect(
     }
     match result {
         // The server accepts the role, but not in this database.
-        Err(error) if session::code(&error) != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Err(error).with_context(|| {
-            let how = match admin.login.by_socket() {
-                true => format!("by 'peer' as the OS user {os_user}"),
-                false => "by its password".to_owned(),
-            };
-            format!("dumps are loaded as role '{NAME}', which has no rights: let it connect in pg_hba.conf, {how}")
-        }),
+        Err(error) if session::code(&error) != Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Err(error).with_context(|| {
+                let how = match admin.login.by_socket() {
+                    true => format!("by 'peer' as the OS user {os_user}"),
+                    false => "by its password".to_owned(),
+                };
+                format!(
+                    "dumps are loaded as role '{NAME}', which has no rights: let it connect in \
+                     pg_hba.conf, {how}"
+                )
+            })
+        }
         _ => Ok(()),
     }
 }

@@ -76,14 +76,17 @@ const LOCK_TIMEOUT: &str = "20s";
 const BARRIER_TIMEOUT: &str = "120s";
 /// The sessions that have run one statement for longest, and do not wait for anything that could be
 /// ended.
-const BUSY: &str = "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' in ' || coalesce(datname, '?') FROM pg_catalog.pg_stat_activity \
+const BUSY: &str = "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' in ' || \
+                    coalesce(datname, '?') FROM pg_catalog.pg_stat_activity \
     WHERE state = 'active' AND pid <> pg_catalog.pg_backend_pid() \
-        AND coalesce(wait_event_type, '') NOT IN ('Activity', 'IPC', 'Lock', 'Timeout') ORDER BY query_start LIMIT 2";
+        AND coalesce(wait_event_type, '') NOT IN ('Activity', 'IPC', 'Lock', 'Timeout') ORDER BY \
+        query_start LIMIT 2";
 /// How often a server checks, while it runs a statement, whether the client is still connected.
 const CONNECTION_CHECK: &str = "10s";
 
 /// Ends the sessions that block a session.
-const END_BLOCKERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid), a.pid, coalesce(a.usename::text, '?'), coalesce(a.datname::text, '?') \
+const END_BLOCKERS: &str = "SELECT pg_catalog.pg_terminate_backend(a.pid), a.pid, \
+                            coalesce(a.usename::text, '?'), coalesce(a.datname::text, '?') \
     FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY(pg_catalog.pg_blocking_pids($1::int4))";
 
 /// An open session. Dropping this value ends it.
@@ -157,7 +160,8 @@ impl Session {
     async fn apply_settings(self) -> Result<Self> {
         let (names, values): (Vec<&str>, Vec<&str>) = settings(self.major).unzip();
         let sql = "SELECT pg_catalog.set_config(s.n, s.v, false) \
-            FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS s(n, v)";
+            FROM ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS s(n, \
+            v)";
         self.rows(sql, &[&names, &values]).await?;
         Ok(self)
     }
@@ -229,7 +233,8 @@ impl Session {
                     let (pid, user, database): (i32, String, String) =
                         (row.get(1), row.get(2), row.get(3));
                     tracing::warn!(
-                        "session {pid} of '{user}' in database '{database}' kept a lock that the restore needs: it was ended"
+                        "session {pid} of '{user}' in database '{database}' kept a lock that the \
+                         restore needs: it was ended"
                     );
                 }
             }

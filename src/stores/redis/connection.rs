@@ -260,7 +260,8 @@ impl Info {
             .filter(|_| !says("master_link_status", "up") || says("master_sync_in_progress", "1"))
         {
             bail!(
-                "it is a replica of {master} that does not follow it (INFO, master_link_status), so its data are old: repair the replication, or \
+                "it is a replica of {master} that does not follow it (INFO, master_link_status), \
+                 so its data are old: repair the replication, or \
                  name the master in [[redis]] url"
             );
         }

@@ -35,9 +35,11 @@ async fn with_max_downtime(seconds: u32) -> Host {
 }
 
 cases! {
-    the_window_is_stopped: ended_by(|host| host.systemd.admin_stops(WINDOW), "was closed too early: success");
+    the_window_is_stopped: ended_by(|host| host.systemd.admin_stops(WINDOW), "was closed too \
+                                                                              early: success");
     the_pause_is_stopped: ended_by(|host| host.systemd.admin_stops(PAUSE), "closed too early");
-    puma_is_started: ended_by(|host| host.systemd.admin_starts(PUMA), "gitlab-puma.service was started");
+    puma_is_started: ended_by(|host| host.systemd.admin_starts(PUMA), "gitlab-puma.service was \
+                                                                       started");
     all_of_gitlab_is_started: ended_by(|host| host.systemd.admin_starts(GITLAB), "was started");
     workhorse_is_started_with_what_it_wants: ended_by(|host| host.systemd.admin_starts(WORKHORSE), "was started");
     the_snapshot_of_postgresql_is_killed: killed("gitlab-backup-pgsnapshot.service");

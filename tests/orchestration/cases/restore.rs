@@ -9,7 +9,8 @@ const POSTGRESQL: &str = "gitlab-backup-restore-postgresql.service";
 
 /// A host with a Redis whose unit is known without asking its server.
 async fn host() -> Host {
-    let lines = "[[redis]]\nname = \"redis\"\nurl = \"redis://127.0.0.1:6379\"\nunit = \"redis-server.service\"\n";
+    let lines = "[[redis]]\nname = \"redis\"\nurl = \"redis://127.0.0.1:6379\"\nunit \
+                 = \"redis-server.service\"\n";
     let host = Host::new(lines).await;
     host.adds("redis-server.service", "Type=notify");
     host

@@ -20,9 +20,12 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// The prepared transactions in a database, or with a lock on it. They keep the database from
 /// being renamed or dropped, and do not end with a session.
-const PREPARED: &str = "SELECT 'prepared transaction ' || x.gid FROM pg_catalog.pg_prepared_xacts x WHERE x.database = $1::text \
-    OR EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid WHERE d.datname = $1::text \
-      AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.virtualtransaction = '-1/' || x.transaction::text)";
+const PREPARED: &str = "SELECT 'prepared transaction ' || x.gid FROM pg_catalog.pg_prepared_xacts \
+                        x WHERE x.database = $1::text \
+    OR EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid \
+    WHERE d.datname = $1::text \
+      AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.virtualtransaction = \
+      '-1/' || x.transaction::text)";
 
 /// Fails if a prepared transaction holds one of these databases.
 pub(super) async fn ensure_no_prepared(
@@ -33,7 +36,8 @@ pub(super) async fn ensure_no_prepared(
         let prepared: Vec<String> = session.column(PREPARED, &[name]).await?;
         ensure!(
             prepared.is_empty(),
-            "database '{name}' is held by {}, so it cannot be renamed: COMMIT PREPARED or ROLLBACK PREPARED in it",
+            "database '{name}' is held by {}, so it cannot be renamed: COMMIT PREPARED or ROLLBACK \
+             PREPARED in it",
             prepared.join(", ")
         );
     }
@@ -48,7 +52,8 @@ pub(super) async fn oids(session: &Session) -> Result<HashMap<String, u32>> {
 
 /// Lists the databases that have the comment of [`mark`].
 pub(super) async fn list_marked(session: &Session) -> Result<Vec<String>> {
-    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE pg_catalog.shobj_description(oid, 'pg_database') = $1::text";
+    let sql = "SELECT datname::text FROM pg_catalog.pg_database WHERE \
+               pg_catalog.shobj_description(oid, 'pg_database') = $1::text";
     session.column(sql, &[&RESTORE_MARK]).await
 }
 
@@ -83,7 +88,8 @@ pub(super) async fn drop_database(
         let Some(oid) = oids(session).await?.get(name).copied() else { return Ok(()) };
         ensure!(
             number.is_none_or(|number| number == oid),
-            "database '{name}' is not the one of the restore, but another of the same name: not dropped"
+            "database '{name}' is not the one of the restore, but another of the same name: not \
+             dropped"
         );
         // A template cannot be dropped.
         if is_template(session, name).await? {
@@ -116,23 +122,31 @@ pub(super) async fn drop_database(
 }
 
 async fn is_template(session: &Session, name: &str) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1::text AND datistemplate)";
+    let sql = "SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1::text AND \
+               datistemplate)";
     session.value(sql, &[&name]).await
 }
 
 /// Lists what keeps a database from being dropped or renamed, as far as the role may see it.
 pub(super) async fn holders(session: &Session, name: &str) -> Vec<String> {
     let queries = [
-        "SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid \
+        "SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s JOIN \
+         pg_catalog.pg_database d ON d.oid = s.subdbid \
          WHERE d.datname = $1::text",
         PREPARED,
-        "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE database = $1::text",
-        "SELECT 'session ' || l.pid || ' of ' || coalesce(a.usename, '?') || ' (a lock, from ' || coalesce(a.datname, '?') || ')' \
-         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid \
-         WHERE d.datname = $1::text AND l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND l.granted \
+        "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE \
+         database = $1::text",
+        "SELECT 'session ' || l.pid || ' of ' || coalesce(a.usename, '?') || ' (a lock, from ' || \
+         coalesce(a.datname, '?') || ')' \
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.objid LEFT JOIN \
+         pg_catalog.pg_stat_activity a ON a.pid = l.pid \
+         WHERE d.datname = $1::text AND l.locktype = 'object' AND l.classid = \
+         'pg_catalog.pg_database'::pg_catalog.regclass AND l.granted \
            AND l.pid <> pg_catalog.pg_backend_pid()",
-        "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' (' || coalesce(application_name, '') || ')' \
-         FROM pg_catalog.pg_stat_activity WHERE datname = $1::text AND pid <> pg_catalog.pg_backend_pid()",
+        "SELECT 'session ' || pid || ' of ' || coalesce(usename, '?') || ' (' || \
+         coalesce(application_name, '') || ')' \
+         FROM pg_catalog.pg_stat_activity WHERE datname = $1::text AND pid <> \
+         pg_catalog.pg_backend_pid()",
     ];
     let mut found = Vec::new();
     for sql in queries {
@@ -147,7 +161,8 @@ pub(super) async fn holders(session: &Session, name: &str) -> Vec<String> {
 /// Ends the sessions of a killed restore, and waits until they are gone.
 pub(super) async fn end_sessions_of_restores(session: &Session) -> Result<()> {
     let sql = "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-        WHERE application_name = $1::text AND pid <> pg_catalog.pg_backend_pid() AND usename IN (current_user, $2::text)";
+        WHERE application_name = $1::text AND pid <> pg_catalog.pg_backend_pid() AND usename IN \
+        (current_user, $2::text)";
     // The roles are checked too, because every session can use this application name.
     for _ in 0..END_TRIES {
         if session.rows(sql, &[&LOADING_APPLICATION, &accounts::LOADER]).await?.is_empty() {

@@ -252,7 +252,8 @@ fn plan_renames_back(
         let (now, aside) = (oids.get(live), oids.get(replaced));
         let gone = || {
             format!(
-                "the database that '{live}' has replaced is gone: there is no '{replaced}', or it is another one. The live database is unchanged; \
+                "the database that '{live}' has replaced is gone: there is no '{replaced}', or it \
+                 is another one. The live database is unchanged; \
                  'gitlab-backup restore' restores a run"
             )
         };

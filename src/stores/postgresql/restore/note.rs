@@ -24,8 +24,10 @@ pub(super) async fn note_differences(
     };
     let Some(globals) = read_record(root, part)?.globals else {
         let words = format!(
-            "this run was made by an older gitlab-backup: missing roles, and the settings and privileges of the databases, are not restored; they \
-             are in the file {GLOBALS} beside the dumps ('restore --into DIR --only postgresql' extracts it)"
+            "this run was made by an older gitlab-backup: missing roles, and the settings and \
+             privileges of the databases, are not restored; they \
+             are in the file {GLOBALS} beside the dumps ('restore --into DIR --only postgresql' \
+             extracts it)"
         );
         return note(root, words);
     };
@@ -36,7 +38,8 @@ pub(super) async fn note_differences(
         return Ok(());
     }
     let words = format!(
-        "this server has no tablespace {}: everything is in the default tablespace of its database ('ALTER TABLE … SET TABLESPACE' moves it)",
+        "this server has no tablespace {}: everything is in the default tablespace of its database \
+         ('ALTER TABLE … SET TABLESPACE' moves it)",
         missing.join(", ")
     );
     note(root, words)

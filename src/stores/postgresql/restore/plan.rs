@@ -34,7 +34,8 @@ pub(super) async fn plan(
         .context("[postgresql] enable is false: --only redis,files restores without it")?;
     ensure!(
         !manifest.databases.is_empty(),
-        "the manifest of run {} lists no databases; 'restore --into DIR --only postgresql' extracts the dumps ({})",
+        "the manifest of run {} lists no databases; 'restore --into DIR --only postgresql' \
+         extracts the dumps ({})",
         manifest.id,
         part.snapshot
     );
@@ -70,7 +71,8 @@ fn ensure_new_enough(session: &Session, manifest: &Manifest) -> Result<()> {
     let there = manifest.version(POSTGRESQL).and_then(major);
     if let Some(there) = there.filter(|there| *there > here) {
         bail!(
-            "the run is of PostgreSQL {there}, and the server here is {here}: an older server cannot load it"
+            "the run is of PostgreSQL {there}, and the server here is {here}: an older server \
+             cannot load it"
         );
     }
     Ok(())
@@ -136,7 +138,8 @@ async fn ensure_names_free(
         .collect();
     ensure!(
         in_the_way.is_empty(),
-        "database {in_the_way:?} is in the way, and was not created by an unfinished restore: rename or drop it"
+        "database {in_the_way:?} is in the way, and was not created by an unfinished restore: \
+         rename or drop it"
     );
     Ok(())
 }

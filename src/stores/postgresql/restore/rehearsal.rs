@@ -26,17 +26,23 @@ use super::staged::{give_access, pg_restore_options};
 /// Which of these databases the role does not own: a role that is not a superuser can only rename
 /// its own databases.
 const OF_OTHERS: &str = "SELECT d.datname::text FROM pg_catalog.pg_database d \
-    WHERE d.datname = ANY($1::text[]) AND NOT pg_catalog.pg_has_role(current_user, d.datdba, 'USAGE')";
+    WHERE d.datname = ANY($1::text[]) AND NOT pg_catalog.pg_has_role(current_user, d.datdba, \
+    'USAGE')";
 
 /// The remedy for most errors of the server.
-const REMEDY: &str = "install missing extensions on the server, grant missing rights to the role, or name a role that has them in [postgresql] restore-user";
+const REMEDY: &str = "install missing extensions on the server, grant missing rights to the role, \
+                      or name a role that has them in [postgresql] restore-user";
 
 /// The rights of the role that loading does not need. Code of the databases gets them, if the role
 /// is not a superuser and so loads the dumps itself.
-const EXCESS_RIGHTS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (VALUES ('CREATEROLE', rolcreaterole), ('BYPASSRLS', rolbypassrls), \
-        ('REPLICATION', rolreplication)) AS kind (word, has) WHERE r.rolname = current_user AND NOT r.rolsuper AND has \
-    UNION ALL SELECT g.rolname::text FROM pg_catalog.pg_roles g JOIN pg_catalog.pg_roles r ON r.rolname = current_user AND NOT r.rolsuper \
-        WHERE g.rolname ~ '^pg_' AND g.rolname NOT IN ('pg_database_owner', 'pg_read_all_data', 'pg_read_all_settings', 'pg_read_all_stats') \
+const EXCESS_RIGHTS: &str = "SELECT word FROM pg_catalog.pg_roles r CROSS JOIN LATERAL (VALUES \
+                             ('CREATEROLE', rolcreaterole), ('BYPASSRLS', rolbypassrls), \
+        ('REPLICATION', rolreplication)) AS kind (word, has) WHERE r.rolname = current_user AND \
+        NOT r.rolsuper AND has \
+    UNION ALL SELECT g.rolname::text FROM pg_catalog.pg_roles g JOIN pg_catalog.pg_roles r ON \
+    r.rolname = current_user AND NOT r.rolsuper \
+        WHERE g.rolname ~ '^pg_' AND g.rolname NOT IN ('pg_database_owner', 'pg_read_all_data', \
+        'pg_read_all_settings', 'pg_read_all_stats') \
         AND pg_catalog.pg_has_role(r.oid, g.oid, 'MEMBER')";
 
 /// Rehearses the load of every database, and removes everything that it created.
@@ -78,14 +84,21 @@ async fn check_role(
         admin.login.config.user
     );
     ensure!(
-        session.value::<bool>("SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[]).await?,
+        session
+            .value::<bool>(
+                "SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE \
+                               rolname = current_user",
+                &[]
+            )
+            .await?,
         "role '{}' may not create databases (CREATEDB): {REMEDY}",
         admin.login.config.user
     );
     let excess: Vec<String> = session.column(EXCESS_RIGHTS, &[]).await?;
     if !excess.is_empty() {
         let words = format!(
-            "role '{}' is not a superuser and loads the dumps itself, so code of the databases has its rights ({}): name a role in [postgresql] restore-user \
+            "role '{}' is not a superuser and loads the dumps itself, so code of the databases has \
+             its rights ({}): name a role in [postgresql] restore-user \
              that has CREATEDB and is a member of the databases' owners, and nothing more",
             admin.login.config.user,
             excess.join(", ")

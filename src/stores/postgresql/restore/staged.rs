@@ -156,7 +156,8 @@ async fn analyze(loader: &Loader<'_>, name: &str) -> Result<()> {
 
 /// Returns the current size of a database in bytes.
 async fn size(session: &Session, name: &str) -> u64 {
-    let sql = "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = $1::text";
+    let sql = "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = \
+               $1::text";
     let rows: Vec<i64> = session.column(sql, &[&name]).await.unwrap_or_default();
     rows.first().and_then(|bytes| u64::try_from(*bytes).ok()).unwrap_or(0)
 }

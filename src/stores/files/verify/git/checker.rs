@@ -391,7 +391,8 @@ mod tests {
         assert_eq!(configuration, Configuration { version: 1, sha256: true, reftable: false });
         assert_eq!(
             configuration.text(),
-            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
+            "[core]\n\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = \
+             sha256\n"
         );
         for unknown in [
             "core.repositoryformatversion\n2\0",
