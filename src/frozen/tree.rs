@@ -74,7 +74,7 @@ impl Tree {
 
     /// The entry of the path itself.
     pub fn first(&self) -> Result<Entry> {
-        self.named(0)?.ahead()?.context("it is empty")
+        self.named(0)?.next()?.context("it is empty")
     }
 
     /// The entries in the order of a walk: a directory, then its entries by name, each with
@@ -126,7 +126,7 @@ impl Tree {
 
     /// The entries of a listing, for lookup by name.
     pub(super) fn named(&self, number: usize) -> Result<Named<'_>> {
-        Ok(Named { tree: self, rest: self.listing(number)?, ahead: None })
+        Ok(Named { tree: self, rest: self.listing(number)?, peeked: None })
     }
 
     fn listing(&self, number: usize) -> Result<Range<usize>> {
@@ -170,28 +170,29 @@ pub(super) struct Named<'a> {
     tree: &'a Tree,
     rest: Range<usize>,
     /// An entry that was read already; its name is greater than every name looked up so far.
-    ahead: Option<Entry>,
+    peeked: Option<Entry>,
 }
 
 impl Named<'_> {
     /// Finds the entry with this name, which must be greater than the last one.
     pub(super) fn find(&mut self, name: &OsStr) -> Result<Option<Entry>> {
         loop {
-            match self.ahead()? {
+            match self.next()? {
                 Some(entry) if entry.name() < name => {}
                 Some(entry) if entry.name() == name => return Ok(Some(entry)),
                 entry => {
-                    self.ahead = entry;
+                    self.peeked = entry;
                     return Ok(None);
                 }
             }
         }
     }
 
-    fn ahead(&mut self) -> Result<Option<Entry>> {
-        match self.ahead.take() {
+    /// The next entry, by name; none at the end of the listing.
+    fn next(&mut self) -> Result<Option<Entry>> {
+        match self.peeked.take() {
             None if !self.rest.is_empty() => self.tree.take(&mut self.rest).map(Some),
-            ahead => Ok(ahead),
+            peeked => Ok(peeked),
         }
     }
 }

@@ -8,14 +8,15 @@ use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::paths::{self, RootDirectory};
 use crate::runs::record::write_json;
+use crate::runs::restore::Root;
 use crate::systemd::notify;
 use crate::values::RawPath;
 
 use crate::stores::restoration::plan;
 use crate::stores::{extract, moves};
 
-/// Extracts every path of the plan, and records the live paths that are not in the run: the end of
-/// the restore keeps them.
+/// Extracts every path of the plan, on each file system (a layout) to a directory there, and records
+/// the live paths that are not in the run: the end of the restore keeps them.
 pub fn stage_files(config: &Config, root: &RootDirectory) -> Result<()> {
     let plan = plan(root)?;
     let Some(snapshot) = &plan.files else { return Ok(()) };
@@ -33,10 +34,11 @@ pub fn stage_files(config: &Config, root: &RootDirectory) -> Result<()> {
             &staged,
             layout.roots.iter().map(|root| root.path.clone()).collect(),
         )?;
-        for root in &layout.roots {
-            only_here.extend(moves::list_only_live(&root.path, &layout.places.staged)?);
+        for Root { path, .. } in &layout.roots {
+            only_here.extend(moves::list_only_live(path, &layout.places.staged)?);
         }
     }
+    // The directories of the restore itself are among the live paths.
     let is_own_directory = |path: &PathBuf| {
         plan.layouts.iter().any(|layout| {
             [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&path)

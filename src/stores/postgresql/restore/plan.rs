@@ -45,7 +45,7 @@ pub(super) async fn plan(
     ensure_new_enough(&session, manifest)?;
     let names = manifest.databases.iter().map(|database| &database.name);
     ensure_no_prepared(&session, names).await?;
-    let staged = choose_names(manifest, root)?;
+    let staged = name_databases(manifest, root)?;
     ensure_names_free(&session, &staged, root).await?;
     if sandbox::is_needed(&session).await? {
         sandbox::ensure_can_connect(&client, &session, loading_user(postgresql)).await?;
@@ -78,9 +78,10 @@ fn ensure_new_enough(session: &Session, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// Chooses names for the staged and the replaced databases that are different from each other, and
-/// from those of databases that an earlier restore could not drop.
-fn choose_names(manifest: &Manifest, root: &RootDirectory) -> Result<Vec<StagedDatabase>> {
+/// The databases of a run, each with a name for the staged and one for the replaced database. The
+/// names differ from each other, and from those of databases that an earlier restore could not
+/// drop.
+fn name_databases(manifest: &Manifest, root: &RootDirectory) -> Result<Vec<StagedDatabase>> {
     let leftovers = Leftover::load(root)?;
     let is_leftover = |name: &String| {
         leftovers
