@@ -26,8 +26,8 @@ fn named(text: &str) -> Vec<(usize, String)> {
     };
     let mut found = Vec::new();
     for (at, _) in text.match_indices("crate::") {
-        // `$crate` in a macro is the crate of who uses it.
-        if text[..at].ends_with('$') {
+        // `$crate` in a macro is the crate of who uses it; a visibility imports nothing.
+        if ["$", "pub(", "pub(in "].iter().any(|before| text[..at].ends_with(before)) {
             continue;
         }
         let rest = &text[at + "crate::".len()..];
