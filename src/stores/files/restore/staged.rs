@@ -15,8 +15,8 @@ use crate::values::RawPath;
 use crate::stores::restoration::plan;
 use crate::stores::{extract, moves};
 
-/// Extracts every path of the plan, on each file system (a layout) to a directory there, and records
-/// the live paths that are not in the run: the end of the restore keeps them.
+/// Extracts every path of the plan, on each file system (a layout) to a directory there, and
+/// records the live paths that are not in the run: the end of the restore keeps them.
 pub fn stage_files(config: &Config, root: &RootDirectory) -> Result<()> {
     let plan = plan(root)?;
     let Some(snapshot) = &plan.files else { return Ok(()) };
