@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::host::text;
@@ -14,11 +14,11 @@ use crate::note;
 use crate::paths::RootDirectory;
 use crate::run::unstarted;
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::{HostJournal, Manager, UnitView};
+use crate::systemd::{HostJournal, Manager, ServiceManager};
 use crate::units::{Restore, Unit};
 
-/// How often the time on the progress line is updated.
-const TICK: Duration = Duration::from_millis(200);
+/// Poll interval.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Follows the executor to its end and returns the record that it wrote. `before` is the last
 /// record from before the start: while it is still the last one, the new run has no record yet.
@@ -32,10 +32,9 @@ pub(super) async fn follow(
         Kind::Restore => Restore::Run.into(),
     };
     let mut progress = FollowedRun::new(kind);
-    let mut view = UnitView::new(manager).await?;
     loop {
         // Read the state before the record: an executor that has ended has written its record.
-        let executor = view.state(&unit.to_string()).await?;
+        let executor = manager.state(&unit.to_string()).await?;
         let record = Record::last(&RootDirectory::host(), kind)?.filter(|record| {
             before.is_none_or(|before| (&before.id, before.started) != (&record.id, record.started))
         });
@@ -44,13 +43,13 @@ pub(super) async fn follow(
                 progress.end();
                 return Ok(record);
             }
-            Some(record) => progress.show(&mut view, &record).await?,
+            Some(record) => progress.show(manager, &record).await?,
             None if executor.is_settled() => {
                 return Err(not_started(manager, kind, &executor.name).await?.into());
             }
             None => {}
         }
-        view.wait_for_change().await?;
+        sleep(PAUSE).await;
     }
 }
 
@@ -96,7 +95,6 @@ impl FollowedRun {
             {
                 bar.set_style(style);
             }
-            bar.enable_steady_tick(TICK);
             bar
         });
         // The units with a status text, in the order of a run.
@@ -117,7 +115,7 @@ impl FollowedRun {
         Self { units, bar, last: String::new(), down_since: None, expected: false }
     }
 
-    async fn show(&mut self, view: &mut UnitView<'_>, record: &Record) -> Result<()> {
+    async fn show(&mut self, manager: &Manager, record: &Record) -> Result<()> {
         if let Some(expected) = record.expected.filter(|_| !self.expected) {
             self.expected = true;
             self.line(&format!("{}: GitLab will be down for about {expected}", record.stage));
@@ -126,13 +124,14 @@ impl FollowedRun {
         self.down_since =
             if down { self.down_since.or_else(|| Some(Instant::now())) } else { None };
         let mut texts = Vec::new();
-        for unit in self.units.iter().map(ToString::to_string) {
+        for unit in &self.units {
+            let state = manager
+                .state(&unit.to_string())
+                .await
+                .context("cannot follow the run any longer")?;
             // A unit that is only queued still has the status text of its last start.
-            let lost = "cannot follow the run any longer";
-            if view.state(&unit).await.context(lost)?.active.is_running() {
-                // A new text is no change of the unit's state.
-                let now = view.manager().state(&unit).await.context(lost)?;
-                texts.extend(Some(now.status_text).filter(|text| !text.is_empty()));
+            if state.active.is_running() && !state.status_text.is_empty() {
+                texts.push(state.status_text);
             }
         }
         let text = if texts.is_empty() {
@@ -148,6 +147,7 @@ impl FollowedRun {
                 bar.set_message(
                     text::clean(&format!("{text}{}", down.unwrap_or_default())).into_owned(),
                 );
+                bar.tick();
             }
             None if text != self.last => note!("{text}"),
             None => {}
