@@ -258,8 +258,12 @@ impl<'a> Comeback<'a> {
     async fn kill_if_stuck(&mut self, unit: &str) -> Result<()> {
         let since = *self.stopping.entry(unit.to_owned()).or_insert_with(Instant::now);
         if since.elapsed() >= self.stop_grace {
-            tracing::warn!(unit, grace = ?self.stop_grace, "still stopping: killing it, so that it \
-                                                            can be started again");
+            let grace = self.stop_grace;
+            tracing::warn!(
+                unit,
+                ?grace,
+                "still stopping: killing it, so that it can be started again"
+            );
             self.stopping.insert(unit.to_owned(), Instant::now());
             self.machine.manager.kill(unit).await?;
         }
