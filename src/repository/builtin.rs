@@ -556,8 +556,10 @@ fn remove_leftovers(directory: &Path, before: SystemTime) -> Result<()> {
             && metadata.modified()? < before
         {
             own::remove(&path)?;
-            tracing::info!(path = %path.display(), "removed an incomplete file of a killed \
-                                                    process");
+            tracing::info!(
+                path = %path.display(),
+                "removed an incomplete file of a killed process"
+            );
         }
     }
     Ok(())

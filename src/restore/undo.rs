@@ -31,9 +31,11 @@ pub async fn undo<M: ServiceManager>(
             "the restore before this one is complete but not finished: 'gitlab-backup restore' or \
              'gitlab-backup run' finishes it first"
         );
-        tracing::warn!(run = ?journal.plan.run, state = ?journal.state, "putting back the data \
-                                                                         that an unfinished \
-                                                                         restore has replaced");
+        tracing::warn!(
+            run = ?journal.plan.run,
+            state = ?journal.state,
+            "putting back the data that an unfinished restore has replaced"
+        );
         notify::status("putting back the data that an unfinished restore has replaced");
         let manager = connect().await?;
         if plan.run.is_some() && journal.state == State::Switching {

@@ -79,8 +79,12 @@ fn walk(config: &Config, root: &RootDirectory, plan: &CapturePlan) -> Result<Vie
     record_skipped(root, &left_out)?;
     for (directory, staging) in &stagings {
         let (files, bytes) = staging.content();
-        tracing::info!(directory = %directory.display(), files, bytes, "changed since the first \
-                                                                        pass");
+        tracing::info!(
+            directory = %directory.display(),
+            files,
+            bytes,
+            "changed since the first pass"
+        );
     }
     Ok(view)
 }

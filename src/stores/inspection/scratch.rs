@@ -131,8 +131,10 @@ fn sweep(parent: &Directory) -> Result<()> {
         match lock_abandoned(parent, &name, is_hidden) {
             Ok(Some(_locks)) => match parent.remove(&name) {
                 Ok(()) => {
-                    tracing::info!(path = %path.display(), "removed the scratch directory of a \
-                                                            killed verify")
+                    tracing::info!(
+                        path = %path.display(),
+                        "removed the scratch directory of a killed verify"
+                    )
                 }
                 Err(error) => {
                     tracing::warn!(
