@@ -425,7 +425,10 @@ fn what_the_program_refuses_fails_the_build() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && stderr.contains(said), "{settings}: {stderr}");
     }
-    // A type that the option does not have is Nix's to refuse.
+}
+
+#[test]
+fn a_value_of_another_type_fails_the_evaluation() {
     let root = tempfile::tempdir().unwrap();
     let host = root.path().join("host.nix");
     for (key, value) in [

@@ -20,16 +20,18 @@ use crate::units::{Restore, Unit};
 /// Poll interval.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Follows the executor to its end and returns the record that it wrote. `before` is the last
-/// record from before the start: while it is still the last one, the new run has no record yet.
+/// Follows the executor to its end and returns the record that it wrote, once the brackets around
+/// the run are down: the silences have ended, or their grace period has begun, and the staging
+/// directory is removed. `before` is the last record from before the start: while it is still the
+/// last one, the new run has no record yet.
 pub(super) async fn follow(
     manager: &Manager,
     kind: Kind,
     before: Option<&Record>,
 ) -> Result<Record> {
-    let unit = match kind {
-        Kind::Backup => Unit::Run,
-        Kind::Restore => Restore::Run.into(),
+    let (unit, staging) = match kind {
+        Kind::Backup => (Unit::Run, Unit::Staging),
+        Kind::Restore => (Restore::Run.into(), Restore::Staging.into()),
     };
     let mut progress = FollowedRun::new(kind);
     loop {
@@ -41,6 +43,7 @@ pub(super) async fn follow(
         match record {
             Some(record) if record.finished.is_some() && executor.is_settled() => {
                 progress.end();
+                wait_until_down(manager, &unit, &[staging, Unit::Silence]).await?;
                 return Ok(record);
             }
             Some(record) => progress.show(manager, &record).await?,
@@ -51,6 +54,18 @@ pub(super) async fn follow(
         }
         sleep(PAUSE).await;
     }
+}
+
+/// Waits until `brackets` are down, or `executor` is started again: it needs them for its own run.
+async fn wait_until_down(manager: &Manager, executor: &Unit, brackets: &[Unit]) -> Result<()> {
+    for bracket in brackets.iter().map(ToString::to_string) {
+        while !manager.state(&bracket).await?.is_settled()
+            && manager.state(&executor.to_string()).await?.is_settled()
+        {
+            sleep(PAUSE).await;
+        }
+    }
+    Ok(())
 }
 
 /// The error for an executor that ended without a record.

@@ -1,5 +1,4 @@
 //! How large the large tests are.
-#![allow(dead_code, reason = "not every test has all of it")]
 
 /// `usual`, or `long` with `LONG_TESTS=1`: for what only takes longer in a larger size.
 pub fn size(usual: usize, long: usize) -> usize {

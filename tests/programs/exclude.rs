@@ -1,8 +1,5 @@
 //! What is left out is what git would ignore: patterns and paths made at random, judged by `git
 //! check-ignore`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
-
-mod sizes;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -17,7 +14,8 @@ use gitlab_backup::frozen::Exclude;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
-use sizes::size;
+
+use crate::sizes::size;
 
 /// What names and patterns are made of.
 const NAMES: [&str; 16] = [

@@ -1,8 +1,4 @@
 //! Retention: the same runs stay as with restic's own policy, and what is not known is not judged.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
-
-mod quick_repository;
-mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -20,7 +16,6 @@ use gitlab_backup::runs::Manifest;
 use gitlab_backup::values::{RunId, SecretSource, Timespan};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use quick_repository::PASSWORD;
 use rustic_backend::BackendOptions;
 use rustic_core::jiff::Timestamp as Moment;
 use rustic_core::repofile::SnapshotFile;
@@ -28,7 +23,9 @@ use rustic_core::{
     BackupOptions, Credentials, IndexedIdsStatus, OpenStatus, ParentOptions, PathList, Repository,
     RepositoryOptions, SnapshotOptions,
 };
-use sizes::size;
+
+use crate::quick_repository::{self, PASSWORD};
+use crate::sizes::size;
 
 const DAY: i64 = 24 * 3600;
 const HOST: &str = "lab";

@@ -1,6 +1,5 @@
 //! A confined program: each barrier is tried. As root it becomes another account; the account of
 //! these tests is the host's `nobody`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};

@@ -1,7 +1,4 @@
 //! The program as it is called, on a tree of its own.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
-
-mod quick_repository;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,8 +7,9 @@ use std::process::Output;
 
 use assert_cmd::Command;
 use gitlab_backup::config::EngineName;
-use quick_repository::PASSWORD;
 use tempfile::TempDir;
+
+use crate::quick_repository::{self, PASSWORD};
 
 /// A host's tree with the units of a source installation and this configuration.
 fn host(config: &str) -> TempDir {
@@ -156,76 +154,106 @@ fn a_usage_error_has_its_own_exit_code() {
     assert_eq!(call(Path::new("/nonexistent"), &["instal"]).status.code(), Some(2));
 }
 
-#[test]
-fn a_rotated_key_opens_and_the_old_one_does_not() {
-    let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let path = |name: &str| place.path().join(name).display().to_string();
-    let config = format!(
-        "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = \
-         [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
-        path("repository"),
-        path("password")
-    );
-    fs::write(path("config.toml"), config).unwrap();
-    fs::write(path("password"), PASSWORD).unwrap();
-    let call = |words: &[&str]| {
-        Command::cargo_bin("gitlab-backup")
-            .unwrap()
-            .args(["--config", &path("config.toml"), "key"])
-            .args(words)
-            .output()
-            .unwrap()
-    };
-    let restic = |password: &str, words: &[&str]| {
+/// A host with a repository that has a quick key, [`PASSWORD`].
+struct Keys {
+    place: TempDir,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let keys = Self { place: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() };
+        let config = format!(
+            "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = \
+             [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",
+            keys.path("repository"),
+            keys.path("password")
+        );
+        fs::write(keys.path("config.toml"), config).unwrap();
+        fs::write(keys.path("password"), PASSWORD).unwrap();
+        quick_repository::create(EngineName::Restic, Path::new(&keys.path("repository")));
+        keys
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.place.path().join(name).display().to_string()
+    }
+
+    /// Runs `gitlab-backup key`.
+    fn call(&self, words: &[&str]) -> Output {
+        let mut command = Command::cargo_bin("gitlab-backup").unwrap();
+        command.args(["--config", &self.path("config.toml"), "key"]).args(words).output().unwrap()
+    }
+
+    /// Whether restic opens the repository with `password`.
+    fn opens(&self, password: &str) -> bool {
         let mut command = std::process::Command::new("restic");
         command
-            .arg("--no-cache")
-            .args(words)
-            .env("RESTIC_REPOSITORY", path("repository"))
+            .args(["--no-cache", "cat", "config"])
+            .env("RESTIC_REPOSITORY", self.path("repository"))
             .env("RESTIC_PASSWORD", password);
         command.output().unwrap().status.success()
-    };
-    quick_repository::create(EngineName::Restic, &place.path().join("repository"));
-    let only = call(&["show"]);
+    }
+
+    /// The id of the only key that 'key show' marks with `mark`.
+    fn id(&self, mark: &str) -> String {
+        let shown = String::from_utf8(self.call(&["show"]).stdout).unwrap();
+        let mut ids = shown.lines().filter_map(|line| line.strip_prefix(mark));
+        let id = ids.next().unwrap().split_whitespace().next().unwrap().to_owned();
+        assert!(ids.next().is_none(), "{shown}");
+        id
+    }
+}
+
+#[test]
+fn an_added_key_opens_the_repository() {
+    let keys = Keys::new();
+    let only = keys.call(&["show"]);
     assert!(String::from_utf8_lossy(&only.stdout).contains("the only key"), "{only:?}");
-    assert!(call(&["add", "--new-password-file", &path("spare")]).status.success());
-    let spare = fs::read_to_string(path("spare")).unwrap();
-    assert_eq!(fs::metadata(path("spare")).unwrap().permissions().mode() & 0o777, 0o600);
-    // A file that others can read, or that is none.
-    fs::write(path("theirs"), "theirs\n").unwrap();
-    fs::set_permissions(path("theirs"), fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
-    std::os::unix::fs::symlink("/dev/zero", path("link")).unwrap();
+    assert!(keys.call(&["add", "--new-password-file", &keys.path("spare")]).status.success());
+    assert_eq!(fs::metadata(keys.path("spare")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(keys.opens(fs::read_to_string(keys.path("spare")).unwrap().trim()));
+    assert!(keys.opens(PASSWORD));
+}
+
+#[test]
+fn a_key_is_added_only_from_a_regular_file_that_nobody_else_can_read() {
+    let keys = Keys::new();
+    fs::write(keys.path("theirs"), "theirs\n").unwrap();
+    fs::set_permissions(keys.path("theirs"), fs::Permissions::from_mode(0o644)).unwrap();
+    let pipe = std::process::Command::new("mkfifo").arg(keys.path("pipe")).status();
+    assert!(pipe.unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", keys.path("link")).unwrap();
     for (name, words) in
         [("theirs", "not yours alone"), ("pipe", "not a regular file"), ("link", "")]
     {
-        let refused = call(&["add", "--new-password-file", &path(name)]);
+        let refused = keys.call(&["add", "--new-password-file", &keys.path(name)]);
         assert!(
             !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(words),
             "{name}: {refused:?}"
         );
     }
-    assert!(!restic("theirs", &["cat", "config"]));
-    let rotated = call(&["rotate"]);
+    assert!(!keys.opens("theirs"));
+}
+
+#[test]
+fn a_rotated_key_opens_and_the_old_one_does_not() {
+    let keys = Keys::new();
+    quick_repository::add_key(Path::new(&keys.path("repository")), "spare");
+    let rotated = keys.call(&["rotate"]);
     assert!(rotated.status.success(), "{rotated:?}");
-    let new = fs::read_to_string(path("password")).unwrap();
-    assert!(
-        new.trim() != PASSWORD
-            && restic(new.trim(), &["cat", "config"])
-            && restic(spare.trim(), &["cat", "config"])
-            && !restic(PASSWORD, &["cat", "config"])
-    );
-    let shown = String::from_utf8(call(&["show"]).stdout).unwrap();
-    let id = |mark: &str| {
-        shown
-            .lines()
-            .find_map(|line| line.strip_prefix(mark)?.split_whitespace().next())
-            .unwrap()
-            .to_owned()
-    };
-    assert!(!call(&["remove", &id("* ")]).status.success(), "the key in use was removed");
-    assert!(call(&["remove", &id("  ")]).status.success());
-    assert!(!restic(spare.trim(), &["cat", "config"]));
+    let new = fs::read_to_string(keys.path("password")).unwrap();
+    assert!(new.trim() != PASSWORD && keys.opens(new.trim()));
+    assert!(keys.opens("spare") && !keys.opens(PASSWORD));
+}
+
+#[test]
+fn the_key_in_use_is_not_removed_and_another_is() {
+    let keys = Keys::new();
+    quick_repository::add_key(Path::new(&keys.path("repository")), "spare");
+    assert!(keys.opens("spare"));
+    assert!(!keys.call(&["remove", &keys.id("* ")]).status.success(), "it is in use");
+    assert!(keys.call(&["remove", &keys.id("  ")]).status.success());
+    assert!(!keys.opens("spare") && keys.opens(PASSWORD));
 }
 
 /// A command with its standard output where nobody reads, or where nothing can be written.

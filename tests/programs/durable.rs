@@ -1,16 +1,13 @@
 //! Every file gets its final name when it is whole and on disk, and the name is on disk before
 //! anything that relies on it is done: seen by strace(1).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)] // tests
-
-mod quick_repository;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gitlab_backup::config::EngineName;
-use quick_repository::PASSWORD;
+
+use crate::quick_repository::{self, PASSWORD};
 
 /// The calls with which a program creates, renames, removes and syncs files, in their order.
 struct Calls(Vec<String>);

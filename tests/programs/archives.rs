@@ -1,9 +1,5 @@
 //! Archives that somebody else has written, who has the password: nothing of them leaves the
 //! directory in which they are laid out.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
-
-mod quick_repository;
-mod sizes;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -22,7 +18,9 @@ use rustic_core::{
     BackupOptions, Credentials, ReadSource, ReadSourceEntry, Repository, RepositoryOptions,
     RusticResult, SnapshotOptions,
 };
-use sizes::size;
+
+use crate::quick_repository;
+use crate::sizes::size;
 
 type Content = Cursor<Vec<u8>>;
 
@@ -241,17 +239,20 @@ fn a_tree_is_as_deep_as_a_path_is_long_and_as_wide_as_it_likes() {
     let place = Place::new();
     let mut path = PathBuf::from("/");
     let mut deep = Vec::new();
-    for _ in 0..3000 {
-        path.push("d");
-        deep.push((path.clone(), node(b"d", NodeType::Dir)));
+    // Long names need fewer levels for as long a path.
+    let name = "d".repeat(size(79, 1));
+    for _ in 0..6000 / (name.len() + 1) {
+        path.push(&name);
+        deep.push((path.clone(), node(name.as_bytes(), NodeType::Dir)));
     }
     place.refused(deep.clone(), "longer than a path can be");
     let room = 4095 - place.path("a/b/c/target").as_os_str().len();
-    let snapshot = place.archive(deep[..room / 2].to_vec()).id.to_hex().as_str().to_owned();
+    let levels = room / (name.len() + 1);
+    let snapshot = place.archive(deep[..levels].to_vec()).id.to_hex().as_str().to_owned();
     let engine = place.engine(EngineName::Builtin);
     engine.extract(&snapshot, &place.path("a/b/c/target"), &[]).unwrap();
     let found = Command::new("find").arg(place.path("a/b/c/target")).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&found.stdout).lines().count(), room / 2 + 1);
+    assert_eq!(String::from_utf8_lossy(&found.stdout).lines().count(), levels + 1);
 
     let many = size(2_000, 50_000);
     let wide: Vec<_> = (0..many)

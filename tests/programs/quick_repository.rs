@@ -5,7 +5,6 @@
 //! `fixtures/repositories` has an empty repository of each engine, whose key file was encrypted
 //! again, with the same master key and password, but with the smallest parameters. Each test gets a
 //! copy. The program reads such a key file like any other and has no switch for it.
-#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::fs;
 use std::io::Write;
@@ -45,6 +44,14 @@ pub fn create(engine: EngineName, location: &Path) {
     }
 }
 
+/// Adds a key with `password` to a repository from here.
+pub fn add_key(location: &Path, password: &str) {
+    let first = fs::read(key_file(location)).unwrap();
+    let mut key: KeyFile = serde_json::from_slice(&first).unwrap();
+    encrypt_again(&mut key, password);
+    write_key(&location.join("keys"), &key);
+}
+
 /// Makes the fixture of `engine` from a new repository of its own.
 pub fn record(engine: EngineName, new: &Path) {
     encrypt_key_again(&key_file(new));
@@ -76,24 +83,33 @@ fn key_file(repository: &Path) -> PathBuf {
 /// Replaces a key file by one with the smallest scrypt parameters.
 fn encrypt_key_again(old: &Path) {
     let mut key: KeyFile = serde_json::from_slice(&fs::read(old).unwrap()).unwrap();
-    // Any 16 bytes: each cipher encrypts one text.
-    let (nonce, encrypted) = key.data.split_at(16);
-    let master = cipher(&key).decrypt(Nonce::from_slice(nonce), encrypted).unwrap();
-    (key.n, key.r, key.p) = (2, 1, 1);
-    let encrypted = cipher(&key).encrypt(Nonce::from_slice(nonce), &*master).unwrap();
-    key.data = [nonce, &encrypted].concat();
-
-    // A file of a repository is named after the SHA-256 of its content.
-    let unnamed = old.with_file_name("unnamed");
-    fs::write(&unnamed, serde_json::to_vec(&key).unwrap()).unwrap();
-    let sum = Command::new("sha256sum").arg(&unnamed).output().unwrap();
-    let name = String::from_utf8(sum.stdout).unwrap();
-    fs::rename(&unnamed, old.with_file_name(name.split(' ').next().unwrap())).unwrap();
+    encrypt_again(&mut key, PASSWORD);
+    write_key(old.parent().unwrap(), &key);
     fs::remove_file(old).unwrap();
 }
 
-/// What [`PASSWORD`] and the scrypt parameters of `key` encrypt the master key with.
-fn cipher(key: &KeyFile) -> Aes256CtrPoly1305Aes {
-    let (encryption, mac_k, mac_r) = key.kdf_key(&PASSWORD).unwrap().to_keys();
+/// Encrypts the master key of `key`, which [`PASSWORD`] opens, with `password` and the smallest
+/// scrypt parameters.
+fn encrypt_again(key: &mut KeyFile, password: &str) {
+    // Any 16 bytes: each cipher encrypts one text.
+    let (nonce, encrypted) = key.data.split_at(16);
+    let master = cipher(key, PASSWORD).decrypt(Nonce::from_slice(nonce), encrypted).unwrap();
+    (key.n, key.r, key.p) = (2, 1, 1);
+    let encrypted = cipher(key, password).encrypt(Nonce::from_slice(nonce), &*master).unwrap();
+    key.data = [nonce, &encrypted].concat();
+}
+
+/// Writes a key file. Like each file of a repository it is named after the SHA-256 of its content.
+fn write_key(keys: &Path, key: &KeyFile) {
+    let unnamed = keys.join("unnamed");
+    fs::write(&unnamed, serde_json::to_vec(key).unwrap()).unwrap();
+    let sum = Command::new("sha256sum").arg(&unnamed).output().unwrap();
+    let name = String::from_utf8(sum.stdout).unwrap();
+    fs::rename(&unnamed, keys.join(name.split(' ').next().unwrap())).unwrap();
+}
+
+/// What `password` and the scrypt parameters of `key` encrypt the master key with.
+fn cipher(key: &KeyFile, password: &str) -> Aes256CtrPoly1305Aes {
+    let (encryption, mac_k, mac_r) = key.kdf_key(&password).unwrap().to_keys();
     Aes256CtrPoly1305Aes::new(Key::from_slice(&[encryption, mac_k, mac_r].concat()))
 }
