@@ -114,7 +114,7 @@ fn an_empty_file_is_enough_for_an_installation_from_source() {
     );
 }
 
-/// As NixOS has it: a unit file is a link into the store.
+/// A NixOS host: its unit files are links into the store.
 fn nixos_tree() -> tempfile::TempDir {
     let root = tree(&[
         "/nix/store/1-unit-gitlab.service/gitlab.service",
@@ -126,7 +126,7 @@ fn nixos_tree() -> tempfile::TempDir {
         "/nix/store/7-unit-gitlab.target/gitlab.target",
         "/nix/store/8-unit-gitlab-db-config.service/gitlab-db-config.service",
         "/nix/store/9-unit-gitlab-nightly.timer/gitlab-nightly.timer=[Timer]\nUnit=gitlab-sidekiq.service\n",
-        // GitLab's own backups, which would start it.
+        // GitLab's own backup, which would start GitLab.
         "/nix/store/10-unit-gitlab-backup.timer/gitlab-backup.timer=[Timer]\nOnCalendar=03:00\n",
         "/nix/store/11-unit-gitlab-backup.service/gitlab-backup.service=[Unit]\nBindsTo=gitlab.service\nAfter=gitlab.service\n",
         "/run/gitlab/redis.sock",
@@ -153,7 +153,7 @@ fn an_empty_file_is_enough_for_nixos() {
     let root = nixos_tree();
     let config = parse("", root.path()).unwrap();
     assert_eq!(config.gitlab.layout, "nixos");
-    // Neither the target nor what writes the configuration: they stay up.
+    // Without the target and the units that write the configuration: they stay up.
     assert_eq!(
         writers(&config),
         [
@@ -253,7 +253,7 @@ fn an_omnibus_package_has_its_writers_behind_proxies_and_its_databases_left_up()
         (postgresql.os_user.as_str(), postgresql.bin_dir),
         ("gitlab-psql", Some("/opt/gitlab/embedded/bin".into()))
     );
-    // A restore stops and starts it; a backup does not.
+    // A restore stops and starts Redis; a backup does not.
     assert_eq!(
         config.redis[0].unit.as_ref().unwrap().as_str(),
         "gitlab-backup-proxy-redis.service"
@@ -423,7 +423,7 @@ fn every_key_is_read() {
     );
 }
 
-/// The part of it that is about the monitoring.
+/// Checks the monitoring of `full.toml`.
 fn monitoring(monitoring: &Monitoring) {
     assert_eq!(
         (monitoring.on_error, monitoring.grace.to_string(), monitoring.wait.to_string()),

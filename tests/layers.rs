@@ -1,7 +1,7 @@
-//! Imports point one way. The layers are the list in src/README.md, from the top down: a module
-//! uses what stands on lines below its own. And only the commands name the host: all other code
-//! takes the root directory, the clock and the service manager as parameters, and the program's own
-//! files lie below that root directory.
+//! Imports point downwards: src/README.md lists the layers from the top, and a module imports only
+//! modules on lines below its own. Only the commands name the host: all other code takes the root
+//! directory, the clock and the service manager as parameters, and the program's own files are
+//! below that root directory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;
@@ -26,7 +26,8 @@ fn named(text: &str) -> Vec<(usize, String)> {
     };
     let mut found = Vec::new();
     for (at, _) in text.match_indices("crate::") {
-        // `$crate` in a macro is the crate of who uses it; a visibility imports nothing.
+        // A path with `$crate` is an import of the module that uses the macro; a visibility imports
+        // nothing.
         if ["$", "pub(", "pub(in "].iter().any(|before| text[..at].ends_with(before)) {
             continue;
         }
@@ -68,7 +69,7 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What `text`, of `module`, imports from beside or above it.
+/// The imports in `text`, a file of `module`, from its own layer or from a higher one.
 fn climbing(module: &str, text: &str, layers: &BTreeMap<&str, usize>) -> Vec<String> {
     let own = layers[module];
     let wrong = |(line, other): (usize, String)| {
@@ -102,7 +103,8 @@ fn nothing_is_imported_from_a_layer_above() {
     }
 }
 
-/// What names the host: its root directory, its clock, its journal and its service manager.
+/// The names that refer to the host: its root directory, its clock, its journal and its service
+/// manager.
 const HOST: [&str; 8] = [
     "RootDirectory::host",
     "Timestamp::now",
@@ -111,11 +113,11 @@ const HOST: [&str; 8] = [
     "HostJournal",
     "Manager::connect",
     "Base::host",
-    // The function, which connects itself; not the method of a service manager.
+    // The function, which opens its own connection; not the method of a service manager.
     " start_later(",
 ];
 
-/// What may name it: the commands, which pass it on, and its definitions.
+/// The code that may name the host: the commands, which pass it on, and its definitions.
 const NAMES_THE_HOST: [&str; 5] =
     ["commands/", "main.rs", "host/clock.rs", "machine.rs", "systemd"];
 
@@ -130,7 +132,7 @@ fn code(text: &str) -> String {
     lines.flat_map(|line| [line, "\n"]).collect()
 }
 
-/// The lines of `text` that name the host, with their numbers. The tests at its end may.
+/// The lines of `text` that name the host, with their numbers. The tests at its end are ignored.
 fn naming_the_host(text: &str) -> Vec<String> {
     let code = code(text);
     let named = (1..).zip(code.lines()).filter_map(|(number, line)| {
@@ -140,15 +142,15 @@ fn naming_the_host(text: &str) -> Vec<String> {
     named.collect()
 }
 
-/// The code that may use a path of `paths.rs` as it is, and not below a root directory.
+/// The code that may use a path of `paths.rs` directly instead of below a root directory.
 const NOT_BELOW_THE_ROOT: [(&str, &str); 10] = [
     // A path in a snapshot of the repository: the same for every host and root directory.
     ("catalog.rs", "Path::new(paths::MANIFEST)"),
     ("run/manifest.rs", "&[paths::MANIFEST.into()]"),
-    // What an option or a key of the configuration is if it is not given. The commands open it.
+    // The default of an option or of a configuration key. The commands open it.
     ("cli.rs", "default_value = paths::CONFIG"),
     ("config/validate/repository.rs", "SecretSource::File(PathBuf::from(paths::PASSWORD))"),
-    // Compared with what the configuration says, and opened by nobody.
+    // Compared with the configuration, but never opened.
     ("host/remedy.rs", "&[paths::PASSWORD_ON_NIXOS]"),
     ("host/remedy.rs", "&[paths::PASSWORD, paths::PASSWORD_ON_NIXOS]"),
     ("host/secret.rs", "use crate::paths::TMP;"),

@@ -1,6 +1,6 @@
-//! The NixOS module, without NixOS: evaluated by Debian's Nix, with nixpkgs' own lib where
-//! `NIXPKGS_LIB` names it and else with a stand-in for it. What it would build is built by its own
-//! commands, with the program that these tests are for.
+//! The NixOS module, without NixOS: Debian's Nix evaluates it, with nixpkgs' own lib if
+//! `NIXPKGS_LIB` is set and with a stand-in otherwise. The module's build commands run with the
+//! program under test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, missing_docs)]
 
 mod sizes;
@@ -18,13 +18,13 @@ fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A host's evaluation, and the store that it stands in.
+/// The evaluation of a host, and the directory that stands in for its store.
 struct System {
     root: tempfile::TempDir,
     told: Value,
 }
 
-/// What it says on stdout; fails with what it says on stderr.
+/// Runs a command and returns its stdout; if it fails, panics with its stderr.
 fn said(command: &mut Command) -> String {
     let output =
         command.stdin(Stdio::null()).output().expect("tests/prepare installs what this test needs");
@@ -33,8 +33,8 @@ fn said(command: &mut Command) -> String {
 }
 
 impl System {
-    /// A host with services.gitlab, and these settings besides; `more` is beside
-    /// services.gitlab-backup.
+    /// A host with these settings of services.gitlab-backup; `more` is the rest of its
+    /// configuration.
     fn new(settings: &str, more: &str) -> Self {
         let module = format!(
             "{{ services.gitlab-backup = {{ enable = true; settings = {{ {settings} }}; }}; {more} \
@@ -56,8 +56,8 @@ impl System {
         Self { told: serde_json::json!({ "host": host }), root }
     }
 
-    /// A host, and with it the machines of nix/tests, the package, the flake and the options: the
-    /// slow part of an evaluation.
+    /// A host together with the machines of nix/tests, the package, the flake and the options,
+    /// which are the slow part of an evaluation.
     fn with_everything() -> Self {
         let root = tempfile::tempdir().unwrap();
         let host = root.path().join("host.nix");
@@ -66,7 +66,7 @@ impl System {
         Self { told: Self::evaluated(&host, &root, None), root }
     }
 
-    /// What evaluate.nix gives for this host: one attribute, or everything.
+    /// The result of evaluate.nix for this host: one attribute, or everything.
     fn evaluated(host: &Path, root: &tempfile::TempDir, attribute: Option<&str>) -> Value {
         let package = root.path().join("package");
         std::fs::create_dir_all(package.join("bin")).unwrap();
@@ -89,7 +89,7 @@ impl System {
         &self.told["host"][key]
     }
 
-    /// The sentences of the assertions that do not hold.
+    /// The messages of the failed assertions.
     fn failed(&self) -> Vec<&str> {
         self.host("failed")
             .as_array()
@@ -103,7 +103,7 @@ impl System {
         self.root.path().join("store").join(format!("stand-in-{name}"))
     }
 
-    /// Builds it as Nix would: the commands in their order, the first that fails is the last.
+    /// Runs the command that builds the units, as Nix would.
     fn build(&self) -> Output {
         let evaluation = self.root.path().join("evaluation.json");
         std::fs::write(&evaluation, self.told.to_string()).unwrap();
@@ -129,7 +129,7 @@ impl System {
         self.path("gitlab-backup-units").join("lib/systemd/system")
     }
 
-    /// What the program reads.
+    /// The generated configuration, as the program reads it.
     fn config(&self) -> Config {
         Config::load(&self.path("gitlab-backup.toml"), &Host::new(self.root.path())).unwrap()
     }
@@ -137,7 +137,7 @@ impl System {
 
 const GITLAB: &str = "services.gitlab.enable = true;";
 
-/// What systemd says of the units in `directory`.
+/// What systemd reports about the program's units in `directory`.
 fn complaints(directory: &Path) -> String {
     let mut verify = Command::new("systemd-analyze");
     verify.arg("verify").env("SYSTEMD_UNIT_PATH", format!("{}:", directory.display()));
@@ -173,8 +173,8 @@ fn a_location_is_all_that_must_be_said() {
     );
     assert_eq!(postgresql.bin_dir.unwrap(), system.path("postgresql").join("bin"));
 
-    // The program and the configuration are in the store, and the programs of the units on their
-    // PATH.
+    // The program and the configuration are in the store, and the programs that the units need are
+    // on their PATH.
     let unit = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
     let program = system.root.path().join("package/bin/gitlab-backup");
     let source = system.path("gitlab-backup.toml");
@@ -201,8 +201,8 @@ fn a_location_is_all_that_must_be_said() {
     ] {
         assert!(unit(&format!("{name}.d/nixos.conf")).contains("\nX-OnlyManualStart=true\n"));
     }
-    // A unit that is given a secret starts after what provides it, and no other does: GitLab's
-    // return waits for nothing.
+    // A unit that receives a secret starts after the unit that provides it. No other unit does:
+    // GitLab's return must not wait.
     for (name, wanted) in
         [("gitlab-backup-presync.service", true), ("gitlab-backup-resume.service", false)]
     {
@@ -214,7 +214,7 @@ fn a_location_is_all_that_must_be_said() {
     }
     assert_eq!(complaints(&directory), "");
 
-    // Encrypted, they may lie in the store.
+    // Encrypted credentials may be in the store.
     let more = format!(
         "{GITLAB} services.gitlab-backup.credentials.\"gitlab.repository\" \
          = \"/nix/store/x-gitlab.repository\";"
@@ -324,7 +324,7 @@ fn what_services_gitlab_says_is_taken_over() {
     }
 }
 
-/// A Nix string of `text`.
+/// `text` as a Nix string.
 fn nix(text: &str) -> String {
     let mut quoted = String::from('"');
     for c in text.chars() {
@@ -382,8 +382,8 @@ fn settings_of_every_type_come_through_unharmed() {
     assert_eq!(config.gitlab.max_downtime.to_string(), "3900s");
     assert_eq!(config.steps[0].command[1..], odd);
     assert_eq!(config.steps.len(), 1);
-    // What systemd makes of it is for the lab; here, it is what the program makes of the same
-    // strings in a TOML of another writer.
+    // The lab tests how systemd reads these lines. Here the strings come from Nix, whose TOML must
+    // give the same lines.
     let unit = std::fs::read_to_string(directory.join("gitlab-backup-step-odd.service")).unwrap();
     assert!(
         unit.contains(
@@ -417,7 +417,7 @@ fn what_the_program_refuses_fails_the_build() {
             "redis = [ { name = \"cache\"; url = \"redis://:sesam@h\"; } ];",
             "redis[1].url: has a password in it",
         ),
-        // Left empty, and not left out.
+        // An empty table is not the same as a missing one.
         ("monitoring.zabbix = { };", "monitoring.zabbix.api: is missing"),
         ("gitlab.stop-grace = \"soon\";", "gitlab.stop-grace: 'soon' does not start with a number"),
     ] {
@@ -427,6 +427,7 @@ fn what_the_program_refuses_fails_the_build() {
     }
 }
 
+/// Nix itself refuses values of a wrong type.
 #[test]
 fn a_value_of_another_type_fails_the_evaluation() {
     let root = tempfile::tempdir().unwrap();
@@ -522,7 +523,7 @@ fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
     let package = &system.told["package"];
     assert_eq!(package["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(package["tests"], serde_json::json!(names));
-    // With what installShellFiles has played: everything that is given to it is there.
+    // With stand-ins for the functions of installShellFiles: every file that they receive exists.
     let place = tempfile::tempdir().unwrap();
     let played = "installManPage() { ls -- \"$@\"; }; installShellCompletion() { for word; do case \
                   $word in /*) grep -q restore \"$word\" || exit 1;; esac; done; }";
@@ -541,7 +542,8 @@ fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
             && installed.contains("man/gitlab-backup-restore.8"),
         "{installed}"
     );
-    // Units and admins find what the program calls, and the program finds itself.
+    // The wrapper lets units and admins find the programs that gitlab-backup calls, and
+    // gitlab-backup find itself.
     let wrapped = package["wrapped"].as_str().unwrap();
     assert!(
         wrapped.contains("--argv0 $out/bin/gitlab-backup") && wrapped.contains("--suffix PATH : "),
@@ -556,8 +558,8 @@ fn the_machines_of_the_tests_the_package_and_the_flake_evaluate() {
     assert_eq!(system.told["flake"], expected);
 }
 
-/// Each host of tests/nix/hosts gives what the file beside it says. With NIXPKGS_LIB, it does by
-/// nixpkgs' own lib too.
+/// Each host of tests/nix/hosts evaluates to the JSON file beside it, with NIXPKGS_LIB also by
+/// nixpkgs' own lib.
 #[test]
 fn every_host_gives_what_the_file_beside_it_says() {
     let found: Value =
@@ -583,7 +585,7 @@ fn every_host_gives_what_the_file_beside_it_says() {
     );
 }
 
-/// What a host derives is a configuration that the program takes, and units that systemd takes.
+/// The configuration that a host derives is valid for the program, which generates its units.
 #[test]
 fn what_every_host_builds_builds() {
     let mut hosts: Vec<PathBuf> = std::fs::read_dir(here("tests/nix/hosts"))
@@ -604,7 +606,7 @@ fn what_every_host_builds_builds() {
         });
         built.count()
     };
-    // The last test to end, by far: on two cores at once.
+    // By far the slowest test: use two cores.
     let (first, second) = hosts.split_at(hosts.len() / 2);
     let built = std::thread::scope(|scope| {
         let first = scope.spawn(|| build_all(first));
@@ -627,8 +629,8 @@ fn the_page_of_the_options_is_that_of_the_module() {
     );
 }
 
-/// Every key that the program knows and the module has a typed option for is spelled alike; what it
-/// has no option for is free.
+/// Typed options of the module have the names of the program's keys. Keys without an option are
+/// freeform.
 #[test]
 fn every_option_is_a_key_of_the_program() {
     let system = System::with_everything();
@@ -639,8 +641,7 @@ fn every_option_is_a_key_of_the_program() {
         .map(|(key, _)| key);
     let mut count = 0;
     for key in keys.filter(|key| key.contains('.')) {
-        // A boolean is the wrong type for nearly everything, and a number for the rest: what is
-        // wrong is not the name.
+        // No key takes a date, so this is always refused, but never because of the key's name.
         let (table, name) = key.rsplit_once('.').unwrap();
         let text = match table {
             "redis" | "step" | "files.path" => format!("[[{table}]]\n{name} = 1979-05-27"),
@@ -666,7 +667,7 @@ fn nix_files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// By the rules of nixfmt, as nixpkgs has them. `UPDATE_NIX=1` writes the files so.
+/// Formatted by nixfmt, like nixpkgs. `UPDATE_NIX=1` formats the files.
 #[test]
 fn every_nix_file_parses_and_is_in_the_form_of_nixfmt() {
     let mut files = vec![here("flake.nix")];

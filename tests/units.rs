@@ -18,7 +18,7 @@ fn units(text: &str, program: &Path) -> Vec<UnitFile> {
     generate(&config, program).unwrap()
 }
 
-/// `UPDATE_UNITS=1 cargo test --release --test units` writes them anew.
+/// `UPDATE_UNITS=1 cargo test --release --test units` rewrites them.
 #[test]
 fn the_units_in_the_repository_are_those_of_the_default_configuration() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
@@ -187,7 +187,7 @@ fn systemd_has_nothing_to_say_about_the_units() {
         let output = verify.output().expect("systemd-analyze is needed for this test");
         let said = String::from_utf8_lossy(&output.stderr).into_owned()
             + &String::from_utf8_lossy(&output.stdout);
-        // What systemd thinks of the host's other units is not ours to answer for.
+        // Ignore what systemd reports about other units of the host.
         let ours: Vec<&str> = said.lines().filter(|line| line.contains("gitlab-backup")).collect();
         assert!(ours.is_empty(), "{}", ours.join("\n"));
     }
@@ -254,7 +254,7 @@ fn the_monitoring_is_silent_during_a_backup_and_during_a_restore() {
 
 #[test]
 fn what_a_step_is_denied_is_written_down() {
-    // What is mounted is for others to see.
+    // These two units mount snapshots, which other units must see.
     let everywhere = ["fsplan", "fssnapshot"].map(|name| format!("gitlab-backup-{name}.service"));
     let units = [
         units("", Path::new("/bin/true")),
@@ -292,7 +292,7 @@ fn what_is_frozen_is_not_stopped() {
         let window = content("gitlab-backup-window.service");
         assert_eq!(window.contains("Conflicts=gitlab.target"), !frozen);
         assert_eq!(window.contains("thaw"), frozen);
-        // A restore stops GitLab all the same.
+        // A restore always stops GitLab.
         assert!(
             content("gitlab-backup-restore-window.service").contains("Conflicts=gitlab.target")
         );
@@ -369,7 +369,8 @@ fn a_proxy_is_a_writer_like_any_unit_but_for_boot_and_shutdown() {
         !web.contains("[Install]") && !web.contains("UMask="),
         "what it starts would inherit it: {web}"
     );
-    // Asked first of all, and last of all.
+    // The proxies' status is checked at the beginning of a run, and again after everything is
+    // captured.
     assert!(
         content("gitlab-backup-prepare.target").contains("Requires=gitlab-backup-proxies.service ")
     );
@@ -437,7 +438,7 @@ fn each_restore_unit_has_the_rights_of_its_work() {
         let alone = name.ends_with("dumps") || name.ends_with("files");
         assert_eq!(!lines(&by_address, &name, &["PrivateNetwork="]).is_empty(), alone, "{name}");
     }
-    // Only who becomes another account may.
+    // Only units that switch to another account have CAP_SETUID.
     let become_another =
         |name: &str| lines(&by_socket, name, &["CapabilityBoundingSet="])[0].contains("CAP_SETUID");
     assert!(
@@ -458,7 +459,7 @@ fn each_restore_unit_has_the_rights_of_its_work() {
     );
 }
 
-/// CAP_SYS_ADMIN is for those hosts that have a volume which can make snapshots.
+/// Only hosts with a volume that supports snapshots need CAP_SYS_ADMIN.
 #[test]
 fn without_volumes_no_unit_may_mount() {
     let root = tempfile::tempdir().unwrap();
@@ -529,7 +530,7 @@ fn what_is_stopped_alone_is_stopped_by_the_pause_and_not_by_a_conflict() {
             stops,
             "{text}"
         );
-        // A restore stops them, whatever a backup does.
+        // A restore always stops them, even if a backup freezes GitLab.
         assert_eq!(begins(&content("gitlab-backup-restore-pause.service")), nixos, "{text}");
         assert_eq!(
             content("gitlab-backup-restore-window.service").contains("Conflicts=gitaly.service\n"),

@@ -1,20 +1,22 @@
-# What scenarios of attackers share; sourced after lib.sh. An attacker has the rights of one account, and nothing else.
+# Shared by scenarios with an attacker; sourced after lib.sh. An attacker has the rights of one
+# account and no other rights.
 #
 #   as ACCOUNT CMD          runs a shell command as that account
-#   attack ACCOUNT CMD      the same in the background, again and again, until truce
-#   truce                   ends what attack began
-#   canaries                what only root can change or read is made, and written down
-#   unhurt VARIANT          it is as it was, and no secret of root's came out; tells the variant as held
+#   attack ACCOUNT CMD      repeats the command in the background until truce
+#   truce                   ends the attack
+#   canaries                creates files that only root can change or read, and records their state
+#   unhurt VARIANT [WORDS]  fails if that state has changed or root's secret has leaked; otherwise
+#                           prints WORDS, or "held", for the variant
 
 as() { inside "runuser -u $1 -- bash -c $(printf %q "$2")"; }
 attack() { inside "systemd-run -q --collect --unit=attack -p KillMode=control-group runuser -u $1 -- bash -c $(printf %q "while :; do $2; done 2>/dev/null")"; }
 truce() { inside 'systemctl stop attack 2>/dev/null || true'; }
 
-# Of /etc what a run or a restore itself changes is left out, and what the lab's volumes need.
+# Without the files in /etc that a run or a restore changes, or that the lab's volumes need.
 STATE_OF_ROOT='{ find /etc /root /usr/local /srv/canary -path /etc/gitlab-backup -prune -o -path /etc/systemd/system -prune -o -path /etc/lab-volumes -prune -o -printf "%p %y %m %U %G %s %l\n" | sort; find /root /srv/canary -printf "%p %T@\n" | sort; sha256sum /etc/shadow /etc/passwd /srv/canary/*; }'
 canaries() {
   inside 'install -d /srv/canary /root/.ssh; echo precious > /srv/canary/file; echo key > /root/.ssh/authorized_keys; chmod 700 /root/.ssh
-    # A line that nobody could find elsewhere by chance.
+    # A line that cannot appear anywhere else by chance.
     echo "canary:$(head -c 24 /dev/urandom | base64 | tr -d /+=):1:0:99999:7:::" >> /etc/shadow
     grep ^canary: /etc/shadow | cut -d: -f2 > /srv/secret; chmod 600 /srv/secret; '"$STATE_OF_ROOT"' > /srv/root-before'
 }
@@ -28,7 +30,8 @@ unhurt() {
   told=$((told + 1))
   echo "variant: $1 → ${2:-held}"
 }
-# no_secret_stored WHAT: nothing that was stored since the last time has it. Read by restic.
+# no_secret_stored WHAT: no snapshot that was stored since the last call contains root's secret.
+# restic reads them.
 no_secret_stored() {
   inside 'export RESTIC_REPOSITORY=/var/backups/gitlab RESTIC_PASSWORD_FILE=/etc/gitlab-backup/repository.password; secret=$(cat /srv/secret); touch /srv/dumped
     for s in $(restic --no-cache snapshots --json | python3 -c "import json,sys; print(*[s[\"id\"] for s in json.load(sys.stdin)])"); do
@@ -37,7 +40,8 @@ no_secret_stored() {
       echo "$s" >> /srv/dumped
     done; exit 0' || fail "$1: a secret of root's is in the repository"
 }
-# bounded SECONDS CMD: it ends in that time, well or not. Its output is in /srv/out.
+# bounded SECONDS CMD: CMD must end in that time, whether it succeeds or fails. Its output is in
+# /srv/out.
 bounded() {
   local code=0
   inside "timeout -k 5 $1 bash -c $(printf %q "$2") > /srv/out 2>&1" || code=$?
@@ -45,7 +49,8 @@ bounded() {
   return 0
 }
 settled() { wait_for 90 'everything to end' '! systemctl is-active gitlab-backup-run.service gitlab-backup-restore-run.service gitlab-backup-staging.service gitlab-backup-restore-staging.service | grep -qvE "^(inactive|failed)"'; }
-# With HOSTILE_COUNT, for a program that does not hold: what is broken is counted, and the next attack begins from there.
+# HOSTILE_COUNT is for a program that fails these tests: each failure is printed, and the next
+# attack starts from the changed state.
 if [ -n "${HOSTILE_COUNT:-}" ]; then
   set +e
   trap - ERR

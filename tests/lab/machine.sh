@@ -1,15 +1,15 @@
-# A booted systemd from the lab's root file system; sourced. Only what is started here is ended here.
+# Boots systemd from the lab's root file system; sourced. It ends only processes that it started.
 #
-#   boot NAME [ROOTFS]   boots a machine of its own overlay; sets M (its directory) and LEADER
+#   boot NAME [ROOTFS]   boots a machine on its own overlay; sets M (its directory) and LEADER
 #   inside CMD           runs a shell command in it
 #   reboot               ends it and boots it again
-#   power_off            ends it and removes what it left
+#   power_off            ends it and removes its files
 set -euo pipefail
 LAB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# LAB_PROGRAM: another one, such as an older one that must fail.
+# LAB_PROGRAM: another program, such as an older one with which a test must fail.
 PROGRAM=${LAB_PROGRAM:-$LAB/../../target/release/gitlab-backup}
 NO_CLOCK=/usr/lib/systemd/system/gitlab-backup-run.timer.d
-# A command that fails and says nothing ends a scenario too.
+# A command that fails without a message also ends a scenario.
 trap 'echo "why: ended with $? at line $LINENO: ${BASH_COMMAND:0:200}" >&2' ERR
 
 boot() {
@@ -19,7 +19,7 @@ boot() {
   wait_for 30 'GitLab to answer' 'curl -fsS http://127.0.0.1:8080/-/readiness'
 }
 
-# prepare_machine NAME ROOTFS: a root directory in $M/root, which is not yet booted.
+# prepare_machine NAME ROOTFS: prepares the root directory $M/root, but does not boot it.
 prepare_machine() {
   local root
   root=$("$LAB/rootfs" "$2")
@@ -28,12 +28,12 @@ prepare_machine() {
   mkdir -p "$M/upper" "$M/work" "$M/root"
   mount -t overlay overlay -o "lowerdir=$root,upperdir=$M/upper,workdir=$M/work" "$M/root"
   install_program
-  # Who looks at what others made, and who loads it; an installation makes them.
+  # The accounts that examine and load untrusted data; an installation creates them.
   local account
   for account in gitlab-backup-sandbox gitlab-backup-loader; do
     grep -q "^$account:" "$M/root/etc/passwd" || chroot "$M/root" useradd --system --home-dir /nonexistent --shell /usr/sbin/nologin "$account"
   done
-  # The clock is the host's: at 02:30 of it every machine would begin a run of its own, in the middle of whatever is tried.
+  # The machine has the host's clock: at 02:30 its timer would start a run in the middle of a test.
   mkdir -p "$M/root/$NO_CLOCK"
   printf '[Timer]\nOnCalendar=\nOnCalendar=2099-01-01\n' > "$M/root/$NO_CLOCK/lab.conf"
 }
@@ -41,7 +41,7 @@ prepare_machine() {
 install_program() { install -m 755 "$PROGRAM" "$M/root/usr/local/bin/gitlab-backup"; }
 
 start() {
-  # A control group of its own: two containers in one would share theirs.
+  # Each machine has its own control group: two containers in one would share their groups.
   setsid bash -c '
     for h in systemd unified; do d=/sys/fs/cgroup/$h/lab-$1; [ -d /sys/fs/cgroup/$h ] || continue; mkdir -p $d; echo $$ > $d/cgroup.procs; done
     export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
@@ -80,7 +80,8 @@ reboot() {
 halt() {
   if [ -n "${LEADER:-}" ]; then kill -s RTMIN+4 "$LEADER" 2>/dev/null || true; fi
   for _ in $(seq 300); do kill -0 "$NSPAWN" 2>/dev/null || break; sleep 0.1; done
-  # What is in it may outlive nspawn, and would go on in the directories of the machine that boots next.
+  # Processes of the machine may outlive nspawn, and would continue in the directories of the next
+  # machine.
   kill -KILL "$NSPAWN" ${LEADER:+"$LEADER"} 2>/dev/null || true
   while [ -n "${LEADER:-}" ] && kill -0 "$LEADER" 2>/dev/null; do sleep 0.1; done
   wait "$NSPAWN" 2>/dev/null || true
@@ -96,7 +97,8 @@ power_off() {
   [ -n "${LAB_KEEP:-}" ] || rm -rf "$M"
 }
 
-# configure: a configuration for the stand-in, and the units
+# configure [ARGUMENT of install]...: writes a configuration for the stand-in, and installs the
+# units.
 configure() {
   inside 'mkdir -p /etc/gitlab-backup; cat > /etc/gitlab-backup/config.toml <<END
 [gitlab]

@@ -1,7 +1,8 @@
 # A real Zabbix in a scenario's machine; sourced after lib.sh.
 ZABBIX=http://127.0.0.1:8088/api_jsonrpc.php
 
-# zabbix_up: database, server and frontend from Debian's packages, a host, and a token in /etc/gitlab-backup/zabbix.token
+# zabbix_up: sets up database, server and frontend from Debian's packages, a host, and a token in
+# /etc/gitlab-backup/zabbix.token.
 zabbix_up() {
   install -m 755 "$LAB/zabbix" "$LAB/recorder" "$M/root/usr/local/bin/"
   inside 'mkdir -p /etc/gitlab-backup; gitlab-backup generate --zabbix-template > /srv/template.yaml' || fail "there is no template"
@@ -16,7 +17,7 @@ zabbix_up() {
 END' || fail "Zabbix cannot be set up"
   zabbix_start
   inside 'zabbix setup /srv/template.yaml > /etc/gitlab-backup/zabbix.token && chmod 600 /etc/gitlab-backup/zabbix.token' || fail "Zabbix cannot be set up"
-  # The server knows its new items after a restart.
+  # The server sees new items only after a restart.
   zabbix_restart
 }
 
@@ -26,13 +27,13 @@ zabbix_start() {
   wait_for 30 "Zabbix' API" "curl -fsS -H 'Content-Type: application/json-rpc' -d '{\"jsonrpc\":\"2.0\",\"method\":\"apiinfo.version\",\"params\":{},\"id\":1}' $ZABBIX"
 }
 
-# A server that starts looks at its maintenances at once, a running one only every minute.
+# A server checks its maintenances when it starts, and then only once a minute.
 zabbix_restart() {
   inside 'systemctl restart zabbix-server'
   wait_for 30 "Zabbix' trapper" 'ss -ltn | grep -q :10051'
 }
 
-# monitoring TEXT: replaces the [monitoring] of the configuration, and what a scenario put behind it
+# monitoring TEXT: replaces [monitoring] in the configuration, and everything behind it.
 monitoring() {
   inside "sed -i '/^\[monitoring/,\$d' /etc/gitlab-backup/config.toml; cat >> /etc/gitlab-backup/config.toml <<'END'
 $1
@@ -40,14 +41,16 @@ END
 gitlab-backup install >/dev/null" || fail "not taken: $1"
 }
 
-# last KEY PATTERN: what Zabbix last got for an item; it writes values down a moment after it took them
+# last KEY PATTERN: the last value that Zabbix has of an item. It stores a value a moment after it
+# accepts it.
 last() { wait_for 20 "$1 to be $2" "zabbix values '$1' | grep -E >/dev/null '(^| )$2\$'" || fail "$1 is not $2: $(inside "zabbix values '$1'")"; }
-# checked PATTERN: a line of what check says; there may be more to say of the lab than is of interest here
+# checked PATTERN: check prints a matching line; its other findings in the lab do not matter here.
 checked() { { inside 'gitlab-backup check' || true; } | grep -E "$1"; }
-# over SECONDS: the silence has ended on our side
+# over SECONDS: the program has ended its silence.
 over() { wait_for "$1" 'the end of the silence' '! test -e /var/lib/gitlab-backup/silences.json' || fail "the silence does not end"; }
 
-# Secrets must not be seen: argv_watch records every command line from now on, leaks FILE… looks for the content of each file.
+# argv_watch records every command line from now on. leaks FILE...: fails if the content of a FILE
+# is in one of them, in the journal, or in the program's directories.
 argv_watch() { inside 'systemd-run -q --unit=argv-watch bash -c "while :; do ps -ww --no-headers -eo args | grep -aE \"^[^ ]*(gitlab-backup|zabbix_sender) \" >> /srv/argv-seen; sleep 0.02; done"'; }
 leaks() {
   inside "$(declare -f look); look $*" || fail "a secret is where it must not be"

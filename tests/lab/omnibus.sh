@@ -1,11 +1,11 @@
-# What scenarios of an Omnibus package share; sourced after lib.sh.
+# Shared by scenarios of an Omnibus package; sourced after lib.sh.
 AGREE='PGHOST=/var/opt/gitlab/postgresql STANDIN_REPOSITORIES=/var/opt/gitlab/git-data/repositories STANDIN_UPLOADS=/var/opt/gitlab/gitlab-rails/uploads STANDIN_POSTGRES=gitlab-psql standin-agree'
 SERVICES='gitaly gitlab-workhorse puma sidekiq'
 
-# package NAME: a machine whose GitLab is an Omnibus package's, with a configuration that says next to nothing.
+# package NAME: boots a machine whose GitLab is an Omnibus package, with a minimal configuration.
 package() {
   boot "$1"
-  # The real tool is a Ruby that loads all its commands first.
+  # The real gitlab-ctl is slow: a Ruby program that first loads all its commands.
   inside 'sed -i "s/^word=/sleep 0.9\n&/" /usr/local/bin/gitlab-ctl; standin-omnibus'
   wait_for 30 'GitLab to answer' "$ANSWERS"
   inside 'gitlab-ctl stop mailroom; mkdir -p /etc/gitlab-backup; cat > /etc/gitlab-backup/config.toml <<END
@@ -19,7 +19,8 @@ gitlab-backup install' >/dev/null
 
 up() { inside "/opt/gitlab/embedded/bin/sv status /opt/gitlab/service/$1" | grep '^run:' >/dev/null; }
 
-# gitlab_is_back SECONDS: what ran before runs and answers, what did not run does not, and what had to stay up was never touched.
+# gitlab_is_back SECONDS: GitLab answers, services that ran before are up, others are not, and those
+# that stay up were never touched.
 gitlab_is_back() {
   wait_for "$1" "GitLab to be back" "$ANSWERS && ! test -e /run/gitlab-backup/paused.json" || fail "GitLab is not back"
   for service in $SERVICES; do up $service || fail "$service is not back"; done

@@ -1,7 +1,8 @@
-# File systems of their own for GitLab's data; sourced after machine.sh.
+# Separate file systems for GitLab's data; sourced after machine.sh.
 #
-#   volume KIND MEGABYTES [NUMBER]   makes one (btrfs, xfs, ext4) on a loop device and mounts it at /srv/vNUMBER, also after a reboot
-#   move_to PATH VOLUME              GitLab's PATH is on it from now on; on btrfs as a subvolume of its own
+#   volume KIND MEGABYTES [NUMBER]   creates one (btrfs, xfs, ext4) on a loop device and mounts it
+#                                    at /srv/vNUMBER, also after a reboot
+#   move_to PATH VOLUME              moves GitLab's PATH to it; on btrfs to a subvolume of its own
 LOOPS=()
 
 volume() {
@@ -38,6 +39,6 @@ move_to() {
   wait_for 30 'GitLab to answer' "$ANSWERS"
 }
 
-# Only what was made here is ended here; before the machine's own directory goes.
+# Detaches only loop devices that were attached here.
 detach() { for loop in "${LOOPS[@]}"; do losetup -d "$loop" 2>/dev/null || true; done; }
 trap 'power_off; detach' EXIT

@@ -1,6 +1,6 @@
-//! What the window's walk is measured against: nothing but a parallel stat(2) of every entry.
-//! Prints how long both take when nothing changed, alone on the machine, and how long it takes to
-//! read what the first pass saw.
+//! Compares the window's walk with a bare parallel stat(2) of every entry. Prints how long both
+//! take when nothing changed and nothing else runs, and how long it takes to read what the first
+//! pass saw.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
 
 use std::fs;
@@ -22,7 +22,7 @@ fn walk(directory: &Path) -> usize {
         .sum()
 }
 
-/// Seconds of the quickest of five.
+/// The duration of the fastest of five calls, in seconds.
 fn quickest(mut what: impl FnMut()) -> f64 {
     let seconds = (0..5).map(|_| {
         let started = Instant::now();

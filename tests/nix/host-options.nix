@@ -1,5 +1,5 @@
 # The options of NixOS that the module reads and sets, of any type, with the defaults that NixOS'
-# modules of GitLab, the registry, PostgreSQL and Redis give them. README.md has what differs.
+# modules of GitLab, the registry, PostgreSQL and Redis give them. README.md lists the differences.
 {
   config,
   lib,

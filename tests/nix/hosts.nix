@@ -1,6 +1,6 @@
-# Every host of ./hosts by its name: what `enable-only` gives, and how each of the others differs
-# from that. A key that only `enable-only` has is null. Of a host that is refused: why, and nothing
-# else.
+# Every host of ./hosts by its name: the result of `enable-only`, and of each other host how its
+# result differs from that. A key that only `enable-only` has is null. A host that is refused has
+# only the reasons.
 let
   inherit (import ./module.nix { })
     crossPkgs
@@ -18,7 +18,7 @@ let
     readDir
     ;
   names = map (lib.removeSuffix ".nix") (filter (lib.hasSuffix ".nix") (attrNames (readDir ./hosts)));
-  # Only this one is built on another platform.
+  # Only this host is built on another platform.
   pkgsOf = name: if name == "cross" then crossPkgs else pkgs;
 
   # `{ a.b = 1; }` is `{ "a.b" = 1; }`, and text is a list of its lines: one line for each value.

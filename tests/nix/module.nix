@@ -1,5 +1,5 @@
-# The module on a host, without NixOS: what it builds, in order, and what it asks of the system.
-# `pkgs` is a stand-in; `lib` is nixpkgs' own with NIXPKGS_LIB.
+# The module on a host, without NixOS: what it builds, in order, and what it configures on the
+# system. `pkgs` is a stand-in; `lib` is nixpkgs' own with NIXPKGS_LIB.
 {
   # Where the store is, and where the program's bin/ is.
   store ? "/nix/store",
@@ -39,7 +39,7 @@ let
   );
   tools = {
     zabbix.agent = derivation "zabbix-agent" { };
-    # Whatever is wrapped is the program itself: the tests run it with the PATH that they have.
+    # The wrapper is the program itself: the tests run it with their own PATH.
     callPackage =
       file: arguments: derivation "gitlab-backup" { inherit file arguments; } // { outPath = package; };
     formats.json = _: { generate = name: value: derivation name { inherit value; }; };
@@ -105,7 +105,7 @@ let
     {
       inherit failed;
       inherit (config) warnings;
-      # NixOS builds nothing then either.
+      # NixOS would not build anything in these cases either.
       build =
         if failed != [ ] || !config.services.gitlab-backup.enable then
           [ ]
@@ -116,7 +116,7 @@ let
             build.secretsDropIn
             build.units
           ];
-      # What the program is wrapped with.
+      # The packages on the wrapper's PATH.
       path = lib.optionals config.services.gitlab-backup.enable (
         map toString build.wrapped.arguments.path
       );

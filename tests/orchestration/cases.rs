@@ -9,7 +9,7 @@ mod silence;
 mod stop;
 mod unit;
 
-/// Makes a test of each case.
+/// Defines a test for each case.
 macro_rules! cases {
     ($($name:ident: $case:expr;)*) => { $(#[test] fn $name() { crate::play($case); })* };
 }

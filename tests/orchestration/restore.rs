@@ -1,5 +1,5 @@
-//! The units of a restore. What touches data does to the journal what the real ones do to it, and
-//! nothing else: `undo` begins it, `switch` replaces, `finish` ends it.
+//! The units of a restore. The programs that would move data only change the journal, as the real
+//! ones do: `undo` creates it, `switch` replaces, `finish` removes it.
 
 use std::path::PathBuf;
 
@@ -26,7 +26,7 @@ pub const SWITCH: &str = "gitlab-backup-restore-switch.service";
 pub const FINISH: &str = "gitlab-backup-restore-finish.service";
 
 impl Host {
-    /// Asks for a restore, as `gitlab-backup restore` does.
+    /// Requests a restore, as `gitlab-backup restore` does.
     pub fn begin_restore(&self) {
         let request = Request {
             run: Some("20240101T000000Z-0001".parse().unwrap()),
@@ -41,19 +41,19 @@ impl Host {
         self.systemd.admin_starts(TARGET);
     }
 
-    /// A whole restore.
+    /// Executes a restore.
     pub async fn restore(&self) -> Record {
         self.begin_restore();
         self.restored().await
     }
 
-    /// Waits until nothing of a restore is at work any more; returns what it has come to.
+    /// Waits until no unit of this program is busy, and returns the record of the restore.
     pub async fn restored(&self) -> Record {
         self.wait_until(|host| host.is_over()).await;
         Record::last(&self.root, Kind::Restore).unwrap().expect("a restore is on record")
     }
 
-    /// How far the replacement is.
+    /// The state of the replacement, if there is a journal.
     pub fn replaced(&self) -> Option<State> {
         RestoreJournal::load(&self.root).unwrap().map(|journal| journal.state)
     }
@@ -80,7 +80,7 @@ impl Real {
         })
     }
 
-    /// Puts back what was replaced half way, and begins the journal.
+    /// Puts back an incomplete replacement, and creates the journal.
     pub fn undo(self, work: Program) -> Program {
         self.program(move |own, process| {
             let work = work(process);
@@ -101,7 +101,7 @@ impl Real {
         })
     }
 
-    /// Replaces. What fails is taken back; what is killed is not.
+    /// Replaces. A failed replacement is undone, a killed one is not.
     pub fn switch(self, work: Program) -> Program {
         self.program(move |own, process| {
             let work = work(process);
@@ -124,7 +124,7 @@ impl Real {
         })
     }
 
-    /// Removes what was staged, if nothing of it took its place.
+    /// Removes the staged data, unless a replacement has begun.
     pub fn unstage_restore(self) -> Program {
         self.program(|own, _| async move {
             match RestoreJournal::load(&own.root)? {

@@ -1,5 +1,5 @@
-//! Archives that somebody else has written, who has the password: nothing of them leaves the
-//! directory in which they are laid out.
+//! Archives written by an attacker who has the password: extracting them writes nothing outside the
+//! target directory.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -24,7 +24,8 @@ use crate::sizes::size;
 
 type Content = Cursor<Vec<u8>>;
 
-/// What is written: where the library puts each, and what the archive calls it.
+/// The entries to write: each with the path at which the library puts it, and the node, whose name
+/// may be another one.
 struct Hostile(Vec<(PathBuf, Node)>);
 
 impl ReadSource for Hostile {
@@ -86,7 +87,7 @@ impl Place {
             .unwrap()
     }
 
-    /// What there is beside the target.
+    /// All paths in the temporary directory, except those in the repository.
     fn around(&self) -> Vec<String> {
         let found = Command::new("find")
             .arg(self.0.path())
@@ -99,7 +100,8 @@ impl Place {
         lines
     }
 
-    /// Fails to be laid out and listed, names `what`, and writes nothing.
+    /// Asserts that extracting and listing these entries fail, that both errors name `what`, and
+    /// that nothing is written.
     fn refused(&self, entries: Vec<(PathBuf, Node)>, what: &str) {
         let snapshot = self.archive(entries).id.to_hex().as_str().to_owned();
         let engine = self.engine(EngineName::Builtin);
@@ -168,7 +170,7 @@ fn a_name_that_is_none_is_refused_before_anything_is_written() {
         (b"../\xff", "'../\\xff' is no name"),
     ];
     for (name, what) in names {
-        // Something honest before it: that is not laid out either.
+        // The valid entry before it is not extracted either.
         place.refused(vec![at("/0", file(b"0")), at("/1", file(name))], what);
         place.refused(
             vec![
@@ -266,8 +268,8 @@ fn a_tree_is_as_deep_as_a_path_is_long_and_as_wide_as_it_likes() {
     assert_eq!((count, fs::read_dir(place.path("wide")).unwrap().count()), (many, many));
 }
 
-/// Runs of old have one number for all file systems below a path: what is two files there must not
-/// become one.
+/// Runs of older versions have one device number for all file systems below a path, so two files
+/// can look like names of one file: they must not become one.
 #[test]
 fn a_name_is_never_linked_to_a_file_of_other_content() {
     let place = Place::new();
@@ -300,7 +302,7 @@ fn a_name_is_never_linked_to_a_file_of_other_content() {
             "{directory}: one file of two names"
         );
     }
-    // restic itself knows no better, and verify tells.
+    // restic itself cannot distinguish them, so verify reports such files.
     assert_eq!(engine.count_false_links(&snapshot).unwrap(), Some(2));
     let honest = place
         .archive(vec![at("/a", linked(b"a")), at("/b", linked(b"b"))])
@@ -312,7 +314,7 @@ fn a_name_is_never_linked_to_a_file_of_other_content() {
     assert_eq!(place.engine(EngineName::Restic).count_false_links(&snapshot).unwrap(), None);
 }
 
-/// The library sets no attribute of a file after the first that it cannot set.
+/// The library alone stops at the first attribute of a file that it cannot set.
 #[test]
 fn what_cannot_be_set_keeps_no_other_attribute_from_a_file() {
     let place = Place::new();
@@ -331,7 +333,7 @@ fn what_cannot_be_set_keeps_no_other_attribute_from_a_file() {
     assert_eq!(xattr::get(target.join("a"), "user.note").unwrap().as_deref(), Some(&b"kept"[..]));
 }
 
-/// Odd names are honest ones.
+/// Odd names are valid.
 #[test]
 fn what_is_only_odd_is_laid_out_by_either_engine() {
     let place = Place::new();

@@ -1,5 +1,5 @@
-//! A confined program: each barrier is tried. As root it becomes another account; the account of
-//! these tests is the host's `nobody`.
+//! `helper confine`: every barrier around a confined program is tested. Root runs the program under
+//! another account; in these tests that is the host's `nobody`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -15,7 +15,7 @@ fn root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A place that the account of the tests may enter and write in.
+/// A temporary directory that the account of the tests can enter and write to.
 fn place() -> tempfile::TempDir {
     let place = tempfile::Builder::new().prefix("confined-").tempdir_in("/tmp").unwrap();
     if root() {
@@ -64,11 +64,11 @@ fn it_is_another_account_without_rights() {
          /proc/self/status || cat /proc/self/status",
     );
     let said = words(&output);
-    // /proc is out of sight where the kernel has Landlock.
     if root() {
         assert!(said.starts_with("65534\n65534\n"), "{said}");
     }
     assert!(said.contains("0077"), "{said}");
+    // With Landlock, the program cannot read /proc and prints no such lines.
     for line in said.lines().filter(|line| line.starts_with("Cap")) {
         assert!(line.ends_with("\t0000000000000000"), "{line}");
     }
@@ -106,7 +106,7 @@ fn it_sees_neither_others_files_nor_ours() {
     }
 }
 
-/// landlock(7): whether the kernel has it.
+/// Whether the kernel has landlock(7).
 fn landlock() -> bool {
     let ask =
         "import ctypes; print(ctypes.CDLL(None, use_errno=True).syscall(444, None, 0, 1) > 0)";
@@ -116,7 +116,7 @@ fn landlock() -> bool {
 #[test]
 fn it_reaches_neither_the_network_nor_a_socket() {
     let place = place();
-    // One that everybody may call: as the bus is.
+    // A socket that every account can connect to, like that of the system bus.
     let listener = UnixListener::bind(place.path().join("bus")).unwrap();
     fs::set_permissions(place.path().join("bus"), fs::Permissions::from_mode(0o777)).unwrap();
     let script = |family: &str, kind: &str, then: &str| {
@@ -151,7 +151,7 @@ fn it_reaches_neither_the_network_nor_a_socket() {
         &script("AF_UNIX", "SOCK_STREAM", "s.bind('own'); s.listen()"),
     ));
     assert!(said.contains("reached"), "a server has its socket: {said}");
-    // The same without the barrier, so that the test can fail.
+    // Without the barrier the connection succeeds, so this test can fail.
     let said =
         words(&python(place.path(), "all", &script("AF_UNIX", "SOCK_STREAM", "s.connect('bus')")));
     assert!(said.contains("reached"), "{said}");
@@ -197,7 +197,7 @@ fn it_has_none_of_our_open_files() {
     assert!(!words(&output).contains("of ours") && !output.status.success(), "{}", words(&output));
 }
 
-/// The processes whose command line ends with `word`. Their numbers are the host's.
+/// The processes whose command line ends with `word`, by their PIDs on the host.
 fn running(word: &str) -> Vec<i32> {
     let of = |pid: &i32| {
         let said = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -210,7 +210,7 @@ fn running(word: &str) -> Vec<i32> {
         .collect()
 }
 
-/// A number of seconds that nothing else sleeps for.
+/// A number of seconds for which no other process sleeps.
 fn seconds(own: u32) -> String {
     format!("{own}.{}", std::process::id())
 }
@@ -260,7 +260,7 @@ fn what_it_has_started_ends_with_it_if_root_confines_it() {
     );
     let output = shell(place.path(), "none", &script);
     assert_eq!(output.status.code(), Some(7), "{}", words(&output));
-    // They are killed when the first is gone, and not before it is.
+    // The kernel kills them when the first process of their namespace has ended, not earlier.
     let ended = Instant::now();
     while root() && !running(&asleep).is_empty() && ended.elapsed() < Duration::from_secs(5) {
         sleep(Duration::from_millis(20));
@@ -273,7 +273,7 @@ fn what_it_has_started_ends_with_it_if_root_confines_it() {
         )
         .unwrap();
     }
-    // Anybody else has no namespace, and a unit's control group in its place.
+    // Without root there is no PID namespace; in a unit, the control group takes its place.
     assert_eq!(left.is_empty(), root(), "{left:?}");
 }
 
@@ -294,7 +294,7 @@ fn it_cannot_give_up_being_ended_if_root_confines_it() {
         assert!(began.elapsed() < Duration::from_secs(20), "it did not begin");
         sleep(Duration::from_millis(20));
     }
-    // Without a namespace the program is the process itself.
+    // Without root there is no namespace, and this process is the program itself.
     outside.kill().unwrap();
     outside.wait().unwrap();
     let ended = Instant::now();

@@ -1,5 +1,5 @@
-//! Every file gets its final name when it is whole and on disk, and the name is on disk before
-//! anything that relies on it is done: seen by strace(1).
+//! A file gets its final name only when its content is complete and on disk, and the name is on
+//! disk before any step that relies on it. strace(1) shows the order of the system calls.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,7 +111,7 @@ impl Calls {
     }
 }
 
-/// The paths in a call, those of descriptors' directories put before the names in them.
+/// The paths in a call. A name relative to a directory descriptor is joined to that directory.
 fn paths(call: &str) -> Vec<PathBuf> {
     let pieces: Vec<&str> = call.split('"').collect();
     let named = pieces.chunks_exact(2);
@@ -129,7 +129,7 @@ fn number_of(durable: &[(PathBuf, usize)], path: &Path) -> usize {
     found.unwrap_or_else(|| panic!("{} is not among {durable:?}", path.display())).1
 }
 
-/// A configuration of this repository and password.
+/// A configuration with this repository and this password file.
 fn configuration(repository: &Path, password: &Path) -> String {
     format!(
         "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = \

@@ -1,5 +1,5 @@
-//! What is left out is what git would ignore: patterns and paths made at random, judged by `git
-//! check-ignore`.
+//! Exclude patterns match what Git would ignore: random patterns are compared with
+//! `git check-ignore`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -17,7 +17,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
 use crate::sizes::size;
 
-/// What names and patterns are made of.
+/// The names in the tree, which the patterns are built from, too.
 const NAMES: [&str; 16] = [
     "a", "b", "ab", "cache", "keep.tmp", "x.tmp", ".git", "!a", "#a", "a b", "ü", "{a,b}", "[a]",
     "a*", "a?b", "-",
@@ -26,8 +26,8 @@ const NAMES: [&str; 16] = [
 /// The directory of the repository that the tree is in.
 const TREE: &str = "tree";
 
-/// A tree of directories, files and links, three deep, below a directory of a Git repository; and a
-/// `git check-ignore` that is asked about it again and again.
+/// A tree of directories, files and links, three levels deep, below a directory of a Git
+/// repository; and one running `git check-ignore` that answers all questions about it.
 struct Tree {
     directory: tempfile::TempDir,
     paths: Vec<(PathBuf, bool)>,
@@ -54,7 +54,7 @@ impl Tree {
         tree
     }
 
-    /// Of the names some are directories, some files, and one is a link to a directory.
+    /// Creates some of the names as directories, some as files, and one as a link to a directory.
     fn fill(&mut self, below: &Path, depth: usize) {
         for (number, name) in NAMES.into_iter().enumerate().filter(|(_, name)| *name != ".git") {
             let path = below.join(name);
@@ -74,26 +74,27 @@ impl Tree {
         }
     }
 
-    /// What git ignores of it, by these patterns.
+    /// The paths that Git ignores with these patterns.
     fn ignored(&mut self, patterns: &[String]) -> BTreeSet<PathBuf> {
         let file = self.directory.path().join(TREE).join(".gitignore");
         fs::write(file, patterns.join("\n") + "\n").unwrap();
-        // Git reads a directory's .gitignore when it enters the directory: with the first question
-        // it leaves the tree of the previous patterns.
+        // Git reads a directory's .gitignore when it enters the directory. The first question is
+        // about a path outside, so that Git leaves the tree and reads the new patterns.
         let outside = PathBuf::from("outside");
         let paths = self.paths.iter().map(|(path, _)| Path::new(TREE).join(path));
         let paths: Vec<PathBuf> = std::iter::once(outside).chain(paths).collect();
         let question: Vec<u8> =
             paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
-        // A pipe holds this much; more could wait for answers that nobody reads.
+        // A pipe holds this much. A longer question could block while Git waits for its answers to
+        // be read.
         assert!(question.len() < 65536, "{}", question.len());
         self.questions.write_all(&question).unwrap();
         let ignored = paths.into_iter().filter(|path| self.is_ignored(path));
         ignored.map(|path| path.strip_prefix(TREE).unwrap().to_owned()).collect()
     }
 
-    /// Reads the answer about `path`: the file of the pattern that decides, its line, the pattern,
-    /// and the path; without a pattern the first three are empty.
+    /// Reads the answer about `path`: the file of the deciding pattern, its line, the pattern, and
+    /// the path. If no pattern matches, the first three are empty.
     fn is_ignored(&mut self, path: &Path) -> bool {
         let [_, _, pattern, of] = [(); 4].map(|()| {
             let mut field = Vec::new();
@@ -105,7 +106,7 @@ impl Tree {
         !pattern.is_empty() && !pattern.starts_with(b"!")
     }
 
-    /// What a walk that goes into no directory which is left out does not find.
+    /// The paths that a walk does not find if it does not enter excluded directories.
     fn left_out(&self, exclude: &Exclude) -> BTreeSet<PathBuf> {
         let mut left_out = BTreeSet::new();
         for (path, is_directory) in &self.paths {
@@ -119,7 +120,7 @@ impl Tree {
     }
 }
 
-/// A pattern of names with wildcards and the other signs that gitignore(5) knows.
+/// A pattern of names with wildcards and the other special characters of gitignore(5).
 fn pattern() -> impl Strategy<Value = String> {
     let sign = select(vec![
         "*", "**", "?", "[ab]", "[!a]", "[a-c]", "[]a]", "[!]-]", "[^b-]", "[!a-b]", "\\*", "\\?",
@@ -154,7 +155,8 @@ impl Drop for Tree {
     }
 }
 
-/// Judges so many lists of patterns. How many were judged, and of how many git ignores something.
+/// Compares this many lists of patterns. Returns how many were compared, and for how many of them
+/// Git ignores something.
 fn judge(cases: u32) -> [u32; 2] {
     let tree = RefCell::new(Tree::new());
     assert!(tree.borrow().paths.len() > 500, "{}", tree.borrow().paths.len());
@@ -166,7 +168,7 @@ fn judge(cases: u32) -> [u32; 2] {
     });
     let judged = Cell::new([0; 2]);
     let result = runner.run(&prop::collection::vec(pattern(), 1..5), |patterns| {
-        // A pattern that is refused is not taken for anything.
+        // A refused pattern excludes nothing, so there is nothing to compare.
         let Ok(exclude) = Exclude::new(&patterns) else {
             return Err(TestCaseError::reject("no pattern"));
         };

@@ -1,5 +1,5 @@
-//! A frozen view of files that try to fool it: what the first pass saw, what the window finds, and
-//! what the repository holds in the end.
+//! A frozen view of files that change in deceptive ways: what the first pass sees, what the window
+//! finds, and what the repository contains in the end.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -71,7 +71,7 @@ impl Lab {
         self.engine.store(request, &Silent)
     }
 
-    /// The first pass, with `meanwhile` between its look and its reading.
+    /// Runs the first pass, with `meanwhile` between its walk and its reading of the files.
     fn first_pass(&self, meanwhile: impl FnOnce()) -> View {
         self.first_pass_settled(settled(&self.root, &HostClock).unwrap(), meanwhile)
     }
@@ -90,7 +90,7 @@ impl Lab {
         view
     }
 
-    /// The window, and the state in it, which is what has to come back.
+    /// Captures the window. Also returns the state of the files in it, which must come back.
     fn window(&mut self, seen: View, how: How) -> (View, Staging, BTreeMap<PathBuf, String>) {
         let (view, staging) = self.capture(seen, how);
         (view, staging, state(&self.root))
@@ -112,7 +112,7 @@ impl Lab {
         (view, staging)
     }
 
-    /// Stores the view and lays it out again.
+    /// Stores the view and extracts it. Returns the state of the extracted files.
     fn comes_back(&self, view: View) -> BTreeMap<PathBuf, String> {
         let stored = self.store("files", &["presync"], view, Tolerance::None).unwrap();
         let target = tempfile::tempdir_in(self.directory.path()).unwrap();
@@ -121,7 +121,7 @@ impl Lab {
     }
 }
 
-/// All that must come back of each path below `root`.
+/// Everything that must come back of each path below `root`.
 fn state(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut queue = vec![root.to_owned()];
@@ -139,7 +139,7 @@ fn state(root: &Path) -> BTreeMap<PathBuf, String> {
             .unwrap()
             .map(|name| (name.clone(), xattr::get(&path, &name).unwrap()))
             .collect();
-        // The time of a link is not brought back by the library.
+        // The library does not restore the times of links.
         let time = if metadata.is_symlink() {
             0
         } else {
@@ -164,7 +164,7 @@ fn content(view: &View, path: &str) -> Entry {
         .unwrap_or_else(|| panic!("{path} is not in the view"))
 }
 
-/// A file whose times lie an hour back, as those of most files do: it is settled.
+/// Writes a file with a modification time of an hour ago, like most files have.
 fn old(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
@@ -176,7 +176,7 @@ fn old(path: &Path, text: &str) {
         .unwrap();
 }
 
-/// Everything that is there now has been there for long, as far as the first pass can tell.
+/// A time after all changes so far: the first pass takes the files that exist now as settled.
 fn settled_now() -> Time {
     std::thread::sleep(Duration::from_millis(50));
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -209,7 +209,7 @@ fn nothing_fools_it() {
     ] {
         old(&at(name), &format!("{:<20}", name.replace('/', "")));
     }
-    // Two files that differ in nothing but their content and their number.
+    // Two files that differ only in their content and their inode number.
     for (name, text) in [("swapped-a/HEAD", "aaaa"), ("swapped-b/HEAD", "bbbb")] {
         old(&at(name), text);
     }
@@ -274,7 +274,7 @@ fn nothing_fools_it() {
     }
     let secured = staging.content().0;
     assert!((11..=14).contains(&secured), "{secured} files secured");
-    // GitLab is up again: the view does not change any more.
+    // GitLab is up again and changes files: the view stays the same.
     for name in ["same/file", "rewritten", "replaced"] {
         fs::write(lab.root.join(name), "after the window").unwrap();
     }
@@ -282,8 +282,8 @@ fn nothing_fools_it() {
     assert_eq!(lab.comes_back(view), expected);
 }
 
-/// In the window GitLab is down: a copy costs what the file has on the disk, and a file of several
-/// names is copied once.
+/// GitLab is down in the window, so a copy must cost no more than the file's blocks on disk, and a
+/// file with several names is copied only once.
 #[test]
 fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
     let length = (size(16, 64) << 20) as u64;
@@ -310,15 +310,15 @@ fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
 
     let (view, staging, expected) = lab.window(seen, How::Copy);
     let (files, bytes) = staging.content();
-    // The settled one may still be too young to be told by its metadata.
+    // The file "settled" may still be too young for its metadata to show that it is unchanged.
     assert!((3..=4).contains(&files), "{files} files secured");
     assert!(bytes <= on_disk, "{bytes} bytes are copied of files that have {on_disk} on the disk");
     assert_eq!(content(&view, "first").content, content(&view, "second").content);
     assert!(lab.comes_back(view) == expected, "what came back differs");
 }
 
-/// The kernel's clock for files is coarse: a file that changes twice within one tick has one time
-/// of change.
+/// The kernel's clock for files is coarse: two changes within one tick leave the same time of
+/// change.
 #[test]
 fn a_change_within_one_tick_of_the_clock_is_found() {
     for round in 0..size(5, 20) {
@@ -347,7 +347,7 @@ fn what_changes_while_the_first_pass_reads_it_is_taken_in_the_window() {
         old(&root.join("other"), "as the first pass read i");
         fs::rename(root.join("other"), root.join("replaced")).unwrap();
         fs::remove_file(root.join("pipe")).unwrap();
-        // Opened for reading it would never end.
+        // Opening it for reading would block forever.
         rustix::fs::mknodat(
             rustix::fs::CWD,
             root.join("pipe"),
@@ -363,8 +363,8 @@ fn what_changes_while_the_first_pass_reads_it_is_taken_in_the_window() {
     assert_eq!(lab.comes_back(view), expected);
 }
 
-/// Tomorrow's first pass is compared with today's files, and today's may have been secured from a
-/// file that changed in between.
+/// The next day's first pass is compared with today's files, of which some may have been secured
+/// because they changed after today's first pass.
 #[test]
 fn the_next_day_starts_from_what_was_captured() {
     let mut lab = Lab::new();
@@ -379,7 +379,7 @@ fn the_next_day_starts_from_what_was_captured() {
     }
 }
 
-/// What the first pass did not store cannot be taken for stored.
+/// A file that the first pass saw but did not store must not count as stored.
 #[test]
 fn without_the_first_pass_s_content_nothing_is_stored() {
     let mut lab = Lab::new();
@@ -400,7 +400,8 @@ fn without_the_first_pass_s_content_nothing_is_stored() {
     assert!(lab.engine.snapshots().unwrap().is_empty(), "nothing incomplete is left");
 }
 
-/// A snapshot is read where it is mounted, and what it holds is called what it always was.
+/// A file system snapshot is read at its mount point, and its files are stored under their original
+/// paths.
 #[test]
 fn the_repository_sees_original_paths() {
     let mut lab = Lab::new();
@@ -436,8 +437,8 @@ fn a_view_is_the_same_when_it_is_read_again() {
     assert!(View::load(&lab.directory.path().join("none")).unwrap().is_none());
 }
 
-/// Whoever may push makes directories as deep as he likes: nothing may call itself for each of
-/// them, nor hold a descriptor for each.
+/// Anyone who may push can create directories of any depth: no function may recurse into them or
+/// keep a descriptor open for each.
 #[test]
 fn a_directory_of_any_depth_is_captured() {
     let mut lab = Lab::new();
@@ -471,8 +472,8 @@ fn a_directory_of_any_depth_is_captured() {
     assert!(Directory::open(&laid).unwrap().look(&deepest).unwrap().is_some());
 }
 
-/// The window looks closer only at what changed since the first pass: what was left out of the rest
-/// is told all the same.
+/// The window examines only files that changed since the first pass, but it must also report what
+/// is left out of the unchanged ones.
 #[test]
 fn an_attribute_that_was_left_out_is_told_by_the_window() {
     let mut lab = Lab::new();
@@ -510,7 +511,8 @@ fn an_attribute_that_was_left_out_is_told_by_the_window() {
     assert_eq!(lab.comes_back(view), expected);
 }
 
-/// What no path can name cannot be laid out: it is left out and told, and all else is captured.
+/// A path that is too long cannot be restored: it is left out and reported, and everything else is
+/// captured.
 #[test]
 fn what_is_too_deep_for_a_path_is_left_out_and_told() {
     let lab = Lab::new();
@@ -542,8 +544,8 @@ fn what_is_too_deep_for_a_path_is_left_out_and_told() {
     Directory::open(lab.directory.path()).unwrap().remove(OsStr::new("root")).unwrap();
 }
 
-/// A directory that is exchanged for a link while the walk is in it leads nowhere else, and content
-/// is read from the file that was seen.
+/// A directory that is replaced by a link after the walk leads nowhere else: content is read only
+/// from the file that the walk saw.
 #[test]
 fn a_view_never_leaves_its_root() {
     let lab = Lab::new();
@@ -567,8 +569,8 @@ fn a_view_never_leaves_its_root() {
     assert!(!names.contains(&lab.root.join("d/file")), "{names:?}");
 }
 
-/// The directory of clones lies where others may own what is around it: what they put in its place
-/// is not read.
+/// Others may own the directory around the clones: what they put in place of the clones is not
+/// read.
 #[test]
 fn what_takes_the_place_of_a_staging_area_is_not_read() {
     let mut lab = Lab::new();
@@ -586,7 +588,7 @@ fn what_takes_the_place_of_a_staging_area_is_not_read() {
     assert!(staging.held().remove().is_err() && at.join("0/0").exists());
 }
 
-/// A million entries are no more than their memory.
+/// A view of many entries, a million in full size, is walked, saved and loaded completely.
 #[test]
 fn many_entries_are_walked_and_read_again() {
     let files = size(500, 10_000);
@@ -595,7 +597,7 @@ fn many_entries_are_walked_and_read_again() {
     for directory in 0..100 {
         let inside = open.make(OsStr::new(&directory.to_string()), 0o755).unwrap();
         for file in 0..files {
-            // A hard link is an entry like any other, and quick to make.
+            // A hard link is an entry like any other, and created quickly.
             match file {
                 0 => drop(inside.create(OsStr::new("0"), 0o644).unwrap()),
                 file => rustix::fs::linkat(

@@ -1,4 +1,5 @@
-//! Retention: the same runs stay as with restic's own policy, and what is not known is not judged.
+//! Retention: the same runs remain as with restic's own policy, and no decision is made about runs
+//! that cannot be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -30,11 +31,11 @@ use crate::sizes::size;
 const DAY: i64 = 24 * 3600;
 const HOST: &str = "lab";
 const PARTS: [&str; 2] = ["files", "postgresql"];
-/// The tests beside this one start programs, each of which has our lock for a moment, between its
-/// fork and its exec.
+/// Other tests of this process start programs, each of which holds our lock for a moment, between
+/// its fork and its exec.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// A year and more of nightly runs at about half past two, some nights without one, some with two.
+/// More than a year of nightly runs at about half past two. Some nights have no run, some two.
 fn nights() -> Vec<Timestamp> {
     let first: Timestamp = "2024-09-30T02:30:00Z".parse().unwrap();
     let mut times = Vec::new();
@@ -56,7 +57,7 @@ fn runs(times: &[Timestamp]) -> Vec<(RunId, Timestamp)> {
     times.iter().map(|time| (RunId::new(*time, 0), *time)).collect()
 }
 
-/// What the real restic says.
+/// The output of the real restic.
 fn restic(location: &Path, words: &[&str]) -> String {
     let mut restic = Command::new("restic");
     restic
@@ -83,7 +84,7 @@ fn created(location: &Path) -> Repository<OpenStatus> {
     repository.open(&Credentials::password(PASSWORD)).unwrap()
 }
 
-/// A policy as restic-forget(1) is told.
+/// A policy as options of restic-forget(1).
 fn keep(policy: &Retention) -> Vec<String> {
     let counts = [
         ("last", policy.keep_last),
@@ -275,8 +276,8 @@ fn a_run_with_a_wrong_clock_counts_for_no_other() {
     }
 }
 
-/// The clock was set back for one night: by its date that run is the oldest, by its rows the
-/// newest.
+/// The clock was set back for one night: that run has the oldest date, but its manifest names the
+/// newest other run as its predecessor.
 #[test]
 fn a_run_that_does_not_fit_the_order_stays() {
     let times = nights();
@@ -298,7 +299,7 @@ fn a_run_that_does_not_fit_the_order_stays() {
     assert_eq!(kept, [&wrong_id].into_iter().chain(&expected).collect::<Vec<_>>());
 }
 
-/// What would take most runs, or leave few, is asked for.
+/// A prune that removes most runs, or leaves few, must be confirmed.
 #[test]
 fn most_runs_go_only_if_somebody_agrees() {
     let times = nights();
@@ -319,7 +320,7 @@ fn most_runs_go_only_if_somebody_agrees() {
             && most.ensure_confirmed(Some(5)).is_err()
             && most.ensure_confirmed(Some(6)).is_ok()
     );
-    // One a night, of a policy that keeps one.
+    // With a policy that keeps one run, each night removes one.
     assert_eq!(of(2, &last(1)).doubt(), None);
     let month = Retention { keep_monthly: Some(6), ..Retention::default() };
     assert!(of(1, &month).doubt().is_none());
@@ -333,7 +334,7 @@ fn most_runs_go_only_if_somebody_agrees() {
     );
 }
 
-/// The newest is not the one that is dated in the future, and may be one that is dated too early.
+/// The newest run is not one that is dated in the future, but may be one that is dated too early.
 #[test]
 fn the_newest_is_the_one_that_came_last() {
     let named =
@@ -348,10 +349,10 @@ fn the_newest_is_the_one_that_came_last() {
     all.push(ahead);
     let all = catalog(all);
     assert_eq!(named(&all), last);
-    // Its time comes.
+    // Later that date has passed, and the run is the newest.
     let then = Timestamp::now() + SignedDuration::from_hours(11 * 365 * 24);
     assert_eq!(all.pick(None, then).unwrap().manifest.id, of_the_future);
-    // A clock that is behind knows no better.
+    // If every run is dated in the future, the clock may be behind.
     assert_eq!(
         named(&catalog(vec![complete(
             Timestamp::now() + SignedDuration::from_hours(10 * 365 * 24)
@@ -367,7 +368,8 @@ fn the_newest_is_the_one_that_came_last() {
     assert_eq!(named(&catalog(all)), expected);
 }
 
-/// A run every hour: what goes of a day is no loss, and the first days are no failure.
+/// With a run every hour, removing most runs of a day needs no confirmation. In the first two days
+/// too few runs would remain.
 #[test]
 fn most_of_a_day_goes_without_a_question() {
     let first: Timestamp = "2026-03-02T00:10:00Z".parse().unwrap();
@@ -398,8 +400,8 @@ fn most_of_a_day_goes_without_a_question() {
     assert_eq!(of(72).fates.iter().filter(|fate| fate.keep).count(), 3);
 }
 
-/// By a clock that has jumped ahead, everything from before is old. A host that was switched off
-/// has a gap, too.
+/// With a clock that has jumped ahead, all earlier runs look old. A host that was switched off has
+/// a gap, too, but its clock is right.
 #[test]
 fn nothing_goes_by_a_clock_that_jumped() {
     let hour = SignedDuration::from_secs(3600);
@@ -418,7 +420,7 @@ fn nothing_goes_by_a_clock_that_jumped() {
     let doubted = |doubt: Option<Doubt>| matches!(doubt, Some(Doubt::Many(words)) if words.contains("is the clock right?"));
     let ten = &nights[..10];
     assert_eq!(of(&within, ten), None);
-    // For as many nights as runs must be left.
+    // The jump counts until as many runs were made after it as must remain.
     for since in 1..=3_usize {
         let times: Vec<Timestamp> = ten
             .iter()
@@ -427,7 +429,7 @@ fn nothing_goes_by_a_clock_that_jumped() {
             .collect();
         assert!(doubted(of(&within, &times)), "{since}: {:?}", of(&within, &times));
     }
-    // One night takes the place of one.
+    // After a gap, a new run replaces one old run.
     let off = [ten, &[ten[9] + hour * 24 * 9]].concat();
     assert_eq!(of(&last, &off), None);
     assert!(!doubted(of(&within, &off)));
@@ -446,8 +448,8 @@ fn the_only_run_stays_whatever_the_policy_says() {
     }
 }
 
-/// A repository with runs as they would be after a year, made by the engine's library: the engine
-/// itself knows no time but now.
+/// A repository with the runs of a year, created by the engine's library: the engine itself stores
+/// every snapshot with the current time.
 struct Year {
     directory: tempfile::TempDir,
     repository: Repository<IndexedIdsStatus>,
@@ -466,7 +468,7 @@ impl Year {
         self.directory.path().join(name)
     }
 
-    /// The repository, through the engine that the program has.
+    /// Opens the repository with the program's engine.
     fn engine(&self) -> Box<dyn Engine> {
         let location = self.path("ours").to_str().unwrap().to_owned();
         let password = self.path("password");
@@ -510,7 +512,7 @@ impl Year {
             options = options.add_tags(&tag).unwrap();
         }
         let mut snapshot = options.to_snapshot().unwrap();
-        // As both engines have it: in the host's zone.
+        // In the host's time zone, like both engines.
         snapshot.time = Moment::from_second(time.as_second())
             .unwrap()
             .to_zoned(rustic_core::jiff::tz::TimeZone::system());
@@ -521,12 +523,12 @@ impl Year {
         self.repository.backup(&options, &PathList::from_iter([source]), snapshot).unwrap()
     }
 
-    /// A complete run; its manifest is cut off after `length` bytes, if that is given.
+    /// Stores a complete run. If `length` is given, its manifest is truncated to that many bytes.
     fn run(&self, time: Timestamp, length: Option<usize>) -> RunId {
         self.run_of(HOST, RunId::new(time, 0), time, length)
     }
 
-    /// The same, of another host.
+    /// The same, for this host and with this id.
     fn run_of(&self, host: &str, id: RunId, time: Timestamp, length: Option<usize>) -> RunId {
         let mut parts = Vec::new();
         for part in PARTS {
@@ -568,7 +570,7 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
     for time in times {
         year.run(*time, None);
     }
-    // Each store has written an index of its own: as one they are read faster.
+    // Each backup wrote its own index: a single one is read faster.
     restic(&ours, &["rebuild-index"]);
     assert!(Command::new("cp").arg("-a").args([&ours, &theirs]).status().unwrap().success());
     let policy = Retention {
@@ -591,7 +593,7 @@ async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_s
     apply(&planned, &*year.engine(), Base::host(&year.root()), PATIENCE, async || Ok(()))
         .await
         .unwrap();
-    // A policy of restic's is for each group of snapshots: here for each part of the runs.
+    // restic applies a policy to each group of snapshots: here to each part of the runs.
     for part in [PARTS[0], PARTS[1], MANIFEST] {
         restic(
             &theirs,
@@ -666,7 +668,7 @@ async fn each_host_has_its_own_runs() {
             && none.contains("3 of 'lab', 3 of 'staging'"),
         "{none}"
     );
-    // One id, two hosts.
+    // Runs of several hosts with the same id.
     year.run_of("staging", ours[0].clone(), times[0], None);
     year.run_of("third", ours[0].clone(), times[0], None);
     assert!(
@@ -719,7 +721,7 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
     whole(&year.catalog(), &*year.engine());
     restic(&year.path("ours"), &["tag", "--add", "kept"]);
     whole(&year.catalog(), &*year.engine());
-    // Into another repository, in which every snapshot has another id.
+    // Copied to another repository, in which every snapshot has another id.
     let copy = year.path("copy");
     let (ours, password) = (year.path("ours"), year.path("password"));
     quick_repository::create(EngineName::Restic, &copy);
@@ -743,7 +745,7 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
     let engine = repository::open(&settings, &password, None, None).unwrap();
     let root = RootDirectory::new(year.path("root-of-copy"));
     whole(&Catalog::read(&*engine, Whose::Host(HOST), &root).unwrap(), &*engine);
-    // What was rewritten, and what is gone, is named; the others stay as they are.
+    // Rewritten and missing parts are named; the other runs stay complete.
     let id = |run: usize, part: usize| {
         year.catalog().complete[run].manifest.parts[part].snapshot.clone()
     };

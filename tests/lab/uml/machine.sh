@@ -1,5 +1,5 @@
-# The lab's machine with a kernel of its own, user-mode-linux, where device-mapper is; sourced after machine.sh, the functions mean the same.
-# What is in $M/host is in /host. Forks are slow in it.
+# The lab's machine with a kernel of its own, user-mode-linux, which has device-mapper; sourced
+# after machine.sh, with the same functions. $M/host is /host in the machine. Forks are slow there.
 #
 #   power_fails          ends it as if the power failed
 #   bring FILE...        installs programs in it
@@ -23,7 +23,8 @@ boot() {
 start() {
   rm -rf "$M/host/jobs"
   mkdir "$M/host/jobs"
-  # Its memory is a file, which should not be on a disk. A session of its own, so that it can be ended with all its processes.
+  # Its memory is a file, which should not be on a disk. It has its own session, so that it can be
+  # ended with all its processes.
   TMPDIR=/dev/shm setsid linux.uml "mem=${MEMORY:-1024M}" "${DISKS[@]}" root=/dev/ubda rw "hostfs=$M/host" "uml_dir=$M" umid=uml \
     con=null con0=null,fd:1 quiet systemd.show_status=no < /dev/null >> "$M/console" 2>&1 &
   KERNEL=$!
@@ -35,7 +36,7 @@ inside() {
   job=$(mktemp "$M/host/new.XXXXXX")
   echo "$1" > "$job"
   if [ -e "$M/host/jobs/last" ]; then n=$(($(< "$M/host/jobs/last") + 1)); fi
-  # Two of us may want the same number.
+  # Two callers may want the same number.
   until ln "$job" "$M/host/jobs/$n" 2>/dev/null; do n=$((n + 1)); done
   echo "$n" > "$M/host/jobs/last"
   rm "$job"
@@ -66,7 +67,7 @@ halt() {
 
 power_off() {
   trap - EXIT
-  # Its disks go with it.
+  # A clean shutdown is not needed: its disks are removed.
   power_fails
   [ -n "${LAB_KEEP:-}" ] || rm -rf "$M"
 }

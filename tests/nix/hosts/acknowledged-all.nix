@@ -1,4 +1,4 @@
-# Every warning that only a person can answer is answered.
+# Every warning about a task that only an admin can do is acknowledged.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

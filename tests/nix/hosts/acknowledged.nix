@@ -1,4 +1,4 @@
-# Every warning is answered.
+# Every warning is acknowledged.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

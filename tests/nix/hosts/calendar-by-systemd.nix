@@ -1,4 +1,4 @@
-# A calendar beside ours: both would hold.
+# A calendar in addition to ours: both would apply.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

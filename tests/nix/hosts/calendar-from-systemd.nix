@@ -1,4 +1,4 @@
-# What is said may depend on the services of the host.
+# A setting may depend on the services of the host.
 { config, lib, ... }:
 {
   services.gitlab.enable = true;

@@ -1,4 +1,4 @@
-# Credentials that are named, and one that is not, perhaps by a typo.
+# Credentials that settings refer to, and one that none refers to, perhaps because of a typo.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# No services.gitlab: the settings say everything.
+# No services.gitlab: the settings contain everything.
 {
   services.gitlab-backup = {
     enable = true;

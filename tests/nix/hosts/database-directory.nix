@@ -1,4 +1,4 @@
-# A directory of a socket is local: asked by the server's own role.
+# The directory of a socket is local: the backup connects with the server's own role.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Nothing says the password.
+# The password is not configured.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

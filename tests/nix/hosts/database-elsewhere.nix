@@ -1,4 +1,4 @@
-# A database of another host: by password, as GitLab's role.
+# A database on another host: the backup connects with a password, as GitLab's role.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Rails takes a port as text, too.
+# Rails also accepts a port as text.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# A role of its own, which has an account.
+# A separate role, which has an account.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The package that runs is another than the one that is named.
+# The package that runs is not the one that is configured.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Nothing is asked of the system.
+# The module configures nothing on the system.
 {
   services.gitlab.enable = true;
 }

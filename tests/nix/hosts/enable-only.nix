@@ -1,5 +1,5 @@
-# Nothing is said: a good backup, with warnings about what only a person can do. The files beside
-# the other hosts say how they differ from this one.
+# No settings: a good backup, with warnings about tasks that only an admin can do. The files beside
+# the other hosts contain their differences from this one.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

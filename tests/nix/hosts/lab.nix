@@ -1,5 +1,5 @@
-# The host of the lab's scenario: what is derived, except for the socket of the stand-in's Redis,
-# its databases and its readiness, and steps of its own.
+# The host of the lab's scenario: the derived settings, except for the socket of the stand-in's
+# Redis, its databases and its readiness, and steps of its own.
 {
   services.gitlab = {
     enable = true;
@@ -9,12 +9,13 @@
     databaseName = "gitlabhq_production";
   };
   services.dockerRegistry.enableGarbageCollect = true;
-  # The lab's, as the one of NixOS: GitLab's Redis is the one that listens where GitLab asks.
+  # The lab's Redis in the place of NixOS' own: GitLab's server is the one that listens at this
+  # socket.
   services.redis.servers.gitlab.unixSocket = "/run/redis/redis-server.sock";
   services.gitlab-backup = {
     enable = true;
     settings = {
-      # The lab makes many in a day.
+      # The lab makes many runs in a day.
       retention.keep-last = 30;
       gitlab.readiness-url = "http://127.0.0.1:8080/-/readiness";
       gitlab.stop-grace = "3s";

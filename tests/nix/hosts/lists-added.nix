@@ -1,4 +1,4 @@
-# What a user lists adds to what is derived; what is listed twice counts once.
+# A user's lists are added to the derived ones; duplicates count once.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

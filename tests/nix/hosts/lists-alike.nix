@@ -1,4 +1,4 @@
-# Paths that are derived ones, lie in them or end with a slash, and keys of the derived Redis.
+# Paths that equal derived ones, are inside them or end with a slash, and keys of the derived Redis.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

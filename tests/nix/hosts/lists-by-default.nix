@@ -1,4 +1,4 @@
-# What somebody defines as a default adds to what is derived as well.
+# Lists that are defined with mkDefault are added to the derived ones, too.
 { lib, ... }:
 {
   services.gitlab.enable = true;

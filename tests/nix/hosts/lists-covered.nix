@@ -1,4 +1,4 @@
-# A directory that has the configuration in it, which a restore would replace with the rest.
+# A directory that contains the configuration, which a restore would replace with the rest.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

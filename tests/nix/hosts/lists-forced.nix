@@ -1,4 +1,4 @@
-# mkForce is about what users say: what is derived stays.
+# mkForce overrides only the definitions of users: the derived values stay.
 { lib, ... }:
 {
   services.gitlab.enable = true;

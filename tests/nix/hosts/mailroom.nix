@@ -1,4 +1,4 @@
-# The unit is there if incoming mail is.
+# The unit exists if incoming mail is enabled.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

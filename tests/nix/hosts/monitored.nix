@@ -1,4 +1,4 @@
-# Zabbix is silenced, and the silence ended by a timer.
+# Zabbix is silenced, and a timer ends the silence.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

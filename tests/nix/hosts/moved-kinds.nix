@@ -1,4 +1,4 @@
-# Each kind of blob in a place of its own, by any of GitLab's names for the key.
+# Each kind of blob in a separate directory, by all of GitLab's names for the key.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Paths inside others: only the outermost are named, as the program wants it.
+# Paths inside others: only the outermost are listed, as the program requires.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# A data directory that has the configuration in it: it is saved once.
+# A data directory that contains the configuration: it is saved once.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

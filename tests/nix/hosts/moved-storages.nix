@@ -1,4 +1,4 @@
-# Repositories on several disks, one of them in the place of the default.
+# Repositories on several disks, one of them instead of the default.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# No services.gitlab, and nothing said.
+# No services.gitlab, and no settings.
 {
   services.gitlab-backup.enable = true;
 }

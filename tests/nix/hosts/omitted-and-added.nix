@@ -1,4 +1,4 @@
-# What is left out, and named again: it is saved, and that is told.
+# A path that is omitted and also listed: it is saved, with a warning.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

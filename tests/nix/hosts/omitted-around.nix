@@ -1,4 +1,4 @@
-# A directory that is left out has others in it, which are derived by themselves: they are saved.
+# An omitted directory contains others that are derived separately: they are saved.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

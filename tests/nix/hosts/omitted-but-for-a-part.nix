@@ -1,4 +1,4 @@
-# A directory that is left out, but for a part of it.
+# An omitted directory, except for a part of it.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The configuration is left out; a secret that lies in it is named by itself, and saved.
+# The configuration is omitted; a secret in it is listed separately, and saved.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# A path with a slash at its end, one below a derived one, and names of nothing.
+# A path with a slash at its end, one below a derived one, and names that match nothing.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

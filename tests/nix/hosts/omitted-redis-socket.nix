@@ -1,4 +1,4 @@
-# Redis is left out, in GitLab's own spelling.
+# Redis is omitted, in GitLab's own spelling.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

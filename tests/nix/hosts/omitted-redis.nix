@@ -1,4 +1,4 @@
-# A Redis whose URL has a password is left out.
+# A Redis whose URL has a password is omitted.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

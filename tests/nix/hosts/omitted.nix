@@ -1,4 +1,4 @@
-# What the backup leaves out, of each kind.
+# Omitted items of each kind.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;
@@ -8,6 +8,6 @@
     "gitlab"
     "unix:///run/gitlab/redis.sock"
   ];
-  # The program wants one at least, or none by postgresql.enable.
+  # The program requires at least one database, unless postgresql.enable is false.
   services.gitlab-backup.settings.postgresql.databases = [ "registry" ];
 }

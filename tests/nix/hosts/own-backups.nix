@@ -1,4 +1,5 @@
-# services.gitlab.backup is set: a warning says how it maps, and nothing else changes.
+# services.gitlab.backup is set: a warning explains what corresponds to it, and nothing else
+# changes.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

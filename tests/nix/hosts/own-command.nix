@@ -1,4 +1,4 @@
-# A program of the admin's own takes the place of the paths.
+# A program of the admin replaces the paths.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Pages in a place of their own.
+# Pages in a separate directory.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The password as an encrypted credential: no file is named.
+# The password as an encrypted credential: no file is configured.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The server listens on one address, which is not the one that GitLab asks.
+# The server listens on one address, which is not the one that GitLab connects to.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The server listens on the address that GitLab asks.
+# The server listens on the address that GitLab connects to.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

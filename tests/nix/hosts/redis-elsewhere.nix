@@ -1,4 +1,4 @@
-# A Redis of another host, by TLS and with a user.
+# A Redis on another host, with TLS and a user.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Two modules say something of the derived instance, in GitLab's own spelling.
+# Two modules configure the derived instance, in GitLab's own spelling.
 { lib, ... }:
 {
   services.gitlab.enable = true;

@@ -1,4 +1,4 @@
-# An instance that is called as the derived one would be.
+# An instance with the name that the derived one would have.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# GitLab asks another Redis than the one that services.redis runs: no unit to stop for a restore.
+# GitLab uses another Redis than the one that services.redis runs: a restore has no unit to stop.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

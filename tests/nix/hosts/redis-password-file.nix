@@ -1,4 +1,4 @@
-# What the refusal says to do is enough.
+# Following the advice of the refusal is enough.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Likewise, where it is a parameter.
+# The same for a password in a parameter.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

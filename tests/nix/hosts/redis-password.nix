@@ -1,4 +1,4 @@
-# A password in the URL is refused with what to do.
+# A password in the URL is refused, with advice.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

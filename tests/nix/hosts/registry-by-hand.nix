@@ -1,4 +1,4 @@
-# A registry that GitLab's module does not set up, and that GitLab is told of.
+# A registry that GitLab's module does not set up, but that GitLab's settings name.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The registry has a configuration of its own, which nobody reads here: images may be elsewhere.
+# The registry has its own configuration, which the module does not read: images may be elsewhere.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# A registry that GitLab knows nothing of.
+# A registry that GitLab does not use.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The registry, with what can start it again.
+# The registry, with the units that can start it again.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

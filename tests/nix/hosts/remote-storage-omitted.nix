@@ -1,4 +1,4 @@
-# The same, where they are saved in another way.
+# Repositories that another host serves, and that are saved in another way.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

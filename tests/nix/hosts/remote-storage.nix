@@ -1,4 +1,5 @@
-# Repositories that another host serves: the build fails, since no backup of this host has them.
+# Repositories that another host serves: the build fails, because no backup of this host contains
+# them.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# A repository of another host: no warning about a copy.
+# A repository on another host: no warning about a copy.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

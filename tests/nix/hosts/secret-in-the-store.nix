@@ -1,4 +1,4 @@
-# A key without an option of its own: the Nix path is found all the same.
+# A key without its own option: the Nix path is found nevertheless.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# A Nix path is that of the machine that evaluates: it is not saved, and a warning says so.
+# A Nix path refers to the machine that evaluates: it is not saved, with a warning.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

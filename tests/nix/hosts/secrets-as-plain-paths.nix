@@ -1,5 +1,5 @@
-# Secrets by which GitLab's parts know each other, as paths in extraConfig; and uploads that are in
-# no place that could be told.
+# Secrets that GitLab's parts share, as paths in extraConfig; and uploads whose directory cannot be
+# derived.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

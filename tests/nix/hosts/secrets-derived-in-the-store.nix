@@ -1,4 +1,4 @@
-# Secrets in the store that are derived: their own options are named.
+# Derived secrets in the store: the message names their own options.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# Steps find the programs of extraPath, and one that is off has no unit.
+# Steps find the programs of extraPath, and one that is disabled has no unit.
 { pkgs, ... }:
 {
   services.gitlab.enable = true;

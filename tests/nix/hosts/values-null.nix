@@ -1,4 +1,4 @@
-# Values that are null, and others that are no paths.
+# Values that are null, and others that are not paths.
 {
   services.gitlab.enable = true;
   services.gitlab-backup.enable = true;

@@ -1,4 +1,4 @@
-# The host names writers by what it finds in systemd.services.
+# The host configures the writers that it finds in systemd.services.
 { config, lib, ... }:
 {
   services.gitlab.enable = true;

@@ -1,7 +1,6 @@
-# A stand-in for nixpkgs' lib, for where there is no nixpkgs: as much of the module system as nix/
-# uses, written for these tests and nothing else. It takes types less exactly than the real one, and
-# knows no other priorities than those of mkOptionDefault, mkDefault and mkForce. NIXPKGS_LIB names
-# the real one.
+# A stand-in for nixpkgs' lib on machines without nixpkgs: only the parts of the module system that
+# nix/ uses, written for these tests. It checks types less strictly than the real one, and knows
+# only the priorities of mkOptionDefault, mkDefault and mkForce. NIXPKGS_LIB selects the real one.
 let
   inherit (builtins)
     all
@@ -90,8 +89,8 @@ let
     inherit order content;
   };
   typeOf = value: if isAttrs value then value._type or "" else "";
-  # The sets that a definition is made of, with its properties pushed to their members: what they
-  # are called must not depend on a condition.
+  # The sets of a definition, with its properties pushed down to their members: the names of members
+  # must not depend on a condition.
   pushed =
     value:
     {
@@ -101,7 +100,7 @@ let
       order = map (mapAttrs (_: mkOrder value.order)) (pushed value.content);
     }
     .${typeOf value} or [ value ];
-  # The values of a definition, each with its priority and its place among the others.
+  # The values of a definition, each with its priority and its order.
   discharged =
     known: value:
     {
@@ -139,8 +138,8 @@ let
   # Options.
   mkOption = option: option // { _type = "option"; };
   isOption = value: typeOf value == "option";
-  # The values of `options`, given these sets of definitions; what is no option goes to `free`, the
-  # freeform type, or is refused.
+  # The values of `options`, given these sets of definitions; names that are no options go to
+  # `free`, the freeform type, or are refused.
   valuesOf =
     at: free: options: sets:
     let
@@ -223,7 +222,7 @@ let
       }
       // specialArgs;
       load = module: if isFunction module then module arguments else module;
-      # Each module with its place: one that is a file counts once.
+      # Each module, with the path of its file if it has one: each file counts once.
       all' = concatMap (
         module:
         let
@@ -293,7 +292,7 @@ let
       unsigned = simple "unsignedInt" (value: isInt value && value >= 0);
       positive = simple "positiveInt" (value: isInt value && value > 0);
     };
-    # As far as it is used here.
+    # Only what is used here.
     pathWith =
       { inStore, absolute }:
       simple "path" (

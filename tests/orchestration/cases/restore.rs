@@ -1,4 +1,4 @@
-//! A restore: GitLab comes back with the old or with the new, and never half way between them.
+//! A restore: GitLab returns with the old or with the restored data, and never with half of each.
 
 use super::*;
 use crate::restore::*;
@@ -16,7 +16,7 @@ async fn host() -> Host {
     host
 }
 
-/// A restore in which `unit` is at work.
+/// A host whose restore has reached `unit`.
 async fn at(unit: &str) -> Host {
     let host = host().await;
     host.takes(unit, 3.0);
@@ -25,7 +25,7 @@ async fn at(unit: &str) -> Host {
     host
 }
 
-/// The old is in place and GitLab is back; the next restore is complete.
+/// Asserts that the old data is in place and GitLab is back, and that the next restore is complete.
 async fn old_and_next(host: &Host) {
     assert_eq!(host.replaced(), None, "a journal is left");
     host.assert_back(&[]);
@@ -62,7 +62,7 @@ fn stop(host: &Host) {
     host.systemd.admin_stops(crate::restore::TARGET);
 }
 
-/// A restore that was killed while it replaced.
+/// A host whose restore was killed during the replacement.
 async fn half_way() -> Host {
     let host = at(SWITCH).await;
     host.systemd.kills(SWITCH);
@@ -112,7 +112,7 @@ cases! {
         let record = host.run().await;
         assert!(why(&record).contains("half way"), "a backup of it: {}", why(&record));
         assert!(!host.systemd.is_active(PUMA));
-        // Done again, it is put back first.
+        // The next restore first puts the old data back.
         let record = host.restore().await;
         assert!(is_complete(&record), "{}", why(&record));
         assert_eq!(host.replaced(), None);
