@@ -30,9 +30,11 @@ const WRONG_PASSWORD_WORDS: &str = "wrong password or no key found";
 /// server, S3. restic appends "Is there a repository at the following location?" to every error.
 const NONE: [&str; 4] =
     ["no such file or directory", "does not exist", "file does not exist", "NoSuchKey"];
-/// Words of a backend's error that mean that access is denied.
+/// Words and HTTP statuses in a backend's error that mean that access is denied.
 const DENIED: [&str; 6] =
     ["401", "403", "Access Denied", "AccessDenied", "permission denied", "Forbidden"];
+/// What restic appends to the error of every backend, before the location.
+const LOCATION_QUESTION: &str = "Is there a repository at the following location";
 /// restic's error if another restic has locked the repository. The exit code for this is new in
 /// 0.17,
 /// `--retry-lock` in 0.16.
@@ -381,7 +383,7 @@ impl Engine for Restic {
             () if code == Some(WRONG_PASSWORD) || words.contains(WRONG_PASSWORD_WORDS) => {
                 "is the password its own?"
             }
-            () if DENIED.iter().any(|denied| words.contains(denied)) => {
+            () if is_denied(&words) => {
                 "access is denied: are the credentials right, and may they read?"
             }
             () => "it cannot be reached",
@@ -542,10 +544,29 @@ impl Engine for Restic {
 
 /// Whether this error of restic means that the location is reachable and has no repository.
 fn is_none(words: &str) -> bool {
-    let reason =
-        words.split("Is there a repository at the following location").next().unwrap_or_default();
-    !DENIED.iter().any(|denied| reason.contains(denied))
-        && NONE.iter().any(|none| reason.trim_end_matches(['?', ';', ' ', '.']).ends_with(none))
+    !is_denied(words)
+        && NONE
+            .iter()
+            .any(|none| reason(words).trim_end_matches(['?', ';', ' ', '.']).ends_with(none))
+}
+
+/// Whether this error of restic means that access is denied. Compares whole words: a port or a path
+/// in a location may contain the digits of a status.
+fn is_denied(words: &str) -> bool {
+    let is_part_of_word = |c: char| !c.is_whitespace() && !"()\"',;".contains(c);
+    let ends_word = |c: char| !is_part_of_word(c) || ".:".contains(c);
+    let reason = reason(words);
+    DENIED.iter().any(|denied| {
+        reason.match_indices(denied).any(|(at, _)| {
+            !reason[..at].ends_with(is_part_of_word)
+                && reason[at + denied.len()..].chars().next().is_none_or(ends_word)
+        })
+    })
+}
+
+/// The error itself, without the location that restic appends.
+fn reason(words: &str) -> &str {
+    words.split(LOCATION_QUESTION).next().unwrap_or_default()
 }
 
 /// The paths to leave out, one by one, because restic's patterns are not those of gitignore(5).

@@ -190,7 +190,7 @@ fn judge(cases: u32) -> [u32; 2] {
 #[test]
 fn what_is_left_out_is_what_git_would_ignore() {
     // On two cores at once.
-    let cases = u32::try_from(size(500, 5_000)).unwrap();
+    let cases = u32::try_from(size(300, 5_000)).unwrap();
     let [one, two] = std::thread::scope(|scope| {
         let other = scope.spawn(|| judge(cases));
         [judge(cases), other.join().unwrap()]

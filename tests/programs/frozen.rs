@@ -321,7 +321,7 @@ fn a_file_with_holes_and_two_names_costs_what_it_has_on_the_disk() {
 /// change.
 #[test]
 fn a_change_within_one_tick_of_the_clock_is_found() {
-    for round in 0..size(5, 20) {
+    for round in 0..size(3, 20) {
         let mut lab = Lab::new();
         let path = lab.root.join("file");
         fs::write(&path, "first").unwrap();

@@ -717,15 +717,19 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
         };
         repository::open(&config, &password, None, None).unwrap()
     };
-    let answers = |status: u16| {
-        at(format!("rest:http://{}/", Server::new(place.path("nothing"), Some(status)).address))
+    let answers_below = |path: &str, status: u16| {
+        let server = Server::new(place.path("nothing"), Some(status));
+        at(format!("rest:http://{}{path}", server.address))
     };
+    let answers = |status| answers_below("/", status);
     assert!(!answers(404).exists().unwrap());
     assert!(!at(place.path("nothing").to_str().unwrap().to_owned()).exists().unwrap());
     for (engine, words) in [
         (answers(403), "access is denied"),
         (answers(401), "access is denied"),
         (answers(500), "it cannot be reached"),
+        // The location is not the answer.
+        (answers_below("/403/Forbidden/", 500), "it cannot be reached"),
         (at("rest:http://127.0.0.1:1/".into()), "it cannot be reached"),
     ] {
         let error = format!("{:#}", engine.exists().unwrap_err());
