@@ -162,6 +162,9 @@ fn a_new_key_is_on_disk_before_the_old_one_is_removed() {
         added.0.join("\n")
     );
 
+    // A repository of its own: a second key with real parameters would cost half a second a call.
+    fs::remove_dir_all(&repository).unwrap();
+    quick_repository::create(EngineName::Restic, &repository);
     let rotated = Calls::of(place.path(), &["--config", &config, "key", "rotate"]);
     let durable = number_of(&rotated.durable(&repository), &at("password"));
     let removed = rotated.find(0, &[" unlink", &key]).expect("no key is removed");

@@ -190,14 +190,15 @@ fn judge(cases: u32) -> [u32; 2] {
 #[test]
 fn what_is_left_out_is_what_git_would_ignore() {
     // On two cores at once.
-    let cases = u32::try_from(size(300, 5_000)).unwrap();
+    let cases = u32::try_from(size(200, 5_000)).unwrap();
     let [one, two] = std::thread::scope(|scope| {
         let other = scope.spawn(|| judge(cases));
         [judge(cases), other.join().unwrap()]
     });
     let (all, some) = (one[0] + two[0], one[1] + two[1]);
+    // About half of the random lists match something; far fewer would test nothing.
     assert!(
-        all >= 2 * cases && some > all / 2,
+        all >= 2 * cases && some > all / 4,
         "{all} judged, and in {some} git ignores something"
     );
 }

@@ -566,7 +566,7 @@ fn inventory(location: &Path) -> BTreeSet<Vec<String>> {
 async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_stops_that() {
     let year = Year::new();
     let (ours, theirs) = (year.path("ours"), year.path("theirs"));
-    let times = &nights()[..size(60, 370)];
+    let times = &nights()[..size(48, 370)];
     for time in times {
         year.run(*time, None);
     }

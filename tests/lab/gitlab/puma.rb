@@ -1,0 +1,11 @@
+# As GitLab's: cluster mode, preloaded, and no queue of requests before the workers.
+rackup '/opt/gitlab-parts/config.ru'
+bind 'unix:///home/git/gitlab/tmp/sockets/gitlab.socket'
+workers 2
+threads 1, 8
+queue_requests false
+preload_app!
+worker_timeout 60
+wait_for_less_busy_worker 0.001
+environment 'production'
+tag 'gitlab-puma-worker'
