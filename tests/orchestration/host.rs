@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::memory;
 use crate::restore;
 use crate::systemd::{File, PausedClock, Process, Program, Script, Systemd, program};
 
@@ -72,15 +73,6 @@ struct Behaviour {
     takes: Option<Duration>,
     /// The exit statuses of the next starts; then 0.
     ends: VecDeque<i32>,
-}
-
-/// A temporary directory, if possible in memory, because the program syncs files.
-fn temporary_directory() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    match memory.is_dir() {
-        true => tempfile::tempdir_in(memory).unwrap(),
-        false => tempfile::tempdir().unwrap(),
-    }
 }
 
 /// A configuration and its units.
@@ -134,7 +126,7 @@ pub struct Host {
 impl Host {
     /// A host with these lines in the configuration, on which GitLab is up.
     pub async fn new(lines: &str) -> Self {
-        let place = temporary_directory();
+        let place = memory::directory();
         let root = Rc::new(RootDirectory::new(place.path().canonicalize().unwrap()));
         let planned = plan(lines);
         let host = Self {

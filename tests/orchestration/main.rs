@@ -5,6 +5,8 @@
 
 mod cases;
 mod host;
+#[path = "../memory/mod.rs"]
+mod memory;
 mod restore;
 mod systemd;
 

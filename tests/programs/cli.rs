@@ -9,6 +9,7 @@ use assert_cmd::Command;
 use gitlab_backup::config::EngineName;
 use tempfile::TempDir;
 
+use crate::memory;
 use crate::quick_repository::{self, PASSWORD};
 
 /// A host's tree with the units of a source installation and this configuration.
@@ -161,7 +162,7 @@ struct Keys {
 
 impl Keys {
     fn new() -> Self {
-        let keys = Self { place: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() };
+        let keys = Self { place: memory::directory() };
         let config = format!(
             "[gitlab]\nlayout = \"custom\"\nwriters = [\"a.service\"]\n[files]\npaths = \
              [\"/srv/a\"]\n[repository]\nlocation = \"{}\"\npassword-file = \"{}\"\n",

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
+use crate::memory;
 use crate::sizes::size;
 
 /// The names in the tree, which the patterns are built from, too.
@@ -38,7 +39,7 @@ struct Tree {
 
 impl Tree {
     fn new() -> Self {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let directory = memory::directory();
         let mut git = Command::new("git");
         let made = git.args(["init", "--quiet"]).arg(directory.path()).status().unwrap();
         assert!(made.success());

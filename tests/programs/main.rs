@@ -7,6 +7,8 @@ mod confined;
 mod durable;
 mod exclude;
 mod frozen;
+#[path = "../memory/mod.rs"]
+mod memory;
 mod quick_repository;
 mod repository;
 mod retention;

@@ -25,6 +25,7 @@ use rustic_core::{
     RepositoryOptions, SnapshotOptions,
 };
 
+use crate::memory;
 use crate::quick_repository::{self, PASSWORD};
 use crate::sizes::size;
 
@@ -110,7 +111,7 @@ fn strs(words: &[String]) -> Vec<&str> {
 
 #[test]
 fn keeps_what_restic_keeps() {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let directory = memory::directory();
     let location = directory.path().join("repository");
     let repository = created(&location);
     let times = nights();
@@ -457,7 +458,7 @@ struct Year {
 
 impl Year {
     fn new() -> Self {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let directory = memory::directory();
         let location = directory.path().join("ours");
         fs::write(directory.path().join("password"), PASSWORD).unwrap();
         let repository = created(&location).to_indexed_ids().unwrap();
@@ -566,7 +567,7 @@ fn inventory(location: &Path) -> BTreeSet<Vec<String>> {
 async fn a_year_of_runs_is_pruned_as_restic_prunes_it_and_a_truncated_manifest_stops_that() {
     let year = Year::new();
     let (ours, theirs) = (year.path("ours"), year.path("theirs"));
-    let times = &nights()[..size(48, 370)];
+    let times = &nights()[..size(36, 370)];
     for time in times {
         year.run(*time, None);
     }
