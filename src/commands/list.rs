@@ -93,8 +93,10 @@ pub fn show(config: Result<Config>, id: &RunId, json: bool) -> Result<()> {
         (Ok(catalog), record) => match (catalog.find(id), record) {
             (Ok(run), record) => {
                 let mut found = serde_json::to_value(&run.manifest)?;
-                // The manifest was written before the run ended, so it lacks later warnings.
-                let warnings = record.map(|record| record.warnings).unwrap_or_default();
+                // The manifest was written before the run ended, so it lacks later warnings. Only
+                // the run's own host has its record.
+                let warnings =
+                    record.map_or_else(|| run.manifest.warnings.clone(), |record| record.warnings);
                 found["warnings"] = warnings.into();
                 found
             }

@@ -103,9 +103,10 @@ impl Backup<'_> {
         stage::adopt_proxies(self.machine, &self.plan).await?;
         let window = Window::backup(self.config, &self.plan);
         let captured = capture::capture(self.config, self.machine, &window).await?;
+        self.record.warnings.extend(captured.warnings());
         self.enter("resume")?;
         self.record.downtime =
-            resume::wait_and_measure(self.config, self.machine, captured, self.record).await?;
+            resume::wait_and_measure(self.config, self.machine, &captured, self.record).await?;
         if !self.config.redis.is_empty() {
             stage::ensure_succeeded(manager, &Unit::Redis, captured.since).await?;
         }

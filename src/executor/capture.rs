@@ -16,12 +16,12 @@ use crate::machine::Machine;
 use crate::run::Failed;
 use crate::runs::paused;
 use crate::systemd::{
-    Mode, Paused, ServiceManager, UnitState, UnitView, notify, running, stop_closure,
+    ActiveState, Mode, Paused, ServiceManager, UnitState, UnitView, notify, running, stop_closure,
 };
 use crate::units::Unit;
 
 /// The times of a window, in microseconds of CLOCK_MONOTONIC.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Captured {
     /// When the first stop was queued.
     pub since: u64,
@@ -32,6 +32,20 @@ pub(super) struct Captured {
     pub opened: u64,
     /// When the window ended.
     pub closed: u64,
+    /// The units that did not stop in time: systemd has killed them.
+    pub killed: Vec<String>,
+}
+
+impl Captured {
+    /// A warning for each killed unit.
+    pub fn warnings(&self) -> impl Iterator<Item = String> + '_ {
+        self.killed.iter().map(|unit| {
+            format!(
+                "{unit} did not stop in time and systemd killed it: what it was writing may be \
+                 incomplete in this backup (TimeoutStopSec= in its unit, journalctl -u {unit})"
+            )
+        })
+    }
 }
 
 /// Opens the window, and waits until all its members are done and it has closed again.
@@ -173,6 +187,7 @@ impl Watch<'_> {
             // The jobs until now were those of the window itself.
             self.is_open = true;
             self.queued.clear();
+            self.killed = self.killed_units().await?;
         }
         if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running())
         {
@@ -200,6 +215,7 @@ impl Watch<'_> {
             frozen: bracket.stopped.is_empty().then_some(window.inactive_exit),
             opened: window.active_enter,
             closed: window.inactive_enter,
+            killed: std::mem::take(&mut self.killed),
         }))
     }
 
@@ -225,6 +241,20 @@ impl Watch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The units that the window has stopped, and that systemd had to kill.
+    async fn killed_units(&mut self) -> Result<Vec<String>> {
+        let mut killed = Vec::new();
+        for unit in self.paused_units() {
+            let state = self.view.state(&unit).await?;
+            // As systemd says it of a stop that took longer than TimeoutStopSec=.
+            if state.active == ActiveState::Failed && state.result == "timeout" {
+                tracing::warn!(unit, "did not stop in time: systemd has killed it");
+                killed.push(unit);
+            }
+        }
+        Ok(killed)
     }
 
     /// The first running unit of those that are stopped alone.

@@ -80,7 +80,7 @@ async fn stages(
     let captured = capture::capture(config, machine, &window).await?;
 
     enter(base, record, Kind::Restore, "resume")?;
-    record.downtime = resume::wait_and_measure(config, machine, captured, record).await?;
+    record.downtime = resume::wait_and_measure(config, machine, &captured, record).await?;
     if record.downtime.is_none() {
         bail!(match undo {
             false => {

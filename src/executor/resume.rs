@@ -23,7 +23,7 @@ const RESUME_NUDGE: Duration = Duration::from_secs(3);
 pub(super) async fn wait_and_measure(
     config: &Config,
     machine: Machine<'_>,
-    captured: Captured,
+    captured: &Captured,
     record: &mut Record,
 ) -> Result<Option<Downtime>> {
     let seconds = |from: u64, to: u64| Duration::from_micros(to.saturating_sub(from)).as_secs_f64();

@@ -24,6 +24,8 @@ pub(super) struct Watch<'a> {
     pub is_over: bool,
     /// Whether the window has been open.
     pub is_open: bool,
+    /// The units that did not stop in time, known once the window is open.
+    pub killed: Vec<String>,
     /// The jobs queued since the window began to open, or since it was open: id and unit.
     pub queued: Vec<(u32, String)>,
     /// The number of jobs of each unit since the window began to open.
@@ -62,6 +64,7 @@ impl<'a> Watch<'a> {
             since,
             is_over: false,
             is_open: false,
+            killed: Vec::new(),
             queued: Vec::new(),
             jobs: BTreeMap::new(),
             target_job,
@@ -98,6 +101,11 @@ impl<'a> Watch<'a> {
             }
         }
         self.handle_admin_stops().await
+    }
+
+    /// The units that are recorded as paused.
+    pub fn paused_units(&self) -> Vec<String> {
+        self.running.iter().map(|paused| paused.unit.clone()).collect()
     }
 
     /// Whether a member of the window was stopped: its first job is its start.

@@ -61,6 +61,20 @@ cases! {
     sidekiq_and_mailroom_were_down_before: before(&[SIDEKIQ, MAILROOM]);
     puma_was_down_before: before(&[PUMA]);
     all_was_down_before: before(&[GITLAB]);
+    a_unit_that_is_killed_while_it_stops_is_a_warning: async {
+        let host = Host::new("").await;
+        host.systemd.script(SIDEKIQ, |script| script.stops_in = None);
+        let record = host.run().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        let killed: Vec<_> =
+            record.warnings.iter().filter(|warning| warning.contains("systemd killed it")).collect();
+        assert!(killed.len() == 1 && killed[0].starts_with(SIDEKIQ), "{:?}", record.warnings);
+        host.assert_back(&[]);
+        // A later run is judged by its own stop.
+        host.systemd.script(SIDEKIQ, |script| script.stops_in = Some(std::time::Duration::ZERO));
+        let record = host.run().await;
+        assert!(!record.warnings.iter().any(|warning| warning.contains("killed")), "{:?}", record.warnings);
+    };
     a_stop_that_takes_long_while_puma_starts: async {
         let host = in_stage("window").await;
         host.takes(PUMA, 8.0);
