@@ -5,6 +5,7 @@ pub mod budget;
 mod manifest;
 mod newest;
 pub mod notes;
+pub mod parts;
 pub mod paused;
 pub(crate) mod record;
 pub mod restore;

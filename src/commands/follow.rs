@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::exit::{Exit, UNIT_FAILED};
 use crate::host::text;
@@ -14,11 +14,11 @@ use crate::note;
 use crate::paths::RootDirectory;
 use crate::run::unstarted;
 use crate::runs::{Kind, Outcome, Record};
-use crate::systemd::{HostJournal, Manager, ServiceManager};
+use crate::systemd::{HostJournal, Manager, UnitView};
 use crate::units::{Restore, Unit};
 
-/// Poll interval.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How often the time on the progress line is updated.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Follows the executor to its end and returns the record that it wrote, once the brackets around
 /// the run are down: the silences have ended, or their grace period has begun, and the staging
@@ -34,35 +34,44 @@ pub(super) async fn follow(
         Kind::Restore => (Restore::Run.into(), Restore::Staging.into()),
     };
     let mut progress = FollowedRun::new(kind);
+    let mut view = UnitView::new(manager).await?;
     loop {
         // Read the state before the record: an executor that has ended has written its record.
-        let executor = manager.state(&unit.to_string()).await?;
+        let executor = view.state(&unit.to_string()).await?;
         let record = Record::last(&RootDirectory::host(), kind)?.filter(|record| {
             before.is_none_or(|before| (&before.id, before.started) != (&record.id, record.started))
         });
         match record {
             Some(record) if record.finished.is_some() && executor.is_settled() => {
+                if let Err(error) =
+                    wait_until_down(&mut view, &unit, &[staging, Unit::Silence]).await
+                {
+                    tracing::warn!("{error:#}");
+                }
                 progress.end();
-                wait_until_down(manager, &unit, &[staging, Unit::Silence]).await?;
                 return Ok(record);
             }
-            Some(record) => progress.show(manager, &record).await?,
+            Some(record) => progress.show(&mut view, &record).await?,
             None if executor.is_settled() => {
                 return Err(not_started(manager, kind, &executor.name).await?.into());
             }
             None => {}
         }
-        sleep(PAUSE).await;
+        view.wait_for_change().await?;
     }
 }
 
 /// Waits until `brackets` are down, or `executor` is started again: it needs them for its own run.
-async fn wait_until_down(manager: &Manager, executor: &Unit, brackets: &[Unit]) -> Result<()> {
+async fn wait_until_down(
+    view: &mut UnitView<'_>,
+    executor: &Unit,
+    brackets: &[Unit],
+) -> Result<()> {
     for bracket in brackets.iter().map(ToString::to_string) {
-        while !manager.state(&bracket).await?.is_settled()
-            && manager.state(&executor.to_string()).await?.is_settled()
+        while !view.state(&bracket).await?.is_settled()
+            && view.state(&executor.to_string()).await?.is_settled()
         {
-            sleep(PAUSE).await;
+            view.wait_for_change().await?;
         }
     }
     Ok(())
@@ -110,6 +119,7 @@ impl FollowedRun {
             {
                 bar.set_style(style);
             }
+            bar.enable_steady_tick(TICK);
             bar
         });
         // The units with a status text, in the order of a run.
@@ -130,7 +140,7 @@ impl FollowedRun {
         Self { units, bar, last: String::new(), down_since: None, expected: false }
     }
 
-    async fn show(&mut self, manager: &Manager, record: &Record) -> Result<()> {
+    async fn show(&mut self, view: &mut UnitView<'_>, record: &Record) -> Result<()> {
         if let Some(expected) = record.expected.filter(|_| !self.expected) {
             self.expected = true;
             self.line(&format!("{}: GitLab will be down for about {expected}", record.stage));
@@ -139,14 +149,13 @@ impl FollowedRun {
         self.down_since =
             if down { self.down_since.or_else(|| Some(Instant::now())) } else { None };
         let mut texts = Vec::new();
-        for unit in &self.units {
-            let state = manager
-                .state(&unit.to_string())
-                .await
-                .context("cannot follow the run any longer")?;
+        for unit in self.units.iter().map(ToString::to_string) {
             // A unit that is only queued still has the status text of its last start.
-            if state.active.is_running() && !state.status_text.is_empty() {
-                texts.push(state.status_text);
+            let lost = "cannot follow the run any longer";
+            if view.state(&unit).await.context(lost)?.active.is_running() {
+                // A new text is no change of the unit's state.
+                let now = view.manager().state(&unit).await.context(lost)?;
+                texts.extend(Some(now.status_text).filter(|text| !text.is_empty()));
             }
         }
         let text = if texts.is_empty() {
@@ -162,7 +171,6 @@ impl FollowedRun {
                 bar.set_message(
                     text::clean(&format!("{text}{}", down.unwrap_or_default())).into_owned(),
                 );
-                bar.tick();
             }
             None if text != self.last => note!("{text}"),
             None => {}

@@ -27,17 +27,16 @@ const READINESS: [&str; 6] = [
     "http://127.0.0.1:8080/users/sign_in",
 ];
 const INIT_SCRIPTS: &str = "/etc/init.d";
-/// The data and configuration of a GitLab with init scripts; the entries from index 4 on are
-/// configuration.
-const DATA: [&str; 7] = [
+/// The data of a GitLab with init scripts.
+const DATA: [&str; 4] = [
     "/home/git/repositories",
     "/home/git/gitlab/public/uploads",
     "/home/git/gitlab/builds",
     "/home/git/gitlab/shared",
-    "/home/git/gitlab/config",
-    "/home/git/gitlab/.secret",
-    "/home/git/gitlab-shell/config.yml",
 ];
+/// Its configuration.
+const CONFIGURATION: [&str; 3] =
+    ["/home/git/gitlab/config", "/home/git/gitlab/.secret", "/home/git/gitlab-shell/config.yml"];
 /// The superuser of the distribution's PostgreSQL.
 const SUPERUSER: &str = "postgres";
 const OWN_ROLE: &str =
@@ -397,9 +396,10 @@ fn guessed_stores(out: &mut String, host: &Host, role: bool) {
              \"redis://127.0.0.1:6379\"\n",
         ),
     }
-    let paths: Vec<String> = DATA.iter().filter(exists).map(|path| quoted(path)).collect();
+    let paths: Vec<String> =
+        DATA.iter().chain(&CONFIGURATION).filter(exists).map(|path| quoted(path)).collect();
     let configuration: Vec<String> =
-        DATA[4..].iter().filter(exists).map(|path| quoted(path)).collect();
+        CONFIGURATION.iter().filter(exists).map(|path| quoted(path)).collect();
     let _ = writeln!(
         out,
         "\n[files]\npaths = [{}]   # the existing ones of GitLab's usual directories",

@@ -32,7 +32,7 @@ pub(super) struct Captured {
     pub opened: u64,
     /// When the window ended.
     pub closed: u64,
-    /// The units that did not stop in time: systemd has killed them.
+    /// The units that did not stop in time: systemd has ended them by force.
     pub killed: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ impl Captured {
     pub fn warnings(&self) -> impl Iterator<Item = String> + '_ {
         self.killed.iter().map(|unit| {
             format!(
-                "{unit} did not stop in time and systemd killed it: what it was writing may be \
+                "{unit} did not stop in time and systemd ended it by force: a write may be \
                  incomplete in this backup (TimeoutStopSec= in its unit, journalctl -u {unit})"
             )
         })
@@ -183,11 +183,11 @@ impl Watch<'_> {
         let target = self.view.state(&bracket.target.to_string()).await?;
         let window = self.view.state(&bracket.window.to_string()).await?;
         self.enforce_deadline().await?;
+        self.find_killed().await?;
         if !self.is_open && window.reached_since(since) {
             // The jobs until now were those of the window itself.
             self.is_open = true;
             self.queued.clear();
-            self.killed = self.killed_units().await?;
         }
         if let Some(unit) = up.filter(|_| window.reached_since(since) && window.active.is_running())
         {
@@ -243,18 +243,19 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// The units that the window has stopped, and that systemd had to kill.
-    async fn killed_units(&mut self) -> Result<Vec<String>> {
-        let mut killed = Vec::new();
+    /// Notes the units that systemd had to end by force. Looked for until the window has closed:
+    /// resume resets their results.
+    async fn find_killed(&mut self) -> Result<()> {
         for unit in self.paused_units() {
             let state = self.view.state(&unit).await?;
-            // As systemd says it of a stop that took longer than TimeoutStopSec=.
-            if state.active == ActiveState::Failed && state.result == "timeout" {
-                tracing::warn!(unit, "did not stop in time: systemd has killed it");
-                killed.push(unit);
+            // systemd's result of a stop that took longer than TimeoutStopSec=.
+            let is_killed = state.active == ActiveState::Failed && state.result == "timeout";
+            if is_killed && !self.killed.contains(&unit) {
+                tracing::warn!(unit, "did not stop in time: systemd has ended it by force");
+                self.killed.push(unit);
             }
         }
-        Ok(killed)
+        Ok(())
     }
 
     /// The first running unit of those that are stopped alone.

@@ -77,6 +77,7 @@ async fn stages(
         driven.extend(store.driven_units(config, machine).await?);
     }
     let window = Window::restore(config, &plan, driven, kept_down);
+    // Its warnings are about a capture: a restore replaces what a killed unit was writing.
     let captured = capture::capture(config, machine, &window).await?;
 
     enter(base, record, Kind::Restore, "resume")?;

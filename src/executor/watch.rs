@@ -24,7 +24,7 @@ pub(super) struct Watch<'a> {
     pub is_over: bool,
     /// Whether the window has been open.
     pub is_open: bool,
-    /// The units that did not stop in time, known once the window is open.
+    /// The units that did not stop in time and that systemd has ended by force.
     pub killed: Vec<String>,
     /// The jobs queued since the window began to open, or since it was open: id and unit.
     pub queued: Vec<(u32, String)>,

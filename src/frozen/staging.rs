@@ -190,8 +190,7 @@ pub fn open(directory: impl AsFd, path: &Path, stat: &Stat) -> io::Result<File> 
 
 /// Plans a directory into which the content of `path` can be cloned for a run. It is on the same
 /// file system, in the nearest directory above `path` that only root can change; if there is none,
-/// beside
-/// `path` or in it.
+/// beside `path` or in it.
 ///
 /// Fails if the file system cannot be examined.
 pub fn plan_clone_directory(path: &Path, run: &RunId) -> Result<KnownDirectory> {

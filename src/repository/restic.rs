@@ -36,8 +36,7 @@ const DENIED: [&str; 6] =
 /// What restic appends to the error of every backend, before the location.
 const LOCATION_QUESTION: &str = "Is there a repository at the following location";
 /// restic's error if another restic has locked the repository. The exit code for this is new in
-/// 0.17,
-/// `--retry-lock` in 0.16.
+/// 0.17, `--retry-lock` in 0.16.
 const LOCKED_WORDS: &str = "repository is already locked";
 /// The pause between two attempts in that case.
 const LOCK_PAUSE: Duration = Duration::from_secs(1);
@@ -550,16 +549,19 @@ fn is_none(words: &str) -> bool {
             .any(|none| reason(words).trim_end_matches(['?', ';', ' ', '.']).ends_with(none))
 }
 
-/// Whether this error of restic means that access is denied. Compares whole words: a port or a path
-/// in a location may contain the digits of a status.
+/// Whether this error of restic means that access is denied. Paths and URLs in it do not count, nor
+/// do parts of words: a port or a path may contain the digits of a status.
 fn is_denied(words: &str) -> bool {
-    let is_part_of_word = |c: char| !c.is_whitespace() && !"()\"',;".contains(c);
-    let ends_word = |c: char| !is_part_of_word(c) || ".:".contains(c);
-    let reason = reason(words);
+    let is_place = |word: &&str| {
+        word.contains(":/") || word.trim_start_matches(['"', '\'', '(']).starts_with('/')
+    };
+    let words: Vec<&str> =
+        reason(words).split_whitespace().filter(|word| !is_place(word)).collect();
+    let words = words.join(" ");
     DENIED.iter().any(|denied| {
-        reason.match_indices(denied).any(|(at, _)| {
-            !reason[..at].ends_with(is_part_of_word)
-                && reason[at + denied.len()..].chars().next().is_none_or(ends_word)
+        words.match_indices(denied).any(|(at, _)| {
+            !words[..at].ends_with(char::is_alphanumeric)
+                && !words[at + denied.len()..].starts_with(char::is_alphanumeric)
         })
     })
 }

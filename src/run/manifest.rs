@@ -13,7 +13,7 @@ use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Snapshot, patience};
 use crate::run::settings;
 use crate::runs::record::{read_json, write_json};
-use crate::runs::{Component, Manifest, Newest, Part, Record};
+use crate::runs::{Component, Manifest, Newest, Part, Record, parts};
 use crate::stores;
 use crate::stores::files::{self, PRESYNC, PartDestination};
 use crate::values::RunId;
@@ -33,7 +33,7 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
         .context("no run is going on: this helper is started by its unit only")?;
     let engine = open::in_run(config, root)?;
     let destination = PartDestination { engine: &*engine, root };
-    files::record_part(root, &settings::store(config, destination)?)?;
+    parts::record(root, &settings::store(config, destination)?)?;
     let parts = read_parts(root)?;
     let mut versions = vec![
         component("gitlab-backup", env!("CARGO_PKG_VERSION")),

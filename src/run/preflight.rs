@@ -149,17 +149,17 @@ async fn check_units(
             Err(error) => missing.push(error),
         }
     }
-    let count = config.gitlab.writers.len();
-    let seen = match config.gitlab.quiesce {
-        Quiesce::Stop => format!("{count} units that are stopped for a backup"),
+    if config.gitlab.quiesce == Quiesce::Freeze {
+        missing.extend(freeze::ensure_possible(root).err());
+    }
+    let how = match config.gitlab.quiesce {
+        Quiesce::Stop => "stopped for a backup",
         Quiesce::Freeze => {
-            missing.extend(freeze::ensure_possible(root).err());
-            format!(
-                "{count} units that are frozen for a backup, in the middle of what they do: a \
-                 push in progress may be in one store and not in another"
-            )
+            "frozen for a backup, in the middle of what they do: a push in progress may be in one \
+             store and not in another"
         }
     };
+    let seen = format!("{} units that are {how}", config.gitlab.writers.len());
     findings.extend(Finding::each_or("gitlab", missing, seen));
     findings
 }

@@ -32,7 +32,7 @@ pub struct Manifest {
     /// The least time that GitLab was down, if the run ended before GitLab was up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_longer_than: Option<f64>,
-    /// Problems until the manifest was written, which did not fail the run.
+    /// Problems that did not fail the run and that were known when the manifest was written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The versions of GitLab, PostgreSQL, each Redis and this program.

@@ -169,21 +169,6 @@ pub fn read_left_out(root: &RootDirectory) -> Result<Vec<String>> {
     Ok(read_json(&root.at(paths::LEFT_OUT))?.unwrap_or_default())
 }
 
-/// Records that a part is stored. The manifest lists the recorded parts.
-pub(crate) fn record_part(root: &RootDirectory, part: &Part) -> Result<()> {
-    write_json(&part_record(root, &part.name), part)
-}
-
-/// Whether the part `name` is stored: by the window, or by an earlier attempt of this unit.
-fn is_recorded(root: &RootDirectory, name: &str) -> bool {
-    part_record(root, name).exists()
-}
-
-/// The file that records the part `name`.
-fn part_record(root: &RootDirectory, name: &str) -> PathBuf {
-    root.at(paths::PARTS).join(format!("{name}.json"))
-}
-
 /// Shows the progress of a part in the unit's status (sd_notify(3) `STATUS=`), once a second.
 struct StoreProgress {
     part: String,

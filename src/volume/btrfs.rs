@@ -280,8 +280,7 @@ fn ensure_absent(top: &Path, name: &str) -> Result<()> {
 /// The first subvolume below `path`, whose path in the top level is `whole`.
 fn nested(path: &Path, whole: &Path) -> Result<Option<String>> {
     // A line is "ID 257 gen 9 top level 5 path home/git". Without `-o`, paths inside the subvolume
-    // of
-    // `path` would be relative to it.
+    // of `path` would be relative to it.
     let listed = process::run(Command::new("btrfs").args(["subvolume", "list", "-o"]).arg(path))?;
     let below = |line: &str| {
         let (_, found) = line.split_once(" path ")?;

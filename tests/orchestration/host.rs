@@ -119,6 +119,8 @@ pub struct Host {
     pub root: Rc<RootDirectory>,
     behaviours: Rc<RefCell<HashMap<String, Behaviour>>>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
+    /// If set, another server answers instead of GitLab, after that time.
+    pub other_server: Rc<Cell<Option<Duration>>>,
     /// Time limit of [`Self::wait_until`].
     pub patience: Cell<Duration>,
 }
@@ -136,6 +138,7 @@ impl Host {
             root,
             behaviours: Rc::default(),
             errors: Rc::default(),
+            other_server: Rc::default(),
             patience: Cell::new(Duration::from_secs(1000)),
         };
         for path in [paths::RUNS, paths::RUNTIME] {
@@ -225,6 +228,7 @@ impl Host {
             config: Arc::clone(&self.config),
             root: Rc::clone(&self.root),
             errors: Rc::clone(&self.errors),
+            other_server: Rc::clone(&self.other_server),
         };
         let post =
             |main: Program, post: Program| Script { stop_post: Some(post), ..Script::new(main) };
@@ -347,6 +351,7 @@ pub struct Real {
     pub config: Arc<Config>,
     pub root: Rc<RootDirectory>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
+    other_server: Rc<Cell<Option<Duration>>>,
 }
 
 impl Real {
@@ -425,7 +430,8 @@ impl Real {
         self.program(|own, _| async move {
             let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
             let base = Base { clock: &clock, journal: &journal, root: &own.root };
-            let answer = Puma(own.systemd.clone());
+            let answer =
+                Server { systemd: own.systemd.clone(), other: Rc::clone(&own.other_server) };
             let settings = resume::Settings {
                 readiness: Some(Ok(Box::new(answer) as Box<dyn Answer>)),
                 ..resume::Settings::from(&own.config.gitlab)
@@ -451,13 +457,20 @@ impl Real {
     }
 }
 
-/// A GitLab that answers while Puma runs.
-struct Puma(Systemd);
+/// What listens at GitLab's address: GitLab, which answers while Puma runs, or another server.
+struct Server {
+    systemd: Systemd,
+    other: Rc<Cell<Option<Duration>>>,
+}
 
 #[async_trait(?Send)]
-impl Answer for Puma {
+impl Answer for Server {
     async fn ask(&self) -> Result<()> {
-        anyhow::ensure!(self.0.is_active(PUMA), "502 Bad Gateway");
+        if let Some(takes) = self.other.get() {
+            sleep(takes).await;
+            return Ok(());
+        }
+        anyhow::ensure!(self.systemd.is_active(PUMA), "502 Bad Gateway");
         Ok(())
     }
 }

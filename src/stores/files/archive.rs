@@ -11,13 +11,14 @@ use crate::host::beneath::Directory;
 use crate::open;
 use crate::paths::{self, RootDirectory};
 use crate::repository::{Files, Tolerance, patience};
+use crate::runs::parts;
 use crate::stores::files::links::Outside;
 use crate::systemd::notify;
 use crate::volume;
 
 use super::{
-    CapturePlan, FILES, PRESYNC, PartDestination, Way, is_recorded, record_left_out, record_part,
-    record_skipped, store_live, store_part,
+    CapturePlan, FILES, PRESYNC, PartDestination, Way, record_left_out, record_skipped, store_live,
+    store_part,
 };
 
 /// The directory of the staging directory to which the commands of `[[step]]` write, and the part
@@ -28,7 +29,7 @@ const STEPS: &str = "steps";
 /// commands of `[[step]]` wrote. `dumped` names the stores that dump into the staging directory.
 pub fn store_files_and_dumps(config: &Config, root: &RootDirectory, dumped: &[&str]) -> Result<()> {
     let mut engine = None;
-    if config.files.command.is_none() && !is_recorded(root, FILES) {
+    if config.files.command.is_none() && !parts::is_recorded(root, FILES) {
         let engine = engine.insert(open::in_run(config, root)?);
         store_view(config, PartDestination { engine: &**engine, root })?;
     } else if config.files.command.is_none() && CapturePlan::current(root)?.is_live() {
@@ -43,7 +44,7 @@ pub fn store_files_and_dumps(config: &Config, root: &RootDirectory, dumped: &[&s
             engine = Some(open::in_run(config, root)?);
         }
         let Some(engine) = &engine else { continue };
-        record_part(
+        parts::record(
             root,
             &store_live(config, PartDestination { engine: &**engine, root }, name, &[path])?,
         )?;
@@ -105,7 +106,7 @@ fn store_view(config: &Config, destination: PartDestination<'_>) -> Result<()> {
         destination.engine.forget(&[part.snapshot], patience::LONG)?;
         return Err(error);
     }
-    record_part(destination.root, &part)
+    parts::record(destination.root, &part)
 }
 
 /// The view that the window wrote, completed by a walk of the mounted snapshots.

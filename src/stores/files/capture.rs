@@ -13,9 +13,10 @@ use crate::host::beneath::KnownDirectory;
 use crate::host::limits;
 use crate::open;
 use crate::paths::{self, RootDirectory};
+use crate::runs::parts;
 use crate::systemd::notify;
 
-use super::{CapturePlan, FILES, PartDestination, record_part, record_skipped, store_live};
+use super::{CapturePlan, FILES, PartDestination, record_skipped, store_live};
 
 /// Captures the files in the window. Notifies systemd as soon as the window may close, and writes
 /// the view after that.
@@ -27,7 +28,7 @@ pub fn capture(config: &Config, root: &RootDirectory) -> Result<()> {
     if plan.is_live() {
         let engine = open::in_run(config, root)?;
         let destination = PartDestination { engine: &*engine, root };
-        record_part(root, &store_live(config, destination, FILES, &config.files.paths)?)?;
+        parts::record(root, &store_live(config, destination, FILES, &config.files.paths)?)?;
         notify::ready("stored");
         return Ok(());
     }

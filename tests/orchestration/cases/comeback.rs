@@ -111,6 +111,17 @@ cases! {
         assert!(record.downtime.is_none() && record.downtime_longer_than.unwrap() > 300.0);
         host.assert_back(&[]);
     };
+    another_server_answers_while_puma_crashes: async {
+        let host = in_stage("window").await;
+        host.other_server.set(Some(Duration::from_secs(2)));
+        host.wait_until(|host| ALL.iter().all(|unit| host.systemd.is_active(unit))).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        host.takes(PUMA, 20.0);
+        host.systemd.kills(PUMA);
+        let record = host.end().await;
+        host.assert_back(&[]);
+        assert!(record.downtime.unwrap().start > 20.0, "{:?}", record.downtime);
+    };
     puma_fails_three_times: async {
         let host = in_stage("window").await;
         host.ends_with(PUMA, &[1, 1, 1]);

@@ -67,13 +67,13 @@ cases! {
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
         let killed: Vec<_> =
-            record.warnings.iter().filter(|warning| warning.contains("systemd killed it")).collect();
+            record.warnings.iter().filter(|warning| warning.contains("systemd ended it by force")).collect();
         assert!(killed.len() == 1 && killed[0].starts_with(SIDEKIQ), "{:?}", record.warnings);
         host.assert_back(&[]);
         // A later run is judged by its own stop.
         host.systemd.script(SIDEKIQ, |script| script.stops_in = Some(std::time::Duration::ZERO));
         let record = host.run().await;
-        assert!(!record.warnings.iter().any(|warning| warning.contains("killed")), "{:?}", record.warnings);
+        assert!(!record.warnings.iter().any(|warning| warning.contains("by force")), "{:?}", record.warnings);
     };
     a_stop_that_takes_long_while_puma_starts: async {
         let host = in_stage("window").await;
