@@ -10,12 +10,11 @@ use crate::machine::{Base, Machine};
 use crate::monitoring::OnError;
 use crate::open;
 use crate::paths;
-use crate::run::manifest::read_parts;
 use crate::run::{Failed, credentials, silence};
 use crate::runs::budget::budget;
 use crate::runs::record::read_json;
 use crate::runs::restore::{RestoreJournal, left};
-use crate::runs::{Kind, Newest, Outcome, Record, paused};
+use crate::runs::{Kind, Newest, Outcome, Record, parts, paused};
 use crate::stores::files::{Pass, read_left_out};
 use crate::units::{Plan, Unit};
 
@@ -128,7 +127,7 @@ impl Backup<'_> {
         let members = self.plan.members(Stage::Store);
         stage::run_stage(self.machine, Stage::Store, &members, &held).await?;
         self.record.outcome = Outcome::Complete;
-        self.record.parts = read_parts(self.machine.root)?;
+        self.record.parts = parts::read(self.machine.root)?;
         self.record.warnings.extend(read_left_out(self.machine.root)?);
         let location = Some(self.config.repository.location.clone());
         let newest = Newest { run: self.record.id.clone(), location };

@@ -16,7 +16,7 @@ use crate::machine::Machine;
 use crate::run::Failed;
 use crate::runs::paused;
 use crate::systemd::{
-    ActiveState, Mode, Paused, ServiceManager, UnitState, UnitView, notify, running, stop_closure,
+    Mode, Paused, ServiceManager, UnitState, UnitView, notify, running, stop_closure,
 };
 use crate::units::Unit;
 
@@ -183,7 +183,6 @@ impl Watch<'_> {
         let target = self.view.state(&bracket.target.to_string()).await?;
         let window = self.view.state(&bracket.window.to_string()).await?;
         self.enforce_deadline().await?;
-        self.find_killed().await?;
         if !self.is_open && window.reached_since(since) {
             // The jobs until now were those of the window itself.
             self.is_open = true;
@@ -215,7 +214,7 @@ impl Watch<'_> {
             frozen: bracket.stopped.is_empty().then_some(window.inactive_exit),
             opened: window.active_enter,
             closed: window.inactive_enter,
-            killed: std::mem::take(&mut self.killed),
+            killed: std::mem::take(&mut self.stops.killed),
         }))
     }
 
@@ -238,21 +237,6 @@ impl Watch<'_> {
             let state = self.view.state(&member.to_string()).await?;
             if !state.started_since(self.since) {
                 return Err(Failed::not_run(&state, "did not run in the window").into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes the units that systemd had to end by force. Looked for until the window has closed:
-    /// resume resets their results.
-    async fn find_killed(&mut self) -> Result<()> {
-        for unit in self.paused_units() {
-            let state = self.view.state(&unit).await?;
-            // systemd's result of a stop that took longer than TimeoutStopSec=.
-            let is_killed = state.active == ActiveState::Failed && state.result == "timeout";
-            if is_killed && !self.killed.contains(&unit) {
-                tracing::warn!(unit, "did not stop in time: systemd has ended it by force");
-                self.killed.push(unit);
             }
         }
         Ok(())

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::systemd::{Mode, Paused, STOP_MARKS, ServiceManager, UnitView, stop_mark};
+use crate::systemd::{ActiveState, Mode, Paused, STOP_MARKS, ServiceManager, UnitView, stop_mark};
 
 /// The watched units.
 #[derive(Default)]
 pub(super) struct Stops {
     /// By watched unit, whether its mark has been active.
     watched: BTreeMap<String, bool>,
+    /// The units that did not stop in time for the window: systemd has ended them by force.
+    pub killed: Vec<String>,
 }
 
 impl Stops {
@@ -29,7 +31,13 @@ impl Stops {
             let mark = stop_mark(unit);
             match self.watched.get(unit) {
                 None => {
-                    if view.state(unit).await?.is_settled() {
+                    let state = view.state(unit).await?;
+                    if state.is_settled() {
+                        // systemd's result of a stop that took longer than TimeoutStopSec=.
+                        if state.active == ActiveState::Failed && state.result == "timeout" {
+                            tracing::warn!(unit, "did not stop in time: systemd ended it by force");
+                            self.killed.push(unit.clone());
+                        }
                         view.manager().mark(&mark, unit).await?;
                         view.watch(std::slice::from_ref(&mark));
                         self.watched.insert(unit.clone(), false);

@@ -24,8 +24,6 @@ pub(super) struct Watch<'a> {
     pub is_over: bool,
     /// Whether the window has been open.
     pub is_open: bool,
-    /// The units that did not stop in time and that systemd has ended by force.
-    pub killed: Vec<String>,
     /// The jobs queued since the window began to open, or since it was open: id and unit.
     pub queued: Vec<(u32, String)>,
     /// The number of jobs of each unit since the window began to open.
@@ -40,7 +38,7 @@ pub(super) struct Watch<'a> {
     driven: Vec<String>,
     /// The units that are recorded as paused.
     running: Vec<Paused>,
-    stops: Stops,
+    pub stops: Stops,
 }
 
 impl<'a> Watch<'a> {
@@ -64,7 +62,6 @@ impl<'a> Watch<'a> {
             since,
             is_over: false,
             is_open: false,
-            killed: Vec::new(),
             queued: Vec::new(),
             jobs: BTreeMap::new(),
             target_job,
@@ -101,11 +98,6 @@ impl<'a> Watch<'a> {
             }
         }
         self.handle_admin_stops().await
-    }
-
-    /// The units that are recorded as paused.
-    pub fn paused_units(&self) -> Vec<String> {
-        self.running.iter().map(|paused| paused.unit.clone()).collect()
     }
 
     /// Whether a member of the window was stopped: its first job is its start.

@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::catalog::MANIFEST;
 use crate::config::Config;
-use crate::host::{self, beneath, own};
+use crate::host::{self, beneath};
 use crate::machine::Base;
 use crate::open;
 use crate::paths::{self, RootDirectory};
 use crate::repository::{Engine, Snapshot, patience};
 use crate::run::settings;
-use crate::runs::record::{read_json, write_json};
-use crate::runs::{Component, Manifest, Newest, Part, Record, parts};
+use crate::runs::record::write_json;
+use crate::runs::{Component, Manifest, Newest, Record, parts};
 use crate::stores;
 use crate::stores::files::{self, PRESYNC, PartDestination};
 use crate::values::RunId;
@@ -34,7 +34,7 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
     let engine = open::in_run(config, root)?;
     let destination = PartDestination { engine: &*engine, root };
     parts::record(root, &settings::store(config, destination)?)?;
-    let parts = read_parts(root)?;
+    let parts = parts::read(root)?;
     let mut versions = vec![
         component("gitlab-backup", env!("CARGO_PKG_VERSION")),
         component("gitlab", &gitlab_version()),
@@ -89,21 +89,6 @@ fn newest_run(root: &RootDirectory) -> Option<RunId> {
         None
     });
     newest.map(|newest| newest.run)
-}
-
-/// Reads the recorded parts of the run in progress, sorted by name.
-pub fn read_parts(root: &RootDirectory) -> Result<Vec<Part>> {
-    let mut parts: Vec<Part> = Vec::new();
-    let directory = root.at(paths::PARTS);
-    let entries = own::entries(&directory);
-    for entry in entries.with_context(|| format!("cannot read {}", directory.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            parts.extend(read_json::<Part>(&path)?);
-        }
-    }
-    parts.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(parts)
 }
 
 fn component(name: &str, version: &str) -> Component {
