@@ -9,9 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gitlab_backup::config::{EngineName, Repository as Configured};
+use gitlab_backup::config::EngineName;
 use gitlab_backup::repository::{self, Engine};
-use gitlab_backup::values::SecretSource;
 use rustic_backend::BackendOptions;
 use rustic_core::repofile::{Metadata, Node, NodeType, SnapshotFile};
 use rustic_core::{
@@ -64,13 +63,7 @@ impl Place {
     fn engine(&self, engine: EngineName) -> Box<dyn Engine> {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
-        let config = Configured {
-            engine,
-            location,
-            password: SecretSource::File(password.clone()),
-            environment_file: None,
-        };
-        repository::open(&config, &password, None, None).unwrap()
+        quick_repository::open(engine, location, &password, None)
     }
 
     fn archive(&self, entries: Vec<(PathBuf, Node)>) -> SnapshotFile {

@@ -210,6 +210,24 @@ fn running(word: &str) -> Vec<i32> {
         .collect()
 }
 
+/// How long the kernel may take to end processes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits until no process of `word` runs, at most for `patience`. Ends those that still do, and
+/// returns them.
+fn left_after(patience: Duration, word: &str) -> Vec<i32> {
+    let began = Instant::now();
+    while !running(word).is_empty() && began.elapsed() < patience {
+        sleep(Duration::from_millis(20));
+    }
+    let left = running(word);
+    for pid in &left {
+        let pid = rustix::process::Pid::from_raw(*pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    left
+}
+
 /// A number of seconds for which no other process sleeps.
 fn seconds(own: u32) -> String {
     format!("{own}.{}", std::process::id())
@@ -261,18 +279,8 @@ fn what_it_has_started_ends_with_it_if_root_confines_it() {
     let output = shell(place.path(), "none", &script);
     assert_eq!(output.status.code(), Some(7), "{}", words(&output));
     // The kernel kills them when the first process of their namespace has ended, not earlier.
-    let ended = Instant::now();
-    while root() && !running(&asleep).is_empty() && ended.elapsed() < Duration::from_secs(5) {
-        sleep(Duration::from_millis(20));
-    }
-    let left = running(&asleep);
-    for pid in &left {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(*pid).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
-    }
+    let patience = if root() { PATIENCE } else { Duration::ZERO };
+    let left = left_after(patience, &asleep);
     // Without root there is no PID namespace; in a unit, the control group takes its place.
     assert_eq!(left.is_empty(), root(), "{left:?}");
 }
@@ -297,18 +305,7 @@ fn it_cannot_give_up_being_ended_if_root_confines_it() {
     // Without root there is no namespace, and this process is the program itself.
     outside.kill().unwrap();
     outside.wait().unwrap();
-    let ended = Instant::now();
-    while !running(&asleep).is_empty() && ended.elapsed() < Duration::from_secs(5) {
-        sleep(Duration::from_millis(20));
-    }
-    let left = running(&asleep);
-    for pid in &left {
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(*pid).unwrap(),
-            rustix::process::Signal::KILL,
-        )
-        .unwrap();
-    }
+    let left = left_after(PATIENCE, &asleep);
     assert!(left.is_empty(), "it lives on: {left:?}");
 }
 

@@ -9,12 +9,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use gitlab_backup::config::{EngineName, Repository};
+use gitlab_backup::config::EngineName;
 use gitlab_backup::frozen::{At, Content, Entry, Exclude, How, Staging, Time, View, Walk, settled};
 use gitlab_backup::host::beneath::{Directory, KnownDirectory};
 use gitlab_backup::host::clock::HostClock;
 use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Tolerance};
-use gitlab_backup::values::{RunId, SecretSource};
+use gitlab_backup::values::RunId;
 
 use crate::quick_repository;
 use crate::sizes::size;
@@ -38,14 +38,13 @@ impl Lab {
         let (password, location) =
             (directory.path().join("password"), directory.path().join("repository"));
         fs::write(&password, "secret\n").unwrap();
-        let config = Repository {
-            engine: EngineName::Builtin,
-            location: location.to_str().unwrap().to_owned(),
-            password: SecretSource::File(password.clone()),
-            environment_file: None,
-        };
-        let engine = repository::open(&config, &password, None, None).unwrap();
-        quick_repository::create(config.engine, &location);
+        let engine = quick_repository::open(
+            EngineName::Builtin,
+            location.to_str().unwrap().to_owned(),
+            &password,
+            None,
+        );
+        quick_repository::create(EngineName::Builtin, &location);
         let root = directory.path().join("root");
         fs::create_dir(&root).unwrap();
         Self { directory, engine, root, rounds: 0 }

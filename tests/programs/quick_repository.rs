@@ -14,7 +14,9 @@ use std::process::Command;
 
 use aes256ctr_poly1305aes::aead::Aead;
 use aes256ctr_poly1305aes::{Aes256CtrPoly1305Aes, Key, Nonce};
-use gitlab_backup::config::EngineName;
+use gitlab_backup::config::{EngineName, Repository};
+use gitlab_backup::repository::{self, Engine};
+use gitlab_backup::values::SecretSource;
 use rustic_core::repofile::KeyFile;
 
 /// The password of every repository from here.
@@ -42,6 +44,22 @@ pub fn create(engine: EngineName, location: &Path) {
         new.write(true).create_new(true).mode(file_mode);
         new.open(location.join(path)).unwrap().write_all(&content).unwrap();
     }
+}
+
+/// Opens a repository with the password in a file, and with a kept key, if there is one.
+pub fn open(
+    engine: EngineName,
+    location: String,
+    password: &Path,
+    key: Option<&Path>,
+) -> Box<dyn Engine> {
+    let config = Repository {
+        engine,
+        location,
+        password: SecretSource::File(password.to_owned()),
+        environment_file: None,
+    };
+    repository::open(&config, password, None, key).unwrap()
 }
 
 /// Adds a key with `password` to a repository from here.

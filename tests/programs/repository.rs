@@ -14,7 +14,7 @@ use std::process::Command;
 use gitlab_backup::config::{EngineName, Repository};
 use gitlab_backup::open;
 use gitlab_backup::paths::RootDirectory;
-use gitlab_backup::repository::{self, Engine, Files, Progress, StoreRequest, Stored, Tolerance};
+use gitlab_backup::repository::{Engine, Files, Progress, StoreRequest, Stored, Tolerance};
 use gitlab_backup::values::{RunId, SecretSource};
 use jiff::Timestamp;
 
@@ -50,13 +50,7 @@ impl Place {
     fn engine(&self, engine: EngineName) -> Box<dyn Engine> {
         let password = self.path("password");
         let location = self.path("repository").to_str().unwrap().to_owned();
-        let config = Repository {
-            engine,
-            location,
-            password: SecretSource::File(password.clone()),
-            environment_file: None,
-        };
-        repository::open(&config, &password, None, None).unwrap()
+        quick_repository::open(engine, location, &password, None)
     }
 
     /// A repository that opens quickly: for tests that are not about keys.
@@ -464,14 +458,7 @@ fn a_kept_key_opens_only_its_own_repository() {
     let with_key = |place: &Place| {
         let location = place.path("repository").to_str().unwrap().to_owned();
         let password = place.path("password");
-        let source = SecretSource::File(password.clone());
-        let config = Repository {
-            engine: EngineName::Builtin,
-            location,
-            password: source,
-            environment_file: None,
-        };
-        repository::open(&config, &password, None, Some(&key)).unwrap()
+        quick_repository::open(EngineName::Builtin, location, &password, Some(&key))
     };
     quick_repository::create(EngineName::Builtin, &place.path("repository"));
     with_key(&place).probe().unwrap();
@@ -709,13 +696,7 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
     let place = Place::new();
     let at = |location: String| {
         let password = place.path("password");
-        let config = Repository {
-            engine: EngineName::Restic,
-            location,
-            password: SecretSource::File(password.clone()),
-            environment_file: None,
-        };
-        repository::open(&config, &password, None, None).unwrap()
+        quick_repository::open(EngineName::Restic, location, &password, None)
     };
     let answers_below = |path: &str, status: u16| {
         let server = Server::new(place.path("nothing"), Some(status));
@@ -841,13 +822,7 @@ fn a_server_that_removes_nothing_is_not_believed() {
     place.made(EngineName::Restic);
     let server = Server::new(place.path("repository"), None);
     let (password, location) = (place.path("password"), format!("rest:http://{}/", server.address));
-    let config = Repository {
-        engine: EngineName::Restic,
-        location,
-        password: SecretSource::File(password.clone()),
-        environment_file: None,
-    };
-    let engine = repository::open(&config, &password, None, None).unwrap();
+    let engine = quick_repository::open(EngineName::Restic, location, &password, None);
     let stored = store(&*engine, &place.tree("tree"));
     let error = format!(
         "{:#}",

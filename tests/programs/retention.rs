@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gitlab_backup::catalog::{Catalog, CompleteRun, MANIFEST, Whose};
-use gitlab_backup::config::{EngineName, Repository as Settings, Retention};
+use gitlab_backup::config::{EngineName, Retention};
 use gitlab_backup::machine::Base;
 use gitlab_backup::paths::{self, RootDirectory};
 use gitlab_backup::repository::retention::decide;
-use gitlab_backup::repository::{self, Engine, Snapshot};
+use gitlab_backup::repository::{Engine, Snapshot};
 use gitlab_backup::run::prune::{Doubt, apply, plan};
 use gitlab_backup::runs::Manifest;
-use gitlab_backup::values::{RunId, SecretSource, Timespan};
+use gitlab_backup::values::{RunId, Timespan};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rustic_backend::BackendOptions;
@@ -473,13 +473,7 @@ impl Year {
     fn engine(&self) -> Box<dyn Engine> {
         let location = self.path("ours").to_str().unwrap().to_owned();
         let password = self.path("password");
-        let settings = Settings {
-            engine: EngineName::Builtin,
-            location,
-            password: SecretSource::File(password.clone()),
-            environment_file: None,
-        };
-        repository::open(&settings, &password, None, None).unwrap()
+        quick_repository::open(EngineName::Builtin, location, &password, None)
     }
 
     fn catalog(&self) -> Catalog {
@@ -737,13 +731,7 @@ fn a_run_is_found_again_whatever_its_snapshots_are_called() {
         ],
     );
     let location = copy.to_str().unwrap().to_owned();
-    let settings = Settings {
-        engine: EngineName::Builtin,
-        location,
-        password: SecretSource::File(password.clone()),
-        environment_file: None,
-    };
-    let engine = repository::open(&settings, &password, None, None).unwrap();
+    let engine = quick_repository::open(EngineName::Builtin, location, &password, None);
     let root = RootDirectory::new(year.path("root-of-copy"));
     whole(&Catalog::read(&*engine, Whose::Host(HOST), &root).unwrap(), &*engine);
     // Rewritten and missing parts are named; the other runs stay complete.
