@@ -24,6 +24,9 @@ gitlab_is_back() {
   ! inside 'systemctl is-active -q gitlab-mailroom' || fail "gitlab-mailroom did not run before"
 }
 
+# last_start: prints the invocation of the newest start of a run, also of one that ended at once.
+last_start() { inside 'systemctl show -P InvocationID gitlab-backup-run.service'; }
+
 complete_runs() { inside 'gitlab-backup list --json' | grep -c '"complete": true' || true; }
 
 # clean_and_next COUNT: the run left nothing behind, COUNT complete runs are listed, and the next
