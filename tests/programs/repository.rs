@@ -712,6 +712,7 @@ fn what_cannot_be_reached_or_is_denied_is_not_none() {
         // The location is not the answer.
         (answers_below("/403/Forbidden/", 500), "it cannot be reached"),
         (at("rest:http://127.0.0.1:1/".into()), "it cannot be reached"),
+        (at("rest:http://127.0.0.1:1/403/".into()), "it cannot be reached"),
     ] {
         let error = format!("{:#}", engine.exists().unwrap_err());
         assert!(error.contains(words), "{error}");
