@@ -85,7 +85,8 @@ impl<'a> Checker<'a> {
         self.findings
     }
 
-    /// Validates the table `key` with `check`; an absent table is empty.
+    /// Validates the table `key`: `check` gets the section, which knows the positions of its keys,
+    /// and the value. An absent table is the default value, with every key absent.
     pub(crate) fn table<T: Default, U>(
         &mut self,
         key: &str,

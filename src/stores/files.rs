@@ -74,6 +74,7 @@ pub(crate) fn store_live(
     paths: &[PathBuf],
 ) -> Result<Part> {
     // GitLab's files are read live only in the window, where a wait for the repository is downtime.
+    // All other parts are stored whole: the patterns are about GitLab's files.
     let (exclude, patience): (&[String], _) = match name {
         FILES => (&config.files.exclude, patience::SHORT),
         _ => (&[], patience::LONG),

@@ -86,13 +86,19 @@ fn parent(path: &Path) -> Result<Option<(Directory, OsString)>> {
     }
 }
 
-/// Moves the old data aside and the new data in place. Skips renames that are already done.
+/// Moves the old data of every step from its live path to the aside directory, and then the new
+/// data from the staged directory to the live path. `inside` is the path of a step in both of these
+/// directories; `old` and `new` say whether there was data to move when the restore was planned.
+/// Skips renames that are already done, so that a killed restore can be continued: data that is
+/// aside, or no longer staged, was moved. The renames are done with the rights of the account of
+/// `moves`, or of root.
 pub(super) fn forward(moves: &[Moves]) -> Result<()> {
     for_each_as_owner(moves, |moves| {
         let (staged, aside) = (moves.places.staged.open()?, moves.places.aside.open()?);
         let placing = Placing::new(&staged)?;
         for step in &moves.steps {
             let (above, name) = split(&step.inside);
+            // A killed process may have left another user's file where our data was.
             [&staged, &aside].into_iter().try_for_each(|holder| placing.settle(holder, step))?;
             if step.old && aside.look(&step.inside)?.is_none() {
                 let (live, live_name) = Directory::of(&step.live)?;
