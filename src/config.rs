@@ -8,6 +8,7 @@ mod error;
 mod found;
 pub mod host;
 mod layout;
+mod phases;
 mod raw;
 mod unit_files;
 mod validate;
@@ -27,6 +28,7 @@ pub use error::ConfigError;
 pub use found::HostFacts;
 use host::Host;
 pub use layout::{OMNIBUS, SUPERVISOR, is_recognised};
+pub use phases::{Phase, Phases};
 
 /// The maximum size of the file in bytes: half of systemd's limit for all credentials of a unit,
 /// systemd.exec(5) `LoadCredential=`.
@@ -171,6 +173,10 @@ pub struct Gitlab {
     /// `settle`: how long a run waits for units that are starting or stopping before it stops
     /// GitLab.
     pub settle: Timespan,
+    /// Which writers are stopped in which phase.
+    pub phases: Phases,
+    /// `drain`: how long pushes and fetches may take to end before GitLab is stopped.
+    pub drain: Timespan,
 }
 
 impl Gitlab {

@@ -1,5 +1,6 @@
 //! Stops or freezes GitLab, and brings it back: the programs of the units of a window.
 
+pub mod drain;
 pub mod freeze;
 pub mod pause;
 pub mod proxy;

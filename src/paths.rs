@@ -69,6 +69,8 @@ pub const CLONES: &str = "/var/lib/gitlab-backup/clones.json";
 pub const LEFT_OUT: &str = "/var/lib/gitlab-backup/staging/parts/left-out";
 /// The paused units, which resume starts again.
 pub const PAUSED: &str = "/run/gitlab-backup/paused.json";
+/// The units that were told to end what is in progress, before they are stopped.
+pub const DRAINED: &str = "/run/gitlab-backup/drained.json";
 /// The repository's master key, for the units of this run; readable by root only. To derive it from
 /// the password takes half a second, also in the window. Removed at the end of the run.
 pub const REPOSITORY_KEY: &str = "/run/gitlab-backup/repository.key";

@@ -2,6 +2,7 @@
 //! complete.
 
 pub mod budget;
+pub mod drained;
 mod manifest;
 mod newest;
 pub mod notes;

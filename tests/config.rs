@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use gitlab_backup::config::host::Host;
-use gitlab_backup::config::{Config, EngineName, ReadinessUrl, RedisAddress, Stage};
+use gitlab_backup::config::{Config, EngineName, Phase, ReadinessUrl, RedisAddress, Stage};
 use gitlab_backup::monitoring::{
     HookUrl, Monitoring, OnError, ReportConfig, SilenceConfig, TrapperTls,
 };
@@ -235,14 +235,9 @@ fn an_omnibus_package_has_its_writers_behind_proxies_and_its_databases_left_up()
         .map(|name| format!("gitlab-backup-proxy-{name}.service"));
     assert_eq!(writers(&config), expected);
     let puma = config.gitlab.proxies.iter().find(|proxy| proxy.name == "puma").unwrap();
-    assert_eq!(
-        (&puma.stop[..], &puma.after[..]),
-        (
-            &["/opt/gitlab/embedded/bin/sv", "down", "/opt/gitlab/service/puma"].map(str::to_owned)
-                [..],
-            &["gitaly".to_owned()][..]
-        )
-    );
+    assert_eq!(puma.stop, ["/opt/gitlab/embedded/bin/sv", "down", "/opt/gitlab/service/puma"]);
+    let phase = |at: usize| config.gitlab.phase(&config.gitlab.writers[at]).unwrap();
+    assert_eq!([0, 1, 2].map(phase), [Phase::Gitaly, Phase::Web, Phase::Background]);
     assert_eq!(puma.status, ["/opt/gitlab/embedded/bin/sv", "status", "/opt/gitlab/service/puma"]);
     let postgresql = config.postgresql.unwrap();
     assert_eq!(
@@ -339,10 +334,18 @@ fn every_key_is_read() {
                 "gitlab-puma.service",
                 "gitlab-sidekiq.service",
                 "gitlab-backup-proxy-registry.service",
-                "gitlab-backup-proxy-blobs.service"
+                "gitlab-backup-proxy-blobs.service",
+                "nginx.service"
             ]
         )
     );
+    let in_phase = |phase| -> Vec<&str> {
+        config.gitlab.in_phase(phase).map(|unit| unit.as_str()).collect()
+    };
+    assert_eq!(in_phase(Phase::Door), ["nginx.service"]);
+    assert_eq!(in_phase(Phase::Gitaly), ["gitlab-backup-proxy-blobs.service"]);
+    assert_eq!(in_phase(Phase::Background), ["gitlab-sidekiq.service"]);
+    assert_eq!(config.gitlab.drain.to_string(), "5s");
     let registry = &config.gitlab.proxies[0];
     assert_eq!(
         (registry.name.as_str(), registry.timeout, &registry.after[..]),

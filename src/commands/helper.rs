@@ -9,7 +9,7 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
-use crate::gitlab::{freeze, pause, proxy, resume, window};
+use crate::gitlab::{drain, freeze, pause, proxy, resume, window};
 use crate::host::confined::Confine;
 use crate::host::{secret, text};
 use crate::machine::{Base, Machine};
@@ -69,6 +69,18 @@ pub enum Helper {
     /// gitlab-backup-fssnapshot.service
     #[command(subcommand)]
     Fssnapshot(BracketCommand),
+    /// gitlab-backup-drain.service, ExecStop=
+    Drain {
+        /// The window is that of a restore.
+        #[arg(long)]
+        restore: bool,
+    },
+    /// gitlab-backup-background.service, ExecStop=
+    Background {
+        /// The window is that of a restore.
+        #[arg(long)]
+        restore: bool,
+    },
     /// gitlab-backup-pause.service
     Pause {
         /// Stop this unit without its dependents.
@@ -222,6 +234,14 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Presync => files::presync(&config()?, base),
         Helper::Fssnapshot(BracketCommand::Begin) => fssnapshot::begin(&config()?, root),
         Helper::Fssnapshot(BracketCommand::End) => fssnapshot::end(root),
+        Helper::Drain { restore } => {
+            let config = config()?;
+            on_host(async |machine| drain::drain(&config, machine, restore).await).await
+        }
+        Helper::Background { restore } => {
+            let config = config()?;
+            on_host(async |machine| drain::background(&config, machine, restore).await).await
+        }
         Helper::Pause { alone } => pause::begin(&alone, root, connect).await,
         Helper::Unpause => pause::end(start_unit_later).await,
         Helper::Window { stopped } => open_window(&config()?, stopped).await,

@@ -44,6 +44,10 @@ tables! {
         max_downtime: Field<String>,
         stop_grace: Field<String>,
         settle: Field<String>,
+        door: List,
+        gitaly: List,
+        background: List,
+        drain: Field<String>,
         proxy: Field<Vec<Spanned<Proxy>>>,
     }
     Proxy {

@@ -3,6 +3,7 @@
 
 mod files;
 mod gitlab;
+mod phases;
 mod postgresql;
 mod proxy;
 mod redis;

@@ -14,7 +14,7 @@ use super::window::Window;
 use crate::config::Config;
 use crate::machine::Machine;
 use crate::run::Failed;
-use crate::runs::paused;
+use crate::runs::{drained, paused};
 use crate::systemd::{
     Mode, Paused, ServiceManager, UnitState, UnitView, notify, running, stop_closure,
 };
@@ -62,6 +62,7 @@ pub(super) async fn capture(
         stage::prepare(manager, std::slice::from_ref(deadline)).await?;
         stop_stale_deadline_timer(manager).await?;
     }
+    stage::prepare(manager, &window.gates).await?;
     let view = UnitView::with_jobs(manager).await?;
     let (states, waited) = wait_for_jobs(config, machine, window).await?;
     let closure: Vec<String> = states.iter().map(|state| state.name.clone()).collect();
@@ -148,6 +149,10 @@ async fn open(
     running: Vec<Paused>,
 ) -> Result<Captured> {
     let manager = machine.manager;
+    drained::clear(machine.root)?;
+    for gate in &window.gates {
+        stage::start_bracket(manager, gate).await?;
+    }
     let since = machine.clock.monotonic();
     let target_job = view.start(&window.target.to_string(), Mode::Replace).await?;
     let driven = stop_closure(manager, &window.driven, &[])

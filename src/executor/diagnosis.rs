@@ -90,6 +90,7 @@ impl Watch<'_> {
             .take_while(|(_, unit)| *unit != resume)
             .map(|(_, unit)| unit.clone())
             .filter(|unit| self.config.gitlab.writers.iter().any(|writer| writer.as_str() == unit))
+            .filter(|unit| !self.was_only_stopped(unit))
             .collect();
         for unit in before {
             let state = self.view.state(&unit).await?;

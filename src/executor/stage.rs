@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::config::Stage;
 use crate::machine::Machine;
 use crate::run::Failed;
-use crate::systemd::{Mode, ServiceManager, UnitState, UnitView};
+use crate::systemd::{ActiveState, Mode, ServiceManager, UnitState, UnitView};
 use crate::units::{Plan, Unit};
 
 /// How often a member is started again that has not run.
@@ -184,6 +184,27 @@ pub(super) async fn ensure_succeeded(
 
 fn check_success(state: UnitState, since: u64) -> Result<()> {
     if state.succeeded_since(since) { Ok(()) } else { Err(Failed::of(&state, since).into()) }
+}
+
+/// Starts a bracket, and waits until it is up.
+pub(super) async fn start_bracket(manager: &dyn ServiceManager, unit: &Unit) -> Result<()> {
+    let name = unit.to_string();
+    let mut view = UnitView::new(manager).await?;
+    // One that is still ending from an earlier window.
+    while view.state(&name).await?.active == ActiveState::Deactivating {
+        view.wait_for_change().await?;
+    }
+    view.start(&name, Mode::Replace).await?;
+    loop {
+        let state = view.state(&name).await?;
+        if state.active == ActiveState::Active {
+            return Ok(());
+        }
+        if state.is_settled() {
+            return Err(Failed::of(&state, 0).into());
+        }
+        view.wait_for_change().await?;
+    }
 }
 
 /// Waits until a bracket is up and its main process has exited: it continues to work after it has

@@ -100,6 +100,13 @@ impl<'a> Watch<'a> {
         self.handle_admin_stops().await
     }
 
+    /// Whether the only job of a unit is its stop by the window.
+    pub fn was_only_stopped(&self, unit: &str) -> bool {
+        !self.is_open
+            && self.jobs.get(unit) == Some(&1)
+            && self.running.iter().any(|paused| paused.unit == unit)
+    }
+
     /// Whether a member of the window was stopped: its first job is its start.
     pub fn was_stopped(&self, member: &str) -> bool {
         self.jobs.get(member).is_some_and(|jobs| *jobs > 1)

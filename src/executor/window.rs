@@ -13,6 +13,8 @@ pub(super) struct Window {
     pub window: Unit,
     /// The bracket whose end starts GitLab again.
     pub pause: Unit,
+    /// The gates, which are started before the window, and whose stops make it stop GitLab in phases.
+    pub gates: Vec<Unit>,
     /// The unit that ends the window when it has lasted too long.
     pub deadline: Option<Unit>,
     /// The steps.
@@ -45,6 +47,7 @@ impl Window {
             target: Unit::Stage(Stage::Window),
             window: Unit::Window,
             pause: Unit::Pause,
+            gates: plan.gates(false),
             deadline: Some(Unit::DeadlineTarget),
             members: plan.members(Stage::Window),
             stopped,
@@ -68,6 +71,7 @@ impl Window {
             target: Restore::Apply.into(),
             window: Restore::Window.into(),
             pause: Restore::Pause.into(),
+            gates: plan.gates(true),
             deadline: None,
             members: plan.restore().into_iter().map(Unit::Restore).collect(),
             stopped: UnitName::texts(&config.gitlab.writers),

@@ -13,10 +13,11 @@ use crate::config::{Gitlab, Quiesce};
 use crate::gitlab::readiness::{Answer, Readiness};
 use crate::gitlab::{freeze, restored};
 use crate::machine::{Base, Machine};
-use crate::runs::paused;
+use crate::runs::{drained, paused};
 use crate::runs::restore::RestoreJournal;
-use crate::systemd::{Mode, ServiceManager, notify};
-use crate::units::{Restore, Unit};
+use crate::systemd::{ActiveState, Mode, ServiceManager, notify};
+use crate::units::{Plan, Restore, Unit};
+use crate::values::UnitName;
 
 const READINESS_PAUSE: Duration = Duration::from_millis(50);
 const READINESS_MOST: Duration = Duration::from_secs(1);
@@ -34,6 +35,9 @@ pub struct Settings {
     pub readiness: Option<Result<Box<dyn Answer>>>,
     /// `[gitlab] stop-grace`
     pub stop_grace: Duration,
+    /// `[gitlab] door`: these units are started when the others run, so that nobody meets half a
+    /// GitLab.
+    pub door: Vec<String>,
     /// With `quiesce = "freeze"` no unit has to be started, but resume waits for the answer.
     pub was_frozen: bool,
 }
@@ -41,7 +45,12 @@ pub struct Settings {
 impl Default for Settings {
     /// The settings if the configuration cannot be read: that must not keep GitLab down.
     fn default() -> Self {
-        Self { readiness: None, stop_grace: Duration::from_secs(10), was_frozen: false }
+        Self {
+            readiness: None,
+            stop_grace: Duration::from_secs(10),
+            door: Vec::new(),
+            was_frozen: false,
+        }
     }
 }
 
@@ -51,9 +60,23 @@ impl From<&Gitlab> for Settings {
         Self {
             readiness: gitlab.readiness.as_ref().map(answer),
             stop_grace: gitlab.stop_grace.duration(),
+            door: UnitName::texts(&gitlab.phases.door),
             was_frozen: gitlab.quiesce == Quiesce::Freeze,
         }
     }
+}
+
+/// Kills the gates that do not end: they would keep GitLab's starts waiting.
+async fn end_gates(machine: Machine<'_>) -> Result<()> {
+    let gates = Plan::GATES.map(|gate| gate.to_string());
+    let names: Vec<&str> = gates.iter().map(String::as_str).collect();
+    for (gate, summary) in names.iter().zip(machine.manager.summaries(&names).await?) {
+        if summary.active == ActiveState::Deactivating {
+            tracing::warn!(gate, "does not end: killing it, so that GitLab can be started");
+            machine.manager.kill(gate).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Starts every unit that is recorded as paused. Returns when all run and GitLab answers, or at
@@ -80,8 +103,13 @@ pub async fn resume<M: ServiceManager>(
     }
     let Some(units) = paused::load(machine.root)? else { return Ok(()) };
     tracing::info!(units = units.len(), "starting the paused units again");
-    let mut comeback = Comeback::new(machine, settings.stop_grace, units).await?;
+    let mut comeback =
+        Comeback::new(machine, settings.stop_grace, settings.door.clone(), units).await?;
+    let started = Instant::now();
     while !comeback.start_missing().await? {
+        if started.elapsed() >= settings.stop_grace {
+            end_gates(machine).await?;
+        }
         comeback.wait_for_change().await?;
     }
     let answered = match &settings.readiness {
@@ -90,6 +118,7 @@ pub async fn resume<M: ServiceManager>(
         }
         _ => true,
     };
+    drained::clear(machine.root)?;
     paused::clear(machine.root)?;
     stop_brackets(machine).await?;
     if answered {

@@ -1,12 +1,13 @@
 //! The start of the window: checks that every writer and its processes have ended, or freezes the
 //! writers with `quiesce = "freeze"`.
 
-use crate::config::{Config, Quiesce};
+use crate::config::{Config, Phase, Quiesce};
 use crate::gitlab::freeze;
 use crate::host::own;
 use crate::machine::Machine;
 use crate::paths::{self, RootDirectory};
 use crate::systemd::{ActiveState, UnitView};
+use crate::units::Plan;
 use anyhow::{Result, bail};
 
 /// Fails, and with it the capture, if any writer still runs. A restore needs GitLab `stopped`, also
@@ -14,6 +15,15 @@ use anyhow::{Result, bail};
 pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Result<()> {
     if config.gitlab.quiesce == Quiesce::Freeze && !stopped {
         return freeze::freeze(config, machine).await;
+    }
+    for gate in Plan::new(config).gates(stopped) {
+        let state = machine.manager.state(&gate.to_string()).await?;
+        if state.result != "success" {
+            bail!(
+                "{gate} has failed, so pushes may have been cut in the middle: nothing is captured \
+                 (journalctl -u {gate})"
+            );
+        }
     }
     let mut view = UnitView::new(machine.manager).await?;
     for unit in &config.gitlab.stopped_alone {
@@ -28,6 +38,10 @@ pub async fn open(config: &Config, machine: Machine<'_>, stopped: bool) -> Resul
         // A proxy whose stop command failed is down as well, but its service may run.
         if state.active == ActiveState::Failed && is_proxy {
             bail!("{writer} was not stopped: nothing is captured (journalctl -u {writer})");
+        }
+        // The door writes nothing: a session of sshd may go on.
+        if config.gitlab.phase(writer) == Some(Phase::Door) {
+            continue;
         }
         let left = processes(machine.root, &state.control_group);
         if !left.is_empty() {

@@ -183,6 +183,15 @@ impl ServiceManager for Manager {
             .await
     }
 
+    async fn terminate(&self, unit: &str) -> Result<()> {
+        const SIGTERM: i32 = 15;
+        self.bus
+            .retry(&format!("terminate {unit}"), async || {
+                ignore_absent(self.bus.proxy().await?.kill_unit(unit, "main", SIGTERM).await)
+            })
+            .await
+    }
+
     async fn freeze(&self, unit: &str) -> Result<()> {
         self.bus
             .retry(&format!("freeze {unit}"), async || {

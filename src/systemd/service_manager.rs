@@ -58,6 +58,9 @@ pub trait ServiceManager {
     /// Sends SIGKILL to every process of a unit.
     async fn kill(&self, unit: &str) -> Result<()>;
 
+    /// Sends SIGTERM to the main process of a unit.
+    async fn terminate(&self, unit: &str) -> Result<()>;
+
     /// Freezes every process of a unit, and waits until they are frozen. Fails if control groups do
     /// not support it.
     async fn freeze(&self, unit: &str) -> Result<()>;

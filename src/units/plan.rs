@@ -14,6 +14,14 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
+    /// All possible gates.
+    pub const GATES: [Unit; 4] = [
+        Unit::Drain,
+        Unit::Background,
+        Unit::Restore(Restore::Drain),
+        Unit::Restore(Restore::Background),
+    ];
+
     /// The plan of `config`.
     pub fn new(config: &'a Config) -> Self {
         Self { config }
@@ -38,6 +46,13 @@ impl<'a> Plan<'a> {
     /// The unit, if the configuration needs it.
     pub fn needed(&self, unit: Unit) -> Option<Unit> {
         (unit.row().needed)(self.config).then_some(unit)
+    }
+
+    /// The gates of the window of a backup or of a restore, which stop GitLab in phases.
+    pub fn gates(&self, restore: bool) -> Vec<Unit> {
+        let of_restore = |gate: &Unit| matches!(gate, Unit::Restore(_));
+        let gates = Self::GATES.into_iter().filter(|gate| of_restore(gate) == restore);
+        gates.filter_map(|gate| self.needed(gate)).collect()
     }
 
     /// Whether the built-in file backup is used, and not a configured command.

@@ -168,6 +168,13 @@ impl Renderer<'_> {
         self.helper(&words)
     }
 
+    /// The units that the window of a backup or of a restore stops: the gates, and the writers.
+    pub fn stopped(&self, restore: bool) -> Text {
+        let gates = self.plan.gates(restore).into_iter().map(|unit| unit.to_string());
+        let writers = self.config.gitlab.conflicting().map(ToString::to_string);
+        Text::names(gates.chain(writers))
+    }
+
     /// `TimeoutStartSec=` of a window. Unlimited if the window itself waits for stops: like the
     /// stops that systemd waits for, only the deadline limits those.
     pub fn window_timeout(&self, stopped: bool) -> Text {

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::row::Row;
-use super::rows::{capture, deadline, entry, monitoring, prepare, proxies, restore, stages};
-use super::rows::{step, store, verify};
+use super::rows::{capture, deadline, entry, gates, monitoring, prepare, proxies, restore};
+use super::rows::{stages, step, store, verify};
 use super::unit::{backup_units, restore_units};
 use super::{Restore, Unit};
 

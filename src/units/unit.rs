@@ -39,6 +39,10 @@ macro_rules! backup_units {
                 Presync => prepare::PRESYNC,
                 /// Step: waits until the silences have taken effect.
                 Silenced => monitoring::SILENCED,
+                /// Gate: its stop lets Gitaly end what is in progress, while the rest of GitLab runs.
+                Drain => gates::DRAIN,
+                /// Gate: its stop waits until the web is stopped, while background jobs run.
+                Background => gates::BACKGROUND,
                 /// Bracket: its end starts GitLab again.
                 Pause => capture::PAUSE,
                 /// Bracket: GitLab is down.
@@ -111,6 +115,10 @@ macro_rules! restore_units {
                 Preflight => restore::entry::PREFLIGHT,
                 /// The target of the steps in the window.
                 Apply => restore::window::APPLY,
+                /// The gates, as for a backup.
+                Drain => gates::RESTORE_DRAIN,
+                /// See [`Self::Drain`].
+                Background => gates::RESTORE_BACKGROUND,
                 /// Bracket: its end starts GitLab again, unless GitLab is half restored.
                 Pause => restore::window::PAUSE,
                 /// Bracket: GitLab is down.

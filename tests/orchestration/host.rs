@@ -14,7 +14,7 @@ use gitlab_backup::config::Config;
 use gitlab_backup::config::host::Host as Found;
 use gitlab_backup::executor;
 use gitlab_backup::gitlab::readiness::Answer;
-use gitlab_backup::gitlab::{pause, resume, window};
+use gitlab_backup::gitlab::{drain, pause, resume, window};
 use gitlab_backup::machine::Base;
 use gitlab_backup::paths::{self, RootDirectory};
 use gitlab_backup::runs::{Kind, Outcome, Record, paused};
@@ -32,6 +32,8 @@ pub const RUN: &str = "gitlab-backup-run.service";
 pub const RESUME: &str = "gitlab-backup-resume.service";
 pub const WINDOW: &str = "gitlab-backup-window.service";
 pub const PAUSE: &str = "gitlab-backup-pause.service";
+pub const DRAIN: &str = "gitlab-backup-drain.service";
+pub const BACKGROUND: &str = "gitlab-backup-background.service";
 pub const STAGING: &str = "gitlab-backup-staging.service";
 pub const TARGET: &str = "gitlab-backup.target";
 
@@ -237,10 +239,14 @@ impl Host {
             RUN => post(own.clone().execute(), own.conclude()),
             PAUSE => post(own.clone().pause(), own.unpause()),
             WINDOW => Script::new(own.window()),
+            DRAIN => post(plain(), own.drain(false)),
+            BACKGROUND => post(plain(), own.background(false)),
             RESUME => Script::new(own.resume()),
             STAGING => post(own.clone().stage(), own.unstage()),
             restore::RUN => post(own.clone().restore(), own.conclude_restore()),
             restore::PAUSE => post(own.clone().pause(), own.unpause()),
+            restore::DRAIN => post(plain(), own.drain(true)),
+            restore::BACKGROUND => post(plain(), own.background(true)),
             restore::WINDOW => Script::new(own.restore_window()),
             restore::STAGING => post(plain(), own.unstage_restore()),
             restore::UNDO => Script::new(own.undo(self.simulated(name, file))),
@@ -415,6 +421,22 @@ impl Real {
         self.program(|own, _| async move {
             pause::end(async |unit: String| own.systemd.start(&unit, Mode::Replace).await.map(drop))
                 .await
+        })
+    }
+
+    fn drain(self, restore: bool) -> Program {
+        self.program(move |own, _| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            drain::drain(&own.config, base.with(&own.systemd), restore).await
+        })
+    }
+
+    fn background(self, restore: bool) -> Program {
+        self.program(move |own, _| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            drain::background(&own.config, base.with(&own.systemd), restore).await
         })
     }
 

@@ -1,7 +1,7 @@
 //! A simulation of systemd in memory: transactions, jobs, dependencies and processes, in simulated
 //! time. It reads the units that `generate` writes. Their programs are functions.
 //!
-//! It does not simulate: daemon-reload and daemon-reexec, cgroups and freezing, watchdogs,
+//! `ExecStop=` runs as `ExecStopPost=` does. It does not simulate: daemon-reload and daemon-reexec, cgroups and freezing, watchdogs,
 //! `Restart=` except on-failure and always, calendars, the irreversible jobs of a shutdown,
 //! JobTimeoutSec=, aliases, the merging of jobs other than start and stop (a restart is a stop and
 //! a start), and sandboxes.
@@ -435,6 +435,12 @@ impl ServiceManager for Systemd {
     async fn kill(&self, unit: &str) -> Result<()> {
         self.count_call();
         self.kills(unit);
+        Ok(())
+    }
+
+    async fn terminate(&self, unit: &str) -> Result<()> {
+        self.count_call();
+        self.with(|state| state.terminate(unit));
         Ok(())
     }
 

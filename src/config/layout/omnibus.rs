@@ -51,7 +51,6 @@ const HARMLESS: [&str; 8] = [
 ];
 /// Its proxy is for a restore only, which restarts Redis.
 const REDIS: &str = "redis";
-const GITALY: &str = "gitaly";
 
 const PSQL_SETTINGS: &str = "/opt/gitlab/etc/gitlab-psql-rc";
 const REPOSITORIES: &str = "/var/opt/gitlab/git-data/repositories";
@@ -113,8 +112,7 @@ impl Layout for Omnibus {
     }
 }
 
-/// The proxies of those `services` that can write. They are stopped before Gitaly, which their
-/// running requests need.
+/// The proxies of those `services` that can write.
 fn writing_proxies(host: &Host, services: &[String]) -> Vec<Proxy> {
     let is_exporter = |name: &str| name.ends_with("-exporter") || name.ends_with("_exporter");
     let writes = |name: &&String| {
@@ -122,15 +120,7 @@ fn writing_proxies(host: &Host, services: &[String]) -> Vec<Proxy> {
             && !HARMLESS.contains(&name.as_str())
             && !is_exporter(name)
     };
-    let mut proxies: Vec<Proxy> =
-        services.iter().filter(writes).map(|name| proxy(host, name)).collect();
-    if services.iter().any(|service| service == GITALY) {
-        proxies
-            .iter_mut()
-            .filter(|proxy| proxy.name != GITALY)
-            .for_each(|proxy| proxy.after = vec![GITALY.to_owned()]);
-    }
-    proxies
+    services.iter().filter(writes).map(|name| proxy(host, name)).collect()
 }
 
 /// The existing configuration and secrets, with the host's SSH keys and Gitaly's hooks.

@@ -1,7 +1,7 @@
 //! `[gitlab]`
 
 use super::rules::{self, Refusal};
-use super::{Checker, Section, Units, proxy};
+use super::{Checker, Section, Units, phases, proxy};
 use crate::config::found::{Defaults, HostFacts};
 use crate::config::host::Host;
 use crate::config::layout::{self, LAYOUTS, Layout, SUPERVISOR};
@@ -42,6 +42,7 @@ pub(super) fn check(
     writers.retain(|unit| {
         !stays_up.contains(unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target"))
     });
+    let phases = phases::check(checker, section, &raw, &proxies, &mut writers);
     let quiesce = quiesce(checker, section, &raw, &writers, &proxies);
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
     if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
@@ -56,6 +57,8 @@ pub(super) fn check(
         checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
     let settle =
         checker.value(section, "settle", raw.settle.as_ref(), |text| rules::timespan(text));
+    let drain =
+        checker.value(section, "drain", raw.drain.as_ref(), |text| rules::timespan(text));
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
         stopped_alone: defaults
@@ -72,6 +75,8 @@ pub(super) fn check(
         max_downtime: downtime.unwrap_or(Timespan::from_secs(30 * 60)),
         stop_grace: grace.unwrap_or(Timespan::from_secs(10)),
         settle: settle.unwrap_or(Timespan::from_secs(5 * 60)),
+        phases,
+        drain: drain.unwrap_or(Timespan::from_secs(10)),
     };
     (gitlab, defaults, found)
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use tokio::time::Instant;
 
 use crate::machine::Machine;
+use crate::runs::drained::{self, Drained};
 use crate::runs::paused;
 use crate::systemd::{
     ActiveState, JobEvent, Mode, Paused, UnitState, UnitView, notify, stopped_along,
@@ -41,7 +42,7 @@ enum UnitComeback {
     Lost(String),
     /// Has a job, or may get one: nothing to do yet.
     Changing,
-    /// Still stopping for the window.
+    /// Still stopping for the window, or told to end what is in progress.
     Stopping,
     /// Ready to be started.
     Down,
@@ -51,6 +52,10 @@ enum UnitComeback {
 pub(super) struct Comeback<'a> {
     machine: Machine<'a>,
     stop_grace: Duration,
+    /// The units to start after the others.
+    door: Vec<String>,
+    /// The units that were told to end: they count as active until they have.
+    drained: Vec<Drained>,
     view: UnitView<'a>,
     units: Vec<Paused>,
     attempts: HashMap<String, Attempts>,
@@ -70,11 +75,14 @@ impl<'a> Comeback<'a> {
     pub async fn new(
         machine: Machine<'a>,
         stop_grace: Duration,
+        door: Vec<String>,
         units: Vec<Paused>,
     ) -> Result<Self> {
         Ok(Self {
             machine,
             stop_grace,
+            door,
+            drained: drained::load(machine.root)?,
             view: UnitView::with_jobs(machine.manager).await?,
             units,
             attempts: HashMap::new(),
@@ -107,11 +115,18 @@ impl<'a> Comeback<'a> {
         self.start_missing().await
     }
 
-    /// Starts the units that are down. Returns whether all run.
+    /// Starts the units that are down, the door last. Returns whether all run.
     pub async fn start_missing(&mut self) -> Result<bool> {
         self.handle_jobs().await?;
+        let (door, others) =
+            self.units.iter().cloned().partition(|paused| self.door.contains(&paused.unit));
+        Ok(self.start_down(others).await? && self.start_down(door).await?)
+    }
+
+    /// Starts those of `units` that are down. Returns whether all run.
+    async fn start_down(&mut self, units: Vec<Paused>) -> Result<bool> {
         let mut waiting = Vec::new();
-        for paused in self.units.clone() {
+        for paused in units {
             let unit = &paused.unit;
             let state = self.view.state(unit).await?;
             match self.progress(&state) {
@@ -157,6 +172,11 @@ impl<'a> Comeback<'a> {
             return UnitComeback::Lost(why);
         }
         let progress = match state.active {
+            ActiveState::Active | ActiveState::Reloading
+                if self.drained.contains(&Drained::of(state)) =>
+            {
+                UnitComeback::Stopping
+            }
             // A job of a running unit may be a stop that waits for another unit.
             ActiveState::Active | ActiveState::Reloading if !state.has_job() => {
                 return UnitComeback::Up;

@@ -44,7 +44,7 @@ pub const WINDOW: Row = Row {
         let stops = gitlab.quiesce == Quiesce::Stop;
         WindowService {
             description: "GitLab backup: GitLab is down",
-            writers: stops.then(|| Text::names(gitlab.conflicting())),
+            writers: stops.then(|| renderer.stopped(false)),
             thaw: (!stops).then(|| renderer.helper(&["thaw"])),
             run: Text::names([Unit::Run]),
             pause: Text::names([Unit::Pause]),

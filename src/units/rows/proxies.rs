@@ -4,13 +4,13 @@
 
 use askama::Template;
 
-use crate::config::{Proxy, Stage};
+use crate::config::{Gitlab, Phase, Proxy, Stage};
 use crate::units::Unit;
 use crate::units::render::Renderer;
 use crate::units::render::step::StepService;
 use crate::units::row::{Row, Steps, When, always, proxies};
 use crate::units::text::Text;
-use crate::values::Timespan;
+use crate::values::{Timespan, UnitName};
 
 /// Seconds that the unit's time limit exceeds the helper's, so that the helper can report its own
 /// timeout.
@@ -54,11 +54,25 @@ fn service(renderer: &Renderer<'_>, proxy: &Proxy) -> ProxyService {
             note("status", &proxy.status),
         ],
         description: Text::prose(&description),
-        after: Text::some_names(proxy.after.iter().map(|name| Unit::Proxy(name.clone()))),
+        after: Text::some_names(after(&renderer.config.gitlab, proxy)),
         start: renderer.helper(&["proxy", "start", name]),
         stop: renderer.helper(&["proxy", "stop", name]),
         timeout: Text::plain(Timespan::from_secs(proxy.timeout + MARGIN)),
     }
+}
+
+/// The proxies that are stopped after this one. A proxied Gitaly is not: it is stopped in an earlier
+/// phase, and would wait for a unit that waits for it.
+fn after(gitlab: &Gitlab, proxy: &Proxy) -> impl Iterator<Item = Unit> {
+    let phase = |unit: UnitName| gitlab.phase(&unit);
+    let own = phase(proxy.unit());
+    let named = |name: &String| gitlab.proxies.iter().find(|other| other.name == *name);
+    proxy
+        .after
+        .iter()
+        .filter_map(named)
+        .filter(move |other| own == Some(Phase::Gitaly) || phase(other.unit()) != Some(Phase::Gitaly))
+        .map(|other| Unit::Proxy(other.name.clone()))
 }
 
 pub const PROXIES: Row = Row {

@@ -184,6 +184,20 @@ impl State {
         self.stop_post(name);
     }
 
+    /// The main process gets SIGTERM, and ends with status 1, as Gitaly does.
+    pub(super) fn terminate(&mut self, name: &str) {
+        let unit = self.unit(name);
+        if unit.sub != "running" {
+            return;
+        }
+        let stops_in = unit.script.stops_in;
+        self.later(name, stops_in, |state, name| {
+            let unit = state.unit(name);
+            (unit.result, unit.exit_status) = ("exit-code", 1);
+            state.main_terminated(name);
+        });
+    }
+
     pub(super) fn kill(&mut self, name: &str) {
         let unit = self.unit(name);
         if !["start", "running", "stop-sigterm", "stop-post"].contains(&unit.sub) {

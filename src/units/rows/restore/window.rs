@@ -48,7 +48,7 @@ pub const WINDOW: Row = Row {
         WindowService {
             description: "GitLab restore: GitLab is down",
             // A restore stops the writers even if a backup freezes them.
-            writers: Some(Text::names(renderer.config.gitlab.conflicting())),
+            writers: Some(renderer.stopped(true)),
             thaw: None,
             run: names([Restore::Run]),
             pause: names([Restore::Pause]),
