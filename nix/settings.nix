@@ -105,15 +105,15 @@ in
     drain =
       key str "10s"
         "How long pushes and fetches may take to end before GitLab is stopped; then those that have changed nothing are ended.";
-    door =
-      key (listOf str) [ "nginx.service" ]
-        "Units that lead to GitLab and are stopped first. They are started last.";
-    gitaly =
-      key (listOf str) [ "git.service" ]
-        "The writers that are Gitaly, if their names do not say so.";
-    background =
-      key (listOf str) [ "jobs.service" ]
-        "The writers that run background jobs, if their names do not say so.";
+    door = key (listOf str) [
+      "nginx.service"
+    ] "Units that lead to GitLab and are stopped first. They are started last.";
+    gitaly = key (listOf str) [
+      "git.service"
+    ] "The writers that are Gitaly, if their names do not say so.";
+    background = key (listOf str) [
+      "jobs.service"
+    ] "The writers that run background jobs, if their names do not say so.";
     settle =
       key str "5min"
         "How long a run waits, before it stops GitLab, for a unit that is being started or stopped.";

@@ -339,9 +339,8 @@ fn every_key_is_read() {
             ]
         )
     );
-    let in_phase = |phase| -> Vec<&str> {
-        config.gitlab.in_phase(phase).map(|unit| unit.as_str()).collect()
-    };
+    let in_phase =
+        |phase| -> Vec<&str> { config.gitlab.in_phase(phase).map(|unit| unit.as_str()).collect() };
     assert_eq!(in_phase(Phase::Door), ["nginx.service"]);
     assert_eq!(in_phase(Phase::Gitaly), ["gitlab-backup-proxy-blobs.service"]);
     assert_eq!(in_phase(Phase::Background), ["gitlab-sidekiq.service"]);

@@ -268,7 +268,12 @@ fn what_a_step_is_denied_is_written_down() {
         for line in [
             "NoNewPrivileges=yes",
             "UMask=0077",
-            "TimeoutStartSec=",
+            // A gate starts no process; its stop is what takes time.
+            if unit.content.contains("ExecStart=") {
+                "TimeoutStartSec="
+            } else {
+                "TimeoutStopSec="
+            },
             "CapabilityBoundingSet=",
             "SystemCallFilter=",
         ] {
@@ -290,12 +295,17 @@ fn what_is_frozen_is_not_stopped() {
         let content =
             |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
         let window = content("gitlab-backup-window.service");
-        assert_eq!(window.contains("Conflicts=gitlab.target"), !frozen);
+        let stops = |content: &str| {
+            content
+                .lines()
+                .any(|line| line.starts_with("Conflicts=") && line.contains(" gitlab.target "))
+        };
+        assert_eq!(stops(&window), !frozen);
         assert_eq!(window.contains("thaw"), frozen);
         // A restore always stops GitLab.
-        assert!(
-            content("gitlab-backup-restore-window.service").contains("Conflicts=gitlab.target")
-        );
+        assert!(stops(&content("gitlab-backup-restore-window.service")));
+        assert_eq!(units.iter().any(|unit| unit.name == "gitlab-backup-drain.service"), !frozen);
+        assert!(units.iter().any(|unit| unit.name == "gitlab-backup-restore-drain.service"));
     }
 }
 
@@ -526,14 +536,18 @@ fn what_is_stopped_alone_is_stopped_by_the_pause_and_not_by_a_conflict() {
         assert_eq!(begins(&content("gitlab-backup-pause.service")), stops, "{text}");
         assert_eq!(window.contains("TimeoutStartSec=infinity"), waits, "{text}");
         assert_eq!(
-            window.contains("Conflicts=gitaly.service\nAfter=gitaly.service\n"),
+            window.contains(
+                "Conflicts=gitlab-backup-drain.service gitaly.service\n\
+                 After=gitlab-backup-drain.service gitaly.service\n"
+            ),
             stops,
             "{text}"
         );
         // A restore always stops them, even if a backup freezes GitLab.
         assert_eq!(begins(&content("gitlab-backup-restore-pause.service")), nixos, "{text}");
         assert_eq!(
-            content("gitlab-backup-restore-window.service").contains("Conflicts=gitaly.service\n"),
+            content("gitlab-backup-restore-window.service")
+                .contains("Conflicts=gitlab-backup-restore-drain.service gitaly.service\n"),
             nixos,
             "{text}"
         );

@@ -40,7 +40,9 @@ fn window(restore: bool) -> String {
 pub async fn drain(config: &Config, machine: Machine<'_>, restore: bool) -> Result<()> {
     let Some(mut gate) = Gate::new(config, machine, &window(restore)).await? else { return Ok(()) };
     let (door, gitaly) = (gate.units(Phase::Door), gate.units(Phase::Gitaly));
-    if gate.wait_until_down(&door, config.gitlab.drain.duration(), async || Ok(())).await? == Wait::GivenUp {
+    if gate.wait_until_down(&door, config.gitlab.drain.duration(), async || Ok(())).await?
+        == Wait::GivenUp
+    {
         return Ok(());
     }
     let roots = terminate(config, machine, &mut gate, &gitaly).await?;
@@ -90,7 +92,8 @@ async fn terminate(
         roots.extend(i32::try_from(state.main_pid).ok().filter(|pid| *pid > 1));
         let own = Drained::of(&state);
         // A second signal would have Gitaly end at once.
-        if !matches!(state.active, ActiveState::Active | ActiveState::Reloading) || told.contains(&own)
+        if !matches!(state.active, ActiveState::Active | ActiveState::Reloading)
+            || told.contains(&own)
         {
             continue;
         }
@@ -109,7 +112,10 @@ fn cut_transfers(config: &Config, roots: &[i32], gitaly: &[UnitName]) -> Result<
     }
     let ended = cut(&roots)?;
     if ended > 0 {
-        tracing::info!(ended, "fetches and unfinished uploads exceeded [gitlab] drain and are ended");
+        tracing::info!(
+            ended,
+            "fetches and unfinished uploads exceeded [gitlab] drain and are ended"
+        );
     }
     Ok(())
 }

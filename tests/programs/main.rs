@@ -14,3 +14,4 @@ mod repository;
 mod retention;
 #[path = "../sizes/mod.rs"]
 mod sizes;
+mod transfers;

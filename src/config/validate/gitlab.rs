@@ -57,8 +57,7 @@ pub(super) fn check(
         checker.value(section, "stop-grace", raw.stop_grace.as_ref(), |text| rules::timespan(text));
     let settle =
         checker.value(section, "settle", raw.settle.as_ref(), |text| rules::timespan(text));
-    let drain =
-        checker.value(section, "drain", raw.drain.as_ref(), |text| rules::timespan(text));
+    let drain = checker.value(section, "drain", raw.drain.as_ref(), |text| rules::timespan(text));
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
         stopped_alone: defaults

@@ -23,7 +23,8 @@ pub(super) fn check(
     let is_proxy = |unit: &UnitName| proxies.iter().any(|proxy| proxy.unit() == *unit);
     let writes = |unit: &UnitName| writers.contains(unit) && !is_proxy(unit);
     for (place, unit) in door.iter().flatten().filter(|(_, unit)| writes(unit)) {
-        let message = format!("'{unit}' is one of the writers: it writes, and has a phase of its own");
+        let message =
+            format!("'{unit}' is one of the writers: it writes, and has a phase of its own");
         checker.refuse(place, Refusal::new(message, "units that only lead to GitLab, like nginx"));
     }
     let door: Vec<UnitName> = door.into_iter().flatten().map(|(_, unit)| unit).collect();

@@ -23,7 +23,12 @@ const VALUED: [&str; 6] = ["-c", "-C", "--git-dir", "--work-tree", "--namespace"
 /// read(2), syscalls(2).
 const READ: i64 = match () {
     () if cfg!(target_arch = "x86_64") => 0,
-    () if cfg!(any(target_arch = "aarch64", target_arch = "riscv64", target_arch = "loongarch64")) => {
+    () if cfg!(any(
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "loongarch64"
+    )) =>
+    {
         63
     }
     () => 3,
@@ -122,7 +127,9 @@ fn end(running: &Running) -> bool {
         return false;
     };
     let is_same = || {
-        Process::new(running.pid()).and_then(|now| now.cmdline()).is_ok_and(|now| now == running.words)
+        Process::new(running.pid())
+            .and_then(|now| now.cmdline())
+            .is_ok_and(|now| now == running.words)
     };
     if !is_same() {
         return false;
@@ -181,7 +188,10 @@ mod tests {
     fn the_subcommand_of_git_is_found_behind_its_options() {
         for (line, expected) in [
             ("git receive-pack --stateless-rpc /r.git", Some("receive-pack")),
-            ("/usr/bin/git -c core.hooksPath=/h -C /r --bare upload-pack /r.git", Some("upload-pack")),
+            (
+                "/usr/bin/git -c core.hooksPath=/h -C /r --bare upload-pack /r.git",
+                Some("upload-pack"),
+            ),
             ("git --git-dir /receive-pack -c x=upload-pack index-pack --stdin", Some("index-pack")),
             ("/usr/libexec/git-core/git-receive-pack /r.git", Some("receive-pack")),
             ("git --version", None),

@@ -71,7 +71,9 @@ fn after(gitlab: &Gitlab, proxy: &Proxy) -> impl Iterator<Item = Unit> {
         .after
         .iter()
         .filter_map(named)
-        .filter(move |other| own == Some(Phase::Gitaly) || phase(other.unit()) != Some(Phase::Gitaly))
+        .filter(move |other| {
+            own == Some(Phase::Gitaly) || phase(other.unit()) != Some(Phase::Gitaly)
+        })
         .map(|other| Unit::Proxy(other.name.clone()))
 }
 
