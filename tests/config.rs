@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use gitlab_backup::config::host::Host;
 use gitlab_backup::config::{Config, EngineName, Phase, ReadinessUrl, RedisAddress, Stage};
+use gitlab_backup::gitlab::drain;
 use gitlab_backup::monitoring::{
     HookUrl, Monitoring, OnError, ReportConfig, SilenceConfig, TrapperTls,
 };
@@ -606,4 +607,22 @@ fn refusals_say_where_and_what() {
         }
     }
     assert!(wrong.is_empty(), "other than expected:\n{wrong}");
+}
+
+#[test]
+fn check_says_which_unit_is_gitaly_or_that_none_is() {
+    let root = tree(&[]);
+    let found = |keys: &str| {
+        let text = format!("files.paths = [\"/srv/git\"]\n[gitlab]\nlayout = \"custom\"\n{keys}");
+        drain::finding(&parse(&text, root.path()).unwrap()).map(|finding| finding.line())
+    };
+    let said = found("writers = [\"a.service\", \"gitaly.service\"]\ndrain = \"3s\"").unwrap();
+    assert!(said.contains("gitaly.service ends first") && said.contains("after 3s"), "{said}");
+    let said = found("writers = [\"a.service\", \"git.service\"]").unwrap();
+    assert!(said.contains("name its unit with [gitlab] gitaly"), "{said}");
+    for known in ["gitaly = []", "quiesce = \"freeze\""] {
+        assert_eq!(found(&format!("writers = [\"a.service\"]\n{known}")), None, "{known}");
+    }
+    let said = found("writers = [\"a.service\", \"git.service\"]\ngitaly = [\"git.service\"]");
+    assert!(said.unwrap().contains("git.service ends first"));
 }

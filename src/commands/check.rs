@@ -15,7 +15,7 @@ use crate::accounts;
 use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
-use crate::gitlab::{freeze, proxy, strangers};
+use crate::gitlab::{drain, freeze, proxy, strangers};
 use crate::host::beneath::Directory;
 use crate::host::{self, own, process, remedy, secret, text, user};
 use crate::monitoring;
@@ -93,6 +93,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
         findings.extend(files::explain_capture(config, root));
     }
     findings.extend(preflight);
+    findings.extend(drain::finding(config));
     findings.extend(proxy::findings(config).await);
     findings.extend(object_storage::finding(&Host::new("/"), &config.files.configuration));
     if let Some(postgresql) = &config.postgresql {

@@ -29,6 +29,8 @@ pub struct Phases {
     pub gitaly: Vec<UnitName>,
     /// `background`
     pub background: Vec<UnitName>,
+    /// Whether `gitaly` is configured, perhaps as none.
+    pub gitaly_is_given: bool,
 }
 
 impl Phases {
@@ -41,6 +43,7 @@ impl Phases {
             door: Vec::new(),
             gitaly: named(&["gitaly"]),
             background: named(&["sidekiq", "mailroom", "mail_room"]),
+            gitaly_is_given: false,
         }
     }
 }
@@ -57,7 +60,7 @@ impl Gitlab {
         if ![".service", ".scope"].iter().any(|kind| unit.as_str().ends_with(kind)) {
             return None;
         }
-        let Phases { door, gitaly, background } = &self.phases;
+        let Phases { door, gitaly, background, .. } = &self.phases;
         [(door, Phase::Door), (gitaly, Phase::Gitaly), (background, Phase::Background)]
             .into_iter()
             .find(|(units, _)| units.contains(unit))

@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
-use crate::config::{Config, Phase};
+use crate::config::{Config, Phase, Quiesce};
+use crate::finding::Finding;
 use crate::machine::Machine;
 use crate::runs::drained::{self, Drained};
 use crate::systemd::{ActiveState, UnitView, notify};
@@ -25,6 +26,32 @@ pub use transfers::cut;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a gate keeps stops waiting after its window was given up, so that resume replaces them.
 const GIVEN_UP: Duration = Duration::from_secs(5);
+
+/// For `check`: how pushes in progress end before GitLab is stopped, or a warning that they may not.
+pub fn finding(config: &Config) -> Option<Finding> {
+    let gitlab = &config.gitlab;
+    let gitaly: Vec<&str> = gitlab.in_phase(Phase::Gitaly).map(UnitName::as_str).collect();
+    match gitaly.is_empty() {
+        _ if gitlab.quiesce != Quiesce::Stop => None,
+        false => {
+            let words = format!(
+                "{} ends first, while the rest of GitLab runs; after {} fetches and uploads are \
+                 ended, other pushes are waited for",
+                gitaly.join(", "),
+                gitlab.drain
+            );
+            Some(Finding::of("drain", Ok(words)))
+        }
+        true if gitlab.phases.gitaly_is_given => None,
+        true => {
+            let words = "none of the writers has the name of Gitaly, so nothing ends pushes before \
+                         GitLab is stopped, and one in progress may lose its event and its \
+                         pipeline: name its unit with [gitlab] gitaly, or set gitaly = [] if it \
+                         does not run on this host";
+            Some(Finding::warning("drain", words))
+        }
+    }
+}
 
 /// The window of a backup or of a restore.
 fn window(restore: bool) -> String {

@@ -27,6 +27,11 @@ gitlab_is_back() {
 # last_start: prints the invocation of the newest start of a run, also of one that ended at once.
 last_start() { inside 'systemctl show -P InvocationID gitlab-backup-run.service'; }
 
+# ended_in_order UNIT...: in the last window the units went down one after the other.
+ended_in_order() {
+  inside 'last=0; for unit in '"$*"'; do at=$(systemctl show -P InactiveEnterTimestampMonotonic "$unit"); echo "$unit $at"; [ "$at" -gt "$last" ] || exit 1; last=$at; done' || fail "they were not stopped in this order: $*"
+}
+
 complete_runs() { inside 'gitlab-backup list --json' | grep -c '"complete": true' || true; }
 
 # clean_and_next COUNT: the run left nothing behind, COUNT complete runs are listed, and the next

@@ -33,7 +33,7 @@ pub(super) fn check(
     let background = background.unwrap_or_else(|| {
         by_name.background.into_iter().filter(|unit| !gitaly.contains(unit)).collect()
     });
-    Phases { door, gitaly, background }
+    Phases { door, gitaly, background, gitaly_is_given: raw.gitaly.is_some() }
 }
 
 /// The units of a list, which must be writers.

@@ -54,13 +54,6 @@ class Application
     ok
   end
 
-  # What Gitaly's hook tells after the ref has moved. A scenario can make it slow.
-  def post_receive(project, sha)
-    sleep redis.get('post-receive-takes').to_f
-    queue('PostReceive', project, sha)
-    ok
-  end
-
   # A web edit: Gitaly asks the internal API while this request waits for it.
   def edit
     project = Random.rand(PROJECTS).to_s
@@ -85,7 +78,7 @@ class Application
     case env['PATH_INFO']
     when '/-/readiness' then database.exec('SELECT 1') && redis.ping && ok
     when '/internal/allowed', %r{\A/preauth/}, '/upload/authorize', '/lfs/authorize' then database.exec('SELECT 1') && ok
-    when '/internal/post_receive' then post_receive(*body.().split)
+    when '/internal/post_receive' then queue('PostReceive', *body.().split) && ok
     when '/issue' then issue(0.01)
     when '/slow' then (sleep 2.9) && issue(0.1)
     when '/hang' then (sleep 60) && ok
