@@ -168,11 +168,25 @@ struct Gate<'a> {
 impl<'a> Gate<'a> {
     /// The gate; none if the window is not being opened.
     async fn new(config: &'a Config, machine: Machine<'a>, window: &str) -> Result<Option<Self>> {
-        let mut view = UnitView::new(machine.manager).await?;
-        if !view.state(window).await?.has_job() {
+        let view = UnitView::new(machine.manager).await?;
+        let mut gate = Self { config, view, window: window.to_owned(), jobs: Vec::new() };
+        gate.note_jobs().await?;
+        if !gate.view.state(window).await?.has_job() {
+            // It may have been given up before this process began.
+            gate.wait_until_replaced().await?;
             return Ok(None);
         }
-        Ok(Some(Self { config, view, window: window.to_owned(), jobs: Vec::new() }))
+        Ok(Some(gate))
+    }
+
+    /// Notes the jobs of the writers.
+    async fn note_jobs(&mut self) -> Result<()> {
+        self.jobs.clear();
+        for unit in UnitName::texts(&self.config.gitlab.writers) {
+            let job = self.view.state(&unit).await?.job;
+            self.jobs.push((unit, job));
+        }
+        Ok(())
     }
 
     fn units(&self, phase: Phase) -> Vec<UnitName> {
@@ -202,11 +216,7 @@ impl<'a> Gate<'a> {
             if since.elapsed() >= limit {
                 return Ok(Wait::TooLong);
             }
-            self.jobs.clear();
-            for unit in UnitName::texts(&self.config.gitlab.writers) {
-                let job = self.view.state(&unit).await?.job;
-                self.jobs.push((unit, job));
-            }
+            self.note_jobs().await?;
             each().await?;
             self.view.wait_for_change().await?;
         }
@@ -215,7 +225,6 @@ impl<'a> Gate<'a> {
     /// The window was given up. Waits until resume has replaced the stops that wait for this gate:
     /// they would run as soon as it has ended.
     async fn wait_until_replaced(&mut self) -> Result<()> {
-        tracing::warn!("{} is not being opened any more", self.window);
         let since = Instant::now();
         while since.elapsed() < GIVEN_UP {
             let mut waits = false;
