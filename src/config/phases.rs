@@ -1,8 +1,8 @@
 //! The phases in which the writers are stopped.
 //!
 //! A push is the work of several services: Gitaly moves the ref, and its hooks ask Puma, through
-//! Workhorse, before and after. If all are told to stop at once, the ref of a push in progress moves
-//! and nobody hears of it. So Gitaly ends first, while the others still answer its hooks.
+//! Workhorse, before and after. If all are told to stop at once, the ref of a push in progress
+//! moves and nobody hears of it. So Gitaly ends first, while the others still answer its hooks.
 
 use super::Gitlab;
 use crate::values::UnitName;
@@ -54,8 +54,8 @@ fn has_word(unit: &UnitName, words: &[&str]) -> bool {
 }
 
 impl Gitlab {
-    /// The phase in which a writer is stopped. None if it is not a service: a target, timer or socket
-    /// has no work in progress, and is stopped at once.
+    /// The phase in which a writer is stopped. None if it is not a service: a target, timer or
+    /// socket has no work in progress, and is stopped at once.
     pub fn phase(&self, unit: &UnitName) -> Option<Phase> {
         if ![".service", ".scope"].iter().any(|kind| unit.as_str().ends_with(kind)) {
             return None;

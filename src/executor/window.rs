@@ -13,7 +13,8 @@ pub(super) struct Window {
     pub window: Unit,
     /// The bracket whose end starts GitLab again.
     pub pause: Unit,
-    /// The gates, which are started before the window, and whose stops make it stop GitLab in phases.
+    /// The gates, which are started before the window, and whose stops make it stop GitLab in
+    /// phases.
     pub gates: Vec<Unit>,
     /// The unit that ends the window when it has lasted too long.
     pub deadline: Option<Unit>,

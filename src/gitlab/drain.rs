@@ -1,8 +1,8 @@
 //! The gates: their stop makes the stops of GitLab's units wait (`units/rows/gates.rs`).
 //!
 //! Gitaly's unit would stop the processes of git together with Gitaly, in the middle of a push. So
-//! the drain has Gitaly end by itself first, as its main process does after SIGTERM: it takes no new
-//! request, and its hooks are answered until the last push has ended.
+//! the drain has Gitaly end by itself first, as its main process does after SIGTERM: it takes no
+//! new request, and its hooks are answered until the last push has ended.
 
 mod transfers;
 
@@ -21,13 +21,14 @@ use crate::values::UnitName;
 
 pub use transfers::cut;
 
-/// How long Gitaly may take after `[gitlab] drain`, when only what must not be cut is in progress. It
-/// limits itself to one minute (graceful_restart_timeout).
+/// How long Gitaly may take after `[gitlab] drain`, when only what must not be cut is in progress.
+/// It limits itself to one minute (graceful_restart_timeout).
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a gate keeps stops waiting after its window was given up, so that resume replaces them.
 const GIVEN_UP: Duration = Duration::from_secs(5);
 
-/// For `check`: how pushes in progress end before GitLab is stopped, or a warning that they may not.
+/// For `check`: how pushes in progress end before GitLab is stopped, or a warning that they may
+/// not.
 pub fn finding(config: &Config) -> Option<Finding> {
     let gitlab = &config.gitlab;
     let gitaly: Vec<&str> = gitlab.in_phase(Phase::Gitaly).map(UnitName::as_str).collect();
@@ -62,8 +63,8 @@ fn window(restore: bool) -> String {
     .to_string()
 }
 
-/// The stop of the gate of Gitaly: waits until the door is shut, and then until Gitaly has ended. Does
-/// nothing unless the window is being opened.
+/// The stop of the gate of Gitaly: waits until the door is shut, and then until Gitaly has ended.
+/// Does nothing unless the window is being opened.
 pub async fn drain(config: &Config, machine: Machine<'_>, restore: bool) -> Result<()> {
     let Some(mut gate) = Gate::new(config, machine, &window(restore)).await? else { return Ok(()) };
     let (door, gitaly) = (gate.units(Phase::Door), gate.units(Phase::Gitaly));
@@ -96,8 +97,8 @@ pub async fn drain(config: &Config, machine: Machine<'_>, restore: bool) -> Resu
     Ok(())
 }
 
-/// The stop of the gate of the background jobs: waits until the web is down. Does nothing unless the
-/// window is being opened.
+/// The stop of the gate of the background jobs: waits until the web is down. Does nothing unless
+/// the window is being opened.
 pub async fn background(config: &Config, machine: Machine<'_>, restore: bool) -> Result<()> {
     let Some(mut gate) = Gate::new(config, machine, &window(restore)).await? else { return Ok(()) };
     let web = gate.units(Phase::Web);

@@ -39,7 +39,8 @@ macro_rules! backup_units {
                 Presync => prepare::PRESYNC,
                 /// Step: waits until the silences have taken effect.
                 Silenced => monitoring::SILENCED,
-                /// Gate: its stop lets Gitaly end what is in progress, while the rest of GitLab runs.
+                /// Gate: its stop lets Gitaly end what is in progress, while the rest of GitLab
+                /// runs.
                 Drain => gates::DRAIN,
                 /// Gate: its stop waits until the web is stopped, while background jobs run.
                 Background => gates::BACKGROUND,

@@ -1,10 +1,10 @@
 //! A simulation of systemd in memory: transactions, jobs, dependencies and processes, in simulated
 //! time. It reads the units that `generate` writes. Their programs are functions.
 //!
-//! `ExecStop=` runs as `ExecStopPost=` does. It does not simulate: daemon-reload and daemon-reexec, cgroups and freezing, watchdogs,
-//! `Restart=` except on-failure and always, calendars, the irreversible jobs of a shutdown,
-//! JobTimeoutSec=, aliases, the merging of jobs other than start and stop (a restart is a stop and
-//! a start), and sandboxes.
+//! `ExecStop=` runs as `ExecStopPost=` does. It does not simulate: daemon-reload and daemon-reexec,
+//! cgroups and freezing, watchdogs, `Restart=` except on-failure and always, calendars, the
+//! irreversible jobs of a shutdown, JobTimeoutSec=, aliases, the merging of jobs other than start and
+//! stop (a restart is a stop and a start), and sandboxes.
 
 mod jobs;
 mod service;

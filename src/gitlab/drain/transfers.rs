@@ -2,8 +2,8 @@
 //!
 //! git receive-pack first receives the objects and checks them, with git index-pack or git
 //! unpack-objects and git rev-list. It then runs pre-receive, moves the refs, and runs post-receive
-//! (git's builtin/receive-pack.c). A push that is ended before the refs move has changed nothing; one
-//! that is ended later has moved refs of which GitLab never hears.
+//! (git's builtin/receive-pack.c). A push that is ended before the refs move has changed nothing;
+//! one that is ended later has moved refs of which GitLab never hears.
 
 use std::path::Path;
 
@@ -118,8 +118,8 @@ fn is_below(all: &[Running], running: &Running, roots: &[i32]) -> bool {
     false
 }
 
-/// Ends a transfer, unless it has changed something. A push is stopped while it is looked at, so that
-/// it moves no ref meanwhile. Returns whether it was ended.
+/// Ends a transfer, unless it has changed something. A push is stopped while it is looked at, so
+/// that it moves no ref meanwhile. Returns whether it was ended.
 fn end(running: &Running) -> bool {
     let pid = Pid::from_raw(running.pid());
     // The descriptor is of the process that is looked at next, also if its PID is used again.

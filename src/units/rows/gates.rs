@@ -1,10 +1,10 @@
 //! The gates: units whose stop makes the stops of GitLab's units wait, so that GitLab is stopped in
 //! phases.
 //!
-//! All stops of a window are one transaction. A gate is active before it, conflicts with the window,
-//! and has `After=` for the units of its phase and later ones. systemd stops in the reverse order of
-//! starts, so the gate's `ExecStop=` ends before those units are stopped. The gate has no other
-//! order, so it can be part of no cycle.
+//! All stops of a window are one transaction. A gate is active before it, conflicts with the
+//! window, and has `After=` for the units of its phase and later ones. systemd stops in the reverse
+//! order of starts, so the gate's `ExecStop=` ends before those units are stopped. The gate has no
+//! other order, so it can be part of no cycle.
 
 use std::path::Path;
 

@@ -61,8 +61,8 @@ fn service(renderer: &Renderer<'_>, proxy: &Proxy) -> ProxyService {
     }
 }
 
-/// The proxies that are stopped after this one. A proxied Gitaly is not: it is stopped in an earlier
-/// phase, and would wait for a unit that waits for it.
+/// The proxies that are stopped after this one. A proxied Gitaly is not: it is stopped in an
+/// earlier phase, and would wait for a unit that waits for it.
 fn after(gitlab: &Gitlab, proxy: &Proxy) -> impl Iterator<Item = Unit> {
     let phase = |unit: UnitName| gitlab.phase(&unit);
     let own = phase(proxy.unit());
