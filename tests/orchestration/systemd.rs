@@ -3,8 +3,8 @@
 //!
 //! `ExecStop=` runs as `ExecStopPost=` does. It does not simulate: daemon-reload and daemon-reexec,
 //! cgroups and freezing, watchdogs, `Restart=` except on-failure and always, calendars, the
-//! irreversible jobs of a shutdown, JobTimeoutSec=, aliases, the merging of jobs other than start and
-//! stop (a restart is a stop and a start), and sandboxes.
+//! irreversible jobs of a shutdown, JobTimeoutSec=, aliases, the merging of jobs other than start
+//! and stop (a restart is a stop and a start), and sandboxes.
 
 mod jobs;
 mod service;
