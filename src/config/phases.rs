@@ -54,10 +54,10 @@ fn has_word(unit: &UnitName, words: &[&str]) -> bool {
 }
 
 impl Gitlab {
-    /// The phase in which a writer is stopped. None if it is not a service: a target, timer or
+    /// The phase in which a writer is stopped. None if it has no processes: a target, timer or
     /// socket has no work in progress, and is stopped at once.
     pub fn phase(&self, unit: &UnitName) -> Option<Phase> {
-        if ![".service", ".scope"].iter().any(|kind| unit.as_str().ends_with(kind)) {
+        if !unit.has_processes() {
             return None;
         }
         let Phases { door, gitaly, background, .. } = &self.phases;
@@ -86,7 +86,7 @@ mod tests {
             "gitlab-sidekiq@2.service",
             "gitlab-mailroom.service",
             "gitlab-puma.service",
-            "digitaly.service",
+            "notgitaly.service",
         ]
         .map(|name| UnitName::new(name).unwrap())
         .into();

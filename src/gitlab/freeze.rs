@@ -110,8 +110,7 @@ pub(crate) async fn freeze(config: &Config, machine: Machine<'_>) -> Result<()> 
     ensure_possible(root)?;
     let mut all = Vec::new();
     for writer in &config.gitlab.writers {
-        // Units of other types have no processes.
-        if ![".service", ".scope"].iter().any(|kind| writer.as_str().ends_with(kind)) {
+        if !writer.has_processes() {
             continue;
         }
         let state = manager.state(writer.as_str()).await?;

@@ -47,6 +47,11 @@ impl UnitName {
         Self(name)
     }
 
+    /// Whether a unit of this type has processes.
+    pub fn has_processes(&self) -> bool {
+        [".service", ".scope"].iter().any(|kind| self.0.ends_with(kind))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

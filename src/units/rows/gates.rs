@@ -54,13 +54,16 @@ fn stops(config: &Config) -> bool {
 }
 
 fn drains(config: &Config) -> bool {
-    let has = |phase| config.gitlab.in_phase(phase).next().is_some();
-    (has(Phase::Door) || has(Phase::Gitaly)) && held_by_drain(&config.gitlab).next().is_some()
+    (has(config, Phase::Door) || has(config, Phase::Gitaly))
+        && held_by_drain(&config.gitlab).next().is_some()
 }
 
 fn has_background(config: &Config) -> bool {
-    let has = |phase| config.gitlab.in_phase(phase).next().is_some();
-    has(Phase::Web) && has(Phase::Background)
+    has(config, Phase::Web) && has(config, Phase::Background)
+}
+
+fn has(config: &Config, phase: Phase) -> bool {
+    config.gitlab.in_phase(phase).next().is_some()
 }
 
 /// The units that go on until the drain has ended. The stop command of a proxied Gitaly lets it end
