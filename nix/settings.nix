@@ -92,8 +92,24 @@ in
         "Units that are not stopped, because they serve a maintenance page or write no data that is backed up.";
     quiesce = key (enum [
       "stop"
+      "hold"
+      "auto"
       "freeze"
-    ]) "freeze" "Whether the writers are stopped or frozen.";
+    ])
+      "hold"
+      "Whether the writers are stopped, held still while nothing is in progress, or frozen. `auto` holds them where that is possible.";
+    front =
+      key (listOf str)
+        [
+          "nginx.service"
+          "sshd.service"
+        ]
+        "With `hold`: the units through which users reach GitLab. By default web servers and SSH servers that run.";
+    max-hold = key str "8s" "With `hold`: how long users may wait.";
+    hold-fallback = key (enum [
+      "stop"
+      "fail"
+    ]) "stop" "With `hold`: whether GitLab is stopped, or the run fails, if GitLab cannot be held.";
     readiness-url =
       derived str host.readiness
         ''"unix:''${config.services.gitlab.statePath}/tmp/sockets/gitlab.socket"''

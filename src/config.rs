@@ -6,6 +6,7 @@
 pub mod declared;
 mod error;
 mod found;
+mod hold;
 pub mod host;
 mod layout;
 mod phases;
@@ -26,6 +27,7 @@ use crate::values::{SecretSource, Timespan, UnitName};
 
 pub use error::ConfigError;
 pub use found::HostFacts;
+pub use hold::{Fallback, Hold};
 use host::Host;
 pub use layout::{OMNIBUS, SUPERVISOR, is_recognised};
 pub use phases::{Phase, Phases};
@@ -163,6 +165,8 @@ pub struct Gitlab {
     pub proxies: Vec<Proxy>,
     /// How the writers are kept from writing.
     pub quiesce: Quiesce,
+    /// How GitLab is held, with [`Quiesce::Hold`].
+    pub hold: Hold,
     /// The URL that answers 2xx when GitLab is ready.
     pub readiness: Option<ReadinessUrl>,
     /// The longest time that GitLab may be down.
@@ -235,6 +239,8 @@ pub enum Quiesce {
     Stop,
     /// The writers' control groups are frozen. The backup shows the data as after a power failure.
     Freeze,
+    /// GitLab is held still while nothing is in progress; if that is not possible, it is stopped.
+    Hold,
 }
 
 /// The URL of GitLab's readiness check.

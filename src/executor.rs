@@ -7,6 +7,7 @@ mod backup;
 mod capture;
 mod conclude;
 mod diagnosis;
+mod hold;
 mod milestone;
 mod restore;
 mod resume;

@@ -53,6 +53,12 @@ pub const ENVIRONMENT: &str = "/run/gitlab-backup/environment";
 pub const CGROUP: &str = "/sys/fs/cgroup";
 /// The frozen units.
 pub const FROZEN_UNITS: &str = "/run/gitlab-backup/frozen-units.json";
+/// systemd's socket for sd_notify(3).
+pub const NOTIFY: &str = "/run/systemd/notify";
+/// What a hold has frozen.
+pub const HELD: &str = "/run/gitlab-backup/held.json";
+/// How the hold of this run went.
+pub const HOLD: &str = "/run/gitlab-backup/hold.json";
 /// The mount points of volume snapshots.
 pub const VOLUMES: &str = "/run/gitlab-backup/volumes";
 /// How this run captures each path.

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use gitlab_backup::config::host::Host;
-use gitlab_backup::config::{Config, EngineName, Phase, ReadinessUrl, RedisAddress, Stage};
+use gitlab_backup::config::{
+    Config, EngineName, Fallback, Phase, ReadinessUrl, RedisAddress, Stage,
+};
 use gitlab_backup::gitlab::drain;
 use gitlab_backup::monitoring::{
     HookUrl, Monitoring, OnError, ReportConfig, SilenceConfig, TrapperTls,
@@ -346,6 +348,9 @@ fn every_key_is_read() {
     assert_eq!(in_phase(Phase::Gitaly), ["gitlab-backup-proxy-blobs.service"]);
     assert_eq!(in_phase(Phase::Background), ["gitlab-sidekiq.service"]);
     assert_eq!(config.gitlab.drain.to_string(), "5s");
+    let hold = &config.gitlab.hold;
+    assert_eq!((hold.front[0].as_str(), hold.longest.to_string()), ("nginx.service", "6s".into()));
+    assert_eq!((hold.fallback, &hold.obstacle), (Fallback::Fail, &None));
     let registry = &config.gitlab.proxies[0];
     assert_eq!(
         (registry.name.as_str(), registry.timeout, &registry.after[..]),

@@ -310,6 +310,27 @@ fn what_is_frozen_is_not_stopped() {
 }
 
 #[test]
+fn only_what_works_without_users_is_stopped_by_a_hold() {
+    let units = units("[gitlab]\nquiesce = \"hold\"", Path::new("/bin/true"));
+    let content = |name: &str| units.iter().find(|unit| unit.name == name).unwrap().content.clone();
+    let hold = content("gitlab-backup-hold.service");
+    assert!(
+        hold.contains("\nConflicts=gitlab-sidekiq.service gitlab-mailroom.service\n"),
+        "{hold}"
+    );
+    assert!(hold.contains("\nRuntimeMaxSec=10s\n") && hold.contains("\nTimeoutStartSec=68s\n"));
+    assert!(
+        content("gitlab-backup-capture-held.target").contains("BindsTo=gitlab-backup-hold.service")
+    );
+    for step in ["pgsnapshot", "redis", "fssnapshot", "files-live"] {
+        let step = content(&format!("gitlab-backup-{step}.service"));
+        assert!(step.contains("gitlab-backup-window.service gitlab-backup-hold.service"), "{step}");
+    }
+    // A run that cannot hold GitLab stops it in phases.
+    assert!(content("gitlab-backup-window.service").contains("gitlab-backup-drain.service"));
+}
+
+#[test]
 fn what_stays_up_is_not_stopped_and_neither_is_what_would_take_it_along() {
     let units =
         units("[gitlab]\nstays-up = [\"gitlab-workhorse.service\"]", Path::new("/bin/true"));

@@ -15,6 +15,7 @@ use crate::accounts;
 use crate::config::host::Host;
 use crate::config::{Config, Postgresql};
 use crate::finding::{Finding, Verdict};
+use crate::gitlab::hold::{self, Linux};
 use crate::gitlab::{drain, freeze, proxy, strangers};
 use crate::host::beneath::Directory;
 use crate::host::{self, own, process, remedy, secret, text, user};
@@ -82,6 +83,7 @@ async fn findings(config: &Config) -> Vec<Finding> {
                 .await
                 .unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]),
         );
+        findings.extend(held(config, root).await);
         findings.extend(
             freeze::findings(config, Manager::connect)
                 .await
@@ -108,6 +110,14 @@ async fn findings(config: &Config) -> Vec<Finding> {
         )
     }));
     findings
+}
+
+/// Whether a run holds GitLab.
+async fn held(config: &Config, root: &RootDirectory) -> Option<Finding> {
+    match Manager::connect().await {
+        Ok(manager) => hold::finding(config, &manager, &Linux { root }).await,
+        Err(error) => Some(Finding::of("hold", Err(error))),
+    }
 }
 
 /// Whether a shell finds this program by its name: GitLab's Omnibus package has a program of the

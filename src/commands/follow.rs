@@ -145,7 +145,10 @@ impl FollowedRun {
             self.expected = true;
             self.line(&format!("{}: GitLab will be down for about {expected}", record.stage));
         }
-        let down = matches!(record.stage.as_str(), "capture" | "restore" | "resume");
+        // A hold is not a downtime: its search for a quiet moment keeps nobody.
+        let hold = view.state(&Unit::Hold.to_string()).await?;
+        let down = matches!(record.stage.as_str(), "capture" | "restore" | "resume")
+            && hold.active.is_down();
         self.down_since =
             if down { self.down_since.or_else(|| Some(Instant::now())) } else { None };
         let mut texts = Vec::new();

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use crate::config::Config;
 use crate::config::host::Host;
 use crate::executor;
+use crate::gitlab::hold::{self, Linux};
 use crate::gitlab::{drain, freeze, pause, proxy, resume, window};
 use crate::host::confined::Confine;
 use crate::host::{secret, text};
@@ -21,7 +22,7 @@ use crate::runs::record::read_json;
 use crate::runs::restore::Request;
 use crate::stores::files::fssnapshot;
 use crate::stores::{self, extract, files, postgresql, redis};
-use crate::systemd::{Manager, start_later};
+use crate::systemd::{Manager, notify, start_later};
 use crate::units::render::credential;
 
 use super::{install, verify};
@@ -97,6 +98,10 @@ pub enum Helper {
     },
     /// gitlab-backup-window.service, ExecStopPost=
     Thaw,
+    /// gitlab-backup-hold.service
+    Hold,
+    /// gitlab-backup-hold.service, ExecStopPost=
+    Release,
     /// gitlab-backup-proxy-NAME.service
     #[command(subcommand)]
     Proxy(ProxyCommand),
@@ -248,6 +253,16 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         // Do not connect to D-Bus without need: at a shutdown it may be down already.
         Helper::Thaw if !freeze::is_on_record(root) => Ok(()),
         Helper::Thaw => on_host(async |machine| freeze::thaw(machine).await).await,
+        Helper::Hold => {
+            let config = config()?;
+            let kernel = Linux { root };
+            on_host(async |machine| {
+                hold::hold(&config, machine, &kernel, || notify::ready("GitLab is held still"))
+                    .await
+            })
+            .await
+        }
+        Helper::Release => hold::release(root, &Linux { root }, connect).await,
         Helper::Proxy(ProxyCommand::Start { name }) => proxy::start(config(), root, &name).await,
         Helper::Proxy(ProxyCommand::Stop { name }) => proxy::stop(config(), root, &name).await,
         Helper::Proxies(BracketCommand::Begin) => proxy::adopt(&config()?, root, connect).await,
@@ -256,7 +271,7 @@ pub async fn helper(file: &Path, helper: Helper) -> Result<()> {
         Helper::Pgsnapshot => postgresql::hold(&config()?, root, connect).await,
         Helper::Redis => redis::save(&config()?, base).await,
         Helper::FilesLive => files::capture(&config()?, root),
-        Helper::Resume => resume::resume(&settings(file), base, connect).await,
+        Helper::Resume => resume::resume(&settings(file), base, &Linux { root }, connect).await,
         Helper::Postgresql => postgresql::dump(&config()?, root).await,
         Helper::Files => files::store_files_and_dumps(&config()?, root, &stores::dumped()),
         Helper::Manifest => manifest::write(&config()?, base),

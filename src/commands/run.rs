@@ -55,6 +55,6 @@ pub async fn run(no_wait: bool, json: bool) -> Result<()> {
     }
     ensure_succeeded(&format!("run {}", record.id), &record)?;
     record.warnings.iter().for_each(|warning| note!("warning: {warning}"));
-    note!("run {} is complete; GitLab was down for {}", record.id, record.away());
+    note!("run {} is complete; {}", record.id, record.outage());
     Ok(())
 }

@@ -48,6 +48,9 @@ tables! {
         gitaly: List,
         background: List,
         drain: Field<String>,
+        front: List,
+        max_hold: Field<String>,
+        hold_fallback: Field<String>,
         proxy: Field<Vec<Spanned<Proxy>>>,
     }
     Proxy {

@@ -3,6 +3,7 @@
 
 mod files;
 mod gitlab;
+mod hold;
 mod phases;
 mod postgresql;
 mod proxy;
@@ -37,7 +38,10 @@ pub(super) fn config(raw: Raw, text: &str, source: &Path, host: &Host) -> (Confi
         .field("location", raw.repository.as_ref().and_then(|raw| raw.get_ref().location.as_ref()));
 
     let units = list_units(&mut checker, &gitlab_section, host);
-    let context = gitlab::Context { host, units: &units, redis_units: redis_units(&raw.redis) };
+    let is_command = step::is_in_window(&raw.step)
+        || raw.files.as_ref().is_some_and(|files| files.get_ref().command.is_some());
+    let redis_units = redis_units(&raw.redis);
+    let context = gitlab::Context { host, units: &units, redis_units, is_command };
     let (gitlab, defaults, found) = checker.table("gitlab", raw.gitlab, |checker, section, raw| {
         gitlab::check(checker, section, raw, context)
     });

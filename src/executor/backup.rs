@@ -1,10 +1,12 @@
 //! The stages of a backup.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
 use super::window::Window;
-use super::{capture, enter, restore, resume, stage};
-use crate::config::{Config, Stage};
+use super::{capture, enter, hold, restore, resume, stage};
+use crate::config::{Config, Quiesce, Stage};
 use crate::gitlab::strangers;
 use crate::machine::{Base, Machine};
 use crate::monitoring::OnError;
@@ -12,9 +14,10 @@ use crate::open;
 use crate::paths;
 use crate::run::{Failed, credentials, silence};
 use crate::runs::budget::budget;
+use crate::runs::held::HoldAccount;
 use crate::runs::record::read_json;
 use crate::runs::restore::{RestoreJournal, left};
-use crate::runs::{Kind, Newest, Outcome, Record, parts, paused};
+use crate::runs::{How, Kind, Newest, Outcome, Quiesced, Record, parts, paused};
 use crate::stores::files::{Pass, read_left_out};
 use crate::units::{Plan, Unit};
 
@@ -100,12 +103,27 @@ impl Backup<'_> {
         let manager = self.machine.manager;
         self.enter("capture")?;
         stage::adopt_proxies(self.machine, &self.plan).await?;
-        let window = Window::backup(self.config, &self.plan);
-        let captured = capture::capture(self.config, self.machine, &window).await?;
+        let held = hold::capture(self.config, self.machine, &self.plan, self.record).await?;
+        let captured = match held {
+            Some(captured) => captured,
+            None => {
+                let window = Window::backup(self.config, &self.plan);
+                capture::capture(self.config, self.machine, &window).await?
+            }
+        };
+        let how = match self.config.gitlab.quiesce {
+            Quiesce::Freeze => How::Frozen,
+            Quiesce::Stop | Quiesce::Hold => How::Stopped,
+        };
+        self.record.quiesced.get_or_insert(Quiesced::of(how, &HoldAccount::default()));
         self.record.warnings.extend(captured.warnings());
         self.enter("resume")?;
         self.record.downtime =
             resume::wait_and_measure(self.config, self.machine, &captured, self.record).await?;
+        if let Some(quiesced) = self.record.quiesced.as_mut().filter(|now| now.how == How::Held) {
+            let waited = self.machine.clock.monotonic().saturating_sub(captured.since);
+            quiesced.background = Some(Duration::from_micros(waited).as_secs_f64());
+        }
         if !self.config.redis.is_empty() {
             stage::ensure_succeeded(manager, &Unit::Redis, captured.since).await?;
         }

@@ -14,6 +14,7 @@ use super::window::Window;
 use crate::config::Config;
 use crate::machine::Machine;
 use crate::run::Failed;
+use crate::runs::held::HoldAccount;
 use crate::runs::{drained, paused};
 use crate::systemd::{
     Mode, Paused, ServiceManager, UnitState, UnitView, notify, running, stop_closure,
@@ -25,8 +26,8 @@ use crate::units::Unit;
 pub(super) struct Captured {
     /// When the first stop was queued.
     pub since: u64,
-    /// If GitLab was frozen and not stopped: when the window began to freeze it. The end of the
-    /// window thaws it.
+    /// If GitLab was frozen or held, and not stopped: when that began. The end of the window lets
+    /// it go.
     pub frozen: Option<u64>,
     /// When all writers were down, or frozen.
     pub opened: u64,
@@ -216,11 +217,20 @@ impl Watch<'_> {
         self.ensure_all_ran().await?;
         Ok(Some(Captured {
             since,
-            frozen: bracket.stopped.is_empty().then_some(window.inactive_exit),
+            frozen: self.frozen_since(&window)?,
             opened: window.active_enter,
             closed: window.inactive_enter,
             killed: std::mem::take(&mut self.stops.killed),
         }))
+    }
+
+    /// When users began to wait, if GitLab was held or frozen.
+    fn frozen_since(&self, window: &UnitState) -> Result<Option<u64>> {
+        Ok(match self.window.window {
+            Unit::Hold => Some(HoldAccount::load(self.machine.root)?.since),
+            _ if self.window.stopped.is_empty() => Some(window.inactive_exit),
+            _ => None,
+        })
     }
 
     /// Ends a window that has lasted too long. The timer of the deadline is for the case that the

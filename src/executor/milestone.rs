@@ -42,7 +42,7 @@ pub(super) fn ended(journal: &dyn Journal, kind: Kind, record: &Record) {
         record.downtime.map(|downtime| ("DOWNTIME_SECONDS", format!("{:.1}", downtime.total())));
     match &record.failure {
         None if record.outcome == Outcome::Complete => {
-            let words = format!("is complete; GitLab was down for {}", record.away());
+            let words = format!("is complete; {}", record.outage());
             log(journal, kind, record, COMPLETE, Level::Info, &words, downtime.as_slice());
         }
         failure => {

@@ -41,7 +41,9 @@ impl Window {
     pub fn backup(config: &Config, plan: &Plan<'_>) -> Self {
         let writers = UnitName::texts(&config.gitlab.writers);
         let (stopped, alone, frozen) = match config.gitlab.quiesce {
-            Quiesce::Stop => (writers, UnitName::texts(&config.gitlab.stopped_alone), Vec::new()),
+            Quiesce::Stop | Quiesce::Hold => {
+                (writers, UnitName::texts(&config.gitlab.stopped_alone), Vec::new())
+            }
             Quiesce::Freeze => (Vec::new(), Vec::new(), writers),
         };
         Self {
@@ -57,6 +59,21 @@ impl Window {
             paused: Vec::new(),
             frozen,
             must_answer: false,
+        }
+    }
+
+    /// The window of a backup that holds GitLab still.
+    pub fn hold(config: &Config, plan: &Plan<'_>) -> Self {
+        Self {
+            target: Unit::HoldTarget,
+            window: Unit::Hold,
+            gates: Vec::new(),
+            // The hold limits itself, and systemd limits it.
+            deadline: None,
+            stopped: config.gitlab.stopped_by_hold().map(ToString::to_string).collect(),
+            alone: Vec::new(),
+            frozen: config.gitlab.held().map(ToString::to_string).collect(),
+            ..Self::backup(config, plan)
         }
     }
 

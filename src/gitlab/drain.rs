@@ -4,8 +4,6 @@
 //! the drain has Gitaly end by itself first, as its main process does after SIGTERM: it takes no
 //! new request, and its hooks are answered until the last push has ended.
 
-mod transfers;
-
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,13 +11,12 @@ use tokio::time::Instant;
 
 use crate::config::{Config, Phase, Quiesce};
 use crate::finding::Finding;
+use crate::gitlab::transfers;
 use crate::machine::Machine;
 use crate::runs::drained::{self, Drained};
 use crate::systemd::{ActiveState, UnitView, notify};
 use crate::units::{Restore, Unit};
 use crate::values::UnitName;
-
-pub use transfers::cut;
 
 /// How long Gitaly may take after `[gitlab] drain`, when only what must not be cut is in progress.
 /// It limits itself to one minute (graceful_restart_timeout).
@@ -33,7 +30,7 @@ pub fn finding(config: &Config) -> Option<Finding> {
     let gitlab = &config.gitlab;
     let gitaly: Vec<&str> = gitlab.in_phase(Phase::Gitaly).map(UnitName::as_str).collect();
     match gitaly.is_empty() {
-        _ if gitlab.quiesce != Quiesce::Stop => None,
+        _ if gitlab.quiesce == Quiesce::Freeze => None,
         false => {
             let words = format!(
                 "{} ends first, while the rest of GitLab runs; after {} fetches and uploads are \
@@ -138,7 +135,7 @@ fn cut_transfers(config: &Config, roots: &[i32], gitaly: &[UnitName]) -> Result<
     if gitaly.iter().any(|unit| config.gitlab.is_proxy(unit)) {
         roots.extend(transfers::gitaly()?);
     }
-    let ended = cut(&roots)?;
+    let ended = transfers::cut(&roots)?;
     if ended > 0 {
         tracing::info!(
             ended,

@@ -22,13 +22,14 @@ use crate::values::Timespan;
 /// statfs(2): the unified control group hierarchy.
 const CGROUP2: i64 = 0x6367_7270;
 
-/// Fails if systemd cannot freeze units on this host: that needs the unified hierarchy.
-pub fn ensure_possible(root: &RootDirectory) -> Result<()> {
+/// Fails if units cannot be frozen on this host, as `quiesce` needs it: that takes the unified
+/// hierarchy.
+pub fn ensure_possible(root: &RootDirectory, quiesce: &str) -> Result<()> {
     let found =
         rustix::fs::statfs(root.at(paths::CGROUP)).context("cannot look at /sys/fs/cgroup")?;
     if found.f_type != CGROUP2 {
         bail!(
-            "quiesce = \"freeze\" needs the unified control group hierarchy (cgroup v2), and this \
+            "quiesce = \"{quiesce}\" needs the unified control group hierarchy (cgroup v2), and this \
              host has version 1: use \"stop\""
         );
     }
@@ -107,7 +108,7 @@ impl Frozen {
 /// others.
 pub(crate) async fn freeze(config: &Config, machine: Machine<'_>) -> Result<()> {
     let Machine { manager, root, .. } = machine;
-    ensure_possible(root)?;
+    ensure_possible(root, "freeze")?;
     let mut all = Vec::new();
     for writer in &config.gitlab.writers {
         if !writer.has_processes() {

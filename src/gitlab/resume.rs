@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use self::comeback::Comeback;
 use crate::config::{Gitlab, Quiesce};
+use crate::gitlab::hold::{self, Kernel};
 use crate::gitlab::readiness::{Answer, Readiness};
 use crate::gitlab::{freeze, restored};
 use crate::machine::{Base, Machine};
@@ -84,8 +85,13 @@ async fn end_gates(machine: Machine<'_>) -> Result<()> {
 pub async fn resume<M: ServiceManager>(
     settings: &Settings,
     base: Base<'_>,
+    kernel: &dyn Kernel,
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<()> {
+    // Usually the end of the hold has done this; repeated here in case it failed.
+    if let Err(error) = hold::let_go(base.root, kernel) {
+        tracing::error!("{error:#}");
+    }
     if let Some(why) = RestoreJournal::half_way(base.root) {
         tracing::error!("{why}");
         notify::status(&why);

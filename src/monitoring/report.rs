@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::host;
-use crate::runs::{Outcome, Part, Record, away};
+use crate::runs::{How, Outcome, Part, Quiesced, Record, outage};
 use crate::values::RunId;
 
 /// How a run went. Its JSON is stable: fields are added, never renamed.
@@ -32,6 +32,9 @@ pub struct Report {
     pub downtime_seconds: Option<f64>,
     /// The least time that GitLab was down, if the run ended before GitLab was up again.
     pub downtime_longer_than: Option<f64>,
+    /// How GitLab was kept from writing; none if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quiesced: Option<Quiesced>,
     /// The unit that failed.
     pub unit: Option<String>,
     /// Why the unit failed.
@@ -72,6 +75,7 @@ impl Report {
             duration_seconds: Some(finished.duration_since(record.started).as_secs_f64()),
             downtime_seconds: record.downtime.map(|downtime| downtime.total()),
             downtime_longer_than: record.downtime_longer_than,
+            quiesced: record.quiesced,
             unit: failure.and_then(|failure| failure.unit.clone()),
             reason: failure.map(|failure| failure.reason.clone()),
             log: failure
@@ -103,6 +107,7 @@ impl Report {
             duration_seconds: None,
             downtime_seconds: None,
             downtime_longer_than: None,
+            quiesced: None,
             unit: Some(unit.to_owned()),
             reason: Some(reason.unwrap_or_else(|| format!("{unit} could not be started"))),
             log,
@@ -137,10 +142,9 @@ impl Report {
             Some(reason) => format!("{run} on {} failed: {reason}", self.host),
         };
         if self.downtime_seconds.or(self.downtime_longer_than).is_some() {
-            text.push_str(&format!(
-                "; GitLab was down for {}",
-                away(self.downtime_seconds, self.downtime_longer_than)
-            ));
+            let held = self.quiesced.is_some_and(|quiesced| quiesced.how == How::Held);
+            let outage = outage(held, self.downtime_seconds, self.downtime_longer_than);
+            text.push_str(&format!("; {outage}"));
         }
         for line in self
             .warnings

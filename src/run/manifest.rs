@@ -60,6 +60,7 @@ pub fn write(config: &Config, base: Base<'_>) -> Result<()> {
         downtime_seconds: record.downtime.map(|downtime| downtime.total()),
         downtime: record.downtime,
         downtime_longer_than: record.downtime_longer_than,
+        quiesced: record.quiesced,
         warnings: record.warnings,
         versions,
         parts,

@@ -10,12 +10,14 @@ use tokio::time::{Instant, sleep};
 use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, Verdict, conclude};
 use crate::gitlab::freeze;
+use crate::gitlab::hold::{self, Linux};
 use crate::gitlab::readiness::{self, Answer, Readiness};
 use crate::machine::Base;
 use crate::open;
 use crate::paths::{self, RootDirectory};
 use crate::repository::patience;
 use crate::run::installed;
+use crate::runs::held::HoldAccount;
 use crate::runs::{Outcome, Record, paused};
 use crate::stores;
 use crate::stores::files::mounted;
@@ -32,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const READINESS: &str = "readiness";
 
 /// Checks the host, tries what only a try can show, and creates or repairs the repository. Records
-/// whether GitLab answers, for the end of the run.
+/// whether GitLab answers, for the end of the run, and whether it can be held.
 ///
 /// # Errors
 /// If a run could not succeed, with every reason.
@@ -51,7 +53,11 @@ pub async fn preflight<M: ServiceManager>(
         .iter()
         .any(|finding| finding.what == READINESS && finding.verdict == Verdict::Warning);
     let answered = !unanswered || wait_for_answer(config).await;
-    let running = running_writers(config, &connect().await?).await?;
+    let manager = connect().await?;
+    let kernel = Linux { root: base.root };
+    let obstacle = hold::obstacle(config, &manager, &kernel).await;
+    HoldAccount { obstacle, ..HoldAccount::default() }.save(base.root)?;
+    let running = running_writers(config, &manager).await?;
     paused::record_answer(base.root, answered, &running)
 }
 
@@ -150,10 +156,11 @@ async fn check_units(
         }
     }
     if config.gitlab.quiesce == Quiesce::Freeze {
-        missing.extend(freeze::ensure_possible(root).err());
+        missing.extend(freeze::ensure_possible(root, "freeze").err());
     }
     let how = match config.gitlab.quiesce {
         Quiesce::Stop => "stopped for a backup",
+        Quiesce::Hold => "held still for a backup, or stopped if that is not possible",
         Quiesce::Freeze => {
             "frozen for a backup, in the middle of what they do: a push in progress may be in one \
              store and not in another"

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::beneath;
 use crate::values::RunId;
 
-use super::Downtime;
+use super::{Downtime, Quiesced};
 
 /// A complete run. Its JSON is stable: fields are added, never renamed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Manifest {
     /// The least time that GitLab was down, if the run ended before GitLab was up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_longer_than: Option<f64>,
+    /// How GitLab was kept from writing; none in runs that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesced: Option<Quiesced>,
     /// Problems that did not fail the run and that were known when the manifest was written.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -14,7 +14,7 @@ use crate::host::{beneath, durable, own};
 use crate::paths::{self, RootDirectory};
 use crate::values::RunId;
 
-use super::Part;
+use super::{How, Part, Quiesced};
 
 /// The largest JSON file outside of the state directory, in bytes: this program writes none that is
 /// larger.
@@ -44,6 +44,9 @@ pub struct Record {
     /// The least time that GitLab was down, if the run ended before GitLab was up again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_longer_than: Option<f64>,
+    /// How GitLab was kept from writing; none before everything is captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiesced: Option<Quiesced>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// Problems that did not fail the run.
@@ -137,6 +140,12 @@ pub fn away(seconds: Option<f64>, longer_than: Option<f64>) -> String {
     }
 }
 
+/// How GitLab was kept from writing, and for how long, for messages.
+pub fn outage(held: bool, seconds: Option<f64>, longer_than: Option<f64>) -> String {
+    let how = if held { "held still" } else { "down" };
+    format!("GitLab was {how} for {}", away(seconds, longer_than))
+}
+
 impl Record {
     /// The record of a run that has just started.
     pub fn begin(id: RunId, started: Timestamp) -> Self {
@@ -150,6 +159,7 @@ impl Record {
             expected: None,
             downtime: None,
             downtime_longer_than: None,
+            quiesced: None,
             failure: None,
             warnings: Vec::new(),
             parts: Vec::new(),
@@ -172,6 +182,28 @@ impl Record {
     /// The path of the record that is kept.
     fn path(root: &RootDirectory, id: &RunId) -> PathBuf {
         root.at(paths::RUNS).join(format!("{id}.json"))
+    }
+
+    /// How GitLab was kept from writing, and for how long in each phase, for messages; none if it is
+    /// not known.
+    pub fn phases(&self) -> Option<String> {
+        match self.downtime {
+            Some(Downtime { stop, capture, .. }) if self.was_held() => {
+                Some(format!("{} (wait {stop:.1}, capture {capture:.1})", self.outage()))
+            }
+            Some(downtime) => Some(format!("GitLab was down for {downtime}")),
+            None => self.downtime_longer_than.map(|_| self.outage()),
+        }
+    }
+
+    /// How GitLab was kept from writing, and for how long, for messages.
+    pub fn outage(&self) -> String {
+        outage(self.was_held(), self.downtime.map(|all| all.total()), self.downtime_longer_than)
+    }
+
+    /// Whether GitLab was held still, and not stopped.
+    pub fn was_held(&self) -> bool {
+        self.quiesced.is_some_and(|quiesced| quiesced.how == How::Held)
     }
 
     /// How long GitLab was down, for messages.

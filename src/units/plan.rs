@@ -55,6 +55,12 @@ impl<'a> Plan<'a> {
         gates.filter_map(|gate| self.needed(gate)).collect()
     }
 
+    /// The brackets in which a backup captures everything. A run opens one of them, or one after
+    /// the other.
+    pub fn windows(&self) -> Vec<Unit> {
+        [Unit::Window].into_iter().chain(self.needed(Unit::Hold)).collect()
+    }
+
     /// Whether the built-in file backup is used, and not a configured command.
     pub fn captures_files(&self) -> bool {
         self.needed(Unit::FsSnapshot).is_some()

@@ -4,6 +4,7 @@ pub mod capture;
 pub mod deadline;
 pub mod entry;
 pub mod gates;
+pub mod hold;
 pub mod monitoring;
 pub mod prepare;
 pub mod proxies;

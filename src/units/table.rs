@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::row::Row;
-use super::rows::{capture, deadline, entry, gates, monitoring, prepare, proxies, restore};
+use super::rows::{capture, deadline, entry, gates, hold, monitoring, prepare, proxies, restore};
 use super::rows::{stages, step, store, verify};
 use super::unit::{backup_units, restore_units};
 use super::{Restore, Unit};

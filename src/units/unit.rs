@@ -48,6 +48,10 @@ macro_rules! backup_units {
                 Pause => capture::PAUSE,
                 /// Bracket: GitLab is down.
                 Window => capture::WINDOW,
+                /// Bracket: GitLab is held still.
+                Hold => hold::HOLD,
+                /// The target of the capture while GitLab is held still.
+                HoldTarget => hold::TARGET,
                 /// Limits the downtime.
                 DeadlineTimer => deadline::TIMER,
                 /// Started by the deadline timer: conflicts with the window, so that the window

@@ -3,6 +3,7 @@
 mod bracket;
 mod comeback;
 mod executor;
+mod hold;
 mod phases;
 mod restore;
 mod signals;

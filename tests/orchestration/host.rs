@@ -14,7 +14,7 @@ use gitlab_backup::config::Config;
 use gitlab_backup::config::host::Host as Found;
 use gitlab_backup::executor;
 use gitlab_backup::gitlab::readiness::Answer;
-use gitlab_backup::gitlab::{drain, pause, resume, window};
+use gitlab_backup::gitlab::{drain, hold, pause, resume, window};
 use gitlab_backup::machine::Base;
 use gitlab_backup::paths::{self, RootDirectory};
 use gitlab_backup::runs::{Kind, Outcome, Record, paused};
@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
+use crate::kernel::Kernel;
 use crate::memory;
 use crate::restore;
 use crate::systemd::{File, PausedClock, Process, Program, Script, Systemd, program};
@@ -31,6 +32,7 @@ use crate::systemd::{File, PausedClock, Process, Program, Script, Systemd, progr
 pub const RUN: &str = "gitlab-backup-run.service";
 pub const RESUME: &str = "gitlab-backup-resume.service";
 pub const WINDOW: &str = "gitlab-backup-window.service";
+pub const HOLD: &str = "gitlab-backup-hold.service";
 pub const PAUSE: &str = "gitlab-backup-pause.service";
 pub const DRAIN: &str = "gitlab-backup-drain.service";
 pub const BACKGROUND: &str = "gitlab-backup-background.service";
@@ -119,6 +121,7 @@ pub struct Host {
     /// Removed with the host.
     _place: Rc<TempDir>,
     pub root: Rc<RootDirectory>,
+    pub kernel: Kernel,
     behaviours: Rc<RefCell<HashMap<String, Behaviour>>>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
     /// If set, another server answers instead of GitLab, after that time.
@@ -133,8 +136,10 @@ impl Host {
         let place = memory::directory();
         let root = Rc::new(RootDirectory::new(place.path().canonicalize().unwrap()));
         let planned = plan(lines);
+        let systemd = Systemd::new();
         let host = Self {
-            systemd: Systemd::new(),
+            kernel: Kernel::new(&systemd),
+            systemd,
             config: Arc::clone(&planned.config),
             _place: Rc::new(place),
             root,
@@ -227,6 +232,7 @@ impl Host {
         let name = unit.name.as_str();
         let own = Real {
             systemd: self.systemd.clone(),
+            kernel: self.kernel.clone(),
             config: Arc::clone(&self.config),
             root: Rc::clone(&self.root),
             errors: Rc::clone(&self.errors),
@@ -239,6 +245,7 @@ impl Host {
             RUN => post(own.clone().execute(), own.conclude()),
             PAUSE => post(own.clone().pause(), own.unpause()),
             WINDOW => Script::new(own.window()),
+            HOLD => post(own.clone().hold(), own.release()),
             DRAIN => post(plain(), own.drain(false)),
             BACKGROUND => post(plain(), own.background(false)),
             RESUME => Script::new(own.resume()),
@@ -354,6 +361,7 @@ impl Host {
 #[derive(Clone)]
 pub struct Real {
     pub systemd: Systemd,
+    kernel: Kernel,
     pub config: Arc<Config>,
     pub root: Rc<RootDirectory>,
     errors: Rc<RefCell<Vec<(String, String)>>>,
@@ -448,6 +456,21 @@ impl Real {
         })
     }
 
+    fn hold(self) -> Program {
+        self.program(|own, process| async move {
+            let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+            let base = Base { clock: &clock, journal: &journal, root: &own.root };
+            let machine = base.with(&own.systemd);
+            hold::hold(&own.config, machine, &own.kernel, || process.ready()).await
+        })
+    }
+
+    fn release(self) -> Program {
+        self.program(|own, _| async move {
+            hold::release(&own.root, &own.kernel, async || Ok(own.systemd.clone())).await
+        })
+    }
+
     fn resume(self) -> Program {
         self.program(|own, _| async move {
             let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
@@ -458,7 +481,7 @@ impl Real {
                 readiness: Some(Ok(Box::new(answer) as Box<dyn Answer>)),
                 ..resume::Settings::from(&own.config.gitlab)
             };
-            resume::resume(&settings, base, async || Ok(own.systemd.clone())).await
+            resume::resume(&settings, base, &own.kernel, async || Ok(own.systemd.clone())).await
         })
     }
 

@@ -5,6 +5,7 @@
 
 mod cases;
 mod host;
+mod kernel;
 #[path = "../memory/mod.rs"]
 mod memory;
 mod restore;

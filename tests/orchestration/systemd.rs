@@ -134,6 +134,10 @@ impl Systemd {
         self.0.borrow().units[unit].sub
     }
 
+    pub fn main_pid(&self, unit: &str) -> u32 {
+        self.state_of(unit).main_pid
+    }
+
     pub fn is_active(&self, unit: &str) -> bool {
         self.active(unit) == ActiveState::Active
     }
@@ -215,7 +219,19 @@ impl Systemd {
             } else {
                 format!("{:032x}", unit.invocation)
             },
-            uid: (!name.starts_with("gitlab-backup")).then_some(990),
+            control_group: match unit.active.is_running() {
+                true => format!("/system.slice/{name}"),
+                false => String::new(),
+            },
+            main_pid: match unit.active.is_running() {
+                // Two hundred processes of each unit.
+                true => {
+                    let place = state.units.keys().position(|other| other == name).unwrap_or(0);
+                    (place * 200 + 1000) as u32 + unit.started
+                }
+                false => 0,
+            },
+            uid: (name.starts_with("gitlab-") && !name.starts_with("gitlab-backup")).then_some(990),
             lists,
             ..UnitState::absent(name)
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use gitlab_backup::gitlab::drain::cut;
+use gitlab_backup::gitlab::transfers::cut;
 
 use crate::memory;
 

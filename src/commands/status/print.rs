@@ -64,11 +64,8 @@ fn run(record: &Record, running: bool, now: Timestamp) -> String {
         Outcome::Complete => "complete",
         Outcome::Failed => "failed",
     };
-    let downtime = match (record.downtime, record.expected) {
-        (Some(downtime), _) => format!(", GitLab was down for {downtime}"),
-        (None, _) if record.downtime_longer_than.is_some() => {
-            format!(", GitLab was down for {}", record.away())
-        }
+    let downtime = match (record.phases(), record.expected) {
+        (Some(absence), _) => format!(", {absence}"),
         (None, Some(expected)) if record.outcome == Outcome::Running && running => {
             format!(", GitLab is expected to be down for {expected}")
         }

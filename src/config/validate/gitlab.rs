@@ -1,14 +1,12 @@
 //! `[gitlab]`
 
 use super::rules::{self, Refusal};
-use super::{Checker, Section, Units, phases, proxy};
+use super::{Checker, Section, Units, hold, phases, proxy};
 use crate::config::found::{Defaults, HostFacts};
 use crate::config::host::Host;
 use crate::config::layout::{self, LAYOUTS, Layout, SUPERVISOR};
-use crate::config::{Gitlab, Proxy, Quiesce, ReadinessUrl, raw};
+use crate::config::{Gitlab, Proxy, ReadinessUrl, raw};
 use crate::values::{Timespan, UnitName};
-
-const QUIESCE: [(&str, Quiesce); 2] = [("stop", Quiesce::Stop), ("freeze", Quiesce::Freeze)];
 
 /// The facts besides the section itself that its validation needs.
 pub(super) struct Context<'a> {
@@ -16,6 +14,8 @@ pub(super) struct Context<'a> {
     pub(super) units: &'a Units,
     /// The units that `[[redis]]` names.
     pub(super) redis_units: Vec<String>,
+    /// A configured command runs in the window.
+    pub(super) is_command: bool,
 }
 
 pub(super) fn check(
@@ -43,7 +43,20 @@ pub(super) fn check(
         !stays_up.contains(unit) && (stays_up.is_empty() || !unit.as_str().ends_with(".target"))
     });
     let phases = phases::check(checker, section, &raw, &proxies, &mut writers);
-    let quiesce = quiesce(checker, section, &raw, &writers, &proxies);
+    let stopped_alone: Vec<UnitName> =
+        defaults.stopped_alone.iter().filter(|unit| writers.contains(unit)).cloned().collect();
+    let (quiesce, hold) = hold::check(
+        checker,
+        section,
+        &raw,
+        hold::Context {
+            writers: &writers,
+            proxies: &proxies,
+            phases: &phases,
+            alone: &stopped_alone,
+            is_command: context.is_command,
+        },
+    );
     let given = raw.writers.as_ref().is_some_and(|list| !list.get_ref().is_empty());
     if let (Some(layout), false, true) = (layout, given, writers.is_empty()) {
         refuse_no_writers(checker, section, &raw, layout);
@@ -60,16 +73,12 @@ pub(super) fn check(
     let drain = checker.value(section, "drain", raw.drain.as_ref(), |text| rules::timespan(text));
     let gitlab = Gitlab {
         layout: layout.map_or("", |layout| layout.name()).to_owned(),
-        stopped_alone: defaults
-            .stopped_alone
-            .iter()
-            .filter(|unit| writers.contains(unit))
-            .cloned()
-            .collect(),
+        stopped_alone,
         writers,
         stays_up,
         proxies,
         quiesce,
+        hold,
         readiness,
         max_downtime: downtime.unwrap_or(Timespan::from_secs(30 * 60)),
         stop_grace: grace.unwrap_or(Timespan::from_secs(10)),
@@ -137,31 +146,6 @@ fn stays_up(
         }
     }
     stays_up.into_iter().map(|(_, unit)| unit).collect()
-}
-
-/// How writers are kept from writing. Refuses to freeze proxies: a proxy unit has none of its
-/// service's processes.
-fn quiesce(
-    checker: &mut Checker,
-    section: &Section,
-    raw: &raw::Gitlab,
-    writers: &[UnitName],
-    proxies: &[Proxy],
-) -> Quiesce {
-    let quiesce =
-        checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
-    if let (Some(Quiesce::Freeze), Some(proxy)) = (
-        quiesce,
-        proxies.iter().find(|proxy| !proxy.name.is_empty() && writers.contains(&proxy.unit())),
-    ) {
-        let message = format!(
-            "'freeze' does not work for '{}', whose processes do not belong to a systemd unit",
-            proxy.name
-        );
-        checker
-            .refuse(&section.field("quiesce", raw.quiesce.as_ref()), Refusal::new(message, "stop"));
-    }
-    quiesce.unwrap_or(Quiesce::Stop)
 }
 
 fn refuse_no_writers(

@@ -17,6 +17,15 @@ const STAGES: [(&str, Stage); 4] = [
 const NAME: &str =
     "1 to 64 lower case letters, digits and '-', neither the first nor the last a '-'";
 
+/// Whether an enabled step runs in the window.
+pub(super) fn is_in_window(raw: &Field<Vec<Spanned<raw::Step>>>) -> bool {
+    let mut steps = raw.iter().flat_map(|steps| steps.get_ref()).map(Spanned::get_ref);
+    steps.any(|step| {
+        step.stage.as_ref().is_some_and(|stage| stage.get_ref() == "window")
+            && step.enable.as_ref().is_none_or(|enable| *enable.get_ref())
+    })
+}
+
 /// Validates all steps and returns the enabled ones. Disabled steps are validated too, so that they
 /// can be enabled later without errors.
 pub(super) fn check(checker: &mut Checker, raw: Field<Vec<Spanned<raw::Step>>>) -> Vec<Step> {

@@ -135,7 +135,13 @@ async fn ensure_none_lost(holders: &mut [SnapshotHolder]) -> Result<()> {
 async fn is_window_open<M: ServiceManager>(
     connect: impl AsyncFnOnce() -> Result<M>,
 ) -> Result<bool> {
-    Ok(connect().await?.state(&Unit::Window.to_string()).await?.active.is_running())
+    let manager = connect().await?;
+    for window in [Unit::Window, Unit::Hold] {
+        if manager.state(&window.to_string()).await?.active.is_running() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Locks the tables of a database, exports a snapshot, and reads its sequences. The locks and the

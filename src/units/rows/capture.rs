@@ -27,7 +27,7 @@ pub const PAUSE: Row = Row {
         Pause {
             description: "GitLab backup: GitLab is paused and will be resumed",
             run: Text::names([Unit::Run]),
-            begin: renderer.pause(renderer.config.gitlab.quiesce == Quiesce::Stop),
+            begin: renderer.pause(renderer.config.gitlab.quiesce != Quiesce::Freeze),
             end: renderer.helper(&["unpause"]),
             sandbox: renderer.sandbox(""),
         }
@@ -41,7 +41,7 @@ pub const WINDOW: Row = Row {
     needed: always,
     text: |renderer, _| {
         let gitlab = &renderer.config.gitlab;
-        let stops = gitlab.quiesce == Quiesce::Stop;
+        let stops = gitlab.quiesce != Quiesce::Freeze;
         WindowService {
             description: "GitLab backup: GitLab is down",
             writers: stops.then(|| renderer.stopped(false)),
@@ -72,7 +72,7 @@ pub const PGSNAPSHOT: Row = Row {
             kind: "notify",
             timeout: Text::plain(Timespan::from_secs(60)),
             runtime: true,
-            ..StepService::base().after([Unit::Window])
+            ..StepService::base().after(renderer.plan.windows())
         };
         renderer.postgresql_step(step).render()
     },
@@ -99,7 +99,7 @@ pub const REDIS: Row = Row {
                 confines: true,
                 ..renderer.sandbox(REDIS_RIGHTS)
             }),
-            ..StepService::base().after([Unit::Window])
+            ..StepService::base().after(renderer.plan.windows())
         }
         .render()
     },
@@ -117,7 +117,7 @@ pub const FSSNAPSHOT: Row = Row {
             kind: "notify",
             timeout: Text::plain(renderer.config.gitlab.max_downtime),
             sandbox: Some(renderer.snapshots()),
-            ..StepService::base().after([Unit::Window])
+            ..StepService::base().after(renderer.plan.windows())
         }
         .render()
     },
@@ -131,7 +131,7 @@ pub const FILES_LIVE: Row = Row {
         let step = StepService {
             description: Text::plain("GitLab backup: capture the files, GitLab is down"),
             timeout: Text::plain(renderer.config.gitlab.max_downtime),
-            ..StepService::base().after([Unit::Window])
+            ..StepService::base().after(renderer.plan.windows())
         };
         match &renderer.config.files {
             Files { command: Some(command), .. } => StepService {
@@ -170,7 +170,7 @@ pub const RESUME: Row = Row {
             sandbox: Sandbox {
                 // The network for a readiness URL, the capability for one on a Unix socket.
                 network: true,
-                thaws: renderer.config.gitlab.quiesce == Quiesce::Freeze,
+                thaws: renderer.config.gitlab.quiesce != Quiesce::Stop,
                 writable: Some(Text::paths([Path::new(paths::RUNTIME)])),
                 ..renderer.sandbox("CAP_DAC_OVERRIDE")
             },

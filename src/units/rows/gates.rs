@@ -19,7 +19,7 @@ use crate::units::{Restore, Unit};
 use crate::values::UnitName;
 
 /// To signal the processes of git, and to see in which phase a push is.
-const DRAIN_RIGHTS: &str = "CAP_KILL CAP_SYS_PTRACE";
+const DRAIN_RIGHTS: &str = "CAP_KILL CAP_SYS_PTRACE CAP_DAC_READ_SEARCH";
 
 pub const DRAIN: Row = Row {
     name: "gitlab-backup-drain.service",
@@ -50,7 +50,7 @@ pub const RESTORE_BACKGROUND: Row = Row {
 };
 
 fn stops(config: &Config) -> bool {
-    config.gitlab.quiesce == Quiesce::Stop
+    config.gitlab.quiesce != Quiesce::Freeze
 }
 
 fn drains(config: &Config) -> bool {

@@ -18,6 +18,8 @@ const RECEIVE: &str = "receive-pack";
 const FETCHES: [&str; 2] = ["upload-pack", "upload-archive"];
 /// The children of git receive-pack before it moves a ref.
 const BEFORE: [&str; 4] = ["index-pack", "unpack-objects", "rev-list", "pre-receive"];
+/// Options with which git receive-pack only lists the refs.
+const ADVERTISE: [&str; 2] = ["--advertise-refs", "--http-backend-info-refs"];
 /// Options of git that are followed by their value.
 const VALUED: [&str; 6] = ["-c", "-C", "--git-dir", "--work-tree", "--namespace", "--config-env"];
 /// read(2), syscalls(2).
@@ -51,6 +53,12 @@ impl Running {
         let words = process.cmdline().ok()?;
         let command = subcommand(&words).unwrap_or(stat.comm);
         Some(Self { process, parent: stat.ppid, command, words })
+    }
+
+    /// Whether it only lists the refs, before a push.
+    fn advertises(&self) -> bool {
+        let lists = |word: &String| ADVERTISE.contains(&word.as_str());
+        self.words.iter().any(lists)
     }
 
     fn pid(&self) -> i32 {
@@ -102,6 +110,29 @@ pub fn cut(roots: &[i32]) -> Result<usize> {
     Ok(ended.count())
 }
 
+/// The pushes among the processes `group` that may have moved a ref. Exact if the processes are
+/// frozen.
+pub fn past_receiving(group: &[i32]) -> Vec<i32> {
+    let all: Vec<Running> =
+        group.iter().filter_map(|pid| Process::new(*pid).ok()).filter_map(Running::of).collect();
+    let pushes = all.iter().filter(|running| running.command == RECEIVE && !running.advertises());
+    pushes.filter(|push| !has_changed_nothing(push, &all)).map(Running::pid).collect()
+}
+
+/// What works for the process `root` outside of `group`, where it is not frozen with it: Gitaly can
+/// have a control group for each repository. Fetches change nothing, and are left out.
+///
+/// # Errors
+/// If the processes cannot be listed.
+pub fn outside(root: i32, group: &[i32]) -> Result<Vec<i32>> {
+    let all = processes()?;
+    let below = all.iter().filter(|running| is_below(&all, running, &[root]));
+    let outside = below.filter(|running| {
+        !group.contains(&running.pid()) && !FETCHES.contains(&running.command.as_str())
+    });
+    Ok(outside.map(Running::pid).collect())
+}
+
 /// Whether one of `roots` is an ancestor of a process.
 fn is_below(all: &[Running], running: &Running, roots: &[i32]) -> bool {
     let mut parent = running.parent;
@@ -140,7 +171,8 @@ fn end(running: &Running) -> bool {
     if pidfd_send_signal(&descriptor, Signal::STOP).is_err() {
         return false;
     }
-    if is_stopped(&running.process) && has_changed_nothing(running) {
+    let has_changed_nothing = || processes().is_ok_and(|all| has_changed_nothing(running, &all));
+    if is_stopped(&running.process) && has_changed_nothing() {
         tracing::info!(pid = running.pid(), "a push that is still being received is ended");
         return pidfd_send_signal(&descriptor, Signal::KILL).is_ok();
     }
@@ -162,9 +194,9 @@ fn is_stopped(process: &Process) -> bool {
     false
 }
 
-/// Whether a push has not moved a ref yet, as far as can be seen from outside.
-fn has_changed_nothing(push: &Running) -> bool {
-    let Ok(all) = processes() else { return false };
+/// Whether a push has not moved a ref yet, as far as can be seen from outside. `all` has its
+/// children.
+fn has_changed_nothing(push: &Running, all: &[Running]) -> bool {
     let mut children = all.iter().filter(|other| other.parent == push.pid()).peekable();
     if children.peek().is_none() {
         return waits_for_client(&push.process);
