@@ -90,14 +90,16 @@ in
     stays-up =
       key (listOf str) [ "gitlab-workhorse.service" ]
         "Units that are not stopped, because they serve a maintenance page or write no data that is backed up.";
-    quiesce = key (enum [
-      "stop"
-      "hold"
-      "auto"
-      "freeze"
-    ])
-      "hold"
-      "Whether the writers are stopped, held still while nothing is in progress, or frozen. `auto` holds them where that is possible.";
+    quiesce =
+      key
+        (enum [
+          "stop"
+          "hold"
+          "auto"
+          "freeze"
+        ])
+        "hold"
+        "Whether the writers are stopped, held still while nothing is in progress, or frozen. `auto` holds them where that is possible.";
     front =
       key (listOf str)
         [

@@ -16,7 +16,9 @@ pub struct Hold {
     pub longest: Timespan,
     /// `hold-fallback`
     pub fallback: Fallback,
-    /// With `quiesce = "auto"`: why GitLab is stopped and not held.
+    /// `quiesce = "auto"`: GitLab is held where that is possible, and stopped otherwise.
+    pub is_auto: bool,
+    /// With `auto`: why GitLab is always stopped.
     pub obstacle: Option<String>,
 }
 

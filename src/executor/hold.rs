@@ -24,10 +24,12 @@ pub(super) async fn capture(
         return Ok(None);
     }
     let before = HoldAccount::load(machine.root)?;
-    if let Some(why) = before.obstacle {
-        return fall_back(config, record, &why);
-    }
-    if let Some(why) = too_long(config, record) {
+    if let Some(why) = before.obstacle.or_else(|| too_long(config, record)) {
+        // "auto" promises no hold where none is possible.
+        if config.gitlab.hold.is_auto && config.gitlab.hold.fallback == Fallback::Stop {
+            tracing::info!("GitLab is stopped, and not held: {why}");
+            return Ok(None);
+        }
         return fall_back(config, record, &why);
     }
     let window = Window::hold(config, plan);

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 use crate::machine::Machine;
-use crate::runs::held::{Held, HoldAccount, Taken};
+use crate::runs::held::{Held, HoldAccount};
 
 pub use kernel::{Kernel, Linux, Member, Work};
 pub use parts::{finding, obstacle};
@@ -33,6 +33,11 @@ use parts::Parts;
 
 /// How often the holder looks whether all is still held.
 const WATCH: Duration = Duration::from_millis(50);
+/// How long a process takes to exit that was killed while it was frozen. Until then its group does
+/// not count as frozen, although all others are.
+const EXITS: Duration = Duration::from_millis(100);
+/// Between two looks meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
 /// How often a frozen unit with a watchdog is reported as alive. systemd's shortest is one second.
 const FEED: Duration = Duration::from_millis(400);
 
@@ -114,11 +119,16 @@ impl Holder<'_> {
 
     /// Fails if a unit is not held any more.
     async fn ensure_held(&self) -> Result<()> {
-        let groups = || self.held.taken.iter().filter_map(Taken::group);
-        if let Some(group) = groups().find(|group| !self.kernel.is_frozen(&group.path)) {
-            bail!("{} was ended or let go while it was held", group.unit);
+        for group in self.held.groups() {
+            let since = Instant::now();
+            while !self.kernel.is_frozen(&group.path) {
+                if since.elapsed() >= EXITS {
+                    bail!("{} was ended or let go while it was held", group.unit);
+                }
+                sleep(LOOK).await;
+            }
         }
-        let names: Vec<&str> = groups().map(|group| group.unit.as_str()).collect();
+        let names: Vec<&str> = self.held.groups().map(|group| group.unit.as_str()).collect();
         let summaries = self.machine.manager.summaries(&names).await?;
         for (unit, summary) in names.iter().zip(summaries) {
             if summary.job != 0 || !summary.active.is_running() {

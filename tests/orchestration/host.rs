@@ -85,8 +85,19 @@ struct Planned {
     units: Vec<(UnitFile, File)>,
 }
 
+/// Adds that GitLab is stopped, unless the lines say otherwise: most cases are about that.
+fn stopping(lines: &str) -> String {
+    const STOP: &str = "[gitlab]\nquiesce = \"stop\"\n";
+    match lines {
+        _ if lines.contains("quiesce") => lines.to_owned(),
+        _ if lines.contains("[gitlab]\n") => lines.replacen("[gitlab]\n", STOP, 1),
+        _ => format!("{STOP}{lines}"),
+    }
+}
+
 /// The configuration with these lines, and its units. Cached, because many cases have the same.
 fn plan(lines: &str) -> Arc<Planned> {
+    let lines = &stopping(lines);
     static PASSWORD: OnceLock<tempfile::NamedTempFile> = OnceLock::new();
     static ALL: OnceLock<Mutex<HashMap<String, Arc<Planned>>>> = OnceLock::new();
     let password = PASSWORD.get_or_init(|| {

@@ -34,7 +34,7 @@ pub(super) fn check(
 ) -> (Quiesce, Hold) {
     let word =
         checker.value(section, "quiesce", raw.quiesce.as_ref(), |word| rules::word(word, &QUIESCE));
-    let word = word.unwrap_or(Some(Quiesce::Stop));
+    let word = word.flatten();
     let obstacle = obstacle(&context, word);
     let refused = match (word, &obstacle) {
         (Some(Quiesce::Freeze), Some(_)) => context.proxy().map(|proxy| {
@@ -63,6 +63,7 @@ pub(super) fn check(
         front: front(checker, section, raw, &context),
         longest: longest.unwrap_or(Timespan::from_secs(8)),
         fallback: fallback.unwrap_or(Fallback::Stop),
+        is_auto: word.is_none(),
         obstacle: obstacle.filter(|_| word.is_none()),
     };
     (quiesce, hold)

@@ -144,17 +144,18 @@ pub async fn finding(
         Fallback::Stop => "a run stops it instead",
         Fallback::Fail => "a run fails (hold-fallback)",
     };
+    // "auto" promises no hold where none is possible.
+    let is_fine = hold.is_auto && hold.fallback == Fallback::Stop;
+    let found = |words: String| match is_fine {
+        true => Finding::of("hold", Ok(words)),
+        false => Finding::warning("hold", words),
+    };
     Some(match Parts::find(config, manager, kernel).await {
-        Err(error) => {
-            Finding::warning("hold", format!("GitLab cannot be held now, and {then}: {error:#}"))
-        }
-        Ok(parts) if parts.front.is_empty() => Finding::warning(
-            "hold",
-            format!(
-                "no unit of [gitlab] front runs, so users cannot be made to wait: if there is \
-                 always something in progress, {then}"
-            ),
-        ),
+        Err(error) => found(format!("GitLab cannot be held now, and {then}: {error:#}")),
+        Ok(parts) if parts.front.is_empty() => found(format!(
+            "no unit of [gitlab] front runs, so users cannot be made to wait: if there is always \
+             something in progress, {then}"
+        )),
         Ok(parts) => Finding::of("hold", Ok(parts.text())),
     })
 }

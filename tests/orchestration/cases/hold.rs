@@ -128,6 +128,16 @@ cases! {
         host.assert_back(&[]);
     };
 
+    auto_stops_without_a_warning_what_cannot_be_held: async {
+        let host = Host::new("[gitlab]\nquiesce = \"auto\"\n[files]\ncommand = [\"/bin/true\"]\n").await;
+        let record = host.run().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        assert_eq!((quiesced(&record).how, record.warnings.len()), (How::Stopped, 0));
+        let host = with_front("").await;
+        let record = host.run().await;
+        assert_eq!((quiesced(&record).how, record.warnings.len()), (How::Held, 0));
+    };
+
     a_puma_without_workers_is_stopped: async {
         let host = with_front("").await;
         host.kernel.is_single();
