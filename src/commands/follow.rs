@@ -132,7 +132,7 @@ impl FollowedRun {
                 Unit::Redis,
                 Unit::Files,
             ],
-            Kind::Restore => Restore::in_window()
+            Kind::Restore => Restore::steps()
                 .map(Unit::Restore)
                 .chain([Restore::Finish.into(), Unit::Resume])
                 .collect(),

@@ -68,16 +68,19 @@ pub struct RestoreArgs {
     /// Do not restore the Redis with this name.
     #[arg(long, value_name = "NAME")]
     skip_redis: Vec<String>,
+    /// Stop GitLab before everything is extracted and loaded, and not after it.
+    #[arg(long, conflicts_with = "into")]
+    stop_first: bool,
     /// Undo a restore that was interrupted half way: put the old data back.
     #[arg(
         long,
-        conflicts_with_all = ["run", "host", "into", "only", "path", "with_config"]
+        conflicts_with_all = ["run", "host", "into", "only", "path", "with_config", "stop_first"]
     )]
     undo: bool,
     /// Keep the restored data after a failed --undo, and delete the old data.
     #[arg(
         long,
-        conflicts_with_all = ["run", "host", "into", "only", "path", "with_config", "undo", "dry_run"]
+        conflicts_with_all = ["run", "host", "into", "only", "path", "with_config", "stop_first", "undo", "dry_run"]
     )]
     keep: bool,
     /// Do nothing; print what would be restored.
@@ -255,6 +258,7 @@ fn request(manifest: &Manifest, args: &RestoreArgs) -> Request {
         with_config: args.with_config,
         allow_version_mismatch: args.allow_version_mismatch,
         skip_redis: args.skip_redis.clone(),
+        stop_first: args.stop_first,
     }
 }
 
@@ -337,6 +341,7 @@ async fn start_and_follow(
         with_config: false,
         allow_version_mismatch: false,
         skip_redis: Vec::new(),
+        stop_first: true,
     };
     manager.keep(&executor).await?;
     manager.reset_failed(&executor).await?;

@@ -82,7 +82,7 @@ impl Backup<'_> {
             );
         }
         let members = self.plan.members(Stage::Prepare);
-        match stage::run_stage(self.machine, Stage::Prepare, &members, &[]).await {
+        match stage::run_stage(self.machine, &Unit::Stage(Stage::Prepare), &members, &[]).await {
             // This step also fails if one of its secrets is missing. Unless the configuration says
             // so, that does not prevent a backup.
             Err(error)
@@ -143,7 +143,7 @@ impl Backup<'_> {
         let held: Vec<_> =
             stage::HELD.into_iter().filter(|(_, bracket)| captured.contains(bracket)).collect();
         let members = self.plan.members(Stage::Store);
-        stage::run_stage(self.machine, Stage::Store, &members, &held).await?;
+        stage::run_stage(self.machine, &Unit::Stage(Stage::Store), &members, &held).await?;
         self.record.outcome = Outcome::Complete;
         self.record.parts = parts::read(self.machine.root)?;
         self.record.warnings.extend(read_left_out(self.machine.root)?);
@@ -161,7 +161,7 @@ impl Backup<'_> {
         let members = self.plan.members(Stage::Finish);
         if !members.is_empty() {
             self.enter("finish")?;
-            stage::run_stage(self.machine, Stage::Finish, &members, &[]).await?;
+            stage::run_stage(self.machine, &Unit::Stage(Stage::Finish), &members, &[]).await?;
         }
         if self.record.downtime.is_none() {
             resume::wait(self.machine, self.config)

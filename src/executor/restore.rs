@@ -34,7 +34,7 @@ pub async fn restore<M: ServiceManager>(
     let manager = connect().await?;
     let result = async {
         claim_window(base, &manager, &record, Kind::Restore).await?;
-        stages(config, base, base.with(&manager), &mut record, request.run.is_none()).await
+        stages(config, base, base.with(&manager), &mut record, &request).await
     };
     let result = result.await;
     record.warnings.extend(notes::notes(root)?);
@@ -46,9 +46,10 @@ async fn stages(
     base: Base<'_>,
     machine: Machine<'_>,
     record: &mut Record,
-    undo: bool,
+    request: &Request,
 ) -> Result<()> {
     let Machine { root, .. } = machine;
+    let undo = request.run.is_none();
     enter(base, record, Kind::Restore, "prepare")?;
     match undo {
         false => {
@@ -64,8 +65,16 @@ async fn stages(
         RestoreJournal::request_undo(root, true)?;
     }
 
-    enter(base, record, Kind::Restore, "restore")?;
     let plan = Plan::new(config);
+    // A restore that was interrupted half way keeps GitLab down, and is put back in the window.
+    let stop_first = undo || request.stop_first || RestoreJournal::half_way(root).is_some();
+    if !stop_first {
+        enter(base, record, Kind::Restore, "load")?;
+        let loads: Vec<Unit> = plan.loads().into_iter().map(Unit::Restore).collect();
+        stage::run_stage(machine, &Restore::Load.into(), &loads, &[]).await?;
+    }
+
+    enter(base, record, Kind::Restore, "restore")?;
     stage::adopt_proxies(machine, &plan).await?;
     // The units that an unfinished restore keeps down. After a reboot only its journal has them.
     let kept_down = match paused::load(root)? {
@@ -76,7 +85,7 @@ async fn stages(
     for store in stores::all() {
         driven.extend(store.driven_units(config, machine).await?);
     }
-    let window = Window::restore(config, &plan, driven, kept_down);
+    let window = Window::restore(config, &plan, driven, kept_down, stop_first);
     // Its warnings are about a capture: a restore replaces what a killed unit was writing.
     let captured = capture::capture(config, machine, &window).await?;
 

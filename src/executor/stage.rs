@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 
-use crate::config::Stage;
 use crate::machine::Machine;
 use crate::run::Failed;
 use crate::systemd::{ActiveState, Mode, ServiceManager, UnitState, UnitView};
@@ -18,19 +17,18 @@ const TRIES: u32 = 3;
 pub(super) const HELD: [(Unit, Unit); 2] =
     [(Unit::Postgresql, Unit::PgSnapshot), (Unit::Files, Unit::FsSnapshot)];
 
-/// Starts `stage` and returns when all `members` have succeeded (or, if they keep running, are up).
+/// Starts the target of a stage and returns when all `members` have succeeded (or, if they keep running, are up).
 /// `held` has pairs of a member and a bracket, which is stopped when the member has succeeded.
 /// Fails with the member that failed, unless systemd is about to restart it.
 pub(super) async fn run_stage(
     machine: Machine<'_>,
-    stage: Stage,
+    target: &Unit,
     members: &[Unit],
     held: &[(Unit, Unit)],
 ) -> Result<()> {
     let manager = machine.manager;
-    let target = Unit::Stage(stage);
     prepare(manager, members).await?;
-    prepare(manager, std::slice::from_ref(&target)).await?;
+    prepare(manager, std::slice::from_ref(target)).await?;
     let mut running = Running {
         view: UnitView::new(manager).await?,
         target: target.to_string(),

@@ -78,20 +78,25 @@ impl Window {
     }
 
     /// The window of a restore, whose members stop and start `driven`. `paused` are the units that
-    /// an unfinished restore keeps down.
+    /// an unfinished restore keeps down. `loads`: everything is loaded in the window, too.
     pub fn restore(
         config: &Config,
         plan: &Plan<'_>,
         driven: Vec<String>,
         paused: Vec<Paused>,
+        loads: bool,
     ) -> Self {
+        let (target, members) = match loads {
+            true => (Restore::Apply, plan.restore()),
+            false => (Restore::Replace, plan.replaces()),
+        };
         Self {
-            target: Restore::Apply.into(),
+            target: target.into(),
             window: Restore::Window.into(),
             pause: Restore::Pause.into(),
             gates: plan.gates(true),
             deadline: None,
-            members: plan.restore().into_iter().map(Unit::Restore).collect(),
+            members: members.into_iter().map(Unit::Restore).collect(),
             stopped: UnitName::texts(&config.gitlab.writers),
             alone: UnitName::texts(&config.gitlab.stopped_alone),
             driven,

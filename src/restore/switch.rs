@@ -1,15 +1,17 @@
 //! The switch: replaces the live data by the staged data. The files and Redis are exchanged by
 //! renames and the databases by their names, so it takes moments for any amount of data.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::undo;
 use crate::config::Config;
 use crate::machine::{Base, Machine};
+use crate::runs::paused;
 use crate::runs::restore::{RestoreJournal, State};
 use crate::stores::Restoration;
 use crate::stores::restoration::{self, plan};
 use crate::systemd::{ServiceManager, notify};
+use crate::units::{Plan, Restore, Unit};
 
 /// Replaces the live data of all stores. After an error, the old data is put back at once. If it is
 /// killed, the journal keeps GitLab down until an undo or another restore.
@@ -25,6 +27,11 @@ pub async fn switch<M: ServiceManager>(
         .context("nothing is staged: this helper is started by its unit only")?;
     let manager = connect().await?;
     let machine = base.with(&manager);
+    ensure_loaded(config, machine).await?;
+    // GitLab was up until now, if the data was loaded first.
+    if let Some(paused) = paused::load(base.root)? {
+        journal.paused = paused;
+    }
     let mut stores = restoration::all(config, base.root);
     // The journal still says that nothing is replaced. If a stop fails, the undo starts the servers
     // again.
@@ -45,6 +52,22 @@ pub async fn switch<M: ServiceManager>(
             Err(error.context("nothing has changed: the old data is in place"))
         }
     }
+}
+
+/// Fails unless every step that loads data has succeeded in this restore: the window may have been
+/// opened without them.
+async fn ensure_loaded(config: &Config, machine: Machine<'_>) -> Result<()> {
+    let since = machine.manager.state(&Unit::from(Restore::Run).to_string()).await?.inactive_exit;
+    for step in Plan::new(config).loads() {
+        let state = machine.manager.state(&Unit::from(step).to_string()).await?;
+        ensure!(
+            state.succeeded_since(since),
+            "nothing has changed: {} has not succeeded in this restore ({})",
+            state.name,
+            state.result
+        );
+    }
+    Ok(())
 }
 
 /// Replaces the data, and records each state in the journal before it is reached.

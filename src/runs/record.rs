@@ -33,8 +33,8 @@ pub struct Record {
     pub finished: Option<Timestamp>,
     /// The outcome so far.
     pub outcome: Outcome,
-    /// `prepare`, `capture`, `resume`, `store`, `finish`; of a restore `prepare`, `restore`,
-    /// `resume`, `finish`.
+    /// `prepare`, `capture`, `resume`, `store`, `finish`; of a restore `prepare`, `load`,
+    /// `restore`, `resume`, `finish`.
     pub stage: String,
     /// The expected downtime; none in the first run.
     #[serde(default)]

@@ -44,6 +44,9 @@ pub struct Request {
     pub allow_version_mismatch: bool,
     /// The Redis instances that are not restored.
     pub skip_redis: Vec<String>,
+    /// GitLab is stopped before everything is extracted and loaded, and not after it.
+    #[serde(default)]
+    pub stop_first: bool,
 }
 
 /// The lock on requests for a restore. Released when this value is dropped or the process ends.

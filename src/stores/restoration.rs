@@ -6,8 +6,8 @@
 //! | when | methods |
 //! |---|---|
 //! | preflight, with GitLab up | `is_wanted`, `plan`, `space`, `rehearse` |
-//! | GitLab is down, nothing live is changed | `remove_stale`, `create_directories`, `extract_dumps`, `hand_over_dumps`; the stores' own units stage the new data |
-//! | the switch | `stop_servers`, `prepare`, `put`, `commit`; if one fails: `roll_back`, then the way back |
+//! | nothing live is changed, and GitLab may be up | `remove_stale`, `create_directories`, `extract_dumps`, `hand_over_dumps`; the stores' own units stage the new data |
+//! | GitLab is down: the switch | `stop_servers`, `prepare`, `put`, `commit`; if one fails: `roll_back`, then the way back |
 //! | the way back | `prove`, `stop_servers`, `switch_back`, `move_back`, `start_servers`, `unstage` |
 //! | GitLab answers | `finish`, and `retry` for what an earlier `finish` could not remove |
 

@@ -107,9 +107,19 @@ impl<'a> Plan<'a> {
         self.units_at(When::Alone)
     }
 
-    /// The steps in the window of a restore, each after those that it is ordered after.
+    /// The steps of a restore, each after those that it is ordered after.
     pub fn restore(&self) -> Vec<Restore> {
-        Restore::in_window().filter(|unit| (unit.row().needed)(self.config)).collect()
+        Restore::steps().filter(|unit| (unit.row().needed)(self.config)).collect()
+    }
+
+    /// The steps of a restore that load everything beside the live data.
+    pub fn loads(&self) -> Vec<Restore> {
+        self.restore().into_iter().filter(|unit| !unit.replaces()).collect()
+    }
+
+    /// The steps of a restore that need GitLab to be down.
+    pub fn replaces(&self) -> Vec<Restore> {
+        self.restore().into_iter().filter(|unit| unit.replaces()).collect()
     }
 
     /// The needed units at this place of a run.
@@ -122,9 +132,14 @@ impl<'a> Plan<'a> {
 }
 
 impl Restore {
-    /// All possible steps in the window, in their order.
-    pub fn in_window() -> impl Iterator<Item = Self> {
+    /// All possible steps, in their order.
+    pub fn steps() -> impl Iterator<Item = Self> {
         let all = Self::PLAIN.iter().copied();
         all.filter(|unit| matches!(unit.row().when, When::Member(..)))
+    }
+
+    /// Whether the step needs GitLab to be down.
+    fn replaces(self) -> bool {
+        matches!(self, Self::ProxiesDown | Self::Switch)
     }
 }

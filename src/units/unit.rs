@@ -118,7 +118,11 @@ macro_rules! restore_units {
                 Staging => restore::entry::STAGING,
                 /// Step: checks everything that can be checked before GitLab is stopped.
                 Preflight => restore::entry::PREFLIGHT,
-                /// The target of the steps in the window.
+                /// The target of the steps that load everything beside the live data.
+                Load => restore::window::LOAD,
+                /// The target of the steps that replace the live data.
+                Replace => restore::window::REPLACE,
+                /// The target of all these steps, in one window.
                 Apply => restore::window::APPLY,
                 /// The gates, as for a backup.
                 Drain => gates::RESTORE_DRAIN,
@@ -128,7 +132,7 @@ macro_rules! restore_units {
                 Pause => restore::window::PAUSE,
                 /// Bracket: GitLab is down.
                 Window => restore::window::WINDOW,
-                /// Step: undoes an unfinished restore.
+                /// Step: undoes an unfinished restore, and begins this one.
                 Undo => restore::replace::UNDO,
                 /// Step: extracts the dumps.
                 Dumps => restore::extract::DUMPS,

@@ -362,6 +362,14 @@ impl Host {
         self.systemd.busy().into_iter().filter(counts).collect()
     }
 
+    /// Asserts that GitLab runs, and was never stopped.
+    pub fn assert_running(&self) {
+        for unit in ALL {
+            assert!(self.systemd.is_active(unit), "{unit} does not run");
+            assert!(self.systemd.started(unit) <= 1, "{unit} was restarted");
+        }
+    }
+
     /// Asserts that the staging directory was removed.
     pub fn assert_clean(&self) {
         assert!(!self.at(paths::STAGING).exists(), "the staging directory was not removed");

@@ -23,13 +23,25 @@ pub const PAUSE: &str = "gitlab-backup-restore-pause.service";
 pub const DRAIN: &str = "gitlab-backup-restore-drain.service";
 pub const BACKGROUND: &str = "gitlab-backup-restore-background.service";
 pub const WINDOW: &str = "gitlab-backup-restore-window.service";
+pub const DUMPS: &str = "gitlab-backup-restore-dumps.service";
+pub const FILES: &str = "gitlab-backup-restore-files.service";
 pub const UNDO: &str = "gitlab-backup-restore-undo.service";
+pub const POSTGRESQL: &str = "gitlab-backup-restore-postgresql.service";
 pub const SWITCH: &str = "gitlab-backup-restore-switch.service";
 pub const FINISH: &str = "gitlab-backup-restore-finish.service";
 
 impl Host {
     /// Requests a restore, as `gitlab-backup restore` does.
     pub fn begin_restore(&self) {
+        self.request_restore(false);
+    }
+
+    /// Requests a restore that stops GitLab before it loads.
+    pub fn begin_restore_stopped(&self) {
+        self.request_restore(true);
+    }
+
+    fn request_restore(&self, stop_first: bool) {
         let request = Request {
             run: Some("20240101T000000Z-0001".parse().unwrap()),
             only: Vec::new(),
@@ -37,6 +49,7 @@ impl Host {
             with_config: false,
             allow_version_mismatch: false,
             skip_redis: Vec::new(),
+            stop_first,
         };
         let file = self.at(paths::RESTORE_REQUEST);
         std::fs::write(file, serde_json::to_vec(&request).unwrap()).unwrap();
@@ -108,6 +121,7 @@ impl Real {
         self.program(move |own, process| {
             let work = work(process);
             async move {
+                own.ensure_loaded()?;
                 own.reached(State::Switching)?;
                 let ended = ends_well(work.await);
                 own.reached(if ended.is_ok() { State::Switched } else { State::Staging })?;
@@ -136,6 +150,16 @@ impl Real {
                 _ => Ok(()),
             }
         })
+    }
+
+    /// As the real program does.
+    fn ensure_loaded(&self) -> Result<()> {
+        for step in [UNDO, DUMPS, FILES, POSTGRESQL] {
+            let state = self.systemd.state_of(step);
+            let since = self.systemd.state_of(RUN).inactive_exit;
+            anyhow::ensure!(state.succeeded_since(since), "{step} has not succeeded");
+        }
+        Ok(())
     }
 
     fn reached(&self, state: State) -> Result<()> {

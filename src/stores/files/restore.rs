@@ -92,6 +92,9 @@ impl Restoration for FilesRestoration<'_> {
     }
 
     async fn prepare(&mut self, journal: &mut RestoreJournal) -> Result<()> {
+        if journal.plan.files.is_some() {
+            staged::record_kept(&journal.plan.layouts, self.root)?;
+        }
         journal.moves = journal.plan.layouts.iter().map(moves::plan).collect::<Result<_>>()?;
         Ok(())
     }

@@ -52,14 +52,36 @@ fn replacing(renderer: &Renderer<'_>, capabilities: &'static str) -> Sandbox {
     }
 }
 
-/// A step in the window, ordered after `others` and requiring them.
-fn in_window(renderer: &Renderer<'_>, others: impl IntoIterator<Item = Restore>) -> StepService {
+/// A step that loads data beside the live data, ordered after `others` and requiring them. It is not
+/// bound to the window: GitLab is up meanwhile, unless the restore stops it first.
+fn loading(renderer: &Renderer<'_>, others: impl IntoIterator<Item = Restore>) -> StepService {
     let others: Vec<Unit> = others.into_iter().map(Unit::Restore).collect();
-    let after = [Unit::Staging, Restore::Window.into()].into_iter().chain(others.clone());
+    StepService {
+        requires: Text::names([Unit::Staging].into_iter().chain(others.clone())),
+        binds_to: names([Restore::Run]),
+        idle: true,
+        ..step(renderer, others)
+    }
+}
+
+/// `this` step, which needs GitLab to be down, ordered after the steps before it. It requires only
+/// those that need the same: systemd would run again what has ended before the window.
+fn replacing_step(renderer: &Renderer<'_>, this: Restore) -> StepService {
+    let before = |steps: Vec<Restore>| {
+        steps.into_iter().take_while(|other| *other != this).map(Unit::Restore).collect::<Vec<_>>()
+    };
+    let required = before(renderer.plan.replaces());
+    StepService {
+        requires: Text::names([Unit::Staging].into_iter().chain(required)),
+        binds_to: names([Restore::Window, Restore::Run]),
+        ..step(renderer, before(renderer.plan.restore()))
+    }
+}
+
+fn step(renderer: &Renderer<'_>, others: Vec<Unit>) -> StepService {
+    let after = [Unit::Staging, Restore::Window.into()].into_iter().chain(others);
     StepService {
         after: Text::names(after),
-        requires: Text::names([Unit::Staging].into_iter().chain(others)),
-        binds_to: names([Restore::Window, Restore::Run]),
         timeout: Text::plain(LONG),
         sandbox: Some(replacing(renderer, REPLACE)),
         ..StepService::base()

@@ -5,8 +5,6 @@ use crate::restore::*;
 use gitlab_backup::paths;
 use gitlab_backup::runs::restore::State;
 
-const POSTGRESQL: &str = "gitlab-backup-restore-postgresql.service";
-
 /// A host with a Redis whose unit is known without asking its server.
 async fn host() -> Host {
     let lines = "[[redis]]\nname = \"redis\"\nurl = \"redis://127.0.0.1:6379\"\nunit \
@@ -65,6 +63,7 @@ fn stop(host: &Host) {
 /// A host whose restore was killed during the replacement.
 async fn half_way() -> Host {
     let host = at(SWITCH).await;
+    host.wait_until(|host| host.replaced() == Some(State::Switching)).await;
     host.systemd.kills(SWITCH);
     let record = host.restored().await;
     assert!(!is_complete(&record));
@@ -80,6 +79,58 @@ cases! {
         assert_eq!(host.replaced(), None, "the old is left");
         host.assert_back(&[]);
         host.assert_clean();
+    };
+    gitlab_is_up_while_it_loads: async {
+        let host = at(POSTGRESQL).await;
+        host.assert_running();
+        assert_eq!(host.systemd.started(crate::restore::WINDOW), 0);
+        host.wait_until_activating(SWITCH).await;
+        assert!(!host.systemd.is_active(PUMA) && !host.systemd.is_active(GITALY));
+        let record = host.restored().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        assert!(record.downtime.unwrap().total() < 1.0, "{record:?}");
+        for step in [UNDO, POSTGRESQL, SWITCH] {
+            assert_eq!(host.systemd.started(step), 1, "{step}");
+        }
+        host.assert_back(&[]);
+    };
+    gitlab_is_down_while_it_loads_if_that_is_asked_for: async {
+        let host = host().await;
+        host.takes(POSTGRESQL, 3.0);
+        host.begin_restore_stopped();
+        host.wait_until_activating(POSTGRESQL).await;
+        assert!(!host.systemd.is_active(PUMA) && !host.systemd.is_active(GITALY));
+        let record = host.restored().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        assert!(record.downtime.unwrap().total() > 3.0, "{record:?}");
+        host.assert_back(&[]);
+    };
+    loading_fails_while_gitlab_is_down: async {
+        let host = host().await;
+        host.ends_with(POSTGRESQL, &[1]);
+        host.begin_restore_stopped();
+        let record = host.restored().await;
+        let failure = record.failure.expect("a reason");
+        assert_eq!(failure.unit.as_deref(), Some(POSTGRESQL), "{}", failure.reason);
+        old_and_next(&host).await;
+    };
+    loading_fails_and_gitlab_was_never_stopped: async {
+        let host = host().await;
+        host.ends_with(POSTGRESQL, &[1]);
+        let record = host.restore().await;
+        assert_eq!(record.failure.and_then(|failure| failure.unit).as_deref(), Some(POSTGRESQL));
+        assert_eq!(host.systemd.started(PUMA), 1);
+        old_and_next(&host).await;
+    };
+    a_gitlab_that_is_down_stays_down_meanwhile: async {
+        let host = host().await;
+        host.systemd.admin_stops(GITLAB);
+        host.wait_until(|host| ALL.iter().all(|unit| host.systemd.active(unit).is_down())).await;
+        let record = host.restore().await;
+        assert!(is_complete(&record), "{}", why(&record));
+        for unit in ALL {
+            assert!(!host.systemd.is_active(unit), "{unit} was started");
+        }
     };
     what_was_down_stays_down: async {
         let host = host().await;

@@ -8,19 +8,17 @@ use crate::config::Config;
 use crate::host::beneath::Directory;
 use crate::paths::{self, RootDirectory};
 use crate::runs::record::write_json;
-use crate::runs::restore::Root;
+use crate::runs::restore::{Root, StagingLayout};
 use crate::systemd::notify;
 use crate::values::RawPath;
 
 use crate::stores::restoration::plan;
 use crate::stores::{extract, moves};
 
-/// Extracts every path of the plan, on each file system (a layout) to a directory there, and
-/// records the live paths that are not in the run: the end of the restore keeps them.
+/// Extracts every path of the plan, on each file system (a layout) to a directory there.
 pub fn stage_files(config: &Config, root: &RootDirectory) -> Result<()> {
     let plan = plan(root)?;
     let Some(snapshot) = &plan.files else { return Ok(()) };
-    let mut only_here: Vec<PathBuf> = Vec::new();
     for layout in &plan.layouts {
         let staged = layout.places.staged.open()?;
         notify::status(&format!(
@@ -34,13 +32,22 @@ pub fn stage_files(config: &Config, root: &RootDirectory) -> Result<()> {
             &staged,
             layout.roots.iter().map(|root| root.path.clone()).collect(),
         )?;
+    }
+    Ok(())
+}
+
+/// Records the live paths that are not in the run: the end of the restore keeps them. GitLab may
+/// have made some of them until it was stopped.
+pub(super) fn record_kept(layouts: &[StagingLayout], root: &RootDirectory) -> Result<()> {
+    let mut only_here: Vec<PathBuf> = Vec::new();
+    for layout in layouts {
         for Root { path, .. } in &layout.roots {
             only_here.extend(moves::list_only_live(path, &layout.places.staged)?);
         }
     }
     // The directories of the restore itself are among the live paths.
     let is_own_directory = |path: &PathBuf| {
-        plan.layouts.iter().any(|layout| {
+        layouts.iter().any(|layout| {
             [&layout.places.staged.path, &layout.places.aside.path, &layout.kept].contains(&path)
         })
     };

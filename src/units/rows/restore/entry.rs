@@ -4,7 +4,7 @@ use std::path::Path;
 
 use askama::Template;
 
-use super::{REPLACE, helper, in_window, names, replacing};
+use super::{REPLACE, helper, names, replacing, step};
 use crate::config::EngineName;
 use crate::paths;
 use crate::units::render::Sandbox;
@@ -88,7 +88,7 @@ pub const PREFLIGHT: Row = Row {
                 foreign: by_restic || config.postgresql.is_some(),
                 ..replacing(renderer, REHEARSE)
             }),
-            ..in_window(renderer, [])
+            ..step(renderer, Vec::new())
         }
         .render()
     },

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use askama::Template;
 
-use super::{helper, in_window, replacing};
+use super::{helper, loading, replacing};
 use crate::config::{EngineName, Postgresql, Stage};
 use crate::paths;
 use crate::units::Restore;
@@ -64,7 +64,7 @@ fn extracting(renderer: &Renderer<'_>, sandbox: Sandbox) -> StepService {
             bus: false,
             ..sandbox
         }),
-        ..in_window(renderer, [Restore::Undo])
+        ..loading(renderer, [Restore::Undo])
     }
 }
 
@@ -76,7 +76,7 @@ pub const POSTGRESQL: Row = Row {
         let step = renderer.postgresql_step(StepService {
             description: Text::plain("GitLab restore: load the dumps beside the old databases"),
             exec: helper(renderer, &["postgresql"]),
-            ..in_window(renderer, [Restore::Dumps])
+            ..loading(renderer, [Restore::Dumps])
         });
         let plan = credential::file(credential::RESTORE_PLAN, Path::new(paths::RESTORE_PLAN));
         let step = StepService { credentials: [vec![plan], step.credentials].concat(), ..step };

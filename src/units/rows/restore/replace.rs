@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{REPLACE, helper, in_window, names, replacing};
+use super::{REPLACE, helper, loading, names, replacing, replacing_step, step};
 use crate::config::Stage;
 use crate::units::render::Sandbox;
 use crate::units::render::step::StepService;
@@ -24,7 +24,8 @@ pub const UNDO: Row = Row {
             description: Text::plain("GitLab restore: undo an unfinished restore"),
             exec: helper(renderer, &["undo"]),
             credentials: renderer.credentials(false, true, true),
-            ..in_window(renderer, [])
+            idle: false,
+            ..loading(renderer, [])
         }
         .render()
     },
@@ -35,9 +36,7 @@ pub const PROXIES_DOWN: Row = Row {
     when: When::Member(Stage::Window, Steps::After),
     needed: proxies,
     text: |renderer, _| {
-        let before = renderer.plan.restore().into_iter();
-        let before = before.take_while(|unit| *unit != Restore::ProxiesDown);
-        let step = in_window(renderer, before);
+        let step = replacing_step(renderer, Restore::ProxiesDown);
         // Without a sandbox, as in a backup.
         StepService {
             after: step.after,
@@ -54,8 +53,6 @@ pub const SWITCH: Row = Row {
     when: When::Member(Stage::Window, Steps::After),
     needed: always,
     text: |renderer, _| {
-        let before = renderer.plan.restore().into_iter();
-        let before = before.take_while(|unit| *unit != Restore::Switch);
         let servers: u64 =
             renderer.config.redis.iter().map(|redis| redis.timeout.duration().as_secs()).sum();
         StepService {
@@ -63,7 +60,7 @@ pub const SWITCH: Row = Row {
             exec: helper(renderer, &["switch"]),
             credentials: renderer.credentials(false, true, true),
             timeout: Text::plain(Timespan::from_secs(RENAMES + servers)),
-            ..in_window(renderer, before)
+            ..replacing_step(renderer, Restore::Switch)
         }
         .render()
     },
@@ -90,7 +87,7 @@ pub const FINISH: Row = Row {
                 network: renderer.postgresql_by_network() || renderer.readiness_by_network(),
                 ..replacing(renderer, REPLACE)
             }),
-            ..in_window(renderer, [])
+            ..step(renderer, Vec::new())
         }
         .render()
     },

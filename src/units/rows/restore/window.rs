@@ -9,19 +9,43 @@ use crate::units::row::{Row, When, always};
 use crate::units::text::Text;
 use crate::units::{Restore, Unit};
 
-pub const APPLY: Row = Row {
-    name: "gitlab-backup-restore-apply.target",
+pub const LOAD: Row = Row {
+    name: "gitlab-backup-restore-load.target",
     when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
         StageTarget {
-            description: "GitLab restore: all restored data is in place",
-            members: Text::names(renderer.plan.restore().into_iter().map(Unit::Restore)),
-            window: Some(names([Restore::Window])),
+            description: "GitLab restore: all restored data is beside the live data, GitLab is up",
+            members: Text::names(renderer.plan.loads().into_iter().map(Unit::Restore)),
+            window: None,
         }
         .render()
     },
 };
+
+pub const REPLACE: Row = Row {
+    name: "gitlab-backup-restore-replace.target",
+    when: When::PulledIn(Stage::Window),
+    needed: always,
+    text: |renderer, _| in_window(renderer.plan.replaces()),
+};
+
+pub const APPLY: Row = Row {
+    name: "gitlab-backup-restore-apply.target",
+    when: When::PulledIn(Stage::Window),
+    needed: always,
+    text: |renderer, _| in_window(renderer.plan.restore()),
+};
+
+/// A target of steps in the window.
+fn in_window(steps: Vec<Restore>) -> askama::Result<String> {
+    StageTarget {
+        description: "GitLab restore: all restored data is in place",
+        members: Text::names(steps.into_iter().map(Unit::Restore)),
+        window: Some(names([Restore::Window])),
+    }
+    .render()
+}
 
 pub const PAUSE: Row = Row {
     name: "gitlab-backup-restore-pause.service",
