@@ -17,7 +17,8 @@ const TRIES: u32 = 3;
 pub(super) const HELD: [(Unit, Unit); 2] =
     [(Unit::Postgresql, Unit::PgSnapshot), (Unit::Files, Unit::FsSnapshot)];
 
-/// Starts the target of a stage and returns when all `members` have succeeded (or, if they keep running, are up).
+/// Starts the target of a stage and returns when all `members` have succeeded (or, if they keep
+/// running, are up).
 /// `held` has pairs of a member and a bracket, which is stopped when the member has succeeded.
 /// Fails with the member that failed, unless systemd is about to restart it.
 pub(super) async fn run_stage(

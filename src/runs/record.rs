@@ -184,8 +184,8 @@ impl Record {
         root.at(paths::RUNS).join(format!("{id}.json"))
     }
 
-    /// How GitLab was kept from writing, and for how long in each phase, for messages; none if it is
-    /// not known.
+    /// How GitLab was kept from writing, and for how long in each phase, for messages; none if
+    /// that is not known.
     pub fn phases(&self) -> Option<String> {
         match self.downtime {
             Some(Downtime { stop, capture, .. }) if self.was_held() => {

@@ -52,8 +52,8 @@ fn replacing(renderer: &Renderer<'_>, capabilities: &'static str) -> Sandbox {
     }
 }
 
-/// A step that loads data beside the live data, ordered after `others` and requiring them. It is not
-/// bound to the window: GitLab is up meanwhile, unless the restore stops it first.
+/// A step that loads data beside the live data, ordered after `others` and requiring them. It is
+/// not bound to the window: GitLab is up meanwhile, unless the restore stops it first.
 fn loading(renderer: &Renderer<'_>, others: impl IntoIterator<Item = Restore>) -> StepService {
     let others: Vec<Unit> = others.into_iter().map(Unit::Restore).collect();
     StepService {
