@@ -248,10 +248,19 @@ fn known_gitlab(out: &mut String, gitlab: &Gitlab) {
     let units: Vec<String> = gitlab.writers.iter().map(|unit| quoted(unit.as_str())).collect();
     let _ = writeln!(
         out,
-        "# The units that can write GitLab's data and are stopped during the capture:\n# writers \
-         = [{}]",
+        "# The units that can write GitLab's data and are stopped, or held still, during the \
+         capture:\n# writers = [{}]",
         units.join(", ")
     );
+    let _ = match &gitlab.hold.obstacle {
+        Some(why) => writeln!(out, "# They are stopped, because {why}."),
+        None => writeln!(
+            out,
+            "# Those that answer users are held still while nothing is in progress, if that is \
+             possible ('gitlab-backup check' tells):\n# quiesce = \"auto\"   # \"stop\" always \
+             stops them"
+        ),
+    };
     for proxy in &gitlab.proxies {
         let what = if gitlab.writers.contains(&proxy.unit()) {
             "stopped by"

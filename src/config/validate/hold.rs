@@ -85,7 +85,7 @@ fn obstacle(context: &Context<'_>, word: Option<Quiesce>) -> Option<String> {
         return None;
     }
     if let Some(unit) = context.alone.first() {
-        return Some(format!("'{unit}' cannot be stopped together with its dependents"));
+        return Some(format!("'{unit}' must be stopped without its dependents"));
     }
     context
         .is_command

@@ -60,6 +60,8 @@ pub struct Pause {
 #[template(path = "window.service")]
 pub struct WindowService {
     pub description: &'static str,
+    /// A comment for the reader of the unit file.
+    pub note: Option<Text>,
     /// The units that the window stops; `None` if its helper freezes the writers instead.
     pub writers: Option<Text>,
     pub thaw: Option<Text>,

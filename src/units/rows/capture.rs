@@ -44,6 +44,7 @@ pub const WINDOW: Row = Row {
         let stops = gitlab.quiesce != Quiesce::Freeze;
         WindowService {
             description: "GitLab backup: GitLab is down",
+            note: note(renderer),
             writers: stops.then(|| renderer.stopped(false)),
             thaw: (!stops).then(|| renderer.helper(&["thaw"])),
             run: Text::names([Unit::Run]),
@@ -60,6 +61,18 @@ pub const WINDOW: Row = Row {
         .render()
     },
 };
+
+/// What the window has to do with a hold.
+fn note(renderer: &Renderer<'_>) -> Option<Text> {
+    let gitlab = &renderer.config.gitlab;
+    match (&gitlab.hold.obstacle, gitlab.quiesce) {
+        (Some(why), _) => Some(Text::prose(&format!("GitLab is not held still instead: {why}."))),
+        (None, Quiesce::Hold) => {
+            Some(Text::plain(format!("For a run that cannot hold GitLab still ({}).", Unit::Hold)))
+        }
+        (None, _) => None,
+    }
+}
 
 pub const PGSNAPSHOT: Row = Row {
     name: "gitlab-backup-pgsnapshot.service",

@@ -71,6 +71,7 @@ pub const WINDOW: Row = Row {
     text: |renderer, _| {
         WindowService {
             description: "GitLab restore: GitLab is down",
+            note: None,
             // A restore stops the writers even if a backup freezes them.
             writers: Some(renderer.stopped(true)),
             thaw: None,
