@@ -243,6 +243,13 @@ pub enum Quiesce {
     Hold,
 }
 
+impl Quiesce {
+    /// Whether a run may stop the writers.
+    pub fn may_stop(self) -> bool {
+        self != Self::Freeze
+    }
+}
+
 /// The URL of GitLab's readiness check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadinessUrl {

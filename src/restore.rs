@@ -18,7 +18,7 @@ pub use dumps::extract_dumps;
 pub use finish::finish;
 pub use guard::guard;
 pub use preflight::preflight;
-pub use switch::switch;
+pub use switch::{ensure_loaded, switch};
 pub use undo::{undo, unstage};
 
 /// Creates the directory of the journal, which survives a crash of the restore and a reboot.

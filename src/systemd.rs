@@ -4,6 +4,7 @@
 //! [`Manager`] implements it for the host's systemd.
 
 mod bus;
+pub mod cgroup;
 mod closure;
 mod events;
 mod journal;

@@ -83,7 +83,11 @@ async fn findings(config: &Config) -> Vec<Finding> {
                 .await
                 .unwrap_or_else(|error| vec![Finding::of("gitlab", Err(error))]),
         );
-        findings.extend(held(config, root).await);
+        findings.extend(
+            hold::finding(config, &Linux { root }, Manager::connect)
+                .await
+                .unwrap_or_else(|error| Some(Finding::of("hold", Err(error)))),
+        );
         findings.extend(
             freeze::findings(config, Manager::connect)
                 .await
@@ -110,14 +114,6 @@ async fn findings(config: &Config) -> Vec<Finding> {
         )
     }));
     findings
-}
-
-/// Whether a run holds GitLab.
-async fn held(config: &Config, root: &RootDirectory) -> Option<Finding> {
-    match Manager::connect().await {
-        Ok(manager) => hold::finding(config, &manager, &Linux { root }).await,
-        Err(error) => Some(Finding::of("hold", Err(error))),
-    }
 }
 
 /// Whether a shell finds this program by its name: GitLab's Omnibus package has a program of the

@@ -32,6 +32,12 @@ pub enum Fallback {
 }
 
 impl Hold {
+    /// Whether GitLab may be stopped instead without a warning: `auto` promises no hold where none
+    /// is possible.
+    pub fn is_optional(&self) -> bool {
+        self.is_auto && self.fallback == Fallback::Stop
+    }
+
     /// The names under which web servers and SSH servers are installed.
     pub(super) const FRONT: [&str; 8] = [
         "nginx.service",

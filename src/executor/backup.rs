@@ -14,7 +14,7 @@ use crate::open;
 use crate::paths;
 use crate::run::{Failed, credentials, silence};
 use crate::runs::budget::budget;
-use crate::runs::held::HoldAccount;
+use crate::runs::held::Search;
 use crate::runs::record::read_json;
 use crate::runs::restore::{RestoreJournal, left};
 use crate::runs::{How, Kind, Newest, Outcome, Quiesced, Record, parts, paused};
@@ -115,7 +115,11 @@ impl Backup<'_> {
             Quiesce::Freeze => How::Frozen,
             Quiesce::Stop | Quiesce::Hold => How::Stopped,
         };
-        self.record.quiesced.get_or_insert(Quiesced::of(how, &HoldAccount::default()));
+        self.record.quiesced.get_or_insert(Quiesced {
+            how,
+            search: Search::default(),
+            background: None,
+        });
         self.record.warnings.extend(captured.warnings());
         self.enter("resume")?;
         self.record.downtime =

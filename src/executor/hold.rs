@@ -25,8 +25,7 @@ pub(super) async fn capture(
     }
     let before = HoldAccount::load(machine.root)?;
     if let Some(why) = before.obstacle.or_else(|| too_long(config, record)) {
-        // "auto" promises no hold where none is possible.
-        if config.gitlab.hold.is_auto && config.gitlab.hold.fallback == Fallback::Stop {
+        if config.gitlab.hold.is_optional() {
             tracing::info!("GitLab is stopped, and not held: {why}");
             return Ok(None);
         }
@@ -36,12 +35,14 @@ pub(super) async fn capture(
     match capture::capture(config, machine, &window).await {
         Ok(captured) => {
             let account = HoldAccount::load(machine.root)?;
-            record.quiesced = Some(Quiesced::of(How::Held, &account));
+            record.quiesced =
+                Some(Quiesced { how: How::Held, search: account.search, background: None });
             Ok(Some(captured))
         }
         Err(error) => {
             let account = HoldAccount::load(machine.root)?;
-            record.quiesced = Some(Quiesced::of(How::Stopped, &account));
+            record.quiesced =
+                Some(Quiesced { how: How::Stopped, search: account.search, background: None });
             let state = machine.manager.state(&Unit::Hold.to_string()).await?;
             // Otherwise the hold was fine, and something else failed.
             if account.failure.is_none() && state.result == "success" {

@@ -9,12 +9,12 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
-use crate::config::{Config, Phase, Quiesce};
+use crate::config::{Config, Phase};
 use crate::finding::Finding;
 use crate::gitlab::transfers;
 use crate::machine::Machine;
 use crate::runs::drained::{self, Drained};
-use crate::systemd::{ActiveState, UnitView, notify};
+use crate::systemd::{UnitView, notify};
 use crate::units::{Restore, Unit};
 use crate::values::UnitName;
 
@@ -30,7 +30,7 @@ pub fn finding(config: &Config) -> Option<Finding> {
     let gitlab = &config.gitlab;
     let gitaly: Vec<&str> = gitlab.in_phase(Phase::Gitaly).map(UnitName::as_str).collect();
     match gitaly.is_empty() {
-        _ if gitlab.quiesce == Quiesce::Freeze => None,
+        _ if !gitlab.quiesce.may_stop() => None,
         false => {
             let words = format!(
                 "{} ends first, while the rest of GitLab runs; after {} fetches and uploads are \
@@ -117,9 +117,7 @@ async fn terminate(
         roots.extend(i32::try_from(state.main_pid).ok().filter(|pid| *pid > 1));
         let own = Drained::of(&state);
         // A second signal would have Gitaly end at once.
-        if !matches!(state.active, ActiveState::Active | ActiveState::Reloading)
-            || told.contains(&own)
-        {
+        if !state.active.is_up() || told.contains(&own) {
             continue;
         }
         told.push(own);

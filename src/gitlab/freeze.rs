@@ -4,8 +4,6 @@
 //! each recover from that on their own. A push that was in progress may be in some of them and
 //! missing in others.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -16,25 +14,8 @@ use crate::machine::Machine;
 use crate::paths::{self, RootDirectory};
 use crate::runs::paused;
 use crate::runs::record::{read_json, write_json};
-use crate::systemd::{ActiveState, Paused, ServiceManager, UnitState};
+use crate::systemd::{ActiveState, Paused, ServiceManager, UnitState, cgroup};
 use crate::values::Timespan;
-
-/// statfs(2): the unified control group hierarchy.
-const CGROUP2: i64 = 0x6367_7270;
-
-/// Fails if units cannot be frozen on this host, as `quiesce` needs it: that takes the unified
-/// hierarchy.
-pub fn ensure_possible(root: &RootDirectory, quiesce: &str) -> Result<()> {
-    let found =
-        rustix::fs::statfs(root.at(paths::CGROUP)).context("cannot look at /sys/fs/cgroup")?;
-    if found.f_type != CGROUP2 {
-        bail!(
-            "quiesce = \"{quiesce}\" needs the unified control group hierarchy (cgroup v2), and this \
-             host has version 1: use \"stop\""
-        );
-    }
-    Ok(())
-}
 
 /// Warnings about the writers whose watchdog expires if they are frozen for `max-downtime`.
 pub async fn findings<M: ServiceManager>(
@@ -108,7 +89,7 @@ impl Frozen {
 /// others.
 pub(crate) async fn freeze(config: &Config, machine: Machine<'_>) -> Result<()> {
     let Machine { manager, root, .. } = machine;
-    ensure_possible(root, "freeze")?;
+    cgroup::ensure_freezes(root, "freeze")?;
     let mut all = Vec::new();
     for writer in &config.gitlab.writers {
         if !writer.has_processes() {
@@ -203,7 +184,7 @@ async fn thaw_unit(machine: Machine<'_>, unit: &str) -> Result<UnitState> {
             "systemd does not thaw it: {}",
             thawed.err().map_or_else(String::new, |error| format!("{error:#}"))
         );
-        own::write_to_kernel(group(root, &state).join("cgroup.freeze"), "0")
+        cgroup::thaw(root, &state.control_group)
             .with_context(|| format!("{unit} stays frozen: systemctl kill -s KILL {unit}"))?;
     }
     Ok(state)
@@ -224,10 +205,5 @@ fn is_frozen(root: &RootDirectory, state: &UnitState) -> bool {
     if state.control_group.is_empty() {
         return state.frozen;
     }
-    own::read_text(group(root, state).join("cgroup.events"))
-        .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
-}
-
-fn group(root: &RootDirectory, state: &UnitState) -> PathBuf {
-    root.at(paths::CGROUP).join(state.control_group.trim_start_matches('/'))
+    cgroup::is_frozen(root, &state.control_group)
 }

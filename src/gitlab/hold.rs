@@ -27,7 +27,7 @@ use crate::runs::held::{Held, HoldAccount};
 
 pub use kernel::{Kernel, Linux, Member, Work};
 pub use parts::{finding, obstacle};
-pub use release::{is_on_record, let_go, release};
+pub use release::{let_go, release};
 
 use parts::Parts;
 
@@ -97,7 +97,7 @@ impl Holder<'_> {
     /// How long users have waited, failed attempts included.
     fn waited(&self) -> Duration {
         let now = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        Duration::from_secs_f64(self.account.waited) + now
+        Duration::from_secs_f64(self.account.search.waited) + now
     }
 
     /// Watches what is held. Fails if something is not held any more, or users have waited too

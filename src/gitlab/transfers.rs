@@ -5,6 +5,7 @@
 //! (git's builtin/receive-pack.c). A push that is ended before the refs move has changed nothing;
 //! one that is ended later has moved refs of which GitLab never hears.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -149,22 +150,22 @@ fn is_below(all: &[Running], running: &Running, roots: &[i32]) -> bool {
     false
 }
 
+/// Opens the process `pid` for signals; none if it has ended, or is another by now.
+pub(super) fn open(pid: i32, is_same: impl FnOnce() -> bool) -> Option<OwnedFd> {
+    let descriptor = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    // The descriptor is of the process that is looked at now, also if its PID is used again.
+    is_same().then_some(descriptor)
+}
+
 /// Ends a transfer, unless it has changed something. A push is stopped while it is looked at, so
 /// that it moves no ref meanwhile. Returns whether it was ended.
 fn end(running: &Running) -> bool {
-    let pid = Pid::from_raw(running.pid());
-    // The descriptor is of the process that is looked at next, also if its PID is used again.
-    let Some(descriptor) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-        return false;
-    };
     let is_same = || {
         Process::new(running.pid())
             .and_then(|now| now.cmdline())
             .is_ok_and(|now| now == running.words)
     };
-    if !is_same() {
-        return false;
-    }
+    let Some(descriptor) = open(running.pid(), is_same) else { return false };
     if running.command != RECEIVE {
         return pidfd_send_signal(&descriptor, Signal::KILL).is_ok();
     }

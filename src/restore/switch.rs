@@ -56,7 +56,7 @@ pub async fn switch<M: ServiceManager>(
 
 /// Fails unless every step that loads data has succeeded in this restore: the window may have been
 /// opened without them.
-async fn ensure_loaded(config: &Config, machine: Machine<'_>) -> Result<()> {
+pub async fn ensure_loaded(config: &Config, machine: Machine<'_>) -> Result<()> {
     let since = machine.manager.state(&Unit::from(Restore::Run).to_string()).await?.inactive_exit;
     for step in Plan::new(config).loads() {
         let state = machine.manager.state(&Unit::from(step).to_string()).await?;

@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{Config, Quiesce};
 use crate::finding::{Finding, Verdict, conclude};
-use crate::gitlab::freeze;
 use crate::gitlab::hold::{self, Linux};
 use crate::gitlab::readiness::{self, Answer, Readiness};
 use crate::machine::Base;
@@ -21,7 +20,7 @@ use crate::runs::held::HoldAccount;
 use crate::runs::{Outcome, Record, paused};
 use crate::stores;
 use crate::stores::files::mounted;
-use crate::systemd::ServiceManager;
+use crate::systemd::{ServiceManager, cgroup};
 
 /// The oldest version of systemd that has the features that the units need: `LoadCredential=`.
 pub const SYSTEMD_MINIMUM: u32 = 247;
@@ -156,7 +155,7 @@ async fn check_units(
         }
     }
     if config.gitlab.quiesce == Quiesce::Freeze {
-        missing.extend(freeze::ensure_possible(root, "freeze").err());
+        missing.extend(cgroup::ensure_freezes(root, "freeze").err());
     }
     let how = match config.gitlab.quiesce {
         Quiesce::Stop => "stopped for a backup",

@@ -84,10 +84,27 @@ impl Held {
     pub fn clear(root: &RootDirectory) -> Result<()> {
         own::remove(root.at(paths::HELD))
     }
+}
 
-    /// Whether something is on record.
-    pub fn exists(root: &RootDirectory) -> bool {
-        root.at(paths::HELD).exists()
+/// The search for a moment at which nothing is in progress.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Search {
+    /// The front was held until what was in progress had ended; otherwise nothing was in progress.
+    #[serde(default)]
+    pub front: bool,
+    /// Attempts that found something in progress.
+    #[serde(default)]
+    pub vain: u32,
+    /// How long users waited in them, in seconds.
+    #[serde(default)]
+    pub waited: f64,
+}
+
+impl Search {
+    /// Adds an attempt that found something in progress.
+    pub fn add_vain(&mut self, waited: Duration) {
+        self.vain += 1;
+        self.waited += waited.as_secs_f64();
     }
 }
 
@@ -100,15 +117,9 @@ pub struct HoldAccount {
     /// Why the attempt failed, or the hold ended early.
     #[serde(default)]
     pub failure: Option<String>,
-    /// The front was held until what was in progress had ended; otherwise nothing was in progress.
-    #[serde(default)]
-    pub front: bool,
-    /// Attempts that found something in progress.
-    #[serde(default)]
-    pub vain: u32,
-    /// How long users waited in them, in seconds.
-    #[serde(default)]
-    pub waited: f64,
+    /// The search for a moment at which nothing is in progress.
+    #[serde(flatten)]
+    pub search: Search,
     /// When users began to wait, in microseconds of CLOCK_MONOTONIC; 0 if GitLab was not held.
     #[serde(default)]
     pub since: u64,
@@ -123,16 +134,5 @@ impl HoldAccount {
     /// Replaces the record.
     pub fn save(&self, root: &RootDirectory) -> Result<()> {
         write_json(&root.at(paths::HOLD), self)
-    }
-
-    /// Removes the record of an earlier run.
-    pub fn clear(root: &RootDirectory) -> Result<()> {
-        own::remove(root.at(paths::HOLD))
-    }
-
-    /// Adds an attempt that found something in progress.
-    pub fn add_vain(&mut self, waited: Duration) {
-        self.vain += 1;
-        self.waited += waited.as_secs_f64();
     }
 }

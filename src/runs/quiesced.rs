@@ -2,22 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::held::HoldAccount;
+use super::held::Search;
 
 /// How GitLab was kept from writing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quiesced {
     /// In which way.
     pub how: How,
-    /// With [`How::Held`]: the front was held until what was in progress had ended.
-    #[serde(default)]
-    pub front: bool,
-    /// Attempts to hold GitLab that found something in progress.
-    #[serde(default)]
-    pub vain: u32,
-    /// How long users waited in them, in seconds.
-    #[serde(default)]
-    pub waited: f64,
+    /// The attempts to hold GitLab.
+    #[serde(flatten)]
+    pub search: Search,
     /// With [`How::Held`]: how long background jobs waited, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub background: Option<f64>,
@@ -33,17 +27,4 @@ pub enum How {
     Held,
     /// It was frozen in the middle of what it did.
     Frozen,
-}
-
-impl Quiesced {
-    /// `how`, and what the attempts to hold GitLab have cost.
-    pub fn of(how: How, account: &HoldAccount) -> Self {
-        Self {
-            how,
-            front: account.front,
-            vain: account.vain,
-            waited: account.waited,
-            background: None,
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use super::Unit;
 use super::render::Renderer;
-use crate::config::{Config, Stage};
+use crate::config::{Config, Quiesce, Stage};
 
 /// Describes a unit, except what its helper does.
 pub struct Row {
@@ -50,6 +50,11 @@ pub(super) fn always(_: &Config) -> bool {
 /// `needed` for units of the built-in file backup.
 pub(super) fn captures_files(config: &Config) -> bool {
     config.files.command.is_none()
+}
+
+/// `needed` for units of a backup that holds GitLab still.
+pub(super) fn holds(config: &Config) -> bool {
+    config.gitlab.quiesce == Quiesce::Hold
 }
 
 pub(super) fn postgresql(config: &Config) -> bool {

@@ -51,7 +51,7 @@ macro_rules! backup_units {
                 /// Bracket: GitLab is held still.
                 Hold => hold::HOLD,
                 /// The target of the capture while GitLab is held still.
-                HoldTarget => hold::TARGET,
+                HoldTarget => stages::CAPTURE_HELD,
                 /// Limits the downtime.
                 DeadlineTimer => deadline::TIMER,
                 /// Started by the deadline timer: conflicts with the window, so that the window

@@ -8,6 +8,7 @@ use gitlab_backup::executor;
 use gitlab_backup::gitlab::window;
 use gitlab_backup::machine::Base;
 use gitlab_backup::paths;
+use gitlab_backup::restore;
 use gitlab_backup::runs::restore::{Request, RestoreJournal, RestorePlan, State};
 use gitlab_backup::runs::{Kind, Record, paused};
 use jiff::Timestamp;
@@ -23,8 +24,6 @@ pub const PAUSE: &str = "gitlab-backup-restore-pause.service";
 pub const DRAIN: &str = "gitlab-backup-restore-drain.service";
 pub const BACKGROUND: &str = "gitlab-backup-restore-background.service";
 pub const WINDOW: &str = "gitlab-backup-restore-window.service";
-pub const DUMPS: &str = "gitlab-backup-restore-dumps.service";
-pub const FILES: &str = "gitlab-backup-restore-files.service";
 pub const UNDO: &str = "gitlab-backup-restore-undo.service";
 pub const POSTGRESQL: &str = "gitlab-backup-restore-postgresql.service";
 pub const SWITCH: &str = "gitlab-backup-restore-switch.service";
@@ -121,7 +120,9 @@ impl Real {
         self.program(move |own, process| {
             let work = work(process);
             async move {
-                own.ensure_loaded()?;
+                let (clock, journal) = (PausedClock::of(&own.systemd), Silent);
+                let base = Base { clock: &clock, journal: &journal, root: &own.root };
+                restore::ensure_loaded(&own.config, base.with(&own.systemd)).await?;
                 own.reached(State::Switching)?;
                 let ended = ends_well(work.await);
                 own.reached(if ended.is_ok() { State::Switched } else { State::Staging })?;
@@ -150,16 +151,6 @@ impl Real {
                 _ => Ok(()),
             }
         })
-    }
-
-    /// As the real program does.
-    fn ensure_loaded(&self) -> Result<()> {
-        for step in [UNDO, DUMPS, FILES, POSTGRESQL] {
-            let state = self.systemd.state_of(step);
-            let since = self.systemd.state_of(RUN).inactive_exit;
-            anyhow::ensure!(state.succeeded_since(since), "{step} has not succeeded");
-        }
-        Ok(())
     }
 
     fn reached(&self, state: State) -> Result<()> {

@@ -197,7 +197,7 @@ impl Systemd {
     }
 
     /// The state of a unit as the real systemd would report it.
-    pub fn state_of(&self, name: &str) -> UnitState {
+    fn state_of(&self, name: &str) -> UnitState {
         let state = self.0.borrow();
         let Some(unit) = state.units.get(name) else { return UnitState::absent(name) };
         let lists = state.lists(name);

@@ -65,7 +65,7 @@ fn run(record: &Record, running: bool, now: Timestamp) -> String {
         Outcome::Failed => "failed",
     };
     let downtime = match (record.phases(), record.expected) {
-        (Some(absence), _) => format!(", {absence}"),
+        (Some(phases), _) => format!(", {phases}"),
         (None, Some(expected)) if record.outcome == Outcome::Running && running => {
             format!(", GitLab is expected to be down for {expected}")
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use procfs::process::Process;
@@ -11,13 +10,13 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType, UCred, sendmsg_addr, socket_with,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, getgid, getuid, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, Signal, getgid, getuid, pidfd_send_signal};
 
 use super::puma;
-use crate::gitlab::{freeze, transfers};
-use crate::host::own;
+use crate::gitlab::transfers;
 use crate::paths::{self, RootDirectory};
 use crate::runs::held::Listener;
+use crate::systemd::cgroup;
 
 /// What a frozen unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,47 +90,21 @@ pub struct Linux<'a> {
     pub root: &'a RootDirectory,
 }
 
-impl Linux<'_> {
-    fn group(&self, group: &str) -> PathBuf {
-        self.root.at(paths::CGROUP).join(group.trim_start_matches('/'))
-    }
-
-    /// The processes of a control group and of those below it.
-    fn processes(&self, group: &str) -> Vec<i32> {
-        let mut found = Vec::new();
-        let mut directories = vec![self.group(group)];
-        while let Some(directory) = directories.pop() {
-            let pids = own::read_text(directory.join("cgroup.procs")).unwrap_or_default();
-            found.extend(pids.lines().filter_map(|pid| pid.parse::<i32>().ok()));
-            let below = own::entries(&directory).into_iter().flatten().flatten();
-            let below = below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            directories.extend(below.map(|entry| entry.path()));
-        }
-        found
-    }
-}
-
 impl Kernel for Linux<'_> {
     fn ensure_freezes(&self) -> Result<()> {
-        freeze::ensure_possible(self.root, "hold")
+        cgroup::ensure_freezes(self.root, "hold")
     }
 
     fn freeze(&self, group: &str) -> Result<()> {
-        own::write_to_kernel(self.group(group).join("cgroup.freeze"), "1")
+        cgroup::freeze(self.root, group)
     }
 
     fn thaw(&self, group: &str) -> Result<()> {
-        let file = self.group(group).join("cgroup.freeze");
-        match own::write_to_kernel(&file, "0") {
-            // Its last process has ended, and its freeze with it.
-            Err(_) if !file.exists() => Ok(()),
-            written => written,
-        }
+        cgroup::thaw(self.root, group)
     }
 
     fn is_frozen(&self, group: &str) -> bool {
-        own::read_text(self.group(group).join("cgroup.events"))
-            .is_ok_and(|events| events.lines().any(|line| line == "frozen 1"))
+        cgroup::is_frozen(self.root, group)
     }
 
     fn started(&self, pid: u32) -> Option<u64> {
@@ -144,14 +117,9 @@ impl Kernel for Linux<'_> {
 
     fn stop(&self, listener: &Listener, stop: bool) -> Result<()> {
         let signal = if stop { Signal::STOP } else { Signal::CONT };
-        let pid = i32::try_from(listener.pid).ok().and_then(Pid::from_raw);
-        let Some(open) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
-            return Ok(());
-        };
-        // The descriptor is of the process that is looked at next, also if its PID is used again.
-        if self.started(listener.pid) != Some(listener.started) {
-            return Ok(());
-        }
+        let Ok(pid) = i32::try_from(listener.pid) else { return Ok(()) };
+        let is_same = || self.started(listener.pid) == Some(listener.started);
+        let Some(open) = transfers::open(pid, is_same) else { return Ok(()) };
         match pidfd_send_signal(&open, signal) {
             Err(error) if error != rustix::io::Errno::SRCH => Err(error)
                 .with_context(|| format!("cannot signal the listener of {}", listener.unit)),
@@ -160,18 +128,19 @@ impl Kernel for Linux<'_> {
     }
 
     fn is_puma(&self, group: &str, main_pid: u32) -> bool {
-        i32::try_from(main_pid).is_ok_and(|main| puma::is_cluster(main, &self.processes(group)))
+        i32::try_from(main_pid)
+            .is_ok_and(|main| puma::is_cluster(main, &cgroup::processes(self.root, group)))
     }
 
     fn work(&self, member: Member, group: &str, main_pid: u32, exact: bool) -> Result<Work> {
         let main = i32::try_from(main_pid).unwrap_or_default();
         match member {
             Member::Puma => {
-                let requests = puma::requests(main, &self.processes(group))?;
+                let requests = puma::requests(main, &cgroup::processes(self.root, group))?;
                 Ok(Work { requests, ..Work::default() })
             }
             Member::Gitaly => {
-                let processes = self.processes(group);
+                let processes = cgroup::processes(self.root, group);
                 let mut pushes = transfers::past_receiving(&processes);
                 if exact {
                     pushes.extend(transfers::outside(main, &processes)?);

@@ -1,13 +1,13 @@
 //! The units of a hold: which are frozen, which lead users to them, and whether all that must be
 //! seen can be seen.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::kernel::{Kernel, Member};
 use crate::config::{Config, Fallback, Phase, Quiesce};
 use crate::finding::Finding;
 use crate::runs::held::{Group, Listener, Taken};
-use crate::systemd::{ActiveState, ServiceManager, UnitState};
+use crate::systemd::{ServiceManager, UnitState};
 use crate::values::UnitName;
 
 /// The name of the process that accepts connections for OpenSSH. Its sessions are processes of
@@ -36,11 +36,10 @@ impl Parts {
         let mut parts = Self { front: Vec::new(), back: Vec::new(), watched: Vec::new() };
         for unit in gitlab.held() {
             let state = manager.state(unit.as_str()).await?;
-            match state.active {
-                ActiveState::Active | ActiveState::Reloading => {}
-                _ if state.is_settled() => continue,
-                _ => bail!("{unit} is starting or stopping"),
+            if state.is_settled() {
+                continue;
             }
+            ensure!(state.active.is_up(), "{unit} is starting or stopping");
             let group = group(&state)?;
             let member = match gitlab.phase(unit) {
                 Some(Phase::Gitaly) => Member::Gitaly,
@@ -70,10 +69,7 @@ impl Parts {
         let mut known = Vec::new();
         for unit in front {
             let state = manager.state(unit.as_str()).await?;
-            if !matches!(state.active, ActiveState::Active | ActiveState::Reloading)
-                || known.contains(&state.id)
-                || state.main_pid == 0
-            {
+            if !state.active.is_up() || known.contains(&state.id) || state.main_pid == 0 {
                 continue;
             }
             known.push(state.id.clone());
@@ -128,36 +124,35 @@ fn serves_rails(unit: &UnitName) -> bool {
 }
 
 /// For `check`: whether a run holds GitLab, and if not, why.
-pub async fn finding(
+pub async fn finding<M: ServiceManager>(
     config: &Config,
-    manager: &dyn ServiceManager,
     kernel: &dyn Kernel,
-) -> Option<Finding> {
+    connect: impl AsyncFnOnce() -> Result<M>,
+) -> Result<Option<Finding>> {
     let hold = &config.gitlab.hold;
     if let Some(why) = &hold.obstacle {
-        return Some(Finding::of("hold", Ok(format!("GitLab is stopped and not held: {why}"))));
+        let words = format!("GitLab is stopped and not held: {why}");
+        return Ok(Some(Finding::of("hold", Ok(words))));
     }
     if config.gitlab.quiesce != Quiesce::Hold {
-        return None;
+        return Ok(None);
     }
     let then = match hold.fallback {
         Fallback::Stop => "a run stops it instead",
         Fallback::Fail => "a run fails (hold-fallback)",
     };
-    // "auto" promises no hold where none is possible.
-    let is_fine = hold.is_auto && hold.fallback == Fallback::Stop;
-    let found = |words: String| match is_fine {
-        true => Finding::of("hold", Ok(words)),
-        false => Finding::warning("hold", words),
-    };
-    Some(match Parts::find(config, manager, kernel).await {
-        Err(error) => found(format!("GitLab cannot be held now, and {then}: {error:#}")),
-        Ok(parts) if parts.front.is_empty() => found(format!(
+    let missing = match Parts::find(config, &connect().await?, kernel).await {
+        Err(error) => format!("GitLab cannot be held now, and {then}: {error:#}"),
+        Ok(parts) if parts.front.is_empty() => format!(
             "no unit of [gitlab] front runs, so users cannot be made to wait: if there is always \
              something in progress, {then}"
-        )),
-        Ok(parts) => Finding::of("hold", Ok(parts.text())),
-    })
+        ),
+        Ok(parts) => return Ok(Some(Finding::of("hold", Ok(parts.text())))),
+    };
+    Ok(Some(match hold.is_optional() {
+        true => Finding::of("hold", Ok(missing)),
+        false => Finding::warning("hold", missing),
+    }))
 }
 
 /// Why GitLab cannot be held now, although the configuration says that it is to be.

@@ -5,12 +5,7 @@ use anyhow::{Result, ensure};
 use super::kernel::Kernel;
 use crate::paths::RootDirectory;
 use crate::runs::held::{Group, Held, Taken};
-use crate::systemd::{ActiveState, ServiceManager};
-
-/// Whether something is held, or was and has not been let go.
-pub fn is_on_record(root: &RootDirectory) -> bool {
-    Held::exists(root)
-}
+use crate::systemd::ServiceManager;
 
 /// Lets everything go. Does nothing if nothing is held.
 ///
@@ -32,7 +27,7 @@ pub async fn release<M: ServiceManager>(
         let state = manager.state(&group.unit).await?;
         let is_same = state.invocation == group.invocation
             && state.main_pid == group.main_pid
-            && matches!(state.active, ActiveState::Active | ActiveState::Reloading)
+            && state.active.is_up()
             && !state.has_job();
         if !is_same && !lost.contains(&group.unit) {
             lost.push(group.unit.clone());

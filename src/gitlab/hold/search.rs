@@ -50,7 +50,7 @@ impl Holder<'_> {
                 break;
             }
             if self.try_with_front(limit).await? {
-                self.account.front = true;
+                self.account.search.front = true;
                 return Ok(());
             }
             sleep(REST).await;
@@ -64,8 +64,8 @@ impl Holder<'_> {
             "there was always something in progress, now {}: {} attempts, in which users waited \
              for {:.1} s{front}",
             self.look(false)?.text(),
-            self.account.vain,
-            self.account.waited
+            self.account.search.vain,
+            self.account.search.waited
         )
     }
 
@@ -198,7 +198,7 @@ impl Holder<'_> {
     fn end_attempt(&mut self) -> Result<()> {
         self.give_back(0)?;
         if let Some(began) = self.began.take() {
-            self.account.add_vain(began.elapsed());
+            self.account.search.add_vain(began.elapsed());
             self.account.since = 0;
         }
         Ok(())

@@ -27,7 +27,7 @@ pub const PAUSE: Row = Row {
         Pause {
             description: "GitLab backup: GitLab is paused and will be resumed",
             run: Text::names([Unit::Run]),
-            begin: renderer.pause(renderer.config.gitlab.quiesce != Quiesce::Freeze),
+            begin: renderer.pause(renderer.config.gitlab.quiesce.may_stop()),
             end: renderer.helper(&["unpause"]),
             sandbox: renderer.sandbox(""),
         }
@@ -41,7 +41,7 @@ pub const WINDOW: Row = Row {
     needed: always,
     text: |renderer, _| {
         let gitlab = &renderer.config.gitlab;
-        let stops = gitlab.quiesce != Quiesce::Freeze;
+        let stops = gitlab.quiesce.may_stop();
         WindowService {
             description: "GitLab backup: GitLab is down",
             note: note(renderer),

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use askama::Template;
 
-use crate::config::{Config, Gitlab, Phase, Quiesce, Stage};
+use crate::config::{Config, Gitlab, Phase, Stage};
 use crate::paths;
 use crate::units::render::{Renderer, Sandbox};
 use crate::units::row::{Row, When};
@@ -50,7 +50,7 @@ pub const RESTORE_BACKGROUND: Row = Row {
 };
 
 fn stops(config: &Config) -> bool {
-    config.gitlab.quiesce != Quiesce::Freeze
+    config.gitlab.quiesce.may_stop()
 }
 
 fn drains(config: &Config) -> bool {

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use askama::Template;
 
-use crate::config::{Config, Quiesce, Stage};
+use crate::config::Stage;
 use crate::paths;
 use crate::units::Unit;
-use crate::units::render::kinds::StageTarget;
 use crate::units::render::{Renderer, Sandbox};
-use crate::units::row::{Row, When};
+use crate::units::row::{Row, When, holds};
 use crate::units::text::Text;
 use crate::values::Timespan;
 
@@ -46,24 +45,6 @@ pub const HOLD: Row = Row {
         .render()
     },
 };
-
-pub const TARGET: Row = Row {
-    name: "gitlab-backup-capture-held.target",
-    when: When::PulledIn(Stage::Window),
-    needed: holds,
-    text: |renderer, _| {
-        StageTarget {
-            description: "GitLab backup: capture stage, GitLab is held still",
-            members: Text::names(renderer.plan.members(Stage::Window)),
-            window: Some(Text::names([Unit::Hold])),
-        }
-        .render()
-    },
-};
-
-fn holds(config: &Config) -> bool {
-    config.gitlab.quiesce == Quiesce::Hold
-}
 
 fn sandbox(renderer: &Renderer<'_>) -> Sandbox {
     Sandbox {

@@ -6,7 +6,7 @@ use crate::config::Stage;
 use crate::units::Unit;
 use crate::units::render::Renderer;
 use crate::units::render::kinds::StageTarget;
-use crate::units::row::{Row, When, always};
+use crate::units::row::{Row, When, always, holds};
 use crate::units::text::Text;
 
 /// The row of the target of a stage.
@@ -33,7 +33,23 @@ const CAPTURE: Row = Row {
     when: When::PulledIn(Stage::Window),
     needed: always,
     text: |renderer, _| {
-        target(renderer, Stage::Window, "GitLab backup: capture stage, GitLab is down")
+        let window = Some(Unit::Window);
+        members(renderer, Stage::Window, "GitLab backup: capture stage, GitLab is down", window)
+    },
+};
+
+pub const CAPTURE_HELD: Row = Row {
+    name: "gitlab-backup-capture-held.target",
+    when: When::PulledIn(Stage::Window),
+    needed: holds,
+    text: |renderer, _| {
+        let window = Some(Unit::Hold);
+        members(
+            renderer,
+            Stage::Window,
+            "GitLab backup: capture stage, GitLab is held still",
+            window,
+        )
     },
 };
 
@@ -60,10 +76,20 @@ fn target(
     stage: Stage,
     description: &'static str,
 ) -> askama::Result<String> {
+    members(renderer, stage, description, None)
+}
+
+/// A target of the members of a stage, in a window if there is one.
+fn members(
+    renderer: &Renderer<'_>,
+    stage: Stage,
+    description: &'static str,
+    window: Option<Unit>,
+) -> askama::Result<String> {
     StageTarget {
         description,
         members: Text::names(renderer.plan.members(stage)),
-        window: (stage == Stage::Window).then(|| Text::names([Unit::Window])),
+        window: window.map(|window| Text::names([window])),
     }
     .render()
 }

@@ -64,7 +64,7 @@ cases! {
         assert!(is_complete(&record), "{}", why(&record));
         assert_eq!(record.warnings, Vec::<String>::new());
         let quiesced = quiesced(&record);
-        assert_eq!((quiesced.how, quiesced.front, quiesced.vain), (How::Held, false, 0));
+        assert_eq!((quiesced.how, quiesced.search.front, quiesced.search.vain), (How::Held, false, 0));
         assert!(quiesced.background.is_some_and(|waited| waited > 1.0), "{quiesced:?}");
         let held = record.downtime.unwrap().total();
         assert!((1.0..2.0).contains(&held), "{held}");
@@ -80,7 +80,7 @@ cases! {
         host.kernel.is_busy(in_seconds(2), None);
         let record = host.end().await;
         assert!(is_complete(&record), "{}", why(&record));
-        assert!(!quiesced(&record).front, "the front was held");
+        assert!(!quiesced(&record).search.front, "the front was held");
         assert!(!host.kernel.log().contains(&"nginx.service".to_owned()));
         assert!(record.downtime.unwrap().stop < 0.2, "{record:?}");
         assert_never_stopped(&host);
@@ -91,7 +91,7 @@ cases! {
         host.kernel.is_busy(in_seconds(3600), Some("nginx.service"));
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
-        assert!(quiesced(&record).front && quiesced(&record).how == How::Held);
+        assert!(quiesced(&record).search.front && quiesced(&record).how == How::Held);
         assert_eq!(host.kernel.log()[0], "nginx.service");
         assert_never_stopped(&host);
         assert_back_and_next_run(&host, &[]).await;
@@ -102,7 +102,7 @@ cases! {
         host.kernel.finds_half_way(2);
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
-        assert_eq!((quiesced(&record).how, quiesced(&record).vain), (How::Held, 2));
+        assert_eq!((quiesced(&record).how, quiesced(&record).search.vain), (How::Held, 2));
         assert_never_stopped(&host);
     };
 
@@ -112,7 +112,7 @@ cases! {
         let record = host.run().await;
         assert!(is_complete(&record), "{}", why(&record));
         assert_eq!(quiesced(&record).how, How::Stopped);
-        assert!((2.0..=5.0).contains(&quiesced(&record).waited), "{record:?}");
+        assert!((2.0..=5.0).contains(&quiesced(&record).search.waited), "{record:?}");
         assert!(record.warnings.iter().any(|w| w.contains("always something in progress")), "{record:?}");
         assert_eq!(host.systemd.started(PUMA), 2);
         assert_nothing_held(&host);
@@ -175,7 +175,7 @@ cases! {
         // The next run knows better.
         let record = host.run().await;
         assert!(record.warnings.iter().any(|warning| warning.contains("will probably take")), "{record:?}");
-        assert_eq!(quiesced(&record).waited, 0.0);
+        assert_eq!(quiesced(&record).search.waited, 0.0);
     };
 
     the_holder_is_killed: async {
